@@ -1,0 +1,2 @@
+//! `trueup-gateway`: the public door.
+fn main() {}

@@ -1,0 +1,10 @@
+//! The rules of the trade, as plain functions: what a report says, whose call it is, what it moves.
+//!
+//! Nothing in here does IO, reads a clock or draws a random number; the compiler checks it
+//! (`cargo check -p trueup-shared --no-default-features`). Rule numbers (X7, M4, V3 …) are those of
+//! `deploy/docs/RULES.md`.
+
+pub mod event;
+pub mod ids;
+pub mod reason;
+pub mod report;

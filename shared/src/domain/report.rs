@@ -1,0 +1,155 @@
+//! A report: what one request says about a call, once it has been read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The five things that a report can say (seed, "Recognized Field Names").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slot {
+    RefId,
+    CallId,
+    Caller,
+    Duration,
+    Payout,
+}
+
+/// What governs the reading of one webhook's requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadSettings {
+    /// Configured names, which win over the aliases (X4); may be dotted paths (X2).
+    pub field_names: BTreeMap<Slot, String>,
+    /// The account's default region for numbers without a `+` (X9), ISO 3166 such as `US`.
+    pub default_region: String,
+    /// The account's currency, ISO 4217 such as `USD` (X7, V8).
+    pub currency: String,
+    pub duration_unit: DurationUnit,
+    pub payout_unit: PayoutUnit,
+}
+
+impl Default for ReadSettings {
+    fn default() -> Self {
+        ReadSettings {
+            field_names: BTreeMap::new(),
+            default_region: "US".into(),
+            currency: "USD".into(),
+            duration_unit: DurationUnit::Seconds,
+            payout_unit: PayoutUnit::Dollars,
+        }
+    }
+}
+
+/// The unit of a bare number in the duration slot: a setting of the webhook, never a guess (X8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DurationUnit {
+    #[default]
+    Seconds,
+    Milliseconds,
+    Minutes,
+}
+
+/// The unit of a bare number in the payout slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayoutUnit {
+    #[default]
+    Dollars,
+    Cents,
+}
+
+/// What a request says, slot by slot.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Report {
+    /// Trimmed text, case kept (X6).
+    pub ref_id: Option<String>,
+    /// The text as reported; whether it is one of our UUIDs is [`Report::call_uuid`]'s to say.
+    pub call_id: Option<String>,
+    /// E.164 (X9).
+    pub caller: Option<String>,
+    /// The caller's text as sent, also where it could not be read.
+    pub caller_raw: Option<String>,
+    pub duration_seconds: Option<u32>,
+    pub payout: Payout,
+    /// The payout's text as sent, also where it could not be read.
+    pub payout_raw: Option<String>,
+    /// A `currency` field's text, upper case; absent if there was none.
+    pub currency: Option<String>,
+    /// The word of rejection beside the amount (V8), such as `rejected` or `reverse=1`.
+    pub rejection_word: Option<String>,
+}
+
+impl Report {
+    /// The `call_id` slot as a UUID; a text that is none is simply no hit (X6).
+    pub fn call_uuid(&self) -> Option<Uuid> {
+        self.call_id
+            .as_deref()
+            .and_then(|t| Uuid::try_parse(t).ok())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Payout {
+    /// No payout name held a value: the buyer said nothing about money (V6).
+    #[default]
+    Absent,
+    Cents(i64),
+    /// A payout name held something that is no amount: the search stopped there (X5).
+    Unparseable,
+}
+
+impl Payout {
+    pub fn cents(self) -> Option<i64> {
+        match self {
+            Payout::Cents(cents) => Some(cents),
+            Payout::Absent | Payout::Unparseable => None,
+        }
+    }
+}
+
+/// A request that holds no report at all (X1, X3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoReport {
+    /// JSON that does not parse; the position of the first bad byte, from 0.
+    UnparseableBody { byte: usize },
+    /// An element of a batch that is no object.
+    UnparseableElement,
+    /// `[]`.
+    EmptyBatch,
+}
+
+/// How one slot was read, for the row's detail view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlotReading {
+    pub slot: Slot,
+    /// The name whose value was taken, as it stood in the request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// The text of the value that was taken (or that stopped the search).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub raw: Option<String>,
+    /// What it was read as, in words: `+13055551234`, `90 s`, `5000 cents`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value: Option<String>,
+    /// Names that were looked at first, and why each was passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub passed_over: Vec<PassedOver>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PassedOver {
+    pub name: String,
+    pub raw: String,
+    /// Such as `blank`, `null word`, `unresolved macro`, `withheld`, `letters`, `over 24 hours`.
+    pub why: String,
+}
+
+/// The whole result of reading a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub report: Result<Report, NoReport>,
+    /// One entry for each slot that had any name in the request, in the order of [`Slot`].
+    pub slots: Vec<SlotReading>,
+}
