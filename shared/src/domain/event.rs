@@ -28,11 +28,7 @@ pub struct Envelope {
 
 impl Envelope {
     pub fn of(events: Vec<RawEvent>) -> Self {
-        Envelope {
-            v: ENVELOPE_VERSION,
-            events,
-            secrets_used: Vec::new(),
-        }
+        Envelope { v: ENVELOPE_VERSION, events, secrets_used: Vec::new() }
     }
 }
 
@@ -110,9 +106,7 @@ impl From<WireRequest> for RawRequest {
         use base64::Engine;
         let body = match (wire.body, wire.body_b64) {
             (Some(text), _) => text.into_owned().into_bytes(),
-            (None, Some(b64)) => base64::engine::general_purpose::STANDARD
-                .decode(b64)
-                .unwrap_or_default(),
+            (None, Some(b64)) => base64::engine::general_purpose::STANDARD.decode(b64).unwrap_or_default(),
             (None, None) => Vec::new(),
         };
         RawRequest {
@@ -133,10 +127,7 @@ impl From<RawRequest> for WireRequest {
         } else {
             match String::from_utf8(raw.body) {
                 Ok(text) => (Some(Cow::Owned(text)), None),
-                Err(e) => (
-                    None,
-                    Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes())),
-                ),
+                Err(e) => (None, Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes()))),
             }
         };
         WireRequest {
@@ -156,11 +147,7 @@ mod tests {
 
     #[test]
     fn an_envelope_survives_the_wire_whatever_the_bytes() {
-        for body in [
-            b"{\"payout\": 50}".to_vec(),
-            vec![0xFF, 0x00, 0x80],
-            Vec::new(),
-        ] {
+        for body in [b"{\"payout\": 50}".to_vec(), vec![0xFF, 0x00, 0x80], Vec::new()] {
             let event = RawEvent {
                 id: Uuid::nil(),
                 received_at: "2026-03-14T12:02:10.123456Z".parse().expect("a time"),
@@ -175,17 +162,11 @@ mod tests {
                     body,
                     element: true,
                 }),
-                refusal: Some(Refusal {
-                    reason: Reason::EndpointDisabled,
-                    count: 1,
-                }),
+                refusal: Some(Refusal { reason: Reason::EndpointDisabled, count: 1 }),
             };
             let envelope = Envelope::of(vec![event]);
             let text = serde_json::to_vec(&envelope).expect("plain data");
-            assert_eq!(
-                serde_json::from_slice::<Envelope>(&text).expect("our own"),
-                envelope
-            );
+            assert_eq!(serde_json::from_slice::<Envelope>(&text).expect("our own"), envelope);
         }
     }
 }

@@ -1,1 +1,79 @@
-//! (furnished next)
+//! All SQL lives here, one file per noun; nobody else speaks to Postgres.
+//!
+//! Every statement opens with a comment that is its own name, so that `pg_stat_statements`, a log and
+//! a flame graph call it what the code does. Everything that writes goes through [`run_tx`].
+
+pub mod migrate;
+pub mod pool;
+mod tx;
+
+pub use pool::{Pool, PoolSettings};
+pub use tx::{BoxFuture, run_tx};
+
+/// What went wrong with the database, sorted by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection: Postgres is down, full or out of reach. Nothing was done; come again later.
+    #[error("Postgres is not reachable: {0}")]
+    Unreachable(String),
+    /// Postgres refused a statement.
+    #[error("{}", describe(.0))]
+    Statement(#[from] tokio_postgres::Error),
+    /// A row that our own code cannot have written.
+    #[error("the books hold something this version does not understand: {0}")]
+    Corrupt(String),
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        // Not the DETAIL: it quotes values, and a value may be a caller's number.
+        Some(db) => format!("Postgres said {}: {}", db.code().code(), db.message()),
+        None => error.to_string(),
+    }
+}
+
+impl StoreError {
+    /// True if the connection is what failed, and not what was asked of it.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            StoreError::Unreachable(_) => true,
+            StoreError::Statement(e) => match e.code() {
+                None => e.is_closed() || e.to_string().contains("communicating with the server"),
+                // Class 08 connection, 53 out of resources, 57P0x shutting down, 25006 read-only (a
+                // demoted primary).
+                Some(code) => {
+                    let code = code.code();
+                    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+                }
+            },
+            StoreError::Corrupt(_) => false,
+        }
+    }
+
+    /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Statement(e) if e.code().is_some_and(|c| matches!(c.code(), "40001" | "40P01" | "55P03")))
+    }
+
+    /// The SQLSTATE, if Postgres gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            StoreError::Statement(e) => e.code().map(|c| c.code()),
+            _ => None,
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for StoreError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(e) if e.as_db_error().is_some() => StoreError::Statement(e),
+            deadpool_postgres::PoolError::Backend(e) => {
+                use std::error::Error;
+                let cause = e.source().map(ToString::to_string).unwrap_or_default();
+                StoreError::Unreachable(format!("{e} {cause}").trim().to_owned())
+            }
+            other => StoreError::Unreachable(other.to_string()),
+        }
+    }
+}
