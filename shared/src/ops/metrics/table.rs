@@ -1,0 +1,98 @@
+//! Every metric's name, help, labels and buckets. The only place where a `trueup_…` name is written.
+//!
+//! Form: `/// help` `field: Kind = "name" ["label": VALUES, …] in BUCKETS;` (labels and buckets as
+//! the kind needs them). Units last; counters end in `_total`.
+
+use super::{Counter, Gauge, Histogram, groups};
+
+/// From a fast answer to one that a sender gives up on (seconds).
+const SHORT_TIMES: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0,
+];
+const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+
+const DEPENDENCIES: &[&str] = &["postgres", "redis", "broker", "snapshot", "spool"];
+const ANSWERS: &[&str] = &[
+    "accepted",
+    "paused",
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "malformed",
+    "too_slow",
+    "body_too_large",
+    "uri_too_long",
+    "head_too_large",
+    "limited_address",
+    "limited_token",
+    "unavailable",
+    "aborted",
+];
+const REFUSAL_REASONS: &[&str] = &[
+    "endpoint_disabled",
+    "secret_missing",
+    "secret_mismatch",
+    "rate_limited_ip",
+    "rate_limited_token",
+    "body_too_large",
+];
+
+groups! {
+    /// What every process tells of itself.
+    Process process {
+        /// Memory that is resident.
+        resident_bytes: Gauge = "trueup_process_resident_bytes";
+        /// Open file descriptors.
+        open_files: Gauge = "trueup_process_open_files";
+        /// Whether a dependency is as it should be: 2 ok, 1 degraded, 0 down or not used.
+        dependency: Gauge = "trueup_dependency_state" ["dependency": DEPENDENCIES];
+    }
+
+    /// The public door.
+    Gateway gateway {
+        /// Requests by their answer.
+        answers: Counter = "trueup_gateway_answers_total" ["answer": ANSWERS];
+        /// From the request's head to its answer.
+        answer_seconds: Histogram = "trueup_gateway_answer_seconds" ["outcome": &["accepted", "other"]] in SHORT_TIMES;
+        /// Events that were durably taken: reports, and bundles of refusals.
+        events: Counter = "trueup_gateway_events_total" ["kind": &["report", "refusal"]];
+        /// Connections that are open now.
+        connections: Gauge = "trueup_gateway_connections";
+        /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.
+        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["why": &["total", "address", "descriptors"]];
+        /// Decisions about limits by who made them: Redis, this process while Redis is away, the memory of refusals, or none (refused with 503).
+        limit_checks: Counter = "trueup_gateway_limit_checks_total" ["by": &["redis", "local", "remembered", "none"]];
+        /// Calls to Redis; one call decides many requests.
+        limit_calls: Counter = "trueup_gateway_limit_calls_total" ["outcome": &["ok", "slow", "error"]];
+        /// How long Redis took to answer.
+        limit_seconds: Histogram = "trueup_gateway_limit_seconds" in SHORT_TIMES;
+        /// Envelopes by what the broker said to them.
+        publishes: Counter = "trueup_gateway_publishes_total" ["outcome": &["confirmed", "nacked", "returned", "no_confirm", "error"]];
+        /// From handing an envelope to the broker to its confirm.
+        confirm_seconds: Histogram = "trueup_gateway_confirm_seconds" in SHORT_TIMES;
+        /// Events in one envelope.
+        envelope_events: Histogram = "trueup_gateway_envelope_events" in COUNTS;
+        /// Events that wait for the broker's confirm.
+        in_flight: Gauge = "trueup_gateway_in_flight_events";
+        /// Connections made to the broker, and attempts that failed.
+        broker_connects: Counter = "trueup_gateway_broker_connects_total" ["outcome": &["ok", "failed"]];
+        /// 1 while the broker has blocked this connection (memory or disk alarm).
+        broker_blocked: Gauge = "trueup_gateway_broker_blocked";
+        /// Webhooks in the snapshot.
+        snapshot_webhooks: Gauge = "trueup_gateway_snapshot_webhooks";
+        /// How old the snapshot is: since it was last known to be the database's state.
+        snapshot_age_seconds: Gauge = "trueup_gateway_snapshot_age_seconds";
+        /// Reads of changed webhooks.
+        snapshot_reads: Counter = "trueup_gateway_snapshot_reads_total" ["outcome": &["ok", "failed"]];
+        /// Refused requests that a row stands for.
+        refusals: Counter = "trueup_gateway_refusals_total" ["reason": REFUSAL_REASONS];
+        /// Refused requests that no row stands for: the memory for them was full, or they could not be published.
+        refusals_dropped: Counter = "trueup_gateway_refusals_dropped_total";
+        /// Bytes of the spool's reports on this disk.
+        spool_bytes: Gauge = "trueup_gateway_spool_bytes";
+        /// Events in the spool.
+        spool_events: Gauge = "trueup_gateway_spool_events";
+        /// Events written to the spool, drained to the broker, or refused because it was full or failed.
+        spooled: Counter = "trueup_gateway_spool_events_total" ["what": &["written", "drained", "full", "failed"]];
+    }
+}
