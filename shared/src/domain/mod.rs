@@ -4,7 +4,13 @@
 //! (`cargo check -p trueup-shared --no-default-features`). Rule numbers (X7, M4, V3 …) are those of
 //! `deploy/docs/RULES.md`.
 
+pub mod books;
+pub mod crediting;
+pub mod decide;
 pub mod event;
 pub mod ids;
+pub mod matching;
 pub mod reason;
 pub mod report;
+pub mod sentence;
+pub mod webhook;
