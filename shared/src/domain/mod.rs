@@ -4,12 +4,17 @@
 //! (`cargo check -p trueup-shared --no-default-features`). Rule numbers (X7, M4, V3 …) are those of
 //! `deploy/docs/RULES.md`.
 
+pub mod batch;
 pub mod books;
 pub mod crediting;
 pub mod decide;
 pub mod event;
 pub mod ids;
+mod json;
+pub mod limits;
 pub mod matching;
+pub mod phone;
+pub mod read;
 pub mod reason;
 pub mod report;
 pub mod sentence;

@@ -16,8 +16,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args as _, Command, Parser};
 
 pub use args::{
-    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies,
-    RedisArgs, RedisDown, WorkerArgs,
+    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies, RedisArgs, RedisDown,
+    WorkerArgs,
 };
 
 use super::shutdown::Exit;
@@ -48,10 +48,7 @@ pub fn settings() -> Vec<Setting> {
             Some(Setting {
                 variable: arg.get_env()?.to_str()?.to_owned(),
                 flag: format!("--{}", arg.get_long()?),
-                default: arg
-                    .get_default_values()
-                    .first()
-                    .map(|v| v.to_string_lossy().into_owned()),
+                default: arg.get_default_values().first().map(|v| v.to_string_lossy().into_owned()),
                 help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
             })
         })
@@ -128,8 +125,7 @@ pub fn parse_from<T: Parser>(
         at = 1;
     }
     for arg in command.get_arguments() {
-        let (Some(variable), Some(long)) = (arg.get_env().and_then(|v| v.to_str()), arg.get_long())
-        else {
+        let (Some(variable), Some(long)) = (arg.get_env().and_then(|v| v.to_str()), arg.get_long()) else {
             continue;
         };
         if let Some(value) = given.get(variable) {
@@ -146,9 +142,7 @@ pub fn parse_from<T: Parser>(
         // So that clap does not read the process's environment a second time, blank values and all.
         command = command.mut_args(|arg| arg.env(None::<&'static str>));
     }
-    let parsed = command
-        .try_get_matches_from_mut(argv)
-        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+    let parsed = command.try_get_matches_from_mut(argv).and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
     match parsed {
         Ok(settings) => Ok(Parsed::Settings(Box::new(settings))),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -159,9 +153,7 @@ pub fn parse_from<T: Parser>(
 }
 
 /// The variables that are set, those of `NAME_FILE` read in; blank ones count as not set.
-fn from_environment(
-    environment: &[(OsString, OsString)],
-) -> Result<BTreeMap<String, OsString>, BadConfig> {
+fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<String, OsString>, BadConfig> {
     let known: Vec<String> = settings().into_iter().map(|s| s.variable).collect();
     let mut values = BTreeMap::new();
     let mut files = BTreeMap::new();
@@ -173,10 +165,7 @@ fn from_environment(
             if !value.is_empty() {
                 values.insert(variable.to_owned(), value.clone());
             }
-        } else if let Some(of) = variable
-            .strip_suffix(FILE_SUFFIX)
-            .filter(|of| known.iter().any(|k| k == of))
-        {
+        } else if let Some(of) = variable.strip_suffix(FILE_SUFFIX).filter(|of| known.iter().any(|k| k == of)) {
             if !value.is_empty() {
                 files.insert(of.to_owned(), value.clone());
             }
@@ -186,9 +175,7 @@ fn from_environment(
     }
     for (variable, path) in files {
         if values.contains_key(&variable) {
-            return Err(BadConfig(format!(
-                "{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them"
-            )));
+            return Err(BadConfig(format!("{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them")));
         }
         values.insert(variable.clone(), read_file(&variable, &path)?);
     }
@@ -196,11 +183,7 @@ fn from_environment(
 }
 
 fn unknown(variable: &str, known: &[String]) -> BadConfig {
-    let nearest = known
-        .iter()
-        .map(|name| (distance(variable, name), name))
-        .min()
-        .filter(|(d, _)| *d <= NEAREST_WITHIN);
+    let nearest = known.iter().map(|name| (distance(variable, name), name)).min().filter(|(d, _)| *d <= NEAREST_WITHIN);
     let mut text = format!("{variable} is no setting of Trueup");
     match nearest {
         Some((_, name)) => {
@@ -218,9 +201,7 @@ fn read_file(variable: &str, path: &OsString) -> Result<OsString, BadConfig> {
             path.to_string_lossy()
         ))
     };
-    let length = std::fs::metadata(path)
-        .map_err(|e| bad(e.to_string()))?
-        .len();
+    let length = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
     if length > FILE_LIMIT {
         return Err(bad(format!("the file has {length} bytes, the limit is {FILE_LIMIT}")));
     }
@@ -244,9 +225,7 @@ fn explain(error: &clap::Error) -> BadConfig {
     };
     let flag = arg.split([' ', '=']).next().unwrap_or_default();
     let every = every_arg();
-    let of = every
-        .get_arguments()
-        .find(|a| a.get_long().is_some_and(|long| flag == format!("--{long}")));
+    let of = every.get_arguments().find(|a| a.get_long().is_some_and(|long| flag == format!("--{long}")));
     match (error.kind(), of) {
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(of)) => {
             let variable = of.get_env().unwrap_or_default().to_string_lossy();
@@ -261,11 +240,7 @@ fn explain(error: &clap::Error) -> BadConfig {
             };
             BadConfig(format!("{variable} ({flag}) is {shown}: {}", check::redact(&why)))
         }
-        _ => BadConfig(
-            check::redact(error.render().to_string().trim())
-                .trim_start_matches("error: ")
-                .to_owned(),
-        ),
+        _ => BadConfig(check::redact(error.render().to_string().trim()).trim_start_matches("error: ").to_owned()),
     }
 }
 

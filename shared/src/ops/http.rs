@@ -61,11 +61,7 @@ struct Inner {
 
 impl Readiness {
     pub fn new(process: &'static str) -> Self {
-        Readiness(Arc::new(Inner {
-            process,
-            draining: AtomicBool::new(false),
-            dependencies: Mutex::default(),
-        }))
+        Readiness(Arc::new(Inner { process, draining: AtomicBool::new(false), dependencies: Mutex::default() }))
     }
 
     /// Names a dependency; it is down until it says otherwise. The name must stand in the label

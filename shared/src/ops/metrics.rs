@@ -6,9 +6,7 @@
 mod table;
 
 use prometheus::core::Collector;
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::LazyLock;
 
 pub use table::*;
@@ -212,11 +210,8 @@ pub fn markdown() -> String {
     for (group, rows) in GROUPS {
         let _ = write!(out, "## {group}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
         for row in *rows {
-            let labels: Vec<String> = row
-                .labels
-                .iter()
-                .map(|(name, values)| format!("`{name}`: {}", values.join(", ")))
-                .collect();
+            let labels: Vec<String> =
+                row.labels.iter().map(|(name, values)| format!("`{name}`: {}", values.join(", "))).collect();
             let help = row.help.trim().replace('|', "\\|");
             let _ = writeln!(out, "| `{}` | {} | {} | {help} |", row.name, row.kind, labels.join("; "));
         }

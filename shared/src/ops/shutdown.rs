@@ -60,10 +60,7 @@ where
     let runtime = if threads.get() == 1 {
         tokio::runtime::Builder::new_current_thread().enable_all().build()
     } else {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.get() as usize)
-            .enable_all()
-            .build()
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get() as usize).enable_all().build()
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -15,14 +15,12 @@ pub fn redact(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let authority = after
-            .find(['/', '?', '#', ' ', '"', '\''])
-            .unwrap_or(after.len());
+        let authority = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
         // A password may itself hold a '/': then the last '@' of the word tells where it ends.
         let word = after.find([' ', '"', '\'']).unwrap_or(after.len());
-        let at_sign = after[..authority].rfind('@').or_else(|| {
-            after[..authority].find(':').and_then(|_| after[..word].rfind('@'))
-        });
+        let at_sign = after[..authority]
+            .rfind('@')
+            .or_else(|| after[..authority].find(':').and_then(|_| after[..word].rfind('@')));
         match at_sign {
             Some(end) => {
                 let user = after[..end].split(':').next().unwrap_or_default();
@@ -66,8 +64,7 @@ pub fn postgres_url(text: &str) -> Result<SecretString, String> {
     let example = "postgres://user:password@host:5432/database";
     let checked = url(text, &["postgres://", "postgresql://"], example)?;
     #[cfg(feature = "store")]
-    text.parse::<tokio_postgres::Config>()
-        .map_err(|e| format!("{}; such as {example}", chain(&e)))?;
+    text.parse::<tokio_postgres::Config>().map_err(|e| format!("{}; such as {example}", chain(&e)))?;
     Ok(checked)
 }
 
@@ -75,8 +72,7 @@ pub fn amqp_url(text: &str) -> Result<SecretString, String> {
     let example = "amqp://user:password@host:5672/%2f";
     let checked = url(text, &["amqp://", "amqps://"], example)?;
     #[cfg(feature = "queue")]
-    text.parse::<lapin::uri::AMQPUri>()
-        .map_err(|e| format!("{e}; such as {example} (%2f is the default vhost)"))?;
+    text.parse::<lapin::uri::AMQPUri>().map_err(|e| format!("{e}; such as {example} (%2f is the default vhost)"))?;
     Ok(checked)
 }
 
@@ -100,14 +96,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 pub fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "an address and a port are needed, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".into()
-    })
+    text.parse()
+        .map_err(|_| "an address and a port are needed, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".into())
 }
 
 pub fn positive(text: &str) -> Result<NonZeroU32, String> {
-    text.parse()
-        .map_err(|_| "a whole number is needed, 1 or more".into())
+    text.parse().map_err(|_| "a whole number is needed, 1 or more".into())
 }
 
 pub fn positive_bytes(text: &str) -> Result<NonZeroU64, String> {

@@ -33,10 +33,7 @@ enum Sub {
 
 fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Settings, String> {
     let argv = std::iter::once("trueup-test").chain(args.iter().copied()).map(OsString::from).collect();
-    let environment: Vec<_> = environment
-        .iter()
-        .map(|(k, v)| (OsString::from(k), OsString::from(v)))
-        .collect();
+    let environment: Vec<_> = environment.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect();
     match parse_from::<Settings>(argv, &environment) {
         Ok(Parsed::Settings(settings)) => Ok(*settings),
         Ok(Parsed::Help(text)) => Err(text),

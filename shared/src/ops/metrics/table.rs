@@ -6,9 +6,7 @@
 use super::{Counter, Gauge, Histogram, groups};
 
 /// From a fast answer to one that a sender gives up on (seconds).
-const SHORT_TIMES: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0,
-];
+const SHORT_TIMES: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0];
 const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 
 const DEPENDENCIES: &[&str] = &["postgres", "redis", "broker", "snapshot", "spool"];
