@@ -1,1 +1,82 @@
-fn main() {}
+//! `cargo xtask`: the project's own commands, from a running system to the checks of a change.
+//!
+//! It starts and stops processes, prints, and asks the running system over its public interfaces.
+//! It refuses to know anything of the trade: no rule of a report or of money is repeated in here.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its user by printing"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "blocking sleeps between polls, and the environment, are this tool's business"
+)]
+
+mod ci;
+mod http;
+mod layout;
+mod licences;
+mod process;
+mod progress;
+mod services;
+mod state;
+mod suite;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use layout::Layout;
+use services::Choice;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Trueup's own commands",
+    version
+)]
+struct Cli {
+    /// Start private Postgres, Redis and RabbitMQ under target/, even where some are running already
+    #[arg(long, global = true, env = "XTASK_PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
+    private: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test of the workspace against real services, starting them if need be
+    Test {
+        /// Handed on to `cargo test` (a name to filter by, or `-p crate`)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Everything that a change must pass: format, lints, licences, the pure domain, the tests
+    Ci,
+    /// Stop what `up` (and nobody else) started
+    Down,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let layout = Layout::find()?;
+    let choice = Choice::from_flag(cli.private);
+    match cli.command {
+        Command::Test { args } => suite::run(&layout, choice, &args),
+        Command::Ci => ci::run(&layout, choice),
+        Command::Down => services::down(&layout),
+    }
+}

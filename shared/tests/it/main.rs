@@ -1,1 +1,2 @@
 //! The one integration-test binary of this crate; each module is a topic.
+mod house_rules;

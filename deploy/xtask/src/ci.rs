@@ -1,0 +1,81 @@
+//! What a change must pass, in the order in which it fails fastest. Each step says its time; the
+//! last lines are the test runner's own.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::layout::Layout;
+use crate::licences;
+use crate::progress::seconds;
+use crate::services::{self, Choice};
+use crate::suite;
+
+pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
+    let mut times = Vec::new();
+    let cargo = |args: &[&str]| {
+        let mut command = layout.cargo();
+        command.args(args);
+        shown(command)
+    };
+    timed(&mut times, "format", || cargo(&["fmt", "--all", "--check"]))?;
+    timed(&mut times, "licences", || licences::check(layout))?;
+    timed(&mut times, "the domain is pure", || {
+        cargo(&[
+            "check",
+            "--locked",
+            "-p",
+            "trueup-shared",
+            "--no-default-features",
+        ])
+    })?;
+    timed(&mut times, "lints", || {
+        cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    })?;
+    let services = timed(&mut times, "services", || services::ensure(layout, choice))?;
+    let tally = timed(&mut times, "tests", || {
+        suite::with_services(layout, &services, &["--locked".to_owned()])
+    });
+    services::stop(layout, &services.started)?;
+    println!();
+    for (name, time) in &times {
+        println!("{:>10}  {name}", seconds(*time));
+    }
+    println!();
+    suite::finish(&tally?)
+}
+
+fn timed<T>(
+    times: &mut Vec<(&'static str, Duration)>,
+    name: &'static str,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    println!("== {name}");
+    let began = Instant::now();
+    let result = work().with_context(|| format!("the step \"{name}\" failed"));
+    times.push((name, began.elapsed()));
+    println!(
+        "== {name}: {} ({})",
+        if result.is_ok() { "ok" } else { "FAILED" },
+        seconds(began.elapsed())
+    );
+    result
+}
+
+/// Runs with its output on ours: cargo shows its own progress.
+fn shown(mut command: Command) -> Result<()> {
+    let status = command.status().context("cannot start cargo")?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("cargo ended with {status}")
+}

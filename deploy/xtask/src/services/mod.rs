@@ -1,0 +1,163 @@
+//! Postgres, Redis and RabbitMQ for a developer's machine: those that run on the default ports if
+//! they let us in, else private ones under `target/services/`.
+//!
+//! In services that somebody else runs, Trueup keeps to a database, a vhost and a Redis database of
+//! its own. What is started here is remembered, and only that is ever stopped.
+
+mod install;
+mod postgres;
+mod probe;
+mod rabbitmq;
+mod redis;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::layout::Layout;
+use crate::process::Daemon;
+use crate::progress::step;
+use crate::state::State;
+
+pub use postgres::execute as postgres_execute;
+
+/// How long a private service may take to go before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Running ones first.
+    Found,
+    /// Private ones, whatever is running.
+    Private,
+}
+
+impl Choice {
+    pub fn from_flag(private: bool) -> Self {
+        if private {
+            Choice::Private
+        } else {
+            Choice::Found
+        }
+    }
+}
+
+/// Where the services are, and what of them this run started.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    /// The database of the running system.
+    pub postgres_url: String,
+    /// The same server's `postgres` database, as a role that may create databases.
+    pub postgres_admin_url: String,
+    pub redis_url: String,
+    /// A Redis database apart, for tests.
+    pub redis_test_url: String,
+    pub amqp_url: String,
+    /// A command that administers the broker, if there is one.
+    pub rabbitmqctl: Option<String>,
+    /// Names of private services that were not running before this run.
+    pub started: Vec<&'static str>,
+}
+
+/// One service's outcome: was it started just now?
+struct Found {
+    started: bool,
+}
+
+/// Finds or starts all three.
+pub fn ensure(layout: &Layout, choice: Choice) -> Result<Services> {
+    let mut state = open(layout);
+    let mut services = Services::default();
+    let missing = [
+        postgres::find(&mut services, &state, choice)?,
+        redis::find(&mut services, &state, choice)?,
+        rabbitmq::find(&mut services, &state, choice)?,
+    ];
+    if missing.iter().any(|found| !found) {
+        install::missing_packages(layout, missing)?;
+    }
+    let [have_postgres, have_redis, have_rabbitmq] = missing;
+    if !have_postgres {
+        let found = step("private Postgres", |note| {
+            postgres::start(layout, &mut state, &mut services, note)
+        })?;
+        note_started(&mut services, "postgres", found);
+    }
+    if !have_redis {
+        let found = step("private Redis", |_| {
+            redis::start(layout, &mut state, &mut services)
+        })?;
+        note_started(&mut services, "redis", found);
+    }
+    if !have_rabbitmq {
+        let found = step("private RabbitMQ", |_| {
+            rabbitmq::start(layout, &mut state, &mut services)
+        })?;
+        note_started(&mut services, "rabbitmq", found);
+    }
+    step("database, vhost", |_| {
+        postgres::create_database(&services)?;
+        rabbitmq::use_own_vhost(&mut services);
+        Ok(())
+    })?;
+    Ok(services)
+}
+
+fn note_started(services: &mut Services, name: &'static str, found: Found) {
+    if found.started {
+        services.started.push(name);
+    }
+}
+
+fn open(layout: &Layout) -> State {
+    State::load(&layout.services().join("state.json"))
+}
+
+/// Stops the private services.
+pub fn down(layout: &Layout) -> Result<()> {
+    stop(layout, &["rabbitmq", "redis", "postgres"])
+}
+
+/// Stops those named (and no other).
+pub fn stop(layout: &Layout, names: &[&str]) -> Result<()> {
+    let mut state = open(layout);
+    for name in names {
+        let Some(daemon) = remembered(&state, name) else {
+            continue;
+        };
+        // Postgres: SIGINT is the fast shutdown, SIGTERM would wait for its clients.
+        let signal = if *name == "postgres" {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
+        step(&format!("stopping private {name}"), |_| {
+            daemon.stop(signal, STOP_PATIENCE)?;
+            if *name == "rabbitmq" {
+                rabbitmq::stop_port_mapper(layout, &state);
+            }
+            Ok(())
+        })?;
+        state.remove(name)?;
+    }
+    Ok(())
+}
+
+/// The private service of that name, if it was started and lives.
+fn remembered(state: &State, name: &str) -> Option<Daemon> {
+    let daemon = Daemon::from_json(state.get(name)?.get("daemon")?)?;
+    daemon.alive().then_some(daemon)
+}
+
+fn remembered_port(state: &State, name: &str) -> Option<u16> {
+    u16::try_from(state.get(name)?.get("port")?.as_u64()?).ok()
+}
+
+/// A free port of loopback at or above `from`.
+pub fn spare_port(from: u16) -> Result<u16> {
+    (from..from.saturating_add(500))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .with_context(|| format!("no free port from {from} on"))
+}

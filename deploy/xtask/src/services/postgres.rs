@@ -1,0 +1,231 @@
+//! Postgres. In a server that runs already: a database `trueup`. A private one is a cluster of its
+//! own; it refuses to run as root, so it runs as `postgres` then, in a folder which that user can
+//! reach.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::User;
+use serde_json::json;
+
+use super::{Choice, Found, Services, remembered, remembered_port, spare_port};
+use crate::layout::Layout;
+use crate::process;
+use crate::progress::Note;
+use crate::state::State;
+
+const DEFAULT_PORT: u16 = 5432;
+const PRIVATE_FROM_PORT: u16 = 55432;
+const DATABASE: &str = "trueup";
+/// Enough for three processes and for tests that run side by side.
+const MAX_CONNECTIONS: u32 = 300;
+
+/// Runs statements on one connection; waits 5 s at most for it.
+pub fn execute(url: &str, statements: &str) -> Result<Vec<Vec<Option<String>>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let patience = Duration::from_secs(5);
+        let (client, connection) = tokio::time::timeout(
+            patience,
+            tokio_postgres::connect(url, tokio_postgres::NoTls),
+        )
+        .await
+        .context("Postgres does not answer")??;
+        let driver = tokio::spawn(connection);
+        let answer = client.simple_query(statements).await?;
+        drop(client);
+        driver.await??;
+        let rows = answer.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(
+                (0..row.len())
+                    .map(|i| row.get(i).map(str::to_owned))
+                    .collect(),
+            ),
+            _ => None,
+        });
+        Ok(rows.collect())
+    })
+}
+
+pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bool> {
+    if choice == Choice::Private {
+        return Ok(false);
+    }
+    if let Ok(url) = std::env::var("TRUEUP_POSTGRES_URL") {
+        services.postgres_admin_url.clone_from(&url);
+        services.postgres_url = url;
+        return Ok(true);
+    }
+    if remembered(state, "postgres").is_some() {
+        return Ok(false);
+    }
+    let me = std::env::var("USER").unwrap_or_else(|_| "root".into());
+    for user in ["postgres", me.as_str()] {
+        let url = format!("postgres://{user}@127.0.0.1:{DEFAULT_PORT}/postgres");
+        let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolcreatedb";
+        if execute(&url, may).is_ok_and(|rows| !rows.is_empty()) {
+            set(services, user, DEFAULT_PORT);
+            println!(
+                "ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used"
+            );
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn set(services: &mut Services, user: &str, port: u16) {
+    services.postgres_url = format!("postgres://{user}@127.0.0.1:{port}/{DATABASE}");
+    services.postgres_admin_url = format!("postgres://{user}@127.0.0.1:{port}/postgres");
+}
+
+/// Makes the system's database, if it is not there.
+pub fn create_database(services: &Services) -> Result<()> {
+    if execute(&services.postgres_url, "SELECT 1").is_ok() {
+        return Ok(());
+    }
+    execute(
+        &services.postgres_admin_url,
+        &format!("CREATE DATABASE {DATABASE}"),
+    )
+    .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
+    Ok(())
+}
+
+/// The newest installed server's programs.
+pub fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok();
+    let newest = versions
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let bin = entry.path().join("bin");
+            bin.join("initdb").is_file().then_some((version, bin))
+        })
+        .max();
+    match newest {
+        Some((_, bin)) => Some(bin),
+        None => process::find_program("initdb")?
+            .parent()
+            .map(Path::to_path_buf),
+    }
+}
+
+/// Whom the server runs as: ourselves, or `postgres` if we are root.
+fn owner() -> Result<Option<User>> {
+    if !process::is_root() {
+        return Ok(None);
+    }
+    let user = User::from_name("postgres")?
+        .context("Postgres refuses to run as root and there is no user `postgres` to run it as")?;
+    Ok(Some(user))
+}
+
+fn command(program: &Path, owner: Option<&User>, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(dir).env("LC_ALL", "C.UTF-8");
+    if let Some(user) = owner {
+        command
+            .uid(user.uid.as_raw())
+            .gid(user.gid.as_raw())
+            .env("HOME", dir);
+    }
+    command
+}
+
+/// The folder of the cluster. Where `postgres` cannot reach into `target/` (a clone under /root is
+/// closed to it), the folder lies beside Debian's own clusters, with a link to it in `target/`.
+fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
+    let link = layout.services().join("postgres");
+    std::fs::create_dir_all(layout.services())?;
+    let Some(user) = owner else {
+        std::fs::create_dir_all(&link)?;
+        return Ok(link);
+    };
+    let mut look = command(Path::new("/bin/sh"), owner, Path::new("/"));
+    look.args(["-c", "test -x \"$0\""]).arg(layout.services());
+    let dir = if look.status()?.success() {
+        link
+    } else {
+        let mut hash = DefaultHasher::new();
+        layout.target.hash(&mut hash);
+        let name = format!("trueup-{:08x}", hash.finish() & 0xFFFF_FFFF);
+        let dir = user.dir.join(name);
+        if !link.exists() {
+            symlink(&dir, &link)?;
+        }
+        dir
+    };
+    std::fs::create_dir_all(&dir)?;
+    chown(&dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
+    Ok(dir)
+}
+
+pub fn start(
+    layout: &Layout,
+    state: &mut State,
+    services: &mut Services,
+    note: &Note,
+) -> Result<Found> {
+    if let (Some(_), Some(port)) = (
+        remembered(state, "postgres"),
+        remembered_port(state, "postgres"),
+    ) {
+        set(services, "postgres", port);
+        return Ok(Found { started: false });
+    }
+    let bin = programs().context("PostgreSQL's server is not installed")?;
+    let owner = owner()?;
+    let dir = prepare_folder(layout, owner.as_ref())?;
+    let data = dir.join("data");
+    let log = layout.services().join("postgres.log");
+    if !data.join("PG_VERSION").exists() {
+        note.set("initdb");
+        let mut initdb = command(&bin.join("initdb"), owner.as_ref(), &dir);
+        initdb
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
+            .arg(&data);
+        process::run_logged(initdb, &log, note)?;
+    }
+    let port = spare_port(PRIVATE_FROM_PORT)?;
+    let mut server = command(&bin.join("postgres"), owner.as_ref(), &dir);
+    server.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+    for setting in [
+        "listen_addresses=127.0.0.1".to_owned(),
+        "unix_socket_directories=".to_owned(),
+        format!("max_connections={MAX_CONNECTIONS}"),
+        "wal_compression=off".to_owned(),
+    ] {
+        server.args(["-c", &setting]);
+    }
+    let daemon = process::start(server, &log)?;
+    state.set(
+        "postgres",
+        json!({ "daemon": daemon.to_json(), "port": port }),
+    )?;
+    set(services, "postgres", port);
+    let url = services.postgres_admin_url.clone();
+    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || {
+        execute(&url, "SELECT 1").is_ok()
+    })?;
+    if execute(&url, "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
+        bail!("this Postgres does not write durably (fsync is off)");
+    }
+    Ok(Found { started: true })
+}

@@ -1,0 +1,429 @@
+//! The rules of the house that a compiler does not know, checked over the files of the workspace.
+//!
+//! Each test names what breaks a rule and what to do about it. A rule that turns out wrong is
+//! changed here, openly; there is no way to switch one off for a single place but those named below.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A file that a person can hold; the wish is 400.
+const MAX_LINES: usize = 600;
+/// How far above a pause its loop may begin (a poll is a short thing).
+const POLL_LOOP_LINES: usize = 15;
+
+struct File {
+    /// From the workspace's root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text.lines().enumerate().map(|(i, line)| (i + 1, line))
+    }
+
+    /// Test code: a test binary, the test kit, or what follows `#[cfg(test)]`.
+    fn is_test_line(&self, number: usize) -> bool {
+        if self.path.contains("/tests/")
+            || self.path.contains("/testkit/")
+            || self.path.contains("/benches/")
+        {
+            return true;
+        }
+        let begins = self
+            .lines()
+            .find(|(_, line)| line.trim() == "#[cfg(test)]")
+            .map(|(n, _)| n);
+        begins.is_some_and(|n| number > n)
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("shared/ lies in the workspace")
+        .to_path_buf()
+}
+
+/// Every text file of the project (not what is built, fetched or found by fuzzing).
+fn files() -> Vec<File> {
+    let mut found = Vec::new();
+    walk(&root(), &root(), &mut found);
+    assert!(
+        found.len() > 20,
+        "the walk lost its way: {} files",
+        found.len()
+    );
+    found
+}
+
+fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .expect("a folder of ours")
+        .flatten()
+        .collect();
+    entries.sort_by_key(|entry| entry.file_name());
+    for entry in entries {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kind = entry.file_type().expect("a file has a type");
+        if kind.is_dir() {
+            if !["target", ".git", "corpus", "artifacts", "node_modules"].contains(&name.as_str()) {
+                walk(root, &path, found);
+            }
+        } else if kind.is_file() && name != "Cargo.lock" && name != ".git" {
+            // What is no text (a picture, a fuzz seed) has no rule here.
+            if let Ok(text) = fs::read_to_string(&path) {
+                let path = path
+                    .strip_prefix(root)
+                    .expect("below the root")
+                    .to_string_lossy()
+                    .into_owned();
+                found.push(File { path, text });
+            }
+        }
+    }
+}
+
+fn rust_files() -> Vec<File> {
+    files()
+        .into_iter()
+        .filter(|f| f.path.ends_with(".rs"))
+        .collect()
+}
+
+fn nothing_breaks(rule: &str, broken: &[String]) {
+    assert!(broken.is_empty(), "{rule}\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn a_person_can_hold_every_file() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let lines = file.text.lines().count();
+        if lines >= MAX_LINES {
+            broken.push(format!("{} has {lines} lines", file.path));
+        }
+    }
+    nothing_breaks(
+        "files stay under 600 lines; split by what the parts are for:",
+        &broken,
+    );
+}
+
+#[test]
+fn names_say_what_a_thing_is_for() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        for part in file.path.trim_end_matches(".rs").split('/') {
+            if [
+                "utils", "util", "common", "helpers", "helper", "manager", "misc",
+            ]
+            .contains(&part)
+            {
+                broken.push(file.path.clone());
+            }
+        }
+        for (number, line) in file.lines() {
+            let declares = ["struct ", "enum ", "trait ", "mod "].iter().any(|word| {
+                line.trim_start()
+                    .trim_start_matches("pub ")
+                    .starts_with(word)
+            });
+            if declares
+                && (line.contains("Manager")
+                    || line.contains("Helper")
+                    || line.contains("mod utils"))
+            {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks(
+        "no utils, common, helpers, manager: name it after its purpose:",
+        &broken,
+    );
+}
+
+#[test]
+fn every_module_opens_with_what_it_is_for() {
+    let broken: Vec<String> = rust_files()
+        .into_iter()
+        .filter(|file| !file.text.trim_start().starts_with("//!"))
+        .map(|file| file.path)
+        .collect();
+    nothing_breaks(
+        "a module's first line is a //! that says what it is for and what it refuses to do:",
+        &broken,
+    );
+}
+
+#[test]
+fn no_green_by_luck() {
+    // Put together so that this file does not break its own rule.
+    let ignored = format!("#[{}", "ignore");
+    let markers = [
+        format!("TO{}", "DO"),
+        format!("FIX{}", "ME"),
+        format!("XX{}", "X:"),
+    ];
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        for (number, line) in file.lines() {
+            if line.trim_start().starts_with(&ignored) || markers.iter().any(|m| line.contains(m)) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks("no ignored test and no note to do it later:", &broken);
+}
+
+/// A test waits for a condition with a deadline. Where the passing of time is itself what is tested,
+/// the line (or the one above) says so: `// time passes: …`.
+#[test]
+fn tests_poll_and_do_not_sleep() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        if file.path == "shared/tests/it/house_rules.rs" {
+            continue;
+        }
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (number, line) in file.lines() {
+            if !line.contains("sleep(") || !file.is_test_line(number) {
+                continue;
+            }
+            let from = number.saturating_sub(POLL_LOOP_LINES);
+            let above = lines.get(from..number).unwrap_or_default();
+            let polls = above.iter().any(|l| {
+                let l = l.trim_start();
+                l.starts_with("loop") || l.starts_with("while ") || l.contains(" loop {")
+            });
+            let said = above
+                .iter()
+                .rev()
+                .take(2)
+                .any(|l| l.contains("// time passes"));
+            if !polls && !said {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks(
+        "poll a condition with a deadline instead of sleeping until it may hold:",
+        &broken,
+    );
+}
+
+#[test]
+fn the_public_door_and_the_console_do_not_know_each_other() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let foreign =
+            if file.path.starts_with("gateway/src/ingest/") || file.path == "gateway/src/main.rs" {
+                "console"
+            } else if file.path.starts_with("gateway/src/console/")
+                || file.path == "gateway/src/bin/console.rs"
+            {
+                "ingest"
+            } else {
+                continue;
+            };
+        for (number, line) in file.lines() {
+            if line.contains(&format!("{foreign}::")) || line.trim() == format!("mod {foreign};") {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks("ingest and console never import each other:", &broken);
+}
+
+#[test]
+fn sql_lives_in_the_store() {
+    let verbs = [
+        "SELECT ",
+        "INSERT INTO ",
+        "UPDATE ",
+        "DELETE FROM ",
+        "WITH ",
+        "TRUNCATE ",
+        "COPY ",
+    ];
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let home =
+            file.path.starts_with("shared/src/store/") || file.path.starts_with("deploy/xtask/");
+        for (number, line) in file.lines() {
+            if home || file.is_test_line(number) {
+                continue;
+            }
+            let opens = line.split('"').skip(1).any(|text| {
+                let text = text.trim_start();
+                verbs.iter().any(|verb| text.starts_with(verb)) && !text.ends_with('.')
+            });
+            if opens {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks("SQL has one home, shared/src/store:", &broken);
+}
+
+#[test]
+fn settings_are_named_in_one_place() {
+    let mut broken = Vec::new();
+    for file in rust_files() {
+        let home = file.path.starts_with("shared/src/ops/config")
+            || file.path.starts_with("deploy/xtask/");
+        for (number, line) in file.lines() {
+            let comment = line.trim_start().starts_with("//");
+            let reads = line.contains("\"TRUEUP_")
+                || line.contains("env::var(")
+                || line.contains("env::var_os(");
+            if reads && !home && !comment && !file.is_test_line(number) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks(
+        "environment variables are named and read in shared/src/ops/config alone:",
+        &broken,
+    );
+}
+
+#[test]
+fn the_domain_knows_no_outside() {
+    let outside = [
+        "tokio",
+        "tokio_postgres",
+        "lapin::",
+        "redis::",
+        "hyper",
+        "std::fs",
+        "std::env",
+        "TcpStream",
+        "SystemTime",
+        "Instant::now",
+        "Timestamp::now",
+        "Zoned::now",
+        "now_v7",
+        "new_v4",
+        "rand::",
+        "crate::store",
+        "crate::queue",
+        "crate::ops",
+        "println!",
+    ];
+    let mut broken = Vec::new();
+    for file in rust_files()
+        .iter()
+        .filter(|f| f.path.starts_with("shared/src/domain/"))
+    {
+        for (number, line) in file.lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            if !file.is_test_line(number) && outside.iter().any(|word| code.contains(word)) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks(
+        "the domain does no IO, reads no clock and draws no random number:",
+        &broken,
+    );
+}
+
+#[test]
+fn migrations_are_only_added() {
+    let mut names: Vec<String> = fs::read_dir(root().join("shared/migrations"))
+        .expect("the migrations")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    for (i, name) in names.iter().enumerate() {
+        let expected = format!("V{:04}__", i + 1);
+        assert!(
+            name.starts_with(&expected) && name.ends_with(".sql"),
+            "{name}: migrations are numbered without a gap, the next being {expected}what_it_does.sql; one that was released is never edited",
+        );
+    }
+}
+
+#[test]
+fn nothing_names_a_place_on_somebodys_machine() {
+    let places = ["work", "root", "home"].map(|dir| format!("/{dir}/"));
+    let mut broken = Vec::new();
+    for file in files() {
+        for (number, line) in file.lines() {
+            if places.iter().any(|place| line.contains(place.as_str())) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks("no absolute path of a machine:", &broken);
+}
+
+#[test]
+fn nothing_tells_how_the_work_was_organised() {
+    // In two parts each, so that this file does not break its own rule.
+    let words = [
+        ("sub", "agent"),
+        ("sub-", "agent"),
+        ("AI ", "agent"),
+        ("language ", "model"),
+        ("issues ", "show"),
+        ("this ", "session"),
+        ("wip", "-"),
+        ("worktree", " of"),
+        ("Claude", ""),
+        ("ChatGPT", ""),
+    ]
+    .map(|(a, b)| format!("{a}{b}"));
+    let mut broken = Vec::new();
+    for file in files() {
+        if file.path == "shared/tests/it/house_rules.rs" || file.path == ".gitignore" {
+            continue;
+        }
+        for (number, line) in file.lines() {
+            let numbered = line.match_indices("issue ").any(|(at, word)| {
+                let rest = line.get(at + word.len()..).unwrap_or_default();
+                rest.starts_with(|c: char| c.is_ascii_digit() || c == '#')
+            });
+            if numbered || words.iter().any(|word| line.contains(word.as_str())) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    nothing_breaks(
+        "the project speaks of the product, not of how or by whom it is worked on:",
+        &broken,
+    );
+}
+
+#[test]
+fn every_decision_is_in_the_index() {
+    let dir = root().join("deploy/docs/adr");
+    let index = fs::read_to_string(dir.join("README.md")).expect("the index of decisions");
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(&dir).expect("the decisions").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "README.md" {
+            continue;
+        }
+        assert!(
+            index.contains(&format!("({name})")),
+            "{name} is missing in deploy/docs/adr/README.md"
+        );
+        let number: usize = name
+            .get(..4)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or_else(|| panic!("{name}: NNNN-what.md"));
+        numbers.push(number);
+    }
+    numbers.sort_unstable();
+    let expected: Vec<usize> = (1..=numbers.len()).collect();
+    assert_eq!(
+        numbers, expected,
+        "decisions are numbered from 1 without a gap"
+    );
+}
