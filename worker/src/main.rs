@@ -1,1 +1,2 @@
+//! The worker: takes accepted reports from the broker and settles them into the books.
 fn main() {}

@@ -2,11 +2,7 @@
 //!
 //! It starts and stops processes, prints, and asks the running system over its public interfaces.
 //! It refuses to know anything of the trade: no rule of a report or of money is repeated in here.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line tool talks to its user by printing"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user by printing")]
 #![allow(
     clippy::disallowed_methods,
     reason = "blocking sleeps between polls, and the environment, are this tool's business"
@@ -31,12 +27,7 @@ use layout::Layout;
 use services::Choice;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Trueup's own commands",
-    version
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Trueup's own commands", version)]
 struct Cli {
     /// Start private Postgres, Redis and RabbitMQ under target/, even where some are running already
     #[arg(long, global = true, env = "XTASK_PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]

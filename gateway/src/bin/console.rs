@@ -1,1 +1,3 @@
+//! The console: settings over HTTP. It never links the public door.
+
 fn main() {}

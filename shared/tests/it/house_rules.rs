@@ -24,44 +24,28 @@ impl File {
 
     /// Test code: a test binary, the test kit, or what follows `#[cfg(test)]`.
     fn is_test_line(&self, number: usize) -> bool {
-        if self.path.contains("/tests/")
-            || self.path.contains("/testkit/")
-            || self.path.contains("/benches/")
-        {
+        if self.path.contains("/tests/") || self.path.contains("/testkit/") || self.path.contains("/benches/") {
             return true;
         }
-        let begins = self
-            .lines()
-            .find(|(_, line)| line.trim() == "#[cfg(test)]")
-            .map(|(n, _)| n);
+        let begins = self.lines().find(|(_, line)| line.trim() == "#[cfg(test)]").map(|(n, _)| n);
         begins.is_some_and(|n| number > n)
     }
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("shared/ lies in the workspace")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("shared/ lies in the workspace").to_path_buf()
 }
 
 /// Every text file of the project (not what is built, fetched or found by fuzzing).
 fn files() -> Vec<File> {
     let mut found = Vec::new();
     walk(&root(), &root(), &mut found);
-    assert!(
-        found.len() > 20,
-        "the walk lost its way: {} files",
-        found.len()
-    );
+    assert!(found.len() > 20, "the walk lost its way: {} files", found.len());
     found
 }
 
 fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
-    let mut entries: Vec<_> = fs::read_dir(dir)
-        .expect("a folder of ours")
-        .flatten()
-        .collect();
+    let mut entries: Vec<_> = fs::read_dir(dir).expect("a folder of ours").flatten().collect();
     entries.sort_by_key(|entry| entry.file_name());
     for entry in entries {
         let path = entry.path();
@@ -74,11 +58,7 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
         } else if kind.is_file() && name != "Cargo.lock" && name != ".git" {
             // What is no text (a picture, a fuzz seed) has no rule here.
             if let Ok(text) = fs::read_to_string(&path) {
-                let path = path
-                    .strip_prefix(root)
-                    .expect("below the root")
-                    .to_string_lossy()
-                    .into_owned();
+                let path = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
                 found.push(File { path, text });
             }
         }
@@ -86,10 +66,7 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
 }
 
 fn rust_files() -> Vec<File> {
-    files()
-        .into_iter()
-        .filter(|f| f.path.ends_with(".rs"))
-        .collect()
+    files().into_iter().filter(|f| f.path.ends_with(".rs")).collect()
 }
 
 fn nothing_breaks(rule: &str, broken: &[String]) {
@@ -105,10 +82,7 @@ fn a_person_can_hold_every_file() {
             broken.push(format!("{} has {lines} lines", file.path));
         }
     }
-    nothing_breaks(
-        "files stay under 600 lines; split by what the parts are for:",
-        &broken,
-    );
+    nothing_breaks("files stay under 600 lines; split by what the parts are for:", &broken);
 }
 
 #[test]
@@ -116,33 +90,20 @@ fn names_say_what_a_thing_is_for() {
     let mut broken = Vec::new();
     for file in rust_files() {
         for part in file.path.trim_end_matches(".rs").split('/') {
-            if [
-                "utils", "util", "common", "helpers", "helper", "manager", "misc",
-            ]
-            .contains(&part)
-            {
+            if ["utils", "util", "common", "helpers", "helper", "manager", "misc"].contains(&part) {
                 broken.push(file.path.clone());
             }
         }
         for (number, line) in file.lines() {
-            let declares = ["struct ", "enum ", "trait ", "mod "].iter().any(|word| {
-                line.trim_start()
-                    .trim_start_matches("pub ")
-                    .starts_with(word)
-            });
-            if declares
-                && (line.contains("Manager")
-                    || line.contains("Helper")
-                    || line.contains("mod utils"))
-            {
+            let declares = ["struct ", "enum ", "trait ", "mod "]
+                .iter()
+                .any(|word| line.trim_start().trim_start_matches("pub ").starts_with(word));
+            if declares && (line.contains("Manager") || line.contains("Helper") || line.contains("mod utils")) {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks(
-        "no utils, common, helpers, manager: name it after its purpose:",
-        &broken,
-    );
+    nothing_breaks("no utils, common, helpers, manager: name it after its purpose:", &broken);
 }
 
 #[test]
@@ -152,21 +113,14 @@ fn every_module_opens_with_what_it_is_for() {
         .filter(|file| !file.text.trim_start().starts_with("//!"))
         .map(|file| file.path)
         .collect();
-    nothing_breaks(
-        "a module's first line is a //! that says what it is for and what it refuses to do:",
-        &broken,
-    );
+    nothing_breaks("a module's first line is a //! that says what it is for and what it refuses to do:", &broken);
 }
 
 #[test]
 fn no_green_by_luck() {
     // Put together so that this file does not break its own rule.
     let ignored = format!("#[{}", "ignore");
-    let markers = [
-        format!("TO{}", "DO"),
-        format!("FIX{}", "ME"),
-        format!("XX{}", "X:"),
-    ];
+    let markers = [format!("TO{}", "DO"), format!("FIX{}", "ME"), format!("XX{}", "X:")];
     let mut broken = Vec::new();
     for file in rust_files() {
         for (number, line) in file.lines() {
@@ -198,36 +152,26 @@ fn tests_poll_and_do_not_sleep() {
                 let l = l.trim_start();
                 l.starts_with("loop") || l.starts_with("while ") || l.contains(" loop {")
             });
-            let said = above
-                .iter()
-                .rev()
-                .take(2)
-                .any(|l| l.contains("// time passes"));
+            let said = above.iter().rev().take(2).any(|l| l.contains("// time passes"));
             if !polls && !said {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks(
-        "poll a condition with a deadline instead of sleeping until it may hold:",
-        &broken,
-    );
+    nothing_breaks("poll a condition with a deadline instead of sleeping until it may hold:", &broken);
 }
 
 #[test]
 fn the_public_door_and_the_console_do_not_know_each_other() {
     let mut broken = Vec::new();
     for file in rust_files() {
-        let foreign =
-            if file.path.starts_with("gateway/src/ingest/") || file.path == "gateway/src/main.rs" {
-                "console"
-            } else if file.path.starts_with("gateway/src/console/")
-                || file.path == "gateway/src/bin/console.rs"
-            {
-                "ingest"
-            } else {
-                continue;
-            };
+        let foreign = if file.path.starts_with("gateway/src/ingest/") || file.path == "gateway/src/main.rs" {
+            "console"
+        } else if file.path.starts_with("gateway/src/console/") || file.path == "gateway/src/bin/console.rs" {
+            "ingest"
+        } else {
+            continue;
+        };
         for (number, line) in file.lines() {
             if line.contains(&format!("{foreign}::")) || line.trim() == format!("mod {foreign};") {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
@@ -239,19 +183,10 @@ fn the_public_door_and_the_console_do_not_know_each_other() {
 
 #[test]
 fn sql_lives_in_the_store() {
-    let verbs = [
-        "SELECT ",
-        "INSERT INTO ",
-        "UPDATE ",
-        "DELETE FROM ",
-        "WITH ",
-        "TRUNCATE ",
-        "COPY ",
-    ];
+    let verbs = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "WITH ", "TRUNCATE ", "COPY "];
     let mut broken = Vec::new();
     for file in rust_files() {
-        let home =
-            file.path.starts_with("shared/src/store/") || file.path.starts_with("deploy/xtask/");
+        let home = file.path.starts_with("shared/src/store/") || file.path.starts_with("deploy/xtask/");
         for (number, line) in file.lines() {
             if home || file.is_test_line(number) {
                 continue;
@@ -272,22 +207,16 @@ fn sql_lives_in_the_store() {
 fn settings_are_named_in_one_place() {
     let mut broken = Vec::new();
     for file in rust_files() {
-        let home = file.path.starts_with("shared/src/ops/config")
-            || file.path.starts_with("deploy/xtask/");
+        let home = file.path.starts_with("shared/src/ops/config") || file.path.starts_with("deploy/xtask/");
         for (number, line) in file.lines() {
             let comment = line.trim_start().starts_with("//");
-            let reads = line.contains("\"TRUEUP_")
-                || line.contains("env::var(")
-                || line.contains("env::var_os(");
+            let reads = line.contains("\"TRUEUP_") || line.contains("env::var(") || line.contains("env::var_os(");
             if reads && !home && !comment && !file.is_test_line(number) {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks(
-        "environment variables are named and read in shared/src/ops/config alone:",
-        &broken,
-    );
+    nothing_breaks("environment variables are named and read in shared/src/ops/config alone:", &broken);
 }
 
 #[test]
@@ -314,10 +243,7 @@ fn the_domain_knows_no_outside() {
         "println!",
     ];
     let mut broken = Vec::new();
-    for file in rust_files()
-        .iter()
-        .filter(|f| f.path.starts_with("shared/src/domain/"))
-    {
+    for file in rust_files().iter().filter(|f| f.path.starts_with("shared/src/domain/")) {
         for (number, line) in file.lines() {
             let code = line.split("//").next().unwrap_or_default();
             if !file.is_test_line(number) && outside.iter().any(|word| code.contains(word)) {
@@ -325,10 +251,7 @@ fn the_domain_knows_no_outside() {
             }
         }
     }
-    nothing_breaks(
-        "the domain does no IO, reads no clock and draws no random number:",
-        &broken,
-    );
+    nothing_breaks("the domain does no IO, reads no clock and draws no random number:", &broken);
 }
 
 #[test]
@@ -394,10 +317,7 @@ fn nothing_tells_how_the_work_was_organised() {
             }
         }
     }
-    nothing_breaks(
-        "the project speaks of the product, not of how or by whom it is worked on:",
-        &broken,
-    );
+    nothing_breaks("the project speaks of the product, not of how or by whom it is worked on:", &broken);
 }
 
 #[test]
@@ -410,20 +330,12 @@ fn every_decision_is_in_the_index() {
         if name == "README.md" {
             continue;
         }
-        assert!(
-            index.contains(&format!("({name})")),
-            "{name} is missing in deploy/docs/adr/README.md"
-        );
-        let number: usize = name
-            .get(..4)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or_else(|| panic!("{name}: NNNN-what.md"));
+        assert!(index.contains(&format!("({name})")), "{name} is missing in deploy/docs/adr/README.md");
+        let number: usize =
+            name.get(..4).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{name}: NNNN-what.md"));
         numbers.push(number);
     }
     numbers.sort_unstable();
     let expected: Vec<usize> = (1..=numbers.len()).collect();
-    assert_eq!(
-        numbers, expected,
-        "decisions are numbered from 1 without a gap"
-    );
+    assert_eq!(numbers, expected, "decisions are numbered from 1 without a gap");
 }

@@ -38,9 +38,7 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3]) -> Result<()> {
             "please install {names} (apt-get install {names}): this needs root, and there is no sudo that works without a password"
         );
     }
-    step(&format!("installing {names}"), |note| {
-        install(layout, &apt, &packages, note)
-    })
+    step(&format!("installing {names}"), |note| install(layout, &apt, &packages, note))
 }
 
 fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Result<()> {
@@ -48,10 +46,7 @@ fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Resul
     let log = layout.services().join("apt.log");
     let run = |arguments: &[&str]| -> Result<()> {
         let mut command = process::as_root(apt).context("root was there a moment ago")?;
-        command
-            .args(["-q", "-y"])
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         process::run_logged(command, &log, note)
     };
     run(&["update"])?;

@@ -36,11 +36,7 @@ pub enum Choice {
 
 impl Choice {
     pub fn from_flag(private: bool) -> Self {
-        if private {
-            Choice::Private
-        } else {
-            Choice::Found
-        }
+        if private { Choice::Private } else { Choice::Found }
     }
 }
 
@@ -80,21 +76,15 @@ pub fn ensure(layout: &Layout, choice: Choice) -> Result<Services> {
     }
     let [have_postgres, have_redis, have_rabbitmq] = missing;
     if !have_postgres {
-        let found = step("private Postgres", |note| {
-            postgres::start(layout, &mut state, &mut services, note)
-        })?;
+        let found = step("private Postgres", |note| postgres::start(layout, &mut state, &mut services, note))?;
         note_started(&mut services, "postgres", found);
     }
     if !have_redis {
-        let found = step("private Redis", |_| {
-            redis::start(layout, &mut state, &mut services)
-        })?;
+        let found = step("private Redis", |_| redis::start(layout, &mut state, &mut services))?;
         note_started(&mut services, "redis", found);
     }
     if !have_rabbitmq {
-        let found = step("private RabbitMQ", |_| {
-            rabbitmq::start(layout, &mut state, &mut services)
-        })?;
+        let found = step("private RabbitMQ", |_| rabbitmq::start(layout, &mut state, &mut services))?;
         note_started(&mut services, "rabbitmq", found);
     }
     step("database, vhost", |_| {
@@ -128,11 +118,7 @@ pub fn stop(layout: &Layout, names: &[&str]) -> Result<()> {
             continue;
         };
         // Postgres: SIGINT is the fast shutdown, SIGTERM would wait for its clients.
-        let signal = if *name == "postgres" {
-            Signal::SIGINT
-        } else {
-            Signal::SIGTERM
-        };
+        let signal = if *name == "postgres" { Signal::SIGINT } else { Signal::SIGTERM };
         step(&format!("stopping private {name}"), |_| {
             daemon.stop(signal, STOP_PATIENCE)?;
             if *name == "rabbitmq" {

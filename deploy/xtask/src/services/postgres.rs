@@ -27,27 +27,20 @@ const MAX_CONNECTIONS: u32 = 300;
 
 /// Runs statements on one connection; waits 5 s at most for it.
 pub fn execute(url: &str, statements: &str) -> Result<Vec<Vec<Option<String>>>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let patience = Duration::from_secs(5);
-        let (client, connection) = tokio::time::timeout(
-            patience,
-            tokio_postgres::connect(url, tokio_postgres::NoTls),
-        )
-        .await
-        .context("Postgres does not answer")??;
+        let (client, connection) = tokio::time::timeout(patience, tokio_postgres::connect(url, tokio_postgres::NoTls))
+            .await
+            .context("Postgres does not answer")??;
         let driver = tokio::spawn(connection);
         let answer = client.simple_query(statements).await?;
         drop(client);
         driver.await??;
         let rows = answer.iter().filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(
-                (0..row.len())
-                    .map(|i| row.get(i).map(str::to_owned))
-                    .collect(),
-            ),
+            tokio_postgres::SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+            }
             _ => None,
         });
         Ok(rows.collect())
@@ -72,9 +65,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
         let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolcreatedb";
         if execute(&url, may).is_ok_and(|rows| !rows.is_empty()) {
             set(services, user, DEFAULT_PORT);
-            println!(
-                "ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used"
-            );
+            println!("ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used");
             return Ok(true);
         }
     }
@@ -91,11 +82,8 @@ pub fn create_database(services: &Services) -> Result<()> {
     if execute(&services.postgres_url, "SELECT 1").is_ok() {
         return Ok(());
     }
-    execute(
-        &services.postgres_admin_url,
-        &format!("CREATE DATABASE {DATABASE}"),
-    )
-    .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
+    execute(&services.postgres_admin_url, &format!("CREATE DATABASE {DATABASE}"))
+        .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
     Ok(())
 }
 
@@ -114,9 +102,7 @@ pub fn programs() -> Option<PathBuf> {
         .max();
     match newest {
         Some((_, bin)) => Some(bin),
-        None => process::find_program("initdb")?
-            .parent()
-            .map(Path::to_path_buf),
+        None => process::find_program("initdb")?.parent().map(Path::to_path_buf),
     }
 }
 
@@ -134,10 +120,7 @@ fn command(program: &Path, owner: Option<&User>, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir).env("LC_ALL", "C.UTF-8");
     if let Some(user) = owner {
-        command
-            .uid(user.uid.as_raw())
-            .gid(user.gid.as_raw())
-            .env("HOME", dir);
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", dir);
     }
     command
 }
@@ -171,16 +154,8 @@ fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
     Ok(dir)
 }
 
-pub fn start(
-    layout: &Layout,
-    state: &mut State,
-    services: &mut Services,
-    note: &Note,
-) -> Result<Found> {
-    if let (Some(_), Some(port)) = (
-        remembered(state, "postgres"),
-        remembered_port(state, "postgres"),
-    ) {
+pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: &Note) -> Result<Found> {
+    if let (Some(_), Some(port)) = (remembered(state, "postgres"), remembered_port(state, "postgres")) {
         set(services, "postgres", port);
         return Ok(Found { started: false });
     }
@@ -192,15 +167,7 @@ pub fn start(
     if !data.join("PG_VERSION").exists() {
         note.set("initdb");
         let mut initdb = command(&bin.join("initdb"), owner.as_ref(), &dir);
-        initdb
-            .args([
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "-D",
-            ])
-            .arg(&data);
+        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]).arg(&data);
         process::run_logged(initdb, &log, note)?;
     }
     let port = spare_port(PRIVATE_FROM_PORT)?;
@@ -215,15 +182,10 @@ pub fn start(
         server.args(["-c", &setting]);
     }
     let daemon = process::start(server, &log)?;
-    state.set(
-        "postgres",
-        json!({ "daemon": daemon.to_json(), "port": port }),
-    )?;
+    state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
     set(services, "postgres", port);
     let url = services.postgres_admin_url.clone();
-    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || {
-        execute(&url, "SELECT 1").is_ok()
-    })?;
+    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || execute(&url, "SELECT 1").is_ok())?;
     if execute(&url, "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
         bail!("this Postgres does not write durably (fsync is off)");
     }

@@ -55,20 +55,12 @@ pub fn use_own_vhost(services: &mut Services) {
     let Some(port) = guest_port(&services.amqp_url) else {
         return;
     };
-    let opens = || {
-        matches!(
-            probe::amqp(port, "guest", "guest", VHOST),
-            Ok(Broker::LetsIn)
-        )
-    };
+    let opens = || matches!(probe::amqp(port, "guest", "guest", VHOST), Ok(Broker::LetsIn));
     if !opens() {
         let Some(ctl) = &services.rabbitmqctl else {
             return;
         };
-        let make = [
-            &["add_vhost", VHOST][..],
-            &["set_permissions", "-p", VHOST, "guest", ".*", ".*", ".*"],
-        ];
+        let make = [&["add_vhost", VHOST][..], &["set_permissions", "-p", VHOST, "guest", ".*", ".*", ".*"]];
         for arguments in make {
             let mut words = ctl.split(' ');
             let mut command = Command::new(words.next().unwrap_or_default());
@@ -85,10 +77,7 @@ pub fn use_own_vhost(services: &mut Services) {
 
 /// The port of a URL that was made in here; `None` for one that was given from outside.
 fn guest_port(url: &str) -> Option<u16> {
-    url.strip_prefix("amqp://guest:guest@127.0.0.1:")?
-        .strip_suffix("/%2f")?
-        .parse()
-        .ok()
+    url.strip_prefix("amqp://guest:guest@127.0.0.1:")?.strip_suffix("/%2f")?.parse().ok()
 }
 
 /// Debian's scripts without their wrapper, which insists on the user `rabbitmq`.
@@ -97,9 +86,7 @@ pub fn programs() -> Option<PathBuf> {
     if debian.join("rabbitmq-server").is_file() {
         return Some(debian);
     }
-    process::find_program("rabbitmq-server")?
-        .parent()
-        .map(Path::to_path_buf)
+    process::find_program("rabbitmq-server")?.parent().map(Path::to_path_buf)
 }
 
 struct Node {
@@ -120,10 +107,7 @@ impl Node {
             ("RABBITMQ_DIST_PORT", self.distribution_port.to_string()),
             ("ERL_EPMD_PORT", self.mapper_port.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-            (
-                "ERL_FLAGS",
-                "-kernel inet_dist_use_interface {127,0,0,1}".into(),
-            ),
+            ("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}".into()),
             ("RABBITMQ_MNESIA_BASE", path("data")),
             ("RABBITMQ_LOG_BASE", path("log")),
             ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
@@ -160,10 +144,7 @@ impl Node {
         for (name, value) in self.environment() {
             script.push_str(&format!("export {name}='{value}'\n"));
         }
-        script.push_str(&format!(
-            "exec '{}' \"$@\"\n",
-            bin.join("rabbitmqctl").display()
-        ));
+        script.push_str(&format!("exec '{}' \"$@\"\n", bin.join("rabbitmqctl").display()));
         let path = self.dir.join("rabbitmqctl");
         std::fs::write(&path, script)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
@@ -173,10 +154,7 @@ impl Node {
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Result<Found> {
     let dir = layout.services().join("rabbitmq");
-    if let (Some(_), Some(port)) = (
-        remembered(state, "rabbitmq"),
-        remembered_port(state, "rabbitmq"),
-    ) {
+    if let (Some(_), Some(port)) = (remembered(state, "rabbitmq"), remembered_port(state, "rabbitmq")) {
         set(services, &dir, port);
         return Ok(Found { started: false });
     }
@@ -199,8 +177,7 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
     command.envs(node.environment());
     let log = dir.join("start.log");
     let daemon = process::start(command, &log)?;
-    let remember =
-        json!({ "daemon": daemon.to_json(), "port": node.port, "mapper_port": node.mapper_port });
+    let remember = json!({ "daemon": daemon.to_json(), "port": node.port, "mapper_port": node.mapper_port });
     state.set("rabbitmq", remember)?;
     process::wait_ready("RabbitMQ", daemon, &log, START_PATIENCE, || {
         probe::amqp(node.port, "guest", "guest", "/").is_ok()
@@ -216,17 +193,12 @@ fn set(services: &mut Services, dir: &Path, port: u16) {
 
 /// Erlang leaves its port mapper behind; ours has a port of its own, so it is ours to end.
 pub fn stop_port_mapper(layout: &Layout, state: &State) {
-    let port = state
-        .get("rabbitmq")
-        .and_then(|r| r.get("mapper_port"))
-        .and_then(Value::as_u64);
+    let port = state.get("rabbitmq").and_then(|r| r.get("mapper_port")).and_then(Value::as_u64);
     let (Some(port), Some(epmd)) = (port, process::find_program("epmd")) else {
         return;
     };
     let mut command = Command::new(epmd);
-    command
-        .args(["-port", &port.to_string(), "-kill"])
-        .current_dir(layout.services());
+    command.args(["-port", &port.to_string(), "-kill"]).current_dir(layout.services());
     // If it is gone already, all the better.
     let _ = process::output(command);
 }
