@@ -1,0 +1,71 @@
+//! An [`Envelope`] as a message: JSON, persistent, readable with the broker's own tools.
+//!
+//! It refuses what it does not know: a version of tomorrow is parked by the worker, not guessed at.
+
+use lapin::BasicProperties;
+use serde::Deserialize;
+
+use crate::domain::event::{ENVELOPE_VERSION, Envelope};
+
+/// The message's AMQP type.
+pub const MESSAGE_TYPE: &str = "trueup.envelope";
+/// A message above this was not written by us (bytes): a batch of 512 KiB, its query repeated for
+/// each of 500 elements, and JSON's own overhead stay below it.
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// AMQP's persistent delivery mode.
+const PERSISTENT: u8 = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    #[error("the message has {0} bytes, above the limit of {MAX_BYTES}")]
+    TooLarge(usize),
+    #[error("the message is no envelope: {0}")]
+    Malformed(serde_json::Error),
+    #[error("the envelope's version is {0}; this program knows {ENVELOPE_VERSION}")]
+    UnknownVersion(u64),
+}
+
+pub fn encode(envelope: &Envelope) -> Vec<u8> {
+    serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
+}
+
+pub fn decode(message: &[u8]) -> Result<Envelope, EnvelopeError> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u64,
+    }
+    if message.len() > MAX_BYTES {
+        return Err(EnvelopeError::TooLarge(message.len()));
+    }
+    match serde_json::from_slice::<Envelope>(message) {
+        Ok(envelope) if envelope.v == ENVELOPE_VERSION => Ok(envelope),
+        Ok(envelope) => Err(EnvelopeError::UnknownVersion(envelope.v.into())),
+        // A later version may differ in form as well: say the version if there is one.
+        Err(error) => match serde_json::from_slice::<Version>(message) {
+            Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => Err(EnvelopeError::UnknownVersion(v)),
+            _ => Err(EnvelopeError::Malformed(error)),
+        },
+    }
+}
+
+/// The properties of every message that we publish.
+pub fn properties() -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_type(MESSAGE_TYPE.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let good = encode(&Envelope::of(Vec::new()));
+        assert_eq!(decode(&good).expect("its own"), Envelope::of(Vec::new()));
+        assert!(matches!(decode(b"{\"v\":2,\"rows\":[1]}"), Err(EnvelopeError::UnknownVersion(2))));
+        assert!(matches!(decode(b"{\"v\":1,\"events\":7}"), Err(EnvelopeError::Malformed(_))));
+        assert!(matches!(decode(b"hello"), Err(EnvelopeError::Malformed(_))));
+    }
+}
