@@ -42,6 +42,14 @@ pub async fn run(url: &str) -> Result<Migrated, StoreError> {
     Ok(Migrated { applied, roles })
 }
 
+/// A number that changes with any migration: names the tests' template database.
+pub fn fingerprint() -> u64 {
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .fold(0, |sum: u64, migration| sum.rotate_left(7) ^ migration.checksum())
+}
+
 /// What each role may do. The owner is whoever migrates.
 const GRANTS: [(&str, &str); 3] = [
     (

@@ -1,1 +1,41 @@
-//! (furnished next)
+//! What tests stand on: real services, kept apart from each other's tests. No part of the product.
+//!
+//! * [`database`]: an empty migrated database for each test, cloned from a template.
+//! * [`lease`]: a vhost of the broker and a database of Redis, nobody else's while the test runs.
+//! * [`process`]: one of our binaries, started on free ports and ended with its guard.
+//! * [`cutter`]: a TCP proxy that can break, hang and slow down what goes through it.
+//! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
+//! * [`fixtures`]: accounts and webhooks.
+//!
+//! Where the services are: `TRUEUP_TEST_POSTGRES_URL` (a superuser), `TRUEUP_TEST_REDIS_URL`,
+//! `TRUEUP_TEST_AMQP_URL`, and `TRUEUP_TEST_RABBITMQCTL` for a `rabbitmqctl` of one's own.
+
+pub mod cutter;
+pub mod database;
+pub mod fixtures;
+pub mod http;
+pub mod lease;
+pub mod process;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `look` gives something, or panics with `what` after `within`. Tests wait for a state
+/// with this, never for a time.
+pub async fn eventually<T, F>(what: &str, within: Duration, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Where a service is: the variable, or the port that its package uses.
+fn service(variable: &str, default: &str) -> String {
+    std::env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| default.to_owned())
+}
