@@ -12,6 +12,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::StoreError;
 
+mod opportunistic;
+
 /// How long a connection attempt to one host may take. Two hosts are tried within 6 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a caller waits for a free connection before it is told that the database is busy.
@@ -63,11 +65,8 @@ impl Pool {
     /// Reads the URL and makes an empty pool; no connection is opened yet.
     pub fn new(url: &str, settings: &PoolSettings) -> Result<Pool, StoreError> {
         let config = session_config(url, settings)?;
-        let manager = Manager::from_config(
-            config,
-            tls_connector()?,
-            ManagerConfig { recycling_method: RecyclingMethod::Verified },
-        );
+        let tls = tls_connector(config.get_ssl_mode())?;
+        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Verified });
         let inner = deadpool_postgres::Pool::builder(manager)
             .max_size(settings.max_connections.max(1))
             .timeouts(Timeouts {
@@ -106,7 +105,7 @@ impl Pool {
 pub async fn connect(url: &str, settings: &PoolSettings) -> Result<tokio_postgres::Client, StoreError> {
     let config = session_config(url, settings)?;
     let (client, connection) =
-        config.connect(tls_connector()?).await.map_err(|e| deadpool_postgres::PoolError::Backend(e))?;
+        config.connect(tls_connector(config.get_ssl_mode())?).await.map_err(deadpool_postgres::PoolError::Backend)?;
     tokio::spawn(async move {
         // Its end is seen by the client's next statement, which is where it is handled.
         let _ = connection.await;
@@ -142,21 +141,25 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
     Ok(config)
 }
 
-/// `sslmode=require` is met, `prefer` (the default) is tried; certificates are checked against the
-/// machine's own roots.
-fn tls_connector() -> Result<MakeRustlsConnect, StoreError> {
+/// `sslmode=require` demands a certificate that the machine's own roots vouch for. `prefer` (the
+/// default) encrypts where the server can and asks for no proof, as every Postgres client does:
+/// packages make servers with a certificate for `localhost` that nobody signed.
+fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, StoreError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| StoreError::Unreachable(format!("TLS cannot be set up: {e}")))?;
+    if mode != SslMode::Require {
+        let verifier = Arc::new(opportunistic::AnyCertificate::new(&provider));
+        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        return Ok(MakeRustlsConnect::new(config));
+    }
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_native_certs::load_native_certs().certs {
         // A root that rustls cannot read is one it could never have trusted.
         let _ = roots.add(certificate);
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| StoreError::Unreachable(format!("TLS cannot be set up: {e}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    Ok(MakeRustlsConnect::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Whether the URL can be read at all, and whether it demands TLS; for the check of the configuration.

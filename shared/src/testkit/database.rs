@@ -101,9 +101,8 @@ fn url_of(name: &str) -> String {
 }
 
 pub(super) async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .unwrap_or_else(|e| panic!("tests need Postgres ({VARIABLE}): {e:?}"));
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|e| panic!("tests need Postgres ({VARIABLE}): {e:?}"));
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -124,11 +123,8 @@ async fn template(admin: &Client) -> String {
         run(admin, &format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)")).await;
         run(admin, &format!("CREATE DATABASE {making}")).await;
         migrate::run(&url_of(&making)).await.expect("the migrations run");
-        run(
-            admin,
-            &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{making}'; "),
-        )
-        .await;
+        run(admin, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{making}'; "))
+            .await;
         rename(admin, &making, &name).await;
         tidy(admin, &name).await;
     }

@@ -28,10 +28,7 @@ impl WebhookSpec {
     }
 
     pub fn with_secret(text: &str) -> Self {
-        WebhookSpec {
-            secrets: vec![SecretSpec { text: text.to_owned(), expires_in: None }],
-            ..WebhookSpec::default()
-        }
+        WebhookSpec { secrets: vec![SecretSpec { text: text.to_owned(), expires_in: None }], ..WebhookSpec::default() }
     }
 }
 

@@ -126,11 +126,7 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap_or_else(|e| panic!("tests need {program} (TRUEUP_TEST_RABBITMQCTL): {e}"));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -64,10 +64,8 @@ impl Start {
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.binary));
         let log = Arc::new(Mutex::new(Vec::new()));
         let name = self.binary.rsplit('/').next().unwrap_or_default().to_owned();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("piped above")),
-            Box::new(child.stderr.take().expect("piped above")),
-        ];
+        let streams: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped above")), Box::new(child.stderr.take().expect("piped above"))];
         for stream in streams {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {

@@ -71,7 +71,10 @@ async fn a_full_queue_says_no() {
     topology::declare(broker.connection(), NonZeroU32::MIN).await.expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
     eventually("a nack", Duration::from_secs(10), || async {
-        topology::publish_event(&channel, b"{}").await.err().map(|e| assert!(e.to_string().contains("would not"), "{e}"))
+        topology::publish_event(&channel, b"{}")
+            .await
+            .err()
+            .map(|e| assert!(e.to_string().contains("would not"), "{e}"))
     })
     .await;
 }

@@ -1,3 +1,5 @@
+//! How settings are read, tried with an environment made up for each test.
+
 use std::ffi::OsString;
 
 use clap::Parser;
