@@ -8,15 +8,20 @@
     reason = "blocking sleeps between polls, and the environment, are this tool's business"
 )]
 
+mod api;
 mod ci;
+mod demo;
+mod demo_account;
 mod http;
 mod layout;
 mod licences;
 mod process;
+mod processes;
 mod progress;
 mod services;
 mod state;
 mod suite;
+mod up;
 
 use std::process::ExitCode;
 
@@ -39,6 +44,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build and start everything, with a demo account in it, and print how to reach it
+    Up,
+    /// Send reports to the running system and show what each one did
+    Demo,
     /// Run every test of the workspace against real services, starting them if need be
     Test {
         /// Handed on to `cargo test` (a name to filter by, or `-p crate`)
@@ -66,8 +75,10 @@ fn run(cli: Cli) -> Result<()> {
     let layout = Layout::find()?;
     let choice = Choice::from_flag(cli.private);
     match cli.command {
+        Command::Up => up::run(&layout, choice),
+        Command::Demo => demo::run(&layout),
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
-        Command::Down => services::down(&layout),
+        Command::Down => processes::down(&layout),
     }
 }

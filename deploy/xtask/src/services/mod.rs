@@ -21,8 +21,6 @@ use crate::process::Daemon;
 use crate::progress::step;
 use crate::state::State;
 
-pub use postgres::execute as postgres_execute;
-
 /// How long a private service may take to go before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
