@@ -276,7 +276,7 @@ CREATE TABLE pending_reports (
     ref_id              text,
     call_id             uuid,
     caller              text,
-    tries               integer NOT NULL DEFAULT 0,
+    since               timestamptz NOT NULL DEFAULT now(),     -- the schedule is counted from here
     next_try_at         timestamptz NOT NULL
 );
 CREATE INDEX pending_by_ref_id ON pending_reports (account_id, ref_id) WHERE ref_id IS NOT NULL;

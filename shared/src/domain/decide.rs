@@ -18,6 +18,8 @@ pub struct Sighting {
     pub buyer_id: Option<Uuid>,
     pub duration_seconds: i64,
     pub ended_at: Timestamp,
+    /// A report with the same signature was matched to it (M4), wherever its window lies.
+    pub signed: bool,
 }
 
 /// What the search came upon for one report.
@@ -75,6 +77,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// A status and a reason, and nothing else to say.
+    pub fn plain(status: Status, reason: Reason) -> Self {
+        Decision { status, ..Decision::unmatched(reason, Detail::default()) }
+    }
+
     fn unmatched(reason: Reason, detail: Detail) -> Self {
         Decision {
             status: Status::Unmatched,

@@ -5,6 +5,7 @@
 
 pub mod migrate;
 pub mod pool;
+pub mod settle;
 mod tx;
 
 pub use pool::{Pool, PoolSettings};
@@ -19,6 +20,9 @@ pub enum StoreError {
     /// Postgres refused a statement.
     #[error("{}", describe(.0))]
     Statement(#[from] tokio_postgres::Error),
+    /// Another transaction settled one of the same reports meanwhile: the same work passes when run again.
+    #[error("another worker settled the same report meanwhile")]
+    Raced,
     /// A row that our own code cannot have written.
     #[error("the books hold something this version does not understand: {0}")]
     Corrupt(String),
@@ -46,13 +50,14 @@ impl StoreError {
                     code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
                 }
             },
-            StoreError::Corrupt(_) => false,
+            StoreError::Raced | StoreError::Corrupt(_) => false,
         }
     }
 
     /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Statement(e) if e.code().is_some_and(|c| matches!(c.code(), "40001" | "40P01" | "55P03")))
+        matches!(self, StoreError::Raced)
+            || matches!(self, StoreError::Statement(e) if e.code().is_some_and(|c| matches!(c.code(), "40001" | "40P01" | "55P03")))
     }
 
     /// The SQLSTATE, if Postgres gave one.

@@ -1,0 +1,273 @@
+//! What a batch needs to know before it can decide: rows, settings, and the locked books.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use deadpool_postgres::Transaction;
+use futures_util::future::try_join;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::stored::stored_lines;
+use super::{Line, Settled, Work};
+use crate::domain::books::{Books, Call, CallKey, CallReport, Role};
+use crate::domain::crediting::{Estimate, Payee, Place, Terms};
+use crate::domain::decide::{Course, Sightings};
+use crate::domain::event::RawEvent;
+use crate::domain::reason::{Reason, Strategy};
+use crate::domain::report::{DurationUnit, PayoutUnit, ReadSettings, Reading, Report, Slot};
+use crate::domain::webhook::{OnDoubt, Webhook};
+use crate::store::StoreError;
+
+/// The lines of a batch, and the fresh events that turned out to be settled already.
+pub(super) async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+    let mut fresh = Vec::new();
+    let mut stored = Vec::new();
+    for item in work {
+        match item {
+            Work::Fresh(event) => fresh.push(event),
+            other => stored.push(other),
+        }
+    }
+    let (mut lines, skipped) = fresh_lines(tx, fresh).await?;
+    if !stored.is_empty() {
+        lines.extend(stored_lines(tx, stored).await?);
+    }
+    Ok((lines, skipped))
+}
+
+const SETTLED_IDS: &str = "/* settled_ids */
+    SELECT e.id, e.status = 'held' AND e.reason = 'processing_failed' AS failed
+      FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
+      JOIN events e ON e.received_at = k.received_at AND e.id = k.id";
+
+async fn fresh_lines(tx: &Transaction<'_>, events: Vec<RawEvent>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+    if events.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let times: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
+    let ids: Vec<Uuid> = events.iter().map(|e| e.id).collect();
+    let statement = tx.prepare_cached(SETTLED_IDS).await?;
+    let known: HashMap<Uuid, bool> =
+        tx.query(&statement, &[&times, &ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut lines = Vec::with_capacity(events.len());
+    let mut skipped = Vec::new();
+    let mut seen = HashSet::new();
+    for event in events {
+        let settled_before = known.get(&event.id).is_some_and(|failed| !failed);
+        if settled_before || !seen.insert(event.id) {
+            skipped.push(skip(&event));
+        } else {
+            let exists = known.contains_key(&event.id);
+            lines.push(fresh_line(event, exists));
+        }
+    }
+    Ok((lines, skipped))
+}
+
+fn skip(event: &RawEvent) -> Settled {
+    Settled {
+        id: event.id,
+        account_id: event.account_id,
+        received_at: event.received_at,
+        decision: None,
+        report: Report::default(),
+        slots: Vec::new(),
+    }
+}
+
+fn fresh_line(event: RawEvent, exists: bool) -> Line {
+    let refused = event.refusal.as_ref().map(|r| r.reason);
+    let count = event.refusal.as_ref().map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
+    Line {
+        place: Place { received_at: event.received_at, position: event.position, event_id: event.id },
+        account_id: event.account_id,
+        webhook_id: event.webhook_id,
+        course: Course::Fresh,
+        exists,
+        request: event.request,
+        source_ip: Some(event.source_ip),
+        applied_from: None,
+        earlier_call: None,
+        count,
+        refused,
+        reading: Reading { report: Ok(Report::default()), slots: Vec::new() },
+        sightings: Sightings::default(),
+        decision: None,
+    }
+}
+
+const WEBHOOKS: &str = "/* settle_webhooks */
+    SELECT w.id, w.account_id, w.buyer_id, w.duration_tolerance_seconds, w.match_window_hours, w.payout_cap_cents,
+           w.on_currency_mismatch, w.on_rejection_word, w.field_names, w.duration_unit, w.payout_unit,
+           a.default_region, a.currency
+      FROM webhooks w JOIN accounts a ON a.id = w.account_id
+     WHERE w.id = ANY($1)";
+
+pub(super) async fn webhooks(tx: &Transaction<'_>, ids: BTreeSet<Uuid>) -> Result<HashMap<Uuid, Webhook>, StoreError> {
+    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let statement = tx.prepare_cached(WEBHOOKS).await?;
+    let rows = tx.query(&statement, &[&ids]).await?;
+    rows.iter().map(|row| webhook(row).map(|w| (w.id, w))).collect()
+}
+
+fn webhook(row: &Row) -> Result<Webhook, StoreError> {
+    fn word<T: serde::de::DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
+        let text: String = row.get(column);
+        serde_json::from_value(serde_json::Value::String(text))
+            .map_err(|e| StoreError::Corrupt(format!("webhooks.{column}: {e}")))
+    }
+    let field_names: serde_json::Value = row.get("field_names");
+    Ok(Webhook {
+        id: row.get("id"),
+        account_id: row.get("account_id"),
+        buyer_id: row.get("buyer_id"),
+        duration_tolerance_seconds: row.get::<_, i32>("duration_tolerance_seconds").into(),
+        match_window_hours: row.get::<_, i32>("match_window_hours").into(),
+        payout_cap_cents: row.get("payout_cap_cents"),
+        on_currency_mismatch: word::<OnDoubt>(row, "on_currency_mismatch")?,
+        on_rejection_word: word::<OnDoubt>(row, "on_rejection_word")?,
+        read: ReadSettings {
+            field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(field_names)
+                .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,
+            default_region: row.get("default_region"),
+            currency: row.get("currency"),
+            duration_unit: word::<DurationUnit>(row, "duration_unit")?,
+            payout_unit: word::<PayoutUnit>(row, "payout_unit")?,
+        },
+    })
+}
+
+/// The one statement that locks: every call of the batch, in id order.
+const LOCK_CALLS: &str = "/* settle_lock_calls */
+    SELECT c.account_id, c.id, c.buyer_id, c.caller, c.duration_seconds, c.ended_at, c.value_cents, c.value_from_webhook,
+           c.qualified, c.publisher_payout_cents, c.estimate_value_cents, c.estimate_qualified, c.terms_publisher_id,
+           c.terms_kind, c.terms_amount_cents, c.terms_percent_e4, c.reported_by_webhook_id, c.assignment_id
+      FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+      JOIN calls c ON c.account_id = k.account_id AND c.id = k.id
+     ORDER BY c.account_id, c.id
+       FOR NO KEY UPDATE OF c";
+
+const REPORTS: &str = "/* settle_call_reports */
+    SELECT r.account_id, r.call_id, r.received_at, r.position, r.event_id, r.webhook_id, r.strategy, r.role,
+           r.exempt_from_v2, r.by_person, r.payout_cents, r.caller, r.duration_seconds, r.ref_id, r.call_id_text
+      FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+      JOIN call_reports r ON r.account_id = k.account_id AND r.call_id = k.id
+     ORDER BY r.account_id, r.call_id, r.received_at, r.position, r.event_id";
+
+const ASSIGNMENTS: &str = "/* settle_assignments */
+    SELECT id, publisher_id, kind, amount_cents, percent_e4 FROM assignments WHERE id = ANY($1)";
+
+pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) -> Result<Books, StoreError> {
+    if keys.is_empty() {
+        return Ok(Books::default());
+    }
+    let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
+    let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
+    let lock = tx.prepare_cached(LOCK_CALLS).await?;
+    let locked = tx.query(&lock, &[&accounts, &ids]).await?;
+    let assignment_ids: BTreeSet<Uuid> = locked.iter().filter_map(|row| row.get("assignment_id")).collect();
+    let assignment_ids: Vec<Uuid> = assignment_ids.into_iter().collect();
+    let reports = tx.prepare_cached(REPORTS).await?;
+    let assignments = tx.prepare_cached(ASSIGNMENTS).await?;
+    let (report_rows, assignment_rows) =
+        try_join(tx.query(&reports, &[&accounts, &ids]), tx.query(&assignments, &[&assignment_ids])).await?;
+    let payees: HashMap<Uuid, Payee> =
+        assignment_rows.iter().map(|row| Ok((row.get("id"), payee(row)?))).collect::<Result<_, StoreError>>()?;
+    let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
+    for row in &report_rows {
+        let key = CallKey { account_id: row.get("account_id"), call_id: row.get("call_id") };
+        by_call.entry(key).or_default().push(call_report(row)?);
+    }
+    let calls = locked.iter().map(|row| call(row, &payees, &mut by_call)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Books::new(calls))
+}
+
+fn payee(row: &Row) -> Result<Payee, StoreError> {
+    let terms = terms(row.get("kind"), row.get("amount_cents"), row.get("percent_e4"))?;
+    Ok(Payee { publisher_id: row.get("publisher_id"), terms })
+}
+
+/// The terms as their three columns say them.
+pub fn terms(kind: &str, amount_cents: Option<i64>, percent_e4: Option<i32>) -> Result<Terms, StoreError> {
+    match (kind, amount_cents, percent_e4) {
+        ("flat", Some(amount_cents), _) => Ok(Terms::Flat { amount_cents }),
+        ("rev_share", _, Some(percent_e4)) => Ok(Terms::RevShare { percent_e4 }),
+        _ => Err(StoreError::Corrupt(format!("terms of kind {kind} without their figure"))),
+    }
+}
+
+fn call(
+    row: &Row,
+    payees: &HashMap<Uuid, Payee>,
+    reports: &mut HashMap<CallKey, Vec<CallReport>>,
+) -> Result<Call, StoreError> {
+    let key = CallKey { account_id: row.get("account_id"), call_id: row.get("id") };
+    let recorded = match (row.get::<_, Option<Uuid>>("terms_publisher_id"), row.get::<_, Option<&str>>("terms_kind")) {
+        (Some(publisher_id), Some(kind)) => Some(Payee {
+            publisher_id,
+            terms: terms(kind, row.get("terms_amount_cents"), row.get("terms_percent_e4"))?,
+        }),
+        _ => None,
+    };
+    Ok(Call {
+        key,
+        buyer_id: row.get("buyer_id"),
+        caller: row.get("caller"),
+        duration_seconds: row.get::<_, i32>("duration_seconds").into(),
+        ended_at: row.get("ended_at"),
+        value_cents: row.get("value_cents"),
+        value_from_webhook: row.get("value_from_webhook"),
+        qualified: row.get("qualified"),
+        credit_cents: row.get("publisher_payout_cents"),
+        estimate: Estimate { value_cents: row.get("estimate_value_cents"), qualified: row.get("estimate_qualified") },
+        assigned: row.get::<_, Option<Uuid>>("assignment_id").and_then(|id| payees.get(&id).copied()),
+        recorded,
+        reported_by: row.get("reported_by_webhook_id"),
+        reports: reports.remove(&key).unwrap_or_default(),
+        changed: false,
+    })
+}
+
+fn call_report(row: &Row) -> Result<CallReport, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("call_reports.{what}"));
+    Ok(CallReport {
+        place: Place {
+            received_at: row.get("received_at"),
+            position: u16::try_from(row.get::<_, i32>("position")).map_err(|_| corrupt("position"))?,
+            event_id: row.get("event_id"),
+        },
+        webhook_id: row.get("webhook_id"),
+        strategy: Strategy::from_code(row.get("strategy")).ok_or_else(|| corrupt("strategy"))?,
+        role: role(row.get("role")).ok_or_else(|| corrupt("role"))?,
+        exempt_from_v2: row.get("exempt_from_v2"),
+        by_person: row.get("by_person"),
+        payout_cents: row.get("payout_cents"),
+        caller: row.get("caller"),
+        duration_seconds: row.get::<_, Option<i32>>("duration_seconds").map(i64::from),
+        ref_id: row.get("ref_id"),
+        call_id_text: row.get("call_id_text"),
+        unsaved: false,
+    })
+}
+
+fn role(code: &str) -> Option<Role> {
+    match code {
+        "folded" => Some(Role::Folded),
+        "held" => Some(Role::Held),
+        "displaced" => Some(Role::Displaced),
+        _ => None,
+    }
+}
+
+pub(super) fn role_code(role: Role) -> &'static str {
+    match role {
+        Role::Folded => "folded",
+        Role::Held => "held",
+        Role::Displaced => "displaced",
+    }
+}
+
+pub(super) fn reason_of(code: Option<&str>) -> Result<Option<Reason>, StoreError> {
+    code.map(|c| Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))).transpose()
+}
