@@ -1,0 +1,66 @@
+//! What counts as nothing in a text, and as the same name: the few questions that every reader asks.
+
+/// A character that says nothing: white space, a control, or a mark that cannot be seen.
+pub(crate) fn is_blank_char(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_whitespace() || c.is_ascii_control();
+    }
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(
+            c,
+            '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180B}'..='\u{180E}'
+                | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+                | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+        )
+}
+
+/// Without what says nothing at both ends.
+pub(crate) fn trimmed(text: &str) -> &str {
+    text.trim_matches(is_blank_char)
+}
+
+/// `prefix` is ASCII or has no case.
+pub(crate) fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+}
+
+/// Names are the same whatever their case, and otherwise exactly (X2).
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    if a.is_ascii() && b.is_ascii() {
+        return a.eq_ignore_ascii_case(b);
+    }
+    a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
+}
+
+/// At most `chars` characters, with `…` where something was cut off.
+pub(crate) fn clipped(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text.to_owned(),
+        Some((end, _)) => {
+            let mut cut = text.get(..end).unwrap_or_default().to_owned();
+            cut.push('\u{2026}');
+            cut
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x2_names_are_the_same_whatever_their_case() {
+        assert!(same_name("Caller_ID", "caller_id"));
+        assert!(same_name("\u{41F}\u{440}", "\u{43F}\u{420}"));
+        assert!(!same_name("caller-id", "caller_id"));
+        assert!(!same_name("caller_id ", "caller_id"));
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(clipped("h\u{E9}llo", 2), "h\u{E9}\u{2026}");
+        assert_eq!(clipped("h\u{E9}", 2), "h\u{E9}");
+        assert_eq!(trimmed("\u{FEFF} \0a b\u{200B}\n"), "a b");
+    }
+}
