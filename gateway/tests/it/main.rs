@@ -1,1 +1,5 @@
 //! The one integration-test binary of this crate; each module is a topic.
+
+mod console;
+mod console_process;
+mod console_settings;

@@ -3,12 +3,22 @@
 //! Every statement opens with a comment that is its own name, so that `pg_stat_statements`, a log and
 //! a flame graph call it what the code does. Everything that writes goes through [`run_tx`].
 
+pub mod accounts;
+pub mod api_keys;
+pub mod assignments;
+pub mod audit;
+pub mod buyers;
+pub mod campaigns;
 pub mod migrate;
 pub mod pool;
+pub mod publishers;
 pub mod settle;
+mod sql;
 mod tx;
+pub mod webhooks;
 
 pub use pool::{Pool, PoolSettings};
+pub use sql::IdPage;
 pub use tx::{BoxFuture, run_tx};
 
 /// What went wrong with the database, sorted by what the caller can do about it.

@@ -28,7 +28,9 @@ where
             Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
                 tracing::debug!(transaction = name, attempt, %error, "transaction is run again");
                 let pause = FIRST_PAUSE * 2u32.pow(attempt - 1);
-                tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+                // Drawn before the wait: the generator must not be held across it.
+                let jitter = rand::rng().random_range(0.5..1.5);
+                tokio::time::sleep(pause.mul_f64(jitter)).await;
                 attempt += 1;
             }
             outcome => return outcome,

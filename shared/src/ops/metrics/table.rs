@@ -35,6 +35,46 @@ const REFUSAL_REASONS: &[&str] = &[
     "body_too_large",
 ];
 
+/// The console's routes by their templates; any other address is `other`.
+pub const CONSOLE_ROUTES: &[&str] = &[
+    "/api/v1/account",
+    "/api/v1/accounts",
+    "/api/v1/api-keys",
+    "/api/v1/api-keys/{id}",
+    "/api/v1/assignments",
+    "/api/v1/assignments/{id}",
+    "/api/v1/audit-log",
+    "/api/v1/buyers",
+    "/api/v1/buyers/{id}",
+    "/api/v1/calls",
+    "/api/v1/calls/{id}",
+    "/api/v1/campaigns",
+    "/api/v1/campaigns/{id}",
+    "/api/v1/events/{id}",
+    "/api/v1/events/{id}/apply",
+    "/api/v1/events/{id}/assign",
+    "/api/v1/events/{id}/ignore",
+    "/api/v1/events/{id}/replay",
+    "/api/v1/openapi.json",
+    "/api/v1/publishers",
+    "/api/v1/publishers/{id}",
+    "/api/v1/publishers/{id}/ledger",
+    "/api/v1/reports/revenue",
+    "/api/v1/webhooks",
+    "/api/v1/webhooks/{id}",
+    "/api/v1/webhooks/{id}/events",
+    "/api/v1/webhooks/{id}/secret",
+    "/api/v1/webhooks/{id}/token",
+    "/api/v1/webhooks/{id}/try",
+    "other",
+];
+const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
+
+/// The label of a route's template.
+pub fn console_route(template: &str) -> &'static str {
+    CONSOLE_ROUTES.iter().find(|known| **known == template).copied().unwrap_or("other")
+}
+
 groups! {
     /// What every process tells of itself.
     Process process {
@@ -92,5 +132,15 @@ groups! {
         spool_events: Gauge = "trueup_gateway_spool_events";
         /// Events written to the spool, drained to the broker, or refused because it was full or failed.
         spooled: Counter = "trueup_gateway_spool_events_total" ["what": &["written", "drained", "full", "failed"]];
+    }
+
+    /// The operator API and the pages.
+    Console console {
+        /// Requests by route and class of their answer.
+        requests: Counter = "trueup_console_requests_total" ["route": CONSOLE_ROUTES, "class": STATUS_CLASSES];
+        /// From the request's head to its answer.
+        request_seconds: Histogram = "trueup_console_request_seconds" ["class": STATUS_CLASSES] in SHORT_TIMES;
+        /// Calls that were recorded, and those that were refused.
+        calls: Counter = "trueup_console_calls_total" ["outcome": &["recorded", "refused"]];
     }
 }

@@ -1,0 +1,61 @@
+//! The operator API, in JSON: everything that a person or a program may set or see.
+//!
+//! An account's key sees that account alone: every statement below is given the key's account, and
+//! another account's object is as good as none (404).
+
+mod accounts;
+mod api_keys;
+mod assignments;
+mod audit;
+mod auth;
+mod body;
+mod buyers;
+mod campaigns;
+mod fields;
+mod list;
+mod openapi;
+mod problem;
+mod publishers;
+mod request;
+mod webhook_secrets;
+mod webhooks;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+
+use super::App;
+pub use problem::Problem;
+
+/// A name of anything (characters).
+const MAX_NAME: usize = 200;
+/// Just under 10^12 cents; an amount at or above it is a mistake (X7).
+const MAX_CENTS: i64 = 999_999_999_999;
+
+pub fn router(app: &App) -> Router<App> {
+    let for_admin = Router::new()
+        .route("/api/v1/accounts", post(accounts::create).get(accounts::list))
+        .route_layer(from_fn_with_state(app.clone(), auth::require_admin_key));
+    let for_accounts = settings().route_layer(from_fn_with_state(app.clone(), auth::require_account_key));
+    Router::new().merge(for_admin).merge(for_accounts).route("/api/v1/openapi.json", get(openapi::document))
+}
+
+fn settings() -> Router<App> {
+    Router::new()
+        .route("/api/v1/account", get(accounts::own))
+        .route("/api/v1/api-keys", post(api_keys::create).get(api_keys::list))
+        .route("/api/v1/api-keys/{id}", delete(api_keys::revoke))
+        .route("/api/v1/buyers", post(buyers::create).get(buyers::list))
+        .route("/api/v1/buyers/{id}", get(buyers::get).patch(buyers::rename))
+        .route("/api/v1/publishers", post(publishers::create).get(publishers::list))
+        .route("/api/v1/publishers/{id}", get(publishers::get).patch(publishers::rename))
+        .route("/api/v1/campaigns", post(campaigns::create).get(campaigns::list))
+        .route("/api/v1/campaigns/{id}", get(campaigns::get).patch(campaigns::rename))
+        .route("/api/v1/assignments", post(assignments::create).get(assignments::list))
+        .route("/api/v1/assignments/{id}", get(assignments::get).patch(assignments::update))
+        .route("/api/v1/webhooks", post(webhooks::create).get(webhooks::list))
+        .route("/api/v1/webhooks/{id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::archive))
+        .route("/api/v1/webhooks/{id}/secret", post(webhook_secrets::rotate).delete(webhook_secrets::remove))
+        .route("/api/v1/webhooks/{id}/token", post(webhook_secrets::new_token))
+        .route("/api/v1/audit-log", get(audit::list))
+}

@@ -1,0 +1,49 @@
+//! Runs fixed SQL through the connection's statement cache.
+//!
+//! The cache is keyed by text and never shrinks, so only `&'static str` comes in: a statement is
+//! never put together from values, and never from a list of a caller's length.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::StoreError;
+
+pub(super) type Result<T> = std::result::Result<T, StoreError>;
+
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+pub(super) async fn rows<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query(&statement, params).await?)
+}
+
+pub(super) async fn one<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Row> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_one(&statement, params).await?)
+}
+
+pub(super) async fn maybe<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Option<Row>> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_opt(&statement, params).await?)
+}
+
+pub(super) async fn run<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<u64> {
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, params).await?)
+}
+
+/// Where a page of a list by descending id begins, and how many rows it may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct IdPage {
+    /// The last id of the page before; rows below it follow.
+    pub below: Option<uuid::Uuid>,
+    pub limit: i64,
+}
+
+impl IdPage {
+    /// Every id that we mint is below this one, so a first page needs no second form of the query.
+    pub(super) fn bound(&self) -> uuid::Uuid {
+        self.below.unwrap_or(uuid::Uuid::max())
+    }
+}
