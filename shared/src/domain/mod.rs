@@ -4,6 +4,7 @@
 //! (`cargo check -p trueup-shared --no-default-features`). Rule numbers (X7, M4, V3 …) are those of
 //! `deploy/docs/RULES.md`.
 
+mod absent;
 pub mod batch;
 pub mod books;
 pub mod crediting;
@@ -11,6 +12,7 @@ pub mod decide;
 mod decimal;
 pub mod duration;
 pub mod event;
+pub mod fields;
 pub mod ids;
 mod json;
 pub mod limits;

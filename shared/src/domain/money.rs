@@ -146,6 +146,12 @@ const fn symbols(currency: &[u8]) -> &'static [&'static str] {
     }
 }
 
+/// Whether `text` is nothing but a mark of `currency`: `$`, `us$`, `usd`.
+pub(crate) fn is_own_mark(text: &str, currency: &str) -> bool {
+    text.eq_ignore_ascii_case(currency)
+        || symbols(currency.as_bytes()).iter().any(|symbol| text.eq_ignore_ascii_case(symbol))
+}
+
 fn without_symbol<'a>(text: &'a str, currency: &str) -> Option<&'a str> {
     symbols(currency.as_bytes()).iter().find_map(|symbol| without(text, symbol))
 }
