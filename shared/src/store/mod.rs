@@ -12,12 +12,14 @@ pub mod campaigns;
 pub mod migrate;
 pub mod pool;
 pub mod publishers;
+pub mod reconcile;
 pub mod settle;
 mod sql;
 mod tx;
+pub mod upkeep;
 pub mod webhooks;
 
-pub use pool::{Pool, PoolSettings};
+pub use pool::{Client, Pool, PoolSettings};
 pub use sql::IdPage;
 pub use tx::{BoxFuture, run_tx};
 

@@ -191,4 +191,29 @@ pub struct WorkerArgs {
     #[arg(id = "worker_ops_listen", long = "worker-ops-listen", env = "TRUEUP_WORKER_OPS_LISTEN", value_name = "ADDRESS",
           global = true, value_parser = check::socket, default_value = "127.0.0.1:9070")]
     pub ops_listen: SocketAddr,
+
+    /// Envelopes that the broker hands over ahead of their settling
+    #[arg(long, env = "TRUEUP_WORKER_PREFETCH", value_name = "N", global = true,
+          value_parser = check::positive, default_value = "32")]
+    pub worker_prefetch: NonZeroU32,
+
+    /// Settling connections; each settles accounts of its own
+    #[arg(long, env = "TRUEUP_WORKER_LANES", value_name = "N", global = true,
+          value_parser = check::positive, default_value = "2")]
+    pub worker_lanes: NonZeroU32,
+
+    /// Reports that one transaction settles at most
+    #[arg(long, env = "TRUEUP_WORKER_BATCH", value_name = "N", global = true,
+          value_parser = check::positive, default_value = "200")]
+    pub worker_batch: NonZeroU32,
+
+    /// Days that the rows of events are kept; the ledger is kept for ever
+    #[arg(long, env = "TRUEUP_RETENTION_EVENT_DAYS", value_name = "DAYS", global = true,
+          value_parser = check::positive, default_value = "400")]
+    pub retention_event_days: NonZeroU32,
+
+    /// Days that raw requests are kept
+    #[arg(long, env = "TRUEUP_RETENTION_REQUEST_DAYS", value_name = "DAYS", global = true,
+          value_parser = check::positive, default_value = "30")]
+    pub retention_request_days: NonZeroU32,
 }

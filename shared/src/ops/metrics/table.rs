@@ -74,6 +74,49 @@ const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 pub fn console_route(template: &str) -> &'static str {
     CONSOLE_ROUTES.iter().find(|known| **known == template).copied().unwrap_or("other")
 }
+/// From a fast batch to a queue that has not moved for an hour (seconds).
+const LONG_TIMES: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+/// As `domain::reason::Status` has them; a test compares.
+const STATUSES: &[&str] = &["matched", "duplicate", "superseded", "held", "unmatched", "refused"];
+/// As `domain::reason::Reason` has them, and `none`; a test compares.
+const REASONS: &[&str] = &[
+    "none",
+    "no_change",
+    "no_payout",
+    "matched_late",
+    "reversal",
+    "no_assignment",
+    "replaced_heuristic_match",
+    "same_payout_within_15m",
+    "repeat_of_matched_report",
+    "older_than_applied",
+    "ambiguous",
+    "negative_payout",
+    "payout_over_cap",
+    "currency_mismatch",
+    "status_says_rejected",
+    "processing_failed",
+    "ref_id_not_found",
+    "call_id_not_found",
+    "caller_not_found",
+    "outside_window",
+    "duration_mismatch",
+    "no_caller",
+    "no_duration",
+    "already_reported",
+    "other_buyer",
+    "payout_unparseable",
+    "unparseable_body",
+    "unparseable_element",
+    "empty_batch",
+    "nothing_to_match",
+    "endpoint_disabled",
+    "secret_missing",
+    "secret_mismatch",
+    "rate_limited_ip",
+    "rate_limited_token",
+    "body_too_large",
+];
 
 groups! {
     /// What every process tells of itself.
@@ -142,5 +185,48 @@ groups! {
         request_seconds: Histogram = "trueup_console_request_seconds" ["class": STATUS_CLASSES] in SHORT_TIMES;
         /// Calls that were recorded, and those that were refused.
         calls: Counter = "trueup_console_calls_total" ["outcome": &["recorded", "refused"]];
+    }
+
+    /// The worker.
+    Worker worker {
+        /// Events by the status their row was given.
+        settled: Counter = "trueup_worker_settled_total" ["status": STATUSES];
+        /// Events by the reason their row was given.
+        reasons: Counter = "trueup_worker_reasons_total" ["reason": REASONS];
+        /// Events that came again and had been settled before.
+        skipped: Counter = "trueup_worker_skipped_total";
+        /// From a report's reception to the commit of its row.
+        lag_seconds: Histogram = "trueup_worker_lag_seconds" in LONG_TIMES;
+        /// One transaction's settling, all statements and the commit.
+        batch_seconds: Histogram = "trueup_worker_batch_seconds" in SHORT_TIMES;
+        /// Events in one transaction.
+        batch_events: Histogram = "trueup_worker_batch_events" in COUNTS;
+        /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
+        envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
+        /// Events that were set aside after five failures: somebody must look (runbook).
+        parked: Counter = "trueup_worker_parked_total";
+        /// Failed settlings by kind: Postgres away, or the event itself.
+        failures: Counter = "trueup_worker_failures_total" ["kind": &["postgres", "event"]];
+        /// Waiting reports that were tried again, and those that found their call.
+        late: Counter = "trueup_worker_late_total" ["outcome": &["tried", "matched"]];
+        /// Messages that are ready in the broker's queues, as the worker last saw them.
+        queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": &["events", "parked", "dead"]];
+        /// Postgres connections in use.
+        connections: Gauge = "trueup_worker_postgres_connections" ["state": &["in_use", "open"]];
+        /// Partitions made ahead and dropped by retention.
+        partitions: Counter = "trueup_worker_partitions_total" ["what": &["made", "dropped"]];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reason::{Reason, Status};
+
+    #[test]
+    fn labels_are_the_closed_sets_of_the_domain() {
+        assert_eq!(STATUSES, Status::ALL.iter().map(|s| s.code()).collect::<Vec<_>>());
+        let reasons: Vec<_> = ["none"].into_iter().chain(Reason::ALL.iter().map(|r| r.code())).collect();
+        assert_eq!(REASONS, reasons);
     }
 }

@@ -16,6 +16,9 @@ pub mod person;
 mod stored;
 mod write;
 
+pub use load::terms;
+pub use write::{Entry, terms_columns, write_entries};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
@@ -171,7 +174,7 @@ fn wants_another_try(line: &Line) -> bool {
 }
 
 /// Balance changes by publisher, in id order: the order in which everybody locks them.
-pub(super) type Balances = BTreeMap<Uuid, i64>;
+pub type Balances = BTreeMap<Uuid, i64>;
 
 pub(super) fn strategy_code(strategy: Option<Strategy>) -> Option<&'static str> {
     strategy.map(Strategy::code)

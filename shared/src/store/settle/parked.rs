@@ -2,6 +2,8 @@
 //!
 //! The count is committed before the try begins, so that an event which kills the process counts too.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -39,6 +41,22 @@ const FORGET_OLD: &str = "/* parked_forget_old */ DELETE FROM event_attempts WHE
 pub async fn forget_older(pool: &Pool, before: Timestamp) -> Result<u64, StoreError> {
     let client = pool.get().await?;
     Ok(client.execute(FORGET_OLD, &[&before]).await?)
+}
+
+const SETTLED: &str = "/* parked_settled */
+    SELECT e.id FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
+      JOIN events e ON e.received_at = k.received_at AND e.id = k.id
+     WHERE e.reason IS DISTINCT FROM 'processing_failed'";
+
+/// Those of a redelivered envelope's events that have no row yet, or one that says it failed.
+pub async fn unsettled(pool: &Pool, events: Vec<RawEvent>) -> Result<Vec<RawEvent>, StoreError> {
+    let times: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
+    let ids: Vec<Uuid> = events.iter().map(|e| e.id).collect();
+    let client = pool.get().await?;
+    let statement = client.prepare_cached(SETTLED).await?;
+    let settled: HashSet<Uuid> =
+        client.query(&statement, &[&times, &ids]).await?.iter().map(|row| row.get(0)).collect();
+    Ok(events.into_iter().filter(|e| !settled.contains(&e.id)).collect())
 }
 
 const PARK: &str = "/* parked_insert_event */

@@ -1,0 +1,50 @@
+//! What keeps the database in shape, and small writes that belong to no report.
+
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Pool, StoreError};
+use crate::domain::event::SecretUse;
+
+const SECRETS_USED: &str = "/* upkeep_secrets_used */
+    UPDATE webhook_secrets s SET last_used_at = GREATEST(s.last_used_at, used.at)
+      FROM (SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) GROUP BY id) AS used
+     WHERE s.id = used.id";
+
+/// Notes when secrets were last used, as the gateways tell it.
+pub async fn secrets_used(pool: &Pool, uses: &[SecretUse]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = uses.iter().map(|u| u.secret_id).collect();
+    let times: Vec<Timestamp> = uses.iter().map(|u| u.at).collect();
+    let client = pool.get().await?;
+    let statement = client.prepare_cached(SECRETS_USED).await?;
+    client.execute(&statement, &[&ids, &times]).await?;
+    Ok(())
+}
+
+/// Waits at most this long for a partition's lock, so that the settling never stands behind it.
+const LOCK_TIMEOUT: &str = "/* upkeep_lock_timeout */ SET LOCAL lock_timeout = '200ms'";
+const MAKE: &str = "/* upkeep_make_partitions */ SELECT trueup_make_partitions()";
+const DROP: &str = "/* upkeep_drop_partitions */ SELECT trueup_drop_partitions($1, $2)";
+
+/// Makes the partitions of the coming weeks. Returns how many were made.
+pub async fn make_partitions(pool: &Pool) -> Result<i32, StoreError> {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    tx.batch_execute(LOCK_TIMEOUT).await?;
+    let made = tx.query_one(MAKE, &[]).await?.get(0);
+    tx.commit().await?;
+    Ok(made)
+}
+
+/// Drops what is past its retention. Returns how many partitions were dropped.
+pub async fn drop_partitions(pool: &Pool, event_days: NonZeroU32, request_days: NonZeroU32) -> Result<i32, StoreError> {
+    let days = |n: NonZeroU32| i32::try_from(n.get()).unwrap_or(i32::MAX);
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    tx.batch_execute(LOCK_TIMEOUT).await?;
+    let dropped = tx.query_one(DROP, &[&days(event_days), &days(request_days)]).await?.get(0);
+    tx.commit().await?;
+    Ok(dropped)
+}

@@ -1,0 +1,186 @@
+//! From envelopes to settled rows: load → decide → commit, by batches, and one by one when a batch fails.
+//!
+//! One bad event never spoils its neighbours: what fails in a batch is tried alone, each in its own
+//! transaction, and an event that fails five times is set aside alone (V12).
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use trueup_shared::domain::event::{Envelope, RawEvent};
+use trueup_shared::domain::reason::Reason;
+use trueup_shared::ops::metrics;
+use trueup_shared::queue::session::Backoff;
+use trueup_shared::queue::{QueueError, envelope, topology};
+use trueup_shared::store::settle::{Settled, Work, parked, settle};
+use trueup_shared::store::{Pool, StoreError, run_tx};
+
+/// Between two tries of one event that fails.
+const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+
+/// Why events could not be dealt with now. They stay with the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Stuck {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a parked event could not be put among the dead letters: {0}")]
+    Queue(#[from] QueueError),
+}
+
+#[derive(Clone)]
+pub struct Processor {
+    pool: Pool,
+    lanes: u64,
+    batch: usize,
+}
+
+impl Processor {
+    pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
+        Processor { pool, lanes: u64::from(lanes.max(1)), batch: batch.max(1) as usize }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Events that one round may take: a full batch for each lane.
+    pub fn round(&self) -> usize {
+        self.batch * self.lanes as usize
+    }
+
+    /// Settles events of envelopes that came for the first time. Each lane takes accounts of its own,
+    /// so that lanes never wait for each other's locks.
+    pub async fn settle_first_time(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
+        let mut lanes: HashMap<u64, Vec<RawEvent>> = HashMap::new();
+        for event in events {
+            let mut hasher = DefaultHasher::new();
+            event.account_id.hash(&mut hasher);
+            lanes.entry(hasher.finish() % self.lanes).or_default().push(event);
+        }
+        let outcomes = join_all(lanes.into_values().map(|events| self.settle_lane(events, dead))).await;
+        outcomes.into_iter().collect()
+    }
+
+    async fn settle_lane(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
+        for batch in events.chunks(self.batch) {
+            match self.attempt(batch).await {
+                Ok(()) => {}
+                Err(error) if error.is_unreachable() => {
+                    metrics::worker().failures.inc(&["postgres"]);
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, events = batch.len(), "a batch is split: its events are settled one by one");
+                    self.settle_alone(batch.to_vec(), dead).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of an envelope that came again: what is settled is skipped, the rest goes one by one.
+    pub async fn settle_again(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
+        let all = events.len();
+        let left = parked::unsettled(&self.pool, events).await?;
+        metrics::worker().skipped.add(&[], (all - left.len()) as u64);
+        self.settle_alone(left, dead).await
+    }
+
+    /// Settles each event in its own transaction, counting its tries.
+    async fn settle_alone(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
+        for event in events {
+            self.settle_one(&event, dead).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
+        loop {
+            let attempt = parked::begin_attempt(&self.pool, event.id).await?;
+            if attempt > parked::MAX_ATTEMPTS {
+                return self.park(event, dead).await;
+            }
+            match self.attempt(std::slice::from_ref(event)).await {
+                Ok(()) => {
+                    parked::forget_attempts(&self.pool, &[event.id]).await?;
+                    return Ok(());
+                }
+                Err(error) if error.is_unreachable() => {
+                    metrics::worker().failures.inc(&["postgres"]);
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    metrics::worker().failures.inc(&["event"]);
+                    tracing::warn!(event_id = %event.id, attempt, %error, "an event could not be settled");
+                    tokio::time::sleep(PAUSE_BETWEEN_ATTEMPTS).await;
+                }
+            }
+        }
+    }
+
+    /// First the dead letter, then the row: a death in between parks it twice rather than not at all.
+    async fn park(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
+        let message = envelope::encode(&Envelope::of(vec![event.clone()]));
+        topology::publish_dead(dead, &message).await?;
+        parked::park(&self.pool, event).await?;
+        parked::forget_attempts(&self.pool, &[event.id]).await?;
+        metrics::worker().parked.inc(&[]);
+        metrics::worker().settled.inc(&["held"]);
+        metrics::worker().reasons.inc(&[Reason::ProcessingFailed.code()]);
+        tracing::error!(event_id = %event.id, "an event failed five times and was set aside; see the runbook: dead letters");
+        Ok(())
+    }
+
+    /// One transaction. A panic in it is the event's failure, not the worker's end.
+    async fn attempt(&self, events: &[RawEvent]) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let settling = run_tx(&self.pool, "settle", |tx| {
+            let work = events.iter().cloned().map(Work::Fresh).collect();
+            Box::pin(settle(tx, work))
+        });
+        let settled = match AssertUnwindSafe(settling).catch_unwind().await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(StoreError::Corrupt("settling panicked".to_owned())),
+        };
+        metrics::worker().batch_seconds.since(&[], started);
+        metrics::worker().batch_events.observe(&[], events.len() as f64);
+        count(&settled);
+        Ok(())
+    }
+}
+
+/// Tells the metrics what became of reports.
+pub fn count(settled: &[Settled]) {
+    let worker = metrics::worker();
+    let now = Timestamp::now();
+    for one in settled {
+        match &one.decision {
+            None => worker.skipped.inc(&[]),
+            Some(decision) => {
+                worker.settled.inc(&[decision.status.code()]);
+                worker.reasons.inc(&[decision.reason.map_or("none", Reason::code)]);
+                // A clock that is off makes a lag below zero: that is the clock's, not a lag.
+                let lag = now.duration_since(one.received_at).as_secs_f64();
+                worker.lag_seconds.observe(&[], lag.max(0.0));
+            }
+        }
+    }
+}
+
+/// Waits until Postgres answers, in the rhythm of a back-off, or until `stop`.
+pub async fn wait_for_postgres(pool: &Pool, stop: &tokio_util::sync::CancellationToken) -> bool {
+    let mut backoff = Backoff::new();
+    loop {
+        if pool.ping().await.is_ok() {
+            return true;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = backoff.wait() => {}
+        }
+    }
+}

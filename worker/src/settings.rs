@@ -1,0 +1,44 @@
+//! What the worker is told at its start.
+
+use clap::{Parser, Subcommand};
+use trueup_shared::ops::config::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, WorkerArgs};
+
+/// Matches payout reports with their calls and credits publishers.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "trueup-worker", version)]
+pub struct Settings {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    #[command(flatten)]
+    pub amqp: AmqpArgs,
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(flatten)]
+    pub grace: GraceArgs,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Consume and settle until told to stop (the default)
+    Run,
+    /// Bring the schema up to date and declare the broker's topology
+    Migrate,
+    /// Put dead letters back on the queue; what is settled already is skipped
+    Redrive {
+        /// Envelopes at most
+        #[arg(long, default_value_t = 10_000)]
+        limit: u32,
+    },
+    /// Prove the invariants over the stored books; exits with 1 on a breach
+    Reconcile {
+        /// Also fold every call's reports into an empty ledger and compare
+        #[arg(long)]
+        replay: bool,
+    },
+    /// Check the settings and end
+    CheckConfig,
+}
