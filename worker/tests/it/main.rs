@@ -1,1 +1,4 @@
-//! The one integration-test binary of this crate; each module is a topic.
+//! The worker on real services: scenarios of the rules, outages, two at once, kills.
+
+mod scenarios;
+mod world;
