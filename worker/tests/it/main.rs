@@ -1,4 +1,6 @@
 //! The worker on real services: scenarios of the rules, outages, two at once, kills.
 
+mod house;
 mod scenarios;
+mod settling;
 mod world;
