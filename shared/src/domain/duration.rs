@@ -116,12 +116,13 @@ fn units(text: &str) -> Result<u64, NotADuration> {
     let mut in_time = !iso;
     let mut any = false;
     while !rest.is_empty() {
-        if iso && !in_time {
-            if let Some(time) = rest.strip_prefix(['t', 'T']) {
-                in_time = true;
-                rest = time;
-                continue;
-            }
+        if iso
+            && !in_time
+            && let Some(time) = rest.strip_prefix(['t', 'T'])
+        {
+            in_time = true;
+            rest = time;
+            continue;
         }
         let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(NotADuration::Form)?;
         let (number, tail) = rest.split_at(number_len);

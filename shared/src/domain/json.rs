@@ -245,21 +245,20 @@ impl<'a> Scanner<'a> {
         loop {
             self.peek();
             let place = self.at;
-            match self.token()? {
-                container @ (Token::Object | Token::Array) => {
-                    if open.len() >= depth {
-                        return Err(NotJson { byte: place });
-                    }
-                    let close = if container == Token::Object { b'}' } else { b']' };
-                    if !self.take(close) {
-                        open.push(close);
-                        if close == b'}' {
-                            self.name()?;
-                        }
-                        continue;
-                    }
+            let token = self.token()?;
+            if matches!(token, Token::Object | Token::Array) {
+                if open.len() >= depth {
+                    return Err(NotJson { byte: place });
                 }
-                _ => {}
+                let is_object = token == Token::Object;
+                let close = if is_object { b'}' } else { b']' };
+                if !self.take(close) {
+                    open.push(close);
+                    if is_object {
+                        self.name()?;
+                    }
+                    continue;
+                }
             }
             loop {
                 let Some(&close) = open.last() else {
@@ -295,10 +294,10 @@ pub(crate) fn readable(bytes: &[u8]) -> Cow<'_, str> {
 impl<'a> Text<'a> {
     /// The text that the string stands for. A lone surrogate becomes U+FFFD.
     pub fn read(self) -> Cow<'a, str> {
-        if self.plain {
-            if let Ok(text) = std::str::from_utf8(self.bytes) {
-                return Cow::Borrowed(text);
-            }
+        if self.plain
+            && let Ok(text) = std::str::from_utf8(self.bytes)
+        {
+            return Cow::Borrowed(text);
         }
         let text = readable(self.bytes);
         if !text.contains('\\') {

@@ -350,10 +350,8 @@ fn without_plus_elsewhere(digits: &str, region: &str) -> Result<String, WhyNot> 
     if let Some(rest) = digits.strip_prefix("00") {
         return with_plus(rest);
     }
-    if let Some(ten) = digits.strip_prefix('1') {
-        if has_american_shape(ten.as_bytes()) {
-            return Ok(format!("+{digits}"));
-        }
+    if digits.strip_prefix('1').is_some_and(|ten| has_american_shape(ten.as_bytes())) {
+        return Ok(format!("+{digits}"));
     }
     bare_international(digits)
 }

@@ -26,7 +26,7 @@ pub fn format_cents(cents: i64, currency: &str) -> String {
     let mut digits = whole.to_string();
     let mut at = digits.len();
     while at > 3 {
-        at -= 3;
+        at = at.saturating_sub(3);
         digits.insert(at, ',');
     }
     match currency {

@@ -1,6 +1,8 @@
 //! The flat map (X2): every field of a request whose name means something, with the place that decides
 //! between several of a name. Nothing is judged here; a value is looked at only when its slot is chosen.
 
+#![expect(clippy::ptr_arg, reason = "a name that is borrowed from the request is kept without a copy")]
+
 use std::borrow::Cow;
 
 use crate::domain::fields::{CONFIGURED_RANK, Target, recognised};

@@ -1,6 +1,8 @@
 //! The fields of a JSON report (X1, X2): objects to depth 3, a list of one object entered, the last of a
 //! repeated key. Recursion is bounded by the depth that a report may have.
 
+#![expect(clippy::ptr_arg, reason = "a name that is borrowed from the request is kept without a copy")]
+
 use std::borrow::Cow;
 
 use super::gather::{Gathered, Value};
