@@ -339,3 +339,104 @@ fn every_decision_is_in_the_index() {
     let expected: Vec<usize> = (1..=numbers.len()).collect();
     assert_eq!(numbers, expected, "decisions are numbered from 1 without a gap");
 }
+
+/// Compares a generated text with its file; `UPDATE_DOCS=1 cargo test -p trueup-shared house_rules` writes it.
+fn is_documented(path: &str, expected: &str) {
+    let file = root().join(path);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&file, expected).expect("the documentation can be written");
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        found == expected,
+        "{path} does not say what the code says; run `UPDATE_DOCS=1 cargo test -p trueup-shared --test it house_rules`"
+    );
+}
+
+#[test]
+fn metrics_md_is_the_table_of_metrics() {
+    let intro = "# Metrics\n\nServed by each process on its ops listener at `/metrics`, in Prometheus's text form. Every label value \
+                 is written in the code and starts at 0; none is typed by a user or a sender. This file is made from \
+                 `shared/src/ops/metrics/table.rs`, and a test compares the two. Alerts on them: \
+                 [`trueup.rules.yml`](../prometheus/trueup.rules.yml), explained in [RUNBOOK.md](RUNBOOK.md).\n\n";
+    let text = format!("{intro}{}", trueup_shared::ops::metrics::markdown());
+    is_documented("deploy/docs/METRICS.md", &format!("{}\n", text.trim_end()));
+}
+
+#[test]
+fn settings_md_is_the_list_of_settings() {
+    let mut text = String::from(
+        "# Settings\n\nEach is an environment variable, or the same as a flag. Any of them may also be given as a file: `NAME_FILE` \
+         names a file that holds the value (for secrets). A variable that another Trueup process reads is no error; an \
+         unknown `TRUEUP_…` variable is, and names the nearest known one. Bad settings are refused before a port is \
+         bound, with exit code 64. This file is made from the code, and a test compares the two.\n\n\
+         | variable | flag | default | what it is |\n|---|---|---|---|\n",
+    );
+    for setting in trueup_shared::ops::config::settings() {
+        let default = setting.default.filter(|d| !d.is_empty()).map(|d| format!("`{d}`")).unwrap_or_default();
+        let help = setting.help.replace('|', "\\|");
+        text.push_str(&format!("| `{}` | `{}` | {default} | {help} |\n", setting.variable, setting.flag));
+    }
+    is_documented("deploy/docs/SETTINGS.md", &text);
+}
+
+/// The samples name every setting, and none that does not exist; where one is commented out, what
+/// stands there is the default.
+#[test]
+fn the_samples_of_settings_are_true() {
+    let settings = trueup_shared::ops::config::settings();
+    let mut named = Vec::new();
+    for file in files().into_iter().filter(|f| f.path.starts_with("deploy/env/")) {
+        for (number, line) in file.lines() {
+            let assigned = line.trim_start_matches('#').trim();
+            let Some((name, value)) = assigned.split_once('=').filter(|(name, _)| name.starts_with("TRUEUP_")) else {
+                continue;
+            };
+            let known = name.strip_suffix("_FILE").unwrap_or(name);
+            let setting = settings
+                .iter()
+                .find(|s| s.variable == known)
+                .unwrap_or_else(|| panic!("{}:{number}: {name} is no setting", file.path));
+            if let (true, Some(default)) = (line.starts_with('#'), &setting.default) {
+                assert_eq!(value, default, "{}:{number}: {name} is commented out, so it shows the default", file.path);
+            }
+            named.push(known.to_owned());
+        }
+    }
+    let missing: Vec<_> = settings.iter().filter(|s| !named.contains(&s.variable)).map(|s| &s.variable).collect();
+    assert!(missing.is_empty(), "deploy/env/ shows no {missing:?}");
+}
+
+/// An alert on a metric that does not exist never fires, and a panel on one is empty for ever.
+#[test]
+fn alerts_and_dashboards_ask_for_metrics_that_exist() {
+    let names: Vec<&str> =
+        trueup_shared::ops::metrics::GROUPS.iter().flat_map(|(_, rows)| *rows).map(|row| row.name).collect();
+    let mut broken = Vec::new();
+    for file in files() {
+        if !file.path.starts_with("deploy/prometheus/") && !file.path.starts_with("deploy/grafana/") {
+            continue;
+        }
+        for (number, line) in file.lines() {
+            for (at, _) in line.match_indices("trueup_") {
+                let word: String = line[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(&word);
+                if !names.contains(&word.as_str()) && !names.contains(&base) {
+                    broken.push(format!("{}:{number}: {word}", file.path));
+                }
+            }
+        }
+    }
+    nothing_breaks("alerts and dashboards name metrics of shared/src/ops/metrics/table.rs:", &broken);
+}
+
+/// Each alert is explained where the person who is woken looks.
+#[test]
+fn the_runbook_knows_every_alert() {
+    let rules = fs::read_to_string(root().join("deploy/prometheus/trueup.rules.yml")).expect("the alerts");
+    let runbook = fs::read_to_string(root().join("deploy/docs/RUNBOOK.md")).expect("the runbook");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 5, "the alerts were not found");
+    let missing: Vec<_> = alerts.iter().filter(|alert| !runbook.contains(&format!("### {alert}"))).collect();
+    assert!(missing.is_empty(), "RUNBOOK.md has no section for {missing:?}");
+}

@@ -43,7 +43,7 @@ impl Choice {
 pub struct Services {
     /// The database of the running system.
     pub postgres_url: String,
-    /// The same server's `postgres` database, as a role that may create databases.
+    /// The same server's `postgres` database, as a superuser: tests make databases and roles.
     pub postgres_admin_url: String,
     pub redis_url: String,
     /// A Redis database apart, for tests.

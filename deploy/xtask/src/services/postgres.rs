@@ -62,7 +62,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
     let me = std::env::var("USER").unwrap_or_else(|_| "root".into());
     for user in ["postgres", me.as_str()] {
         let url = format!("postgres://{user}@127.0.0.1:{DEFAULT_PORT}/postgres");
-        let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolcreatedb";
+        let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper";
         if execute(&url, may).is_ok_and(|rows| !rows.is_empty()) {
             set(services, user, DEFAULT_PORT);
             println!("ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used");
