@@ -36,6 +36,7 @@ where
 }
 
 /// Where a service is: the variable, or the port that its package uses.
+#[allow(clippy::disallowed_methods, reason = "the tests' own variables, not the product's")]
 fn service(variable: &str, default: &str) -> String {
     std::env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| default.to_owned())
 }
