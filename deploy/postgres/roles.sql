@@ -28,6 +28,7 @@ SELECT 'CREATE DATABASE trueup OWNER trueup_owner'
  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'trueup')
 \gexec
 
+ALTER DATABASE trueup OWNER TO trueup_owner;
 REVOKE ALL ON DATABASE trueup FROM PUBLIC;
 GRANT CONNECT ON DATABASE trueup TO trueup_ingest, trueup_console, trueup_worker;
 

@@ -48,6 +48,8 @@ enum Command {
     Up,
     /// Send reports to the running system and show what each one did
     Demo,
+    /// Find or start Postgres, Redis and RabbitMQ, and print where they are
+    Services,
     /// Run every test of the workspace against real services, starting them if need be
     Test {
         /// Handed on to `cargo test` (a name to filter by, or `-p crate`)
@@ -77,6 +79,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Up => up::run(&layout, choice),
         Command::Demo => demo::run(&layout),
+        Command::Services => services::tell(&services::ensure(&layout, choice)?),
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
         Command::Down => processes::down(&layout),

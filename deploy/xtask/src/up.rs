@@ -74,6 +74,10 @@ fn tell(layout: &Layout, system: &System, account: &Value, admin_key: &str) -> R
     println!("  webhook        {}   ({})", text(closed, "url")?, text(closed, "name")?);
     println!("      its secret {}", text(closed, "secret")?);
     println!();
+    println!("For the README's examples:");
+    println!();
+    println!("  URL='{}'; KEY='{key}'; WEBHOOK='{}'", text(open, "url")?, text(open, "id")?);
+    println!();
     println!("A buyer reports $50 for a call of 90 seconds (paste it):");
     println!();
     println!("  curl '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'", text(open, "url")?);

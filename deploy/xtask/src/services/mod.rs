@@ -93,6 +93,18 @@ pub fn ensure(layout: &Layout, choice: Choice) -> Result<Services> {
     Ok(services)
 }
 
+/// Prints the services as settings, to be pasted or evaluated.
+pub fn tell(services: &Services) -> Result<()> {
+    println!();
+    println!("TRUEUP_POSTGRES_URL={}", services.postgres_url);
+    println!("TRUEUP_REDIS_URL={}", services.redis_url);
+    println!("TRUEUP_AMQP_URL={}", services.amqp_url);
+    if let Some(ctl) = &services.rabbitmqctl {
+        println!("# the broker is administered by: {ctl}");
+    }
+    Ok(())
+}
+
 fn note_started(services: &mut Services, name: &'static str, found: Found) {
     if found.started {
         services.started.push(name);
