@@ -8,8 +8,11 @@ use trueup_shared::ops::{config, logging, shutdown};
 #[path = "../console/mod.rs"]
 mod console;
 
+/// Two: one long list of calls that is being read must not keep everybody else waiting.
+const THREADS: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
+
 fn main() -> ExitCode {
     let args: console::Args = config::parse();
     logging::init(&args.log);
-    shutdown::run(NonZeroU32::MIN, console::run(args))
+    shutdown::run(THREADS, console::run(args))
 }

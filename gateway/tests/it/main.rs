@@ -1,5 +1,6 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
 mod console;
+mod console_calls;
 mod console_process;
 mod console_settings;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::settle::{terms, terms_columns};
 use super::sql::{self, Result};
 use crate::domain::crediting::Terms;
 
@@ -35,20 +36,7 @@ impl Assignment {
 
 /// Terms from the three columns that hold them in every table; nothing where there are none.
 pub fn terms_of(kind: Option<&str>, amount_cents: Option<i64>, percent_e4: Option<i32>) -> Option<Terms> {
-    match (kind, amount_cents, percent_e4) {
-        (Some("flat"), Some(amount_cents), _) => Some(Terms::Flat { amount_cents }),
-        (Some("rev_share"), _, Some(percent_e4)) => Some(Terms::RevShare { percent_e4 }),
-        _ => None,
-    }
-}
-
-/// The three columns that hold terms.
-pub fn columns_of(terms: Option<Terms>) -> (Option<&'static str>, Option<i64>, Option<i32>) {
-    match terms {
-        Some(Terms::Flat { amount_cents }) => (Some("flat"), Some(amount_cents), None),
-        Some(Terms::RevShare { percent_e4 }) => (Some("rev_share"), None, Some(percent_e4)),
-        None => (None, None, None),
-    }
+    terms(kind?, amount_cents, percent_e4).ok()
 }
 
 /// An assignment about to be made.
@@ -65,7 +53,7 @@ pub async fn insert(client: &impl GenericClient, account_id: Uuid, new: &New) ->
         INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
-    let (kind, amount_cents, percent_e4) = columns_of(Some(new.terms));
+    let (kind, amount_cents, percent_e4) = terms_columns(Some(new.terms));
     let row = sql::one(
         client,
         INSERT,
@@ -117,7 +105,7 @@ pub async fn update(
                updated_at = now()
          WHERE account_id = $1 AND id = $2
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
-    let (kind, amount_cents, percent_e4) = columns_of(terms);
+    let (kind, amount_cents, percent_e4) = terms_columns(terms);
     let row = sql::maybe(client, UPDATE, &[&account_id, &id, &campaign_id, &kind, &amount_cents, &percent_e4]).await?;
     Ok(row.as_ref().map(Assignment::of))
 }

@@ -1,5 +1,7 @@
 //! Buyers: who takes the calls and reports what was paid for them.
 
+use std::collections::{BTreeSet, HashSet};
+
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -48,4 +50,15 @@ pub async fn rename(client: &impl GenericClient, account_id: Uuid, id: Uuid, nam
         UPDATE buyers SET name = $3 WHERE account_id = $1 AND id = $2 RETURNING id, name, created_at";
     let row = sql::maybe(client, RENAME, &[&account_id, &id, &name]).await?;
     Ok(row.as_ref().map(Buyer::of))
+}
+
+/// The account's own among `ids`.
+pub async fn among(client: &impl GenericClient, account_id: Uuid, ids: &BTreeSet<Uuid>) -> Result<HashSet<Uuid>> {
+    const AMONG: &str = "/* buyers.among */ SELECT id FROM buyers WHERE account_id = $1 AND id = ANY($2)";
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let rows = sql::rows(client, AMONG, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

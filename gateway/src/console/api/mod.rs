@@ -10,8 +10,11 @@ mod audit;
 mod auth;
 mod body;
 mod buyers;
+mod call_copies;
+mod calls;
 mod campaigns;
 mod fields;
+mod ledger;
 mod list;
 mod openapi;
 mod problem;
@@ -49,6 +52,7 @@ fn settings() -> Router<App> {
         .route("/api/v1/buyers/{id}", get(buyers::get).patch(buyers::rename))
         .route("/api/v1/publishers", post(publishers::create).get(publishers::list))
         .route("/api/v1/publishers/{id}", get(publishers::get).patch(publishers::rename))
+        .route("/api/v1/publishers/{id}/ledger", get(ledger::of_publisher))
         .route("/api/v1/campaigns", post(campaigns::create).get(campaigns::list))
         .route("/api/v1/campaigns/{id}", get(campaigns::get).patch(campaigns::rename))
         .route("/api/v1/assignments", post(assignments::create).get(assignments::list))
@@ -57,5 +61,7 @@ fn settings() -> Router<App> {
         .route("/api/v1/webhooks/{id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::archive))
         .route("/api/v1/webhooks/{id}/secret", post(webhook_secrets::rotate).delete(webhook_secrets::remove))
         .route("/api/v1/webhooks/{id}/token", post(webhook_secrets::new_token))
+        .route("/api/v1/calls", post(call_copies::record).get(calls::list))
+        .route("/api/v1/calls/{id}", get(calls::get))
         .route("/api/v1/audit-log", get(audit::list))
 }

@@ -9,7 +9,8 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    accounts, api_keys, assignments, audit, buyers, campaigns, problem, publishers, webhook_secrets, webhooks,
+    accounts, api_keys, assignments, audit, buyers, call_copies, calls, campaigns, ledger, problem, publishers,
+    webhook_secrets, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -25,11 +26,12 @@ use super::{
         accounts::create, accounts::list, accounts::own,
         api_keys::create, api_keys::list, api_keys::revoke,
         buyers::create, buyers::list, buyers::get, buyers::rename,
-        publishers::create, publishers::list, publishers::get, publishers::rename,
+        publishers::create, publishers::list, publishers::get, publishers::rename, ledger::of_publisher,
         campaigns::create, campaigns::list, campaigns::get, campaigns::rename,
         assignments::create, assignments::list, assignments::get, assignments::update,
         webhooks::create, webhooks::list, webhooks::get, webhooks::update, webhooks::archive,
         webhook_secrets::rotate, webhook_secrets::remove, webhook_secrets::new_token,
+        call_copies::record, calls::list, calls::get,
         audit::list,
     ),
     components(schemas(problem::ProblemBody)),

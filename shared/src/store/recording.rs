@@ -1,0 +1,365 @@
+//! Writes copies of calls: set-based, in one transaction, locking calls in id order and publishers
+//! last, as settling does, so that recording and settling never wait for each other in a ring.
+//!
+//! Each recorded call leaves a note in the same transaction, which a worker takes to look for reports
+//! that came before their call (M7).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use deadpool_postgres::Transaction;
+use uuid::Uuid;
+
+use super::settle::{Entry, terms_columns, write_entries};
+use super::sql::{self, Result};
+use super::{assignments, buyers};
+use crate::domain::books::CallKey;
+use crate::domain::crediting::{Estimate, Payee};
+use crate::domain::recording::{CallCopy, EstimateMove, Recorded, record};
+
+/// Copies in one transaction; more only hold their locks for longer.
+pub const CHUNK: usize = 500;
+
+/// Why one copy was not recorded; the others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("this account has no such buyer")]
+    NoSuchBuyer,
+    #[error("this account has no such assignment")]
+    NoSuchAssignment,
+    #[error("{}", crate::domain::recording::AssignmentIsFixed)]
+    AssignmentIsFixed,
+}
+
+impl Refused {
+    pub const fn field(self) -> &'static str {
+        match self {
+            Refused::NoSuchBuyer => "buyer_id",
+            Refused::NoSuchAssignment | Refused::AssignmentIsFixed => "assignment_id",
+        }
+    }
+}
+
+/// The copies of one call, in the order they came, and what becomes of them.
+struct Folding<'a> {
+    copies: Vec<(usize, &'a CallCopy)>,
+    call: Option<Recorded>,
+    moves: Vec<EstimateMove>,
+    refused: Vec<(usize, Refused)>,
+}
+
+impl Folding<'_> {
+    fn run(&mut self, standing: Option<Recorded>, posted: bool, payees: &HashMap<Uuid, Payee>) {
+        self.call = standing;
+        self.moves.clear();
+        self.refused.clear();
+        for (index, copy) in &self.copies {
+            let posted = posted || !self.moves.is_empty();
+            match record(self.call.as_ref(), copy, posted, payees) {
+                Ok((call, moved)) => {
+                    self.call = Some(call);
+                    self.moves.extend(moved);
+                }
+                Err(_) => self.refused.push((*index, Refused::AssignmentIsFixed)),
+            }
+        }
+    }
+}
+
+/// Records up to [`CHUNK`] copies; several of one call count in their order. The answer names the
+/// copies that were refused, by their index.
+pub async fn record_calls(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    actor: &str,
+    copies: &[CallCopy],
+) -> Result<Vec<(usize, Refused)>> {
+    let (mut foldings, mut refused) = owned(tx, account_id, copies).await?;
+    let mentioned: BTreeSet<Uuid> = copies.iter().filter_map(|c| c.assignment_id.flatten()).collect();
+    let mut payees = payees(tx, account_id, &mentioned).await?;
+
+    for folding in foldings.values_mut() {
+        folding.run(None, false, &payees);
+    }
+    let new = insert(tx, account_id, foldings.values().filter_map(|f| f.call.as_ref())).await?;
+    let existing: Vec<Uuid> = foldings.keys().filter(|id| !new.contains(id)).copied().collect();
+    if !existing.is_empty() {
+        let mut standing = lock(tx, account_id, &existing).await?;
+        // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
+        let posted = posted(tx, account_id, &existing).await?;
+        let theirs: BTreeSet<Uuid> =
+            standing.values().filter_map(|c| c.assignment_id).filter(|id| !mentioned.contains(id)).collect();
+        payees.extend(self::payees(tx, account_id, &theirs).await?);
+        for id in &existing {
+            if let Some(folding) = foldings.get_mut(id) {
+                folding.run(standing.remove(id), posted.contains(id), &payees);
+            }
+        }
+        update(tx, account_id, existing.iter().filter_map(|id| foldings.get(id)?.call.as_ref())).await?;
+    }
+    leave_notes(tx, account_id, foldings.values().filter_map(|f| f.call.as_ref())).await?;
+    post(tx, account_id, actor, &foldings).await?;
+    refused.extend(foldings.into_values().flat_map(|f| f.refused));
+    Ok(refused)
+}
+
+/// Puts aside the copies that name a buyer or an assignment which the account does not have.
+async fn owned<'a>(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    copies: &'a [CallCopy],
+) -> Result<(BTreeMap<Uuid, Folding<'a>>, Vec<(usize, Refused)>)> {
+    let named = |field: fn(&CallCopy) -> Option<Uuid>| -> BTreeSet<Uuid> { copies.iter().filter_map(field).collect() };
+    let buyers = buyers::among(tx, account_id, &named(|c| c.buyer_id.flatten())).await?;
+    let assignments = payees(tx, account_id, &named(|c| c.assignment_id.flatten())).await?;
+    let mut foldings: BTreeMap<Uuid, Folding<'a>> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (index, copy) in copies.iter().enumerate() {
+        if copy.buyer_id.flatten().is_some_and(|id| !buyers.contains(&id)) {
+            refused.push((index, Refused::NoSuchBuyer));
+        } else if copy.assignment_id.flatten().is_some_and(|id| !assignments.contains_key(&id)) {
+            refused.push((index, Refused::NoSuchAssignment));
+        } else {
+            let folding = foldings.entry(copy.id).or_insert_with(|| Folding {
+                copies: Vec::new(),
+                call: None,
+                moves: Vec::new(),
+                refused: Vec::new(),
+            });
+            folding.copies.push((index, copy));
+        }
+    }
+    Ok((foldings, refused))
+}
+
+async fn payees(tx: &Transaction<'_>, account_id: Uuid, ids: &BTreeSet<Uuid>) -> Result<HashMap<Uuid, Payee>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let found = assignments::get_many(tx, account_id, &ids).await?;
+    Ok(found.into_iter().map(|a| (a.id, Payee { publisher_id: a.publisher_id, terms: a.terms })).collect())
+}
+
+/// Inserts what is not there yet; the answer holds the ids that were new. In id order, as every lock.
+async fn insert<'a>(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    calls: impl Iterator<Item = &'a Recorded>,
+) -> Result<HashSet<Uuid>> {
+    const INSERT: &str = "/* recording.insert */
+        INSERT INTO calls (account_id, id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
+               ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents, estimate_value_cents,
+               estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents, terms_percent_e4)
+        SELECT $1, id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
+               ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents, estimate_value_cents,
+               estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents, terms_percent_e4
+          FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::timestamptz[],
+                      $9::timestamptz[], $10::uuid[], $11::uuid[], $12::int8[], $13::bool[], $14::int8[], $15::int8[],
+                      $16::bool[], $17::uuid[], $18::text[], $19::int8[], $20::int4[])
+               AS row (id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
+                       ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents,
+                       estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
+                       terms_percent_e4)
+         ORDER BY id
+            ON CONFLICT (account_id, id) DO NOTHING
+        RETURNING id";
+    let columns = Columns::of(calls);
+    let rows = sql::rows(tx, INSERT, &columns.params(&account_id)).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn update<'a>(tx: &Transaction<'_>, account_id: Uuid, calls: impl Iterator<Item = &'a Recorded>) -> Result<()> {
+    const UPDATE: &str = "/* recording.update */
+        UPDATE calls c
+           SET ref_id = row.ref_id, caller = row.caller, caller_raw = row.caller_raw,
+               tracking_number = row.tracking_number, duration_seconds = row.duration_seconds,
+               started_at = row.started_at, ended_at = row.ended_at, buyer_id = row.buyer_id,
+               assignment_id = row.assignment_id, value_cents = row.value_cents, qualified = row.qualified,
+               publisher_payout_cents = row.publisher_payout_cents, estimate_value_cents = row.estimate_value_cents,
+               estimate_qualified = row.estimate_qualified, terms_publisher_id = row.terms_publisher_id,
+               terms_kind = row.terms_kind, terms_amount_cents = row.terms_amount_cents,
+               terms_percent_e4 = row.terms_percent_e4, updated_at = now()
+          FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::timestamptz[],
+                      $9::timestamptz[], $10::uuid[], $11::uuid[], $12::int8[], $13::bool[], $14::int8[], $15::int8[],
+                      $16::bool[], $17::uuid[], $18::text[], $19::int8[], $20::int4[])
+               AS row (id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
+                       ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents,
+                       estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
+                       terms_percent_e4)
+         WHERE c.account_id = $1 AND c.id = row.id";
+    let columns = Columns::of(calls);
+    sql::run(tx, UPDATE, &columns.params(&account_id)).await?;
+    Ok(())
+}
+
+/// Calls turned into one array for each column, as `unnest` takes them.
+#[derive(Default)]
+struct Columns {
+    id: Vec<Uuid>,
+    ref_id: Vec<Option<String>>,
+    caller: Vec<Option<String>>,
+    caller_raw: Vec<Option<String>>,
+    tracking_number: Vec<Option<String>>,
+    duration_seconds: Vec<i32>,
+    started_at: Vec<jiff::Timestamp>,
+    ended_at: Vec<jiff::Timestamp>,
+    buyer_id: Vec<Option<Uuid>>,
+    assignment_id: Vec<Option<Uuid>>,
+    value_cents: Vec<Option<i64>>,
+    qualified: Vec<Option<bool>>,
+    publisher_payout_cents: Vec<i64>,
+    estimate_value_cents: Vec<Option<i64>>,
+    estimate_qualified: Vec<Option<bool>>,
+    terms_publisher_id: Vec<Option<Uuid>>,
+    terms_kind: Vec<Option<&'static str>>,
+    terms_amount_cents: Vec<Option<i64>>,
+    terms_percent_e4: Vec<Option<i32>>,
+}
+
+impl Columns {
+    fn of<'a>(calls: impl Iterator<Item = &'a Recorded>) -> Self {
+        let mut columns = Columns::default();
+        for call in calls {
+            let (kind, amount_cents, percent_e4) = terms_columns(call.terms.map(|p| p.terms));
+            columns.id.push(call.id);
+            columns.ref_id.push(call.ref_id.clone());
+            columns.caller.push(call.caller.clone());
+            columns.caller_raw.push(call.caller_raw.clone());
+            columns.tracking_number.push(call.tracking_number.clone());
+            columns.duration_seconds.push(call.duration_seconds);
+            columns.started_at.push(call.started_at);
+            columns.ended_at.push(call.ended_at);
+            columns.buyer_id.push(call.buyer_id);
+            columns.assignment_id.push(call.assignment_id);
+            columns.value_cents.push(call.value_cents);
+            columns.qualified.push(call.qualified);
+            columns.publisher_payout_cents.push(call.credit_cents);
+            columns.estimate_value_cents.push(call.estimate.value_cents);
+            columns.estimate_qualified.push(call.estimate.qualified);
+            columns.terms_publisher_id.push(call.terms.map(|p| p.publisher_id));
+            columns.terms_kind.push(kind);
+            columns.terms_amount_cents.push(amount_cents);
+            columns.terms_percent_e4.push(percent_e4);
+        }
+        columns
+    }
+
+    fn params<'a>(&'a self, account_id: &'a Uuid) -> Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)> {
+        vec![
+            account_id,
+            &self.id,
+            &self.ref_id,
+            &self.caller,
+            &self.caller_raw,
+            &self.tracking_number,
+            &self.duration_seconds,
+            &self.started_at,
+            &self.ended_at,
+            &self.buyer_id,
+            &self.assignment_id,
+            &self.value_cents,
+            &self.qualified,
+            &self.publisher_payout_cents,
+            &self.estimate_value_cents,
+            &self.estimate_qualified,
+            &self.terms_publisher_id,
+            &self.terms_kind,
+            &self.terms_amount_cents,
+            &self.terms_percent_e4,
+        ]
+    }
+}
+
+async fn lock(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<HashMap<Uuid, Recorded>> {
+    const LOCK: &str = "/* recording.lock */
+        SELECT id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at, ended_at, buyer_id,
+               assignment_id, value_cents, value_from_webhook, qualified, publisher_payout_cents,
+               estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
+               terms_percent_e4
+          FROM calls WHERE account_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE";
+    let rows = sql::rows(tx, LOCK, &[&account_id, &ids]).await?;
+    let calls = rows.iter().map(|row| {
+        let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
+        let terms =
+            assignments::terms_of(row.get("terms_kind"), row.get("terms_amount_cents"), row.get("terms_percent_e4"));
+        Recorded {
+            id: row.get("id"),
+            ref_id: row.get("ref_id"),
+            caller: row.get("caller"),
+            caller_raw: row.get("caller_raw"),
+            tracking_number: row.get("tracking_number"),
+            duration_seconds: row.get("duration_seconds"),
+            started_at: row.get("started_at"),
+            ended_at: row.get("ended_at"),
+            buyer_id: row.get("buyer_id"),
+            assignment_id: row.get("assignment_id"),
+            value_cents: row.get("value_cents"),
+            value_from_webhook: row.get("value_from_webhook"),
+            qualified: row.get("qualified"),
+            credit_cents: row.get("publisher_payout_cents"),
+            estimate: Estimate {
+                value_cents: row.get("estimate_value_cents"),
+                qualified: row.get("estimate_qualified"),
+            },
+            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee { publisher_id, terms }),
+        }
+    });
+    Ok(calls.map(|call| (call.id, call)).collect())
+}
+
+/// Which of these calls the ledger holds a posting for.
+async fn posted(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+    const POSTED: &str = "/* recording.posted */
+        SELECT DISTINCT call_id FROM postings WHERE account_id = $1 AND call_id = ANY($2)";
+    let rows = sql::rows(tx, POSTED, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn leave_notes<'a>(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    calls: impl Iterator<Item = &'a Recorded>,
+) -> Result<()> {
+    const LEAVE: &str = "/* recording.leave_notes */
+        INSERT INTO call_notes (account_id, call_id, ref_id, caller)
+        SELECT $1, call_id, ref_id, caller
+          FROM unnest($2::uuid[], $3::text[], $4::text[]) AS row (call_id, ref_id, caller)";
+    let (mut ids, mut ref_ids, mut callers) = (Vec::new(), Vec::new(), Vec::new());
+    for call in calls {
+        ids.push(call.id);
+        ref_ids.push(call.ref_id.as_deref());
+        callers.push(call.caller.as_deref());
+    }
+    sql::run(tx, LEAVE, &[&account_id, &ids, &ref_ids, &callers]).await?;
+    Ok(())
+}
+
+async fn post(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    actor: &str,
+    foldings: &BTreeMap<Uuid, Folding<'_>>,
+) -> Result<()> {
+    let mut entries = Vec::new();
+    let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for (call_id, folding) in foldings {
+        for moved in &folding.moves {
+            let publisher_id = moved.payee.map(|p| p.publisher_id);
+            if let Some(publisher_id) = publisher_id {
+                let balance = balances.entry(publisher_id).or_default();
+                *balance = balance.saturating_add(moved.credit_delta_cents);
+            }
+            entries.push(Entry {
+                call: CallKey { account_id, call_id: *call_id },
+                publisher_id,
+                event_id: None,
+                actor: Some(actor.to_owned()),
+                kind: "estimate",
+                revenue_delta_cents: moved.revenue_delta_cents,
+                credit_delta_cents: moved.credit_delta_cents,
+                terms: moved.payee.map(|p| p.terms),
+            });
+        }
+    }
+    write_entries(tx, entries, &balances).await
+}
