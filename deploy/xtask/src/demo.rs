@@ -4,10 +4,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::{Api, money, text};
+use crate::clock;
 use crate::demo_account::{EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record, wait_for_row};
 use crate::http::{self, Answer, Request};
 use crate::layout::Layout;
@@ -32,7 +32,7 @@ struct Scene<'a> {
     account: &'a Value,
     publisher: String,
     ref_id: String,
-    began: Timestamp,
+    began: String,
 }
 
 pub fn run(layout: &Layout) -> Result<()> {
@@ -46,7 +46,7 @@ pub fn run(layout: &Layout) -> Result<()> {
         gateway: system.gateway,
         publisher: text(account, "publisher_id")?,
         ref_id: format!("demo-{millis}"),
-        began: Timestamp::now(),
+        began: clock::ago(0),
         account,
     };
     let call = scene.fresh_call()?;
@@ -134,13 +134,12 @@ fn shots(ref_id: &str) -> Vec<Shot> {
 impl Scene<'_> {
     /// A call of its own for each run, so that every run shows the same.
     fn fresh_call(&self) -> Result<String> {
-        let ended = self.began.checked_sub(SignedDuration::from_mins(2))?;
-        let started = ended.checked_sub(SignedDuration::from_secs(i64::try_from(EXAMPLE_SECONDS)?))?;
+        let started = clock::ago(120 + EXAMPLE_SECONDS);
         record(
             &self.api,
             &[json!({
                 "ref_id": self.ref_id, "caller": EXAMPLE_CALLER, "tracking_number": "+18885550100",
-                "duration_seconds": EXAMPLE_SECONDS, "started_at": started.to_string(),
+                "duration_seconds": EXAMPLE_SECONDS, "started_at": started,
                 "buyer_id": text(self.account, "buyer_id")?, "assignment_id": text(self.account, "assignment_id")?,
             })],
         )?;

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::api::{Api, text};
+use crate::clock::ago;
 use crate::http::{self, Request};
 use crate::process;
 use crate::progress::Note;
@@ -87,17 +87,12 @@ impl Dice {
     }
 }
 
-fn ago(minutes: u64) -> String {
-    let back = SignedDuration::from_mins(i64::try_from(minutes).unwrap_or(0));
-    Timestamp::now().checked_sub(back).unwrap_or_default().to_string()
-}
-
 /// The seed's example call, and a week of others. `sides`: buyer and assignment.
 fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
     let mut dice = Dice(20_260_314);
     let mut calls = vec![json!({
         "ref_id": "abc123", "caller": EXAMPLE_CALLER, "tracking_number": "+18885550100",
-        "duration_seconds": EXAMPLE_SECONDS, "started_at": ago(20), "buyer_id": sides[0].0, "assignment_id": sides[0].1,
+        "duration_seconds": EXAMPLE_SECONDS, "started_at": ago(20 * 60), "buyer_id": sides[0].0, "assignment_id": sides[0].1,
     })];
     for n in 0..CALLS {
         let (buyer, assignment) = if n % 3 == 2 { sides[1] } else { sides[0] };
@@ -108,7 +103,7 @@ fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
         calls.push(json!({
             "ref_id": format!("net-{}", 40_000 + n), "caller": format!("+1{area}5550{}", 100 + dice.roll(99)),
             "tracking_number": format!("+1888555{:04}", 101 + n % 3), "duration_seconds": seconds,
-            "started_at": ago(15 + n * WEEK_MINUTES / CALLS + dice.roll(20)),
+            "started_at": ago((15 + n * WEEK_MINUTES / CALLS + dice.roll(20)) * 60),
             "buyer_id": buyer, "assignment_id": assignment,
             "qualified": qualified, "value_cents": if qualified { json!(4500) } else { Value::Null },
         }));

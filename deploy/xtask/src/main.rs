@@ -10,6 +10,7 @@
 
 mod api;
 mod ci;
+mod clock;
 mod demo;
 mod demo_account;
 mod http;

@@ -5,6 +5,7 @@
 //! its own. What is started here is remembered, and only that is ever stopped.
 
 mod install;
+mod pg_wire;
 mod postgres;
 mod probe;
 mod rabbitmq;
@@ -45,6 +46,8 @@ pub struct Services {
     pub postgres_url: String,
     /// The same server's `postgres` database, as a superuser: tests make databases and roles.
     pub postgres_admin_url: String,
+    /// The server's port and our role there, unless it was named from outside.
+    pub postgres_at: Option<(u16, String)>,
     pub redis_url: String,
     /// A Redis database apart, for tests.
     pub redis_test_url: String,

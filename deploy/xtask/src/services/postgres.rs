@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::User;
 use serde_json::json;
 
-use super::{Choice, Found, Services, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Services, pg_wire, remembered, remembered_port, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::progress::Note;
@@ -24,28 +24,6 @@ const PRIVATE_FROM_PORT: u16 = 55432;
 const DATABASE: &str = "trueup";
 /// Enough for three processes and for tests that run side by side.
 const MAX_CONNECTIONS: u32 = 300;
-
-/// Runs statements on one connection; waits 5 s at most for it.
-pub fn execute(url: &str, statements: &str) -> Result<Vec<Vec<Option<String>>>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let patience = Duration::from_secs(5);
-        let (client, connection) = tokio::time::timeout(patience, tokio_postgres::connect(url, tokio_postgres::NoTls))
-            .await
-            .context("Postgres does not answer")??;
-        let driver = tokio::spawn(connection);
-        let answer = client.simple_query(statements).await?;
-        drop(client);
-        driver.await??;
-        let rows = answer.iter().filter_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
-            }
-            _ => None,
-        });
-        Ok(rows.collect())
-    })
-}
 
 pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bool> {
     if choice == Choice::Private {
@@ -61,9 +39,8 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
     }
     let me = std::env::var("USER").unwrap_or_else(|_| "root".into());
     for user in ["postgres", me.as_str()] {
-        let url = format!("postgres://{user}@127.0.0.1:{DEFAULT_PORT}/postgres");
         let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper";
-        if execute(&url, may).is_ok_and(|rows| !rows.is_empty()) {
+        if pg_wire::execute(DEFAULT_PORT, user, "postgres", may).is_ok_and(|rows| !rows.is_empty()) {
             set(services, user, DEFAULT_PORT);
             println!("ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used");
             return Ok(true);
@@ -75,14 +52,18 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
 fn set(services: &mut Services, user: &str, port: u16) {
     services.postgres_url = format!("postgres://{user}@127.0.0.1:{port}/{DATABASE}");
     services.postgres_admin_url = format!("postgres://{user}@127.0.0.1:{port}/postgres");
+    services.postgres_at = Some((port, user.to_owned()));
 }
 
-/// Makes the system's database, if it is not there.
+/// Makes the system's database, if it is not there. One that was named from outside is expected to be.
 pub fn create_database(services: &Services) -> Result<()> {
-    if execute(&services.postgres_url, "SELECT 1").is_ok() {
+    let Some((port, user)) = &services.postgres_at else {
+        return Ok(());
+    };
+    if pg_wire::execute(*port, user, DATABASE, "SELECT 1").is_ok() {
         return Ok(());
     }
-    execute(&services.postgres_admin_url, &format!("CREATE DATABASE {DATABASE}"))
+    pg_wire::execute(*port, user, "postgres", &format!("CREATE DATABASE {DATABASE}"))
         .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
     Ok(())
 }
@@ -184,9 +165,10 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
     let daemon = process::start(server, &log)?;
     state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
     set(services, "postgres", port);
-    let url = services.postgres_admin_url.clone();
-    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || execute(&url, "SELECT 1").is_ok())?;
-    if execute(&url, "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
+    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || {
+        pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok()
+    })?;
+    if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
         bail!("this Postgres does not write durably (fsync is off)");
     }
     Ok(Found { started: true })
