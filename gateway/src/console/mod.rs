@@ -2,6 +2,7 @@
 //! report by itself, and nothing of it is in the public binary.
 
 mod api;
+mod pages;
 mod secrets;
 mod server;
 
@@ -33,6 +34,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Parser)]
 #[command(name = "trueup-console", version)]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
     #[command(flatten)]
     pub postgres: PostgresArgs,
     #[command(flatten)]
@@ -43,12 +46,20 @@ pub struct Args {
     pub log: LogArgs,
 }
 
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// People who may sign in
+    #[command(subcommand)]
+    User(pages::user_command::UserCommand),
+}
+
 /// What every handler may use.
 pub struct Console {
     pub pool: Pool,
     /// Without a slash at its end.
     pub public_url: String,
     pub admin_key: Option<SecretString>,
+    pub attempts: pages::Attempts,
 }
 
 pub type App = Arc<Console>;
@@ -57,6 +68,9 @@ pub type App = Arc<Console>;
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &PoolSettings::of("trueup-console", CONNECTIONS))
         .map_err(|e| Failure::new(Exit::BadConfig, e))?;
+    if let Some(Command::User(command)) = args.command {
+        return pages::user_command::run(command, pool).await;
+    }
     let shutdown = Shutdown::install(args.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let bind = |what: &'static str| {
         move |e: std::io::Error| Failure::new(Exit::Unavailable, format!("{what} cannot be bound: {e}"))
@@ -75,6 +89,7 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
         pool,
         public_url: args.console.public_url.trim_end_matches('/').to_owned(),
         admin_key: args.console.admin_key,
+        attempts: pages::Attempts::default(),
     });
     let draining = readiness.clone();
     let stop = shutdown.stop().clone();
@@ -105,11 +120,19 @@ async fn watch(pool: Pool, postgres: Dependency, over: CancellationToken) {
 
 fn router(app: &App) -> Router {
     api::router(app)
-        .fallback(async || api::Problem::no_route())
+        .merge(pages::router(app))
+        .fallback(no_route)
         .method_not_allowed_fallback(async || api::Problem::method_not_allowed())
         .layer(from_fn(limit_time))
         .layer(from_fn(measure))
         .with_state(app.clone())
+}
+
+async fn no_route(request: Request) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        return api::Problem::no_route().into_response();
+    }
+    pages::Fault::NotFound("page").into_response()
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

@@ -32,3 +32,8 @@ pub fn token() -> String {
 pub fn webhook_secret() -> String {
     format!("whsec_{}", random::<KEY_BYTES>())
 }
+
+/// What a browser is known by while somebody is signed in.
+pub fn session() -> String {
+    random::<KEY_BYTES>()
+}

@@ -61,6 +61,7 @@ const GRANTS: [(&str, &str); 3] = [
         "trueup_worker",
         "GRANT USAGE ON SCHEMA public TO trueup_worker;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
+         REVOKE ALL ON users, sessions, bulk_replays FROM trueup_worker;
          GRANT INSERT ON events, event_requests, postings, call_reports, pending_reports, event_attempts, event_actions TO trueup_worker;
          GRANT UPDATE ON events, calls, call_reports, publishers, pending_reports, event_attempts, webhook_secrets TO trueup_worker;
          GRANT DELETE ON pending_reports, call_notes, event_attempts TO trueup_worker;
@@ -71,8 +72,8 @@ const GRANTS: [(&str, &str); 3] = [
         "trueup_console",
         "GRANT USAGE ON SCHEMA public TO trueup_console;
          GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO trueup_console;
-         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, pending_reports TO trueup_console;
-         GRANT DELETE ON webhook_secrets, pending_reports TO trueup_console;",
+         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, pending_reports, users, sessions, bulk_replays TO trueup_console;
+         GRANT DELETE ON webhook_secrets, pending_reports, sessions TO trueup_console;",
     ),
 ];
 

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod campaigns;
 pub mod ledger;
 pub mod migrate;
+pub mod people;
 pub mod pool;
 pub mod publishers;
 pub mod reconcile;

@@ -65,3 +65,13 @@ fn settings() -> Router<App> {
         .route("/api/v1/calls/{id}", get(calls::get))
         .route("/api/v1/audit-log", get(audit::list))
 }
+
+/// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
+/// change one place in the audit log.
+pub mod handlers {
+    pub use super::auth::Operator;
+    pub use super::body::read as read_body;
+    pub use super::fields::Fields;
+    pub use super::problem::Fault as FieldFault;
+    pub use super::request::{Id, Setting};
+}

@@ -122,6 +122,19 @@ impl Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The fields at fault, where it is about fields.
+    pub fn faults(&self) -> &[Fault] {
+        &self.errors
+    }
+
     /// The same problem with more said.
     pub fn saying(mut self, more: &str) -> Self {
         self.detail.push_str("; ");

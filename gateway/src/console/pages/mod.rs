@@ -1,0 +1,56 @@
+//! The pages: where people look when money is missing.
+//!
+//! Written by the server, whole without a script, livelier with ours. They show what the store says and
+//! change settings through the API's own handlers, so that a setting has one home; who may do what is
+//! said here, once, by the group that a route is in.
+
+mod assets;
+mod form;
+mod look;
+mod notices;
+mod passwords;
+mod session;
+mod sign_in;
+pub mod user_command;
+mod words;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::routing::{get, post};
+use trueup_shared::store::people::Role;
+
+use super::App;
+pub use look::Fault;
+pub use passwords::Attempts;
+
+/// Every page and every form of the console. The order of the layers is the order of the checks:
+/// cookies, the form's token, the session, the role.
+pub fn router(app: &App) -> Router<App> {
+    let role = |role: Role| from_fn_with_state(role, session::require_role);
+    let inside = viewing()
+        .merge(operating().route_layer(role(Role::Operator)))
+        .merge(owning().route_layer(role(Role::Owner)))
+        .route_layer(from_fn_with_state(app.clone(), session::require));
+    Router::new()
+        .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .merge(inside)
+        .route_layer(from_fn(form::check))
+        .route_layer(from_fn(session::read_cookies))
+        .route("/assets/{name}", get(assets::get))
+        .layer(map_response(look::headers))
+}
+
+/// For everybody of the account: looking, and leaving.
+fn viewing() -> Router<App> {
+    Router::new().route("/", get(sign_in::home)).route("/sign-out", post(sign_in::leave))
+}
+
+/// For operators and owners: everything that changes a setting or moves money.
+fn operating() -> Router<App> {
+    Router::new()
+}
+
+/// For owners: keys and people.
+fn owning() -> Router<App> {
+    Router::new()
+}
