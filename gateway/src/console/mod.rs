@@ -80,7 +80,6 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
 
     let readiness = Readiness::new("trueup-console");
     let postgres = readiness.dependency("postgres");
-    postgres.degraded("not asked yet");
     let over = CancellationToken::new();
     let ops = tokio::spawn(http::serve(ops, readiness.clone(), over.clone()));
     tokio::spawn(watch(pool.clone(), postgres, over.clone()));

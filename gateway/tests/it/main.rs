@@ -2,5 +2,6 @@
 
 mod console;
 mod console_calls;
+mod console_events;
 mod console_process;
 mod console_settings;

@@ -4,6 +4,7 @@
 //! another account's object is as good as none (404).
 
 mod accounts;
+mod actions;
 mod api_keys;
 mod assignments;
 mod audit;
@@ -13,6 +14,7 @@ mod buyers;
 mod call_copies;
 mod calls;
 mod campaigns;
+mod events;
 mod fields;
 mod ledger;
 mod list;
@@ -20,6 +22,8 @@ mod openapi;
 mod problem;
 mod publishers;
 mod request;
+mod revenue;
+mod trial;
 mod webhook_secrets;
 mod webhooks;
 
@@ -63,6 +67,14 @@ fn settings() -> Router<App> {
         .route("/api/v1/webhooks/{id}/token", post(webhook_secrets::new_token))
         .route("/api/v1/calls", post(call_copies::record).get(calls::list))
         .route("/api/v1/calls/{id}", get(calls::get))
+        .route("/api/v1/webhooks/{id}/try", post(trial::sample))
+        .route("/api/v1/webhooks/{id}/events", get(events::of_webhook))
+        .route("/api/v1/events/{id}", get(events::get))
+        .route("/api/v1/events/{id}/replay", post(actions::replay))
+        .route("/api/v1/events/{id}/assign", post(actions::assign))
+        .route("/api/v1/events/{id}/apply", post(actions::apply))
+        .route("/api/v1/events/{id}/ignore", post(actions::ignore))
+        .route("/api/v1/reports/revenue", get(revenue::report))
         .route("/api/v1/audit-log", get(audit::list))
 }
 

@@ -9,8 +9,8 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    accounts, api_keys, assignments, audit, buyers, call_copies, calls, campaigns, ledger, problem, publishers,
-    webhook_secrets, webhooks,
+    accounts, actions, api_keys, assignments, audit, buyers, call_copies, calls, campaigns, events, ledger, problem,
+    publishers, revenue, trial, webhook_secrets, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -32,6 +32,10 @@ use super::{
         webhooks::create, webhooks::list, webhooks::get, webhooks::update, webhooks::archive,
         webhook_secrets::rotate, webhook_secrets::remove, webhook_secrets::new_token,
         call_copies::record, calls::list, calls::get,
+        events::of_webhook, events::get,
+        actions::replay, actions::assign, actions::apply, actions::ignore,
+        trial::sample,
+        revenue::report,
         audit::list,
     ),
     components(schemas(problem::ProblemBody)),
