@@ -135,6 +135,11 @@ impl Call {
 
     /// Takes the fold's result over and says by how much the books must move.
     pub fn settle(&mut self, folded: &Folded) -> Movement {
+        if !self.value_from_webhook && !folded.reported {
+            // No report has been applied: what stands is the estimate, whose postings are made where
+            // calls are recorded (V11), on the terms of that moment. A held report re-prices nothing.
+            return Movement::default();
+        }
         let before = (self.value_cents, self.qualified, self.credit_cents);
         let revenue_before = booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
         let payee = self.payee();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::books::{Books, Call, CallKey, CallReport, MAX_REPORTS_KEPT, Movement, Role, Signature};
-use super::crediting::{Effect, Payee, Place};
+use super::crediting::{Effect, Folded, Payee, Place};
 use super::matching::{Candidate, Evidence, Found, Question, find_call};
 use super::reason::{Detail, Reason, Status, Strategy};
 use super::report::{NoReport, Payout, Report};
@@ -121,7 +121,8 @@ pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
     if case.report.payout == Payout::Unparseable {
         // X5: never take money from `bid` because `payout` was garbled.
         if let Course::Fresh | Course::Again = case.course {
-            return Decision::unmatched(Reason::PayoutUnparseable, Detail::default());
+            let moved = withdraw(case, books, None);
+            return Decision { postings: moved, ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default()) };
         }
     }
     let found = match case.course {
@@ -131,16 +132,20 @@ pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
         Course::Fresh | Course::Again => find(case, books),
     };
     match found {
-        Found::Nothing { reason, detail } => Decision::unmatched(reason, detail),
+        Found::Nothing { reason, detail } => {
+            Decision { postings: withdraw(case, books, None), ..Decision::unmatched(reason, detail) }
+        }
         Found::Ambiguous { strategy, detail } => Decision {
             status: Status::Held,
             strategy: Some(strategy),
+            postings: withdraw(case, books, None),
             ..Decision::unmatched(Reason::Ambiguous, detail)
         },
         Found::Call { call_id, strategy, by_signature, detail } => {
             let key = CallKey { account_id, call_id };
             let hit = Hit { strategy, by_signature };
-            let moved = move_away(case, books, key);
+            // A report without a payout claims nothing (M5), also where it claimed before it was read anew.
+            let moved = withdraw(case, books, case.report.payout.cents().map(|_| key));
             let Some(call) = books.call_mut(key) else {
                 // The caller of `decide` locks every call that was sighted; this one was not.
                 return Decision::unmatched(Reason::CallIdNotFound, Detail::default());
@@ -211,14 +216,16 @@ fn weigh(case: &Case<'_>, books: &Books, sighting: &Sighting) -> Candidate {
     }
 }
 
-/// A report is about one call: what it did on any other is undone, and the difference posted (M8).
-fn move_away(case: &Case<'_>, books: &mut Books, to: CallKey) -> Vec<Posting> {
+/// A report is about one call at most: what it did on any other is undone, and the difference posted
+/// under the name of whoever had it decided again (M8).
+fn withdraw(case: &Case<'_>, books: &mut Books, but_for: Option<CallKey>) -> Vec<Posting> {
     if case.course == Course::Fresh {
         return Vec::new();
     }
     let elsewhere: Vec<CallKey> = books
         .calls()
-        .filter(|c| c.key != to && c.reports.iter().any(|r| r.place == case.place && r.role != Role::Displaced))
+        .filter(|c| Some(c.key) != but_for)
+        .filter(|c| c.reports.iter().any(|r| r.place == case.place && r.role != Role::Displaced))
         .map(|c| c.key)
         .collect();
     let mut postings = Vec::new();
@@ -273,6 +280,10 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
         decision.status = Status::Held;
         decision.reason = Some(reason);
         call.insert(CallReport { role: Role::Held, ..report });
+        // It may have been folded when it was decided before.
+        let (folded, _) = call.folded();
+        let movement = call.settle(&folded);
+        decision.postings.extend(posting(call, movement, true));
         return decision;
     }
     fold_in(case, call, report, &hit, &mut decision);
@@ -313,23 +324,29 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
     call.insert(report.clone());
     let (mut folded, mut places) = call.folded();
     let mut effect = effect_at(&folded.effects, &places, place);
-    if !matches!(effect, Effect::Duplicate { .. } | Effect::NotAReversal) {
+    // A repeat or a reversal of what stands bears the guess out; anything else takes its place (M5).
+    if effect == Effect::Applied {
         decision.displaced = displace(call, &report);
         if !decision.displaced.is_empty() {
             (folded, places) = call.folded();
             effect = effect_at(&folded.effects, &places, place);
         }
     }
-    let is_last = places.last() == Some(&place);
+    let later = later_report(&folded, &places, place);
     let movement = call.settle(&folded);
-    if matches!(effect, Effect::Duplicate { .. }) && call.reports.len() > MAX_REPORTS_KEPT && is_last {
+    if matches!(effect, Effect::Duplicate { .. })
+        && call.reports.len() > MAX_REPORTS_KEPT
+        && places.last() == Some(&place)
+    {
         call.reports.retain(|r| r.place != place);
     }
     decision.detail.value_before_cents = before.0;
     decision.detail.value_after_cents = call.value_cents;
     decision.detail.credit_before_cents = Some(before.1);
     decision.detail.credit_after_cents = Some(call.credit_cents);
-    decision.postings.extend(posting(call, movement, false));
+    // Only a report that takes effect has postings of its own (invariant 4).
+    let takes_effect = matches!(effect, Effect::Applied | Effect::Reversed);
+    decision.postings.extend(posting(call, movement, !takes_effect));
     match effect {
         Effect::Duplicate { of } => {
             decision.status = Status::Duplicate;
@@ -344,10 +361,10 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
             decision.status = Status::Held;
             decision.reason = Some(Reason::NegativePayout);
         }
-        Effect::Applied | Effect::Reversed if !movement.changed && !is_last => {
+        Effect::Applied | Effect::Reversed if !movement.changed && later.is_some() => {
             decision.status = Status::Superseded;
             decision.reason = Some(Reason::OlderThanApplied);
-            decision.detail.other_event = folded.last_applied;
+            decision.detail.other_event = later;
         }
         Effect::Applied | Effect::Reversed => {
             decision.reason = matched_reason(case, decision, effect, movement, had_payee);
@@ -378,6 +395,16 @@ fn matched_reason(
     } else {
         None
     }
+}
+
+/// The report that says what the call stands at, if it was received after `place`; one that is held
+/// for a person says nothing (V3).
+fn later_report(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
+    let later = |event_id: Uuid| places.iter().any(|p| p.event_id == event_id && *p > place);
+    folded.last_applied.filter(|id| later(*id)).or_else(|| {
+        let followers = places.iter().zip(&folded.effects).rev();
+        followers.take_while(|(p, _)| **p > place).find(|(_, e)| **e != Effect::NotAReversal).map(|(p, _)| p.event_id)
+    })
 }
 
 fn effect_at(effects: &[Effect], places: &[Place], place: Place) -> Effect {

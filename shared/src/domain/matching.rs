@@ -221,7 +221,7 @@ fn by_signature(question: &Question<'_>, evidence: &Evidence, unclaimed: &[&Cand
     let says_the_same = question.payout_cents.is_none_or(|payout| {
         evidence.precedents.iter().any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
     });
-    if !says_the_same && others > 0 && !precedent.by_person {
+    if !says_the_same && others > 0 {
         // A correction of that call, or a first report of the other? Only a person can tell.
         return Some(ambiguous(Strategy::CallerDuration, question, unclaimed));
     }

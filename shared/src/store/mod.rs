@@ -41,6 +41,9 @@ pub enum StoreError {
     /// Another transaction settled one of the same reports meanwhile: the same work passes when run again.
     #[error("another worker settled the same report meanwhile")]
     Raced,
+    /// The transaction was given up on purpose, nothing was written; whoever began it says why.
+    #[error("given up; nothing was written")]
+    Abandoned,
     /// A row that our own code cannot have written.
     #[error("the books hold something this version does not understand: {0}")]
     Corrupt(String),
@@ -68,7 +71,7 @@ impl StoreError {
                     code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
                 }
             },
-            StoreError::Raced | StoreError::Corrupt(_) => false,
+            StoreError::Raced | StoreError::Abandoned | StoreError::Corrupt(_) => false,
         }
     }
 

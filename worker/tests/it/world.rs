@@ -126,11 +126,15 @@ impl World {
     }
 
     pub async fn call(&mut self, spec: &CallSpec) -> Uuid {
+        self.call_as(Uuid::new_v4(), spec).await
+    }
+
+    /// Records a call under an id that a report may have named before.
+    pub async fn call_as(&mut self, id: Uuid, spec: &CallSpec) -> Uuid {
         let assignment = match spec.publisher {
             Some(name) => Some(self.assignment(name, spec.terms).await),
             None => None,
         };
-        let id = Uuid::new_v4();
         let started = spec.ended_at - SignedDuration::from_secs(spec.duration.into());
         self.client
             .execute(

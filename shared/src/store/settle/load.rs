@@ -36,10 +36,14 @@ pub(super) async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<
     Ok((lines, skipped))
 }
 
+/// Rows that are there already are rare: a redelivery, or one that was parked. Those are locked, so that
+/// a redriven event and a person who replays it take turns.
 const SETTLED_IDS: &str = "/* settled_ids */
     SELECT e.id, e.status = 'held' AND e.reason = 'processing_failed' AS failed
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
-      JOIN events e ON e.received_at = k.received_at AND e.id = k.id";
+      JOIN events e ON e.received_at = k.received_at AND e.id = k.id
+     ORDER BY e.received_at, e.id
+       FOR NO KEY UPDATE OF e";
 
 async fn fresh_lines(tx: &Transaction<'_>, events: Vec<RawEvent>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
     if events.is_empty() {

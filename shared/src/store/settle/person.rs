@@ -24,6 +24,10 @@ pub enum Unfit {
     NoSuchCall,
     #[error("this row has already moved money; to change the call's value, apply the right amount instead")]
     HasPosting,
+    #[error(
+        "this row moved money on the call that it was first matched to, and on this call it would count for nothing or be held; apply the right amount to the call instead"
+    )]
+    WouldNotMatch,
     #[error("this row stands for requests that were refused and not kept; there is no report in it")]
     NotAReport,
     #[error("this row has no call; assign it to one first")]
@@ -142,14 +146,16 @@ pub async fn replay(pool: &Pool, asked: &Asked) -> Result<Result<Settled, Unfit>
 
 /// A person says which call the report is about.
 pub async fn assign(pool: &Pool, asked: &Asked, call_id: Uuid) -> Result<Result<Settled, Unfit>, StoreError> {
-    run_tx(pool, "person_assign", |tx| {
+    let assigning = run_tx(pool, "person_assign", |tx| {
         let asked = asked.clone();
         Box::pin(async move {
             let asked = &asked;
             let target = match target(tx, asked).await? {
                 None => return Ok(Err(Unfit::NoSuchEvent)),
-                // A displaced match no longer counts anywhere: it is free to be assigned.
-                Some(target) if target.has_posting && !target.displaced => return Ok(Err(Unfit::HasPosting)),
+                // A displaced match no longer counts anywhere: it is free to be assigned to another call.
+                Some(t) if t.has_posting && !(t.displaced && t.call_id != Some(call_id)) => {
+                    return Ok(Err(Unfit::HasPosting));
+                }
                 Some(target) if !target.is_report() => return Ok(Err(Unfit::NotAReport)),
                 Some(target) => target,
             };
@@ -159,12 +165,19 @@ pub async fn assign(pool: &Pool, asked: &Asked, call_id: Uuid) -> Result<Result<
             let course = Course::Assigned(call_id);
             let work = Work::Stored { id: asked.event_id, received_at: target.received_at, course };
             let settled = first(settle(tx, vec![work]).await?)?;
+            // The row keeps the posting of its first match: it must not become one that has none.
+            if target.has_posting && settled.decision.as_ref().is_none_or(|d| d.status != Status::Matched) {
+                return Err(StoreError::Abandoned);
+            }
             let detail = format!("{{\"call_id\":\"{call_id}\"}}");
             record(tx, asked, "assign", Some(detail), Some(&settled)).await?;
             Ok(Ok(settled))
         })
-    })
-    .await
+    });
+    match assigning.await {
+        Err(StoreError::Abandoned) => Ok(Err(Unfit::WouldNotMatch)),
+        outcome => outcome,
+    }
 }
 
 /// A new report by that person about the row's call, received now, never a duplicate. The row's own
