@@ -112,11 +112,8 @@ pub async fn list(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<U
 }
 
 pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<User>> {
-    const GET: &str = concat!(
-        "/* people.get */ SELECT ",
-        columns!(),
-        " FROM users u WHERE u.account_id = $1 AND u.id = $2"
-    );
+    const GET: &str =
+        concat!("/* people.get */ SELECT ", columns!(), " FROM users u WHERE u.account_id = $1 AND u.id = $2");
     Ok(sql::maybe(client, GET, &[&account_id, &id]).await?.map(|row| User::of(&row)))
 }
 
@@ -182,8 +179,7 @@ pub async fn holder(client: &impl GenericClient, session: &str) -> Result<Option
     );
     const SEEN: &str = "/* people.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
     let digest = digest(session);
-    let found =
-        sql::maybe(client, HOLDER, &[&digest, &IDLE_SECONDS, &ABSOLUTE_SECONDS, &SEEN_GRAIN_SECONDS]).await?;
+    let found = sql::maybe(client, HOLDER, &[&digest, &IDLE_SECONDS, &ABSOLUTE_SECONDS, &SEEN_GRAIN_SECONDS]).await?;
     let Some(row) = found else { return Ok(None) };
     if row.get("stale") {
         sql::run(client, SEEN, &[&digest]).await?;

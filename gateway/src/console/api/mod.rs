@@ -84,6 +84,10 @@ pub mod handlers {
     pub use super::auth::Operator;
     pub use super::body::read as read_body;
     pub use super::fields::Fields;
-    pub use super::problem::Fault as FieldFault;
+    pub use super::problem::Problem;
     pub use super::request::{Id, Setting};
+    pub use super::webhook_secrets::{new_token, remove as remove_secret, rotate as rotate_secret};
+    pub use super::webhooks::{
+        Webhook, archive as archive_webhook, create as create_webhook, show as show_webhook, update as update_webhook,
+    };
 }

@@ -306,7 +306,7 @@ fn read_field_names(f: &mut Fields) -> Given<BTreeMap<&'static str, String>> {
 }
 
 /// One webhook with its secrets, as the API shows it.
-pub(super) async fn show(app: &App, operator: &Operator, id: Uuid, secret: Option<String>) -> Result<Webhook, Problem> {
+pub async fn show(app: &App, operator: &Operator, id: Uuid, secret: Option<String>) -> Result<Webhook, Problem> {
     let client = app.pool.get().await?;
     let found = webhooks::get(&client, operator.account_id(), id).await?;
     let found = found.ok_or_else(|| Problem::not_found("webhook"))?;

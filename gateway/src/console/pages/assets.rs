@@ -23,11 +23,8 @@ pub struct Addresses {
     pub icon: String,
 }
 
-pub static ADDRESSES: LazyLock<Addresses> = LazyLock::new(|| Addresses {
-    css: address("console.css"),
-    js: address("console.js"),
-    icon: address("icon.svg"),
-});
+pub static ADDRESSES: LazyLock<Addresses> =
+    LazyLock::new(|| Addresses { css: address("console.css"), js: address("console.js"), icon: address("icon.svg") });
 
 fn address(name: &str) -> String {
     let file = Files::get(name).expect("it is embedded from assets/");

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::look::Fault;
 use super::session::Signed;
-use crate::console::api::handlers::{Fields, read_body};
+use crate::console::api::handlers::{self, Fields, read_body};
 
 /// A pasted batch of the largest kind, escaped for a form (bytes).
 const FORM_LIMIT: usize = 2 * 1024 * 1024;
@@ -83,9 +83,11 @@ impl Setting {
         self.0.insert(name.to_owned(), value.into());
         self
     }
+}
 
-    pub fn fields(self) -> Fields {
-        Fields::of_object(self.0)
+impl From<Setting> for handlers::Setting {
+    fn from(setting: Setting) -> Self {
+        handlers::Setting(Fields::of_object(setting.0))
     }
 }
 

@@ -47,12 +47,15 @@ pub struct Look {
 
 const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     ("Monitor", &[("/events", "Recent events"), ("/calls", "Calls"), ("/revenue", "Revenue")]),
-    ("Network", &[
-        ("/publishers", "Publishers"),
-        ("/buyers", "Buyers"),
-        ("/campaigns", "Campaigns"),
-        ("/assignments", "Assignments"),
-    ]),
+    (
+        "Network",
+        &[
+            ("/publishers", "Publishers"),
+            ("/buyers", "Buyers"),
+            ("/campaigns", "Campaigns"),
+            ("/assignments", "Assignments"),
+        ],
+    ),
     ("API & Webhooks", &[("/webhooks", "Webhooks"), ("/try", "Try a report"), ("/keys", "API keys")]),
     ("Account", &[("/people", "People"), ("/audit", "Audit log"), ("/account", "Your account")]),
 ];

@@ -198,7 +198,9 @@ pub async fn require_role(State(role): State<Role>, viewer: Viewer, request: Req
     if viewer.user.role < role {
         let text = match role {
             Role::Owner => "Only an owner of the account may do this. Ask one of them.",
-            _ => "Your role is viewer: you may look at everything and change nothing. Ask an owner of the account for the role of operator.",
+            _ => {
+                "Your role is viewer: you may look at everything and change nothing. Ask an owner of the account for the role of operator."
+            }
         };
         return Fault::Forbidden(text).into_response();
     }

@@ -9,8 +9,8 @@ use trueup_shared::store::{audit, people, run_tx};
 
 use super::form::Form;
 use super::look::{Fault, Look, Shown, page, page_with};
-use super::session::{self, Signed, Viewer};
 use super::passwords;
+use super::session::{self, Signed, Viewer};
 use crate::console::{App, secrets};
 
 #[derive(Template)]

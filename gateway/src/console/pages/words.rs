@@ -22,7 +22,11 @@ impl HtmlSafe for When {}
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<time class=\"nowrap\" datetime=\"{}\" title=\"{}\" data-local>{}</time>", self.at, self.exact, self.text)
+        write!(
+            f,
+            "<time class=\"nowrap\" datetime=\"{}\" title=\"{}\" data-local>{}</time>",
+            self.at, self.exact, self.text
+        )
     }
 }
 
