@@ -191,6 +191,27 @@ pub async fn list(
     rows.iter().map(Event::of).collect()
 }
 
+/// These rows, newest first; those of another account are not among them.
+pub async fn by_keys(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    times: &[Timestamp],
+    ids: &[Uuid],
+) -> Result<Vec<Event>> {
+    const BY_KEYS: &str = concat!(
+        "/* events.by_keys */ SELECT ",
+        columns!(),
+        " FROM unnest($2::timestamptz[], $3::uuid[]) AS k (received_at, id)
+          JOIN events e ON e.received_at = k.received_at AND e.id = k.id AND e.account_id = $1
+          LEFT JOIN calls c ON c.account_id = e.account_id AND c.id = e.matched_call_id
+         ORDER BY e.received_at DESC, e.id DESC"
+    );
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    sql::rows(client, BY_KEYS, &[&account_id, &times, &ids]).await?.iter().map(Event::of).collect()
+}
+
 pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Event>> {
     const GET: &str = concat!(
         "/* events.get */ SELECT ",

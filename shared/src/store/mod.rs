@@ -13,6 +13,7 @@ pub mod campaigns;
 pub mod events;
 pub mod ledger;
 pub mod migrate;
+pub mod pages_events;
 pub mod pages_webhooks;
 pub mod people;
 pub mod pool;

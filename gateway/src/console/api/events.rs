@@ -293,7 +293,7 @@ pub async fn of_webhook(
 }
 
 /// One event in full; `None` if the account has no such row (yet).
-pub(super) async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventInFull, Problem> {
+pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventInFull, Problem> {
     let client = app.pool.get().await?;
     let account_id = operator.account_id();
     let found = events::get(&client, account_id, id).await?;

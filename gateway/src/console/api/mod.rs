@@ -81,8 +81,10 @@ fn settings() -> Router<App> {
 /// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
 /// change one place in the audit log.
 pub mod handlers {
+    pub use super::actions::{apply, assign, ignore, replay};
     pub use super::auth::Operator;
     pub use super::body::read as read_body;
+    pub use super::events::{Action, Event, EventInFull, Slot, in_full as event_in_full};
     pub use super::fields::Fields;
     pub use super::problem::Problem;
     pub use super::request::{Id, Setting};

@@ -24,7 +24,11 @@ pub fn spark(hours: &[(i64, i64)]) -> Markup {
         let (x, up, on) = (at * step, high(*ok), high(*no));
         let width = (step - 1).max(1);
         if up > 0 {
-            let _ = write!(svg, "<rect class=\"ok\" x=\"{x}\" y=\"{}\" width=\"{width}\" height=\"{up}\"/>", SPARK_HEIGHT - 1 - up);
+            let _ = write!(
+                svg,
+                "<rect class=\"ok\" x=\"{x}\" y=\"{}\" width=\"{width}\" height=\"{up}\"/>",
+                SPARK_HEIGHT - 1 - up
+            );
         }
         if on > 0 {
             let y = (SPARK_HEIGHT - 1 - up - on).max(0);

@@ -5,6 +5,10 @@
 //! said here, once, by the group that a route is in.
 
 mod assets;
+mod chart;
+mod event;
+mod events;
+mod filter;
 mod form;
 mod look;
 mod notices;
@@ -12,6 +16,10 @@ mod passwords;
 mod session;
 mod sign_in;
 pub mod user_command;
+mod webhook_secret;
+mod webhook_settings;
+mod webhook_templates;
+mod webhooks;
 mod words;
 
 use axum::Router;
@@ -42,12 +50,34 @@ pub fn router(app: &App) -> Router<App> {
 
 /// For everybody of the account: looking, and leaving.
 fn viewing() -> Router<App> {
-    Router::new().route("/", get(sign_in::home)).route("/sign-out", post(sign_in::leave))
+    Router::new()
+        .route("/", get(sign_in::home))
+        .route("/sign-out", post(sign_in::leave))
+        .route("/webhooks", get(webhooks::list))
+        .route("/webhooks/{id}", get(events::of_webhook))
+        .route("/webhooks/{id}/setup", get(webhook_settings::setup))
+        .route("/webhooks/{id}/waiting", get(webhook_settings::waiting))
+        .route("/webhooks/{id}/settings", get(webhook_settings::show))
+        .route("/events", get(events::all))
+        .route("/events/{id}", get(event::show))
 }
 
 /// For operators and owners: everything that changes a setting or moves money.
 fn operating() -> Router<App> {
     Router::new()
+        .route("/webhooks", post(webhooks::create))
+        .route("/webhooks/new", get(webhooks::new))
+        .route("/webhooks/{id}/settings", post(webhook_settings::save))
+        .route("/webhooks/{id}/switch", post(webhook_settings::switch))
+        .route("/webhooks/{id}/field-name", post(webhook_settings::set_field_name))
+        .route("/webhooks/{id}/secret", post(webhook_secret::rotate))
+        .route("/webhooks/{id}/secret/remove", post(webhook_secret::remove))
+        .route("/webhooks/{id}/token", post(webhook_secret::new_url))
+        .route("/webhooks/{id}/archive", post(webhook_settings::archive))
+        .route("/events/{id}/replay", post(event::replay))
+        .route("/events/{id}/assign", post(event::assign))
+        .route("/events/{id}/apply", post(event::apply))
+        .route("/events/{id}/ignore", post(event::ignore))
 }
 
 /// For owners: keys and people.

@@ -286,10 +286,7 @@ async fn waiting_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<Waiting, Fau
 pub async fn setup(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
     let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await.map_err(gone)?;
     let header = if webhook.settings.require_secret { " -H 'X-Webhook-Secret: <the secret>'" } else { "" };
-    let curl = format!(
-        "curl{header} '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'",
-        webhook.url
-    );
+    let curl = format!("curl{header} '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'", webhook.url);
     page(&Setup {
         look: Look::of(&viewer, format!("{}: setup", webhook.name), "/webhooks"),
         head: Head::of(&webhook, &viewer, "setup"),

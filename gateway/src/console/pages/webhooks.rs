@@ -60,8 +60,7 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         pages_webhooks::names(&client, account, Named::Buyers).await?.into_iter().collect();
     let ids: Vec<Uuid> = found.iter().map(|w| w.id).collect();
     let now = Timestamp::now();
-    let mut activity =
-        pages_webhooks::activity(&client, account, &ids, now, viewer.zone.day_start(now)).await?;
+    let mut activity = pages_webhooks::activity(&client, account, &ids, now, viewer.zone.day_start(now)).await?;
     drop(client);
     let rows = found
         .into_iter()
@@ -117,7 +116,8 @@ pub async fn new(State(app): State<App>, viewer: Viewer) -> Shown {
 }
 
 pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let mut setting = Setting::default().put("name", form.text("name")).put("buyer_id", text_or_null(form.text("buyer_id")));
+    let mut setting =
+        Setting::default().put("name", form.text("name")).put("buyer_id", text_or_null(form.text("buyer_id")));
     if form.is_on("require_secret") {
         setting = setting.put("require_secret", true);
     }
