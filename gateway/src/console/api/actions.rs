@@ -22,7 +22,9 @@ impl From<Unfit> for Problem {
             Unfit::NoSuchEvent => Problem::not_found("event (or it has not been processed yet)"),
             Unfit::NoSuchCall => Problem::field("call_id", why.to_string()),
             Unfit::NoAmount | Unfit::NegativeAmount => Problem::field("payout_cents", why.to_string()),
-            Unfit::HasPosting | Unfit::NotAReport | Unfit::NoCall => Problem::conflict("not_possible", why.to_string()),
+            Unfit::HasPosting | Unfit::NotAReport | Unfit::NoCall | Unfit::WouldNotMatch => {
+                Problem::conflict("not_possible", why.to_string())
+            }
         }
     }
 }
