@@ -1,3 +1,4 @@
+//! Any bytes as a batch: elements in order, in bounds, each an element by itself.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,3 +1,4 @@
+//! Any text as a duration: within a day or refused.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,3 +1,4 @@
+//! Any text as an amount: within the bound, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

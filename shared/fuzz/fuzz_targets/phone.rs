@@ -1,3 +1,4 @@
+//! Any text as a caller: E.164 or refused, in every region.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,3 +1,4 @@
+//! A request of any bytes, split as the door splits it, read without a panic and twice the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

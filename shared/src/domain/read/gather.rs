@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::domain::fields::{CONFIGURED_RANK, Target, recognised};
 use crate::domain::limits::FIELDS;
 use crate::domain::report::{ReadSettings, Slot};
-use crate::domain::text::{same_name, trimmed};
+use crate::domain::text::{fingerprint, same_name, trimmed};
 
 /// Names of one slot cannot be more than its aliases and a configured one.
 const SLOTS: [Slot; 5] = [Slot::RefId, Slot::CallId, Slot::Caller, Slot::Duration, Slot::Payout];
@@ -28,6 +28,17 @@ pub(super) enum Value<'a> {
     List,
 }
 
+/// What tells whether a later field of a JSON object bears the same name: the object, and the name's
+/// fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    object: u32,
+    print: u32,
+}
+
+/// A query's and a form's fields stand in no object, and replace nothing.
+const NO_KEY: Key = Key { object: 0, print: 0 };
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field<'a> {
     pub target: Target,
@@ -39,15 +50,14 @@ pub(super) struct Field<'a> {
     pub order: usize,
     pub name: Cow<'a, str>,
     pub value: Value<'a>,
-    /// The JSON object that it stood in.
-    object: u32,
+    key: Key,
     /// A later field of its object bore the same name (X2: the last wins).
     dropped: bool,
 }
 
 /// The fields that a named object inside an object brought.
 struct Span<'a> {
-    object: u32,
+    key: Key,
     name: Cow<'a, str>,
     fields: std::ops::Range<usize>,
 }
@@ -147,14 +157,14 @@ impl<'a, 's> Gathered<'a, 's> {
         let meaning = self.meaning(&name, &[], true);
         if self.admit(&name, &meaning) {
             let level = self.level;
-            self.push(&meaning, &name, || Value::Text(value()), level, 0);
+            self.push(&meaning, &name, || Value::Text(value()), level, NO_KEY);
         }
     }
 
     /// A field of a JSON object at `level` (the report itself is 1), inside objects named `outer`.
     pub fn member(
         &mut self,
-        object: u32,
+        key: Key,
         level: u8,
         outer: &[Cow<'a, str>],
         name: &Cow<'a, str>,
@@ -163,7 +173,7 @@ impl<'a, 's> Gathered<'a, 's> {
     ) {
         let meaning = self.meaning(name, outer, flat);
         if self.admit(name, &meaning) {
-            self.push(&meaning, name, value, level, object);
+            self.push(&meaning, name, value, level, key);
         }
     }
 
@@ -185,14 +195,7 @@ impl<'a, 's> Gathered<'a, 's> {
         false
     }
 
-    fn push(
-        &mut self,
-        meaning: &Meaning,
-        name: &Cow<'a, str>,
-        value: impl FnOnce() -> Value<'a>,
-        level: u8,
-        object: u32,
-    ) {
+    fn push(&mut self, meaning: &Meaning, name: &Cow<'a, str>, value: impl FnOnce() -> Value<'a>, level: u8, key: Key) {
         let value = value();
         for (target, rank) in meaning.targets() {
             self.fields.push(Field {
@@ -202,7 +205,7 @@ impl<'a, 's> Gathered<'a, 's> {
                 order: self.fields.len(),
                 name: name.clone(),
                 value: value.clone(),
-                object,
+                key,
                 dropped: false,
             });
         }
@@ -214,19 +217,20 @@ impl<'a, 's> Gathered<'a, 's> {
     }
 
     /// A field named `name` begins in `object`: an earlier one of that name there is no more (X2).
-    pub fn forget(&mut self, object: u32, name: &str) {
-        let earlier = |of: u32, earlier: &str| of == object && same_name(earlier, name);
+    pub fn begin_field(&mut self, object: u32, name: &str) -> Key {
+        let key = Key { object, print: fingerprint(name) };
         for field in &mut self.fields {
-            field.dropped |= earlier(field.object, &field.name);
+            field.dropped |= field.key == key && same_name(&field.name, name);
         }
         for span in &self.spans {
-            if earlier(span.object, &span.name) {
+            if span.key == key && same_name(&span.name, name) {
                 let inner = self.fields.get_mut(span.fields.clone());
                 for field in inner.unwrap_or_default() {
                     field.dropped = true;
                 }
             }
         }
+        key
     }
 
     /// The place where a container's fields will begin.
@@ -234,10 +238,10 @@ impl<'a, 's> Gathered<'a, 's> {
         self.fields.len()
     }
 
-    /// The fields since `mark` came from an object named `name` in `object`.
-    pub fn span(&mut self, object: u32, name: &Cow<'a, str>, mark: usize) {
+    /// The fields since `mark` came from an object under `name`, whose key is `key`.
+    pub fn span(&mut self, key: Key, name: &Cow<'a, str>, mark: usize) {
         if mark < self.fields.len() {
-            self.spans.push(Span { object, name: name.clone(), fields: mark..self.fields.len() });
+            self.spans.push(Span { key, name: name.clone(), fields: mark..self.fields.len() });
         }
     }
 

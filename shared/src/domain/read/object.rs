@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::gather::{Gathered, Value};
+use super::gather::{Gathered, Key, Value};
 use crate::domain::json::{NotJson, Scanner, Token};
 use crate::domain::limits::{FLAT_DEPTH, JSON_DEPTH};
 
@@ -33,12 +33,12 @@ impl<'a> Walk<'a, '_, '_> {
         }
         loop {
             let name = self.scanner.name()?.read();
-            self.gathered.forget(object, &name);
+            let key = self.gathered.begin_field(object, &name);
             let mark = self.gathered.mark();
             if let Some(value) = self.value(depth, level, &name)? {
-                self.member(object, level, &name, value);
+                self.member(key, level, &name, value);
             } else {
-                self.gathered.span(object, &name, mark);
+                self.gathered.span(key, &name, mark);
             }
             if self.scanner.take(b'}') {
                 return Ok(());
@@ -47,11 +47,11 @@ impl<'a> Walk<'a, '_, '_> {
         }
     }
 
-    fn member(&mut self, object: u32, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
+    fn member(&mut self, key: Key, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
         let flat = level <= FLAT_DEPTH;
         // A field has at most `JSON_DEPTH` objects around it.
         let place = u8::try_from(level).unwrap_or(u8::MAX);
-        self.gathered.member(object, place, &self.outer, name, flat, || match token {
+        self.gathered.member(key, place, &self.outer, name, flat, || match token {
             Token::Null => Value::Null,
             Token::Bool(is) => Value::Bool(is),
             Token::Number(digits) => Value::Number(digits),
