@@ -56,6 +56,6 @@ pub async fn remove(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown
 }
 
 pub async fn new_url(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    handlers::new_token(State(app), viewer.operator(), Id(id), Setting::default().into()).await?;
+    let _ = handlers::new_token(State(app), viewer.operator(), Id(id), Setting::default().into()).await?;
     go(&format!("/webhooks/{id}/setup?done=new-url"))
 }

@@ -235,7 +235,7 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
 pub async fn switch(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let enabled = form.is_on("enabled");
     let setting = Setting::default().put("enabled", enabled);
-    handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await.map_err(gone)?;
+    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await.map_err(gone)?;
     let done = if enabled { "resumed" } else { "paused" };
     match form.text("back") {
         "list" => go(&format!("/webhooks?done={done}")),
@@ -250,7 +250,7 @@ pub async fn set_field_name(State(app): State<App>, viewer: Viewer, Id(id): Id, 
     names.insert(form.text("slot").to_owned(), form.text("field").to_owned());
     let names: Map<String, Value> = names.into_iter().map(|(slot, name)| (slot, Value::from(name))).collect();
     let setting = Setting::default().put("field_names", Value::Object(names));
-    handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await?;
+    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await?;
     go(&format!("/webhooks/{id}/why?done=override"))
 }
 
