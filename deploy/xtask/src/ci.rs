@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::faults;
 use crate::layout::Layout;
 use crate::licences;
 use crate::progress::seconds;
@@ -29,13 +30,22 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     })?;
     let services = timed(&mut times, "services", || services::ensure(layout, choice))?;
     let tally = timed(&mut times, "tests", || suite::with_services(layout, &services, &["--locked".to_owned()]));
+    let faults = timed(&mut times, "faults", || faults::with_services(layout, &services, &faults::Options::of_ci()));
     services::stop(layout, &services.started)?;
     println!();
     for (name, time) in &times {
         println!("{:>10}  {name}", seconds(*time));
     }
     println!();
-    suite::finish(&tally?)
+    let proven = faults.is_ok();
+    if let Err(error) = faults {
+        println!("faults: {error:#}");
+    }
+    suite::finish(&tally?)?;
+    if !proven {
+        bail!("a fault run failed");
+    }
+    Ok(())
 }
 
 fn timed<T>(

@@ -13,6 +13,7 @@ mod ci;
 mod clock;
 mod demo;
 mod demo_account;
+mod faults;
 mod http;
 mod layout;
 mod licences;
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Everything that a change must pass: format, lints, licences, the pure domain, the tests
     Ci,
+    /// Prove that nothing is lost and nothing paid twice while processes die and links break
+    Faults(faults::Options),
     /// Stop what `up` (and nobody else) started
     Down,
 }
@@ -83,6 +86,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Services => services::tell(&services::ensure(&layout, choice)?),
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
+        Command::Faults(options) => faults::run(&layout, choice, &options),
         Command::Down => processes::down(&layout),
     }
 }
