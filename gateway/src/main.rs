@@ -1,2 +1,47 @@
 //! `trueup-gateway`: the public door.
-fn main() {}
+//!
+//! It knows nothing of payouts, balances or calls, and does not link the console: what it has in memory
+//! is all that someone who took it over could read.
+
+mod ingest;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use trueup_shared::ops::config::{self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs};
+use trueup_shared::ops::{logging, shutdown};
+
+/// Takes payout reports from buyers, checks who may send them and how often, and puts them on the
+/// broker before it says that it has them.
+#[derive(Debug, Parser)]
+#[command(name = "trueup-gateway", version)]
+struct Settings {
+    #[command(flatten)]
+    postgres: PostgresArgs,
+    #[command(flatten)]
+    amqp: AmqpArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    gateway: GatewayArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    grace: GraceArgs,
+}
+
+fn main() -> ExitCode {
+    let settings: Settings = config::parse();
+    logging::init(&settings.log);
+    let threads = settings.gateway.gateway_threads;
+    shutdown::run(
+        threads,
+        ingest::run(ingest::Settings {
+            postgres: settings.postgres,
+            amqp: settings.amqp,
+            redis_url: settings.redis.redis_url,
+            gateway: settings.gateway,
+            grace: settings.grace.grace,
+        }),
+    )
+}

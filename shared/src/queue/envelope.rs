@@ -5,7 +5,7 @@
 use lapin::BasicProperties;
 use serde::Deserialize;
 
-use crate::domain::event::{ENVELOPE_VERSION, Envelope};
+use crate::domain::event::{ENVELOPE_VERSION, Envelope, RawEvent, SecretUse};
 
 /// The message's AMQP type.
 pub const MESSAGE_TYPE: &str = "trueup.envelope";
@@ -27,6 +27,33 @@ pub enum EnvelopeError {
 
 pub fn encode(envelope: &Envelope) -> Vec<u8> {
     serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
+}
+
+/// One event's part of an envelope, for [`assemble`]: a gateway writes each event once, whatever way
+/// it then goes.
+pub fn encode_event(event: &RawEvent) -> Vec<u8> {
+    serde_json::to_vec(event).expect("plain data with text keys always has a JSON form")
+}
+
+/// The message that [`encode`] would make of these events.
+pub fn assemble<'a>(events: impl Iterator<Item = &'a [u8]>, bytes: usize, uses: &[SecretUse]) -> Vec<u8> {
+    // With a comma for each event and the frame around them.
+    let mut message = Vec::with_capacity(bytes + 1024);
+    message.extend_from_slice(format!("{{\"v\":{ENVELOPE_VERSION},\"events\":[").as_bytes());
+    for (at, event) in events.enumerate() {
+        if at > 0 {
+            message.push(b',');
+        }
+        message.extend_from_slice(event);
+    }
+    message.push(b']');
+    if !uses.is_empty() {
+        let uses = serde_json::to_vec(uses).expect("plain data always has a JSON form");
+        message.extend_from_slice(b",\"secrets_used\":");
+        message.extend_from_slice(&uses);
+    }
+    message.push(b'}');
+    message
 }
 
 pub fn decode(message: &[u8]) -> Result<Envelope, EnvelopeError> {
@@ -59,6 +86,30 @@ pub fn properties() -> BasicProperties {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_envelope_put_together_is_the_envelope() {
+        let event = RawEvent {
+            id: uuid::Uuid::nil(),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account_id: uuid::Uuid::nil(),
+            webhook_id: uuid::Uuid::nil(),
+            position: 0,
+            source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+            request: None,
+            refusal: None,
+        };
+        for n in [0, 1, 3] {
+            let parts: Vec<Vec<u8>> = std::iter::repeat_n(encode_event(&event), n).collect();
+            let message = assemble(parts.iter().map(Vec::as_slice), 0, &[]);
+            let mut envelope = Envelope::of(vec![event.clone(); n]);
+            assert_eq!(message, encode(&envelope));
+            let used = SecretUse { secret_id: uuid::Uuid::nil(), at: jiff::Timestamp::UNIX_EPOCH };
+            let message = assemble(parts.iter().map(Vec::as_slice), 0, std::slice::from_ref(&used));
+            envelope.secrets_used.push(used);
+            assert_eq!(message, encode(&envelope));
+        }
+    }
 
     #[test]
     fn what_is_not_known_is_refused_by_name() {

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod campaigns;
 pub mod events;
 pub mod ledger;
+pub mod ingest;
 pub mod migrate;
 pub mod pages_events;
 pub mod pages_webhooks;

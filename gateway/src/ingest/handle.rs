@@ -1,0 +1,269 @@
+//! One request, from its head to its answer, in the order of the contract:
+//!
+//! method and token → the limits, in one question → 429 for the address → paused → 401 → 429 for the
+//! token → body → durable → 200.
+//!
+//! So a stranger with the URL and no secret can never use up the buyer's 200, and a flood that is
+//! being refused costs no Redis. Nothing of a report is looked at but whether it is a batch (X3).
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response};
+use jiff::Timestamp;
+use trueup_shared::domain::batch::{Split, split};
+use trueup_shared::domain::event::{RawEvent, RawRequest, Refusal};
+use trueup_shared::domain::reason::Reason;
+use trueup_shared::domain::{ids, limits};
+use trueup_shared::ops::metrics;
+use trueup_shared::store::ingest::IngestWebhook;
+use uuid::Uuid;
+
+use super::body::{self, Failed};
+use super::limits::{Question, Verdict};
+use super::publish::{Events, NotTaken};
+use super::respond::{Answer, BROKER_AWAY, BUSY, LIMITS_UNKNOWN, LimitedBy, STARTING};
+use super::secrets::{self, Admission};
+use super::snapshot::Found;
+use super::{Door, URL_BYTES, request};
+
+/// A whole head may have 24 KiB; its values (a signature, a cookie of a proxy) this each.
+const CONTENT_TYPE_BYTES: usize = 256;
+
+/// One request at one webhook.
+struct Visit<'a> {
+    door: &'a Door,
+    webhook: &'a IngestWebhook,
+    source: IpAddr,
+    received_at: Timestamp,
+    admission: Admission,
+}
+
+impl Door {
+    /// The answer, and whether some of the request was left unread.
+    pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> (Response<Full<Bytes>>, bool) {
+        let began = Instant::now();
+        let has_body = !hyper::body::Body::is_end_stream(request.body());
+        let (answer, read) = self.answer(request, peer).await;
+        let unread = has_body && !read;
+        let figures = metrics::gateway();
+        figures.answers.inc(&[answer.label()]);
+        let accepted = matches!(answer, Answer::Accepted(_) | Answer::AcceptedBatch(_));
+        figures.answer_seconds.since(&[if accepted { "accepted" } else { "other" }], began);
+        (answer.response(unread), unread)
+    }
+
+    /// The answer, and whether the body was read to its end.
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> (Answer, bool) {
+        let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+        if url > URL_BYTES {
+            return (Answer::UriTooLong, false);
+        }
+        let Some(token) = request::token(request.uri().path()) else { return (Answer::NotFound, false) };
+        if !is_allowed(request.method()) {
+            return (Answer::MethodNotAllowed, false);
+        }
+        let webhook = match self.snapshot.find(token) {
+            Found::Webhook(webhook) => webhook,
+            Found::NoSuchToken => return (Answer::NotFound, false),
+            Found::NotKnownYet => return (Answer::Unavailable(STARTING), false),
+        };
+        let received_at = ids::to_microseconds(Timestamp::now());
+        let parameter = webhook.secret_query_param.as_deref();
+        let secret = request::secret(request.headers(), request.uri().query().unwrap_or_default(), parameter);
+        let visit = Visit {
+            door: self,
+            webhook: &webhook,
+            source: request::source(peer, request.headers(), &self.proxies),
+            received_at,
+            admission: secrets::check(&webhook, secret.as_deref(), received_at),
+        };
+        let verdict = self.limits.decide(&visit.question()).await;
+        if let Verdict::AddressOver { limit, retry_after } = verdict {
+            visit.refused(Reason::RateLimitedIp);
+            return (Answer::Limited { by: LimitedBy::Address, limit, retry_after }, false);
+        }
+        if verdict == Verdict::Unknown {
+            return (Answer::Unavailable(LIMITS_UNKNOWN), false);
+        }
+        if !webhook.enabled {
+            let read = visit.paused(request, verdict == Verdict::Pass { keep: true }).await;
+            return (Answer::Paused, read);
+        }
+        match visit.admission {
+            Admission::Missing => {
+                visit.refused(Reason::SecretMissing);
+                return (Answer::SecretMissing, false);
+            }
+            Admission::Wrong => {
+                visit.refused(Reason::SecretMismatch);
+                return (Answer::SecretWrong, false);
+            }
+            Admission::By(secret) => self.uses.note(secret, received_at),
+            Admission::Open => {}
+        }
+        if let Verdict::TokenOver { limit, retry_after } = verdict {
+            visit.refused(Reason::RateLimitedToken);
+            return (Answer::Limited { by: LimitedBy::Token, limit, retry_after }, false);
+        }
+        visit.accept(request).await
+    }
+}
+
+fn is_allowed(method: &Method) -> bool {
+    [Method::POST, Method::GET, Method::PUT, Method::PATCH, Method::HEAD].contains(method)
+}
+
+impl Visit<'_> {
+    fn question(&self) -> Question {
+        let webhook = self.webhook;
+        let own = (webhook.limit_per_minute, webhook.ip_limit_per_minute);
+        self.door.policy.question(self.source, webhook.webhook_id, own, self.admission.is_granted(), webhook.enabled)
+    }
+
+    fn refused(&self, reason: Reason) {
+        self.door.refusals.count(self.webhook, reason, self.source);
+    }
+
+    /// Body → durable → 200.
+    async fn accept(&self, request: Request<Incoming>) -> (Answer, bool) {
+        let (raw, body) = self.raw(request);
+        let held = match body::read(body).await {
+            Ok(held) => held,
+            Err(failed) => return (self.no_body(failed), false),
+        };
+        let (bytes, _share) = held.into_parts();
+        let events = match split(&bytes) {
+            Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
+                return (self.no_body(Failed::TooLarge { limit: body::REPORT_BYTES }), true);
+            }
+            Split::TooMany => {
+                self.refused(Reason::BodyTooLarge);
+                return (Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }, true);
+            }
+            Split::NotABatch | Split::Empty | Split::Unparseable => {
+                vec![self.event(0, RawRequest { body: bytes.to_vec(), ..raw })]
+            }
+            Split::Elements(places) => {
+                let element = |(at, place): (usize, std::ops::Range<usize>)| {
+                    let body = bytes.get(place).unwrap_or_default().to_vec();
+                    let position = u16::try_from(at).unwrap_or(u16::MAX);
+                    self.event(position, RawRequest { body, element: true, ..raw.clone() })
+                };
+                let events: Vec<RawEvent> = places.into_iter().enumerate().map(element).collect();
+                let ids = events.iter().map(|event| event.id).collect();
+                return (self.take(events, Answer::AcceptedBatch(ids)).await, true);
+            }
+        };
+        let id = events[0].id;
+        (self.take(events, Answer::Accepted(id)).await, true)
+    }
+
+    async fn take(&self, events: Vec<RawEvent>, accepted: Answer) -> Answer {
+        let count = events.len();
+        match self.door.durable.take(Events::of(&events)).await {
+            Ok(()) => {
+                metrics::gateway().events.add(&["report"], count as u64);
+                accepted
+            }
+            Err(NotTaken::Away) => Answer::Unavailable(BROKER_AWAY),
+            Err(NotTaken::Full) => Answer::Unavailable(BUSY),
+        }
+    }
+
+    /// A paused webhook's request is kept whole if its sender was let in and is within the webhook's
+    /// limit; else it is counted. The answer is the same. True if the body was read.
+    async fn paused(&self, request: Request<Incoming>, keep: bool) -> bool {
+        if !keep {
+            self.refused(Reason::EndpointDisabled);
+            return false;
+        }
+        let (raw, body) = self.raw(request);
+        let Ok(held) = body::read(body).await else {
+            self.refused(Reason::EndpointDisabled);
+            return false;
+        };
+        let (bytes, _share) = held.into_parts();
+        let mut event = self.event(0, RawRequest { body: bytes.to_vec(), ..raw });
+        event.refusal = Some(Refusal { reason: Reason::EndpointDisabled, count: 1 });
+        if self.door.durable.take(Events::of(&[event])).await.is_ok() {
+            metrics::gateway().events.inc(&["refusal"]);
+            metrics::gateway().refusals.inc(&[Reason::EndpointDisabled.code()]);
+        } else {
+            self.refused(Reason::EndpointDisabled);
+        }
+        true
+    }
+
+    fn no_body(&self, failed: Failed) -> Answer {
+        match failed {
+            Failed::TooLarge { limit } => {
+                self.refused(Reason::BodyTooLarge);
+                Answer::BodyTooLarge { limit_kib: limit / 1024 }
+            }
+            Failed::TooSlow => Answer::BodyTooSlow,
+            Failed::Full => Answer::Unavailable(BUSY),
+            Failed::Broken => Answer::Malformed("the body ended before its announced end, or is no valid body"),
+        }
+    }
+
+    /// What is kept of the request, its body apart; without the secret.
+    fn raw(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query().unwrap_or_default();
+        let content_type = head.headers.get(CONTENT_TYPE).map(|value| {
+            let value = &value.as_bytes()[..value.len().min(CONTENT_TYPE_BYTES)];
+            String::from_utf8_lossy(value).into_owned()
+        });
+        let raw = RawRequest {
+            method: head.method.as_str().to_owned(),
+            query: request::redacted(query, self.webhook.secret_query_param.as_deref()),
+            content_type,
+            body: Vec::new(),
+            element: false,
+        };
+        (raw, body)
+    }
+
+    /// Id and time come from one reading of the clock.
+    fn event(&self, position: u16, raw: RawRequest) -> RawEvent {
+        RawEvent {
+            id: event_id(self.received_at),
+            received_at: self.received_at,
+            account_id: self.webhook.account_id,
+            webhook_id: self.webhook.webhook_id,
+            position,
+            source_ip: self.source,
+            request: Some(raw),
+            refusal: None,
+        }
+    }
+}
+
+pub fn event_id(received_at: Timestamp) -> Uuid {
+    let mut random = [0_u8; 10];
+    rand::fill(&mut random);
+    ids::event_id(received_at, &random)
+}
+
+/// The rows for what was refused since the last turn.
+pub fn refusal_events(refusals: &std::collections::HashMap<super::refusals::Refused, u32>) -> Vec<RawEvent> {
+    let received_at = ids::to_microseconds(Timestamp::now());
+    refusals
+        .iter()
+        .map(|(refused, count)| RawEvent {
+            id: event_id(received_at),
+            received_at,
+            account_id: refused.account_id,
+            webhook_id: refused.webhook_id,
+            position: 0,
+            source_ip: refused.source,
+            request: None,
+            refusal: Some(Refusal { reason: refused.reason, count: *count }),
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! The same limits in this process alone: what decides while Redis is away.
+//!
+//! It knows nothing of the passes that Redis counted, nor of other gateways. Time comes from outside
+//! (microseconds of any steady clock), so that a test can run through minutes at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::{EXACT_UP_TO, Key, Limit, Question, Verdict, WINDOW};
+
+const MICROS: u64 = 1_000_000;
+const WINDOW_MICROS: u64 = WINDOW.as_secs() * MICROS;
+/// Keys at once (a list of 50 passes is half a kilobyte). When full of live ones, an address that is
+/// not known yet passes uncounted: its webhook's limit still holds.
+const KEYS: usize = 100_000;
+
+#[derive(Default)]
+pub struct Local {
+    passes: HashMap<Limit, Passes>,
+}
+
+enum Passes {
+    /// The times of the last passes, newest at the back.
+    Exact(VecDeque<u64>),
+    /// (second, passes), newest at the back.
+    Buckets(VecDeque<(u64, u32)>),
+}
+
+impl std::hash::Hash for Limit {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl Local {
+    pub fn decide(&mut self, question: &Question, now: u64) -> Verdict {
+        if let Some(retry_after) = self.wait(&question.address, now) {
+            return Verdict::AddressOver { limit: question.address.per_minute, retry_after };
+        }
+        if let Some(token) = &question.token
+            && let Some(retry_after) = self.wait(token, now)
+        {
+            return Verdict::TokenOver { limit: token.per_minute, retry_after };
+        }
+        let keep = question.keeping.as_ref().is_some_and(|keeping| self.wait(keeping, now).is_none());
+        self.count(&question.address, now);
+        if let Some(token) = &question.token {
+            self.count(token, now);
+        }
+        if let Some(keeping) = question.keeping.as_ref().filter(|_| keep) {
+            self.count(keeping, now);
+        }
+        Verdict::Pass { keep }
+    }
+
+    /// How long until there is room; `None` if there is.
+    fn wait(&mut self, limit: &Limit, now: u64) -> Option<Duration> {
+        let micros = match self.passes.get_mut(limit)? {
+            Passes::Exact(times) => {
+                let nth = times.len().checked_sub(limit.per_minute as usize)?;
+                let at = *times.get(nth)?;
+                (at + WINDOW_MICROS + 1).checked_sub(now).filter(|wait| *wait > 0)?
+            }
+            Passes::Buckets(buckets) => {
+                let second = now / MICROS;
+                while buckets.front().is_some_and(|(at, _)| at + WINDOW.as_secs() < second) {
+                    buckets.pop_front();
+                }
+                let sum: u64 = buckets.iter().map(|(_, n)| u64::from(*n)).sum();
+                if sum < u64::from(limit.per_minute) {
+                    return None;
+                }
+                let oldest = buckets.front().map_or(second, |(at, _)| *at);
+                ((oldest + WINDOW.as_secs() + 1) * MICROS).saturating_sub(now)
+            }
+        };
+        Some(Duration::from_micros(micros))
+    }
+
+    fn count(&mut self, limit: &Limit, now: u64) {
+        if !self.passes.contains_key(limit) && self.passes.len() >= KEYS {
+            self.sweep(now);
+            let is_address = matches!(limit.key, Key::Address(_) | Key::AddressOf(..));
+            if self.passes.len() >= KEYS && is_address {
+                return;
+            }
+        }
+        let passes = self.passes.entry(*limit).or_insert_with(|| {
+            if limit.per_minute > EXACT_UP_TO {
+                Passes::Buckets(VecDeque::new())
+            } else {
+                Passes::Exact(VecDeque::new())
+            }
+        });
+        match passes {
+            Passes::Exact(times) => {
+                times.push_back(now);
+                while times.len() > limit.per_minute as usize {
+                    times.pop_front();
+                }
+            }
+            Passes::Buckets(buckets) => match buckets.back_mut() {
+                Some((second, n)) if *second == now / MICROS => *n = n.saturating_add(1),
+                _ => buckets.push_back((now / MICROS, 1)),
+            },
+        }
+    }
+
+    fn sweep(&mut self, now: u64) {
+        self.passes.retain(|_, passes| {
+            let newest = match passes {
+                Passes::Exact(times) => times.back().copied(),
+                Passes::Buckets(buckets) => buckets.back().map(|(second, _)| (second + 1) * MICROS),
+            };
+            newest.is_some_and(|at| at + WINDOW_MICROS >= now)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn question(address_limit: u32, token_limit: u32) -> Question {
+        Question {
+            address: Limit { key: Key::Address(IpAddr::from([192, 0, 2, 1])), per_minute: address_limit },
+            token: Some(Limit { key: Key::Token(Uuid::nil()), per_minute: token_limit }),
+            keeping: None,
+        }
+    }
+
+    /// A small generator of our own: the same every time, and no crate for it.
+    fn steps(seed: u64) -> impl Iterator<Item = u64> {
+        let mut state = seed;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % 400_000
+        })
+    }
+
+    #[test]
+    fn never_more_than_the_limit_in_any_rolling_minute_and_never_less_than_it_could() {
+        for (limit, exact) in [(1, true), (50, true), (1000, true), (1100, false)] {
+            let mut local = Local::default();
+            let mut passed: Vec<u64> = Vec::new();
+            let mut now = 17;
+            for step in steps(u64::from(limit)).take(20_000) {
+                now += step / if limit > 500 { 20 } else { 1 };
+                let inside = passed.iter().rev().take_while(|at| now - **at <= WINDOW_MICROS).count();
+                let verdict = local.decide(&question(limit, u32::MAX), now);
+                match verdict {
+                    Verdict::Pass { .. } => {
+                        assert!(inside < limit as usize, "{limit}");
+                        passed.push(now);
+                    }
+                    Verdict::AddressOver { retry_after, .. } => {
+                        assert!(!exact || inside == limit as usize, "refused too early");
+                        assert!(retry_after <= WINDOW + Duration::from_secs(1) && !retry_after.is_zero());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(passed.len() > limit as usize);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_counts_for_nothing() {
+        let mut local = Local::default();
+        for n in 0..10 {
+            let verdict = local.decide(&question(50, 3), n);
+            assert_eq!(matches!(verdict, Verdict::Pass { .. }), n < 3, "{verdict:?}");
+        }
+        let mut alone = question(50, 3);
+        alone.token = None;
+        let passes = (10..100).filter(|n| matches!(local.decide(&alone, *n), Verdict::Pass { .. })).count();
+        assert_eq!(passes, 47, "the seven that the webhook refused did not use up the address");
+    }
+}

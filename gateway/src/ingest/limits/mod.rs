@@ -1,0 +1,170 @@
+//! How often an address and a webhook may knock: exact rolling minutes, over all gateways.
+//!
+//! One question holds everything that a request counts against; either all of it is counted or
+//! nothing. Redis decides many waiting questions in one call; while it is away or slow, this process
+//! decides by the same rules, or refuses, as the setting says. A refusal is remembered until it may
+//! be asked again, so that a flood costs no Redis.
+
+mod keys;
+mod local;
+mod redis;
+mod remembered;
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use trueup_shared::ops::config::RedisDown;
+use trueup_shared::ops::http::Dependency;
+use trueup_shared::ops::metrics;
+use uuid::Uuid;
+
+pub use keys::Key;
+use local::Local;
+use remembered::Remembered;
+
+/// Every limit is so many in any 60 seconds.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// Up to here a limit is exact: the time of each pass is kept. Above, one-second buckets are summed,
+/// which may refuse a little early and never late.
+pub const EXACT_UP_TO: u32 = 1000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub key: Key,
+    pub per_minute: u32,
+}
+
+/// What one request counts against.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    pub address: Limit,
+    /// Only if the secret was right and the webhook is enabled: a stranger uses up nobody's limit.
+    pub token: Option<Limit>,
+    /// Decides only whether a paused webhook's request is kept whole; refuses nothing.
+    pub keeping: Option<Limit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass {
+        keep: bool,
+    },
+    AddressOver {
+        limit: u32,
+        retry_after: Duration,
+    },
+    TokenOver {
+        limit: u32,
+        retry_after: Duration,
+    },
+    /// Redis is away, and the setting is to refuse then.
+    Unknown,
+}
+
+pub struct Limits {
+    started: Instant,
+    remembered: Mutex<Remembered>,
+    local: Mutex<Local>,
+    redis: redis::Handle,
+    when_down: RedisDown,
+}
+
+/// Whether the URL can be used at all; asked before anything is started.
+pub fn check_url(url: &SecretString) -> Result<(), String> {
+    redis::client(url).map(drop)
+}
+
+impl Limits {
+    /// Starts the task that speaks with Redis; it ends with `stop`.
+    pub fn start(
+        url: &SecretString,
+        when_down: RedisDown,
+        health: Dependency,
+        stop: CancellationToken,
+    ) -> Result<Limits, String> {
+        Ok(Limits {
+            started: Instant::now(),
+            remembered: Mutex::default(),
+            local: Mutex::default(),
+            redis: redis::start(url, when_down, health, stop)?,
+            when_down,
+        })
+    }
+
+    pub async fn decide(&self, question: &Question) -> Verdict {
+        let checks = &metrics::gateway().limit_checks;
+        if let Some(refused) = self.recall(question) {
+            checks.inc(&["remembered"]);
+            return refused;
+        }
+        if let Some(verdict) = self.redis.ask(question).await {
+            checks.inc(&["redis"]);
+            self.remember(question, verdict);
+            return verdict;
+        }
+        if self.when_down == RedisDown::Refuse {
+            checks.inc(&["none"]);
+            return Verdict::Unknown;
+        }
+        checks.inc(&["local"]);
+        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let verdict = self.local.lock().unwrap_or_else(PoisonError::into_inner).decide(question, now);
+        self.remember(question, verdict);
+        verdict
+    }
+
+    fn recall(&self, question: &Question) -> Option<Verdict> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(retry_after) = remembered.wait(&question.address, now) {
+            return Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after });
+        }
+        let token = question.token.as_ref()?;
+        let retry_after = remembered.wait(token, now)?;
+        Some(Verdict::TokenOver { limit: token.per_minute, retry_after })
+    }
+
+    fn remember(&self, question: &Question, verdict: Verdict) {
+        let (limit, retry_after) = match (verdict, question.token) {
+            (Verdict::AddressOver { retry_after, .. }, _) => (question.address, retry_after),
+            (Verdict::TokenOver { retry_after, .. }, Some(token)) => (token, retry_after),
+            _ => return,
+        };
+        let now = Instant::now();
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(limit, now + retry_after, now);
+    }
+}
+
+/// The limits of a request to a webhook, as the settings and the webhook's own say.
+pub struct Policy {
+    pub address_per_minute: u32,
+    pub token_per_minute: u32,
+}
+
+impl Policy {
+    /// `admitted`: the secret was right, or none is required.
+    pub fn question(
+        &self,
+        source: IpAddr,
+        webhook: Uuid,
+        limits: (Option<u32>, Option<u32>),
+        admitted: bool,
+        enabled: bool,
+    ) -> Question {
+        let (token_limit, address_limit) = limits;
+        let network = keys::network(source);
+        let address = match address_limit.filter(|_| admitted) {
+            Some(per_minute) => Limit { key: Key::AddressOf(network, webhook), per_minute },
+            None => Limit { key: Key::Address(network), per_minute: self.address_per_minute },
+        };
+        let per_minute = token_limit.unwrap_or(self.token_per_minute);
+        Question {
+            address,
+            token: (admitted && enabled).then_some(Limit { key: Key::Token(webhook), per_minute }),
+            keeping: (admitted && !enabled).then_some(Limit { key: Key::Keeping(webhook), per_minute }),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The task that asks Redis: it drains what is waiting into one script call, answers each, and goes on.
+//!
+//! No request waits for Redis longer than [`ANSWER_WITHIN`]. A call that fails or is late closes this
+//! way at once; a probe opens it again as soon as Redis answers in time, so that an outage costs one
+//! slow call and not one for each request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use trueup_shared::ops::config::RedisDown;
+use trueup_shared::ops::http::Dependency;
+use trueup_shared::ops::metrics;
+use trueup_shared::ops::shutdown::spawn_vital;
+
+use super::{Limit, Question, Verdict};
+
+/// A healthy Redis answers within a millisecond or two; a sender should not feel a sick one.
+const ANSWER_WITHIN: Duration = Duration::from_millis(40);
+/// Connecting, TLS and login included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Between probes while Redis is away.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+/// Questions in one call: about 2 ms of Redis's time, in which it does nothing else.
+const QUESTIONS: usize = 256;
+/// Questions that may wait; the next are decided here.
+const WAITING: usize = 16_384;
+
+const SCRIPT: &str = include_str!("decide.lua");
+
+struct Waiting {
+    question: Question,
+    answer: oneshot::Sender<Option<Verdict>>,
+}
+
+pub struct Handle {
+    questions: mpsc::Sender<Waiting>,
+    up: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// `None` if Redis cannot be asked, or did not answer in time.
+    pub async fn ask(&self, question: &Question) -> Option<Verdict> {
+        if !self.up.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (answer, verdict) = oneshot::channel();
+        self.questions.try_send(Waiting { question: *question, answer }).ok()?;
+        verdict.await.ok().flatten()
+    }
+}
+
+pub fn client(url: &SecretString) -> Result<Client, String> {
+    Client::open(url.expose_secret()).map_err(|e| e.to_string())
+}
+
+pub fn start(
+    url: &SecretString,
+    when_down: RedisDown,
+    health: Dependency,
+    stop: CancellationToken,
+) -> Result<Handle, String> {
+    let client = client(url)?;
+    let (questions, waiting) = mpsc::channel(WAITING);
+    let up = Arc::new(AtomicBool::new(false));
+    let asker = Asker { client, script: Script::new(SCRIPT), up: Arc::clone(&up), health, when_down };
+    spawn_vital("limits", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = asker.run(waiting) => {}
+        }
+    });
+    Ok(Handle { questions, up })
+}
+
+struct Asker {
+    client: Client,
+    script: Script,
+    up: Arc<AtomicBool>,
+    health: Dependency,
+    when_down: RedisDown,
+}
+
+impl Asker {
+    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut kept = None;
+        loop {
+            let connection = self.connected(kept.take(), &mut waiting).await;
+            self.health.ok();
+            self.up.store(true, Ordering::Relaxed);
+            let ended = self.serve(connection, &mut waiting).await;
+            self.up.store(false, Ordering::Relaxed);
+            match ended {
+                Ended::Stopped => return,
+                Ended::Late(connection) => {
+                    self.away(&format!("no answer within {} ms", ANSWER_WITHIN.as_millis()));
+                    kept = Some(connection);
+                }
+                Ended::Failed(error) => self.away(&describe(&error)),
+            }
+        }
+    }
+
+    fn away(&self, why: &str) {
+        let what = match self.when_down {
+            RedisDown::Local => "limits are counted in this process alone",
+            RedisDown::Refuse => "requests are answered 503",
+        };
+        self.health.degraded(format!("{what}: {why}"));
+    }
+
+    /// A connection that answers in time. What still waits meanwhile is sent back to be decided here.
+    async fn connected(
+        &self,
+        mut kept: Option<MultiplexedConnection>,
+        waiting: &mut mpsc::Receiver<Waiting>,
+    ) -> MultiplexedConnection {
+        loop {
+            let probe = async {
+                let mut connection = match kept.take() {
+                    Some(connection) => connection,
+                    None => self.connect().await?,
+                };
+                let ping = redis::cmd("PING");
+                match tokio::time::timeout(ANSWER_WITHIN, ping.query_async::<()>(&mut connection)).await {
+                    Ok(Ok(())) => Ok(connection),
+                    Ok(Err(e)) => Err(e),
+                    Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer to a PING in time"))),
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = probe => outcome,
+                () = send_back(waiting) => return std::future::pending().await,
+            };
+            match outcome {
+                Ok(connection) => return connection,
+                Err(e) => self.away(&describe(&e)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+                () = send_back(waiting) => return std::future::pending().await,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            // The calls have their own, shorter one.
+            .set_response_timeout(Some(CONNECT_WITHIN));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    async fn serve(&self, mut connection: MultiplexedConnection, waiting: &mut mpsc::Receiver<Waiting>) -> Ended {
+        let mut batch = Vec::with_capacity(QUESTIONS);
+        let figures = metrics::gateway();
+        loop {
+            if waiting.recv_many(&mut batch, QUESTIONS).await == 0 {
+                return Ended::Stopped;
+            }
+            let began = Instant::now();
+            let call = self.call(&mut connection, &batch);
+            let outcome = tokio::time::timeout(ANSWER_WITHIN, call).await;
+            figures.limit_seconds.since(&[], began);
+            match outcome {
+                Ok(Ok(numbers)) => {
+                    figures.limit_calls.inc(&["ok"]);
+                    for (at, one) in batch.drain(..).enumerate() {
+                        let _ = one.answer.send(verdict(&one.question, &numbers, at));
+                    }
+                }
+                Ok(Err(e)) => {
+                    figures.limit_calls.inc(&["error"]);
+                    answer_none(&mut batch);
+                    return Ended::Failed(e);
+                }
+                Err(_) => {
+                    figures.limit_calls.inc(&["slow"]);
+                    answer_none(&mut batch);
+                    return Ended::Late(connection);
+                }
+            }
+        }
+    }
+
+    /// EVALSHA, and EVAL if this server has not seen the script (it is new, or was restarted).
+    async fn call(&self, connection: &mut MultiplexedConnection, batch: &[Waiting]) -> Result<Vec<i64>, RedisError> {
+        let mut keys = Vec::with_capacity(batch.len() * 3);
+        let mut limits = Vec::with_capacity(batch.len() * 3);
+        for one in batch {
+            let Question { address, token, keeping } = &one.question;
+            let first = address.redis_key();
+            for limit in [token.as_ref(), keeping.as_ref()] {
+                // Where there is none a name is needed in its place, on the same shard.
+                keys.push(limit.map_or_else(|| first.clone(), Limit::redis_key));
+                limits.push(limit.map_or(0, |limit| limit.per_minute));
+            }
+            let at = keys.len() - 2;
+            keys.insert(at, first);
+            limits.insert(at, address.per_minute);
+        }
+        let ask = |how: &str, script: &str| {
+            let mut command = redis::cmd(how);
+            command.arg(script).arg(keys.len()).arg(&keys).arg(&limits);
+            command
+        };
+        match ask("EVALSHA", self.script.get_hash()).query_async(connection).await {
+            Err(e) if e.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+                ask("EVAL", SCRIPT).query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+enum Ended {
+    Stopped,
+    /// Too slow; the connection may yet be good.
+    Late(MultiplexedConnection),
+    Failed(RedisError),
+}
+
+fn answer_none(batch: &mut Vec<Waiting>) {
+    for one in batch.drain(..) {
+        let _ = one.answer.send(None);
+    }
+}
+
+/// Ends only when nobody can ask any more.
+async fn send_back(waiting: &mut mpsc::Receiver<Waiting>) {
+    while let Some(one) = waiting.recv().await {
+        let _ = one.answer.send(None);
+    }
+}
+
+fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
+    let code = *numbers.get(at * 2)?;
+    let micros = u64::try_from(*numbers.get(at * 2 + 1)?).ok()?;
+    let retry_after = Duration::from_micros(micros);
+    match code {
+        0 => Some(Verdict::Pass { keep: true }),
+        1 => Some(Verdict::Pass { keep: false }),
+        2 => Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after }),
+        3 => Some(Verdict::TokenOver { limit: question.token?.per_minute, retry_after }),
+        _ => None,
+    }
+}
+
+/// Without what the error may quote of a command.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("Redis said {code}"),
+        None => format!("{:?}", error.kind()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The public door. It authenticates, limits and makes durable; it never reads what a report says.
+//!
+//! [`handle`] is one request; [`respond`] has every answer; [`listen`] and [`line`] keep connections;
+//! [`limits`], [`snapshot`] and [`publish`] are the doors to Redis, Postgres and the broker, and none
+//! of them is ever waited for longer than a sender would wait.
+
+mod body;
+mod handle;
+mod limits;
+mod line;
+mod listen;
+mod publish;
+mod refusals;
+mod request;
+mod respond;
+mod secrets;
+mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use trueup_shared::ops::config::{AmqpArgs, GatewayArgs, PostgresArgs, Proxies};
+use trueup_shared::ops::http::{self, Readiness};
+use trueup_shared::ops::metrics;
+use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown, spawn_vital};
+use trueup_shared::store::{Pool, PoolSettings};
+
+use limits::{Limits, Policy};
+use publish::{Durable, Events};
+use refusals::Refusals;
+use secrets::Uses;
+use snapshot::{Snapshot, Source};
+
+/// Path and query (contract).
+const URL_BYTES: usize = 8 * 1024;
+/// Refused rows show within 15 s; the worker needs a part of that.
+const TELL_EVERY: Duration = Duration::from_secs(7);
+/// Connections to Postgres: one reads, and one more while the first is found dead.
+const POSTGRES_CONNECTIONS: usize = 2;
+/// How long a start may go on without knowing any webhook.
+const KNOWN_WITHIN: Duration = Duration::from_secs(300);
+
+/// Everything that a request needs.
+pub struct Door {
+    snapshot: Arc<Snapshot>,
+    limits: Limits,
+    policy: Policy,
+    durable: Durable,
+    refusals: Refusals,
+    uses: Uses,
+    proxies: Proxies,
+    max_connections: usize,
+    max_connections_per_address: u32,
+}
+
+pub struct Settings {
+    pub postgres: PostgresArgs,
+    pub amqp: AmqpArgs,
+    pub redis_url: SecretString,
+    pub gateway: GatewayArgs,
+    pub grace: Duration,
+}
+
+/// The whole life of the gateway.
+pub async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let bad = |e: String| Failure::new(Exit::BadConfig, format!("the Redis URL cannot be used: {e}"));
+    limits::check_url(&settings.redis_url).map_err(bad)?;
+    let unbound = |address: std::net::SocketAddr| {
+        move |e: std::io::Error| Failure::new(Exit::BadConfig, format!("cannot listen on {address}: {e}"))
+    };
+    let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    listen::raise_descriptor_limit();
+    let _ = metrics::gateway();
+    let ops = http::bind(settings.gateway.ops_listen).await.map_err(unbound(settings.gateway.ops_listen))?;
+    let public = listen::bind(settings.gateway.listen).map_err(unbound(settings.gateway.listen))?;
+
+    // Cancelled when everything is told: the neighbours are needed until then.
+    let end = CancellationToken::new();
+    let readiness = Readiness::new("trueup-gateway");
+    spawn_vital("ops", http::serve(ops, readiness.clone(), end.clone()));
+    let door = Arc::new(open(&settings, &readiness, &end)?);
+    spawn_vital("ages", never_known(Arc::clone(&door), end.clone()));
+    let telling = spawn_vital("telling", tell_regularly(Arc::clone(&door), shutdown.stop().clone()));
+
+    let serving = listen::serve(public, Arc::clone(&door), shutdown.stop().clone());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = shutdown.stop().cancelled() => {}
+    }
+    readiness.draining();
+    let exit = shutdown
+        .drain(async {
+            serving.await;
+            let _ = telling.await;
+            tell(&door).await;
+        })
+        .await;
+    end.cancel();
+    tracing::info!(?exit, "ended");
+    Ok(exit)
+}
+
+fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> Result<Door, Failure> {
+    let bad = |variable: &str, e: String| Failure::new(Exit::BadConfig, format!("{variable}: {e}"));
+    let gateway = &settings.gateway;
+    let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
+    let pool = Pool::new(settings.postgres.postgres_url.expose_secret(), &pool_settings)
+        .map_err(|e| bad("the Postgres URL", e.to_string()))?;
+    let source = Source {
+        pool,
+        file: gateway.snapshot_file.clone(),
+        postgres: readiness.dependency("postgres"),
+        snapshot: readiness.dependency("snapshot"),
+    };
+    source.postgres.degraded("connecting");
+    let redis = readiness.dependency("redis");
+    redis.degraded("connecting");
+    let broker = readiness.dependency("broker");
+    broker.degraded("connecting");
+    let limits = Limits::start(&settings.redis_url, gateway.limit_redis_down, redis, end.clone())
+        .map_err(|e| bad("the Redis URL", e))?;
+    let publishing = publish::Settings {
+        amqp_url: settings.amqp.amqp_url.clone(),
+        queue_max_length: settings.amqp.queue_max_length,
+    };
+    Ok(Door {
+        snapshot: Snapshot::start(source, end.clone()),
+        limits,
+        policy: Policy {
+            address_per_minute: gateway.limit_ip_per_minute.get(),
+            token_per_minute: gateway.limit_token_per_minute.get(),
+        },
+        durable: Durable::start(publishing, broker, end.clone()),
+        refusals: Refusals::default(),
+        uses: Uses::default(),
+        proxies: gateway.trusted_proxies.clone(),
+        max_connections: gateway.max_connections.get() as usize,
+        max_connections_per_address: gateway.max_connections_per_address.get(),
+    })
+}
+
+/// A gateway that has never known a webhook answers 503 to everything: after a while that is a
+/// failure, for whoever restarts processes to see.
+async fn never_known(door: Arc<Door>, end: CancellationToken) {
+    tokio::select! {
+        () = end.cancelled() => return,
+        () = tokio::time::sleep(KNOWN_WITHIN) => {}
+    }
+    if !door.snapshot.is_known() {
+        tracing::error!("no webhooks became known: Postgres never came up, and there is no saved copy");
+        std::process::exit(Exit::Unavailable.code().into());
+    }
+}
+
+async fn tell_regularly(door: Arc<Door>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TELL_EVERY) => tell(&door).await,
+        }
+    }
+}
+
+/// Publishes what was refused and which secrets were used since the last time; what could not be
+/// published is told the next time.
+async fn tell(door: &Door) {
+    let refusals = door.refusals.take();
+    let uses = door.uses.take();
+    if refusals.is_empty() && uses.is_empty() {
+        return;
+    }
+    let rows = handle::refusal_events(&refusals);
+    match door.durable.take(Events::with_uses(&rows, uses.clone())).await {
+        Ok(()) => metrics::gateway().events.add(&["refusal"], rows.len() as u64),
+        Err(_) => {
+            door.refusals.put_back(refusals);
+            door.uses.put_back(uses);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Every answer of the door: status, headers, body. Status codes are written here and nowhere else.
+//!
+//! The texts are for the sender's developer: they say what to do, and nothing of our inside.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use uuid::Uuid;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, HEAD");
+/// When to come again after a 503: an outage of the broker is found out within a few seconds.
+const RETRY_UNAVAILABLE: HeaderValue = HeaderValue::from_static("5");
+
+/// What the door says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Durably taken.
+    Accepted(Uuid),
+    AcceptedBatch(Vec<Uuid>),
+    /// The seed's words, exactly.
+    Paused,
+    SecretMissing,
+    SecretWrong,
+    NotFound,
+    MethodNotAllowed,
+    Malformed(&'static str),
+    HeadTooSlow,
+    BodyTooSlow,
+    BodyTooLarge {
+        limit_kib: usize,
+    },
+    BatchTooLong {
+        limit: usize,
+    },
+    UriTooLong,
+    HeadTooLarge,
+    Limited {
+        by: LimitedBy,
+        limit: u32,
+        retry_after: Duration,
+    },
+    Unavailable(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitedBy {
+    Address,
+    Token,
+}
+
+pub const BROKER_AWAY: &str = "the report could not be stored durably; send it again";
+pub const BUSY: &str = "too many reports are being stored at this moment; send it again";
+pub const LIMITS_UNKNOWN: &str = "limits cannot be checked at this moment; send it again";
+pub const STARTING: &str = "the service is starting; send it again";
+
+impl Answer {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Answer::Accepted(_) | Answer::AcceptedBatch(_) | Answer::Paused => StatusCode::OK,
+            Answer::SecretMissing | Answer::SecretWrong => StatusCode::UNAUTHORIZED,
+            Answer::NotFound => StatusCode::NOT_FOUND,
+            Answer::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Answer::Malformed(_) => StatusCode::BAD_REQUEST,
+            Answer::HeadTooSlow | Answer::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Answer::UriTooLong => StatusCode::URI_TOO_LONG,
+            Answer::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Answer::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Answer::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The value of the metrics' label `answer`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Answer::Accepted(_) | Answer::AcceptedBatch(_) => "accepted",
+            Answer::Paused => "paused",
+            Answer::SecretMissing | Answer::SecretWrong => "unauthorized",
+            Answer::NotFound => "not_found",
+            Answer::MethodNotAllowed => "method_not_allowed",
+            Answer::Malformed(_) => "malformed",
+            Answer::HeadTooSlow | Answer::BodyTooSlow => "too_slow",
+            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => "body_too_large",
+            Answer::UriTooLong => "uri_too_long",
+            Answer::HeadTooLarge => "head_too_large",
+            Answer::Limited { by: LimitedBy::Address, .. } => "limited_address",
+            Answer::Limited { by: LimitedBy::Token, .. } => "limited_token",
+            Answer::Unavailable(_) => "unavailable",
+        }
+    }
+
+    fn body(&self) -> String {
+        match self {
+            Answer::Accepted(id) => format!("{{\"ok\":true,\"event_id\":\"{id}\"}}"),
+            Answer::AcceptedBatch(ids) => {
+                let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+                format!("{{\"ok\":true,\"event_ids\":[{}]}}", ids.join(","))
+            }
+            Answer::Paused => refusal("endpoint disabled"),
+            Answer::SecretMissing => refusal("secret missing: send it in the header X-Webhook-Secret"),
+            Answer::SecretWrong => refusal("secret mismatch: it may have been rotated"),
+            Answer::NotFound => refusal("not found: check the webhook's URL"),
+            Answer::MethodNotAllowed => refusal("method not allowed: use GET, POST, PUT or PATCH"),
+            Answer::Malformed(what) => refusal(what),
+            Answer::HeadTooSlow => refusal("the request's head did not arrive in time"),
+            Answer::BodyTooSlow => refusal("the request's body did not arrive in time"),
+            Answer::BodyTooLarge { limit_kib } => refusal(&format!("body too large: the limit is {limit_kib} KiB")),
+            Answer::BatchTooLong { limit } => {
+                refusal(&format!("batch too long: the limit is {limit} reports in one request"))
+            }
+            Answer::UriTooLong => refusal("URL too long: the limit is 8 KiB; send the fields in the body"),
+            Answer::HeadTooLarge => refusal("the request's head is too large"),
+            Answer::Limited { by: LimitedBy::Address, limit, .. } => {
+                refusal(&format!("rate limit: {limit} requests a minute from one address"))
+            }
+            Answer::Limited { by: LimitedBy::Token, limit, .. } => {
+                refusal(&format!("rate limit: {limit} requests a minute to this webhook"))
+            }
+            Answer::Unavailable(why) => refusal(why),
+        }
+    }
+
+    /// True if what the sender still has to say of this request will not be read.
+    pub fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Answer::BodyTooLarge { .. }
+                | Answer::BodyTooSlow
+                | Answer::HeadTooSlow
+                | Answer::HeadTooLarge
+                | Answer::UriTooLong
+                | Answer::Malformed(_)
+        )
+    }
+
+    pub fn response(&self, unread_body: bool) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body())));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if unread_body || self.ends_connection() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        match self {
+            Answer::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
+            Answer::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
+            Answer::Limited { by, limit, retry_after } => rate_limit(headers, *by, *limit, *retry_after),
+            _ => {}
+        }
+        response
+    }
+
+    /// The whole answer as bytes, for a connection that never became a request that can be answered
+    /// in the ordinary way. It ends the connection.
+    pub fn bytes(&self) -> Vec<u8> {
+        let body = self.body();
+        let retry = match self {
+            Answer::Unavailable(_) => "retry-after: 5\r\n",
+            _ => "",
+        };
+        let head = format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
+            self.status(),
+            body.len()
+        );
+        [head.into_bytes(), body.into_bytes()].concat()
+    }
+}
+
+fn refusal(reason: &str) -> String {
+    format!("{{\"ok\":false,\"reason\":\"{reason}\"}}")
+}
+
+/// `RateLimit` and `RateLimit-Policy` as in the IETF's draft (ratelimit-headers), `Retry-After` for
+/// everybody else. Rounded up: who comes at that second is let in.
+fn rate_limit(headers: &mut HeaderMap, by: LimitedBy, limit: u32, retry_after: Duration) {
+    let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+    let name = match by {
+        LimitedBy::Address => "address",
+        LimitedBy::Token => "webhook",
+    };
+    let texts = [
+        (RETRY_AFTER, seconds.to_string()),
+        (RATE_LIMIT_POLICY, format!("\"{name}\";q={limit};w=60")),
+        (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
+    ];
+    for (header, text) in texts {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(header, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paused_answer_is_the_seeds_to_the_letter() {
+        assert_eq!(Answer::Paused.body(), r#"{"ok":false,"reason":"endpoint disabled"}"#);
+        assert_eq!(Answer::Paused.status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn every_body_is_json() {
+        let some = [
+            Answer::AcceptedBatch(vec![Uuid::nil(), Uuid::nil()]),
+            Answer::Limited { by: LimitedBy::Token, limit: 200, retry_after: Duration::from_millis(1) },
+            Answer::BodyTooLarge { limit_kib: 64 },
+            Answer::Unavailable(BROKER_AWAY),
+        ];
+        for answer in some {
+            serde_json::from_str::<serde_json::Value>(&answer.body()).expect("JSON");
+        }
+    }
+}
