@@ -17,6 +17,8 @@ pub const REPORT_BYTES: usize = 64 * 1024;
 pub const BATCH_BYTES: usize = 512 * 1024;
 /// From the head to the body's last byte.
 const WITHIN: Duration = Duration::from_secs(20);
+/// How long a refused request's body may still come before the connection is given up instead.
+const DISCARD_WITHIN: Duration = Duration::from_millis(100);
 /// All bodies that are being read or stored at once: above it new ones are answered 503.
 const ALL_BYTES: usize = 128 * 1024 * 1024;
 
@@ -71,6 +73,29 @@ impl Drop for Share {
 /// need be read.
 pub fn is_hopeless(body: &Incoming) -> bool {
     body.size_hint().lower() > BATCH_BYTES as u64
+}
+
+/// Reads a small body away, if it is here already: true if nothing of it is left, so that the
+/// connection may be used again. A sender that `waits` for a 100 has not sent it.
+pub async fn discard(mut body: Incoming, waits: bool) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    if waits || body.size_hint().lower() > REPORT_BYTES as u64 {
+        return false;
+    }
+    let away = async {
+        let mut left = REPORT_BYTES;
+        while let Some(frame) = body.frame().await {
+            let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { return false };
+            match left.checked_sub(data.len()) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    tokio::time::timeout(DISCARD_WITHIN, away).await.unwrap_or(false)
 }
 
 pub async fn read(body: Incoming) -> Result<Held, Failed> {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, EXPECT};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use trueup_shared::domain::batch::{Split, split};
@@ -43,13 +43,25 @@ struct Visit<'a> {
     admission: Admission,
 }
 
+/// What is left of a request's body when its answer is known.
+enum Rest {
+    Nothing,
+    Some,
+    All(Incoming),
+}
+
 impl Door {
     /// The answer, and whether some of the request was left unread.
     pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> (Response<Full<Bytes>>, bool) {
         let began = Instant::now();
-        let has_body = !hyper::body::Body::is_end_stream(request.body());
-        let (answer, read) = self.answer(request, peer).await;
-        let unread = has_body && !read;
+        let waits = request.headers().contains_key(EXPECT);
+        let (answer, rest) = self.answer(request, peer).await;
+        let unread = match rest {
+            Rest::Nothing => false,
+            Rest::Some => true,
+            // A refusal does not cost the sender its connection, if what it sent was small.
+            Rest::All(body) => !body::discard(body, waits).await,
+        };
         let figures = metrics::gateway();
         figures.answers.inc(&[answer.label()]);
         let accepted = matches!(answer, Answer::Accepted(_) | Answer::AcceptedBatch(_));
@@ -57,20 +69,22 @@ impl Door {
         (answer.response(unread), unread)
     }
 
-    /// The answer, and whether the body was read to its end.
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> (Answer, bool) {
+    /// The answer, and what is left of the body.
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> (Answer, Rest) {
         let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
         if url > URL_BYTES {
-            return (Answer::UriTooLong, false);
+            return (Answer::UriTooLong, Rest::All(request.into_body()));
         }
-        let Some(token) = request::token(request.uri().path()) else { return (Answer::NotFound, false) };
+        let Some(token) = request::token(request.uri().path()) else {
+            return (Answer::NotFound, Rest::All(request.into_body()));
+        };
         if !is_allowed(request.method()) {
-            return (Answer::MethodNotAllowed, false);
+            return (Answer::MethodNotAllowed, Rest::All(request.into_body()));
         }
         let webhook = match self.snapshot.find(token) {
             Found::Webhook(webhook) => webhook,
-            Found::NoSuchToken => return (Answer::NotFound, false),
-            Found::NotKnownYet => return (Answer::Unavailable(STARTING), false),
+            Found::NoSuchToken => return (Answer::NotFound, Rest::All(request.into_body())),
+            Found::NotKnownYet => return (Answer::Unavailable(STARTING), Rest::All(request.into_body())),
         };
         let received_at = ids::to_microseconds(Timestamp::now());
         let parameter = webhook.secret_query_param.as_deref();
@@ -85,30 +99,30 @@ impl Door {
         let verdict = self.limits.decide(&visit.question()).await;
         if let Verdict::AddressOver { limit, retry_after } = verdict {
             visit.refused(Reason::RateLimitedIp);
-            return (Answer::Limited { by: LimitedBy::Address, limit, retry_after }, false);
+            return (Answer::Limited { by: LimitedBy::Address, limit, retry_after }, Rest::All(request.into_body()));
         }
         if verdict == Verdict::Unknown {
-            return (Answer::Unavailable(LIMITS_UNKNOWN), false);
+            return (Answer::Unavailable(LIMITS_UNKNOWN), Rest::All(request.into_body()));
         }
         if !webhook.enabled {
-            let read = visit.paused(request, verdict == Verdict::Pass { keep: true }).await;
-            return (Answer::Paused, read);
+            let rest = visit.paused(request, verdict == Verdict::Pass { keep: true }).await;
+            return (Answer::Paused, rest);
         }
         match visit.admission {
             Admission::Missing => {
                 visit.refused(Reason::SecretMissing);
-                return (Answer::SecretMissing, false);
+                return (Answer::SecretMissing, Rest::All(request.into_body()));
             }
             Admission::Wrong => {
                 visit.refused(Reason::SecretMismatch);
-                return (Answer::SecretWrong, false);
+                return (Answer::SecretWrong, Rest::All(request.into_body()));
             }
             Admission::By(secret) => self.uses.note(secret, received_at),
             Admission::Open => {}
         }
         if let Verdict::TokenOver { limit, retry_after } = verdict {
             visit.refused(Reason::RateLimitedToken);
-            return (Answer::Limited { by: LimitedBy::Token, limit, retry_after }, false);
+            return (Answer::Limited { by: LimitedBy::Token, limit, retry_after }, Rest::All(request.into_body()));
         }
         visit.accept(request).await
     }
@@ -130,20 +144,20 @@ impl Visit<'_> {
     }
 
     /// Body → durable → 200.
-    async fn accept(&self, request: Request<Incoming>) -> (Answer, bool) {
+    async fn accept(&self, request: Request<Incoming>) -> (Answer, Rest) {
         let (raw, body) = self.raw(request);
         let held = match body::read(body).await {
             Ok(held) => held,
-            Err(failed) => return (self.no_body(failed), false),
+            Err(failed) => return (self.no_body(failed), Rest::Some),
         };
         let (bytes, _share) = held.into_parts();
         let events = match split(&bytes) {
             Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
-                return (self.no_body(Failed::TooLarge { limit: body::REPORT_BYTES }), true);
+                return (self.no_body(Failed::TooLarge { limit: body::REPORT_BYTES }), Rest::Nothing);
             }
             Split::TooMany => {
                 self.refused(Reason::BodyTooLarge);
-                return (Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }, true);
+                return (Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }, Rest::Nothing);
             }
             Split::NotABatch | Split::Empty | Split::Unparseable => {
                 vec![self.event(0, RawRequest { body: bytes.to_vec(), ..raw })]
@@ -156,11 +170,11 @@ impl Visit<'_> {
                 };
                 let events: Vec<RawEvent> = places.into_iter().enumerate().map(element).collect();
                 let ids = events.iter().map(|event| event.id).collect();
-                return (self.take(events, Answer::AcceptedBatch(ids)).await, true);
+                return (self.take(events, Answer::AcceptedBatch(ids)).await, Rest::Nothing);
             }
         };
         let id = events[0].id;
-        (self.take(events, Answer::Accepted(id)).await, true)
+        (self.take(events, Answer::Accepted(id)).await, Rest::Nothing)
     }
 
     async fn take(&self, events: Vec<RawEvent>, accepted: Answer) -> Answer {
@@ -176,16 +190,16 @@ impl Visit<'_> {
     }
 
     /// A paused webhook's request is kept whole if its sender was let in and is within the webhook's
-    /// limit; else it is counted. The answer is the same. True if the body was read.
-    async fn paused(&self, request: Request<Incoming>, keep: bool) -> bool {
+    /// limit; else it is counted. The answer is the same.
+    async fn paused(&self, request: Request<Incoming>, keep: bool) -> Rest {
         if !keep {
             self.refused(Reason::EndpointDisabled);
-            return false;
+            return Rest::All(request.into_body());
         }
         let (raw, body) = self.raw(request);
         let Ok(held) = body::read(body).await else {
             self.refused(Reason::EndpointDisabled);
-            return false;
+            return Rest::Some;
         };
         let (bytes, _share) = held.into_parts();
         let mut event = self.event(0, RawRequest { body: bytes.to_vec(), ..raw });
@@ -196,7 +210,7 @@ impl Visit<'_> {
         } else {
             self.refused(Reason::EndpointDisabled);
         }
-        true
+        Rest::Nothing
     }
 
     fn no_body(&self, failed: Failed) -> Answer {

@@ -115,13 +115,13 @@ fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> 
         postgres: readiness.dependency("postgres"),
         snapshot: readiness.dependency("snapshot"),
     };
-    source.postgres.degraded("connecting");
     let redis = readiness.dependency("redis");
-    redis.degraded("connecting");
     let broker = readiness.dependency("broker");
-    broker.degraded("connecting");
-    let limits = Limits::start(&settings.redis_url, gateway.limit_redis_down, redis, end.clone())
-        .map_err(|e| bad("the Redis URL", e))?;
+    // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
+    // started gets no requests that it would have to refuse.
+    let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
+    let limits =
+        Limits::start(&settings.redis_url, down, timeout, redis, end.clone()).map_err(|e| bad("the Redis URL", e))?;
     let publishing = publish::Settings {
         amqp_url: settings.amqp.amqp_url.clone(),
         queue_max_length: settings.amqp.queue_max_length,

@@ -5,3 +5,4 @@ mod console_calls;
 mod console_events;
 mod console_process;
 mod console_settings;
+mod door;

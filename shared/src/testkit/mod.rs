@@ -21,10 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Polls until `look` gives something, or panics with `what` after `within`. Tests wait for a state
 /// with this, never for a time.
-pub async fn eventually<T, F>(what: &str, within: Duration, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn eventually<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = look().await {

@@ -1,7 +1,8 @@
 //! The same limits in this process alone: what decides while Redis is away.
 //!
-//! It knows nothing of the passes that Redis counted, nor of other gateways. Time comes from outside
-//! (microseconds of any steady clock), so that a test can run through minutes at once.
+//! It also counts what Redis lets pass, so that an outage begins where the minute stands and not with
+//! another full one. Of other gateways it knows nothing. Time comes from outside (microseconds of any
+//! steady clock), so that a test can run through minutes at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -9,19 +10,27 @@ use std::time::Duration;
 use super::{EXACT_UP_TO, Key, Limit, Question, Verdict, WINDOW};
 
 const MICROS: u64 = 1_000_000;
-const WINDOW_MICROS: u64 = WINDOW.as_secs() * MICROS;
-/// Keys at once (a list of 50 passes is half a kilobyte). When full of live ones, an address that is
-/// not known yet passes uncounted: its webhook's limit still holds.
+/// Passes are kept to the millisecond: half the memory of microseconds.
+const MILLI: u64 = 1_000;
+const WINDOW_MILLIS: u64 = WINDOW.as_secs() * 1_000;
+/// Keys at once (the list of 50 passes is a quarter of a kilobyte). When full of live ones, an address
+/// that is not known yet passes uncounted: its webhook's limit still holds.
 const KEYS: usize = 100_000;
+/// Below this many keys nothing is ever swept.
+const FEW_KEYS: usize = 10_000;
+/// What is over is swept out this often, and more often only when there are too many keys.
+const SWEEP_EVERY: u64 = WINDOW.as_secs() * MICROS;
+const SWEEP_FULL_EVERY: u64 = MICROS;
 
 #[derive(Default)]
 pub struct Local {
     passes: HashMap<Limit, Passes>,
+    swept_at: u64,
 }
 
 enum Passes {
-    /// The times of the last passes, newest at the back.
-    Exact(VecDeque<u64>),
+    /// The times of the last passes in milliseconds (of 49 days, modulo), newest at the back.
+    Exact(VecDeque<u32>),
     /// (second, passes), newest at the back.
     Buckets(VecDeque<(u64, u32)>),
 }
@@ -32,17 +41,42 @@ impl std::hash::Hash for Limit {
     }
 }
 
+/// The milliseconds since then; a time is never compared over more than 49 days, because what is over
+/// is swept.
+fn millis_since(at: u32, now: u64) -> u64 {
+    u64::from(low(now).wrapping_sub(at))
+}
+
+fn low(now: u64) -> u32 {
+    u32::try_from((now / MILLI) & u64::from(u32::MAX)).unwrap_or(0)
+}
+
 impl Local {
     pub fn decide(&mut self, question: &Question, now: u64) -> Verdict {
+        match self.over(question, now) {
+            Some(verdict) => verdict,
+            None => {
+                let keep = question.keeping.as_ref().is_some_and(|keeping| self.wait(keeping, now).is_none());
+                let verdict = Verdict::Pass { keep };
+                self.passed(question, verdict, now);
+                verdict
+            }
+        }
+    }
+
+    /// The refusal, if there is no room.
+    pub fn over(&mut self, question: &Question, now: u64) -> Option<Verdict> {
         if let Some(retry_after) = self.wait(&question.address, now) {
-            return Verdict::AddressOver { limit: question.address.per_minute, retry_after };
+            return Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after });
         }
-        if let Some(token) = &question.token
-            && let Some(retry_after) = self.wait(token, now)
-        {
-            return Verdict::TokenOver { limit: token.per_minute, retry_after };
-        }
-        let keep = question.keeping.as_ref().is_some_and(|keeping| self.wait(keeping, now).is_none());
+        let token = question.token.as_ref()?;
+        let retry_after = self.wait(token, now)?;
+        Some(Verdict::TokenOver { limit: token.per_minute, retry_after })
+    }
+
+    /// Counts what was let pass, here or by Redis.
+    pub fn passed(&mut self, question: &Question, verdict: Verdict, now: u64) {
+        let Verdict::Pass { keep } = verdict else { return };
         self.count(&question.address, now);
         if let Some(token) = &question.token {
             self.count(token, now);
@@ -50,7 +84,6 @@ impl Local {
         if let Some(keeping) = question.keeping.as_ref().filter(|_| keep) {
             self.count(keeping, now);
         }
-        Verdict::Pass { keep }
     }
 
     /// How long until there is room; `None` if there is.
@@ -58,8 +91,9 @@ impl Local {
         let micros = match self.passes.get_mut(limit)? {
             Passes::Exact(times) => {
                 let nth = times.len().checked_sub(limit.per_minute as usize)?;
-                let at = *times.get(nth)?;
-                (at + WINDOW_MICROS + 1).checked_sub(now).filter(|wait| *wait > 0)?
+                let ago = millis_since(*times.get(nth)?, now);
+                // One more, since both ends are cut to the millisecond.
+                (WINDOW_MILLIS + 1).checked_sub(ago)?.saturating_add(1).saturating_mul(MILLI)
             }
             Passes::Buckets(buckets) => {
                 let second = now / MICROS;
@@ -78,8 +112,12 @@ impl Local {
     }
 
     fn count(&mut self, limit: &Limit, now: u64) {
-        if !self.passes.contains_key(limit) && self.passes.len() >= KEYS {
-            self.sweep(now);
+        if !self.passes.contains_key(limit) && self.passes.len() >= FEW_KEYS {
+            let full = self.passes.len() >= KEYS;
+            if now.saturating_sub(self.swept_at) >= if full { SWEEP_FULL_EVERY } else { SWEEP_EVERY } {
+                self.swept_at = now;
+                self.sweep(now);
+            }
             let is_address = matches!(limit.key, Key::Address(_) | Key::AddressOf(..));
             if self.passes.len() >= KEYS && is_address {
                 return;
@@ -94,7 +132,7 @@ impl Local {
         });
         match passes {
             Passes::Exact(times) => {
-                times.push_back(now);
+                times.push_back(low(now));
                 while times.len() > limit.per_minute as usize {
                     times.pop_front();
                 }
@@ -108,11 +146,13 @@ impl Local {
 
     fn sweep(&mut self, now: u64) {
         self.passes.retain(|_, passes| {
-            let newest = match passes {
-                Passes::Exact(times) => times.back().copied(),
-                Passes::Buckets(buckets) => buckets.back().map(|(second, _)| (second + 1) * MICROS),
+            let age = match passes {
+                Passes::Exact(times) => times.back().map(|at| millis_since(*at, now)),
+                Passes::Buckets(buckets) => {
+                    buckets.back().map(|(second, _)| (now / MICROS).saturating_sub(*second) * 1_000)
+                }
             };
-            newest.is_some_and(|at| at + WINDOW_MICROS >= now)
+            age.is_some_and(|age| age <= WINDOW_MILLIS + 1_000)
         });
     }
 }
@@ -148,9 +188,10 @@ mod tests {
             let mut local = Local::default();
             let mut passed: Vec<u64> = Vec::new();
             let mut now = 17;
-            for step in steps(u64::from(limit)).take(20_000) {
+            for step in steps(u64::from(limit)).take(if limit > 500 { 6_000 } else { 20_000 }) {
                 now += step / if limit > 500 { 20 } else { 1 };
-                let inside = passed.iter().rev().take_while(|at| now - **at <= WINDOW_MICROS).count();
+                let inside = passed.iter().rev().take_while(|at| now - **at <= WINDOW_MILLIS * MILLI).count();
+                let nearly = passed.iter().rev().take_while(|at| now - **at <= (WINDOW_MILLIS + 3) * MILLI).count();
                 let verdict = local.decide(&question(limit, u32::MAX), now);
                 match verdict {
                     Verdict::Pass { .. } => {
@@ -158,7 +199,7 @@ mod tests {
                         passed.push(now);
                     }
                     Verdict::AddressOver { retry_after, .. } => {
-                        assert!(!exact || inside == limit as usize, "refused too early");
+                        assert!(!exact || nearly >= limit as usize, "refused too early");
                         assert!(retry_after <= WINDOW + Duration::from_secs(1) && !retry_after.is_zero());
                     }
                     other => panic!("{other:?}"),

@@ -11,6 +11,7 @@ mod redis;
 mod remembered;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Up to here a limit is exact: the time of each pass is kept. Above, one-second buckets are summed,
 /// which may refuse a little early and never late.
 pub const EXACT_UP_TO: u32 = 1000;
+/// What Redis does not know of has fallen out of every window by then (microseconds).
+const AFTERWARDS: u64 = (WINDOW.as_secs() + 2) * 1_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
@@ -70,6 +73,8 @@ pub struct Limits {
     local: Mutex<Local>,
     redis: redis::Handle,
     when_down: RedisDown,
+    /// When this process last decided by itself; 0 for never.
+    alone_at: AtomicU64,
 }
 
 /// Whether the URL can be used at all; asked before anything is started.
@@ -82,6 +87,7 @@ impl Limits {
     pub fn start(
         url: &SecretString,
         when_down: RedisDown,
+        answer_within: Duration,
         health: Dependency,
         stop: CancellationToken,
     ) -> Result<Limits, String> {
@@ -89,8 +95,9 @@ impl Limits {
             started: Instant::now(),
             remembered: Mutex::default(),
             local: Mutex::default(),
-            redis: redis::start(url, when_down, health, stop)?,
+            redis: redis::start(url, when_down, answer_within, health, stop)?,
             when_down,
+            alone_at: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +109,7 @@ impl Limits {
         }
         if let Some(verdict) = self.redis.ask(question).await {
             checks.inc(&["redis"]);
+            let verdict = self.settle(question, verdict);
             self.remember(question, verdict);
             return verdict;
         }
@@ -110,10 +118,33 @@ impl Limits {
             return Verdict::Unknown;
         }
         checks.inc(&["local"]);
-        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now = self.now();
+        self.alone_at.store(now, Ordering::Relaxed);
         let verdict = self.local.lock().unwrap_or_else(PoisonError::into_inner).decide(question, now);
         self.remember(question, verdict);
         verdict
+    }
+
+    /// Redis does not know what was let pass while it was away: for a minute after that, this process's
+    /// own count has a say, too.
+    fn settle(&self, question: &Question, verdict: Verdict) -> Verdict {
+        let now = self.now();
+        let alone_at = self.alone_at.load(Ordering::Relaxed);
+        let was_alone = alone_at > 0 && now.saturating_sub(alone_at) <= AFTERWARDS;
+        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        if was_alone
+            && matches!(verdict, Verdict::Pass { .. })
+            && let Some(over) = local.over(question, now)
+        {
+            return over;
+        }
+        local.passed(question, verdict, now);
+        verdict
+    }
+
+    /// Microseconds of a clock that nobody sets.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     fn recall(&self, question: &Question) -> Option<Verdict> {

@@ -1,6 +1,6 @@
 //! The task that asks Redis: it drains what is waiting into one script call, answers each, and goes on.
 //!
-//! No request waits for Redis longer than [`ANSWER_WITHIN`]. A call that fails or is late closes this
+//! No request waits for Redis longer than the setting says (50 ms). A call that fails or is late closes this
 //! way at once; a probe opens it again as soon as Redis answers in time, so that an outage costs one
 //! slow call and not one for each request.
 
@@ -20,8 +20,6 @@ use trueup_shared::ops::shutdown::spawn_vital;
 
 use super::{Limit, Question, Verdict};
 
-/// A healthy Redis answers within a millisecond or two; a sender should not feel a sick one.
-const ANSWER_WITHIN: Duration = Duration::from_millis(40);
 /// Connecting, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Between probes while Redis is away.
@@ -62,13 +60,14 @@ pub fn client(url: &SecretString) -> Result<Client, String> {
 pub fn start(
     url: &SecretString,
     when_down: RedisDown,
+    answer_within: Duration,
     health: Dependency,
     stop: CancellationToken,
 ) -> Result<Handle, String> {
     let client = client(url)?;
     let (questions, waiting) = mpsc::channel(WAITING);
     let up = Arc::new(AtomicBool::new(false));
-    let asker = Asker { client, script: Script::new(SCRIPT), up: Arc::clone(&up), health, when_down };
+    let asker = Asker { client, script: Script::new(SCRIPT), up: Arc::clone(&up), health, when_down, answer_within };
     spawn_vital("limits", async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -84,6 +83,7 @@ struct Asker {
     up: Arc<AtomicBool>,
     health: Dependency,
     when_down: RedisDown,
+    answer_within: Duration,
 }
 
 impl Asker {
@@ -98,7 +98,7 @@ impl Asker {
             match ended {
                 Ended::Stopped => return,
                 Ended::Late(connection) => {
-                    self.away(&format!("no answer within {} ms", ANSWER_WITHIN.as_millis()));
+                    self.away(&format!("no answer within {} ms", self.answer_within.as_millis()));
                     kept = Some(connection);
                 }
                 Ended::Failed(error) => self.away(&describe(&error)),
@@ -127,7 +127,7 @@ impl Asker {
                     None => self.connect().await?,
                 };
                 let ping = redis::cmd("PING");
-                match tokio::time::timeout(ANSWER_WITHIN, ping.query_async::<()>(&mut connection)).await {
+                match tokio::time::timeout(self.answer_within, ping.query_async::<()>(&mut connection)).await {
                     Ok(Ok(())) => Ok(connection),
                     Ok(Err(e)) => Err(e),
                     Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer to a PING in time"))),
@@ -165,7 +165,7 @@ impl Asker {
             }
             let began = Instant::now();
             let call = self.call(&mut connection, &batch);
-            let outcome = tokio::time::timeout(ANSWER_WITHIN, call).await;
+            let outcome = tokio::time::timeout(self.answer_within, call).await;
             figures.limit_seconds.since(&[], began);
             match outcome {
                 Ok(Ok(numbers)) => {

@@ -95,6 +95,17 @@ pub struct GatewayArgs {
     #[arg(long, env = "TRUEUP_LIMIT_REDIS_DOWN", value_name = "WHAT", global = true, default_value = "local")]
     pub limit_redis_down: RedisDown,
 
+    /// How long a request waits for Redis before the above applies; a healthy Redis nearby answers in 2 ms
+    #[arg(
+        long,
+        env = "TRUEUP_LIMIT_REDIS_TIMEOUT_MS",
+        value_name = "MILLISECONDS",
+        global = true,
+        value_parser = check::milliseconds,
+        default_value = "50"
+    )]
+    pub limit_redis_timeout_ms: Duration,
+
     /// CIDRs, with commas between, whose X-Forwarded-For is believed
     #[arg(long, env = "TRUEUP_TRUSTED_PROXIES", value_name = "CIDRS", global = true,
           value_parser = Proxies::parse, default_value = "")]

@@ -129,6 +129,15 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    /// A sender does not wait longer than this for everything together.
+    const MOST: u64 = 2_000;
+    match text.parse::<u64>() {
+        Ok(n) if (1..=MOST).contains(&n) => Ok(Duration::from_millis(n)),
+        _ => Err(format!("a whole number of milliseconds is needed, 1 to {MOST}")),
+    }
+}
+
 pub fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())

@@ -1,0 +1,263 @@
+//! The neighbours fail, each in its ways; the door goes on, or says honestly that it cannot.
+
+use std::time::{Duration, Instant};
+
+use lapin::options::QueueDeleteOptions;
+use trueup_shared::queue::topology;
+use trueup_shared::testkit::cutter::{Cutter, Weather};
+use trueup_shared::testkit::eventually;
+use trueup_shared::testkit::fixtures::WebhookSpec;
+use trueup_shared::testkit::http::Answer;
+use trueup_shared::testkit::process::Process;
+
+use super::{World, door, post};
+
+/// A 503 in time, with its word on when to come again (contract).
+fn assert_unavailable(answer: &Answer, began: Instant) {
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(answer.json()["ok"], false);
+    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+}
+
+async fn state(gateway: &mut Process, dependency: &str) -> String {
+    let readiness = gateway.readiness().await;
+    assert_eq!(readiness["ready"], true, "{readiness}");
+    readiness["dependencies"][dependency]["state"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let url = world.lease.amqp_through(cutter.address);
+    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let send = async |n: u8| post(door, &webhook, &format!("198.51.100.{n}"), &[], "{\"payout\":1}").await;
+
+    for weather in [Weather::Cut, Weather::Hung] {
+        eventually("the broker takes reports", Duration::from_secs(10), || async {
+            (send(1).await.status == 200).then_some(())
+        })
+        .await;
+        assert_eq!(state(&mut gateway, "broker").await, "ok");
+        world.events().await;
+        cutter.set(weather);
+        for n in 0..5 {
+            let began = Instant::now();
+            assert_unavailable(&send(2 + n).await, began);
+        }
+        assert_eq!(state(&mut gateway, "broker").await, "degraded");
+        if weather == Weather::Cut {
+            assert_eq!(world.events().await, [], "a 503 of a cut connection is on no disk");
+        }
+        cutter.restore();
+    }
+    eventually("the broker takes reports", Duration::from_secs(15), || async {
+        (send(1).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let url = world.lease.amqp_through(cutter.address);
+    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    eventually("the broker takes reports", Duration::from_secs(10), || async {
+        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+    })
+    .await;
+    cutter.set(Weather::Slow(Duration::from_millis(300)));
+    let began = Instant::now();
+    assert_eq!(post(door, &webhook, "198.51.100.2", &[], "{}").await.status, 200);
+    assert!(began.elapsed() >= Duration::from_millis(600), "there and back");
+    cutter.set(Weather::Slow(Duration::from_millis(1200)));
+    let began = Instant::now();
+    assert_unavailable(&post(door, &webhook, "198.51.100.3", &[], "{}").await, began);
+}
+
+#[tokio::test]
+async fn a_deleted_queue_loses_nothing_and_is_made_again() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let mut gateway = world.generous_gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let broker = world.lease.broker().await;
+    let channel = broker.channel().await.expect("a channel");
+    for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deletes");
+    }
+    let mut accepted = 0_u32;
+    let mut unavailable = 0;
+    eventually("it is made again", Duration::from_secs(10), async || {
+        match post(door, &webhook, "198.51.100.1", &[], "{}").await.status {
+            200 => accepted += 1,
+            503 => unavailable += 1,
+            other => panic!("{other}"),
+        }
+        (accepted == 3).then_some(())
+    })
+    .await;
+    assert!(unavailable > 0);
+    assert_eq!(world.events().await.len(), 3, "every 200 is in the queue");
+    assert!(gateway.metric("trueup_gateway_publishes_total{outcome=\"returned\"}").await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_a_503() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let mut gateway = world.generous_gateway().env("TRUEUP_QUEUE_MAX_LENGTH", 1).ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let (mut accepted, mut refused) = (1, 0); // the probe
+    eventually("the queue is full", Duration::from_secs(10), async || {
+        let began = Instant::now();
+        let answer = post(door, &webhook, "198.51.100.1", &[], "{}").await;
+        if answer.status == 200 {
+            accepted += 1;
+        } else {
+            assert_unavailable(&answer, began);
+            refused += 1;
+        }
+        (refused == 3).then_some(())
+    })
+    .await;
+    assert!(gateway.metric("trueup_gateway_publishes_total{outcome=\"nacked\"}").await >= 3.0);
+    assert_eq!(world.events().await.len(), accepted);
+}
+
+#[tokio::test]
+async fn without_redis_the_same_limits_hold_in_the_process() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let cutter = Cutter::to(world.lease.redis_server()).await;
+    let url = world.lease.redis_through(cutter.address);
+    let start = world.gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", 50);
+    let mut gateway = start.ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    eventually("Redis is used", Duration::from_secs(5), || async {
+        (post(door, &webhook, "198.51.100.250", &[], "{}").await.status == 200).then_some(())
+    })
+    .await;
+
+    for (n, weather) in [Weather::Cut, Weather::Hung, Weather::Slow(Duration::from_millis(200))].into_iter().enumerate()
+    {
+        cutter.set(weather);
+        let (mut passed, mut slowest) = (0, Duration::ZERO);
+        let from = format!("198.51.100.{n}");
+        for _ in 0..60 {
+            let began = Instant::now();
+            passed += u32::from(post(door, &webhook, &from, &[], "{}").await.status == 200);
+            slowest = slowest.max(began.elapsed());
+        }
+        assert_eq!(passed, 50, "{weather:?}");
+        assert!(slowest < Duration::from_secs(1), "{slowest:?} with {weather:?}");
+        assert_eq!(state(&mut gateway, "redis").await, "degraded");
+        cutter.restore();
+        let before = gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await;
+        for at in 0.. {
+            post(door, &webhook, &format!("203.0.113.{}", at % 200), &[], "{}").await;
+            if gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await > before {
+                break;
+            }
+            assert!(at < 1000, "Redis is not used again");
+        }
+        assert_eq!(state(&mut gateway, "redis").await, "ok");
+    }
+    assert!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await >= 100.0);
+}
+
+#[tokio::test]
+async fn without_redis_it_can_be_told_to_refuse() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = Cutter::to(world.lease.redis_server()).await;
+    let url = world.lease.redis_through(cutter.address);
+    let start = world.generous_gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_DOWN", "refuse");
+    let mut gateway = start.ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    eventually("Redis is used", Duration::from_secs(5), || async {
+        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+    })
+    .await;
+    cutter.cut();
+    let began = Instant::now();
+    assert_unavailable(&post(door, &webhook, "198.51.100.1", &[], "{}").await, began);
+    cutter.restore();
+    eventually("Redis is used again", Duration::from_secs(5), || async {
+        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_replaced_learns_the_script() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let mut gateway = world.gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
+    world.lease.redis(&["SCRIPT", "FLUSH"]).await;
+    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
+    assert_eq!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::with_secret("s3cret")).await;
+    let cutter = Cutter::to(&world.db.server()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("webhooks.json");
+    let start = world
+        .generous_gateway()
+        .env("TRUEUP_POSTGRES_URL", world.db.url_through(cutter.address))
+        .env("TRUEUP_SNAPSHOT_FILE", file.display());
+    let send = async |door, status| {
+        let answer = post(door, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    };
+
+    let mut gateway = start.ready().await;
+    let public = door(&mut gateway, &webhook).await;
+    cutter.cut();
+    eventually("/ready tells it", Duration::from_secs(10), async || {
+        (gateway.readiness().await["dependencies"]["postgres"]["state"] == "degraded").then_some(())
+    })
+    .await;
+    send(public, 200).await;
+    eventually("the copy", Duration::from_secs(5), || async { file.exists().then_some(()) }).await;
+    let copy = std::fs::read_to_string(&file).expect("reads");
+    assert!(!copy.contains("s3cret"));
+    gateway.kill();
+
+    let mut gateway = start.ready().await;
+    let readiness = gateway.readiness().await;
+    assert_eq!(readiness["dependencies"]["snapshot"]["state"], "degraded", "{readiness}");
+    let public = gateway.address("public").await;
+    eventually("the broker is there", Duration::from_secs(10), || async {
+        (post(public, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await.status == 200)
+            .then_some(())
+    })
+    .await;
+    gateway.kill();
+
+    // Without the copy it knows nothing: it says so, and does not call a good URL wrong.
+    std::fs::remove_file(&file).expect("removes");
+    let mut gateway = start.spawn();
+    let public = gateway.address("public").await;
+    send(public, 503).await;
+    assert_eq!(gateway.readiness().await["ready"], false);
+    cutter.restore();
+    gateway.wait_ready().await;
+    eventually("it knows", Duration::from_secs(10), || async {
+        (post(public, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await.status == 200)
+            .then_some(())
+    })
+    .await;
+}
