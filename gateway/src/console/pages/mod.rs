@@ -82,5 +82,5 @@ fn operating() -> Router<App> {
 
 /// For owners: keys and people.
 fn owning() -> Router<App> {
-    Router::new()
+    Router::new().route("/keys/new", get(sign_in::home))
 }
