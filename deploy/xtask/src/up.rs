@@ -3,16 +3,18 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{Api, text};
 use crate::demo_account;
 use crate::layout::Layout;
+use crate::process;
 use crate::processes::{self, System};
 use crate::progress::step;
-use crate::services::{self, Choice};
+use crate::services::{self, Choice, Services};
 
 pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     let services = services::ensure(layout, choice)?;
@@ -22,7 +24,7 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     let admin_key = match state.text("admin_key") {
         Some(key) => key.to_owned(),
         None => {
-            let key = random_key()?;
+            let key = random_key(24)?;
             state.set("admin_key", key.as_str())?;
             key
         }
@@ -33,7 +35,7 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
         let key = account.get("api_key").and_then(Value::as_str).unwrap_or_default().to_owned();
         Api { base: system.console.clone(), key }.opens()
     };
-    let account = match known.filter(opens) {
+    let mut account = match known.filter(opens) {
         Some(account) => {
             println!("ok   the demo account is there");
             account
@@ -45,17 +47,51 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
             made
         }
     };
-    tell(layout, &system, &account, &admin_key)
+    let person = match account.get("person") {
+        Some(person) => person.clone(),
+        None => {
+            let made =
+                step("making a person who may sign in", |_| make_person(layout, &services, &text(&account, "id")?))?;
+            if let Some(account) = account.as_object_mut() {
+                account.insert("person".to_owned(), made.clone());
+            }
+            state.set("account", account.clone())?;
+            made
+        }
+    };
+    tell(layout, &system, &account, &person, &admin_key)
 }
 
-/// Nobody guesses it: 24 bytes of the kernel's randomness.
-fn random_key() -> Result<String> {
-    let mut bytes = [0_u8; 24];
+/// Somebody for the console's pages, by the same command that makes the first one in production.
+fn make_person(layout: &Layout, services: &Services, account_id: &str) -> Result<Value> {
+    let password = random_key(8)?;
+    let file = layout.trueup().join("password");
+    std::fs::write(&file, format!("{password}\n"))?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    let add = |email: &str| {
+        let mut command = processes::command(layout, "trueup-console", services);
+        command.args(["user", "add", "--email", email, "--account", account_id, "--password-file"]).arg(&file);
+        process::output(command)
+    };
+    let mut email = "demo@example.com".to_owned();
+    // An earlier demo account in the same database may have this person.
+    let added = add(&email).or_else(|_| {
+        email = format!("demo-{}@example.com", account_id.chars().rev().take(6).collect::<String>());
+        add(&email)
+    });
+    std::fs::remove_file(&file)?;
+    added?;
+    Ok(json!({ "email": email, "password": password }))
+}
+
+/// Nobody guesses it: so many bytes of the kernel's randomness.
+fn random_key(bytes: usize) -> Result<String> {
+    let mut bytes = vec![0_u8; bytes];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).context("no randomness")?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn tell(layout: &Layout, system: &System, account: &Value, admin_key: &str) -> Result<()> {
+fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin_key: &str) -> Result<()> {
     let (open, closed) = (part(account, "open")?, part(account, "closed")?);
     let key = text(account, "api_key")?;
     println!();
@@ -63,6 +99,7 @@ fn tell(layout: &Layout, system: &System, account: &Value, admin_key: &str) -> R
     println!();
     println!("  public door    {}", system.gateway);
     println!("  console        {}   (operator API: {}/api/v1)", system.console, system.console);
+    println!("  sign in as     {} with {}", text(person, "email")?, text(person, "password")?);
     for (name, url) in &system.ops {
         println!("  {name:<14} {url}/ready   {url}/metrics");
     }
