@@ -3,6 +3,8 @@
 mod console;
 mod console_calls;
 mod console_events;
+mod console_isolation;
+mod console_openapi;
 mod console_process;
 mod console_settings;
 mod door;

@@ -26,7 +26,7 @@ pub struct AuditEntry {
     pub object_kind: String,
     pub object_id: Option<Uuid>,
     /// What changed, with its new values; never a secret.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub detail: Option<Value>,
     pub created_at: Timestamp,
 }

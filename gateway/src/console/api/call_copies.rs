@@ -31,9 +31,8 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// One copy of a call. Recording it again changes what the copy names and keeps the rest; what a
 /// webhook reported is never undone.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CallCopy)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
 pub struct CallBody {
     /// Any UUID of yours; made here if left out.
     id: Option<Uuid>,
@@ -60,7 +59,8 @@ pub struct CallBody {
 }
 
 /// One call, or an array of them.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
 #[schema(as = CallCopies)]
 #[expect(dead_code, reason = "only its description is used")]
 pub enum CallBodies {

@@ -153,7 +153,7 @@ pub struct Action {
     /// `replay`, `assign`, `apply` or `ignore`.
     pub action: String,
     pub actor: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub detail: Option<Value>,
     pub outcome: Option<String>,
     pub created_at: Timestamp,

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use serde_json::Value;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
 use utoipa::{Modify, OpenApi};
@@ -86,8 +87,41 @@ impl Modify for Errors {
     }
 }
 
-static TEXT: LazyLock<String> =
-    LazyLock::new(|| Document::openapi().to_pretty_json().expect("the document is plain data"));
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        for (name, schema) in schemas {
+            if !REQUESTS.iter().any(|ending| name.ends_with(ending)) {
+                require_nullable(schema);
+            }
+        }
+    }
+    format!("{document:#}")
+});
+
+/// How the schemas of requests end; in those what may be null may be left out, too.
+const REQUESTS: [&str; 4] = ["Body", "Patch", "CallCopy", "CallCopies"];
+
+/// In an answer a field that may be null is there all the same: a client need not ask whether it is.
+fn require_nullable(schema: &mut Value) {
+    for part in schema.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {
+        require_nullable(part);
+    }
+    let Some(properties) = schema["properties"].as_object() else { return };
+    let is_null = |schema: &Value| match &schema["type"] {
+        Value::String(one) => one == "null",
+        Value::Array(several) => several.iter().any(|one| one == "null"),
+        _ => false,
+    };
+    let nullable = properties
+        .iter()
+        .filter(|(_, property)| is_null(property) || property["oneOf"].as_array().into_iter().flatten().any(is_null));
+    let mut required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
+    required.extend(nullable.map(|(name, _)| Value::from(name.as_str())));
+    required.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    required.dedup();
+    schema["required"] = Value::Array(required);
+}
 
 pub async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str())

@@ -36,12 +36,15 @@ pub struct ProblemBody {
     pub detail: String,
     /// The first field at fault, where it is about a field.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub field: Option<String>,
     /// Every field at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     pub errors: Vec<Fault>,
     /// The fields that are known here, where an unknown one was given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     pub known_fields: Vec<&'static str>,
 }
 
