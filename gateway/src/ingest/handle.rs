@@ -50,6 +50,12 @@ enum Rest {
     All(Incoming),
 }
 
+/// What a body came to.
+enum Taken {
+    One(Box<RawEvent>),
+    Batch(Vec<RawEvent>),
+}
+
 impl Door {
     /// The answer, and whether some of the request was left unread.
     pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> (Response<Full<Bytes>>, bool) {
@@ -151,16 +157,31 @@ impl Visit<'_> {
             Err(failed) => return (self.no_body(failed), Rest::Some),
         };
         let (bytes, _share) = held.into_parts();
-        let events = match split(&bytes) {
-            Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
-                return (self.no_body(Failed::TooLarge { limit: body::REPORT_BYTES }), Rest::Nothing);
+        match self.events(&bytes, &raw) {
+            Ok(Taken::One(event)) => {
+                let id = event.id;
+                (self.take(vec![*event], Answer::Accepted(id)).await, Rest::Nothing)
             }
-            Split::TooMany => {
+            Ok(Taken::Batch(events)) => {
+                let ids = events.iter().map(|event| event.id).collect();
+                (self.take(events, Answer::AcceptedBatch(ids)).await, Rest::Nothing)
+            }
+            Err(answer) => {
                 self.refused(Reason::BodyTooLarge);
-                return (Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }, Rest::Nothing);
+                (answer, Rest::Nothing)
             }
+        }
+    }
+
+    /// One event for each element of a batch (X3), one for any other body.
+    fn events(&self, bytes: &Bytes, raw: &RawRequest) -> Result<Taken, Answer> {
+        match split(bytes) {
+            Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
+                Err(Answer::BodyTooLarge { limit_kib: body::REPORT_BYTES / 1024 })
+            }
+            Split::TooMany => Err(Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }),
             Split::NotABatch | Split::Empty | Split::Unparseable => {
-                vec![self.event(0, RawRequest { body: bytes.to_vec(), ..raw })]
+                Ok(Taken::One(Box::new(self.event(0, RawRequest { body: bytes.to_vec(), ..raw.clone() }))))
             }
             Split::Elements(places) => {
                 let element = |(at, place): (usize, std::ops::Range<usize>)| {
@@ -168,13 +189,9 @@ impl Visit<'_> {
                     let position = u16::try_from(at).unwrap_or(u16::MAX);
                     self.event(position, RawRequest { body, element: true, ..raw.clone() })
                 };
-                let events: Vec<RawEvent> = places.into_iter().enumerate().map(element).collect();
-                let ids = events.iter().map(|event| event.id).collect();
-                return (self.take(events, Answer::AcceptedBatch(ids)).await, Rest::Nothing);
+                Ok(Taken::Batch(places.into_iter().enumerate().map(element).collect()))
             }
-        };
-        let id = events[0].id;
-        (self.take(events, Answer::Accepted(id)).await, Rest::Nothing)
+        }
     }
 
     async fn take(&self, events: Vec<RawEvent>, accepted: Answer) -> Answer {
@@ -202,11 +219,18 @@ impl Visit<'_> {
             return Rest::Some;
         };
         let (bytes, _share) = held.into_parts();
-        let mut event = self.event(0, RawRequest { body: bytes.to_vec(), ..raw });
-        event.refusal = Some(Refusal { reason: Reason::EndpointDisabled, count: 1 });
-        if self.door.durable.take(Events::of(&[event])).await.is_ok() {
-            metrics::gateway().events.inc(&["refusal"]);
-            metrics::gateway().refusals.inc(&[Reason::EndpointDisabled.code()]);
+        let mut events = match self.events(&bytes, &raw) {
+            Ok(Taken::One(event)) => vec![*event],
+            Ok(Taken::Batch(events)) => events,
+            Err(_) => Vec::new(),
+        };
+        for event in &mut events {
+            event.refusal = Some(Refusal { reason: Reason::EndpointDisabled, count: 1 });
+        }
+        if !events.is_empty() && self.door.durable.take(Events::of(&events)).await.is_ok() {
+            let count = events.len() as u64;
+            metrics::gateway().events.add(&["refusal"], count);
+            metrics::gateway().refusals.add(&[Reason::EndpointDisabled.code()], count);
         } else {
             self.refused(Reason::EndpointDisabled);
         }
