@@ -31,6 +31,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use layout::Layout;
+use processes::Build;
 use services::Choice;
 
 #[derive(Parser)]
@@ -47,7 +48,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build and start everything, with a demo account in it, and print how to reach it
-    Up,
+    Up {
+        /// Run unoptimised programs, which are built faster: for working on Trueup itself
+        #[arg(long)]
+        dev: bool,
+    },
     /// Send reports to the running system and show what each one did
     Demo,
     /// Find or start Postgres, Redis and RabbitMQ, and print where they are
@@ -81,7 +86,7 @@ fn run(cli: Cli) -> Result<()> {
     let layout = Layout::find()?;
     let choice = Choice::from_flag(cli.private);
     match cli.command {
-        Command::Up => up::run(&layout, choice),
+        Command::Up { dev } => up::run(&layout, choice, if dev { Build::Dev } else { Build::Release }),
         Command::Demo => demo::run(&layout),
         Command::Services => services::tell(&services::ensure(&layout, choice)?),
         Command::Test { args } => suite::run(&layout, choice, &args),

@@ -1,4 +1,4 @@
-//! Trueup's own three processes on this machine: built for release, migrated, started, found again,
+//! Trueup's own three processes on this machine: built, migrated, started, found again,
 //! stopped. They listen on loopback, on their usual ports where those are free.
 
 use std::path::PathBuf;
@@ -75,10 +75,21 @@ pub fn running(state: &State) -> Option<System> {
     })
 }
 
-pub fn build(layout: &Layout) -> Result<()> {
-    println!("...  building the three programs for release (some minutes the first time)");
+/// Which of cargo's builds is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    Release,
+    /// Slower programs that are built faster: for working on Trueup itself.
+    Dev,
+}
+
+pub fn build(layout: &Layout, build: Build) -> Result<()> {
+    println!("...  building the three programs (some minutes the first time)");
     let mut command = layout.cargo();
-    command.args(["build", "--release", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker"]);
+    command.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker"]);
+    if build == Build::Release {
+        command.arg("--release");
+    }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the build failed");
@@ -86,13 +97,13 @@ pub fn build(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn binary(layout: &Layout, name: &str) -> PathBuf {
-    layout.target.join("release").join(name)
+fn binary(layout: &Layout, build: Build, name: &str) -> PathBuf {
+    layout.target.join(if build == Build::Release { "release" } else { "debug" }).join(name)
 }
 
 /// A command of ours that sees these services and no setting from outside.
-pub fn command(layout: &Layout, name: &str, services: &Services) -> Command {
-    let mut command = Command::new(binary(layout, name));
+pub fn command(layout: &Layout, build: Build, name: &str, services: &Services) -> Command {
+    let mut command = Command::new(binary(layout, build, name));
     command.current_dir(&layout.root);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("TRUEUP_") {
@@ -107,19 +118,25 @@ pub fn command(layout: &Layout, name: &str, services: &Services) -> Command {
     command
 }
 
-pub fn migrate(layout: &Layout, services: &Services) -> Result<()> {
-    let mut migrate = command(layout, "trueup-worker", services);
+pub fn migrate(layout: &Layout, build: Build, services: &Services) -> Result<()> {
+    let mut migrate = command(layout, build, "trueup-worker", services);
     migrate.arg("migrate");
     let log = layout.trueup().join("migrate.log");
     step("migrating the database, declaring the queues", |note| process::run_logged(migrate, &log, note))
 }
 
 /// Starts what does not run, and starts again what runs from an older build or on other services.
-pub fn start_all(layout: &Layout, services: &Services, state: &mut State, admin_key: &str) -> Result<System> {
+pub fn start_all(
+    layout: &Layout,
+    build: Build,
+    services: &Services,
+    state: &mut State,
+    admin_key: &str,
+) -> Result<System> {
     // The console builds webhook URLs from the gateway's address, so that is settled first.
     let gateway_port = port_for(state, "gateway", "port", 8080)?;
     for kind in &KINDS {
-        let built = built_at(layout, kind.binary)?;
+        let built = built_at(layout, build, kind.binary)?;
         let same = |p: &Value| {
             p.get("built").and_then(Value::as_u64) == Some(built)
                 && p.get("postgres").and_then(Value::as_str) == Some(&services.postgres_url)
@@ -138,7 +155,7 @@ pub fn start_all(layout: &Layout, services: &Services, state: &mut State, admin_
             None => {}
         }
         step(&format!("starting {}", kind.binary), |note| {
-            start_one(layout, services, state, kind, (gateway_port, admin_key, built), note)
+            start_one(layout, services, state, kind, (build, gateway_port, admin_key, built), note)
         })?;
     }
     running(state).context("a process ended just after it had started; see target/trueup/*.log")
@@ -149,10 +166,10 @@ fn start_one(
     services: &Services,
     state: &mut State,
     kind: &Kind,
-    (gateway_port, admin_key, built): (u16, &str, u64),
+    (build, gateway_port, admin_key, built): (Build, u16, &str, u64),
     note: &Note,
 ) -> Result<()> {
-    let mut command = command(layout, kind.binary, services);
+    let mut command = command(layout, build, kind.binary, services);
     let (ops_variable, ops_usual) = kind.ops;
     let ops_port = port_for(state, kind.name, "ops_port", ops_usual)?;
     command.env(ops_variable, format!("127.0.0.1:{ops_port}"));
@@ -197,8 +214,8 @@ fn port_for(state: &State, name: &str, which: &str, usual: u16) -> Result<u16> {
     spare_port(usual)
 }
 
-fn built_at(layout: &Layout, name: &str) -> Result<u64> {
-    let path = binary(layout, name);
+fn built_at(layout: &Layout, build: Build, name: &str) -> Result<u64> {
+    let path = binary(layout, build, name);
     let meta = std::fs::metadata(&path).with_context(|| format!("{} was not built", layout.show(&path)))?;
     let millis = meta.modified()?.duration_since(UNIX_EPOCH)?.as_millis();
     Ok(u64::try_from(millis)?)

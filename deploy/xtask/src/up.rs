@@ -12,14 +12,14 @@ use crate::api::{Api, text};
 use crate::demo_account;
 use crate::layout::Layout;
 use crate::process;
-use crate::processes::{self, System};
+use crate::processes::{self, Build, System};
 use crate::progress::step;
 use crate::services::{self, Choice, Services};
 
-pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
+pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
     let services = services::ensure(layout, choice)?;
-    processes::build(layout)?;
-    processes::migrate(layout, &services)?;
+    processes::build(layout, build)?;
+    processes::migrate(layout, build, &services)?;
     let mut state = processes::open_state(layout);
     let admin_key = match state.text("admin_key") {
         Some(key) => key.to_owned(),
@@ -29,7 +29,7 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
             key
         }
     };
-    let system = processes::start_all(layout, &services, &mut state, &admin_key)?;
+    let system = processes::start_all(layout, build, &services, &mut state, &admin_key)?;
     let known = state.get("account").cloned();
     let opens = |account: &Value| {
         let key = account.get("api_key").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -50,8 +50,9 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     let person = match account.get("person") {
         Some(person) => person.clone(),
         None => {
-            let made =
-                step("making a person who may sign in", |_| make_person(layout, &services, &text(&account, "id")?))?;
+            let made = step("making a person who may sign in", |_| {
+                make_person(layout, build, &services, &text(&account, "id")?)
+            })?;
             if let Some(account) = account.as_object_mut() {
                 account.insert("person".to_owned(), made.clone());
             }
@@ -63,13 +64,13 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
 }
 
 /// Somebody for the console's pages, by the same command that makes the first one in production.
-fn make_person(layout: &Layout, services: &Services, account_id: &str) -> Result<Value> {
+fn make_person(layout: &Layout, build: Build, services: &Services, account_id: &str) -> Result<Value> {
     let password = random_key(8)?;
     let file = layout.trueup().join("password");
     std::fs::write(&file, format!("{password}\n"))?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
     let add = |email: &str| {
-        let mut command = processes::command(layout, "trueup-console", services);
+        let mut command = processes::command(layout, build, "trueup-console", services);
         command.args(["user", "add", "--email", email, "--account", account_id, "--password-file"]).arg(&file);
         process::output(command)
     };
