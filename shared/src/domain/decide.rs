@@ -297,12 +297,12 @@ fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reas
         return None;
     }
     let webhook = case.webhook;
-    if let (OnDoubt::Hold, Some(currency)) = (webhook.on_currency_mismatch, &case.report.currency) {
-        if !currency.eq_ignore_ascii_case(&webhook.read.currency) {
-            detail.word = Some(currency.clone());
-            detail.currency = Some(webhook.read.currency.clone());
-            return Some(Reason::CurrencyMismatch);
-        }
+    if let (OnDoubt::Hold, Some(currency)) = (webhook.on_currency_mismatch, &case.report.currency)
+        && !currency.eq_ignore_ascii_case(&webhook.read.currency)
+    {
+        detail.word = Some(currency.clone());
+        detail.currency = Some(webhook.read.currency.clone());
+        return Some(Reason::CurrencyMismatch);
     }
     // Beside a zero or a negative amount a word of rejection is no contradiction: V5 and V7 take it back.
     if let (OnDoubt::Hold, Some(word), 1..) = (webhook.on_rejection_word, &case.report.rejection_word, payout_cents) {
@@ -344,10 +344,13 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
     decision.detail.value_after_cents = call.value_cents;
     decision.detail.credit_before_cents = Some(before.1);
     decision.detail.credit_after_cents = Some(call.credit_cents);
-    // Only a report that takes effect has postings of its own (invariant 4).
-    let takes_effect = matches!(effect, Effect::Applied | Effect::Reversed);
+    // Only a report that takes effect has postings of its own (invariant 4). One that took the call from
+    // a guess did so, even if without the guess another report of its amount stands before it.
+    let displaces = !decision.displaced.is_empty();
+    let takes_effect = displaces || matches!(effect, Effect::Applied | Effect::Reversed);
     decision.postings.extend(posting(call, movement, !takes_effect));
     match effect {
+        _ if displaces => decision.reason = matched_reason(case, decision, effect, movement, had_payee),
         Effect::Duplicate { of } => {
             decision.status = Status::Duplicate;
             decision.reason =

@@ -94,11 +94,10 @@ pub enum Found {
 /// M1, then M2, then M4 and M3.
 pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
     let mut other_buyer = false;
-    if question.ref_id.is_some() {
-        match by_ref_id(question, &evidence.by_ref_id, &mut other_buyer) {
-            Some(found) => return found,
-            None => {}
-        }
+    if question.ref_id.is_some()
+        && let Some(found) = by_ref_id(question, &evidence.by_ref_id, &mut other_buyer)
+    {
+        return found;
     }
     if let Some(candidate) = &evidence.by_call_id {
         if candidate.in_scope {

@@ -49,6 +49,9 @@ pub struct Recorded {
     pub assignment_id: Option<Uuid>,
     pub value_cents: Option<i64>,
     pub value_from_webhook: bool,
+    /// A report is folded into its money, if only a negative one that is held (V7): the estimate it was
+    /// weighed against must stay, or the fold would come out otherwise.
+    pub reported: bool,
     pub qualified: Option<bool>,
     pub credit_cents: i64,
     pub estimate: Estimate,
@@ -79,7 +82,8 @@ pub fn record(
     let mut call = standing.cloned().unwrap_or_else(|| blank(copy));
     let assignment_id = copy.assignment_id.unwrap_or(call.assignment_id);
     let changes_assignment = assignment_id != call.assignment_id;
-    if changes_assignment && posted {
+    // An applied report has fixed the terms even where it moved no cent, such as a first $0 (V9).
+    if changes_assignment && (posted || call.value_from_webhook) {
         return Err(AssignmentIsFixed);
     }
     let estimate = Estimate {
@@ -89,7 +93,7 @@ pub fn record(
     let unchanged = standing.is_some() && !changes_assignment && estimate == call.estimate;
     describe(&mut call, copy);
     call.assignment_id = assignment_id;
-    if call.value_from_webhook || unchanged {
+    if call.value_from_webhook || call.reported || unchanged {
         return Ok((call, None));
     }
     let payee = assignment_id.and_then(|id| payees.get(&id)).copied();
@@ -111,6 +115,7 @@ fn blank(copy: &CallCopy) -> Recorded {
         assignment_id: None,
         value_cents: None,
         value_from_webhook: false,
+        reported: false,
         qualified: None,
         credit_cents: 0,
         estimate: Estimate::default(),

@@ -86,6 +86,9 @@ pub async fn record_calls(
         let mut standing = lock(tx, account_id, &existing).await?;
         // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
         let posted = posted(tx, account_id, &existing).await?;
+        for id in reported(tx, account_id, &existing).await? {
+            standing.entry(id).and_modify(|call| call.reported = true);
+        }
         let theirs: BTreeSet<Uuid> =
             standing.values().filter_map(|c| c.assignment_id).filter(|id| !mentioned.contains(id)).collect();
         payees.extend(self::payees(tx, account_id, &theirs).await?);
@@ -295,6 +298,7 @@ async fn lock(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<Ha
             assignment_id: row.get("assignment_id"),
             value_cents: row.get("value_cents"),
             value_from_webhook: row.get("value_from_webhook"),
+            reported: false,
             qualified: row.get("qualified"),
             credit_cents: row.get("publisher_payout_cents"),
             estimate: Estimate {
@@ -312,6 +316,14 @@ async fn posted(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<
     const POSTED: &str = "/* recording.posted */
         SELECT DISTINCT call_id FROM postings WHERE account_id = $1 AND call_id = ANY($2)";
     let rows = sql::rows(tx, POSTED, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Which of these calls have a report folded into their money.
+async fn reported(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+    const REPORTED: &str = "/* recording.reported */
+        SELECT DISTINCT call_id FROM call_reports WHERE account_id = $1 AND call_id = ANY($2) AND role = 'folded'";
+    let rows = sql::rows(tx, REPORTED, &[&account_id, &ids]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -77,15 +77,15 @@ pub async fn park(pool: &Pool, event: &RawEvent) -> Result<(), StoreError> {
             &[&event.received_at, &event.id, &event.account_id, &event.webhook_id, &position, &event.source_ip],
         )
         .await?;
-    if let Some(Ok(request)) = event.request.as_ref().map(serde_json::to_string) {
-        if let Err(error) = client.execute(PARK_REQUEST, &[&event.received_at, &event.id, &request]).await {
-            let error = StoreError::from(error);
-            if error.is_unreachable() {
-                return Err(error);
-            }
-            // The request itself may be what Postgres chokes on; the dead letter still has it.
-            tracing::warn!(event_id = %event.id, %error, "the raw request of a parked event is not kept");
+    if let Some(Ok(request)) = event.request.as_ref().map(serde_json::to_string)
+        && let Err(error) = client.execute(PARK_REQUEST, &[&event.received_at, &event.id, &request]).await
+    {
+        let error = StoreError::from(error);
+        if error.is_unreachable() {
+            return Err(error);
         }
+        // The request itself may be what Postgres chokes on; the dead letter still has it.
+        tracing::warn!(event_id = %event.id, %error, "the raw request of a parked event is not kept");
     }
     Ok(())
 }
