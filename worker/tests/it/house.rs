@@ -77,3 +77,45 @@ async fn a_worker_whose_broker_never_comes_says_so_in_ready() {
     worker.terminate();
     assert_eq!(worker.exit_code(PATIENCE).await, 0);
 }
+
+/// The rights that `migrate` gives are enough for the work, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_settles_as_its_own_role_and_that_role_cannot_touch_the_ledgers_past() {
+    let mut world = World::new().await;
+    for role in ["trueup_worker", "trueup_ingest", "trueup_console"] {
+        let create = format!(
+            "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        );
+        world.client.batch_execute(&create).await.expect("as superuser");
+    }
+    let mut migrate = world.start().arg("migrate").spawn();
+    assert_eq!(migrate.exit_code(PATIENCE).await, 0, "{}", migrate.log());
+    world.call(&CallSpec::default()).await;
+    let _worker = world.start().env("TRUEUP_POSTGRES_URL", world.database.url_as("trueup_worker")).ready().await;
+    let (_, row) = world.report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"})).await;
+    assert_eq!(row.status, "matched");
+    let (id, row) = world.report(at(RECEIVED), json!({"ref_id": "LATE", "payout": "5"})).await;
+    assert_eq!(row.status, "unmatched");
+    world.call(&CallSpec { ref_id: Some("LATE"), ..CallSpec::default() }).await;
+    assert_eq!(world.row_with_status(id, "matched").await.reason.as_deref(), Some("matched_late"));
+    world.reconcile().await;
+
+    for (role, refused) in [
+        ("trueup_worker", "UPDATE postings SET credit_delta_cents = 1"),
+        ("trueup_worker", "DELETE FROM postings"),
+        ("trueup_worker", "DELETE FROM events"),
+        ("trueup_worker", "SELECT digest FROM sessions"),
+        ("trueup_ingest", "SELECT value_cents FROM calls"),
+        ("trueup_ingest", "SELECT pending_balance_cents FROM publishers"),
+        ("trueup_ingest", "SELECT trueup_drop_partitions(1, 1)"),
+        ("trueup_console", "DELETE FROM postings"),
+        ("trueup_console", "UPDATE postings SET credit_delta_cents = 1"),
+    ] {
+        let tried = world.client.batch_execute(&format!("SET ROLE {role}; {refused}")).await;
+        world.client.batch_execute("RESET ROLE").await.expect("as superuser");
+        let code = tried.expect_err(refused).code().map(|c| c.code().to_owned());
+        assert_eq!(code.as_deref(), Some("42501"), "{role}: {refused}");
+    }
+    let ingest = world.client.batch_execute("SET ROLE trueup_ingest; SELECT token FROM webhook_ingest; RESET ROLE");
+    ingest.await.expect("the one thing that the public process may read");
+}
