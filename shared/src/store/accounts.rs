@@ -68,3 +68,10 @@ pub async fn list(client: &impl GenericClient, page: sql::IdPage) -> Result<Vec<
     let rows = sql::rows(client, LIST, &[&page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(Account::of).collect())
 }
+
+/// What a day is in the account's reports.
+pub async fn set_time_zone(client: &impl GenericClient, id: Uuid, time_zone: &str) -> Result<()> {
+    const SET: &str = "/* accounts.set_time_zone */ UPDATE accounts SET time_zone = $2 WHERE id = $1";
+    sql::run(client, SET, &[&id, &time_zone]).await?;
+    Ok(())
+}

@@ -50,11 +50,11 @@ pub async fn activity(
 ) -> Result<HashMap<Uuid, Activity>> {
     const ACTIVITY: &str = "/* pages.activity */
         SELECT e.webhook_id, e.status, e.received_at >= $4 AS today,
-               LEAST(23, GREATEST(0, floor(extract(epoch FROM $3 - e.received_at) / 3600)))::int4 AS hours_ago,
-               e.received_at >= $3 - interval '24 hours' AS recent, sum(e.count)::int8 AS requests, count(*) AS seen
+               LEAST(23, GREATEST(0, floor(extract(epoch FROM $3::timestamptz - e.received_at) / 3600)))::int4 AS hours_ago,
+               e.received_at >= $3::timestamptz - interval '24 hours' AS recent, sum(e.count)::int8 AS requests, count(*) AS seen
           FROM webhooks w CROSS JOIN LATERAL (
                SELECT e.webhook_id, e.status, e.received_at, e.count FROM events e
-                WHERE e.webhook_id = w.id AND e.received_at >= LEAST($4, $3 - interval '24 hours')
+                WHERE e.webhook_id = w.id AND e.received_at >= LEAST($4::timestamptz, $3::timestamptz - interval '24 hours')
                 ORDER BY e.received_at DESC LIMIT $5) e
          WHERE w.account_id = $1 AND w.id = ANY($2)
          GROUP BY 1, 2, 3, 4, 5";

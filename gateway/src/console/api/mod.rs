@@ -82,12 +82,19 @@ fn settings() -> Router<App> {
 /// change one place in the audit log.
 pub mod handlers {
     pub use super::actions::{apply, assign, ignore, replay};
+    pub use super::api_keys::{create as create_key, revoke as revoke_key};
+    pub use super::assignments::{create as create_assignment, update as update_assignment};
     pub use super::auth::Operator;
     pub use super::body::read as read_body;
+    pub use super::buyers::{create as create_buyer, rename as rename_buyer};
+    pub use super::campaigns::{create as create_campaign, rename as rename_campaign};
     pub use super::events::{Action, Event, EventInFull, Slot, in_full as event_in_full};
     pub use super::fields::Fields;
     pub use super::problem::Problem;
-    pub use super::request::{Id, Setting};
+    pub use super::publishers::{create as create_publisher, rename as rename_publisher};
+    pub use super::request::{Id, Query, Setting};
+    pub use super::revenue::{Revenue, report as revenue_report};
+    pub use super::trial::{TriedReport, sample as try_sample};
     pub use super::webhook_secrets::{new_token, remove as remove_secret, rotate as rotate_secret};
     pub use super::webhooks::{
         Webhook, archive as archive_webhook, create as create_webhook, show as show_webhook, update as update_webhook,

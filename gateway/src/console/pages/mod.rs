@@ -5,21 +5,31 @@
 //! said here, once, by the group that a route is in.
 
 mod assets;
+mod assignments;
+mod bulk;
+mod calls;
 mod chart;
 mod event;
 mod events;
 mod filter;
 mod form;
+mod keys;
 mod look;
+mod named;
 mod notices;
 mod passwords;
+mod people;
+mod publishers;
+mod revenue;
 mod session;
 mod sign_in;
+mod trial;
 pub mod user_command;
 mod webhook_secret;
 mod webhook_settings;
 mod webhook_templates;
 mod webhooks;
+mod why;
 mod words;
 
 use axum::Router;
@@ -59,7 +69,25 @@ fn viewing() -> Router<App> {
         .route("/webhooks/{id}/waiting", get(webhook_settings::waiting))
         .route("/webhooks/{id}/settings", get(webhook_settings::show))
         .route("/events", get(events::all))
+        .route("/webhooks/{id}/why", get(why::show))
         .route("/events/{id}", get(event::show))
+        .route("/events.csv", get(bulk::export))
+        .route("/events/replays/{id}", get(bulk::progress))
+        .route("/events/replays/{id}/part", get(bulk::progress_part))
+        .route("/calls", get(calls::list))
+        .route("/calls/{id}", get(calls::show))
+        .route("/revenue", get(revenue::show))
+        .route("/publishers", get(publishers::list))
+        .route("/publishers/{id}", get(publishers::show))
+        .route("/publishers/{id}/ledger.csv", get(publishers::export))
+        .route("/buyers", get(named::list_buyers))
+        .route("/campaigns", get(named::list_campaigns))
+        .route("/assignments", get(assignments::list))
+        .route("/try", get(trial::show).post(trial::run))
+        .route("/people", get(people::list))
+        .route("/account", get(people::account))
+        .route("/account/password", post(people::set_password))
+        .route("/audit", get(people::log))
 }
 
 /// For operators and owners: everything that changes a setting or moves money.
@@ -74,6 +102,15 @@ fn operating() -> Router<App> {
         .route("/webhooks/{id}/secret/remove", post(webhook_secret::remove))
         .route("/webhooks/{id}/token", post(webhook_secret::new_url))
         .route("/webhooks/{id}/archive", post(webhook_settings::archive))
+        .route("/events/replay", get(bulk::ask).post(bulk::begin))
+        .route("/publishers", post(publishers::create))
+        .route("/publishers/{id}", post(publishers::rename))
+        .route("/buyers", post(named::create_buyer))
+        .route("/buyers/{id}", post(named::rename_buyer))
+        .route("/campaigns", post(named::create_campaign))
+        .route("/campaigns/{id}", post(named::rename_campaign))
+        .route("/assignments", post(assignments::create))
+        .route("/assignments/{id}", post(assignments::update))
         .route("/events/{id}/replay", post(event::replay))
         .route("/events/{id}/assign", post(event::assign))
         .route("/events/{id}/apply", post(event::apply))
@@ -82,5 +119,10 @@ fn operating() -> Router<App> {
 
 /// For owners: keys and people.
 fn owning() -> Router<App> {
-    Router::new().route("/keys/new", get(sign_in::home))
+    Router::new()
+        .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{id}/revoke", post(keys::revoke))
+        .route("/people", post(people::add))
+        .route("/people/{id}", post(people::set_standing))
+        .route("/account", post(people::save_account))
 }
