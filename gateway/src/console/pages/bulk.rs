@@ -59,8 +59,23 @@ pub fn csv_answer(name: &str, body: Body) -> axum::response::Response {
 }
 
 const COLUMNS: [&str; 17] = [
-    "event_id", "received_at", "webhook", "status", "reason", "reason_text", "caller", "duration_seconds", "ref_id",
-    "call_id", "payout_as_sent", "payout", "matched_call_id", "strategy", "revenue_moved", "credit_moved", "requests",
+    "event_id",
+    "received_at",
+    "webhook",
+    "status",
+    "reason",
+    "reason_text",
+    "caller",
+    "duration_seconds",
+    "ref_id",
+    "call_id",
+    "payout_as_sent",
+    "payout",
+    "matched_call_id",
+    "strategy",
+    "revenue_moved",
+    "credit_moved",
+    "requests",
 ];
 
 fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> String {

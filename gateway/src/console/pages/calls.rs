@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::State;
 use axum::http::Uri;
-use trueup_shared::domain::reason::{Reason, Status};
 use trueup_shared::domain::phone;
+use trueup_shared::domain::reason::{Reason, Status};
 use trueup_shared::store::calls::{self, Call, Filter, TimePage};
 use trueup_shared::store::pages_webhooks::{self, Named};
 use uuid::Uuid;
@@ -171,9 +171,10 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
     if let Some(webhook) = call.reported_by_webhook_id {
         facts.push(("Value reported by", webhooks.get(&webhook).cloned().unwrap_or_default()));
     }
-    let publisher = call.terms.as_ref().map(|payee| {
-        (payee.publisher_id, publishers.get(&payee.publisher_id).cloned().unwrap_or_default())
-    });
+    let publisher = call
+        .terms
+        .as_ref()
+        .map(|payee| (payee.publisher_id, publishers.get(&payee.publisher_id).cloned().unwrap_or_default()));
     let reports = call
         .reports
         .iter()

@@ -81,7 +81,8 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
     let high = HEIGHT - TOP - BOTTOM;
     let y_of = |cents: i64| TOP + high - cents.max(0) * high / top;
     let n = i64::try_from(columns.len()).unwrap_or(1).max(1);
-    let mut svg = format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(says));
+    let mut svg =
+        format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(says));
     for quarter in 0..=4 {
         let cents = top * quarter / 4;
         let y = y_of(cents);

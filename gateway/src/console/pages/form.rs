@@ -39,10 +39,6 @@ impl Form {
     pub fn is_on(&self, name: &str) -> bool {
         !self.text(name).is_empty()
     }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(n, _)| n == name)
-    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Form {

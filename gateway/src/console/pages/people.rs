@@ -170,12 +170,7 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
 }
 
 /// One's own password; every other session of the person ends.
-pub async fn set_password(
-    State(app): State<App>,
-    viewer: Viewer,
-    form: Form,
-    headers: axum::http::HeaderMap,
-) -> Shown {
+pub async fn set_password(State(app): State<App>, viewer: Viewer, form: Form, headers: axum::http::HeaderMap) -> Shown {
     let new = form.raw("new").to_owned();
     let refuse = |fault: String| page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
     if !app.attempts.one_more(&viewer.user.email) {
@@ -236,7 +231,11 @@ pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
             at: viewer.zone.when(entry.created_at),
             actor: entry.actor,
             what: format!("{} {}", entry.action.replace('_', " "), entry.object_kind.replace('_', " ")),
-            detail: entry.detail.filter(|d| d.as_object().is_none_or(|o| !o.is_empty())).map(|d| d.to_string()).unwrap_or_default(),
+            detail: entry
+                .detail
+                .filter(|d| d.as_object().is_none_or(|o| !o.is_empty()))
+                .map(|d| d.to_string())
+                .unwrap_or_default(),
         })
         .collect();
     page(&Log { look: Look::of(&viewer, "Audit log", "/audit"), entries, next })

@@ -41,7 +41,8 @@ struct List {
 }
 
 pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    let found = publishers::list(&app.pool.get().await?, viewer.account.id, IdPage { below: None, limit: MOST }).await?;
+    let found =
+        publishers::list(&app.pool.get().await?, viewer.account.id, IdPage { below: None, limit: MOST }).await?;
     let currency = viewer.currency();
     let total: i64 = found.iter().map(|p| p.pending_balance_cents).sum();
     let rows = found
@@ -136,7 +137,8 @@ impl Export {
         self.below = found.last().map(|posting| posting.seq);
         let mut text = String::new();
         if !self.begun {
-            let columns = ["posted_at", "kind", "call_id", "event_id", "by", "revenue_moved", "credit_moved", "balance_after"];
+            let columns =
+                ["posted_at", "kind", "call_id", "event_id", "by", "revenue_moved", "credit_moved", "balance_after"];
             text.push_str(&csv_line(&columns.map(str::to_owned)));
             self.begun = true;
         }

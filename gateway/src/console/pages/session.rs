@@ -33,8 +33,6 @@ const MAX_COOKIE_BYTES: usize = 100;
 pub struct Signed {
     pub session: Option<String>,
     pub csrf: String,
-    /// A visitor's cookie that must be set with the answer.
-    fresh_visitor: Option<String>,
 }
 
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -71,7 +69,7 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
         }
     };
     let secure = over_tls(headers);
-    let signed = Signed { session, csrf, fresh_visitor: fresh_visitor.clone() };
+    let signed = Signed { session, csrf };
     let shows_a_form = request.uri().path() == "/sign-in";
     request.extensions_mut().insert(signed);
     let mut response = next.run(request).await;

@@ -79,12 +79,11 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
 pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     let text = form.text("text");
     let blank = blank(&app, &viewer, form.text("webhook"), text).await?;
-    let refuse = |fault: &str| {
-        page_with(StatusCode::UNPROCESSABLE_ENTITY, &Try { fault: Some(fault.to_owned()), ..blank })
+    let Ok(webhook) = Uuid::try_parse(form.text("webhook")) else {
+        return refuse(blank, "Choose the webhook that it would come to.");
     };
-    let Ok(webhook) = Uuid::try_parse(form.text("webhook")) else { return refuse("Choose the webhook that it would come to.") };
     if text.is_empty() {
-        return refuse("Paste a URL, a curl line, a query string or a body.");
+        return refuse(blank, "Paste a URL, a curl line, a query string or a body.");
     }
     let pasted = take_apart(text);
     let sample = json!({ "method": pasted.method, "query": pasted.query, "content_type": pasted.content_type,
@@ -95,9 +94,13 @@ pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
             let outcomes = all.into_iter().map(|one| outcome(one, &viewer)).collect();
             page(&Try { outcomes, ..blank })
         }
-        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => refuse(problem.detail()),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => refuse(blank, problem.detail()),
         Err(problem) => Err(gone(problem)),
     }
+}
+
+fn refuse(blank: Try, fault: &str) -> Shown {
+    page_with(StatusCode::UNPROCESSABLE_ENTITY, &Try { fault: Some(fault.to_owned()), ..blank })
 }
 
 fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
@@ -125,7 +128,13 @@ fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
             .candidates
             .into_iter()
             .map(|c| {
-                let note = if c.claimed { "reported already" } else if c.other_buyer { "another buyer's" } else { "free" };
+                let note = if c.claimed {
+                    "reported already"
+                } else if c.other_buyer {
+                    "another buyer's"
+                } else {
+                    "free"
+                };
                 (c.call_id, format!("{:+} s", c.off_seconds), note)
             })
             .collect(),
@@ -147,11 +156,20 @@ fn take_apart(text: &str) -> Pasted {
         if known {
             let body = text.split_once("\n\n").or_else(|| text.split_once("\r\n\r\n")).map_or("", |(_, body)| body);
             let url = rest.split_whitespace().next().unwrap_or_default();
-            return Pasted { method: Some(method.to_owned()), query: query_of(url), body: body.to_owned(), ..Pasted::default() };
+            return Pasted {
+                method: Some(method.to_owned()),
+                query: query_of(url),
+                body: body.to_owned(),
+                ..Pasted::default()
+            };
         }
     }
     if text.starts_with('{') || text.starts_with('[') {
-        return Pasted { body: text.to_owned(), content_type: Some("application/json".to_owned()), ..Pasted::default() };
+        return Pasted {
+            body: text.to_owned(),
+            content_type: Some("application/json".to_owned()),
+            ..Pasted::default()
+        };
     }
     Pasted { query: text.trim_start_matches('?').replace(['\n', '\r'], ""), ..Pasted::default() }
 }
@@ -256,7 +274,8 @@ mod tests {
         let json = take_apart("  {\"payout\": 50}");
         assert_eq!((json.body.as_str(), json.query.as_str()), ("{\"payout\": 50}", ""));
         assert_eq!(take_apart("?a=1&b=2").query, "a=1&b=2");
-        let line = "curl -X post 'https://x.test/t?a=1' \\\n  -H \"Content-Type: application/json\" -d '{\"p\":\"it'\\''s\"}'";
+        let line =
+            "curl -X post 'https://x.test/t?a=1' \\\n  -H \"Content-Type: application/json\" -d '{\"p\":\"it'\\''s\"}'";
         let pasted = take_apart(line);
         assert_eq!(pasted.method.as_deref(), Some("POST"));
         assert_eq!((pasted.query.as_str(), pasted.body.as_str()), ("a=1", "{\"p\":\"it's\"}"));

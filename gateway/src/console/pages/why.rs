@@ -152,9 +152,7 @@ fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
 fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    let all = |fits: &dyn Fn(&str) -> bool| {
-        values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9
-    };
+    let all = |fits: &dyn Fn(&str) -> bool| values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9;
     let number = |v: &str| v.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':');
     match slot {
         "caller" => all(&|v| v.len() >= 10 && phone::normalise(v, region).is_ok()),
@@ -216,7 +214,12 @@ async fn proposals(
             .filter(|(_, values)| values.len() * 10 >= requests.len() * MOST_OF_TEN || values.len() >= 3)
             .find(|(name, values)| speaks_of(slot, name, values, &viewer.account.default_region));
         if let Some((name, values)) = fits {
-            add(slot, name, values, format!("in {} of {} requests, and no {slot} field that we know", values.len(), requests.len()));
+            add(
+                slot,
+                name,
+                values,
+                format!("in {} of {} requests, and no {slot} field that we know", values.len(), requests.len()),
+            );
         }
     }
     Ok(found)
