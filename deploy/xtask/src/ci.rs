@@ -10,7 +10,7 @@ use crate::faults;
 use crate::layout::Layout;
 use crate::licences;
 use crate::progress::seconds;
-use crate::services::{self, Choice};
+use crate::services::{self, Choice, Need};
 use crate::suite;
 
 pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
@@ -28,7 +28,7 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     timed(&mut times, "lints", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
-    let services = timed(&mut times, "services", || services::ensure(layout, choice))?;
+    let services = timed(&mut times, "services", || services::ensure(layout, choice, Need::Tests))?;
     let tally = timed(&mut times, "tests", || suite::with_services(layout, &services, &["--locked".to_owned()]));
     let faults = timed(&mut times, "faults", || faults::with_services(layout, &services, &faults::Options::of_ci()));
     services::stop(layout, &services.started)?;

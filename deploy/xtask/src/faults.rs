@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::layout::Layout;
-use crate::services::{self, Choice, Services};
+use crate::services::{self, Choice, Need, Services};
 
 /// Runs in one `ci`, and the seconds of faults in each: enough to meet every kind of fault.
 pub const CI_RUNS: u64 = 5;
@@ -39,7 +39,7 @@ impl Options {
 }
 
 pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
-    let services = services::ensure(layout, choice)?;
+    let services = services::ensure(layout, choice, Need::Tests)?;
     let outcome = with_services(layout, &services, options);
     services::stop(layout, &services.started)?;
     outcome
@@ -60,16 +60,13 @@ pub fn with_services(layout: &Layout, services: &Services, options: &Options) ->
     build.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker", "-p", "trueup-faults"]);
     shown(build, "the build")?;
     let mut faults = Command::new(layout.target.join("debug/trueup-faults"));
-    faults
-        .arg("--binaries")
-        .arg(layout.target.join("debug"))
-        .args(["--runs", &options.runs.to_string(), "--seconds", &options.seconds.to_string()])
-        .env("TRUEUP_TEST_POSTGRES_URL", &services.postgres_admin_url)
-        .env("TRUEUP_TEST_REDIS_URL", &services.redis_test_url)
-        .env("TRUEUP_TEST_AMQP_URL", &services.amqp_url);
-    if let Some(ctl) = &services.rabbitmqctl {
-        faults.env("TRUEUP_TEST_RABBITMQCTL", ctl);
-    }
+    faults.arg("--binaries").arg(layout.target.join("debug")).args([
+        "--runs",
+        &options.runs.to_string(),
+        "--seconds",
+        &options.seconds.to_string(),
+    ]);
+    services.tell_tests(&mut faults);
     if let Some(seed) = options.seed {
         faults.args(["--seed", &seed.to_string()]);
     }

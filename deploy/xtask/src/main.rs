@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use layout::Layout;
 use processes::Build;
-use services::Choice;
+use services::{Choice, Need};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Trueup's own commands", version)]
@@ -88,7 +88,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Up { dev } => up::run(&layout, choice, if dev { Build::Dev } else { Build::Release }),
         Command::Demo => demo::run(&layout),
-        Command::Services => services::tell(&services::ensure(&layout, choice)?),
+        Command::Services => services::tell(&services::ensure(&layout, choice, Need::System)?),
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
         Command::Faults(options) => faults::run(&layout, choice, &options),

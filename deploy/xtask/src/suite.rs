@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::services::{self, Choice, Services};
+use crate::services::{self, Choice, Need, Services};
 
 /// What a run of the tests came to.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Tally {
 }
 
 pub fn run(layout: &Layout, choice: Choice, args: &[String]) -> Result<()> {
-    let services = services::ensure(layout, choice)?;
+    let services = services::ensure(layout, choice, Need::Tests)?;
     let tally = with_services(layout, &services, args);
     services::stop(layout, &services.started)?;
     finish(&tally?)
@@ -49,14 +49,8 @@ pub fn with_services(layout: &Layout, services: &Services, args: &[String]) -> R
     if !args.iter().any(|arg| arg == "-p" || arg.starts_with("--package")) {
         command.arg("--workspace");
     }
-    command
-        .args(args)
-        .env("TRUEUP_TEST_POSTGRES_URL", &services.postgres_admin_url)
-        .env("TRUEUP_TEST_REDIS_URL", &services.redis_test_url)
-        .env("TRUEUP_TEST_AMQP_URL", &services.amqp_url);
-    if let Some(ctl) = &services.rabbitmqctl {
-        command.env("TRUEUP_TEST_RABBITMQCTL", ctl);
-    }
+    command.args(args);
+    services.tell_tests(&mut command);
     count(command)
 }
 

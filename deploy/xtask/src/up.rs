@@ -14,10 +14,10 @@ use crate::layout::Layout;
 use crate::process;
 use crate::processes::{self, Build, System};
 use crate::progress::step;
-use crate::services::{self, Choice, Services};
+use crate::services::{self, Choice, Need, Services};
 
 pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
-    let services = services::ensure(layout, choice)?;
+    let services = services::ensure(layout, choice, Need::System)?;
     processes::build(layout, build)?;
     processes::migrate(layout, build, &services)?;
     let mut state = processes::open_state(layout);

@@ -12,6 +12,7 @@ mod rabbitmq;
 mod redis;
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -39,6 +40,24 @@ impl Choice {
     }
 }
 
+/// What the services are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The running system, which keeps to a corner of its own.
+    System,
+    /// Tests: they make databases, roles and vhosts, and empty Redis databases. The system's own
+    /// variables are not for them, lest somebody's real database be named there.
+    Tests,
+}
+
+impl Need {
+    /// The service as somebody named it from outside.
+    fn named(self, service: &str) -> Option<String> {
+        let prefix = if self == Need::Tests { "TRUEUP_TEST" } else { "TRUEUP" };
+        std::env::var(format!("{prefix}_{service}_URL")).ok().filter(|url| !url.is_empty())
+    }
+}
+
 /// Where the services are, and what of them this run started.
 #[derive(Debug, Clone, Default)]
 pub struct Services {
@@ -58,19 +77,32 @@ pub struct Services {
     pub started: Vec<&'static str>,
 }
 
+impl Services {
+    /// Tells a test program where they are.
+    pub fn tell_tests(&self, command: &mut Command) {
+        command
+            .env("TRUEUP_TEST_POSTGRES_URL", &self.postgres_admin_url)
+            .env("TRUEUP_TEST_REDIS_URL", &self.redis_test_url)
+            .env("TRUEUP_TEST_AMQP_URL", &self.amqp_url);
+        if let Some(ctl) = &self.rabbitmqctl {
+            command.env("TRUEUP_TEST_RABBITMQCTL", ctl);
+        }
+    }
+}
+
 /// One service's outcome: was it started just now?
 struct Found {
     started: bool,
 }
 
 /// Finds or starts all three.
-pub fn ensure(layout: &Layout, choice: Choice) -> Result<Services> {
+pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     let mut state = open(layout);
     let mut services = Services::default();
     let missing = [
-        postgres::find(&mut services, &state, choice)?,
-        redis::find(&mut services, &state, choice)?,
-        rabbitmq::find(&mut services, &state, choice)?,
+        postgres::find(&mut services, &state, choice, need)?,
+        redis::find(&mut services, &state, choice, need)?,
+        rabbitmq::find(&mut services, &state, choice, need)?,
     ];
     if missing.iter().any(|found| !found) {
         install::missing_packages(layout, missing)?;
@@ -88,11 +120,13 @@ pub fn ensure(layout: &Layout, choice: Choice) -> Result<Services> {
         let found = step("private RabbitMQ", |_| rabbitmq::start(layout, &mut state, &mut services))?;
         note_started(&mut services, "rabbitmq", found);
     }
-    step("database, vhost", |_| {
-        postgres::create_database(&services)?;
-        rabbitmq::use_own_vhost(&mut services);
-        Ok(())
-    })?;
+    if need == Need::System {
+        step("database, vhost", |_| {
+            postgres::create_database(&services)?;
+            rabbitmq::use_own_vhost(&mut services);
+            Ok(())
+        })?;
+    }
     Ok(services)
 }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::User;
 use serde_json::json;
 
-use super::{Choice, Found, Services, pg_wire, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, pg_wire, remembered, remembered_port, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::progress::Note;
@@ -25,11 +25,11 @@ const DATABASE: &str = "trueup";
 /// Enough for three processes and for tests that run side by side.
 const MAX_CONNECTIONS: u32 = 300;
 
-pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bool> {
+pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
     if choice == Choice::Private {
         return Ok(false);
     }
-    if let Ok(url) = std::env::var("TRUEUP_POSTGRES_URL") {
+    if let Some(url) = need.named("POSTGRES") {
         services.postgres_admin_url.clone_from(&url);
         services.postgres_url = url;
         return Ok(true);
@@ -42,7 +42,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
         let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper";
         if pg_wire::execute(DEFAULT_PORT, user, "postgres", may).is_ok_and(|rows| !rows.is_empty()) {
             set(services, user, DEFAULT_PORT);
-            println!("ok   Postgres runs on port {DEFAULT_PORT}: its database `{DATABASE}` is used");
+            println!("ok   Postgres runs on port {DEFAULT_PORT}");
             return Ok(true);
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::probe::{self, Broker};
-use super::{Choice, Found, Services, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, remembered, remembered_port, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::state::State;
@@ -23,11 +23,11 @@ const VHOST: &str = "trueup";
 /// A cold start of Erlang on a slow, busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
-pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bool> {
+pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
     if choice == Choice::Private {
         return Ok(false);
     }
-    if let Ok(url) = std::env::var("TRUEUP_AMQP_URL") {
+    if let Some(url) = need.named("AMQP") {
         services.amqp_url = url;
         return Ok(true);
     }
@@ -37,16 +37,19 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
     if probe::amqp(DEFAULT_PORT, "guest", "guest", "/").is_err() {
         return Ok(false);
     }
+    // Debian's wrapper wants root; without it there is the default vhost.
+    let program = process::find_program("rabbitmqctl");
+    services.rabbitmqctl = match program {
+        Some(program) if process::is_root() => Some(program.display().to_string()),
+        Some(program) => process::as_root(&program).map(|_| format!("sudo -n {}", program.display())),
+        None => None,
+    };
+    // Tests make vhosts.
+    if need == Need::Tests && services.rabbitmqctl.is_none() {
+        return Ok(false);
+    }
     services.amqp_url = format!("amqp://guest:guest@127.0.0.1:{DEFAULT_PORT}/%2f");
     println!("ok   RabbitMQ runs on port {DEFAULT_PORT}");
-    // Debian's wrapper wants root; without it there is the default vhost.
-    if let Some(program) = process::find_program("rabbitmqctl") {
-        if process::is_root() {
-            services.rabbitmqctl = Some(program.display().to_string());
-        } else if process::as_root(&program).is_some() {
-            services.rabbitmqctl = Some(format!("sudo -n {}", program.display()));
-        }
-    }
     Ok(true)
 }
 

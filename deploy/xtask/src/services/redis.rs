@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Choice, Found, Services, probe, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, probe, remembered, remembered_port, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::state::State;
@@ -17,11 +17,11 @@ const PRIVATE_FROM_PORT: u16 = 56379;
 const DATABASE: u8 = 15;
 const TEST_DATABASE: u8 = 1;
 
-pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bool> {
+pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
     if choice == Choice::Private {
         return Ok(false);
     }
-    if let Ok(url) = std::env::var("TRUEUP_REDIS_URL") {
+    if let Some(url) = need.named("REDIS") {
         services.redis_test_url.clone_from(&url);
         services.redis_url = url;
         return Ok(true);
@@ -29,10 +29,14 @@ pub fn find(services: &mut Services, state: &State, choice: Choice) -> Result<bo
     if remembered(state, "redis").is_some() {
         return Ok(false);
     }
+    // Tests empty the databases that they use: better not somebody's, if there is a way.
+    if need == Need::Tests && process::find_program("redis-server").is_some() {
+        return Ok(false);
+    }
     match probe::redis(DEFAULT_PORT) {
         Ok(()) => {
             set(services, DEFAULT_PORT);
-            println!("ok   Redis runs on port {DEFAULT_PORT}: its database {DATABASE} is used");
+            println!("ok   Redis runs on port {DEFAULT_PORT}");
             Ok(true)
         }
         Err(_) => Ok(false),
