@@ -1,6 +1,10 @@
 //! The worker on real services: scenarios of the rules, outages, two at once, kills.
 
 mod house;
+mod money;
+mod order;
+mod persons;
+mod poison;
 mod scenarios;
 mod settling;
 mod world;

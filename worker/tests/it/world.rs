@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use trueup_shared::domain::event::{Envelope, RawEvent, RawRequest};
 use trueup_shared::domain::ids;
 use trueup_shared::queue::session::Session;
+use trueup_shared::store::{Pool, PoolSettings};
 use trueup_shared::queue::{envelope, topology};
 use trueup_shared::testkit::database::TestDatabase;
 use trueup_shared::testkit::eventually;
@@ -199,6 +200,33 @@ impl World {
     pub async fn publish_raw(&self, message: &[u8]) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
         topology::publish_event(&channel, message).await.expect("a confirm");
+    }
+
+    /// Among the dead letters, as one envelope.
+    pub async fn publish_dead(&self, events: &[RawEvent]) {
+        let channel = self.broker.confirm_channel().await.expect("a channel");
+        let message = envelope::encode(&Envelope::of(events.to_vec()));
+        topology::publish_dead(&channel, &message).await.expect("a confirm");
+    }
+
+    /// What the console would settle through.
+    pub fn pool(&self) -> Pool {
+        Pool::new(&self.database.url, &PoolSettings::of("trueup-test", 2)).expect("a good URL")
+    }
+
+    /// A second webhook of the account.
+    pub async fn another_webhook(&self) -> Webhook {
+        fixtures::webhook(&self.client, self.account_id, &WebhookSpec::open()).await
+    }
+
+    pub async fn assignment_of(&self, call_id: Uuid) -> Uuid {
+        let select = "SELECT assignment_id FROM calls WHERE id = $1";
+        self.client.query_one(select, &[&call_id]).await.expect("the call").get(0)
+    }
+
+    pub async fn newest_event(&self) -> Uuid {
+        let select = "SELECT id FROM events ORDER BY received_at DESC, id DESC LIMIT 1";
+        self.client.query_one(select, &[]).await.expect("an event").get(0)
     }
 
     /// Publishes one report and waits for its row.

@@ -1,0 +1,144 @@
+//! Orders of processing that the door cannot be made to show: reversed, repeated, in one batch or one
+//! by one (V3, V12, invariant 3). And: nothing of another account is ever looked at.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use trueup_shared::domain::event::RawEvent;
+
+use crate::world::{CallSpec, Money, Row, World, at};
+
+/// Call, minutes after noon, payout: corrections, retries, a zero, a reversal, all of them folded.
+const REPORTS: [(&str, i64, &str); 12] = [
+    ("R1", 5, "50"),
+    ("R2", 6, "20"),
+    ("R1", 8, "50"),
+    ("R1", 30, "70"),
+    ("R2", 31, "0"),
+    ("R1", 40, "50"),
+    ("R2", 50, "33.33"),
+    ("R2", 55, "33.33"),
+    ("R3", 60, "12.50"),
+    ("R3", 70, "-12.50"),
+    ("R2", 80, "40"),
+    ("R1", 90, "70"),
+];
+
+async fn cast(world: &mut World) -> Vec<uuid::Uuid> {
+    let mut calls = Vec::new();
+    for ref_id in ["R1", "R2", "R3"] {
+        calls.push(world.call(&CallSpec { ref_id: Some(ref_id), ..CallSpec::default() }).await);
+    }
+    calls
+}
+
+fn events(world: &World) -> Vec<RawEvent> {
+    let noon = at("2026-03-14T12:00:00Z");
+    let event = |(ref_id, minutes, payout): &(&str, i64, &str)| {
+        world.event(noon + SignedDuration::from_mins(*minutes), json!({"ref_id": ref_id, "payout": payout}))
+    };
+    REPORTS.iter().map(event).collect()
+}
+
+async fn books(world: &World, calls: &[uuid::Uuid], events: &[RawEvent]) -> (Vec<Money>, i64) {
+    for event in events {
+        world.row(event.id).await;
+    }
+    let mut money = Vec::new();
+    for call in calls {
+        money.push(world.money(*call).await);
+    }
+    (money, world.balance("pubA").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v3_one_by_one_reversed_and_in_one_batch_end_in_the_same_books() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+
+    let calls = cast(&mut world).await;
+    let in_order = events(&world);
+    for event in &in_order {
+        world.publish(vec![event.clone()]).await;
+        world.row(event.id).await;
+    }
+    let expected = books(&world, &calls, &in_order).await;
+    let value = |m: &Money| (m.value, m.qualified, m.credit);
+    let values: Vec<_> = expected.0.iter().map(value).collect();
+    assert_eq!(
+        values,
+        [(Some(7000), Some(true), 4200), (Some(4000), Some(true), 2400), (Some(0), Some(false), 0)],
+        "and they are those of the rules"
+    );
+
+    world.next_account().await;
+    let calls = cast(&mut world).await;
+    let mut reversed = events(&world);
+    reversed.reverse();
+    for event in &reversed {
+        world.publish(vec![event.clone()]).await;
+        world.row(event.id).await;
+    }
+    assert_eq!(books(&world, &calls, &reversed).await, expected, "in reverse order of reception");
+
+    world.next_account().await;
+    let calls = cast(&mut world).await;
+    let mut batch = events(&world);
+    batch.rotate_left(5);
+    world.publish(batch.clone()).await;
+    assert_eq!(books(&world, &calls, &batch).await, expected, "in one batch, out of order");
+
+    // The same envelope once more, as a gateway sends it that saw no confirm.
+    let before: Vec<Option<Row>> = futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
+    let rows = world.count("events").await;
+    world.publish(batch.clone()).await;
+    let (probe, _) = world.report(at("2026-03-14T15:00:00Z"), json!({"ref_id": "R3", "payout": "0"})).await;
+    assert_eq!(world.row(probe).await.reason.as_deref(), Some("no_change"), "what came after it is settled");
+    assert_eq!(books(&world, &calls, &batch).await, expected, "an applied event that comes again");
+    assert_eq!(world.count("events").await, rows + 1);
+    let after: Vec<Option<Row>> = futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
+    assert_eq!(after, before, "its rows are as they were");
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v3_elements_of_one_batch_count_in_their_order() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let together = at("2026-03-14T12:02:10Z");
+    let mut elements: Vec<RawEvent> =
+        ["50", "60", "70"].map(|payout| world.event(together, json!({"ref_id": "R1", "payout": payout}))).to_vec();
+    for (position, element) in (0..).zip(&mut elements) {
+        element.position = position;
+    }
+    let ids: Vec<_> = elements.iter().map(|e| e.id).collect();
+    elements.reverse();
+    world.publish(elements).await;
+    for id in ids {
+        assert_eq!(world.row(id).await.status, "matched");
+    }
+    assert_eq!(world.money(call).await.value, Some(7000), "the last element stands");
+    assert_eq!(world.balance("pubA").await, 4200);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_account_is_ever_looked_at() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let theirs = world.call(&CallSpec::default()).await;
+    world.next_account().await;
+    let report = json!({"ref_id": "R1", "call_id": theirs, "caller_id": "+13055550142", "duration": 90, "payout": 50});
+    let (_, row) = world.report(at("2026-03-14T12:02:10Z"), report).await;
+    assert_eq!((row.status.as_str(), row.reason.as_deref()), ("unmatched", Some("ref_id_not_found")));
+    assert_eq!(row.detail, json!({}), "not even as a near miss");
+    assert_eq!(world.money(theirs).await.value, None);
+
+    // The same id in both accounts is two calls.
+    let ours = world.call_as(theirs, &CallSpec::default()).await;
+    world.row_with_status(world.newest_event().await, "matched").await;
+    let select = "SELECT count(*) FROM calls WHERE value_cents = 5000";
+    let matched: i64 = world.client.query_one(select, &[]).await.expect("a count").get(0);
+    assert_eq!((ours, matched), (theirs, 1));
+    world.reconcile().await;
+}
