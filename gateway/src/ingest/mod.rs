@@ -28,7 +28,7 @@ use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown, spawn_vital};
 use trueup_shared::store::{Pool, PoolSettings};
 
 use limits::{Limits, Policy};
-use publish::{Durable, Events};
+use publish::{Durable, Events, Opened, Spool};
 use refusals::Refusals;
 use secrets::Uses;
 use snapshot::{Snapshot, Source};
@@ -67,6 +67,7 @@ pub struct Settings {
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let bad = |e: String| Failure::new(Exit::BadConfig, format!("the Redis URL cannot be used: {e}"));
     limits::check_url(&settings.redis_url).map_err(bad)?;
+    let spool = open_spool(&settings.gateway).await?;
     let unbound = |address: std::net::SocketAddr| {
         move |e: std::io::Error| Failure::new(Exit::BadConfig, format!("cannot listen on {address}: {e}"))
     };
@@ -80,7 +81,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let end = CancellationToken::new();
     let readiness = Readiness::new("trueup-gateway");
     spawn_vital("ops", http::serve(ops, readiness.clone(), end.clone()));
-    let door = Arc::new(open(&settings, &readiness, &end)?);
+    let door = Arc::new(open(&settings, spool, &readiness, &end)?);
     spawn_vital("ages", never_known(Arc::clone(&door), end.clone()));
     let telling = spawn_vital("telling", tell_regularly(Arc::clone(&door), shutdown.stop().clone()));
 
@@ -103,7 +104,18 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> Result<Door, Failure> {
+async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
+    let Some(directory) = &gateway.spool_dir else { return Ok(None) };
+    let bad = |e| Failure::new(Exit::BadConfig, format!("the spool directory cannot be used: {e}"));
+    Spool::open(directory, gateway.spool_max_bytes.get()).await.map(Some).map_err(bad)
+}
+
+fn open(
+    settings: &Settings,
+    spool: Option<Opened>,
+    readiness: &Readiness,
+    end: &CancellationToken,
+) -> Result<Door, Failure> {
     let bad = |variable: &str, e: String| Failure::new(Exit::BadConfig, format!("{variable}: {e}"));
     let gateway = &settings.gateway;
     let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
@@ -116,7 +128,6 @@ fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> 
         snapshot: readiness.dependency("snapshot"),
     };
     let redis = readiness.dependency("redis");
-    let broker = readiness.dependency("broker");
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
@@ -125,7 +136,9 @@ fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> 
     let publishing = publish::Settings {
         amqp_url: settings.amqp.amqp_url.clone(),
         queue_max_length: settings.amqp.queue_max_length,
+        spool,
     };
+    let durable = Durable::start(publishing, readiness, end.clone()).map_err(|e| Failure::new(Exit::Bug, e))?;
     Ok(Door {
         snapshot: Snapshot::start(source, end.clone()),
         limits,
@@ -133,7 +146,7 @@ fn open(settings: &Settings, readiness: &Readiness, end: &CancellationToken) -> 
             address_per_minute: gateway.limit_ip_per_minute.get(),
             token_per_minute: gateway.limit_token_per_minute.get(),
         },
-        durable: Durable::start(publishing, broker, end.clone()),
+        durable,
         refusals: Refusals::default(),
         uses: Uses::default(),
         proxies: gateway.trusted_proxies.clone(),

@@ -5,6 +5,7 @@
 //! success. One supervisor builds the connection, forever; while there is none, or it is blocked,
 //! nothing waits for it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
+use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use trueup_shared::domain::event::SecretUse;
@@ -22,7 +24,7 @@ use trueup_shared::ops::shutdown::spawn_vital;
 use trueup_shared::queue::session::{Backoff, Session};
 use trueup_shared::queue::{QueueError, envelope, topology};
 
-use super::{Events, NotTaken, Settings};
+use super::{Events, NotTaken};
 
 /// From handing events over to the broker's word; senders give up after 2 s.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
@@ -43,6 +45,13 @@ const DECLARE_WITHIN: Duration = Duration::from_secs(10);
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// A queue that says no is declared anew at most this often.
 const DECLARE_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Settings {
+    pub amqp_url: SecretString,
+    pub queue_max_length: NonZeroU32,
+    /// What happens to reports while the broker is away, for `/ready` to say.
+    pub meanwhile: &'static str,
+}
 
 struct Parcel {
     events: Arc<Events>,
@@ -97,15 +106,20 @@ impl Broker {
         Broker { parcels, load }
     }
 
-    pub async fn publish(&self, events: Arc<Events>) -> Result<(), NotTaken> {
-        if !self.load.open.load(Ordering::Relaxed) {
+    /// A publish now has a chance.
+    pub fn is_open(&self) -> bool {
+        self.load.open.load(Ordering::Relaxed)
+    }
+
+    pub async fn publish(&self, events: Arc<Events>, within: Duration) -> Result<(), NotTaken> {
+        if !self.is_open() {
             return Err(NotTaken::Away);
         }
         let kept = Arc::clone(&events);
         let _place = Place::take(&self.load, &kept).ok_or(NotTaken::Full)?;
         let (reply, answer) = oneshot::channel();
         self.parcels.try_send(Parcel { events, reply }).map_err(|_| NotTaken::Full)?;
-        match tokio::time::timeout(CONFIRM_WITHIN, answer).await {
+        match tokio::time::timeout(within, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(NotTaken::Away),
         }
@@ -175,7 +189,7 @@ impl Supervisor {
     }
 
     fn away(&self, why: &str) {
-        self.health.degraded(why);
+        self.health.degraded(format!("{}: {why}", self.settings.meanwhile));
     }
 
     fn set_open(&self, open: bool) {
@@ -264,7 +278,7 @@ async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), Queue
     Ok((Arc::new(session), channels))
 }
 
-fn declare_again(session: Arc<Session>, max_length: std::num::NonZeroU32) {
+fn declare_again(session: Arc<Session>, max_length: NonZeroU32) {
     tokio::spawn(async move {
         let declaring = topology::declare(session.connection(), max_length);
         if let Ok(Err(e)) = tokio::time::timeout(DECLARE_WITHIN, declaring).await {

@@ -261,3 +261,87 @@ async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_killed() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", world.lease.amqp_through(cutter.address))
+        .env("TRUEUP_SPOOL_DIR", directory.path().join("spool").display());
+    let mut gateway = start.ready().await;
+    let mut public = door(&mut gateway, &webhook).await;
+    world.events().await;
+    let mut accepted = std::collections::BTreeSet::new();
+    let mut send = async |public| {
+        let began = Instant::now();
+        let answer = post(public, &webhook, "198.51.100.7", &[], "{\"payout\":1}").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        accepted.insert(answer.json()["event_id"].as_str().expect("an id").to_owned());
+    };
+
+    for weather in [Weather::Hung, Weather::Cut] {
+        cutter.set(weather);
+        for _ in 0..40 {
+            send(public).await;
+        }
+        assert_eq!(state(&mut gateway, "broker").await, "degraded");
+        assert_eq!(state(&mut gateway, "spool").await, "degraded");
+        assert!(gateway.metric("trueup_gateway_spool_events").await >= 40.0);
+    }
+    gateway.kill();
+    let mut gateway = start.ready().await;
+    public = gateway.address("public").await;
+    for _ in 0..20 {
+        send(public).await;
+    }
+    cutter.restore();
+    eventually("the spool is empty", Duration::from_secs(20), async || {
+        (gateway.metric("trueup_gateway_spool_events").await == 0.0).then_some(())
+    })
+    .await;
+    send(public).await;
+    assert_eq!(state(&mut gateway, "spool").await, "ok");
+    let events: Vec<String> = world.events().await.into_iter().map(|e| e.id.to_string()).collect();
+    let found: std::collections::BTreeSet<String> = events.iter().cloned().collect();
+    assert!(accepted.is_subset(&found), "{} of {} came", found.len(), accepted.len());
+}
+
+#[tokio::test]
+async fn a_full_spool_is_a_503_and_a_bad_one_is_said_before_the_start() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", world.lease.amqp_through(cutter.address))
+        .env("TRUEUP_SPOOL_MAX_BYTES", "3MiB");
+    let good = start.env("TRUEUP_SPOOL_DIR", directory.path().display());
+    let mut gateway = good.ready().await;
+    let public = door(&mut gateway, &webhook).await;
+    cutter.cut();
+    let body = format!("{{\"note\":\"{}\"}}", "x".repeat(60_000));
+    let mut taken = 0;
+    let answer = loop {
+        let answer = post(public, &webhook, "198.51.100.7", &[], &body).await;
+        match answer.status {
+            200 => taken += 1,
+            _ => break answer,
+        }
+        assert!(taken < 100, "it is bounded");
+    };
+    assert_unavailable(&answer, Instant::now());
+    assert!(taken > 5, "{taken}");
+    assert!(gateway.metric("trueup_gateway_spool_events_total{what=\"full\"}").await >= 1.0);
+
+    std::fs::write(directory.path().join("a-file"), b"").expect("writes");
+    let bad = world.gateway().env("TRUEUP_SPOOL_DIR", directory.path().join("a-file").display());
+    let mut never = bad.spawn();
+    assert_eq!(never.exit_code(Duration::from_secs(10)).await, 64);
+    assert!(!never.log().contains("\"listening\""), "{}", never.log());
+}
