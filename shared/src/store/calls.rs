@@ -179,7 +179,7 @@ pub async fn list(
         (None, Some(_)) => BY_CALLER,
         (None, None) => BY_TIME,
     };
-    let rows = sql::rows(
+    let rows = sql::rows_planned(
         client,
         statement,
         &[

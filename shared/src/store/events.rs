@@ -171,7 +171,7 @@ pub async fn list(
     let statuses: Vec<&str> = filter.statuses.iter().map(|s| s.code()).collect();
     let reasons: Vec<&str> = filter.reasons.iter().map(|r| r.code()).collect();
     let (statuses, reasons) = (Some(statuses).filter(|s| !s.is_empty()), Some(reasons).filter(|r| !r.is_empty()));
-    let rows = sql::rows(
+    let rows = sql::rows_planned(
         client,
         LIST,
         &[

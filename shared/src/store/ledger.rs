@@ -67,7 +67,8 @@ pub async fn of_publisher(
         " FROM postings WHERE publisher_id = $2 AND account_id = $1 AND seq < $3 ORDER BY seq DESC LIMIT $4"
     );
     let rows =
-        sql::rows(client, OF_PUBLISHER, &[&account_id, &publisher_id, &below.unwrap_or(i64::MAX), &limit]).await?;
+        sql::rows_planned(client, OF_PUBLISHER, &[&account_id, &publisher_id, &below.unwrap_or(i64::MAX), &limit])
+            .await?;
     Ok(rows.iter().map(Posting::of).collect())
 }
 

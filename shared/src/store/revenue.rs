@@ -102,7 +102,7 @@ pub async fn report(
         Group::Publisher => BY_PUBLISHER,
         Group::Webhook => BY_WEBHOOK,
     };
-    let rows = sql::rows(client, statement, &[&account_id, &from, &to, &time_zone]).await?;
+    let rows = sql::rows_planned(client, statement, &[&account_id, &from, &to, &time_zone]).await?;
     Ok(rows
         .iter()
         .map(|row| Sums {

@@ -18,6 +18,16 @@ pub(super) async fn rows<C: GenericClient>(client: &C, sql: &'static str, params
     Ok(client.query(&statement, params).await?)
 }
 
+/// For lists that are narrowed at will: planned anew each time, for what is asked. A plan made once for
+/// every narrowing sorts all the rows of a webhook, where this one reads a page of them off the index.
+pub(super) async fn rows_planned<C: GenericClient>(
+    client: &C,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<Vec<Row>> {
+    Ok(client.query(sql, params).await?)
+}
+
 pub(super) async fn one<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Row> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query_one(&statement, params).await?)
