@@ -152,6 +152,10 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let mut plain = true;
         loop {
+            // Most of a string is plain; this run is where the scanner's time goes.
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let run = rest.iter().position(|b| !matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=0x7F));
+            self.at = self.at.saturating_add(run.unwrap_or(rest.len()));
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     let bytes = self.bytes.get(start..self.at).unwrap_or_default();

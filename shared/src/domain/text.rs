@@ -46,6 +46,10 @@ pub(crate) fn fingerprint(name: &str) -> u32 {
 
 /// At most `chars` characters, with `…` where something was cut off.
 pub(crate) fn clipped(text: &str, chars: usize) -> String {
+    // No more characters than bytes.
+    if text.len() <= chars {
+        return text.to_owned();
+    }
     match text.char_indices().nth(chars) {
         None => text.to_owned(),
         Some((end, _)) => {
