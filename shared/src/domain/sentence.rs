@@ -3,6 +3,8 @@
 //! Read by people who have never seen the code, often when money is missing. It names no caller, no
 //! token and no body; those stand beside it.
 
+use jiff::Timestamp;
+
 use super::reason::{Detail, Reason, Status};
 
 /// The text beside a row's status. `currency` is the account's (ISO 4217).
@@ -16,6 +18,26 @@ pub fn sentence(status: Status, reason: Option<Reason>, detail: &Detail, currenc
         Status::Held => held(reason, detail, currency),
         Status::Unmatched => unmatched(reason, detail),
         Status::Refused => refused(reason).to_owned(),
+    }
+}
+
+/// The sentence of a row, and until when it is tried again if it waits for its call (M7).
+pub fn row_sentence(
+    status: Status,
+    reason: Option<Reason>,
+    detail: &Detail,
+    currency: &str,
+    retry_until: Option<Timestamp>,
+) -> String {
+    let text = sentence(status, reason, detail, currency);
+    match retry_until {
+        Some(until) if status == Status::Unmatched => {
+            format!(
+                "{text} It is tried again until {}, and as soon as such a call is recorded.",
+                until.strftime("%Y-%m-%d %H:%M UTC")
+            )
+        }
+        _ => text,
     }
 }
 

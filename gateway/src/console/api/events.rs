@@ -8,7 +8,7 @@ use serde_json::Value;
 use trueup_shared::domain::event::RawRequest;
 use trueup_shared::domain::reason::{CandidateNote, Reason, Status};
 use trueup_shared::domain::report::SlotReading;
-use trueup_shared::domain::sentence::sentence;
+use trueup_shared::domain::sentence::row_sentence;
 use trueup_shared::store::calls::TimePage;
 use trueup_shared::store::events::{self, Filter};
 use trueup_shared::store::{ledger, webhooks};
@@ -162,7 +162,7 @@ pub struct Action {
 impl Event {
     pub(super) fn of(it: events::Event, currency: &str) -> Self {
         Event {
-            reason_text: sentence(it.status, it.reason, &it.detail, currency),
+            reason_text: row_sentence(it.status, it.reason, &it.detail, currency, it.retry_until),
             id: it.id,
             received_at: it.received_at,
             webhook_id: it.webhook_id,
