@@ -35,12 +35,21 @@ pub struct Sightings {
 pub enum Course {
     /// From the broker, for the first time.
     Fresh,
-    /// Unmatched before; tried again by a schedule, by a call that was recorded, or by a person (M7, M8).
+    /// Unmatched before; tried again by a schedule, or because a call was recorded (M7).
     Again,
+    /// A person has it decided again, by the rules as they stand (M8).
+    Replayed,
     /// A person says which call it is about (M8).
     Assigned(Uuid),
     /// A person's own report about a call, in place of the buyer's (M8).
     Applied(Uuid),
+}
+
+impl Course {
+    /// The rules find the call; no person has said which it is.
+    pub fn searches(self) -> bool {
+        matches!(self, Course::Fresh | Course::Again | Course::Replayed)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -118,18 +127,16 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 /// Decides about one report and moves the books in memory.
 pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
     let account_id = case.webhook.account_id;
-    if case.report.payout == Payout::Unparseable {
+    if case.report.payout == Payout::Unparseable && case.course.searches() {
         // X5: never take money from `bid` because `payout` was garbled.
-        if let Course::Fresh | Course::Again = case.course {
-            let moved = withdraw(case, books, None);
-            return Decision { postings: moved, ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default()) };
-        }
+        let moved = withdraw(case, books, None);
+        return Decision { postings: moved, ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default()) };
     }
     let found = match case.course {
         Course::Assigned(call_id) | Course::Applied(call_id) => {
             Found::Call { call_id, strategy: Strategy::Person, by_signature: false, detail: Detail::default() }
         }
-        Course::Fresh | Course::Again => find(case, books),
+        Course::Fresh | Course::Again | Course::Replayed => find(case, books),
     };
     match found {
         Found::Nothing { reason, detail } => {

@@ -163,7 +163,12 @@ fn by_ref_id(question: &Question<'_>, hits: &[Candidate], other_buyer: &mut bool
 }
 
 fn ambiguous(strategy: Strategy, question: &Question<'_>, contenders: &[&Candidate]) -> Found {
-    Found::Ambiguous { strategy, detail: Detail { candidates: notes(question, contenders), ..Detail::default() } }
+    let detail = Detail {
+        candidates: notes(question, contenders),
+        shared_ref_id: strategy == Strategy::RefId,
+        ..Detail::default()
+    };
+    Found::Ambiguous { strategy, detail }
 }
 
 fn by_caller_and_duration(
@@ -178,7 +183,7 @@ fn by_caller_and_duration(
     let fitting: Vec<&Candidate> = evidence.by_caller.iter().filter(fits).collect();
     let ours: Vec<&Candidate> = fitting.iter().copied().filter(|c| c.in_scope).collect();
     let unclaimed: Vec<&Candidate> = ours.iter().copied().filter(|c| !c.claimed).collect();
-    if let Some(found) = by_signature(question, evidence, &unclaimed) {
+    if let Some(found) = by_signature(question, evidence, &ours) {
         return found;
     }
     if ours.is_empty() {
@@ -209,20 +214,24 @@ fn count(n: usize) -> Option<u32> {
 
 /// M4: the same report finds the same call; otherwise a retry would claim the caller's next similar
 /// call and the publisher would be paid twice.
-fn by_signature(question: &Question<'_>, evidence: &Evidence, unclaimed: &[&Candidate]) -> Option<Found> {
+fn by_signature(question: &Question<'_>, evidence: &Evidence, ours: &[&Candidate]) -> Option<Found> {
     let precedent = evidence
         .precedents
         .iter()
         .filter(|p| in_reach(question, p) && !told_apart(question, p))
         // A person's word outranks older matches; then the report that says the same; then the latest.
         .max_by_key(|p| (p.by_person, Some(p.payout_cents) == question.payout_cents, p.received_at, p.call_id))?;
-    let others = unclaimed.iter().filter(|c| c.call_id != precedent.call_id).count();
+    let others = ours.iter().filter(|c| !c.claimed && c.call_id != precedent.call_id).count();
     let says_the_same = question.payout_cents.is_none_or(|payout| {
         evidence.precedents.iter().any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
     });
     if !says_the_same && others > 0 {
         // A correction of that call, or a first report of the other? Only a person can tell.
-        return Some(ambiguous(Strategy::CallerDuration, question, unclaimed));
+        let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
+        let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
+        let detail =
+            Detail { other_candidates: count(others), candidates: notes(question, &contenders), ..Detail::default() };
+        return Some(Found::Ambiguous { strategy: Strategy::CallerDuration, detail });
     }
     let detail = Detail { other_candidates: count(others), ..Detail::default() };
     Some(Found::Call { call_id: precedent.call_id, strategy: Strategy::CallerDuration, by_signature: true, detail })

@@ -151,6 +151,9 @@ pub struct Detail {
     /// This report was the displaced one of `replaced_heuristic_match`, not the one that displaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub displaced: bool,
+    /// The candidates of `ambiguous` are the calls that bear the reported ref_id (M1).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shared_ref_id: bool,
     /// Found by a schedule or a later call, not at first sight (M7).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,

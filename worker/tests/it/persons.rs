@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use trueup_shared::domain::event::Refusal;
 use trueup_shared::domain::reason::{Reason, Status};
-use trueup_shared::store::settle::person::{self, Asked, Unfit};
 use trueup_shared::store::settle::Settled;
+use trueup_shared::store::settle::person::{self, Asked, Unfit};
 use uuid::Uuid;
 
 use crate::world::{CallSpec, World, at, event_id};
@@ -193,7 +193,7 @@ async fn refused_requests_have_rows_and_a_paused_webhooks_become_reports() {
     assert_eq!(world.money(call).await.value, None, "it moved nothing");
     assert_eq!(world.count("pending_reports").await, 0);
 
-    assert_eq!(replay(&world, paused_id).await, Ok((Status::Matched, Some(Reason::MatchedLate))));
+    assert_eq!(replay(&world, paused_id).await, MATCHED);
     let row = world.row(paused_id).await;
     assert_eq!((row.status.as_str(), row.call_id, row.credit), ("matched", Some(call), 3000));
     assert_eq!(replay(&world, paused_id).await, Err(Unfit::HasPosting));

@@ -29,9 +29,8 @@ async fn v12_an_event_that_postgres_refuses_is_parked_alone_and_redriven() {
     }
     world.client.batch_execute(POISON).await.expect("poisoned");
     let received_at = at("2026-03-14T12:02:10Z");
-    let events: Vec<_> = ["R1", "POISON", "R3"]
-        .map(|ref_id| world.event(received_at, json!({"ref_id": ref_id, "payout": 50})))
-        .to_vec();
+    let events: Vec<_> =
+        ["R1", "POISON", "R3"].map(|ref_id| world.event(received_at, json!({"ref_id": ref_id, "payout": 50}))).to_vec();
     let ids: Vec<_> = events.iter().map(|e| e.id).collect();
     world.publish(events.clone()).await;
 

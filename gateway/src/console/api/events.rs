@@ -8,7 +8,7 @@ use serde_json::Value;
 use trueup_shared::domain::event::RawRequest;
 use trueup_shared::domain::reason::{CandidateNote, Reason, Status};
 use trueup_shared::domain::report::SlotReading;
-use trueup_shared::domain::sentence::row_sentence;
+use trueup_shared::domain::sentence::{sentence, waiting_until};
 use trueup_shared::store::calls::TimePage;
 use trueup_shared::store::events::{self, Filter};
 use trueup_shared::store::{ledger, webhooks};
@@ -159,10 +159,18 @@ pub struct Action {
     pub created_at: Timestamp,
 }
 
+fn reason_text(it: &events::Event, currency: &str) -> String {
+    let told = sentence(it.status, it.reason, &it.detail, currency);
+    match it.retry_until {
+        Some(until) => told + &waiting_until(until),
+        None => told,
+    }
+}
+
 impl Event {
     pub(super) fn of(it: events::Event, currency: &str) -> Self {
         Event {
-            reason_text: row_sentence(it.status, it.reason, &it.detail, currency, it.retry_until),
+            reason_text: reason_text(&it, currency),
             id: it.id,
             received_at: it.received_at,
             webhook_id: it.webhook_id,

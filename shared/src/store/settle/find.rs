@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Line;
-use crate::domain::decide::{Course, Sighting};
+use crate::domain::decide::Sighting;
 use crate::domain::matching::CLOCK_SKEW_MICROS;
 use crate::domain::webhook::Webhook;
 use crate::store::StoreError;
@@ -83,10 +83,6 @@ pub(super) async fn sight(
     by_caller(tx, lines, webhooks).await
 }
 
-fn searches(line: &Line) -> bool {
-    matches!(line.course, Course::Fresh | Course::Again)
-}
-
 fn index(line: usize) -> i32 {
     // A batch is a few hundred lines.
     i32::try_from(line).unwrap_or(i32::MAX)
@@ -107,7 +103,7 @@ fn sighting(row: &Row, signed: bool) -> (usize, Sighting) {
 async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreError> {
     let (mut ref_lines, mut ref_accounts, mut refs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut id_lines, mut id_accounts, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (n, line) in lines.iter().enumerate().filter(|(_, line)| searches(line)) {
+    for (n, line) in lines.iter().enumerate().filter(|(_, line)| line.course.searches()) {
         let Some(report) = line.report() else { continue };
         if let Some(ref_id) = &report.ref_id {
             ref_lines.push(index(n));
@@ -164,7 +160,7 @@ fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
 impl Searches {
     fn of(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> Searches {
         let mut s = Searches::default();
-        for (n, line) in lines.iter().enumerate().filter(|(_, line)| searches(line)) {
+        for (n, line) in lines.iter().enumerate().filter(|(_, line)| line.course.searches()) {
             let (Some(report), Some(webhook)) = (line.report(), webhooks.get(&line.webhook_id)) else { continue };
             let (Some(caller), Some(duration)) = (&report.caller, report.duration_seconds) else { continue };
             if found_by_id(line, webhook) {

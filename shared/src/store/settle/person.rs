@@ -135,7 +135,7 @@ pub async fn replay(pool: &Pool, asked: &Asked) -> Result<Result<Settled, Unfit>
                 Some(target) if !target.is_report() => return Ok(Err(Unfit::NotAReport)),
                 Some(target) => target,
             };
-            let work = Work::Stored { id: asked.event_id, received_at: target.received_at, course: Course::Again };
+            let work = Work::Stored { id: asked.event_id, received_at: target.received_at, course: Course::Replayed };
             let settled = first(settle(tx, vec![work]).await?)?;
             record(tx, asked, "replay", None, Some(&settled)).await?;
             Ok(Ok(settled))
