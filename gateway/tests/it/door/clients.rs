@@ -150,29 +150,41 @@ async fn connections_are_bounded_in_all_and_for_each_address() {
     }
 }
 
+/// Of 300 reports, one after the other.
+async fn p99(door: std::net::SocketAddr, webhook: &trueup_shared::testkit::fixtures::Webhook) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let began = Instant::now();
+        assert_eq!(post(door, webhook, "198.51.100.7", &[], "{}").await.status, 200);
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    times[297]
+}
+
 #[tokio::test]
 async fn slow_heads_by_the_thousand_do_not_slow_the_others() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(100_000), ..WebhookSpec::open() }).await;
-    let mut gateway = world.gateway().env("TRUEUP_LIMIT_IP_PER_MINUTE", 100_000).ready().await;
+    let mut gateway =
+        world.gateway().env("TRUEUP_LIMIT_IP_PER_MINUTE", 100_000).env("TRUEUP_MAX_CONNECTIONS", 6000).ready().await;
     let door = door(&mut gateway, &webhook).await;
     let before = gateway.metric("trueup_process_resident_bytes").await;
+    let alone = p99(door, &webhook).await;
     let mut slow = Vec::new();
     // As many as the test's own descriptors allow, up to 5,000.
-    let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit").0;
+    let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    let most = nix::sys::resource::getrlimit(files).expect("a limit").1;
+    nix::sys::resource::setrlimit(files, most, most).expect("up to the hard limit");
     for _ in 0..usize::try_from(most.saturating_sub(200)).unwrap_or(5000).min(5000) {
         let mut client = Client::connect(door).await.expect("connects");
         client.write(b"POST /api/v1/ppc/inbound-webhooks/x HTTP/1.1\r\nHost: ").await.expect("writes");
         slow.push(client);
     }
-    let mut times = Vec::new();
-    for _ in 0..300 {
-        let began = Instant::now();
-        assert_eq!(post(door, &webhook, "198.51.100.7", &[], "{}").await.status, 200);
-        times.push(began.elapsed());
-    }
-    times.sort_unstable();
-    assert!(times[297] < Duration::from_millis(50), "p99 {:?} with {} slow ones", times[297], slow.len());
+    let with = p99(door, &webhook).await;
+    // Against the same machine a moment ago: it may be busy with other tests.
+    let most = (alone * 3).max(Duration::from_millis(50));
+    assert!(with < most, "p99 {with:?} with {} slow ones, {alone:?} alone", slow.len());
     let grown = gateway.metric("trueup_process_resident_bytes").await - before;
     assert!(grown < 20_000.0 * slow.len() as f64 + 16e6, "{grown} bytes for {}", slow.len());
     // Each is told before it is closed.

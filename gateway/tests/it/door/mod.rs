@@ -3,6 +3,7 @@
 mod answers;
 mod batches;
 mod clients;
+mod fuzz;
 mod limits;
 mod outages;
 mod refusals;
