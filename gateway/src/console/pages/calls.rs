@@ -94,10 +94,10 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     };
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    if let Ok(id) = Uuid::try_parse(&q) {
-        if calls::get(&client, account, id, 0).await?.is_some() {
-            return super::look::go(&format!("/calls/{id}"));
-        }
+    if let Ok(id) = Uuid::try_parse(&q)
+        && calls::get(&client, account, id, 0).await?.is_some()
+    {
+        return super::look::go(&format!("/calls/{id}"));
     }
     if !q.is_empty() {
         match phone::normalise(&q, &viewer.account.default_region) {

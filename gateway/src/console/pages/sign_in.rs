@@ -38,10 +38,10 @@ pub async fn show(State(app): State<App>, request: Request) -> Shown {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let next = safe_next(query.text("next"));
     let signed = request.extensions().get::<Signed>().cloned().unwrap_or_default();
-    if let Some(session) = &signed.session {
-        if people::holder(&app.pool.get().await?, session).await?.is_some() {
-            return Ok(Redirect::to(&next).into_response());
-        }
+    if let Some(session) = &signed.session
+        && people::holder(&app.pool.get().await?, session).await?.is_some()
+    {
+        return Ok(Redirect::to(&next).into_response());
     }
     page(&SignIn { next, ..blank(&request) })
 }

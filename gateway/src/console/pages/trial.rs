@@ -190,10 +190,10 @@ fn curl(words: &[String]) -> Pasted {
             "-X" | "--request" => pasted.method = Some(next().to_uppercase()),
             "-H" | "--header" => {
                 let header = next();
-                if let Some((name, value)) = header.split_once(':') {
-                    if name.trim().eq_ignore_ascii_case("content-type") {
-                        pasted.content_type = Some(value.trim().to_owned());
-                    }
+                if let Some((name, value)) = header.split_once(':')
+                    && name.trim().eq_ignore_ascii_case("content-type")
+                {
+                    pasted.content_type = Some(value.trim().to_owned());
                 }
             }
             "-d" | "--data" | "--data-raw" | "--data-binary" | "--data-ascii" | "--json" => {
