@@ -283,14 +283,19 @@ impl Store {
     /// The invariants of RULES.md that hold at any time; the text names the first breach.
     pub fn check(&self) -> Result<(), String> {
         let mut sums: BTreeMap<Uuid, i64> = BTreeMap::new();
+        let mut by_call: BTreeMap<Uuid, (i64, i64)> = BTreeMap::new();
+        let mut by_row: BTreeMap<(Uuid, Uuid), i64> = BTreeMap::new();
         for entry in &self.ledger {
+            let of_call = by_call.entry(entry.call_id).or_default();
+            *of_call = (of_call.0 + entry.revenue, of_call.1 + entry.credit);
             if let Some(publisher) = entry.publisher {
                 *sums.entry(publisher).or_default() += entry.credit;
             } else if entry.credit != 0 {
                 return Err(format!("a credit to nobody: {entry:?}"));
             }
-            let row = entry.event.and_then(|id| self.rows.get(&id));
-            if let Some(row) = row.filter(|row| row.status != Status::Matched) {
+            let Some(event) = entry.event else { continue };
+            *by_row.entry((event, entry.call_id)).or_default() += entry.credit;
+            if let Some(row) = self.rows.get(&event).filter(|row| row.status != Status::Matched) {
                 return Err(format!("invariant 4: {entry:?} was caused by {row:?}"));
             }
         }
@@ -299,22 +304,21 @@ impl Store {
                 return Err(format!("invariant 2: {publisher} has {balance}, its postings give {sums:?}"));
             }
         }
-        self.calls.values().try_for_each(|kept| self.check_call(kept))?;
+        for (id, kept) in &self.calls {
+            self.check_call(kept, by_call.get(id).copied().unwrap_or_default())?;
+        }
         self.rows.iter().try_for_each(|(id, row)| {
-            let own = self.ledger.iter().filter(|e| e.event == Some(*id) && Some(e.call_id) == row.call_id);
-            let posted: i64 = own.map(|e| e.credit).sum();
+            let posted = row.call_id.and_then(|call_id| by_row.get(&(*id, call_id)).copied()).unwrap_or(0);
             if posted == row.credit { Ok(()) } else { Err(format!("{row:?} says {}, posted {posted}", row.credit)) }
         })
     }
 
-    fn check_call(&self, kept: &Kept) -> Result<(), String> {
+    fn check_call(&self, kept: &Kept, posted: (i64, i64)) -> Result<(), String> {
         let call = self.call(kept);
         let due = credit(call.recorded.map(|p| p.terms), call.value_cents, call.qualified);
         if due != call.credit_cents {
             return Err(format!("invariant 2: its terms give {due}: {call:?}"));
         }
-        let of_call = || self.ledger.iter().filter(|e| e.call_id == call.key.call_id);
-        let posted = (of_call().map(|e| e.revenue).sum::<i64>(), of_call().map(|e| e.credit).sum::<i64>());
         let booked = booked_revenue(call.value_cents, call.value_from_webhook, call.qualified);
         if posted != (booked, call.credit_cents) {
             return Err(format!("invariant 2: posted {posted:?}, booked {booked}: {call:?}"));

@@ -2,8 +2,9 @@
 //! any point, calls that are recorded late, persons, clocks that jump. The deciding is the product's;
 //! broker and store are models. At each rest the invariants of RULES.md must hold.
 //!
-//! `TRUEUP_TEST_SIM_SEED` runs one seed again (it is printed on a failure), `TRUEUP_TEST_SIM_STEPS`
-//! and `TRUEUP_TEST_SIM_RUNS` make the runs longer and more; `cargo xtask faults` does.
+//! `TRUEUP_TEST_SIM_SEED` runs one seed again, and looks at the books after every step (a failure
+//! prints its seed). `TRUEUP_TEST_SIM_STEPS` takes that many steps from seeds of today, or from the
+//! given one on; `cargo xtask faults --iterations` does.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,9 +18,10 @@ use uuid::Uuid;
 use crate::dice::Dice;
 use crate::model::{Event, Line, Store, Work, by_ref_id, plain_call};
 
-/// In the normal run of the tests.
-const RUNS: u64 = 8;
-const STEPS: u64 = 1_200;
+/// Steps in the normal run of the tests, of each kind.
+const STEPS: u64 = 9_600;
+/// A run's books are then put aside: what is wrong shows early or not at all, and small books are fast.
+const STEPS_PER_RUN: u64 = 1_200;
 /// On average, a rest comes after this many steps.
 const STEPS_PER_REST: usize = 120;
 const WORKERS: usize = 2;
@@ -352,20 +354,31 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// Which seeds are run, and whether closely.
+fn seeds() -> (std::ops::Range<u64>, bool) {
+    let (seed, steps) = (number("TRUEUP_TEST_SIM_SEED"), number("TRUEUP_TEST_SIM_STEPS"));
+    let runs = steps.unwrap_or(STEPS).div_ceil(STEPS_PER_RUN);
+    match (seed, steps) {
+        (Some(seed), None) => (seed..seed + 1, true),
+        (Some(seed), Some(_)) => (seed..seed + runs, false),
+        (None, None) => (0..runs, false),
+        (None, Some(_)) => {
+            let today = u64::try_from(Timestamp::now().as_millisecond()).expect("after 1970");
+            (today..today + runs, false)
+        }
+    }
+}
+
 #[test]
 fn the_invariants_hold_at_every_rest() {
-    let steps = number("TRUEUP_TEST_SIM_STEPS").unwrap_or(STEPS);
-    let one = number("TRUEUP_TEST_SIM_SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("TRUEUP_TEST_SIM_RUNS").unwrap_or(RUNS),
-    };
+    let (seeds, closely) = seeds();
+    println!("seeds {seeds:?}, {STEPS_PER_RUN} steps each");
     let mut statuses: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds {
         for kind in [Kind::ByIds, Kind::Everything] {
             let mut simulation = Simulation::new(kind, seed);
-            if let Err(breach) = simulation.run(steps, one.is_some()) {
-                panic!("{breach}\nagain with TRUEUP_TEST_SIM_SEED={seed} TRUEUP_TEST_SIM_STEPS={steps} ({kind:?})");
+            if let Err(breach) = simulation.run(STEPS_PER_RUN, closely) {
+                panic!("{breach}\nagain with TRUEUP_TEST_SIM_SEED={seed} ({kind:?})");
             }
             for row in simulation.store.rows.values() {
                 *statuses.entry(row.status.code()).or_default() += 1;
