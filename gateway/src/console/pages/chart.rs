@@ -132,7 +132,7 @@ pub fn bar(real: i64, estimate: i64, most: i64) -> Markup {
     let most = most.max(1);
     let (a, b) = (real.max(0) * BAR_WIDTH / most, estimate.max(0) * BAR_WIDTH / most);
     Markup(format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {BAR_WIDTH} 12\" width=\"{BAR_WIDTH}\" height=\"12\" aria-hidden=\"true\">\
+        "<svg class=\"chart bar\" viewBox=\"0 0 {BAR_WIDTH} 12\" width=\"{BAR_WIDTH}\" height=\"12\" aria-hidden=\"true\">\
          <rect class=\"real\" x=\"0\" y=\"0\" width=\"{a}\" height=\"12\" rx=\"2\"/>\
          <rect class=\"estimate\" x=\"{a}\" y=\"0\" width=\"{b}\" height=\"12\" rx=\"2\"/></svg>"
     ))
