@@ -46,6 +46,10 @@ impl Scene {
 
     /// A report comes in and is settled; gives the event's id.
     pub async fn report(&self, query: &str) -> String {
+        self.report_to(&self.webhook, query).await
+    }
+
+    pub async fn report_to(&self, webhook: &str, query: &str) -> String {
         let received_at = ids::to_microseconds(Timestamp::now());
         let mut random = [0; 10];
         rand::fill(&mut random);
@@ -53,7 +57,7 @@ impl Scene {
             id: ids::event_id(received_at, &random),
             received_at,
             account_id: self.account,
-            webhook_id: self.webhook.parse().expect("an id"),
+            webhook_id: webhook.parse().expect("an id"),
             position: 0,
             source_ip: "203.0.113.7".parse().expect("an address"),
             request: Some(RawRequest { method: "GET".to_owned(), query: query.to_owned(), ..RawRequest::default() }),

@@ -1,5 +1,6 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
+mod browser;
 mod console;
 mod console_calls;
 mod console_events;
@@ -8,3 +9,7 @@ mod console_openapi;
 mod console_process;
 mod console_settings;
 mod door;
+mod pages;
+mod pages_browser;
+mod pages_isolation;
+mod pages_session;

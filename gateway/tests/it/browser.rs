@@ -1,0 +1,262 @@
+//! A real browser: Debian's chromium, driven through chromedriver's WebDriver interface.
+//!
+//! A test that needs it fails where there is none, and says how to get it; nothing is skipped.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The slowest page on a busy machine, and then some.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No dialogue with anybody outside, nothing kept, no sandbox (tests may run as root).
+const FLAGS: [&str; 12] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--lang=en-US",
+    "--window-size=1360,900",
+];
+/// The name under which WebDriver hands out an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+pub struct Browser {
+    driver: Child,
+    address: SocketAddr,
+    session: String,
+    base: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// `site` is where the pages are.
+    pub async fn open(site: SocketAddr) -> Browser {
+        let profile = tempfile::tempdir().expect("a folder");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .args(["--log-level=SEVERE"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| {
+                panic!("tests of the pages need a browser ({e}): apt-get install chromium chromium-driver")
+            });
+        let address: SocketAddr = ([127, 0, 0, 1], port).into();
+        let mut browser =
+            Browser { driver, address, session: String::new(), base: format!("http://{site}"), _profile: profile };
+        browser.wait_for_driver().await;
+        let mut flags: Vec<String> = FLAGS.map(str::to_owned).to_vec();
+        flags.push(format!("--user-data-dir={}", browser._profile.path().display()));
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "goog:loggingPrefs": { "browser": "ALL" }, "goog:chromeOptions": { "args": flags } } } });
+        let made = browser.raw("POST", "/session", Some(wanted)).await;
+        browser.session = made["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {made}")).to_owned();
+        browser
+    }
+
+    async fn wait_for_driver(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if TcpStream::connect(self.address).await.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "chromedriver does not answer");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One exchange with the driver; an error of its is the test's.
+    async fn raw(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        match self.tried(method, path, body).await {
+            Ok(value) => value,
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    async fn tried(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, String> {
+        let body = body.map(|b| b.to_string()).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
+            stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+            let mut answer = Vec::new();
+            // The driver keeps its connections: an answer ends where its length says.
+            while !is_whole(&answer) {
+                if stream.read_buf(&mut answer).await.map_err(|e| e.to_string())? == 0 {
+                    break;
+                }
+            }
+            Ok::<_, String>(answer)
+        };
+        let answer = tokio::time::timeout(PATIENCE, exchange).await.map_err(|e| e.to_string())??;
+        let text = String::from_utf8_lossy(&answer);
+        let json = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let said: Value = serde_json::from_str(json).map_err(|e| format!("{e}: {text}"))?;
+        match said["value"]["error"].as_str() {
+            Some(error) => Err(format!("{error}: {}", said["value"]["message"])),
+            None => Ok(said["value"].clone()),
+        }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        self.raw(method, &format!("/session/{}{path}", self.session), body).await
+    }
+
+    pub async fn go(&self, path: &str) {
+        self.ask("POST", "/url", Some(json!({ "url": format!("{}{path}", self.base) }))).await;
+    }
+
+    /// The path and query that are shown.
+    pub async fn path(&self) -> String {
+        let url = self.ask("GET", "/url", None).await;
+        url.as_str().and_then(|url| url.strip_prefix(&self.base)).unwrap_or_default().to_owned()
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.ask("POST", "/execute/sync", Some(json!({ "script": script, "args": [] }))).await
+    }
+
+    async fn find(&self, xpath: &str) -> Option<String> {
+        let body = json!({ "using": "xpath", "value": xpath });
+        let found = self.tried("POST", &format!("/session/{}/element", self.session), Some(body)).await.ok()?;
+        found[ELEMENT].as_str().map(str::to_owned)
+    }
+
+    /// The element, once it is there.
+    async fn wait(&self, xpath: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(element) = self.find(xpath).await {
+                return element;
+            }
+            if Instant::now() >= deadline {
+                let text = self.text().await;
+                panic!("not on {}: {xpath}\n{text}", self.path().await);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until the page's text holds it.
+    pub async fn sees(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.text().await;
+            if shown.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{text:?} is not on {}:\n{shown}", self.path().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn text(&self) -> String {
+        self.run("return document.body.innerText").await.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A link or a button, by what it is called.
+    pub async fn click(&self, name: &str) {
+        let here = format!(
+            "(self::a or self::button or self::summary) and (normalize-space(.)=\"{name}\" or @aria-label=\"{name}\")"
+        );
+        self.click_at(&format!("//*[{here}]")).await;
+    }
+
+    pub async fn click_at(&self, xpath: &str) {
+        let element = self.wait(xpath).await;
+        self.ask("POST", &format!("/element/{element}/click"), Some(json!({}))).await;
+    }
+
+    /// Into the field of this label, in place of what is there.
+    pub async fn fill(&self, label: &str, text: &str) {
+        let at = format!(
+            "//*[@id=(//label[starts-with(normalize-space(.),\"{label}\")]/@for)] | //label[starts-with(normalize-space(.),\"{label}\")]//*[self::input or self::textarea]"
+        );
+        let element = self.wait(&at).await;
+        self.ask("POST", &format!("/element/{element}/clear"), Some(json!({}))).await;
+        self.ask("POST", &format!("/element/{element}/value"), Some(json!({ "text": text }))).await;
+    }
+
+    /// Keys as a person presses them, wherever the focus is.
+    pub async fn press(&self, keys: &str) {
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })])
+            .collect();
+        let body = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] });
+        self.ask("POST", "/actions", Some(body)).await;
+    }
+
+    pub async fn width(&self, width: u32) {
+        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+        let body = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.ask("POST", "/goog/cdp/execute", Some(body)).await;
+    }
+
+    pub async fn scheme(&self, scheme: &str) {
+        let params = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        let body = json!({ "cmd": "Emulation.setEmulatedMedia", "params": params });
+        self.ask("POST", "/goog/cdp/execute", Some(body)).await;
+    }
+
+    pub async fn accept_question(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let path = format!("/session/{}/alert/accept", self.session);
+        while self.tried("POST", &path, Some(json!({}))).await.is_err() {
+            assert!(Instant::now() < deadline, "no question was asked");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the page's console has said since it was last asked, of warnings and errors.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = self.ask("POST", "/se/log", Some(json!({ "type": "browser" }))).await;
+        let lines = log.as_array().cloned().unwrap_or_default();
+        lines
+            .iter()
+            .filter(|line| matches!(line["level"].as_str(), Some("SEVERE" | "WARNING")))
+            .map(|line| line["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    // Counted in bytes: the head of a driver's answer is plain ASCII.
+    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends its browser when it is told to end.
+        let pid = i32::try_from(self.driver.id()).unwrap_or_default();
+        let asked = Command::new("kill").arg(pid.to_string()).status();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while asked.is_ok() && matches!(self.driver.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
