@@ -19,8 +19,8 @@ use super::QueueError;
 
 /// The whole handshake, TLS and login included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A dead peer is noticed after two of them (seconds).
-const HEARTBEAT: u16 = 5;
+/// A dead peer is noticed after two of them; shorter ones call a busy machine dead (seconds).
+const HEARTBEAT: u16 = 10;
 /// How often the client's own view of the connection is compared with what its events said.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
