@@ -249,14 +249,25 @@ fn is_whole(answer: &[u8]) -> bool {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is told to end.
-        let pid = i32::try_from(self.driver.id()).unwrap_or_default();
-        let asked = Command::new("kill").arg(pid.to_string()).status();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while asked.is_ok() && matches!(self.driver.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+        // Ending the session ends the browser; killing the driver alone would leave it running.
+        let _ = self.end_session();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+    }
+}
+
+impl Browser {
+    /// Without the runtime, which may be on its way out.
+    fn end_session(&self) -> std::io::Result<()> {
+        use std::io::{Read, Write};
+        const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
+        let mut stream = std::net::TcpStream::connect_timeout(&self.address, GOODBYE_WITHIN)?;
+        stream.set_read_timeout(Some(GOODBYE_WITHIN))?;
+        let goodbye =
+            format!("DELETE /session/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", self.session);
+        stream.write_all(goodbye.as_bytes())?;
+        // The answer comes when the browser is gone.
+        let _ = stream.read(&mut [0_u8; 1024])?;
+        Ok(())
     }
 }

@@ -24,21 +24,32 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3]) -> Result<()> {
     if !rabbitmq_runs && rabbitmq::programs().is_none() {
         packages.push("rabbitmq-server");
     }
+    install_with_apt(layout, &packages, ", or set TRUEUP_POSTGRES_URL, TRUEUP_REDIS_URL and TRUEUP_AMQP_URL")
+}
+
+/// The browser that the pages' tests drive.
+pub fn browser(layout: &Layout) -> Result<()> {
+    let have = |program| process::find_program(program).is_some();
+    if have("chromium") && have("chromedriver") {
+        return Ok(());
+    }
+    install_with_apt(layout, &["chromium", "chromium-driver"], "")
+}
+
+fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
     let names = packages.join(" ");
     let Some(apt) = process::find_program("apt-get") else {
-        bail!(
-            "please install {names} (this machine has no apt-get), or set TRUEUP_POSTGRES_URL, TRUEUP_REDIS_URL and TRUEUP_AMQP_URL"
-        );
+        bail!("please install {names} (this machine has no apt-get){or_else}");
     };
     if process::as_root(&apt).is_none() {
         bail!(
             "please install {names} (apt-get install {names}): this needs root, and there is no sudo that works without a password"
         );
     }
-    step(&format!("installing {names}"), |note| install(layout, &apt, &packages, note))
+    step(&format!("installing {names}"), |note| install(layout, &apt, packages, note))
 }
 
 fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Result<()> {

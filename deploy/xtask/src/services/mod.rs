@@ -107,6 +107,9 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     if missing.iter().any(|found| !found) {
         install::missing_packages(layout, missing)?;
     }
+    if need == Need::Tests {
+        install::browser(layout)?;
+    }
     let [have_postgres, have_redis, have_rabbitmq] = missing;
     if !have_postgres {
         let found = step("private Postgres", |note| postgres::start(layout, &mut state, &mut services, note))?;
