@@ -188,7 +188,7 @@ mod tests {
             let mut local = Local::default();
             let mut passed: Vec<u64> = Vec::new();
             let mut now = 17;
-            for step in steps(u64::from(limit)).take(if limit > 500 { 6_000 } else { 20_000 }) {
+            for step in steps(u64::from(limit)).take(if limit > 500 { 9_000 } else { 20_000 }) {
                 now += step / if limit > 500 { 20 } else { 1 };
                 let inside = passed.iter().rev().take_while(|at| now - **at <= WINDOW_MILLIS * MILLI).count();
                 let nearly = passed.iter().rev().take_while(|at| now - **at <= (WINDOW_MILLIS + 3) * MILLI).count();
