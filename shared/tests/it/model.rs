@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use trueup_shared::domain::books::{Books, Call, CallKey, CallReport, Role};
 use trueup_shared::domain::crediting::{Payee, Place, Terms, booked_revenue, credit};
 use trueup_shared::domain::decide::{Case, Course, Decision, Sighting, Sightings, decide, may_match_later};
-use trueup_shared::domain::reason::{Reason, Status};
+use trueup_shared::domain::reason::{Reason, Status, Strategy};
 use trueup_shared::domain::recording::{CallCopy, Recorded, record};
 use trueup_shared::domain::report::{Payout, Report};
 use trueup_shared::domain::webhook::Webhook;
@@ -329,7 +329,13 @@ impl Store {
         {
             return Err(format!("invariant 5: the fold gives {folded:?}: {call:?}"));
         }
-        for report in call.reports.iter().filter(|r| r.role != Role::Displaced) {
+        let standing = || call.reports.iter().filter(|r| r.role != Role::Displaced);
+        let guessed = |r: &CallReport| r.strategy == Strategy::CallerDuration && !r.by_person;
+        let signatures: Vec<_> = standing().map(CallReport::signature).collect();
+        if standing().all(guessed) && signatures.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(format!("M5: two different reports claimed one call: {call:?}"));
+        }
+        for report in standing() {
             let row = &self.rows[&report.place.event_id];
             if row.call_id != Some(call.key.call_id) {
                 return Err(format!("a report counts on a call that its row does not name: {row:?} {call:?}"));
