@@ -88,8 +88,9 @@ pub mod handlers {
     pub use super::body::read as read_body;
     pub use super::buyers::{create as create_buyer, rename as rename_buyer};
     pub use super::campaigns::{create as create_campaign, rename as rename_campaign};
-    pub use super::events::{Action, Event, EventInFull, Slot, in_full as event_in_full};
+    pub use super::events::{Action, Candidate, Event, EventInFull, Slot, in_full as event_in_full};
     pub use super::fields::Fields;
+    pub use super::ledger::Posting;
     pub use super::problem::Problem;
     pub use super::publishers::{create as create_publisher, rename as rename_publisher};
     pub use super::request::{Id, Query, Setting};

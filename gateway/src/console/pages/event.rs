@@ -210,6 +210,40 @@ async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<Eve
     Ok(assemble(viewer, full, webhook.name, offers, find))
 }
 
+fn candidate_line(candidate: handlers::Candidate) -> CandidateLine {
+    CandidateLine {
+        id: candidate.call_id,
+        off: format!("{:+} s", candidate.off_seconds),
+        ended: ended_before(candidate.ended_seconds_before),
+        note: match (candidate.claimed, candidate.other_buyer) {
+            (true, _) => "reported already",
+            (_, true) => "another buyer's",
+            _ => "free",
+        },
+    }
+}
+
+fn posting_line(posting: handlers::Posting, viewer: &Viewer) -> PostingLine {
+    let currency = viewer.currency();
+    PostingLine {
+        at: viewer.zone.when(posting.created_at),
+        kind: posting.kind,
+        revenue: words::moved(posting.revenue_delta_cents, currency),
+        credit: words::moved(posting.credit_delta_cents, currency),
+        balance: words::money(posting.balance_after_cents, currency),
+        call: posting.call_id,
+    }
+}
+
+fn action_line(action: handlers::Action, viewer: &Viewer) -> ActionLine {
+    ActionLine {
+        at: viewer.zone.when(action.created_at),
+        what: action_words(&action, viewer.currency()),
+        actor: action.actor,
+        outcome: action.outcome.unwrap_or_default().replace('_', " "),
+    }
+}
+
 fn assemble(viewer: &Viewer, full: EventInFull, webhook: String, offers: Vec<Offer>, find: &str) -> EventPage {
     let EventInFull { event, request, reading, candidates, postings, actions } = full;
     let currency = viewer.currency();
@@ -246,39 +280,9 @@ fn assemble(viewer: &Viewer, full: EventInFull, webhook: String, offers: Vec<Off
         query: request.as_ref().map(|r| r.query.clone()).filter(|q| !q.is_empty()),
         body: request.and_then(|r| r.body.or(r.body_base64)).filter(|b| !b.is_empty()).map(body_text),
         slots: reading.into_iter().map(slot_line).collect(),
-        candidates: candidates
-            .into_iter()
-            .map(|c| CandidateLine {
-                id: c.call_id,
-                off: format!("{:+} s", c.off_seconds),
-                ended: ended_before(c.ended_seconds_before),
-                note: match (c.claimed, c.other_buyer) {
-                    (true, _) => "reported already",
-                    (_, true) => "another buyer's",
-                    _ => "free",
-                },
-            })
-            .collect(),
-        postings: postings
-            .into_iter()
-            .map(|p| PostingLine {
-                at: when(p.created_at),
-                kind: p.kind,
-                revenue: words::moved(p.revenue_delta_cents, currency),
-                credit: words::moved(p.credit_delta_cents, currency),
-                balance: words::money(p.balance_after_cents, currency),
-                call: p.call_id,
-            })
-            .collect(),
-        actions: actions
-            .iter()
-            .map(|a| ActionLine {
-                at: when(a.created_at),
-                actor: a.actor.clone(),
-                what: action_words(a, currency),
-                outcome: a.outcome.clone().unwrap_or_default().replace('_', " "),
-            })
-            .collect(),
+        candidates: candidates.into_iter().map(candidate_line).collect(),
+        postings: postings.into_iter().map(|p| posting_line(p, viewer)).collect(),
+        actions: actions.into_iter().map(|a| action_line(a, viewer)).collect(),
         find: find.to_owned(),
         offers,
         can_replay: is_report && free,
