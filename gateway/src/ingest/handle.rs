@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::body::{self, Failed};
 use super::limits::{Question, Verdict};
 use super::publish::{Events, NotTaken};
+use super::refusals::Refused;
 use super::respond::{Answer, BROKER_AWAY, BUSY, LIMITS_UNKNOWN, LimitedBy, STARTING};
 use super::secrets::{self, Admission};
 use super::snapshot::Found;
@@ -289,7 +290,7 @@ pub fn event_id(received_at: Timestamp) -> Uuid {
 }
 
 /// The rows for what was refused since the last turn.
-pub fn refusal_events(refusals: &std::collections::HashMap<super::refusals::Refused, u32>) -> Vec<RawEvent> {
+pub fn refusal_events(refusals: &[(Refused, u32)]) -> Vec<RawEvent> {
     let received_at = ids::to_microseconds(Timestamp::now());
     refusals
         .iter()

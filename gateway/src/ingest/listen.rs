@@ -27,8 +27,6 @@ const BACKLOG: u32 = 4096;
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// hyper's buffer for a head; the line below it refuses earlier.
 const BUFFER: usize = 64 * 1024;
-/// Header fields of one request.
-const FIELDS: usize = 128;
 
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -181,8 +179,8 @@ async fn attend(stream: TcpStream, peer: IpAddr, door: Arc<Door>, stop: Cancella
             // The line keeps the time itself.
             .header_read_timeout(None)
             .half_close(true)
-            .max_buf_size(BUFFER)
-            .max_headers(FIELDS);
+            // Fields of a head: hyper's own 100, which it keeps on the stack; another number costs an allocation.
+            .max_buf_size(BUFFER);
         let connection = builder.serve_connection(TokioIo::new(line), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {

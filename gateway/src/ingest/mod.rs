@@ -37,6 +37,8 @@ use snapshot::{Snapshot, Source};
 const URL_BYTES: usize = 8 * 1024;
 /// Refused rows show within 15 s; the worker needs a part of that.
 const TELL_EVERY: Duration = Duration::from_secs(7);
+/// Rows of refusals in one message.
+const TELL_ROWS: usize = 200;
 /// Connections to Postgres: one reads, and one more while the first is found dead.
 const POSTGRES_CONNECTIONS: usize = 2;
 /// How long a start may go on without knowing any webhook.
@@ -180,17 +182,16 @@ async fn tell_regularly(door: Arc<Door>, stop: CancellationToken) {
 /// Publishes what was refused and which secrets were used since the last time; what could not be
 /// published is told the next time.
 async fn tell(door: &Door) {
-    let refusals = door.refusals.take();
+    let refusals: Vec<_> = door.refusals.take().into_iter().collect();
     let uses = door.uses.take();
-    if refusals.is_empty() && uses.is_empty() {
-        return;
+    if !uses.is_empty() && door.durable.take(Events::with_uses(&[], uses.clone())).await.is_err() {
+        door.uses.put_back(uses);
     }
-    let rows = handle::refusal_events(&refusals);
-    match door.durable.take(Events::with_uses(&rows, uses.clone())).await {
-        Ok(()) => metrics::gateway().events.add(&["refusal"], rows.len() as u64),
-        Err(_) => {
-            door.refusals.put_back(refusals);
-            door.uses.put_back(uses);
+    for part in refusals.chunks(TELL_ROWS) {
+        let rows = handle::refusal_events(part);
+        match door.durable.take(Events::of(&rows)).await {
+            Ok(()) => metrics::gateway().events.add(&["refusal"], rows.len() as u64),
+            Err(_) => door.refusals.put_back(part),
         }
     }
 }

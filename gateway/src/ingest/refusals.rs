@@ -43,10 +43,10 @@ impl Refusals {
     }
 
     /// For another turn, after these could not be told.
-    pub fn put_back(&self, refusals: HashMap<Refused, u32>) {
+    pub fn put_back(&self, refusals: &[(Refused, u32)]) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (refused, count) in refusals {
-            add(&mut all, refused, count);
+            add(&mut all, *refused, *count);
         }
     }
 }

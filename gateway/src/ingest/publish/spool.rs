@@ -215,14 +215,15 @@ impl Keeper {
                 }
                 Command::Read(reply) => {
                     let batch = self.attempt(read).flatten();
+                    self.tell();
                     let _ = reply.send(batch);
                 }
                 Command::Remove(last, reply) => {
                     self.remove(last);
+                    self.tell();
                     let _ = reply.send(());
                 }
             }
-            self.tell();
         }
     }
 
@@ -244,15 +245,19 @@ impl Keeper {
         let parts = || accepted.iter().flat_map(|(events, _)| events.parts.iter());
         let count = parts().count() as u64;
         let written = self.attempt(|database| write(database, first, parts()));
+        if written.is_some() {
+            self.next = first + count;
+            self.rows += count;
+            self.bytes += bytes;
+        }
+        // The figures first: who has its answer finds them true.
+        self.tell();
         for (events, reply) in accepted {
             let label = if written.is_some() { "written" } else { "failed" };
             figures.add(&[label], events.len() as u64);
             let _ = reply.send(written.ok_or(NotTaken::Away));
         }
         if written.is_some() {
-            self.next = first + count;
-            self.rows += count;
-            self.bytes += bytes;
             self.counts.filled.notify_one();
         }
     }
