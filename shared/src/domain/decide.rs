@@ -5,11 +5,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::books::{Books, Call, CallKey, CallReport, MAX_REPORTS_KEPT, Movement, Role, Signature};
-use super::crediting::{Effect, Folded, Payee, Place};
+use super::crediting::{Effect, Folded, Payee, Place, micros_between};
 use super::matching::{Candidate, Evidence, Found, Question, find_call};
 use super::reason::{Detail, Reason, Status, Strategy};
 use super::report::{NoReport, Payout, Report};
 use super::webhook::{OnDoubt, Webhook};
+
+/// Equal reports this close (60 s) were sent at once, and which of two workers was first says nothing:
+/// the one that is settled second is the retry (seed). Further apart, the older one came late (V3).
+const AT_ONCE_MICROS: i64 = 60_000_000;
 
 /// A call that the search came upon, before any lock.
 #[derive(Debug, Clone, PartialEq)]
@@ -371,6 +375,13 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
             decision.status = Status::Held;
             decision.reason = Some(Reason::NegativePayout);
         }
+        // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
+        Effect::Applied | Effect::Reversed if !movement.changed && overtaking(&folded, &places, place).is_some() => {
+            decision.status = Status::Duplicate;
+            decision.reason =
+                Some(if hit.by_signature { Reason::RepeatOfMatchedReport } else { Reason::SamePayoutWithin15m });
+            decision.detail.other_event = overtaking(&folded, &places, place);
+        }
         Effect::Applied | Effect::Reversed if !movement.changed && later.is_some() => {
             decision.status = Status::Superseded;
             decision.reason = Some(Reason::OlderThanApplied);
@@ -380,6 +391,14 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
             decision.reason = matched_reason(case, decision, effect, movement, had_payee);
         }
     }
+}
+
+/// The report of the same payout that was received at the same time or a little later, and was settled
+/// before this one.
+fn overtaking(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
+    let repeats = |effect: &Effect| *effect == Effect::Duplicate { of: place.event_id };
+    let later = folded.effects.iter().position(repeats).and_then(|at| places.get(at))?;
+    (micros_between(place.received_at, later.received_at) <= AT_ONCE_MICROS).then_some(later.event_id)
 }
 
 /// The most useful thing to say of a match that took effect.

@@ -123,7 +123,7 @@ fn repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
     let to_do = if changed.is_empty() && others.is_empty() { " Nothing to do." } else { "" };
     match reason {
         Reason::SamePayoutWithin15m => format!(
-            "The same payout had been reported for this call at most 15 minutes before: a retry, which is counted once, so no money \
+            "The same payout was reported for this call at most 15 minutes apart: a retry, which is counted once, so no money \
              moved.{to_do}{changed}{others}"
         ),
         Reason::RepeatOfMatchedReport => format!(
