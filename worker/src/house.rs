@@ -1,11 +1,12 @@
 //! The commands that keep house; each says what it did on standard output.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use secrecy::ExposeSecret;
 use trueup_shared::ops::shutdown::{Exit, Failure};
-use trueup_shared::queue::session::Session;
+use trueup_shared::queue::session::{Backoff, Session};
 use trueup_shared::queue::{QueueError, envelope, topology};
 use trueup_shared::store::settle::parked;
 use trueup_shared::store::{Pool, PoolSettings, migrate as schema, reconcile as books};
@@ -34,8 +35,29 @@ fn pool(settings: &Settings) -> Result<Pool, Failure> {
     Pool::new(settings.postgres.postgres_url.expose_secret(), &pool).map_err(|e| Failure::new(Exit::BadConfig, e))
 }
 
+/// Postgres and the broker may be starting together with us: `migrate` waits this long for each.
+const DEPENDENCIES_WITHIN: Duration = Duration::from_secs(30);
+
+/// Tries until it works or [`DEPENDENCIES_WITHIN`] is over; then the last error stands.
+async fn patiently<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let started = Instant::now();
+    let mut backoff = Backoff::new();
+    loop {
+        match attempt().await {
+            Err(_) if started.elapsed() < DEPENDENCIES_WITHIN => backoff.wait().await,
+            outcome => return outcome,
+        }
+    }
+}
+
 pub async fn migrate(settings: &Settings) -> Result<Exit, Failure> {
-    let done = schema::run(settings.postgres.postgres_url.expose_secret()).await.map_err(unavailable)?;
+    let url = settings.postgres.postgres_url.expose_secret();
+    let pool = pool(settings)?;
+    patiently(|| pool.ping()).await.map_err(unavailable)?;
+    let done = schema::run(url).await.map_err(unavailable)?;
     match done.applied.as_slice() {
         [] => say("schema: up to date"),
         applied => say(format_args!("schema: applied {}", applied.join(", "))),
@@ -44,7 +66,8 @@ pub async fn migrate(settings: &Settings) -> Result<Exit, Failure> {
         [] => say("roles: none of trueup_ingest, trueup_worker, trueup_console exists; no rights to give"),
         roles => say(format_args!("roles: rights given to {}", roles.join(", "))),
     }
-    let session = Session::connect(&settings.amqp.amqp_url, "trueup-migrate").await.map_err(unavailable)?;
+    let session =
+        patiently(|| Session::connect(&settings.amqp.amqp_url, "trueup-migrate")).await.map_err(unavailable)?;
     topology::declare(session.connection(), settings.amqp.queue_max_length).await.map_err(unavailable)?;
     session.close().await;
     say("broker: exchanges and queues declared");
