@@ -14,7 +14,7 @@ use trueup_shared::testkit::database::TestDatabase;
 use trueup_shared::testkit::lease::Lease;
 
 use crate::books::{ACCOUNT, ACCOUNTS, Books, CALL, WEBHOOK, account_of, caller, duration, id, ref_id};
-use crate::settle_ceiling;
+use crate::{say, settle_ceiling};
 
 pub struct Plan {
     pub calls: i64,
@@ -77,13 +77,6 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         say(format_args!("  {} {}: {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)));
     }
     Ok(())
-}
-
-pub fn say(line: impl std::fmt::Display) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
 }
 
 async fn rows(client: &tokio_postgres::Client) -> anyhow::Result<i64> {

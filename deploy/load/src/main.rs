@@ -4,8 +4,18 @@
 //! absolute figure says more about the neighbour than about the program.
 
 mod books;
+mod ceiling;
+mod door;
 mod drain;
+mod goals;
+mod plot;
+mod requests;
+mod run;
 mod settle_ceiling;
+mod stage;
+mod traffic;
+mod watch;
+mod whole;
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +28,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// Measure goals and write the report
+    Run(run::Options),
+    /// Hyper alone, serving until it is killed
+    Ceiling,
     /// A worker that drains a full queue, beside the locked one-connection ceiling
     Drain {
         /// Calls in the books
@@ -38,11 +52,24 @@ enum What {
     },
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
+        What::Ceiling => ceiling::run(),
+        What::Run(options) => runtime()?.block_on(run::run(&options)),
         What::Drain { calls, reports, hot, workers, worker } => {
-            drain::run(&drain::Plan { calls, reports, hot, workers, worker }).await
+            runtime()?.block_on(drain::run(&drain::Plan { calls, reports, hot, workers, worker }))
         }
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A line for whoever watches.
+pub fn say(line: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout();
+    // A closed pipe is no failure of the run.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -17,6 +17,7 @@ mod faults;
 mod http;
 mod layout;
 mod licences;
+mod load;
 mod process;
 mod processes;
 mod progress;
@@ -67,6 +68,8 @@ enum Command {
     Ci,
     /// Prove that nothing is lost and nothing paid twice while processes die and links break
     Faults(faults::Options),
+    /// Measure speed beside the ceilings of the parts, and write tables and plots to deploy/perf/
+    Load(load::Options),
     /// Stop what `up` (and nobody else) started
     Down,
 }
@@ -92,6 +95,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
         Command::Faults(options) => faults::run(&layout, choice, &options),
+        Command::Load(options) => load::run(&layout, choice, &options),
         Command::Down => processes::down(&layout),
     }
 }

@@ -1,0 +1,116 @@
+//! One run: the chosen goals one after the other, then the report.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::door::{self, Spans};
+use crate::goals::Report;
+use crate::say;
+use crate::stage::Stage;
+use crate::whole;
+
+#[derive(Args, Clone)]
+pub struct Options {
+    /// Only these goals [default: all of 1 to 5; 6 takes half an hour and must be asked for]
+    #[arg(long = "goal", value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=6))]
+    goals: Vec<u8>,
+    /// Short measurements and small books: under two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Gateways at once
+    #[arg(long, default_value_t = 1)]
+    gateways: usize,
+    /// Workers at once
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// Where the binaries are
+    #[arg(long, default_value = "target/release")]
+    binaries: PathBuf,
+    /// Where the report goes
+    #[arg(long, default_value = "deploy/perf")]
+    out: PathBuf,
+    /// The report's file name
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Options {
+    fn wants(&self, goal: u8) -> bool {
+        if self.goals.is_empty() { goal <= 5 } else { self.goals.contains(&goal) }
+    }
+
+    fn spans(&self) -> Spans {
+        let (warm_up, ceiling, door) = if self.quick { (500, 1000, 2000) } else { (1500, 3000, 8000) };
+        let millis = Duration::from_millis;
+        Spans { warm_up: millis(warm_up), ceiling: millis(ceiling), door: millis(door) }
+    }
+
+    fn calls(&self) -> i64 {
+        if self.quick { 100_000 } else { 1_000_000 }
+    }
+}
+
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    let began = Instant::now();
+    raise_descriptor_limit();
+    let mut report = Report::default();
+    if [1, 2, 4, 5].into_iter().any(|goal| options.wants(goal)) {
+        say(format_args!("making books of {} calls …", options.calls()));
+        let mut stage = Stage::set(&options.binaries, options.calls()).await?;
+        stage.open_doors(options.gateways).await?;
+        let spans = options.spans();
+        if options.wants(1) {
+            door::accepting(&mut stage, spans, &mut report).await?;
+        }
+        if options.wants(2) {
+            door::refusing(&mut stage, spans, &mut report).await?;
+        }
+        if options.wants(1) {
+            door::idling(&stage, 10_000, &mut report).await?;
+        }
+        stage.start_workers(options.workers).await;
+        if options.wants(5) {
+            whole::one_at_a_time(&mut stage, Duration::from_secs(if options.quick { 5 } else { 20 }), &mut report)
+                .await?;
+        }
+        if options.wants(4) {
+            let span = Duration::from_secs(if options.quick { 10 } else { 60 });
+            whole::sustained(&mut stage, spans, span, &mut report).await?;
+        }
+    }
+    let name = options.name.clone().unwrap_or_else(|| {
+        let many = if options.gateways + options.workers > 2 {
+            format!("-{}-gateways-{}-workers", options.gateways, options.workers)
+        } else {
+            String::new()
+        };
+        format!("{}{many}", if options.quick { "quick" } else { "load" })
+    });
+    let title = format!("Load: {} gateway(s), {} worker(s)", options.gateways, options.workers);
+    report.write(&options.out, &name, &title, &machine())?;
+    say(format_args!("{:.0} s in all", began.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What it was measured on, without the machine's name.
+fn machine() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|l| l.strip_prefix("model name")).map_or("", |l| l.trim_start_matches([' ', '\t', ':']));
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
+    format!(
+        "Measured {now} on {cpus} cores ({model}) that carry everything: the broker, Redis, Postgres, Trueup and the \
+         load itself. Ratios are against a ceiling of the same minute."
+    )
+}
+
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without it a run with many idle connections says what is missing.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,141 @@
+//! The system as it is measured: real binaries, a database, a vhost and a Redis database of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use trueup_shared::testkit::database::TestDatabase;
+use trueup_shared::testkit::lease::Lease;
+use trueup_shared::testkit::process::{Process, Start};
+
+use crate::books::{self, ACCOUNT, ACCOUNTS, Books};
+use crate::requests::{SECRET, WEBHOOKS, token};
+
+/// Kinds of ids beside `books`'.
+const SECRET_WEBHOOK: u32 = 7;
+const WEBHOOK_SECRET: u32 = 8;
+const API_KEY: u32 = 9;
+
+pub struct Stage {
+    pub database: TestDatabase,
+    pub lease: Lease,
+    pub client: tokio_postgres::Client,
+    pub books: Books,
+    binaries: PathBuf,
+    pub gateways: Vec<Process>,
+    pub doors: Vec<SocketAddr>,
+    pub workers: Vec<Process>,
+    pub console: Option<Process>,
+}
+
+impl Stage {
+    pub async fn set(binaries: &std::path::Path, calls: i64) -> anyhow::Result<Stage> {
+        let database = TestDatabase::fresh().await;
+        let lease = Lease::take().await;
+        let client = database.client().await;
+        let books = Books::make(&client, calls, false).await?;
+        webhooks(&client).await?;
+        client.batch_execute("CHECKPOINT").await?;
+        let binaries = binaries.to_owned();
+        Ok(Stage {
+            database,
+            lease,
+            client,
+            books,
+            binaries,
+            gateways: Vec::new(),
+            doors: Vec::new(),
+            workers: Vec::new(),
+            console: None,
+        })
+    }
+
+    pub fn start(&self, binary: &str) -> Start {
+        Start::new(&self.binaries.join(binary).to_string_lossy())
+            .env("TRUEUP_POSTGRES_URL", &self.database.url)
+            .env("TRUEUP_REDIS_URL", &self.lease.redis_url)
+            .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
+    }
+
+    /// A door behind a trusted proxy: us.
+    pub async fn open_doors(&mut self, count: usize) -> anyhow::Result<()> {
+        while self.gateways.len() < count {
+            let start = self.start("trueup-gateway").env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32");
+            let mut gateway = start.ready().await;
+            self.doors.push(gateway.address("public").await);
+            self.gateways.push(gateway);
+        }
+        Ok(())
+    }
+
+    pub async fn start_workers(&mut self, count: usize) {
+        while self.workers.len() < count {
+            self.workers.push(self.start("trueup-worker").ready().await);
+        }
+    }
+}
+
+impl Stage {
+    /// Opens the console; gives a key of the first account.
+    pub async fn open_console(&mut self) -> anyhow::Result<String> {
+        const KEY: &str = "key-of-the-load-bench-0123456789abcdef";
+        if self.console.is_none() {
+            self.console = Some(self.start("trueup-console").ready().await);
+            let insert = format!(
+                "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, sha256('{KEY}'), 'key-of')"
+            );
+            self.client.execute(&insert, &[&books::id(API_KEY, 0), &books::id(ACCOUNT, 0)]).await?;
+        }
+        Ok(KEY.to_owned())
+    }
+}
+
+/// Webhooks that require a secret, spread over the accounts of the books.
+async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
+    let script = format!(
+        "INSERT INTO webhooks (id, account_id, name, token, require_secret)
+           SELECT {webhook}, {account}, 's' || n, '{prefix}' || n, true FROM generate_series(0, {last}) n;
+         INSERT INTO webhook_secrets (id, webhook_id, digest)
+           SELECT {secret}, {webhook}, sha256('{SECRET}') FROM generate_series(0, {last}) n;
+         ANALYZE webhooks, webhook_secrets;",
+        webhook = sql_id(SECRET_WEBHOOK, "n"),
+        secret = sql_id(WEBHOOK_SECRET, "n"),
+        account = sql_id(ACCOUNT, &format!("n % {ACCOUNTS}")),
+        prefix = token(0).trim_end_matches('0'),
+        last = WEBHOOKS - 1,
+    );
+    client.batch_execute(&script).await.context("the webhooks could not be made")
+}
+
+/// In SQL, the id that `books::id` gives.
+fn sql_id(kind: u32, n: &str) -> String {
+    let prefix = format!("{:032x}", books::id(kind, 0).as_u128());
+    format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", &prefix[..16])
+}
+
+/// A ceiling's process. Ended with its guard.
+pub struct Ceiling {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Ceiling {
+    pub fn start() -> anyhow::Result<Ceiling> {
+        let me = std::env::current_exe()?;
+        let mut child = Command::new(me).arg("ceiling").stdout(Stdio::piped()).spawn().context("the ceiling")?;
+        let out = child.stdout.take().context("piped above")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line)?;
+        let address = line.trim().parse().with_context(|| format!("the ceiling said {line:?}"))?;
+        Ok(Ceiling { child, address })
+    }
+}
+
+impl Drop for Ceiling {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

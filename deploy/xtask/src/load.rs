@@ -1,0 +1,65 @@
+//! `load`: builds the real binaries, optimised, and has them measured beside the ceilings of their
+//! parts; the measuring itself is the program `trueup-load`.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::layout::Layout;
+use crate::services::{self, Choice, Need};
+
+#[derive(Args, Clone)]
+pub struct Options {
+    /// Short measurements and small books: under two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only these goals, with commas between [default: 1 to 5; 6, with 5 M calls, must be asked for]
+    #[arg(long = "goal", value_name = "N")]
+    goals: Option<String>,
+    /// Gateways at once
+    #[arg(long, default_value_t = 1)]
+    gateways: usize,
+    /// Workers at once
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// The report's file name under deploy/perf/ [default: by the kind of run]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
+    let services = services::ensure(layout, choice, Need::Tests)?;
+    let outcome = measure(layout, &services, options);
+    services::stop(layout, &services.started)?;
+    outcome
+}
+
+fn measure(layout: &Layout, services: &services::Services, options: &Options) -> Result<()> {
+    println!("...  building the programs (some minutes the first time)");
+    let mut build = layout.cargo();
+    build.args(["build", "--locked", "--release", "-p", "trueup-gateway", "-p", "trueup-worker", "-p", "trueup-load"]);
+    shown(build, "the build")?;
+    let release = layout.target.join("release");
+    let mut load = Command::new(release.join("trueup-load"));
+    load.current_dir(&layout.root).arg("run").arg("--binaries").arg(&release).args(["--out", "deploy/perf"]);
+    load.args(["--gateways", &options.gateways.to_string(), "--workers", &options.workers.to_string()]);
+    if options.quick {
+        load.arg("--quick");
+    }
+    for (flag, value) in [("--goal", &options.goals), ("--name", &options.name)] {
+        if let Some(value) = value {
+            load.args([flag, value]);
+        }
+    }
+    services.tell_tests(&mut load);
+    shown(load, "the measuring")
+}
+
+fn shown(mut command: Command, what: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("{what} cannot be started"))?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("{what} failed ({status})")
+}
