@@ -8,14 +8,17 @@ use uuid::Uuid;
 pub const ACCOUNTS: i64 = 20;
 /// Publishers of each account.
 const PUBLISHERS: i64 = 10;
+/// One call in this many is the ceiling's: what it writes must not be in the worker's way, and a call
+/// whose value nobody reported would be an easier one to settle.
+const SPARE: i64 = 5;
+/// Event rows that one statement makes.
+const EVENTS_AT_ONCE: i64 = 1_000_000;
 
+#[derive(Debug, Clone, Copy)]
 pub struct Books {
     pub calls: i64,
-}
-
-/// The ids follow from their numbers, so that a report can be made without asking the database.
-pub fn id(kind: u32, n: i64) -> Uuid {
-    Uuid::from_u128((u128::from(kind) << 64) | (1 << 100) | n.unsigned_abs() as u128)
+    accounts: i64,
+    publishers: i64,
 }
 
 pub const ACCOUNT: u32 = 1;
@@ -23,41 +26,74 @@ pub const CALL: u32 = 2;
 const PUBLISHER: u32 = 3;
 const CAMPAIGN: u32 = 4;
 const ASSIGNMENT: u32 = 5;
-pub const WEBHOOK: u32 = 6;
+const WEBHOOK: u32 = 6;
 
-/// The account of the n-th call.
-pub fn account_of(call: i64) -> i64 {
-    call % ACCOUNTS
+/// The ids follow from their numbers, so that a report can be made without asking the database.
+pub fn id(kind: u32, n: i64) -> Uuid {
+    Uuid::from_u128((u128::from(kind) << 64) | (1 << 100) | u128::from(n.unsigned_abs()))
 }
 
-pub fn ref_id(call: i64) -> String {
-    format!("ref-{call}")
-}
-
-/// One caller a call: 10 digits of NANP shape.
-pub fn caller(call: i64) -> String {
-    format!("+1{}", 2_002_000_000 + call)
-}
-
+/// Seconds of the n-th call.
 pub fn duration(call: i64) -> i64 {
     60 + call % 240
 }
 
+/// [`id`] as an expression of SQL over a number.
+fn sql_id(kind: u32, n: &str) -> String {
+    let prefix = format!("{:032x}", id(kind, 0).as_u128());
+    format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", prefix.get(..16).unwrap_or_default())
+}
+
 impl Books {
+    /// What the worker's reports are about: the n-th of their calls, spread over the table.
+    pub fn reported_call(self, n: i64) -> i64 {
+        n.wrapping_mul(104_729).rem_euclid(self.calls - self.calls / SPARE)
+    }
+
+    /// The n-th call that is the ceiling's own.
+    pub fn spare_call(self, n: i64) -> i64 {
+        let spare = self.calls / SPARE;
+        self.calls - spare + n.wrapping_mul(7_919).rem_euclid(spare)
+    }
+
+    pub fn account(self, call: i64) -> Uuid {
+        id(ACCOUNT, call % self.accounts)
+    }
+
+    pub fn webhook(self, call: i64) -> Uuid {
+        id(WEBHOOK, call % self.accounts)
+    }
+
+    pub fn publisher(self, call: i64) -> Uuid {
+        id(PUBLISHER, call % (self.accounts * self.publishers))
+    }
+
+    pub fn call_id(self, call: i64) -> Uuid {
+        id(CALL, call)
+    }
+
+    pub fn ref_id(self, call: i64) -> String {
+        format!("ref-{call}")
+    }
+
+    /// One caller a call: 10 digits of NANP shape.
+    pub fn caller(self, call: i64) -> String {
+        format!("+1{}", 2_002_000_000 + call)
+    }
+
+    /// `hot`: one account with one publisher, whom all calls pay.
     pub async fn make(client: &Client, calls: i64, hot: bool) -> anyhow::Result<Books> {
-        let uuid = |kind: u32, n: &str| {
-            let prefix = format!("{:032x}", id(kind, 0).as_u128());
-            format!("(substr('{prefix}', 1, 16) || lpad(to_hex({n}), 16, '0'))::uuid")
-        };
-        let publisher = if hot { format!("({} * 0)", "n") } else { "n".to_owned() };
+        let (accounts, publishers) = if hot { (1, 1) } else { (ACCOUNTS, PUBLISHERS) };
+        let books = Books { calls, accounts, publishers };
         let script = format!(
-            "INSERT INTO accounts (id, name) SELECT {account}, 'load ' || n FROM generate_series(0, {last_account}) n;
-             INSERT INTO publishers (id, account_id, name) SELECT {publisher_id}, {account_of}, 'p' || n
+            "SET session_replication_role = replica;
+             INSERT INTO accounts (id, name) SELECT {account}, 'load ' || n FROM generate_series(0, {last_account}) n;
+             INSERT INTO publishers (id, account_id, name) SELECT {publisher}, {account_of}, 'p' || n
                FROM generate_series(0, {last_publisher}) n;
              INSERT INTO campaigns (id, account_id, name) SELECT {campaign}, {account_of}, 'c' || n
                FROM generate_series(0, {last_publisher}) n;
              INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, percent_e4)
-               SELECT {assignment}, {account_of}, {campaign}, {hot_publisher}, 'rev_share', 600000
+               SELECT {assignment}, {account_of}, {campaign}, {publisher}, 'rev_share', 600000
                FROM generate_series(0, {last_publisher}) n;
              INSERT INTO webhooks (id, account_id, name, token) SELECT {webhook}, {account}, 'w' || n, 'load-token-' || n
                FROM generate_series(0, {last_account}) n;
@@ -65,21 +101,66 @@ impl Books {
                SELECT {account_of}, {call}, 'ref-' || n, '+1' || (2002000000 + n), 60 + n % 240,
                       now() - interval '1 hour', now() - interval '30 minutes', {assignment_of}
                FROM generate_series(0, {last_call}) n;
-             ANALYZE;",
-            account = uuid(ACCOUNT, "n"),
-            account_of = uuid(ACCOUNT, &format!("n % {ACCOUNTS}")),
-            publisher_id = uuid(PUBLISHER, "n"),
-            hot_publisher = uuid(PUBLISHER, &publisher),
-            campaign = uuid(CAMPAIGN, "n"),
-            assignment = uuid(ASSIGNMENT, "n"),
-            assignment_of = uuid(ASSIGNMENT, &format!("n % {}", ACCOUNTS * PUBLISHERS)),
-            webhook = uuid(WEBHOOK, "n"),
-            call = uuid(CALL, "n"),
-            last_account = ACCOUNTS - 1,
-            last_publisher = ACCOUNTS * PUBLISHERS - 1,
+             SET session_replication_role = DEFAULT;",
+            account = sql_id(ACCOUNT, "n"),
+            account_of = sql_id(ACCOUNT, &format!("n % {accounts}")),
+            publisher = sql_id(PUBLISHER, "n"),
+            campaign = sql_id(CAMPAIGN, "n"),
+            assignment = sql_id(ASSIGNMENT, "n"),
+            assignment_of = sql_id(ASSIGNMENT, &format!("n % {}", accounts * publishers)),
+            webhook = sql_id(WEBHOOK, "n"),
+            call = sql_id(CALL, "n"),
+            last_account = accounts - 1,
+            last_publisher = accounts * publishers - 1,
             last_call = calls - 1,
         );
-        client.batch_execute(&script).await.context("the books could not be made")?;
-        Ok(Books { calls })
+        without_indexes(client, "calls", &script).await.context("the books could not be made")?;
+        client.batch_execute("VACUUM ANALYZE").await?;
+        Ok(books)
     }
+
+    /// Rows of reports that were settled in the weeks before, as many as a busy account has.
+    pub async fn add_events(self, client: &Client, events: i64) -> anyhow::Result<()> {
+        client.batch_execute("SET session_replication_role = replica").await?;
+        let mut from = 0;
+        while from < events {
+            let below = events.min(from + EVENTS_AT_ONCE);
+            let script = format!(
+                "INSERT INTO events (received_at, id, account_id, webhook_id, source_ip, caller, caller_raw, duration_seconds,
+                        ref_id, payout_raw, payout_cents, status, detail, strategy, matched_call_id, revenue_delta_cents,
+                        credit_delta_cents)
+                 SELECT now() - interval '20 days' + n * interval '100 milliseconds', gen_random_uuid(), {account}, {webhook},
+                        '192.0.2.1', '+1' || (2002000000 + n), '+1' || (2002000000 + n), 90, 'ref-' || n, '50.00', 5000,
+                        'matched', '{{\"value_after_cents\":5000,\"credit_before_cents\":0,\"credit_after_cents\":3000}}', 'ref_id',
+                        {call}, 5000, 3000
+                   FROM generate_series({from}, {below} - 1) n",
+                account = sql_id(ACCOUNT, &format!("n % {}", self.accounts)),
+                webhook = sql_id(WEBHOOK, &format!("n % {}", self.accounts)),
+                call = sql_id(CALL, &format!("n % {}", self.calls)),
+            );
+            client.batch_execute(&script).await.context("the rows of events could not be made")?;
+            from = below;
+        }
+        client.batch_execute("SET session_replication_role = DEFAULT").await?;
+        client.batch_execute("VACUUM ANALYZE events").await?;
+        Ok(())
+    }
+}
+
+/// Runs `script` with the table's secondary indexes taken away, and builds them again: that is several
+/// times faster than a tree at a time, row by row.
+async fn without_indexes(client: &Client, table: &str, script: &str) -> anyhow::Result<()> {
+    let secondary = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
+                      WHERE indrelid = $1::text::regclass AND NOT indisprimary";
+    let indexes: Vec<(String, String)> =
+        client.query(secondary, &[&table]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for (name, _) in &indexes {
+        client.batch_execute(&format!("DROP INDEX {name}")).await?;
+    }
+    client.batch_execute(script).await?;
+    client.batch_execute("SET maintenance_work_mem = '512MB'").await?;
+    for (_, definition) in &indexes {
+        client.batch_execute(definition).await?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
-//! Goal 3: how fast a worker drains a full queue of mixed reports, beside the ceiling of its database.
+//! Goal 3: how fast a worker drains a full queue of mixed reports, beside the ceiling of its database
+//! and the floor of settling one by one. Goal 6: the same on books that have grown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,102 +10,292 @@ use jiff::Timestamp;
 use serde_json::json;
 use trueup_shared::domain::event::{Envelope, RawEvent, RawRequest};
 use trueup_shared::domain::ids;
+use trueup_shared::queue::session::Session;
 use trueup_shared::queue::{envelope, topology};
+use trueup_shared::store::settle::plans;
+use trueup_shared::store::{Pool, PoolSettings};
 use trueup_shared::testkit::database::TestDatabase;
 use trueup_shared::testkit::lease::Lease;
 
-use crate::books::{ACCOUNT, ACCOUNTS, Books, CALL, WEBHOOK, account_of, caller, duration, id, ref_id};
+use crate::books::{self, Books};
+use crate::goals::{Better, Goal, Report};
 use crate::{say, settle_ceiling};
 
+#[derive(Debug, Clone)]
 pub struct Plan {
+    /// Calls in the books.
     pub calls: i64,
+    /// Rows of earlier reports.
+    pub events: i64,
+    /// Reports in the queue.
     pub reports: usize,
+    /// One account with one publisher.
     pub hot: bool,
     pub workers: usize,
+    /// How long the ceiling is measured before and again after the drain, and the floor once.
+    pub span: Duration,
+    /// The worker's binary.
     pub worker: PathBuf,
 }
 
-/// Reports in one envelope, as a busy gateway makes them.
-const ENVELOPE: usize = 100;
-/// How long the ceiling is measured, before and after the drain.
-const CEILING_SPAN: Duration = Duration::from_secs(8);
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Reports a second: the drain's, the ceiling's (the mean of before and after), the floor's.
+    pub rate: f64,
+    pub ceiling: f64,
+    pub floor: f64,
+    /// Processor time for one report, in microseconds: the workers', and that of their Postgres sessions.
+    pub worker_micros: f64,
+    pub postgres_micros: f64,
+    /// And of the ceiling's one session.
+    pub ceiling_micros: f64,
+    /// Rows by status and reason, most first.
+    pub rows: Vec<(String, i64)>,
+}
 
-pub async fn run(plan: &Plan) -> anyhow::Result<()> {
+/// Reports in one envelope, as a busy gateway makes them.
+pub const ENVELOPE: usize = 100;
+/// Messages that are filled in between two waits for the broker's confirms.
+const CONFIRMS_AT_ONCE: usize = 50;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const DRAINED_WITHIN: Duration = Duration::from_secs(600);
+
+pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let database = TestDatabase::fresh().await;
     let lease = Lease::take().await;
-    let mut client = database.client().await;
-    say(format_args!("making books of {} calls …", plan.calls));
+    let client = database.client().await;
+    say(format_args!("  making books of {} calls and {} event rows …", plan.calls, plan.events));
     let books = Books::make(&client, plan.calls, plan.hot).await?;
-    client.batch_execute("CHECKPOINT").await?;
-    let before = settle_ceiling::batches(&mut client, &books, CEILING_SPAN).await?;
-    say(format_args!("ceiling (locked batches of 200, one connection): {before:.0} reports/s"));
+    books.add_events(&client, plan.events).await?;
+    check_plans(&database).await?;
+    say(format_args!("  filling the queue with {} reports …", plan.reports));
+    let broker = lease.broker().await;
+    fill(&broker, plan, books).await?;
 
-    say(format_args!("filling the queue with {} reports …", plan.reports));
-    fill(&lease, plan).await?;
-    let rows_before = rows(&client).await?;
-    let started = Instant::now();
-    let workers =
-        (0..plan.workers).map(|_| Worker::start(plan, &database, &lease)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut first_row = None;
-    loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let done = rows(&client).await? - rows_before;
-        if done > 0 && first_row.is_none() {
-            first_row = Some(Instant::now());
-        }
-        if done as usize >= plan.reports {
-            break;
-        }
-        anyhow::ensure!(
-            started.elapsed() < Duration::from_secs(600),
-            "the queue was not drained in 10 minutes: {done} rows"
-        );
-    }
-    let span = first_row.unwrap_or(started).elapsed().as_secs_f64();
-    let rate = plan.reports as f64 / span;
-    let cpu: f64 = workers.iter().map(|w| w.cpu_seconds()).sum();
-    drop(workers);
-    let after = settle_ceiling::batches(&mut client, &books, CEILING_SPAN).await?;
-    let ceiling = f64::midpoint(before, after);
-    say(format_args!("ceiling again: {after:.0} reports/s"));
+    client.batch_execute("CHECKPOINT").await?;
+    let mut session = database.client().await;
+    let before = settle_ceiling::batches(&mut session, books, plan.span).await?;
+    say(format_args!("  ceiling (locked batches of 200, one connection): {before:.0} reports/s"));
+    let ceiling_micros = sessions_cpu(&session, MINE).await? * 1e6 / (before * plan.span.as_secs_f64());
+    client.batch_execute("CHECKPOINT").await?;
+    let Drained { rate, worker_seconds, postgres_seconds } = drain(plan, &database, &lease, &broker, &client).await?;
+    say(format_args!("  drained: {rate:.0} reports/s"));
+    client.batch_execute("CHECKPOINT").await?;
+    let after = settle_ceiling::batches(&mut session, books, plan.span).await?;
+    say(format_args!("  ceiling again: {after:.0} reports/s"));
+    let floor = settle_ceiling::one_by_one(&database, books, plan.span).await?;
+    say(format_args!("  floor (one transaction a report, unpipelined, 16 connections): {floor:.0} reports/s"));
+    let each = |seconds: f64| seconds * 1e6 / plan.reports as f64;
+    let outcome = Outcome {
+        rate,
+        ceiling: f64::midpoint(before, after),
+        floor,
+        worker_micros: each(worker_seconds),
+        postgres_micros: each(postgres_seconds),
+        ceiling_micros,
+        rows: statuses(&client).await?,
+    };
     say(format_args!(
-        "drained {} reports in {span:.1} s: {rate:.0} reports/s, {:.0} % of the ceiling ({ceiling:.0}); worker CPU {:.2} cores",
-        plan.reports,
-        100.0 * rate / ceiling,
-        cpu / span,
+        "  {:.0} % of the ceiling, {:.1} times the floor",
+        100.0 * outcome.rate / outcome.ceiling,
+        outcome.rate / outcome.floor,
     ));
-    for row in client.query("SELECT status, COALESCE(reason, '-'), count(*) FROM events WHERE processed_at > now() - interval '1 hour' GROUP BY 1, 2 ORDER BY 3 DESC", &[]).await? {
-        say(format_args!("  {} {}: {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, i64>(2)));
-    }
+    say(format_args!(
+        "  processor time a report: Postgres {:.0} µs, worker {:.0} µs; the ceiling's session {:.0} µs",
+        outcome.postgres_micros, outcome.worker_micros, outcome.ceiling_micros
+    ));
+    Ok(outcome)
+}
+
+/// Goal 3: one worker's rate, beside both.
+pub async fn drained(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    say(format_args!("draining a full queue with {} worker(s) …", plan.workers));
+    let outcome = run(plan).await?;
+    let what = |measured_against: &str| {
+        let hot = if plan.hot { ", all on one publisher" } else { "" };
+        format!("{} worker(s) draining {} reports{hot}, against {measured_against}", plan.workers, plan.reports)
+    };
+    let value = format!("{:.1} k/s", outcome.rate / 1e3);
+    report.judge(Goal {
+        number: 3,
+        what: what("the locked ceiling"),
+        value: value.clone(),
+        ceiling: format!("{:.1} k/s", outcome.ceiling / 1e3),
+        measured: 100.0 * outcome.rate / outcome.ceiling,
+        unit: "%",
+        better: Better::More,
+        pass: 60.0,
+        stretch: None,
+    });
+    report.judge(Goal {
+        number: 3,
+        what: what("one transaction a report on 16 connections"),
+        value: value.clone(),
+        ceiling: format!("{:.1} k/s", outcome.floor / 1e3),
+        measured: outcome.rate / outcome.floor,
+        unit: "times",
+        better: Better::More,
+        pass: 3.0,
+        stretch: None,
+    });
+    report.judge(Goal {
+        number: 3,
+        what: format!("{} worker(s) draining, in absolute figures", plan.workers),
+        value,
+        ceiling: String::new(),
+        measured: outcome.rate / 1e3,
+        unit: "k/s",
+        better: Better::More,
+        pass: 0.6 * outcome.ceiling / 1e3,
+        stretch: Some(25.0),
+    });
     Ok(())
 }
 
+/// Goal 6: the rate on books of 1 million calls, and of 5 with 10 million rows of reports.
+pub async fn grown(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let small = run(&Plan { calls: 1_000_000, events: 0, ..plan.clone() }).await?;
+    let large = run(&Plan { calls: 5_000_000, events: 10_000_000, ..plan.clone() }).await?;
+    report.judge(Goal {
+        number: 6,
+        what: "settling on 5 M calls and 10 M event rows, against 1 M calls; every hot plan through an index".into(),
+        value: format!("{:.1} k/s", large.rate / 1e3),
+        ceiling: format!("{:.1} k/s", small.rate / 1e3),
+        measured: 100.0 - 100.0 * large.rate / small.rate,
+        unit: "% slower",
+        better: Better::Less,
+        pass: 20.0,
+        stretch: None,
+    });
+    report.notes.push(format!(
+        "The locked ceiling on the same books: {:.1} k/s on 1 M calls, {:.1} k/s on 5 M calls and 10 M event rows.",
+        small.ceiling / 1e3,
+        large.ceiling / 1e3
+    ));
+    Ok(())
+}
+
+/// Every hot statement must go through an index (goal 6).
+async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
+    let settings = PoolSettings { settling: true, ..PoolSettings::of("trueup-load", 1) };
+    let pool = Pool::new(&database.url, &settings)?;
+    let client = pool.get().await?;
+    let wrong = plans::unindexed(&client).await?;
+    anyhow::ensure!(wrong.is_empty(), "hot statements without an index:\n{}", wrong.join("\n"));
+    say("  every hot statement goes through an index");
+    Ok(())
+}
+
+struct Drained {
+    rate: f64,
+    /// Processor time, from the first message taken to the last row.
+    worker_seconds: f64,
+    postgres_seconds: f64,
+}
+
+async fn drain(
+    plan: &Plan,
+    database: &TestDatabase,
+    lease: &Lease,
+    broker: &Session,
+    client: &tokio_postgres::Client,
+) -> anyhow::Result<Drained> {
+    let rows_before = rows(client).await?;
+    let messages = u32::try_from(plan.reports.div_ceil(ENVELOPE)).context("too many reports")?;
+    let workers =
+        (0..plan.workers).map(|_| Worker::start(&plan.worker, database, lease)).collect::<anyhow::Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    let in_time = || {
+        anyhow::ensure!(begun.elapsed() < DRAINED_WITHIN, "not drained in {DRAINED_WITHIN:?}");
+        anyhow::Ok(())
+    };
+    // Messages leave the queue when a worker takes them, moments before it settles the first.
+    while depth(broker).await? == messages {
+        in_time()?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let started = Instant::now();
+    let used = || workers.iter().map(|worker| cpu_seconds(worker.child.id().into())).sum::<f64>();
+    let (used_before, postgres_before) = (used(), sessions_cpu(client, WORKERS).await?);
+    while depth(broker).await? > 0 {
+        in_time()?;
+        tokio::time::sleep(LOOK_EVERY * 5).await;
+    }
+    // Counting is dear for the database, so only the last moments are watched by it.
+    while rows(client).await? - rows_before < i64::try_from(plan.reports)? {
+        in_time()?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(Drained {
+        rate: plan.reports as f64 / started.elapsed().as_secs_f64(),
+        worker_seconds: used() - used_before,
+        postgres_seconds: sessions_cpu(client, WORKERS).await? - postgres_before,
+    })
+}
+
+/// Which sessions of Postgres are meant, in `pg_stat_activity`.
+const WORKERS: &str = "application_name = 'trueup-worker' AND datname = current_database()";
+const MINE: &str = "pid = pg_backend_pid()";
+
+/// Processor time of sessions since they began; 0 where Postgres is not on this machine.
+async fn sessions_cpu(client: &tokio_postgres::Client, which: &str) -> anyhow::Result<f64> {
+    let rows = client.query(&format!("SELECT pid FROM pg_stat_activity WHERE {which}"), &[]).await?;
+    Ok(rows.iter().map(|row| cpu_seconds(row.get::<_, i32>(0).into())).sum())
+}
+
+/// User and system time of a process so far, from /proc (clock ticks of 10 ms).
+fn cpu_seconds(pid: i64) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+pub async fn depth(broker: &Session) -> anyhow::Result<u32> {
+    topology::depth(broker.connection(), topology::QUEUE).await?.context("the queue is gone")
+}
+
+/// Rows of today's reports, not of those that were there as ballast.
 async fn rows(client: &tokio_postgres::Client) -> anyhow::Result<i64> {
-    // Planner's counters would lag; the sequence of the primary key's partitions is short enough to count.
-    Ok(client.query_one("SELECT count(*) FROM events", &[]).await?.get(0))
+    let count = "SELECT count(*) FROM events WHERE received_at > now() - interval '1 hour'";
+    Ok(client.query_one(count, &[]).await?.get(0))
+}
+
+async fn statuses(client: &tokio_postgres::Client) -> anyhow::Result<Vec<(String, i64)>> {
+    // The ceiling's rows have a payout text of their own.
+    let count = "SELECT concat_ws(' ', status, reason), count(*) FROM events
+                  WHERE received_at > now() - interval '1 hour' AND payout_raw <> '50.00' GROUP BY 1 ORDER BY 2 DESC";
+    Ok(client.query(count, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// 70 % by ref_id, 10 % by call_id, 15 % by caller and duration, 5 % of no call.
-fn report(n: usize, plan: &Plan) -> RawEvent {
+fn report(n: usize, books: Books) -> RawEvent {
     let number = i64::try_from(n).expect("reports are few");
-    let call = number.wrapping_mul(104_729).rem_euclid(plan.calls);
-    let payout = format!("{}.{:02}", 20 + number % 60, number % 100);
+    let call = books.reported_call(number);
+    let payout = format!("{}.{:02}", 60 + number % 60, number % 100);
     let fields = match n % 20 {
-        0..14 => {
-            json!({"ref_id": ref_id(call), "caller_id": caller(call), "duration": duration(call) - 30, "payout": payout})
+        0..14 => json!({
+            "ref_id": books.ref_id(call), "caller_id": books.caller(call), "duration": books::duration(call) - 30, "payout": payout
+        }),
+        14..16 => json!({"call_id": books.call_id(call), "payout": payout}),
+        16..19 => {
+            json!({"caller_id": books.caller(call), "duration": books::duration(call) - 20, "payout": payout})
         }
-        14..16 => json!({"call_id": id(CALL, call), "payout": payout}),
-        16..19 => json!({"caller_id": caller(call), "duration": duration(call) - 20, "payout": payout}),
         _ => json!({"ref_id": format!("none-{n}"), "payout": payout}),
     };
+    event(number, call, &fields, books)
+}
+
+/// A report about a call, received now.
+pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Books) -> RawEvent {
     let received_at = ids::to_microseconds(Timestamp::now());
     let mut random = [0xA5; 10];
-    random[2..].copy_from_slice(&(n as u64).to_be_bytes());
+    random[2..].copy_from_slice(&number.to_be_bytes());
     RawEvent {
         id: ids::event_id(received_at, &random),
         received_at,
-        account_id: id(ACCOUNT, account_of(call)),
-        webhook_id: id(WEBHOOK, account_of(call) % ACCOUNTS),
+        account_id: books.account(call),
+        webhook_id: books.webhook(call),
         position: 0,
         source_ip: std::net::IpAddr::from([192, 0, 2, 1]),
         request: Some(RawRequest {
@@ -117,29 +308,28 @@ fn report(n: usize, plan: &Plan) -> RawEvent {
     }
 }
 
-async fn fill(lease: &Lease, plan: &Plan) -> anyhow::Result<()> {
-    let session = lease.broker().await;
-    topology::declare(session.connection(), 10_000_000.try_into().expect("not 0")).await?;
-    let channel = session.confirm_channel().await?;
+async fn fill(broker: &Session, plan: &Plan, books: Books) -> anyhow::Result<()> {
+    topology::declare(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
+    let channel = broker.confirm_channel().await?;
     let numbers: Vec<usize> = (0..plan.reports).collect();
-    let messages: Vec<Vec<u8>> = numbers
-        .chunks(ENVELOPE)
-        .map(|chunk| envelope::encode(&Envelope::of(chunk.iter().map(|n| report(*n, plan)).collect())))
-        .collect();
-    for group in messages.chunks(50) {
-        futures_util::future::try_join_all(group.iter().map(|message| topology::publish_event(&channel, message)))
+    for some in numbers.chunks(ENVELOPE * CONFIRMS_AT_ONCE) {
+        let messages: Vec<Vec<u8>> = some
+            .chunks(ENVELOPE)
+            .map(|chunk| envelope::encode(&Envelope::of(chunk.iter().map(|n| report(*n, books)).collect())))
+            .collect();
+        futures_util::future::try_join_all(messages.iter().map(|message| topology::publish_event(&channel, message)))
             .await?;
     }
     Ok(())
 }
 
-struct Worker {
+pub struct Worker {
     child: Child,
 }
 
 impl Worker {
-    fn start(plan: &Plan, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
-        let child = Command::new(&plan.worker)
+    pub fn start(binary: &Path, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
+        let child = Command::new(binary)
             .env("TRUEUP_POSTGRES_URL", &database.url)
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
@@ -147,17 +337,9 @@ impl Worker {
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| {
-                format!("{} cannot be started; build it with `cargo build --release`", plan.worker.display())
+                format!("{} cannot be started; build it with `cargo build --release`", binary.display())
             })?;
         Ok(Worker { child })
-    }
-
-    /// User and system time so far, from /proc (clock ticks of 10 ms).
-    fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every figure is a ratio against a ceiling of the same minute: these machines are noisy, and an
 //! absolute figure says more about the neighbour than about the program.
 
+mod bloat;
 mod books;
 mod ceiling;
 mod door;
@@ -16,6 +17,8 @@ mod stage;
 mod traffic;
 mod watch;
 mod whole;
+
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -37,15 +40,39 @@ enum What {
         /// Calls in the books
         #[arg(long, default_value_t = 1_000_000)]
         calls: i64,
+        /// Rows of earlier reports
+        #[arg(long, default_value_t = 0)]
+        events: i64,
         /// Reports in the queue
         #[arg(long, default_value_t = 300_000)]
         reports: usize,
-        /// All reports on one publisher
+        /// All reports on one account's one publisher
         #[arg(long)]
         hot: bool,
         /// Workers at once
         #[arg(long, default_value_t = 1)]
         workers: usize,
+        /// Seconds for which each ceiling is measured
+        #[arg(long, default_value_t = 6)]
+        span: u64,
+        /// The worker's binary
+        #[arg(long, default_value = "target/release/trueup-worker")]
+        worker: std::path::PathBuf,
+    },
+    /// Corrections of the same calls again and again: what tables and indexes grow to
+    Bloat {
+        /// Calls in the books
+        #[arg(long, default_value_t = 100_000)]
+        calls: i64,
+        /// Calls that are corrected
+        #[arg(long, default_value_t = 5_000)]
+        corrected: i64,
+        /// Corrections a second
+        #[arg(long, default_value_t = 1_000)]
+        rate: usize,
+        /// Seconds for which they come
+        #[arg(long, default_value_t = 60)]
+        span: u64,
         /// The worker's binary
         #[arg(long, default_value = "target/release/trueup-worker")]
         worker: std::path::PathBuf,
@@ -56,8 +83,18 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Ceiling => ceiling::run(),
         What::Run(options) => runtime()?.block_on(run::run(&options)),
-        What::Drain { calls, reports, hot, workers, worker } => {
-            runtime()?.block_on(drain::run(&drain::Plan { calls, reports, hot, workers, worker }))
+        What::Drain { calls, events, reports, hot, workers, span, worker } => {
+            let span = Duration::from_secs(span);
+            let plan = drain::Plan { calls, events, reports, hot, workers, span, worker };
+            let outcome = runtime()?.block_on(drain::run(&plan))?;
+            for (status, rows) in outcome.rows {
+                say(format_args!("  {status}: {rows}"));
+            }
+            Ok(())
+        }
+        What::Bloat { calls, corrected, rate, span, worker } => {
+            let span = Duration::from_secs(span);
+            runtime()?.block_on(bloat::run(&bloat::Plan { calls, corrected, rate, span, worker }))
         }
     }
 }

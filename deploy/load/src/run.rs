@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::door::{self, Spans};
+use crate::drain;
 use crate::goals::Report;
 use crate::say;
 use crate::stage::Stage;
@@ -47,6 +48,18 @@ impl Options {
         Spans { warm_up: millis(warm_up), ceiling: millis(ceiling), door: millis(door) }
     }
 
+    fn drain(&self) -> drain::Plan {
+        drain::Plan {
+            calls: if self.quick { 200_000 } else { 1_000_000 },
+            events: 0,
+            reports: if self.quick { 60_000 } else { 300_000 },
+            hot: false,
+            workers: self.workers,
+            span: Duration::from_secs(if self.quick { 2 } else { 6 }),
+            worker: self.binaries.join("trueup-worker"),
+        }
+    }
+
     fn calls(&self) -> i64 {
         if self.quick { 100_000 } else { 1_000_000 }
     }
@@ -79,6 +92,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
             whole::sustained(&mut stage, spans, span, &mut report).await?;
         }
+    }
+    if options.wants(3) {
+        drain::drained(&options.drain(), &mut report).await?;
+    }
+    if options.wants(6) {
+        drain::grown(&options.drain(), &mut report).await?;
     }
     let name = options.name.clone().unwrap_or_else(|| {
         let many = if options.gateways + options.workers > 2 {
