@@ -3,7 +3,6 @@
 //! The door decides nothing about a report but that it may come in. It splits a batch (X3), mints
 //! ids and times, and hands the bytes on; the worker reads them under the rules as they stand then.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -72,8 +71,8 @@ pub struct Refusal {
 }
 
 /// The request's parts that a report can be read from. A secret in the query is already redacted.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(from = "WireRequest", into = "WireRequest")]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(from = "WireRequest")]
 pub struct RawRequest {
     pub method: String,
     /// The raw query, still percent-encoded, without the `?`.
@@ -86,18 +85,34 @@ pub struct RawRequest {
 
 /// On the wire a body that is UTF-8 stays readable text (an operator peeks at dead letters with the
 /// broker's own tools); any other is base64.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct WireRequest {
     method: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     query: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     content_type: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body: Option<Cow<'static, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
     body_b64: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
+    element: bool,
+}
+
+/// [`WireRequest`] without a copy: each request is written twice on its way, to the broker and into its row.
+#[derive(Serialize)]
+struct WireRequestRef<'a> {
+    method: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    query: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_b64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     element: bool,
 }
 
@@ -105,7 +120,7 @@ impl From<WireRequest> for RawRequest {
     fn from(wire: WireRequest) -> Self {
         use base64::Engine;
         let body = match (wire.body, wire.body_b64) {
-            (Some(text), _) => text.into_owned().into_bytes(),
+            (Some(text), _) => text.into_bytes(),
             (None, Some(b64)) => base64::engine::general_purpose::STANDARD.decode(b64).unwrap_or_default(),
             (None, None) => Vec::new(),
         };
@@ -119,25 +134,19 @@ impl From<WireRequest> for RawRequest {
     }
 }
 
-impl From<RawRequest> for WireRequest {
-    fn from(raw: RawRequest) -> Self {
+impl Serialize for RawRequest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use base64::Engine;
-        let (body, body_b64) = if raw.body.is_empty() {
-            (None, None)
-        } else {
-            match String::from_utf8(raw.body) {
-                Ok(text) => (Some(Cow::Owned(text)), None),
-                Err(e) => (None, Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes()))),
-            }
-        };
-        WireRequest {
-            method: raw.method,
-            query: raw.query,
-            content_type: raw.content_type,
-            body,
-            body_b64,
-            element: raw.element,
+        let text = std::str::from_utf8(&self.body);
+        WireRequestRef {
+            method: &self.method,
+            query: &self.query,
+            content_type: self.content_type.as_deref(),
+            body: text.ok().filter(|text| !text.is_empty()),
+            body_b64: text.is_err().then(|| base64::engine::general_purpose::STANDARD.encode(&self.body)),
+            element: self.element,
         }
+        .serialize(serializer)
     }
 }
 

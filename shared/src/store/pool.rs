@@ -4,9 +4,9 @@
 //! forever is a process that is down without saying so.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::config::{Config, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A recycled connection answers a ping within this, or a new one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a settling session keeps a plan. Making all of them anew takes about 5 ms.
+const PLANS_LAST: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after about 10 + 3 × 5 s even when no packet comes back.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -36,8 +38,10 @@ pub struct PoolSettings {
     pub statement_timeout_ms: u32,
     /// Milliseconds that a transaction may sit idle before Postgres ends it.
     pub idle_in_transaction_timeout_ms: u32,
-    /// For the settling sessions: a generic plan made on a just-analysed empty table would scan; and
-    /// compiling a plan costs more than running it.
+    /// For the settling sessions, whose every statement is a look-up by keys: a generic plan made on a
+    /// just-analysed empty table would scan or hash it whole, and compiling a plan costs more than running
+    /// it. Nor is a connection asked whether it lives before each batch: one that does not fails the
+    /// batch, which is then tried again on another.
     pub settling: bool,
 }
 
@@ -66,8 +70,13 @@ impl Pool {
     pub fn new(url: &str, settings: &PoolSettings) -> Result<Pool, StoreError> {
         let config = session_config(url, settings)?;
         let tls = tls_connector(config.get_ssl_mode())?;
-        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Verified });
-        let inner = deadpool_postgres::Pool::builder(manager)
+        let recycling_method = if settings.settling { RecyclingMethod::Fast } else { RecyclingMethod::Verified };
+        let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
+        let mut builder = deadpool_postgres::Pool::builder(manager);
+        if settings.settling {
+            builder = builder.post_recycle(fresh_plans());
+        }
+        let inner = builder
             .max_size(settings.max_connections.max(1))
             .timeouts(Timeouts {
                 wait: Some(WAIT_TIMEOUT),
@@ -99,6 +108,21 @@ impl Pool {
     pub fn close(&self) {
         self.inner.close();
     }
+}
+
+/// A plan that is kept is not made anew when its table grows, only when somebody analyses it. One that
+/// was made while the table was empty (and analysed as such) would read all of it for ever.
+fn fresh_plans() -> Hook {
+    Hook::async_fn(|client, metrics| {
+        let periods = |at: Instant| at.duration_since(metrics.created).as_secs() / PLANS_LAST.as_secs();
+        let due = periods(Instant::now()) > metrics.recycled.map_or(0, periods);
+        Box::pin(async move {
+            if due {
+                client.simple_query("/* fresh_plans */ DISCARD PLANS").await.map_err(HookError::Backend)?;
+            }
+            Ok(())
+        })
+    })
 }
 
 /// One connection outside of any pool, with the pool's time-outs; the task that drives it ends with it.
@@ -135,7 +159,7 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
         settings.statement_timeout_ms, settings.idle_in_transaction_timeout_ms
     ));
     if settings.settling {
-        options.push_str(" -c enable_seqscan=off -c jit=off");
+        options.push_str(" -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off");
     }
     config.options(options.trim());
     Ok(config)

@@ -90,6 +90,21 @@ pub const CHECKS: &[Check] = &[
              WHERE r.received_at >= (SELECT min(received_at) FROM events)
                AND NOT EXISTS (SELECT 1 FROM events e WHERE e.received_at = r.received_at AND e.id = r.event_id)",
     },
+    Check {
+        name: "every call and publisher that the books name is there",
+        sql: "/* reconcile_references */
+            SELECT format('call %s keeps report %s and does not exist', r.call_id, r.event_id) FROM call_reports r
+             WHERE NOT EXISTS (SELECT 1 FROM calls c WHERE c.account_id = r.account_id AND c.id = r.call_id)
+            UNION ALL
+            SELECT format('posting %s names call %s, which does not exist', p.id, p.call_id) FROM postings p
+             WHERE NOT EXISTS (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.id = p.call_id)
+            UNION ALL
+            SELECT format('posting %s names publisher %s, who does not exist', p.id, p.publisher_id) FROM postings p
+             WHERE p.publisher_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM publishers b WHERE b.id = p.publisher_id)
+            UNION ALL
+            SELECT format('call %s pays publisher %s, who does not exist', c.id, c.terms_publisher_id) FROM calls c
+             WHERE c.terms_publisher_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM publishers b WHERE b.id = c.terms_publisher_id)",
+    },
 ];
 
 /// The breaches of one check: a few in words, and how many in all.

@@ -3,7 +3,10 @@
 mod books_properties;
 mod dice;
 mod house_rules;
+mod late;
 mod model;
+mod plans;
 mod reading;
+mod references;
 mod simulation;
 mod topology;

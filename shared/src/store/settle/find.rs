@@ -25,7 +25,7 @@ const CALLS_OF_A_CALLER: i64 = 1_000;
 /// Calls that share one ref_id.
 const CALLS_OF_A_REF_ID: i64 = 16;
 
-const BY_REF_ID: &str = "/* find_by_ref_id */
+pub(super) const BY_REF_ID: &str = "/* find_by_ref_id */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
       FROM unnest($1::int4[], $2::uuid[], $3::text[]) AS q (line, account_id, ref_id)
      CROSS JOIN LATERAL (
@@ -33,13 +33,13 @@ const BY_REF_ID: &str = "/* find_by_ref_id */
             WHERE account_id = q.account_id AND ref_id = q.ref_id
             ORDER BY ended_at DESC, id LIMIT $4) AS c";
 
-const BY_CALL_ID: &str = "/* find_by_call_id */
+pub(super) const BY_CALL_ID: &str = "/* find_by_call_id */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
       FROM unnest($1::int4[], $2::uuid[], $3::uuid[]) AS q (line, account_id, call_id)
       JOIN calls c ON c.account_id = q.account_id AND c.id = q.call_id";
 
 /// Those that fit (unclaimed and nearest first), then the nearest misses, which only tell a reason.
-const BY_CALLER: &str = "/* find_by_caller */
+pub(super) const BY_CALLER: &str = "/* find_by_caller */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, false AS signed
       FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::int4[], $5::int4[], $6::timestamptz[], $7::timestamptz[])
            AS q (line, account_id, caller, duration, tolerance, low, high)
@@ -64,7 +64,7 @@ const BY_CALLER: &str = "/* find_by_caller */
              WHERE account_id = q.account_id AND caller = q.caller AND ended_at > q.high
              ORDER BY ended_at LIMIT 1)) AS c";
 
-const BY_SIGNATURE: &str = "/* find_by_signature */
+pub(super) const BY_SIGNATURE: &str = "/* find_by_signature */
     SELECT DISTINCT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, true AS signed
       FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::int4[], $5::uuid[], $6::timestamptz[], $7::timestamptz[])
            AS q (line, account_id, caller, duration, webhook_id, low, high)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::Transaction;
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -19,8 +19,37 @@ use crate::domain::report::{DurationUnit, PayoutUnit, ReadSettings, Reading, Rep
 use crate::domain::webhook::{OnDoubt, Webhook};
 use crate::store::StoreError;
 
+/// What a batch begins with.
+pub(super) struct Loaded {
+    pub lines: Vec<Line>,
+    /// Fresh events that turned out to be settled already.
+    pub skipped: Vec<Settled>,
+    pub webhooks: HashMap<Uuid, Webhook>,
+}
+
+/// Gives the transaction its number before it looks for any call: a report that finds none may have
+/// looked a moment too early, and by the number a recorded call's note is kept until we are through (M7).
+const BEGIN: &str = "/* settle_begin */ SELECT pg_current_xact_id()::text";
+
+/// One round trip for what comes from the broker.
+pub(super) async fn load(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Loaded, StoreError> {
+    let begin = tx.prepare_cached(BEGIN).await?;
+    let named: BTreeSet<Uuid> = work
+        .iter()
+        .filter_map(|item| match item {
+            Work::Fresh(event) => Some(event.webhook_id),
+            Work::Stored { .. } | Work::Apply { .. } => None,
+        })
+        .collect();
+    let begun = async { Ok(tx.query_one(&begin, &[]).await?) };
+    let (_, mut webhooks, (lines, skipped)) = try_join3(begun, webhooks(tx, &named), lines(tx, work)).await?;
+    let others: BTreeSet<Uuid> = lines.iter().map(|l| l.webhook_id).filter(|id| !named.contains(id)).collect();
+    webhooks.extend(self::webhooks(tx, &others).await?);
+    Ok(Loaded { lines, skipped, webhooks })
+}
+
 /// The lines of a batch, and the fresh events that turned out to be settled already.
-pub(super) async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
     let mut fresh = Vec::new();
     let mut stored = Vec::new();
     for item in work {
@@ -38,7 +67,7 @@ pub(super) async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<
 
 /// Rows that are there already are rare: a redelivery, or one that was parked. Those are locked, so that
 /// a redriven event and a person who replays it take turns.
-const SETTLED_IDS: &str = "/* settled_ids */
+pub(super) const SETTLED_IDS: &str = "/* settled_ids */
     SELECT e.id, e.status = 'held' AND e.reason = 'processing_failed' AS failed
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
       JOIN events e ON e.received_at = k.received_at AND e.id = k.id
@@ -101,15 +130,18 @@ fn fresh_line(event: RawEvent, exists: bool) -> Line {
     }
 }
 
-const WEBHOOKS: &str = "/* settle_webhooks */
+pub(super) const WEBHOOKS: &str = "/* settle_webhooks */
     SELECT w.id, w.account_id, w.buyer_id, w.duration_tolerance_seconds, w.match_window_hours, w.payout_cap_cents,
            w.on_currency_mismatch, w.on_rejection_word, w.field_names, w.duration_unit, w.payout_unit,
            a.default_region, a.currency
       FROM webhooks w JOIN accounts a ON a.id = w.account_id
      WHERE w.id = ANY($1)";
 
-pub(super) async fn webhooks(tx: &Transaction<'_>, ids: BTreeSet<Uuid>) -> Result<HashMap<Uuid, Webhook>, StoreError> {
-    let ids: Vec<Uuid> = ids.into_iter().collect();
+async fn webhooks(tx: &Transaction<'_>, ids: &BTreeSet<Uuid>) -> Result<HashMap<Uuid, Webhook>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
     let statement = tx.prepare_cached(WEBHOOKS).await?;
     let rows = tx.query(&statement, &[&ids]).await?;
     rows.iter().map(|row| webhook(row).map(|w| (w.id, w))).collect()
@@ -143,28 +175,38 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
 }
 
 /// The one statement that locks: every call of the batch, in id order.
-const LOCK_CALLS: &str = "/* settle_lock_calls */
+pub(super) const LOCK_CALLS: &str = "/* settle_lock_calls */
     SELECT c.account_id, c.id, c.buyer_id, c.caller, c.duration_seconds, c.ended_at, c.value_cents, c.value_from_webhook,
            c.qualified, c.publisher_payout_cents, c.estimate_value_cents, c.estimate_qualified, c.terms_publisher_id,
-           c.terms_kind, c.terms_amount_cents, c.terms_percent_e4, c.reported_by_webhook_id, c.assignment_id
+           c.terms_kind, c.terms_amount_cents, c.terms_percent_e4, c.reported_by_webhook_id, c.assignment_id,
+           c.ctid::text AS at
       FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
       JOIN calls c ON c.account_id = k.account_id AND c.id = k.id
      ORDER BY c.account_id, c.id
        FOR NO KEY UPDATE OF c";
 
-const REPORTS: &str = "/* settle_call_reports */
+pub(super) const REPORTS: &str = "/* settle_call_reports */
     SELECT r.account_id, r.call_id, r.received_at, r.position, r.event_id, r.webhook_id, r.strategy, r.role,
            r.exempt_from_v2, r.by_person, r.payout_cents, r.caller, r.duration_seconds, r.ref_id, r.call_id_text
       FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
       JOIN call_reports r ON r.account_id = k.account_id AND r.call_id = k.id
      ORDER BY r.account_id, r.call_id, r.received_at, r.position, r.event_id";
 
-const ASSIGNMENTS: &str = "/* settle_assignments */
+pub(super) const ASSIGNMENTS: &str = "/* settle_assignments */
     SELECT id, publisher_id, kind, amount_cents, percent_e4 FROM assignments WHERE id = ANY($1)";
 
-pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) -> Result<Books, StoreError> {
+/// The calls under lock, and which of their reports the database holds.
+#[derive(Default)]
+pub(super) struct LockedBooks {
+    pub books: Books,
+    pub stored: HashSet<(CallKey, Place)>,
+    /// Where the locked rows lie: until we commit they stay there, and are updated without a search.
+    pub at: HashMap<CallKey, String>,
+}
+
+pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) -> Result<LockedBooks, StoreError> {
     if keys.is_empty() {
-        return Ok(Books::default());
+        return Ok(LockedBooks::default());
     }
     let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
     let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
@@ -179,12 +221,16 @@ pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) ->
     let payees: HashMap<Uuid, Payee> =
         assignment_rows.iter().map(|row| Ok((row.get("id"), payee(row)?))).collect::<Result<_, StoreError>>()?;
     let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
+    let mut stored = HashSet::with_capacity(report_rows.len());
     for row in &report_rows {
         let key = CallKey { account_id: row.get("account_id"), call_id: row.get("call_id") };
-        by_call.entry(key).or_default().push(call_report(row)?);
+        let report = call_report(row)?;
+        stored.insert((key, report.place));
+        by_call.entry(key).or_default().push(report);
     }
     let calls = locked.iter().map(|row| call(row, &payees, &mut by_call)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Books::new(calls))
+    let at = calls.iter().zip(&locked).map(|(call, row)| (call.key, row.get("at"))).collect();
+    Ok(LockedBooks { books: Books::new(calls), stored, at })
 }
 
 fn payee(row: &Row) -> Result<Payee, StoreError> {

@@ -13,6 +13,7 @@ pub mod late;
 mod load;
 pub mod parked;
 pub mod person;
+pub mod plans;
 mod stored;
 mod write;
 
@@ -93,16 +94,15 @@ impl Line {
 
 /// Settles `work` inside `tx`. The order of `work` does not matter; the order of reception does.
 pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled>, StoreError> {
-    let (mut lines, skipped) = load::lines(tx, work).await?;
-    let webhooks = load::webhooks(tx, lines.iter().map(|l| l.webhook_id).collect()).await?;
+    let load::Loaded { mut lines, skipped, webhooks } = load::load(tx, work).await?;
     read_reports(&mut lines, &webhooks);
     lines.sort_by_key(|line| line.place);
     find::sight(tx, &mut lines, &webhooks).await?;
-    let mut books = load::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
+    let mut locked = load::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
     for line in &mut lines {
-        line.decision = Some(decide_line(line, &webhooks, &mut books));
+        line.decision = Some(decide_line(line, &webhooks, &mut locked.books));
     }
-    write::batch(tx, &lines, &books).await?;
+    write::batch(tx, &lines, &locked).await?;
     Ok(lines.into_iter().map(settled).chain(skipped).collect())
 }
 

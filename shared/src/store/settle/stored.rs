@@ -17,7 +17,7 @@ use crate::domain::report::{NoReport, Payout, Reading, Report};
 use crate::store::StoreError;
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row.
-const STORED_ROWS: &str = "/* settle_stored_rows */
+pub(super) const STORED_ROWS: &str = "/* settle_stored_rows */
     SELECT e.received_at, e.id, e.account_id, e.webhook_id, e.position, host(e.source_ip) AS source_ip, e.caller, e.caller_raw,
            e.duration_seconds, e.ref_id, e.call_id, e.payout_raw, e.payout_cents, e.currency, e.rejection_word,
            e.status, e.reason, e.matched_call_id, e.count,

@@ -7,16 +7,18 @@ use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use rand::RngExt;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::load::role_code;
+use super::load::{LockedBooks, role_code};
 use super::{Balances, Line, detail_json, strategy_code, wants_another_try};
-use crate::domain::books::{Books, Call, CallReport};
+use crate::domain::books::{Call, CallReport};
 use crate::domain::crediting::{Place, Terms};
 use crate::domain::decide::{Course, Decision, Posting};
 use crate::domain::ids;
 use crate::domain::reason::{Detail, Reason};
+use crate::domain::report::Report;
 use crate::store::StoreError;
 
 /// After how many seconds an unmatched report is tried again (M7); the last is also how long it is.
@@ -25,21 +27,28 @@ pub(super) const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 /// One write of a batch; all of them go out in one flight.
 type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
-pub(super) async fn batch(tx: &Transaction<'_>, lines: &[Line], books: &Books) -> Result<(), StoreError> {
+pub(super) async fn batch(tx: &Transaction<'_>, lines: &[Line], books: &LockedBooks) -> Result<(), StoreError> {
     let balances = balance_changes(lines);
     let mut writes: Vec<Write<'_>> = Vec::new();
+    writes.extend(insert_rows(lines));
+    let changed_calls = books.books.calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
-    writes.extend(upsert_reports(books));
-    writes.extend(insert_requests(lines));
+    writes.extend(reports(books));
+    writes.extend(requests(lines));
     writes.extend(update_rows(lines));
     writes.extend(mark_displaced(lines));
     writes.extend(pending(lines));
-    insert_rows(tx, lines).await?;
-    run(tx, writes).await?;
+    let calls = writes.iter().position(|(sql, _)| *sql == UPDATE_CALLS);
+    let written = run(tx, writes).await?;
+    if calls.and_then(|at| written.get(at)).is_some_and(|rows| *rows != changed_calls as u64) {
+        // A locked row lay elsewhere than the lock said. It cannot be, so nothing is built upon it.
+        return Err(StoreError::Raced);
+    }
     post(tx, lines, &balances).await
 }
 
-async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<(), StoreError> {
+/// How many rows each write wrote.
+async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<Vec<u64>, StoreError> {
     let mut prepared = Vec::with_capacity(writes.len());
     for (sql, params) in writes {
         prepared.push((tx.prepare_cached(sql).await?, params));
@@ -49,8 +58,16 @@ async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<(), StoreEr
         let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p.as_ref() as &(dyn ToSql + Sync)).collect();
         tx.execute(statement, &params).await
     }))
-    .await?;
-    Ok(())
+    .await
+    .map_err(raced)
+}
+
+/// Another worker made the same report's row since we looked: run again, it will be skipped.
+fn raced(error: tokio_postgres::Error) -> StoreError {
+    let twice = error.as_db_error().is_some_and(|db| {
+        *db.code() == SqlState::UNIQUE_VIOLATION && db.table().is_some_and(|table| table.starts_with("event"))
+    });
+    if twice { StoreError::Raced } else { error.into() }
 }
 
 fn boxed<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Box<dyn ToSql + Sync + Send + 'a> {
@@ -82,15 +99,15 @@ impl<'a> Columns<'a> {
         vec![
             boxed(self.map(|l, _| l.place.received_at)),
             boxed(self.map(|l, _| l.place.event_id)),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.caller.clone()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.caller_raw.clone()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.caller.as_deref()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.caller_raw.as_deref()))),
             boxed(self.map(|l, _| l.report().and_then(|r| seconds(r.duration_seconds)))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.ref_id.clone()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.call_id.clone()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.payout_raw.clone()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.ref_id.as_deref()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.call_id.as_deref()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.payout_raw.as_deref()))),
             boxed(self.map(|l, _| l.report().and_then(|r| r.payout.cents()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.currency.clone()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.rejection_word.clone()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.currency.as_deref()))),
+            boxed(self.map(|l, _| l.report().and_then(|r| r.rejection_word.as_deref()))),
             boxed(self.map(|_, d| d.status.code())),
             boxed(self.map(|_, d| d.reason.map(Reason::code))),
             boxed(self.map(|_, d| detail_json(&d.detail))),
@@ -121,16 +138,18 @@ const INSERT_ROWS: &str = "/* settle_insert_events */
                   $25::bool[])
            AS row (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
                    currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                   credit_delta_cents, account_id, webhook_id, position, source_ip, count, applied_from, again)
-        ON CONFLICT DO NOTHING";
+                   credit_delta_cents, account_id, webhook_id, position, source_ip, count, applied_from, again)";
 
 /// Seconds of the last retry, as `make_interval` takes them.
 const LAST_RETRY_SECONDS: f64 = 86_400.0;
 
-async fn insert_rows(tx: &Transaction<'_>, lines: &[Line]) -> Result<(), StoreError> {
+/// Rows of reports that have none yet. Their ids were looked for when the batch was loaded, so the insert
+/// needs no `ON CONFLICT`, which would look again in every index and write a record more for each row:
+/// where another worker was first meanwhile, the transaction fails and is run again ([`run`]).
+fn insert_rows(lines: &[Line]) -> Option<Write<'_>> {
     let columns = Columns::of(lines, false);
     if columns.decisions.is_empty() {
-        return Ok(());
+        return None;
     }
     let mut params = columns.shared();
     params.push(boxed(columns.map(|l, _| l.account_id)));
@@ -141,17 +160,10 @@ async fn insert_rows(tx: &Transaction<'_>, lines: &[Line]) -> Result<(), StoreEr
     params.push(boxed(columns.map(|l, _| l.applied_from)));
     params.push(boxed(columns.map(|l, _| wants_another_try(l))));
     params.push(boxed(LAST_RETRY_SECONDS));
-    let statement = tx.prepare_cached(INSERT_ROWS).await?;
-    let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p.as_ref() as &(dyn ToSql + Sync)).collect();
-    let inserted = tx.execute(&statement, &params).await?;
-    if inserted != columns.decisions.len() as u64 {
-        // Somebody settled one of them since we looked: run again, and it will be skipped.
-        return Err(StoreError::Raced);
-    }
-    Ok(())
+    Some((INSERT_ROWS, params))
 }
 
-const UPDATE_ROWS: &str = "/* settle_update_events */
+pub(super) const UPDATE_ROWS: &str = "/* settle_update_events */
     UPDATE events e
        SET caller = row.caller, caller_raw = row.caller_raw, duration_seconds = row.duration_seconds, ref_id = row.ref_id,
            call_id = row.call_id, payout_raw = row.payout_raw, payout_cents = row.payout_cents, currency = row.currency,
@@ -180,41 +192,45 @@ fn update_rows(lines: &[Line]) -> Option<Write<'_>> {
 
 const INSERT_REQUESTS: &str = "/* settle_insert_requests */
     INSERT INTO event_requests (received_at, id, request, reading)
+    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[])";
+
+const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
+    INSERT INTO event_requests (received_at, id, request, reading)
     SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[])
         ON CONFLICT (received_at, id) DO UPDATE SET reading = EXCLUDED.reading";
 
-fn insert_requests(lines: &[Line]) -> Option<Write<'_>> {
-    let (mut times, mut ids, mut requests, mut readings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for line in lines {
-        let Some(request) = &line.request else { continue };
-        // Plain data of our own: it always serialises.
-        let Ok(text) = serde_json::to_string(request) else { continue };
-        times.push(line.place.received_at);
-        ids.push(line.place.event_id);
-        requests.push(text);
-        let slots = &line.reading.slots;
-        readings.push(if slots.is_empty() { None } else { serde_json::to_string(slots).ok() });
-    }
-    if times.is_empty() {
-        return None;
-    }
-    Some((INSERT_REQUESTS, vec![boxed(times), boxed(ids), boxed(requests), boxed(readings)]))
+/// The requests of new rows are new; those of rows that were there may be there.
+fn requests(lines: &[Line]) -> impl Iterator<Item = Write<'_>> {
+    [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)].into_iter().filter_map(|(sql, exists)| {
+        let (mut times, mut ids, mut requests, mut readings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for line in lines.iter().filter(|line| line.exists == exists) {
+            let Some(request) = &line.request else { continue };
+            // Plain data of our own: it always serialises.
+            let Ok(text) = serde_json::to_string(request) else { continue };
+            times.push(line.place.received_at);
+            ids.push(line.place.event_id);
+            requests.push(text);
+            let slots = &line.reading.slots;
+            readings.push(if slots.is_empty() { None } else { serde_json::to_string(slots).ok() });
+        }
+        (!times.is_empty()).then(|| (sql, vec![boxed(times), boxed(ids), boxed(requests), boxed(readings)]))
+    })
 }
 
-const UPDATE_CALLS: &str = "/* settle_update_calls */
+pub(super) const UPDATE_CALLS: &str = "/* settle_update_calls */
     UPDATE calls c
        SET value_cents = row.value_cents, value_from_webhook = row.value_from_webhook, qualified = row.qualified,
            publisher_payout_cents = row.credit_cents, terms_publisher_id = row.publisher_id, terms_kind = row.kind,
            terms_amount_cents = row.amount_cents, terms_percent_e4 = row.percent_e4,
            reported_by_webhook_id = row.reported_by, updated_at = now()
       FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[], $5::bool[], $6::int8[], $7::uuid[], $8::text[],
-                  $9::int8[], $10::int4[], $11::uuid[])
+                  $9::int8[], $10::int4[], $11::uuid[], $12::text[])
            AS row (account_id, id, value_cents, value_from_webhook, qualified, credit_cents, publisher_id, kind,
-                   amount_cents, percent_e4, reported_by)
-     WHERE c.account_id = row.account_id AND c.id = row.id";
+                   amount_cents, percent_e4, reported_by, at)
+     WHERE c.ctid = row.at::tid AND c.account_id = row.account_id AND c.id = row.id";
 
-fn update_calls(books: &Books) -> Option<Write<'static>> {
-    let changed: Vec<&Call> = books.calls().filter(|c| c.changed).collect();
+fn update_calls(locked: &LockedBooks) -> Option<Write<'_>> {
+    let changed: Vec<&Call> = locked.books.calls().filter(|c| c.changed).collect();
     if changed.is_empty() {
         return None;
     }
@@ -233,6 +249,7 @@ fn update_calls(books: &Books) -> Option<Write<'static>> {
             boxed(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
             boxed(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
             boxed(changed.iter().map(|c| c.reported_by).collect::<Vec<_>>()),
+            boxed(changed.iter().map(|c| locked.at.get(&c.key).map(String::as_str)).collect::<Vec<_>>()),
         ],
     ))
 }
@@ -246,52 +263,58 @@ pub fn terms_columns(terms: Option<Terms>) -> (Option<&'static str>, Option<i64>
     }
 }
 
-const UPSERT_REPORTS: &str = "/* settle_upsert_reports */
+const INSERT_REPORTS: &str = "/* settle_insert_reports */
     INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
                               exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
-                         $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[])
-        ON CONFLICT (account_id, call_id, received_at, position, event_id)
-        DO UPDATE SET strategy = EXCLUDED.strategy, role = EXCLUDED.role, by_person = EXCLUDED.by_person,
-                      payout_cents = EXCLUDED.payout_cents, caller = EXCLUDED.caller,
-                      duration_seconds = EXCLUDED.duration_seconds, ref_id = EXCLUDED.ref_id,
-                      call_id_text = EXCLUDED.call_id_text";
+                         $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[])";
 
-fn upsert_reports(books: &Books) -> Option<Write<'static>> {
-    let unsaved: Vec<(&Call, &CallReport)> =
-        books.calls().flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r))).collect();
-    if unsaved.is_empty() {
-        return None;
-    }
-    fn column<T: ToSql + Sync + Send + 'static>(
-        rows: &[(&Call, &CallReport)],
-        f: impl Fn(&Call, &CallReport) -> T,
-    ) -> Box<dyn ToSql + Sync + Send> {
+pub(super) const UPDATE_REPORTS: &str = "/* settle_update_reports */
+    UPDATE call_reports r
+       SET strategy = row.strategy, role = row.role, by_person = row.by_person, payout_cents = row.payout_cents,
+           caller = row.caller, duration_seconds = row.duration_seconds, ref_id = row.ref_id, call_id_text = row.call_id_text
+      FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
+                  $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[])
+           AS row (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
+                   exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text)
+     WHERE r.account_id = row.account_id AND r.call_id = row.call_id AND r.received_at = row.received_at
+       AND r.position = row.position AND r.event_id = row.event_id";
+
+/// What the lock on the calls showed to be there is updated; the rest cannot be there and is inserted.
+fn reports(books: &LockedBooks) -> impl Iterator<Item = Write<'_>> {
+    fn column<'a, T: ToSql + Sync + Send + 'a>(
+        rows: &[(&'a Call, &'a CallReport)],
+        f: impl Fn(&'a Call, &'a CallReport) -> T,
+    ) -> Box<dyn ToSql + Sync + Send + 'a> {
         boxed(rows.iter().map(|(c, r)| f(c, r)).collect::<Vec<T>>())
     }
-    Some((
-        UPSERT_REPORTS,
-        vec![
-            column(&unsaved, |c, _| c.key.account_id),
-            column(&unsaved, |c, _| c.key.call_id),
-            column(&unsaved, |_, r| r.place.received_at),
-            column(&unsaved, |_, r| i32::from(r.place.position)),
-            column(&unsaved, |_, r| r.place.event_id),
-            column(&unsaved, |_, r| r.webhook_id),
-            column(&unsaved, |_, r| r.strategy.code()),
-            column(&unsaved, |_, r| role_code(r.role)),
-            column(&unsaved, |_, r| r.exempt_from_v2),
-            column(&unsaved, |_, r| r.by_person),
-            column(&unsaved, |_, r| r.payout_cents),
-            column(&unsaved, |_, r| r.caller.clone()),
-            column(&unsaved, |_, r| r.duration_seconds.and_then(|d| i32::try_from(d).ok())),
-            column(&unsaved, |_, r| r.ref_id.clone()),
-            column(&unsaved, |_, r| r.call_id_text.clone()),
-        ],
-    ))
+    let unsaved = || books.books.calls().flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r)));
+    let (there, new): (Vec<_>, Vec<_>) = unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.place)));
+    [(INSERT_REPORTS, new), (UPDATE_REPORTS, there)].into_iter().filter(|(_, rows)| !rows.is_empty()).map(
+        |(sql, rows)| {
+            let columns = vec![
+                column(&rows, |c, _| c.key.account_id),
+                column(&rows, |c, _| c.key.call_id),
+                column(&rows, |_, r| r.place.received_at),
+                column(&rows, |_, r| i32::from(r.place.position)),
+                column(&rows, |_, r| r.place.event_id),
+                column(&rows, |_, r| r.webhook_id),
+                column(&rows, |_, r| r.strategy.code()),
+                column(&rows, |_, r| role_code(r.role)),
+                column(&rows, |_, r| r.exempt_from_v2),
+                column(&rows, |_, r| r.by_person),
+                column(&rows, |_, r| r.payout_cents),
+                column(&rows, |_, r| r.caller.as_deref()),
+                column(&rows, |_, r| r.duration_seconds.and_then(|d| i32::try_from(d).ok())),
+                column(&rows, |_, r| r.ref_id.as_deref()),
+                column(&rows, |_, r| r.call_id_text.as_deref()),
+            ];
+            (sql, columns)
+        },
+    )
 }
 
-const MARK_DISPLACED: &str = "/* settle_mark_displaced */
+pub(super) const MARK_DISPLACED: &str = "/* settle_mark_displaced */
     UPDATE events e SET reason = 'replaced_heuristic_match', detail = row.detail::json
       FROM unnest($1::timestamptz[], $2::uuid[], $3::text[]) AS row (received_at, id, detail)
      WHERE e.received_at = row.received_at AND e.id = row.id AND e.status = 'matched'";
@@ -327,26 +350,25 @@ const INSERT_PENDING: &str = "/* settle_insert_pending */
            AS row (event_id, received_at, account_id, ref_id, call_id, caller)
         ON CONFLICT (event_id) DO UPDATE SET ref_id = EXCLUDED.ref_id, call_id = EXCLUDED.call_id, caller = EXCLUDED.caller";
 
-const DELETE_PENDING: &str = "/* settle_delete_pending */
+pub(super) const DELETE_PENDING: &str = "/* settle_delete_pending */
     DELETE FROM pending_reports WHERE event_id = ANY($1)";
 
 fn pending(lines: &[Line]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
     let waiting: Vec<&Line> = lines.iter().filter(|l| wants_another_try(l)).collect();
     if !waiting.is_empty() {
-        let of = |f: fn(&crate::domain::report::Report) -> Option<String>| -> Vec<Option<String>> {
+        let of = |f: fn(&Report) -> Option<&str>| -> Vec<Option<&str>> {
             waiting.iter().map(|l| l.report().and_then(f)).collect()
         };
-        let caller = of(|r| r.duration_seconds.and_then(|_| r.caller.clone()));
-        let call_ids: Vec<Option<Uuid>> =
-            waiting.iter().map(|l| l.report().and_then(crate::domain::report::Report::call_uuid)).collect();
+        let caller = of(|r| r.duration_seconds.and(r.caller.as_deref()));
+        let call_ids: Vec<Option<Uuid>> = waiting.iter().map(|l| l.report().and_then(Report::call_uuid)).collect();
         writes.push((
             INSERT_PENDING,
             vec![
                 boxed(waiting.iter().map(|l| l.place.event_id).collect::<Vec<_>>()),
                 boxed(waiting.iter().map(|l| l.place.received_at).collect::<Vec<_>>()),
                 boxed(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
-                boxed(of(|r| r.ref_id.clone())),
+                boxed(of(|r| r.ref_id.as_deref())),
                 boxed(call_ids),
                 boxed(caller),
                 boxed(f64::from(RETRY_SECONDS[0])),
@@ -371,10 +393,10 @@ fn balance_changes(lines: &[Line]) -> Balances {
     changes
 }
 
-const LOCK_PUBLISHERS: &str = "/* settle_lock_publishers */
+pub(super) const LOCK_PUBLISHERS: &str = "/* settle_lock_publishers */
     SELECT id, pending_balance_cents FROM publishers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
-const UPDATE_PUBLISHERS: &str = "/* settle_update_publishers */
+pub(super) const UPDATE_PUBLISHERS: &str = "/* settle_update_publishers */
     UPDATE publishers p SET pending_balance_cents = p.pending_balance_cents + row.delta
       FROM unnest($1::uuid[], $2::int8[]) AS row (id, delta) WHERE p.id = row.id";
 
@@ -428,6 +450,9 @@ pub async fn write_entries(tx: &Transaction<'_>, entries: Vec<Entry>, balances: 
     let lock = tx.prepare_cached(LOCK_PUBLISHERS).await?;
     let mut running: HashMap<Uuid, i64> =
         tx.query(&lock, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    if let Some(missing) = ids.iter().find(|id| !running.contains_key(id)) {
+        return Err(StoreError::Corrupt(format!("no publisher {missing}, whom a call's terms name")));
+    }
     let now = Timestamp::now();
     let terms: Vec<_> = entries.iter().map(|e| terms_columns(e.terms)).collect();
     let after: Vec<Option<i64>> = entries
@@ -449,7 +474,7 @@ pub async fn write_entries(tx: &Transaction<'_>, entries: Vec<Entry>, balances: 
                 boxed(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.actor.clone()).collect::<Vec<_>>()),
+                boxed(entries.iter().map(|e| e.actor.as_deref()).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.kind).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.revenue_delta_cents).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.credit_delta_cents).collect::<Vec<_>>()),
@@ -460,5 +485,6 @@ pub async fn write_entries(tx: &Transaction<'_>, entries: Vec<Entry>, balances: 
             ],
         ),
     ];
-    run(tx, writes).await
+    run(tx, writes).await?;
+    Ok(())
 }

@@ -1,0 +1,111 @@
+//! The statements that every batch runs, and a check of how Postgres means to run them.
+//!
+//! The plans looked at are generic ones, as a worker's sessions come to use: made without knowing the
+//! arrays. None may read a table that grows otherwise than through an index, with a condition that says
+//! more than the account.
+
+use deadpool_postgres::GenericClient;
+use serde_json::Value;
+
+use super::{find, late, load, stored, write};
+use crate::store::{Client, StoreError};
+
+/// Every hot statement of settling and of late matches.
+const HOT: &[&str] = &[
+    load::SETTLED_IDS,
+    load::LOCK_CALLS,
+    load::REPORTS,
+    load::ASSIGNMENTS,
+    load::WEBHOOKS,
+    find::BY_REF_ID,
+    find::BY_CALL_ID,
+    find::BY_CALLER,
+    find::BY_SIGNATURE,
+    stored::STORED_ROWS,
+    write::UPDATE_CALLS,
+    write::UPDATE_REPORTS,
+    write::UPDATE_ROWS,
+    write::MARK_DISPLACED,
+    write::LOCK_PUBLISHERS,
+    write::UPDATE_PUBLISHERS,
+    write::DELETE_PENDING,
+    late::WAKE,
+    late::WAKE_AGAIN,
+    late::DUE,
+    late::RESCHEDULE,
+    late::STOP_WAITING,
+    late::GIVE_UP,
+];
+
+/// Tables that grow with the business. Partitions bear their parent's name and a number.
+const GROWING: [&str; 7] =
+    ["calls", "call_reports", "events", "event_requests", "postings", "publishers", "pending_reports"];
+
+/// Explains every hot statement in the session given and returns what is wrong with any plan: statement by
+/// statement, one line for each table that would be read whole.
+pub async fn unindexed(client: &Client) -> Result<Vec<String>, StoreError> {
+    let mut wrong = Vec::new();
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
+    for sql in HOT {
+        let name = sql.split("/*").nth(1).and_then(|s| s.split("*/").next()).map_or("?", str::trim);
+        client.batch_execute(&format!("PREPARE hot AS {sql}")).await?;
+        let nulls = vec!["NULL"; parameters(sql)].join(", ");
+        let row = client.query_one(&format!("EXPLAIN (FORMAT JSON) EXECUTE hot ({nulls})"), &[]).await?;
+        let plan: Value = row.get(0);
+        look(&plan, name, &mut wrong);
+        client.batch_execute("DEALLOCATE hot").await?;
+    }
+    client.batch_execute("RESET plan_cache_mode").await?;
+    Ok(wrong)
+}
+
+/// How many parameters a statement has: the highest `$n` in it.
+fn parameters(sql: &str) -> usize {
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+    sql.split('$').skip(1).filter_map(|part| digits(part).parse().ok()).max().unwrap_or(0)
+}
+
+/// Whether a condition such as `((account_id = q.account_id) AND (ref_id = q.ref_id))` picks out more than
+/// an account.
+fn narrows(condition: &str) -> bool {
+    condition.split(" AND ").any(|part| !part.trim_start_matches('(').starts_with("account_id "))
+}
+
+/// Goes through a plan's nodes, whatever they are called that hold others.
+fn look(node: &Value, statement: &str, wrong: &mut Vec<String>) {
+    if let (Some(kind), Some(table)) = (node["Node Type"].as_str(), node["Relation Name"].as_str()) {
+        let is_partition = |parent: &str| table.strip_prefix(parent).is_some_and(|rest| rest.starts_with('_'));
+        let grows =
+            GROWING.iter().any(|parent| table == *parent || (parent.starts_with("event") && is_partition(parent)));
+        let reads = kind.ends_with("Scan");
+        let has_condition = (kind.contains("Index") && node["Index Cond"].as_str().is_some_and(narrows))
+            || (kind == "Tid Scan" && node.get("TID Cond").is_some());
+        // A bitmap's condition stands on the scan of the index below it.
+        if grows && reads && !has_condition && kind != "Bitmap Heap Scan" {
+            wrong.push(format!("{statement}: {kind} on {table} without a condition that an index narrows down"));
+        }
+    }
+    match node {
+        Value::Array(nodes) => nodes.iter().for_each(|node| look(node, statement, wrong)),
+        Value::Object(fields) => fields.values().for_each(|node| look(node, statement, wrong)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_has_as_many_parameters_as_its_highest_number() {
+        assert_eq!(parameters("SELECT $1::text, $12::int8, $2"), 12);
+        assert_eq!(parameters("SELECT 1"), 0);
+    }
+
+    #[test]
+    fn an_account_alone_narrows_nothing_down() {
+        assert!(narrows("((account_id = q.account_id) AND (ref_id = q.ref_id))"));
+        assert!(narrows("(id = ANY ($1))"));
+        assert!(!narrows("(account_id = q.account_id)"));
+    }
+}
