@@ -1,35 +1,30 @@
-//! Pulls envelopes from the broker in rounds, has them settled, acknowledges them; forever.
+//! Takes envelopes from the broker, has their events settled in lanes, acknowledges them; forever.
 //!
-//! One supervisor builds connection, topology and consumers anew after every loss. A worker that
+//! Decoding goes on while batches are being settled; what waits is bounded ([`Lanes::has_room`]). One
+//! supervisor builds connection, topology and consumers anew after every loss. A worker that
 //! cannot reach Postgres takes no messages: it would only burn their delivery counts.
 
-use std::time::Duration;
-
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use secrecy::ExposeSecret;
-use trueup_shared::domain::event::{RawEvent, SecretUse};
 use trueup_shared::ops::http::{self, Dependency, Readiness};
 use trueup_shared::ops::metrics;
 use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown};
 use trueup_shared::queue::session::{Backoff, Session};
 use trueup_shared::queue::{QueueError, envelope, topology};
-use trueup_shared::store::{Pool, PoolSettings, upkeep};
+use trueup_shared::store::{Pool, PoolSettings};
 
+use crate::lanes::{Lanes, Origin};
 use crate::process::{Processor, Stuck, wait_for_postgres};
 use crate::settings::Settings;
-use crate::settle::ack_round;
+use crate::settle::Unacked;
 use crate::{late, upkeep as housekeeping};
 
 /// Connections beside the lanes': late matches, upkeep, secrets' uses.
 const OTHER_CONNECTIONS: usize = 4;
-/// A round that fails because Postgres is away is tried again for this long with its messages in hand;
-/// then they go back to the broker, which counts one delivery for the whole outage.
-const HOLD_MESSAGES: Duration = Duration::from_secs(20);
-
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let shutdown = Shutdown::install(settings.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let lanes = settings.worker.worker_lanes.get();
@@ -115,23 +110,33 @@ impl Supervisor {
         self.broker.ok();
         backoff.reset();
         let stop = self.shutdown.stop();
+        let mut lanes = Lanes::new(self.processor.clone(), dead.clone(), self.postgres.clone(), stop.clone());
         loop {
-            let round = tokio::select! {
+            let (source, delivery) = tokio::select! {
                 biased;
-                () = stop.cancelled() => {
-                    events.cancel().await;
-                    parked.cancel().await;
-                    return Ok(());
-                }
+                () = stop.cancelled() => break,
                 () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
-                round = events.round(self.processor.round()) => round,
-                round = parked.round(self.processor.round()) => round,
+                done = lanes.done() => {
+                    settled(done, [&mut events, &mut parked]).await?;
+                    continue;
+                }
+                delivery = events.consumer.next(), if lanes.has_room() => (EVENTS, delivery),
+                delivery = parked.consumer.next(), if lanes.has_room() => (PARKED, delivery),
             };
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
-            let round = round.ok_or("the broker ended the consumer")?;
-            self.settle_round(&round, &dead).await?;
-            ack_round(&round).await.map_err(|e| format!("a round could not be acknowledged: {e}"))?;
+            let delivery = delivery.and_then(Result::ok).ok_or("the broker ended the consumer")?;
+            let from = if source == EVENTS { &mut events } else { &mut parked };
+            take(source, from, &delivery, &mut lanes, &dead).await?;
         }
+        events.cancel().await;
+        parked.cancel().await;
+        while !lanes.is_idle() {
+            tokio::select! {
+                () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
+                done = lanes.done() => settled(done, [&mut events, &mut parked]).await?,
+            }
+        }
+        Ok(())
     }
 
     async fn source(&self, session: &Session, queue: &'static str) -> Result<Source, QueueError> {
@@ -142,95 +147,24 @@ impl Supervisor {
             .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
             .await
             .map_err(QueueError::doing(format!("consume {queue}")))?;
-        Ok(Source { channel, consumer })
-    }
-
-    /// Settles what a round holds, waiting out a short absence of Postgres with the messages in hand.
-    async fn settle_round(&self, round: &[Delivery], dead: &Channel) -> Result<(), String> {
-        let started = std::time::Instant::now();
-        let mut backoff = Backoff::new();
-        loop {
-            match self.try_round(round, dead).await {
-                Ok(()) => {
-                    self.postgres.ok();
-                    return Ok(());
-                }
-                Err(Stuck::Store(error)) if error.is_unreachable() => {
-                    self.postgres.down(error.to_string());
-                    if started.elapsed() > HOLD_MESSAGES || self.shutdown.stop().is_cancelled() {
-                        return Err("Postgres is away; messages go back to the broker".to_owned());
-                    }
-                    backoff.wait().await;
-                }
-                Err(stuck) => return Err(stuck.to_string()),
-            }
-        }
-    }
-
-    async fn try_round(&self, round: &[Delivery], dead: &Channel) -> Result<(), Stuck> {
-        let mut first_time: Vec<RawEvent> = Vec::new();
-        let mut uses: Vec<SecretUse> = Vec::new();
-        for delivery in round {
-            match envelope::decode(&delivery.data) {
-                Ok(envelope) => {
-                    uses.extend(envelope.secrets_used);
-                    if delivery.redelivered {
-                        metrics::worker().envelopes.inc(&["redelivered"]);
-                        self.processor.settle_again(envelope.events, dead).await?;
-                    } else {
-                        first_time.extend(envelope.events);
-                    }
-                }
-                Err(error) => {
-                    // Not ours, or of a version to come: a person must look, nothing else waits for it.
-                    tracing::error!(%error, "a message is no envelope and was put among the dead letters");
-                    topology::publish_dead(dead, &delivery.data).await?;
-                    metrics::worker().envelopes.inc(&["unreadable"]);
-                }
-            }
-        }
-        if !first_time.is_empty() {
-            self.processor.settle_first_time(first_time, dead).await?;
-        }
-        note_uses(self.processor.pool(), &uses).await;
-        Ok(())
+        Ok(Source { channel, consumer, unacked: Unacked::default() })
     }
 }
 
-/// When a secret was last used is good to know, and worth holding nothing up.
-async fn note_uses(pool: &Pool, uses: &[SecretUse]) {
-    if uses.is_empty() {
-        return;
-    }
-    if let Err(error) = upkeep::secrets_used(pool, uses).await {
-        tracing::warn!(%error, "uses of secrets were not noted");
-    }
-}
+/// The places of the two queues in an [`Origin`].
+const EVENTS: usize = 0;
+const PARKED: usize = 1;
 
 /// One queue's consumer on a channel of its own, so that acking many at once is safe.
 struct Source {
     channel: Channel,
     consumer: Consumer,
+    unacked: Unacked,
 }
 
 impl Source {
-    /// The next delivery, and whatever else has arrived, up to `events` events or so. `None` when the
-    /// consumer is over. Nothing is lost if the future is dropped while it waits.
-    async fn round(&mut self, events: usize) -> Option<Vec<Delivery>> {
-        let first = self.consumer.next().await?.ok()?;
-        let mut size = count_events(&first);
-        let mut round = vec![first];
-        while size < events {
-            match self.consumer.next().now_or_never() {
-                Some(Some(Ok(delivery))) => {
-                    size += count_events(&delivery);
-                    round.push(delivery);
-                }
-                // Its end or error is met again by the next round.
-                Some(_) | None => break,
-            }
-        }
-        Some(round)
+    async fn acknowledge(&mut self) -> Result<(), String> {
+        self.unacked.ack().await.map_err(|e| format!("deliveries could not be acknowledged: {e}"))
     }
 
     async fn cancel(&self) {
@@ -239,8 +173,55 @@ impl Source {
     }
 }
 
-/// A cheap estimate, without parsing: each event bears the key `"webhook_id":` once, outside of text.
-fn count_events(delivery: &Delivery) -> usize {
-    const SMALLEST_EVENT_BYTES: usize = 250;
-    (delivery.data.len() / SMALLEST_EVENT_BYTES).max(1)
+/// Decodes a delivery and deals its events out.
+async fn take(
+    source: usize,
+    from: &mut Source,
+    delivery: &Delivery,
+    lanes: &mut Lanes,
+    dead: &Channel,
+) -> Result<(), String> {
+    let bytes = delivery.data.len();
+    match envelope::decode(&delivery.data) {
+        Ok(envelope) => {
+            let number = from.unacked.take(delivery, envelope.events.len());
+            let origin = Origin { source, number };
+            if !envelope.secrets_used.is_empty() {
+                lanes.note_uses(envelope.secrets_used);
+            }
+            if envelope.events.is_empty() {
+                return from.acknowledge().await;
+            }
+            if delivery.redelivered {
+                metrics::worker().envelopes.inc(&["redelivered"]);
+                lanes.deal_again(envelope.events, origin, bytes);
+            } else {
+                lanes.deal(envelope.events, origin, bytes);
+            }
+            Ok(())
+        }
+        Err(error) => {
+            // Not ours, or of a version to come: a person must look, nothing else waits for it.
+            tracing::error!(%error, "a message is no envelope and was put among the dead letters");
+            topology::publish_dead(dead, &delivery.data).await.map_err(|e| e.to_string())?;
+            metrics::worker().envelopes.inc(&["unreadable"]);
+            from.unacked.take(delivery, 0);
+            from.acknowledge().await
+        }
+    }
+}
+
+/// Tells the deliveries which of their events are committed, and the broker which deliveries are.
+async fn settled(done: Result<Vec<(Origin, usize)>, Stuck>, sources: [&mut Source; 2]) -> Result<(), String> {
+    let done = done.map_err(|stuck| match stuck {
+        Stuck::Store(error) if error.is_unreachable() => "Postgres is away; messages go back to the broker".to_owned(),
+        stuck => stuck.to_string(),
+    })?;
+    for (at, source) in sources.into_iter().enumerate() {
+        for (origin, events) in done.iter().filter(|(origin, _)| origin.source == at) {
+            source.unacked.settled(origin.number, *events);
+        }
+        source.acknowledge().await?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod consumer;
 mod house;
+mod lanes;
 mod late;
 mod process;
 mod settings;

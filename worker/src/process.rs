@@ -3,13 +3,10 @@
 //! One bad event never spoils its neighbours: what fails in a batch is tried alone, each in its own
 //! transaction, and an event that fails five times is set aside alone (V12).
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use trueup_shared::domain::event::{Envelope, RawEvent};
 use trueup_shared::domain::reason::Reason;
@@ -29,71 +26,61 @@ pub enum Stuck {
     Store(#[from] StoreError),
     #[error("a parked event could not be put among the dead letters: {0}")]
     Queue(#[from] QueueError),
+    #[error("a lane broke: {0}")]
+    Broken(String),
 }
 
 #[derive(Clone)]
 pub struct Processor {
     pool: Pool,
-    lanes: u64,
+    lanes: usize,
     batch: usize,
 }
 
 impl Processor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
-        Processor { pool, lanes: u64::from(lanes.max(1)), batch: batch.max(1) as usize }
+        Processor { pool, lanes: lanes.max(1) as usize, batch: batch.max(1) as usize }
     }
 
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Events that one round may take: a full batch for each lane.
-    pub fn round(&self) -> usize {
-        self.batch * self.lanes as usize
+    pub fn lanes(&self) -> usize {
+        self.lanes
     }
 
-    /// Settles events of envelopes that came for the first time. Each lane takes accounts of its own,
-    /// so that lanes never wait for each other's locks.
-    pub async fn settle_first_time(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
-        let mut lanes: HashMap<u64, Vec<RawEvent>> = HashMap::new();
-        for event in events {
-            let mut hasher = DefaultHasher::new();
-            event.account_id.hash(&mut hasher);
-            lanes.entry(hasher.finish() % self.lanes).or_default().push(event);
-        }
-        let outcomes = join_all(lanes.into_values().map(|events| self.settle_lane(events, dead))).await;
-        outcomes.into_iter().collect()
+    /// Events that one transaction settles at most.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
-    async fn settle_lane(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
-        for batch in events.chunks(self.batch) {
-            match self.attempt(batch).await {
-                Ok(()) => {}
-                Err(error) if error.is_unreachable() => {
-                    metrics::worker().failures.inc(&["postgres"]);
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    tracing::warn!(%error, events = batch.len(), "a batch is split: its events are settled one by one");
-                    self.settle_alone(batch.to_vec(), dead).await?;
-                }
+    /// Settles events that came for the first time, in one transaction; where that fails, one by one.
+    pub async fn settle_batch(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+        match self.attempt(events).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_unreachable() => {
+                metrics::worker().failures.inc(&["postgres"]);
+                Err(error.into())
+            }
+            Err(error) => {
+                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
+                self.settle_alone(events, dead).await
             }
         }
-        Ok(())
     }
 
     /// The events of an envelope that came again: what is settled is skipped, the rest goes one by one.
-    pub async fn settle_again(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
-        let all = events.len();
-        let left = parked::unsettled(&self.pool, events).await?;
-        metrics::worker().skipped.add(&[], (all - left.len()) as u64);
-        self.settle_alone(left, dead).await
+    pub async fn settle_again(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+        let left = parked::unsettled(&self.pool, events.to_vec()).await?;
+        metrics::worker().skipped.add(&[], (events.len() - left.len()) as u64);
+        self.settle_alone(&left, dead).await
     }
 
     /// Settles each event in its own transaction, counting its tries.
-    async fn settle_alone(&self, events: Vec<RawEvent>, dead: &lapin::Channel) -> Result<(), Stuck> {
+    async fn settle_alone(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
         for event in events {
-            self.settle_one(&event, dead).await?;
+            self.settle_one(event, dead).await?;
         }
         Ok(())
     }
