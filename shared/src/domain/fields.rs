@@ -32,7 +32,7 @@ pub(crate) const BID_RANKS: std::ops::RangeInclusive<u8> = 6..=8;
 
 /// What a field of a request may be about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Target {
+pub enum Target {
     Slot(Slot),
     /// V8: the amount's currency.
     Currency,
@@ -46,7 +46,7 @@ pub(crate) enum Target {
 const LONGEST: usize = 16;
 
 /// What a name means by itself, and its rank among its slot's names.
-pub(crate) fn recognised(name: &str) -> Option<(Target, u8)> {
+pub fn recognised(name: &str) -> Option<(Target, u8)> {
     let mut lowered = [0_u8; LONGEST];
     let lowered = lowered.get_mut(..name.len())?;
     for (to, from) in lowered.iter_mut().zip(name.bytes()) {
