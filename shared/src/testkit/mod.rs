@@ -6,6 +6,7 @@
 //! * [`cutter`]: a TCP proxy that can break, hang and slow down what goes through it.
 //! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
 //! * [`fixtures`]: accounts and webhooks.
+//! * [`rabbitmq`]: a broker of a test's own, that it may stop.
 //!
 //! Where the services are: `TRUEUP_TEST_POSTGRES_URL` (a superuser), `TRUEUP_TEST_REDIS_URL`,
 //! `TRUEUP_TEST_AMQP_URL`, and `TRUEUP_TEST_RABBITMQCTL` for a `rabbitmqctl` of one's own.
@@ -16,6 +17,7 @@ pub mod fixtures;
 pub mod http;
 pub mod lease;
 pub mod process;
+pub mod rabbitmq;
 
 use std::time::{Duration, Instant};
 

@@ -26,6 +26,7 @@ pub struct Start {
     binary: String,
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
+    files: Option<u64>,
 }
 
 impl Start {
@@ -36,7 +37,7 @@ impl Start {
             environment.insert(format!("TRUEUP_{name}_LISTEN"), "127.0.0.1:0".to_owned());
         }
         environment.insert("TRUEUP_LOG_FORMAT".into(), "json".into());
-        Start { binary: binary.to_owned(), arguments: Vec::new(), environment }
+        Start { binary: binary.to_owned(), arguments: Vec::new(), environment, files: None }
     }
 
     #[must_use]
@@ -51,9 +52,24 @@ impl Start {
         self
     }
 
+    /// It may have so many descriptors.
+    #[must_use]
+    pub fn files(mut self, most: u64) -> Start {
+        self.files = Some(most);
+        self
+    }
+
     /// Starts it and waits for nothing.
     pub fn spawn(&self) -> Process {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.files {
+            None => Command::new(&self.binary),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                // The shell becomes the process: it has its id.
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), &self.binary]);
+                shell
+            }
+        };
         for (variable, _) in std::env::vars_os() {
             if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
                 command.env_remove(variable);
@@ -83,6 +99,22 @@ impl Start {
         process.wait_ready().await;
         process
     }
+}
+
+/// The path of another package's binary, up to date: a test knows where its own package's are, but not
+/// those. The package has the binary's name.
+pub fn built(package: &str) -> String {
+    let mine = std::env::current_exe().expect("a test is a file");
+    // …/<profile>/deps/<test>
+    let folder = mine.parent().and_then(std::path::Path::parent).expect("cargo's layout");
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "-p", package, "--target-dir"]);
+    build.arg(folder.parent().expect("cargo's layout"));
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().is_ok_and(|status| status.success()), "{package} does not build");
+    folder.join(package).to_string_lossy().into_owned()
 }
 
 impl Process {
