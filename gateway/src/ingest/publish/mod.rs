@@ -114,7 +114,18 @@ impl Durable {
 /// which go straight to it, come first.
 async fn drain(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) {
     let forever = async {
+        // On the broker, and not yet off the disk: a disk that cannot be written must not have the same
+        // reports sent again and again.
+        let mut sent: Option<u64> = None;
         loop {
+            if let Some(last) = sent {
+                if spool.remove(last).await {
+                    sent = None;
+                } else {
+                    tokio::time::sleep(DRAIN_AGAIN).await;
+                }
+                continue;
+            }
             if spool.is_empty() {
                 spool.filled().await;
             }
@@ -122,7 +133,7 @@ async fn drain(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) 
                 && let Some(batch) = spool.read().await
                 && broker.publish(batch.events, BROKER_ALONE).await.is_ok()
             {
-                spool.remove(batch.last).await;
+                sent = Some(batch.last);
                 continue;
             }
             tokio::time::sleep(DRAIN_AGAIN).await;

@@ -62,7 +62,7 @@ enum Command {
     Append(Arc<Events>, oneshot::Sender<Result<(), NotTaken>>),
     Read(oneshot::Sender<Option<Batch>>),
     /// Everything up to this key is on the broker.
-    Remove(u64, oneshot::Sender<()>),
+    Remove(u64, oneshot::Sender<bool>),
 }
 
 /// The oldest events of the spool.
@@ -114,11 +114,10 @@ impl Spool {
         answer.await.ok().flatten()
     }
 
-    pub async fn remove(&self, last: u64) {
+    /// True if they are off the disk.
+    pub async fn remove(&self, last: u64) -> bool {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Remove(last, reply)).await.is_ok() {
-            let _ = answer.await;
-        }
+        self.commands.send(Command::Remove(last, reply)).await.is_ok() && answer.await.unwrap_or(false)
     }
 }
 
@@ -219,9 +218,9 @@ impl Keeper {
                     let _ = reply.send(batch);
                 }
                 Command::Remove(last, reply) => {
-                    self.remove(last);
+                    let removed = self.remove(last);
                     self.tell();
-                    let _ = reply.send(());
+                    let _ = reply.send(removed);
                 }
             }
         }
@@ -262,8 +261,8 @@ impl Keeper {
         }
     }
 
-    fn remove(&mut self, last: u64) {
-        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else { return };
+    fn remove(&mut self, last: u64) -> bool {
+        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else { return false };
         metrics::gateway().spooled.add(&["drained"], rows);
         self.rows = self.rows.saturating_sub(rows);
         self.bytes = if self.rows == 0 { 0 } else { self.bytes.saturating_sub(bytes + rows * ROW) };
@@ -273,6 +272,7 @@ impl Keeper {
             // Gives the disk its room back; if it cannot, the pages are used again.
             let _ = database.compact();
         }
+        true
     }
 
     /// Does something with the store; after an error it is opened anew, not more than once a second.
@@ -282,7 +282,8 @@ impl Keeper {
             if let Ok(database) = open(&self.file)
                 && let Ok((rows, bytes, next)) = measure(&database)
             {
-                (self.rows, self.bytes, self.next) = (rows, bytes, next);
+                // A key is never given twice: what is sent and waits to be removed goes by its key.
+                (self.rows, self.bytes, self.next) = (rows, bytes, next.max(self.next));
                 self.database = Some(database);
             }
         }
@@ -385,7 +386,7 @@ mod tests {
         let mut found = Vec::new();
         while let Some(batch) = spool.read().await {
             found.extend(batch.events.parts.clone());
-            spool.remove(batch.last).await;
+            assert!(spool.remove(batch.last).await);
         }
         let mut expected = events(300, 100).parts.clone();
         expected.extend(events(1, 7).parts.clone());
@@ -410,7 +411,7 @@ mod tests {
             let mut drained = 0;
             while let Some(batch) = spool.read().await {
                 drained += batch.events.len() as u64;
-                spool.remove(batch.last).await;
+                assert!(spool.remove(batch.last).await);
             }
             assert_eq!(drained, taken);
         }
