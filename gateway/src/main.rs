@@ -3,11 +3,10 @@
 //! It knows nothing of payouts, balances or calls, and does not link the console: what it has in memory
 //! is all that someone who took it over could read.
 
-mod ingest;
-
 use std::process::ExitCode;
 
 use clap::Parser;
+use trueup_gateway::ingest;
 use trueup_shared::ops::config::{self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs};
 use trueup_shared::ops::{logging, shutdown};
 

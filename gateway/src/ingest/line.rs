@@ -7,12 +7,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::respond::Answer;
@@ -44,9 +44,14 @@ enum Phase {
 }
 
 /// What is known of a connection, for the socket below hyper and the service above it.
-pub struct Talk(Mutex<State>);
+pub struct Talk<S> {
+    state: Mutex<State<S>>,
+    /// A request is in the handler's hands, or its answer not wholly written: what is written now is
+    /// ours. At any other time it is hyper's own.
+    owed: AtomicBool,
+}
 
-struct State {
+struct State<S> {
     phase: Phase,
     since: Instant,
     requests: u64,
@@ -56,12 +61,12 @@ struct State {
     fault: Option<Answer>,
     /// The sender may still be writing what nobody will read.
     unread: bool,
-    returned: Option<TcpStream>,
+    returned: Option<S>,
 }
 
-impl Talk {
-    pub fn new() -> Arc<Talk> {
-        Arc::new(Talk(Mutex::new(State {
+impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
+    pub fn new() -> Arc<Talk<S>> {
+        let state = State {
             phase: Phase::Idle,
             since: Instant::now(),
             requests: 0,
@@ -70,14 +75,16 @@ impl Talk {
             fault: None,
             unread: false,
             returned: None,
-        })))
+        };
+        Arc::new(Talk { state: Mutex::new(state), owed: AtomicBool::new(false) })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn request_began(&self) {
+        self.owed.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.phase = Phase::Busy;
         state.requests += 1;
@@ -90,6 +97,18 @@ impl Talk {
         state.head_bytes = 0;
         state.line_ended = false;
         state.unread |= unread;
+    }
+
+    /// What hyper found wrong with a head; a reason of the line's own comes first.
+    pub fn found_wrong(&self, answer: Answer) {
+        self.state().fault.get_or_insert(answer);
+    }
+
+    /// Everything buffered is written: after an answer, that is the answer.
+    fn flushed(&self) {
+        if self.owed.load(Ordering::Relaxed) && self.state().phase != Phase::Busy {
+            self.owed.store(false, Ordering::Relaxed);
+        }
     }
 
     /// After hyper is done: tells the sender what hyper could not, and lets it finish writing.
@@ -112,18 +131,18 @@ impl Talk {
     }
 }
 
-async fn read_away(stream: &mut TcpStream) {
+async fn read_away(stream: &mut (impl AsyncRead + Unpin)) {
     let mut left = LINGER_BYTES;
     let mut scrap = vec![0_u8; 16 * 1024];
     while left > 0 {
-        match tokio::io::AsyncReadExt::read(stream, &mut scrap).await {
+        match stream.read(&mut scrap).await {
             Ok(0) | Err(_) => return,
             Ok(n) => left = left.saturating_sub(n),
         }
     }
 }
 
-impl State {
+impl<S> State<S> {
     fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle if self.requests == 0 => Some(self.since + FIRST_WITHIN),
@@ -149,21 +168,23 @@ impl State {
     }
 }
 
-pub struct Line {
+pub struct Line<S> {
     /// Always there until the line is dropped.
-    stream: Option<TcpStream>,
-    talk: Arc<Talk>,
+    stream: Option<S>,
+    talk: Arc<Talk<S>>,
     timer: Pin<Box<Sleep>>,
     write_timer: Option<Pin<Box<Sleep>>>,
+    /// hyper thinks that it has answered and ends the connection: the real answer is still to come.
+    held_back: bool,
 }
 
-impl Line {
-    pub fn new(stream: TcpStream, talk: Arc<Talk>) -> Line {
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    pub fn new(stream: S, talk: Arc<Talk<S>>) -> Line<S> {
         let timer = Box::pin(tokio::time::sleep(FIRST_WITHIN));
-        Line { stream: Some(stream), talk, timer, write_timer: None }
+        Line { stream: Some(stream), talk, timer, write_timer: None, held_back: false }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -192,6 +213,12 @@ impl Line {
         Err(io::ErrorKind::TimedOut.into())
     }
 
+    /// An answer that nobody here gave: it is not written, [`Talk::farewell`] tells instead.
+    fn is_hypers_own(&mut self, bytes: &[u8]) -> bool {
+        self.held_back |= !self.talk.owed.load(Ordering::Relaxed) && bytes.starts_with(b"HTTP/1.");
+        self.held_back
+    }
+
     fn check_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.write_timer = None;
@@ -203,7 +230,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         {
@@ -229,9 +256,12 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_hypers_own(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let outcome = this.stream()?.poll_write(cx, buf);
         this.check_write(cx, outcome)
     }
@@ -239,11 +269,18 @@ impl AsyncWrite for Line {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let outcome = this.stream()?.poll_flush(cx);
+        if outcome.is_ready() {
+            this.talk.flushed();
+        }
         this.check_write(cx, outcome)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.held_back {
+            return Poll::Ready(Ok(()));
+        }
+        this.stream()?.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -252,6 +289,10 @@ impl AsyncWrite for Line {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if first.is_some_and(|buf| this.is_hypers_own(buf)) {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let outcome = this.stream()?.poll_write_vectored(cx, bufs);
         this.check_write(cx, outcome)
     }
@@ -261,8 +302,9 @@ impl AsyncWrite for Line {
     }
 }
 
-impl Drop for Line {
+impl<S> Drop for Line<S> {
     fn drop(&mut self) {
-        self.talk.state().returned = self.stream.take();
+        let stream = self.stream.take();
+        self.talk.state.lock().unwrap_or_else(PoisonError::into_inner).returned = stream;
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,19 +13,31 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trueup_shared::ops::metrics;
 
 use super::Door;
+use super::limits::network;
 use super::line::{Line, Talk};
-use super::respond::{Answer, BUSY};
+use super::respond::{self, Answer, BUSY, NO_HTTP};
 
 /// Connections that the kernel holds for us; its own bound (somaxconn) applies, too.
 const BACKLOG: u32 = 4096;
+/// What the kernel holds for a sender that does not read its answers; by itself it would go to 4 MiB.
+const SEND_BYTES: u32 = 64 * 1024;
+/// And of what a sender writes before it is asked for: enough for half a batch on its way.
+const RECEIVE_BYTES: u32 = 256 * 1024;
 /// How long to wait when there are no descriptors left: some connection will end.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+/// Descriptors that are no sender's: listeners, 64 probes, Postgres, Redis, the broker and its
+/// client's own runtime, the spool, the log.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// After the order to stop: what a sender may have under way already is still read and answered, and
+/// told to be the last; the connection ends after that.
+const LAST_WORD: Duration = Duration::from_millis(300);
 /// hyper's buffer for a head; the line below it refuses earlier.
 const BUFFER: usize = 64 * 1024;
 
@@ -32,26 +45,42 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restart must not wait for the kernel to forget old connections.
     socket.set_reuseaddr(true)?;
+    // Every connection that is let in has them from here.
+    socket.set_send_buffer_size(SEND_BYTES)?;
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
     socket.bind(address)?;
     let listener = socket.listen(BACKLOG)?;
     tracing::info!(listener = "public", address = %listener.local_addr()?, "listening");
     Ok(listener)
 }
 
-/// As many descriptors as the system lets us have.
-pub fn raise_descriptor_limit() {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => {
-            if let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+/// Takes as many descriptors as the system lets us have, and answers how many of the connections that
+/// are `wanted` they suffice for. Some stay free: a door full of strangers must still be able to reach
+/// its neighbours and to answer a probe.
+pub fn affordable_connections(wanted: NonZeroU32) -> usize {
+    let wanted = wanted.get() as usize;
+    let descriptors = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(e) => {
                 tracing::warn!(error = %e, soft, hard, "the limit of open files could not be raised");
+                soft
             }
+        },
+        Err(e) => {
+            tracing::warn!(error = %e, "the limit of open files could not be read");
+            return wanted;
         }
-        Ok(_) => {}
-        Err(e) => tracing::warn!(error = %e, "the limit of open files could not be read"),
+    };
+    let most = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 4);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::warn!(descriptors, connections = most, wanted, "the limit of open files allows fewer connections");
     }
+    wanted.min(most)
 }
 
-/// Who is connected.
+/// Who is connected: how many in all, and from each network (one IPv4 address, or an IPv6 /64).
 #[derive(Default)]
 struct Crowd(Mutex<(usize, HashMap<IpAddr, u32>)>);
 
@@ -59,17 +88,17 @@ struct Crowd(Mutex<(usize, HashMap<IpAddr, u32>)>);
 struct Place {
     crowd: Arc<Crowd>,
     /// None for a trusted proxy, which brings everybody.
-    address: Option<IpAddr>,
+    network: Option<IpAddr>,
 }
 
 impl Crowd {
-    fn enter(self: &Arc<Self>, address: Option<IpAddr>, door: &Door) -> Result<Place, &'static str> {
+    fn enter(self: &Arc<Self>, network: Option<IpAddr>, door: &Door) -> Result<Place, &'static str> {
         let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if crowd.0 >= door.max_connections {
             return Err("total");
         }
-        if let Some(address) = address {
-            let of = crowd.1.entry(address).or_default();
+        if let Some(network) = network {
+            let of = crowd.1.entry(network).or_default();
             if *of >= door.max_connections_per_address {
                 return Err("address");
             }
@@ -77,7 +106,7 @@ impl Crowd {
         }
         crowd.0 += 1;
         metrics::gateway().connections.add(&[], 1);
-        Ok(Place { crowd: Arc::clone(self), address })
+        Ok(Place { crowd: Arc::clone(self), network })
     }
 }
 
@@ -85,12 +114,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut crowd = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
         crowd.0 = crowd.0.saturating_sub(1);
-        if let Some(address) = self.address
-            && let Some(of) = crowd.1.get_mut(&address)
+        if let Some(network) = self.network
+            && let Some(of) = crowd.1.get_mut(&network)
         {
             *of = of.saturating_sub(1);
             if *of == 0 {
-                crowd.1.remove(&address);
+                crowd.1.remove(&network);
             }
         }
         metrics::gateway().connections.add(&[], -1);
@@ -140,35 +169,52 @@ fn welcome(
     stop: &CancellationToken,
 ) {
     let address = peer.ip().to_canonical();
-    let counted = (!door.proxies.trusts(address)).then_some(address);
+    let counted = (!door.proxies.trusts(address)).then(|| network(address));
     match crowd.enter(counted, door) {
         Ok(place) => {
             let (door, stop) = (Arc::clone(door), stop.clone());
             connections.spawn(async move {
+                // An answer is small and complete: nothing is gained by waiting for more of it.
+                let _ = stream.set_nodelay(true);
                 attend(stream, address, door, stop).await;
                 drop(place);
             });
         }
         Err(why) => {
             metrics::gateway().connections_refused.inc(&[why]);
-            // If it fits into the empty socket's buffer, it is told; nobody waits for it.
-            let _ = stream.try_write(&Answer::Unavailable(BUSY).bytes());
+            turn_away(stream);
         }
     }
 }
 
-async fn attend(stream: TcpStream, peer: IpAddr, door: Arc<Door>, stop: CancellationToken) {
-    // An answer is small and complete: nothing is gained by waiting for more of it.
-    let _ = stream.set_nodelay(true);
+/// Nobody waits for one for whom there is no place: it is told what fits into the empty socket's buffer.
+/// What it has said already is read first, else the kernel's reset would destroy the answer.
+fn turn_away(stream: TcpStream) {
+    use std::io::{Read, Write};
+    // As the kernel sees it: the runtime does not know yet whether this socket can be written to.
+    let Ok(mut stream) = stream.into_std() else { return };
+    let _ = stream.read(&mut [0_u8; 8 * 1024]);
+    let _ = stream.write(&Answer::Unavailable(BUSY).bytes());
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+/// One connection, from its first byte to its last. Any stream will do: a fuzzer has no socket.
+pub async fn attend<S>(stream: S, peer: IpAddr, door: Arc<Door>, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let talk = Talk::new();
     let line = Line::new(stream, Arc::clone(&talk));
-    {
-        let talk = Arc::clone(&talk);
+    let ended = {
+        let (talk, order) = (Arc::clone(&talk), stop.clone());
         let service = service_fn(move |request| {
-            let (door, talk) = (Arc::clone(&door), Arc::clone(&talk));
+            let (door, talk, stop) = (Arc::clone(&door), Arc::clone(&talk), stop.clone());
             async move {
                 talk.request_began();
-                let (response, unread) = door.handle(request, peer).await;
+                let (mut response, unread) = door.handle(request, peer).await;
+                if stop.is_cancelled() {
+                    respond::is_the_last(&mut response);
+                }
                 talk.request_ended(unread);
                 Ok::<_, Infallible>(response)
             }
@@ -183,30 +229,32 @@ async fn attend(stream: TcpStream, peer: IpAddr, door: Arc<Door>, stop: Cancella
             .max_buf_size(BUFFER);
         let connection = builder.serve_connection(TokioIo::new(line), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(e) = ended {
-            note(&e);
+            () = order.cancelled() => match tokio::time::timeout(LAST_WORD, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
         }
+    };
+    if let Err(e) = ended {
+        note(&e, &talk);
     }
     if let Some(answer) = talk.farewell().await {
         metrics::gateway().answers.inc(&[answer.label()]);
     }
 }
 
-/// What hyper answered by itself, before there was a request.
-fn note(error: &hyper::Error) {
-    let answers = &metrics::gateway().answers;
+/// What hyper found wrong before there was a request.
+fn note<S: AsyncRead + AsyncWrite + Unpin>(error: &hyper::Error, talk: &Talk<S>) {
     if error.is_parse_too_large() {
-        answers.inc(&["head_too_large"]);
+        talk.found_wrong(Answer::HeadTooLarge);
     } else if error.is_parse() {
-        answers.inc(&["malformed"]);
+        talk.found_wrong(Answer::Malformed(NO_HTTP));
     } else if error.is_incomplete_message() {
-        answers.inc(&["aborted"]);
+        metrics::gateway().answers.inc(&["aborted"]);
     }
 }

@@ -4,6 +4,8 @@
 //! [`limits`], [`snapshot`] and [`publish`] are the doors to Redis, Postgres and the broker, and none
 //! of them is ever waited for longer than a sender would wait.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod alone;
 mod body;
 mod handle;
 mod limits;
@@ -35,12 +37,15 @@ use snapshot::{Snapshot, Source};
 
 /// Path and query (contract).
 const URL_BYTES: usize = 8 * 1024;
-/// Refused rows show within 15 s; the worker needs a part of that.
-const TELL_EVERY: Duration = Duration::from_secs(7);
+/// At most one row for each webhook, reason and address in 10 s (rules), and it shows within 15 s
+/// (contract): the worker needs a part of that.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Rows of refusals in one message.
 const TELL_ROWS: usize = 200;
 /// Connections to Postgres: one reads, and one more while the first is found dead.
 const POSTGRES_CONNECTIONS: usize = 2;
+/// Senders give up after 2 s: by then they want an answer, if only a 503.
+const FIRST_ATTEMPTS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a start may go on without knowing any webhook.
 const KNOWN_WITHIN: Duration = Duration::from_secs(300);
 
@@ -74,7 +79,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         move |e: std::io::Error| Failure::new(Exit::BadConfig, format!("cannot listen on {address}: {e}"))
     };
     let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
-    listen::raise_descriptor_limit();
+    let max_connections = listen::affordable_connections(settings.gateway.max_connections);
     let _ = metrics::gateway();
     let ops = http::bind(settings.gateway.ops_listen).await.map_err(unbound(settings.gateway.ops_listen))?;
     let public = listen::bind(settings.gateway.listen).map_err(unbound(settings.gateway.listen))?;
@@ -83,10 +88,14 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let end = CancellationToken::new();
     let readiness = Readiness::new("trueup-gateway");
     spawn_vital("ops", http::serve(ops, readiness.clone(), end.clone()));
-    let door = Arc::new(open(&settings, spool, &readiness, &end)?);
+    let door = Arc::new(open(&settings, spool, max_connections, &readiness, &end)?);
     spawn_vital("ages", never_known(Arc::clone(&door), end.clone()));
     let telling = spawn_vital("telling", tell_regularly(Arc::clone(&door), shutdown.stop().clone()));
 
+    tokio::select! {
+        () = first_attempts(&readiness) => {}
+        () = shutdown.stop().cancelled() => {}
+    }
     let serving = listen::serve(public, Arc::clone(&door), shutdown.stop().clone());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
@@ -115,6 +124,7 @@ async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
 fn open(
     settings: &Settings,
     spool: Option<Opened>,
+    max_connections: usize,
     readiness: &Readiness,
     end: &CancellationToken,
 ) -> Result<Door, Failure> {
@@ -152,9 +162,20 @@ fn open(
         refusals: Refusals::default(),
         uses: Uses::default(),
         proxies: gateway.trusted_proxies.clone(),
-        max_connections: gateway.max_connections.get() as usize,
+        max_connections,
         max_connections_per_address: gateway.max_connections_per_address.get(),
     })
+}
+
+/// Until each neighbour was reached once, or is known to be away. Who connects before that waits in the
+/// kernel's queue: better than a 503 that a moment later would have been a 200.
+async fn first_attempts(readiness: &Readiness) {
+    let all = async {
+        while !readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(FIRST_ATTEMPTS_WITHIN, all).await;
 }
 
 /// A gateway that has never known a webhook answers 503 to everything: after a while that is a

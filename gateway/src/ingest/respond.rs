@@ -56,6 +56,7 @@ pub enum LimitedBy {
 pub const BROKER_AWAY: &str = "the report could not be stored durably; send it again";
 pub const BUSY: &str = "too many reports are being stored at this moment; send it again";
 pub const LIMITS_UNKNOWN: &str = "limits cannot be checked at this moment; send it again";
+pub const NO_HTTP: &str = "malformed HTTP: check the first line and the headers; in a URL, spaces, quotes and angle brackets must be percent-encoded";
 pub const STARTING: &str = "the service is starting; send it again";
 
 impl Answer {
@@ -143,14 +144,14 @@ impl Answer {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if unread_body || self.ends_connection() {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         match self {
             Answer::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
             Answer::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
             Answer::Limited { by, limit, retry_after } => rate_limit(headers, *by, *limit, *retry_after),
             _ => {}
+        }
+        if unread_body || self.ends_connection() {
+            is_the_last(&mut response);
         }
         response
     }
@@ -170,6 +171,11 @@ impl Answer {
         );
         [head.into_bytes(), body.into_bytes()].concat()
     }
+}
+
+/// After this answer the connection ends.
+pub fn is_the_last(response: &mut Response<Full<Bytes>>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn refusal(reason: &str) -> String {

@@ -77,6 +77,12 @@ impl Snapshot {
         snapshot
     }
 
+    /// One that never changes.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub fn of(webhooks: Vec<IngestWebhook>) -> Arc<Snapshot> {
+        Arc::new(Snapshot(ArcSwap::new(Arc::new(Table::of(webhooks)))))
+    }
+
     pub fn find(&self, token: &str) -> Found {
         let table = self.0.load();
         match table.by_token.get(token) {

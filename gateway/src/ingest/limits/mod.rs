@@ -22,7 +22,7 @@ use trueup_shared::ops::http::Dependency;
 use trueup_shared::ops::metrics;
 use uuid::Uuid;
 
-pub use keys::Key;
+pub use keys::{Key, network};
 use local::Local;
 use remembered::Remembered;
 

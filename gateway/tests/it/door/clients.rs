@@ -18,6 +18,7 @@ async fn what_is_no_http_is_400_and_what_is_too_large_says_so() {
     let path = webhook.path();
     let long = "x".repeat(9 * 1024);
     let longer = "x".repeat(80 * 1024);
+    let few: String = (0..101).map(|n| format!("X-{n}: y\r\n")).collect();
     let lines: String = (0..400).map(|n| format!("X-Header-{n}: {}\r\n", "y".repeat(50))).collect();
     for (request, status) in [
         ("nonsense\r\n\r\n".to_owned(), 400),
@@ -29,12 +30,29 @@ async fn what_is_no_http_is_400_and_what_is_too_large_says_so() {
         (format!("GET {path}?{longer} HTTP/1.1\r\nHost: x\r\n\r\n"), 414),
         (format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Long: {longer}\r\n\r\n"), 431),
         (format!("GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n"), 431),
+        (format!("GET {path} HTTP/1.1\r\nHost: x\r\n{few}\r\n"), 431),
+        (format!("GET {path} HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n"), 400),
+        (format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"), 400),
+        (format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), 400),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400),
+        ("\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n".to_owned(), 400),
     ] {
         let mut client = Client::connect(door).await.expect("connects");
         client.write(request.as_bytes()).await.expect("writes");
         let answer = client.answer(false).await.unwrap_or_else(|e| panic!("{status}: {e}"));
-        assert_eq!(answer.status, status, "{}", &request[..60.min(request.len())]);
+        let told = &request[..request.len().min(60)];
+        assert_eq!(answer.status, status, "{told}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{told}");
+        assert_eq!(answer.header("connection"), Some("close"), "{told}");
+        let body = answer.json();
+        assert!(body["ok"] == false && body["reason"].is_string(), "{told}: {body}");
+        // Told once, and the end.
+        let mut more = Vec::new();
+        client.stream().read_to_end(&mut more).await.unwrap_or_else(|e| panic!("{told}: {e}"));
+        assert!(more.is_empty(), "{told}: {}", String::from_utf8_lossy(&more));
     }
+    let count = gateway.metric("trueup_gateway_answers_total{answer=\"malformed\"}").await;
+    assert_eq!(count, 10.0, "each was counted once");
     // The door is as good as before.
     assert_eq!(http::get(door, &path).await.expect("an answer").status, 200);
 }
@@ -68,6 +86,35 @@ async fn a_head_that_dribbles_is_408_after_ten_seconds_and_a_body_after_twenty()
 }
 
 #[tokio::test]
+async fn an_idle_connection_outlives_a_load_balancers_and_a_sender_that_never_reads_is_cut_off() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let mut gateway = world.gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let idle = async {
+        let mut client = Client::connect(door).await.expect("connects");
+        for _ in 0..2 {
+            assert_eq!(client.send("GET", "/elsewhere", &[], b"").await.expect("an answer").status, 404);
+            // time passes: balancers keep an idle connection for 60 to 75 s.
+            tokio::time::sleep(Duration::from_secs(76)).await;
+        }
+        let rest = tokio::time::timeout(Duration::from_secs(20), client.stream().read(&mut [0])).await;
+        assert_eq!(rest.expect("it ends some time").expect("in order"), 0);
+    };
+    let deaf = async {
+        let mut client = Client::connect(door).await.expect("connects");
+        let many = "GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+        let began = Instant::now();
+        while client.write(many.as_bytes()).await.is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it is served for ever");
+        }
+        let took = began.elapsed().as_secs();
+        assert!((20..45).contains(&took), "{took} s");
+    };
+    tokio::join!(idle, deaf);
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_their_order() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
@@ -78,7 +125,8 @@ async fn pipelined_requests_are_answered_in_their_order() {
     let other = "GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n";
     client.write(format!("{good}{other}{good}nonsense\r\n\r\n").as_bytes()).await.expect("writes");
     for status in [200, 404, 200, 400] {
-        assert_eq!(client.answer(false).await.expect("an answer").status, status);
+        let answer = client.answer(false).await.expect("an answer");
+        assert_eq!((answer.status, answer.json()["ok"].as_bool()), (status, Some(status == 200)));
     }
 }
 
@@ -136,9 +184,11 @@ async fn connections_are_bounded_in_all_and_for_each_address() {
             kept.push(client);
         }
         let mut over = Client::connect(door).await.expect("the kernel lets it in");
-        let mut told = Vec::new();
-        let _ = over.stream().read_to_end(&mut told).await;
-        assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&told));
+        let told = over.answer(false).await.expect("who is sent away is told");
+        assert_eq!((told.status, told.json()["ok"].as_bool()), (503, Some(false)));
+        assert!(told.header("retry-after").is_some());
+        // Also one that speaks at once.
+        assert_eq!(http::get(door, "/elsewhere").await.expect("an answer").status, 503);
         let refused = format!("trueup_gateway_connections_refused_total{{why=\"{why}\"}}");
         assert!(gateway.metric(&refused).await >= 1.0);
         assert_eq!(kept[0].send("GET", "/elsewhere", &[], b"").await.expect("an answer").status, 404);

@@ -95,6 +95,49 @@ async fn keep_sending(
     (accepted, failed)
 }
 
+/// A sender that keeps its connection and never sends twice.
+async fn never_twice(door: std::net::SocketAddr, path: String, n: usize) -> Vec<String> {
+    let from = format!("10.2.0.{n}");
+    let headers = [("X-Forwarded-For", from.as_str())];
+    let mut client = Client::connect(door).await.expect("connects");
+    let mut accepted = Vec::new();
+    loop {
+        let answer = client.send("POST", &path, &headers, b"{\"payout\":1}").await;
+        let answer = answer.expect("a request on an open connection is answered");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        accepted.push(answer.json()["event_id"].as_str().expect("an id").to_owned());
+        if answer.header("connection") == Some("close") {
+            return accepted;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_under_load_tells_each_sender_which_answer_is_the_last() {
+    let world = World::new().await;
+    let webhook = world.webhook(&unlimited()).await;
+    let mut gateway = world.generous_gateway().ready().await;
+    let public = door(&mut gateway, &webhook).await;
+    world.events().await;
+    let mut senders = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        senders.spawn(never_twice(public, webhook.path(), n));
+    }
+    trueup_shared::testkit::eventually("load", Duration::from_secs(20), async || {
+        (gateway.metric("trueup_gateway_answers_total{answer=\"accepted\"}").await > 300.0).then_some(())
+    })
+    .await;
+    // One that is let in but has not yet spoken may still say what it came for.
+    let mut late = Client::connect(public).await.expect("connects");
+    gateway.terminate();
+    let answer = late.send("POST", &webhook.path(), &[], b"{\"payout\":1}").await.expect("an answer");
+    assert_eq!(answer.status, 200);
+    let accepted: BTreeSet<String> = senders.join_all().await.into_iter().flatten().collect();
+    assert_eq!(gateway.exit_code(Duration::from_secs(10)).await, 0);
+    let events: BTreeSet<String> = world.events().await.into_iter().map(|e| e.id.to_string()).collect();
+    assert!(accepted.len() > 300 && accepted.is_subset(&events), "every 200 is on the broker");
+}
+
 #[tokio::test]
 async fn a_rolling_restart_under_load_loses_no_request_and_no_report() {
     let world = World::new().await;

@@ -129,12 +129,12 @@ pub struct GatewayArgs {
           value_parser = check::positive, default_value = "1")]
     pub gateway_threads: NonZeroU32,
 
-    /// Connections at once
+    /// Connections at once; fewer where the limit of open files is below it (128 files are left for everything else)
     #[arg(long, env = "TRUEUP_MAX_CONNECTIONS", value_name = "N", global = true,
           value_parser = check::positive, default_value = "20000")]
     pub max_connections: NonZeroU32,
 
-    /// Connections at once from one address that is no trusted proxy
+    /// Connections at once from one IPv4 address or IPv6 /64 that is no trusted proxy
     #[arg(long, env = "TRUEUP_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", global = true,
           value_parser = check::positive, default_value = "1000")]
     pub max_connections_per_address: NonZeroU32,
