@@ -19,6 +19,8 @@ pub enum Key {
     Token(Uuid),
     /// Requests to a paused webhook that are kept whole.
     Keeping(Uuid),
+    /// Nobody's: whether Redis counts at all.
+    Probe,
 }
 
 /// What one customer of an internet provider has: a single IPv4 address, or an IPv6 /64.
@@ -44,6 +46,7 @@ impl Limit {
             Key::AddressOf(address, webhook) => write!(name, ":ip:{address}:{}", webhook.simple()),
             Key::Token(webhook) => write!(name, ":wh:{}", webhook.simple()),
             Key::Keeping(webhook) => write!(name, ":paused:{}", webhook.simple()),
+            Key::Probe => write!(name, ":probe"),
         };
         name
     }

@@ -18,7 +18,7 @@ use trueup_shared::ops::http::Dependency;
 use trueup_shared::ops::metrics;
 use trueup_shared::ops::shutdown::spawn_vital;
 
-use super::{Limit, Question, Verdict};
+use super::{EXACT_UP_TO, Key, Limit, Question, Verdict};
 
 /// Connecting, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -114,7 +114,7 @@ impl Asker {
         self.health.degraded(format!("{what}: {why}"));
     }
 
-    /// A connection that answers in time. What still waits meanwhile is sent back to be decided here.
+    /// A connection on which Redis counts in time. What still waits meanwhile is sent back to be decided here.
     async fn connected(
         &self,
         mut kept: Option<MultiplexedConnection>,
@@ -126,11 +126,11 @@ impl Asker {
                     Some(connection) => connection,
                     None => self.connect().await?,
                 };
-                let ping = redis::cmd("PING");
-                match tokio::time::timeout(self.answer_within, ping.query_async::<()>(&mut connection)).await {
-                    Ok(Ok(())) => Ok(connection),
+                let question = [probe()];
+                match tokio::time::timeout(self.answer_within, self.call(&mut connection, &question)).await {
+                    Ok(Ok(_)) => Ok(connection),
                     Ok(Err(e)) => Err(e),
-                    Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer to a PING in time"))),
+                    Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer to a probe in time"))),
                 }
             };
             let outcome = tokio::select! {
@@ -216,6 +216,13 @@ impl Asker {
             answer => answer,
         }
     }
+}
+
+/// A question like any other, under a name of its own: a Redis that answers but cannot count (a
+/// replica, or one that is out of memory) is not taken for a good one.
+fn probe() -> Waiting {
+    let address = Limit { key: Key::Probe, per_minute: EXACT_UP_TO };
+    Waiting { question: Question { address, token: None, keeping: None }, answer: oneshot::channel().0 }
 }
 
 enum Ended {

@@ -63,6 +63,36 @@ async fn fifty_from_one_address_in_any_minute_over_two_gateways() {
 }
 
 #[tokio::test]
+async fn an_ipv6_customer_is_one_sender_and_an_untrusted_hop_speaks_for_nobody_else() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let mut gateway = world.gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    for (from, other) in [
+        // One customer has a /64 of addresses.
+        (["2001:db8:0:7::1", "2001:db8:0:7:ffff::2"], "2001:db8:0:8::1"),
+        // Left of the hop that our proxy saw, a sender may write what it likes.
+        (["1.1.1.1, 198.51.100.1", "2.2.2.2,198.51.100.1"], "198.51.100.1, 198.51.100.2"),
+    ] {
+        let mut passed = 0;
+        for n in 0..60 {
+            passed += usize::from(post(door, &webhook, from[n % 2], &[], "{}").await.status == 200);
+        }
+        assert_eq!(passed, 50, "{from:?}");
+        assert_eq!(post(door, &webhook, other, &[], "{}").await.status, 200, "{other}");
+    }
+
+    // Without a trusted proxy nobody's header is believed.
+    let mut gateway = world.gateway().env("TRUEUP_TRUSTED_PROXIES", "").ready().await;
+    let door = gateway.address("public").await;
+    let mut passed = 0;
+    for n in 0..60 {
+        passed += usize::from(post(door, &webhook, &format!("198.51.100.{n}"), &[], "{}").await.status == 200);
+    }
+    assert_eq!(passed, 50, "all came from here");
+}
+
+#[tokio::test]
 async fn a_crowd_at_two_gateways_at_once_gets_exactly_its_limit() {
     let world = World::new().await;
     for (limit, exactly) in [(37, true), (1200, false)] {

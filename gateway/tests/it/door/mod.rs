@@ -2,10 +2,13 @@
 
 mod answers;
 mod batches;
+mod broker;
 mod clients;
+mod crowds;
 mod fuzz;
 mod limits;
 mod outages;
+mod redis;
 mod refusals;
 mod restarts;
 

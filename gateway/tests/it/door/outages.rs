@@ -13,14 +13,14 @@ use trueup_shared::testkit::process::Process;
 use super::{World, door, post};
 
 /// A 503 in time, with its word on when to come again (contract).
-fn assert_unavailable(answer: &Answer, began: Instant) {
+pub fn assert_unavailable(answer: &Answer, began: Instant) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
     assert_eq!(answer.json()["ok"], false);
     assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
 }
 
-async fn state(gateway: &mut Process, dependency: &str) -> String {
+pub async fn state(gateway: &mut Process, dependency: &str) -> String {
     let readiness = gateway.readiness().await;
     assert_eq!(readiness["ready"], true, "{readiness}");
     readiness["dependencies"][dependency]["state"].as_str().unwrap_or_default().to_owned()
@@ -129,82 +129,6 @@ async fn a_full_queue_is_a_503() {
     .await;
     assert!(gateway.metric("trueup_gateway_publishes_total{outcome=\"nacked\"}").await >= 3.0);
     assert_eq!(world.events().await.len(), accepted);
-}
-
-#[tokio::test]
-async fn without_redis_the_same_limits_hold_in_the_process() {
-    let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
-    let cutter = Cutter::to(world.lease.redis_server()).await;
-    let url = world.lease.redis_through(cutter.address);
-    let start = world.gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", 50);
-    let mut gateway = start.ready().await;
-    let door = door(&mut gateway, &webhook).await;
-    eventually("Redis is used", Duration::from_secs(5), || async {
-        (post(door, &webhook, "198.51.100.250", &[], "{}").await.status == 200).then_some(())
-    })
-    .await;
-
-    for (n, weather) in [Weather::Cut, Weather::Hung, Weather::Slow(Duration::from_millis(200))].into_iter().enumerate()
-    {
-        cutter.set(weather);
-        let (mut passed, mut slowest) = (0, Duration::ZERO);
-        let from = format!("198.51.100.{n}");
-        for _ in 0..60 {
-            let began = Instant::now();
-            passed += u32::from(post(door, &webhook, &from, &[], "{}").await.status == 200);
-            slowest = slowest.max(began.elapsed());
-        }
-        assert_eq!(passed, 50, "{weather:?}");
-        assert!(slowest < Duration::from_secs(1), "{slowest:?} with {weather:?}");
-        assert_eq!(state(&mut gateway, "redis").await, "degraded");
-        cutter.restore();
-        let before = gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await;
-        for at in 0.. {
-            post(door, &webhook, &format!("203.0.113.{}", at % 200), &[], "{}").await;
-            if gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await > before {
-                break;
-            }
-            assert!(at < 1000, "Redis is not used again");
-        }
-        assert_eq!(state(&mut gateway, "redis").await, "ok");
-    }
-    assert!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await >= 100.0);
-}
-
-#[tokio::test]
-async fn without_redis_it_can_be_told_to_refuse() {
-    let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.redis_server()).await;
-    let url = world.lease.redis_through(cutter.address);
-    let start = world.generous_gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_DOWN", "refuse");
-    let mut gateway = start.ready().await;
-    let door = door(&mut gateway, &webhook).await;
-    eventually("Redis is used", Duration::from_secs(5), || async {
-        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
-    })
-    .await;
-    cutter.cut();
-    let began = Instant::now();
-    assert_unavailable(&post(door, &webhook, "198.51.100.1", &[], "{}").await, began);
-    cutter.restore();
-    eventually("Redis is used again", Duration::from_secs(5), || async {
-        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_redis_that_was_replaced_learns_the_script() {
-    let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec::open()).await;
-    let mut gateway = world.gateway().ready().await;
-    let door = door(&mut gateway, &webhook).await;
-    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
-    world.lease.redis(&["SCRIPT", "FLUSH"]).await;
-    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
-    assert_eq!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await, 0.0);
 }
 
 #[tokio::test]

@@ -67,3 +67,28 @@ async fn each_reason_is_told_with_its_count_and_nothing_of_the_request() {
     assert!(told.iter().all(|event| event.request.is_none()), "no body is kept");
     assert!(told.iter().all(|event| [webhook.id, paused.id].contains(&event.webhook_id)));
 }
+
+#[tokio::test]
+async fn an_address_that_goes_on_knocking_has_one_row_in_ten_seconds() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::with_secret("s3cret")).await;
+    let mut gateway = world.generous_gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let mut told: Vec<RawEvent> = Vec::new();
+    let mut sent = 0;
+    let mut knock = tokio::time::interval(Duration::from_millis(500));
+    eventually("three rows", TOLD_WITHIN * 3, async || {
+        knock.tick().await;
+        assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 401);
+        sent += 1;
+        told.extend(world.events().await.into_iter().filter(|event| event.source_ip.to_string() == "198.51.100.1"));
+        (told.len() >= 3).then_some(())
+    })
+    .await;
+    for pair in told.windows(2) {
+        let between = pair[1].received_at.duration_since(pair[0].received_at);
+        assert!(between.as_millis() >= 9_900, "two rows within {between:?}");
+    }
+    let counted: u32 = told.iter().filter_map(|event| event.refusal.as_ref()).map(|refusal| refusal.count).sum();
+    assert!(counted <= sent && counted >= sent - 3, "{counted} of {sent} were told so far");
+}
