@@ -115,7 +115,7 @@ impl Answer {
                 refusal(&format!("batch too long: the limit is {limit} reports in one request"))
             }
             Answer::UriTooLong => refusal("URL too long: the limit is 8 KiB; send the fields in the body"),
-            Answer::HeadTooLarge => refusal("the request's head is too large"),
+            Answer::HeadTooLarge => refusal("the request's head is too large: the limit is 100 headers and 24 KiB"),
             Answer::Limited { by: LimitedBy::Address, limit, .. } => {
                 refusal(&format!("rate limit: {limit} requests a minute from one address"))
             }

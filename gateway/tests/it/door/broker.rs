@@ -154,7 +154,7 @@ async fn ids(rabbit: &Rabbit) -> BTreeSet<Uuid> {
     take_all(&session).await.into_iter().flat_map(|envelope| envelope.events).map(|event| event.id).collect()
 }
 
-/// As the issue of the door has it: half a minute without a broker, and a kill in the middle of it.
+/// Long enough for whoever restarts a broker.
 const OUTAGE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
