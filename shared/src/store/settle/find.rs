@@ -36,7 +36,9 @@ pub(super) const BY_REF_ID: &str = "/* find_by_ref_id */
 pub(super) const BY_CALL_ID: &str = "/* find_by_call_id */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
       FROM unnest($1::int4[], $2::uuid[], $3::uuid[]) AS q (line, account_id, call_id)
-      JOIN calls c ON c.account_id = q.account_id AND c.id = q.call_id";
+     CROSS JOIN LATERAL (
+           SELECT id, buyer_id, duration_seconds, ended_at FROM calls
+            WHERE account_id = q.account_id AND id = q.call_id LIMIT 1) AS c";
 
 /// Those that fit (unclaimed and nearest first), then the nearest misses, which only tell a reason.
 pub(super) const BY_CALLER: &str = "/* find_by_caller */
@@ -68,10 +70,13 @@ pub(super) const BY_SIGNATURE: &str = "/* find_by_signature */
     SELECT DISTINCT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, true AS signed
       FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::int4[], $5::uuid[], $6::timestamptz[], $7::timestamptz[])
            AS q (line, account_id, caller, duration, webhook_id, low, high)
-      JOIN call_reports r ON r.webhook_id = q.webhook_id AND r.caller = q.caller AND r.duration_seconds = q.duration
-                         AND r.received_at BETWEEN q.low AND q.high
-      JOIN calls c ON c.account_id = r.account_id AND c.id = r.call_id
-     WHERE r.account_id = q.account_id AND r.role <> 'displaced'";
+     CROSS JOIN LATERAL (
+           SELECT account_id, call_id FROM call_reports
+            WHERE webhook_id = q.webhook_id AND caller = q.caller AND duration_seconds = q.duration
+              AND received_at BETWEEN q.low AND q.high AND account_id = q.account_id AND role <> 'displaced' OFFSET 0) AS r
+     CROSS JOIN LATERAL (
+           SELECT id, buyer_id, duration_seconds, ended_at FROM calls
+            WHERE account_id = r.account_id AND id = r.call_id LIMIT 1) AS c";
 
 /// Fills each line's sightings.
 pub(super) async fn sight(

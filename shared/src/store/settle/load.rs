@@ -66,20 +66,24 @@ async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<Line>, Vec<
 }
 
 /// Rows that are there already are rare: a redelivery, or one that was parked. Those are locked, so that
-/// a redriven event and a person who replays it take turns.
+/// a redriven event and a person who replays it take turns; in the order of the arrays.
+///
+/// Here and below the look-up is a subquery of its own: a plan made while a table was empty would
+/// otherwise read all of it first, and go on doing so when it is large.
 pub(super) const SETTLED_IDS: &str = "/* settled_ids */
-    SELECT e.id, e.status = 'held' AND e.reason = 'processing_failed' AS failed
+    SELECT e.id, e.failed
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
-      JOIN events e ON e.received_at = k.received_at AND e.id = k.id
-     ORDER BY e.received_at, e.id
-       FOR NO KEY UPDATE OF e";
+     CROSS JOIN LATERAL (
+           SELECT id, status = 'held' AND reason = 'processing_failed' AS failed FROM events
+            WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 async fn fresh_lines(tx: &Transaction<'_>, events: Vec<RawEvent>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
     if events.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let times: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
-    let ids: Vec<Uuid> = events.iter().map(|e| e.id).collect();
+    let mut keys: Vec<(Timestamp, Uuid)> = events.iter().map(|e| (e.received_at, e.id)).collect();
+    keys.sort_unstable();
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
     let statement = tx.prepare_cached(SETTLED_IDS).await?;
     let known: HashMap<Uuid, bool> =
         tx.query(&statement, &[&times, &ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -174,23 +178,24 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
     })
 }
 
-/// The one statement that locks: every call of the batch, in id order.
+/// The one statement that locks: every call of the batch, in the order of the arrays, which is that of
+/// their ids: the look-ups follow one another, and each locks what it finds.
 pub(super) const LOCK_CALLS: &str = "/* settle_lock_calls */
-    SELECT c.account_id, c.id, c.buyer_id, c.caller, c.duration_seconds, c.ended_at, c.value_cents, c.value_from_webhook,
-           c.qualified, c.publisher_payout_cents, c.estimate_value_cents, c.estimate_qualified, c.terms_publisher_id,
-           c.terms_kind, c.terms_amount_cents, c.terms_percent_e4, c.reported_by_webhook_id, c.assignment_id,
-           c.ctid::text AS at
-      FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
-      JOIN calls c ON c.account_id = k.account_id AND c.id = k.id
-     ORDER BY c.account_id, c.id
-       FOR NO KEY UPDATE OF c";
+    SELECT c.* FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, id, buyer_id, caller, duration_seconds, ended_at, value_cents, value_from_webhook,
+                  qualified, publisher_payout_cents, estimate_value_cents, estimate_qualified, terms_publisher_id,
+                  terms_kind, terms_amount_cents, terms_percent_e4, reported_by_webhook_id, assignment_id,
+                  ctid::text AS at
+             FROM calls WHERE account_id = k.account_id AND id = k.id FOR NO KEY UPDATE) AS c";
 
 pub(super) const REPORTS: &str = "/* settle_call_reports */
-    SELECT r.account_id, r.call_id, r.received_at, r.position, r.event_id, r.webhook_id, r.strategy, r.role,
-           r.exempt_from_v2, r.by_person, r.payout_cents, r.caller, r.duration_seconds, r.ref_id, r.call_id_text
-      FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
-      JOIN call_reports r ON r.account_id = k.account_id AND r.call_id = k.id
-     ORDER BY r.account_id, r.call_id, r.received_at, r.position, r.event_id";
+    SELECT r.* FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, exempt_from_v2,
+                  by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text
+             FROM call_reports WHERE account_id = k.account_id AND call_id = k.id
+            ORDER BY received_at, position, event_id) AS r";
 
 pub(super) const ASSIGNMENTS: &str = "/* settle_assignments */
     SELECT id, publisher_id, kind, amount_cents, percent_e4 FROM assignments WHERE id = ANY($1)";

@@ -16,16 +16,15 @@ use crate::domain::reason::{Reason, Status};
 use crate::domain::report::{NoReport, Payout, Reading, Report};
 use crate::store::StoreError;
 
-/// Locked, so that two persons, or a person and a schedule, take turns on one row.
+/// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub(super) const STORED_ROWS: &str = "/* settle_stored_rows */
-    SELECT e.received_at, e.id, e.account_id, e.webhook_id, e.position, host(e.source_ip) AS source_ip, e.caller, e.caller_raw,
-           e.duration_seconds, e.ref_id, e.call_id, e.payout_raw, e.payout_cents, e.currency, e.rejection_word,
-           e.status, e.reason, e.matched_call_id, e.count,
-           (SELECT q.request FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS request
+    SELECT e.*, (SELECT q.request FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS request
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
-      JOIN events e ON e.received_at = k.received_at AND e.id = k.id
-     ORDER BY e.received_at, e.id
-       FOR NO KEY UPDATE OF e";
+     CROSS JOIN LATERAL (
+           SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
+                  duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
+                  matched_call_id, count
+             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 pub(super) async fn row_lines(
     tx: &Transaction<'_>,
@@ -37,14 +36,16 @@ pub(super) async fn row_lines(
 }
 
 pub(super) async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Line>, StoreError> {
-    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = work
+    let mut keys: Vec<(Timestamp, Uuid)> = work
         .iter()
         .map(|item| match item {
             Work::Stored { id, received_at, .. } => (*received_at, *id),
             Work::Apply { from_id, from_received_at, .. } => (*from_received_at, *from_id),
             Work::Fresh(event) => (event.received_at, event.id),
         })
-        .unzip();
+        .collect();
+    keys.sort_unstable();
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
     let mut rows: HashMap<Uuid, Line> =
         row_lines(tx, &times, &ids).await?.into_iter().map(|line| (line.place.event_id, line)).collect();
     let mut lines = Vec::with_capacity(work.len());
