@@ -3,6 +3,7 @@
 //! [`domain`] is pure: it knows no runtime, no database, no clock, and compiles with
 //! `--no-default-features`. The other modules are doors to the outside, one for each neighbour.
 
+pub mod crash;
 pub mod domain;
 #[cfg(feature = "ops")]
 pub mod ops;

@@ -4,27 +4,33 @@
 //! supervisor builds connection, topology and consumers anew after every loss. A worker that
 //! cannot reach Postgres takes no messages: it would only burn their delivery counts.
 
-use futures_util::StreamExt;
+use std::time::Duration;
+
+use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
 use secrecy::ExposeSecret;
 use trueup_shared::ops::http::{self, Dependency, Readiness};
 use trueup_shared::ops::metrics;
 use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown};
 use trueup_shared::queue::session::{Backoff, Session};
 use trueup_shared::queue::{QueueError, envelope, topology};
+use trueup_shared::store::settle::parked;
 use trueup_shared::store::{Pool, PoolSettings};
 
 use crate::lanes::{Lanes, Origin};
 use crate::process::{Processor, Stuck, wait_for_postgres};
 use crate::settings::Settings;
-use crate::settle::Unacked;
+use crate::source::Source;
 use crate::{late, upkeep as housekeeping};
 
 /// Connections beside the lanes': late matches, upkeep, secrets' uses.
 const OTHER_CONNECTIONS: usize = 4;
+/// From a connection to the first delivery, declarations included: a broker that is just starting lets
+/// clients in and may then say nothing, for ever.
+const OPEN_WITHIN: Duration = Duration::from_secs(15);
+/// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let shutdown = Shutdown::install(settings.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let lanes = settings.worker.worker_lanes.get();
@@ -73,7 +79,7 @@ impl Supervisor {
         let mut backoff = Backoff::new();
         let stop = self.shutdown.stop();
         while !stop.is_cancelled() {
-            if let Err(error) = self.processor.pool().ping().await {
+            if let Err(error) = parked::probe(self.processor.pool()).await {
                 self.postgres.down(error.to_string());
                 if !wait_for_postgres(self.processor.pool(), stop).await {
                     return;
@@ -101,77 +107,77 @@ impl Supervisor {
     }
 
     async fn consume_session(&self, session: &Session, backoff: &mut Backoff) -> Result<(), String> {
-        topology::declare(session.connection(), self.settings.amqp.queue_max_length)
-            .await
-            .map_err(|e| e.to_string())?;
-        let dead = session.confirm_channel().await.map_err(|e| e.to_string())?;
-        let mut events = self.source(session, topology::QUEUE).await.map_err(|e| e.to_string())?;
-        let mut parked = self.source(session, topology::PARKED_QUEUE).await.map_err(|e| e.to_string())?;
+        let opened = tokio::time::timeout(OPEN_WITHIN, self.open(session)).await;
+        let (dead, mut sources) =
+            opened.map_err(|_| QueueError::TimedOut(OPEN_WITHIN)).flatten().map_err(|e| e.to_string())?;
         self.broker.ok();
-        backoff.reset();
+        // With its end, what it is doing is cut short: nothing is settled any more that is given back.
+        let lanes =
+            Lanes::new(self.processor.clone(), dead.clone(), self.postgres.clone(), self.shutdown.stop().clone());
+        let outcome = self.work(session, lanes, &mut sources, &dead, backoff).await;
+        for source in &mut sources {
+            if tokio::time::timeout(LEAVE_WITHIN, source.leave(&dead)).await.is_err() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn work(
+        &self,
+        session: &Session,
+        mut lanes: Lanes,
+        sources: &mut [Source; 2],
+        dead: &Channel,
+        backoff: &mut Backoff,
+    ) -> Result<(), String> {
+        let [events, parked] = sources;
         let stop = self.shutdown.stop();
-        let mut lanes = Lanes::new(self.processor.clone(), dead.clone(), self.postgres.clone(), stop.clone());
         loop {
             let (source, delivery) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
                 done = lanes.done() => {
-                    settled(done, [&mut events, &mut parked]).await?;
+                    settled(done, [events, parked]).await?;
+                    backoff.reset();
                     continue;
                 }
-                delivery = events.consumer.next(), if lanes.has_room() => (EVENTS, delivery),
-                delivery = parked.consumer.next(), if lanes.has_room() => (PARKED, delivery),
+                delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
+                delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
             };
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
-            let delivery = delivery.and_then(Result::ok).ok_or("the broker ended the consumer")?;
-            let from = if source == EVENTS { &mut events } else { &mut parked };
-            take(source, from, &delivery, &mut lanes, &dead).await?;
+            let delivery = delivery.ok_or("the broker ended the consumer")?;
+            let from = if source == EVENTS { &mut *events } else { &mut *parked };
+            take(source, from, &delivery, &mut lanes, dead).await?;
         }
-        events.cancel().await;
-        parked.cancel().await;
+        for source in [&*events, &*parked] {
+            // A failure is the connection's end, which is met below.
+            let _ = tokio::time::timeout(LEAVE_WITHIN, source.cancel()).await;
+        }
         while !lanes.is_idle() {
             tokio::select! {
                 () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
-                done = lanes.done() => settled(done, [&mut events, &mut parked]).await?,
+                done = lanes.done() => settled(done, [events, parked]).await?,
             }
         }
         Ok(())
     }
 
-    async fn source(&self, session: &Session, queue: &'static str) -> Result<Source, QueueError> {
-        let channel = session.channel().await?;
+    /// The topology, a channel for dead letters, the consumers of the two queues.
+    async fn open(&self, session: &Session) -> Result<(Channel, [Source; 2]), QueueError> {
+        topology::declare(session.connection(), self.settings.amqp.queue_max_length).await?;
+        let dead = session.confirm_channel().await?;
         let prefetch = u16::try_from(self.settings.worker.worker_prefetch.get()).unwrap_or(u16::MAX);
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(QueueError::doing("set the prefetch"))?;
-        let consumer = channel
-            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await
-            .map_err(QueueError::doing(format!("consume {queue}")))?;
-        Ok(Source { channel, consumer, unacked: Unacked::default() })
+        let events = Source::open(session, topology::QUEUE, prefetch).await?;
+        let parked = Source::open(session, topology::PARKED_QUEUE, prefetch).await?;
+        Ok((dead, [events, parked]))
     }
 }
 
 /// The places of the two queues in an [`Origin`].
 const EVENTS: usize = 0;
 const PARKED: usize = 1;
-
-/// One queue's consumer on a channel of its own, so that acking many at once is safe.
-struct Source {
-    channel: Channel,
-    consumer: Consumer,
-    unacked: Unacked,
-}
-
-impl Source {
-    async fn acknowledge(&mut self) -> Result<(), String> {
-        self.unacked.ack().await.map_err(|e| format!("deliveries could not be acknowledged: {e}"))
-    }
-
-    async fn cancel(&self) {
-        // The connection is closed right after; the broker then takes back what was not acked.
-        let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
-    }
-}
 
 /// Decodes a delivery and deals its events out.
 async fn take(
@@ -214,7 +220,7 @@ async fn take(
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
 async fn settled(done: Result<Vec<(Origin, usize)>, Stuck>, sources: [&mut Source; 2]) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
-        Stuck::Store(error) if error.is_unreachable() => "Postgres is away; messages go back to the broker".to_owned(),
+        Stuck::Store(error) if error.is_surroundings() => "Postgres is away; messages go back to the broker".to_owned(),
         stuck => stuck.to_string(),
     })?;
     for (at, source) in sources.into_iter().enumerate() {

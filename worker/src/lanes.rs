@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::process::{Processor, Stuck};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
-/// then they go back to the broker, which counts one delivery for the whole outage.
+/// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
+/// delivery limit (see `settle`), and no message is taken again before Postgres takes a write.
 const HOLD_MESSAGES: Duration = Duration::from_secs(20);
 /// Bytes of messages whose events wait for a lane (16 MiB). Beyond it nothing more is decoded; what the
 /// broker has handed over is bounded by the prefetch and the door's largest envelope.
@@ -249,7 +250,7 @@ impl Tools {
                     self.postgres.ok();
                     return Ok(());
                 }
-                Err(Stuck::Store(error)) if error.is_unreachable() => {
+                Err(Stuck::Store(error)) if error.is_surroundings() => {
                     self.postgres.down(error.to_string());
                     if started.elapsed() > HOLD_MESSAGES || self.stop.is_cancelled() {
                         return Err(Stuck::Store(error));

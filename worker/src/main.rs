@@ -10,6 +10,7 @@ mod late;
 mod process;
 mod settings;
 mod settle;
+mod source;
 mod upkeep;
 
 use std::num::NonZeroU32;

@@ -3,11 +3,14 @@
 //! One bad event never spoils its neighbours: what fails in a batch is tried alone, each in its own
 //! transaction, and an event that fails five times is set aside alone (V12).
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use trueup_shared::crash::{self, Point};
 use trueup_shared::domain::event::{Envelope, RawEvent};
 use trueup_shared::domain::reason::Reason;
 use trueup_shared::ops::metrics;
@@ -15,6 +18,7 @@ use trueup_shared::queue::session::Backoff;
 use trueup_shared::queue::{QueueError, envelope, topology};
 use trueup_shared::store::settle::{Settled, Work, parked, settle};
 use trueup_shared::store::{Pool, StoreError, run_tx};
+use uuid::Uuid;
 
 /// Between two tries of one event that fails.
 const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
@@ -35,11 +39,13 @@ pub struct Processor {
     pool: Pool,
     lanes: usize,
     batch: usize,
+    /// Events whose last try was cut short by Postgres going away: that try does not count.
+    cut_short: Arc<Mutex<HashSet<Uuid>>>,
 }
 
 impl Processor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
-        Processor { pool, lanes: lanes.max(1) as usize, batch: batch.max(1) as usize }
+        Processor { pool, lanes: lanes.max(1) as usize, batch: batch.max(1) as usize, cut_short: Arc::default() }
     }
 
     pub fn pool(&self) -> &Pool {
@@ -59,7 +65,7 @@ impl Processor {
     pub async fn settle_batch(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
         match self.attempt(events).await {
             Ok(()) => Ok(()),
-            Err(error) if error.is_unreachable() => {
+            Err(error) if error.is_surroundings() => {
                 metrics::worker().failures.inc(&["postgres"]);
                 Err(error.into())
             }
@@ -87,7 +93,7 @@ impl Processor {
 
     async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
         loop {
-            let attempt = parked::begin_attempt(&self.pool, event.id).await?;
+            let attempt = self.begin(event.id).await?;
             if attempt > parked::MAX_ATTEMPTS {
                 return self.park(event, dead).await;
             }
@@ -96,8 +102,9 @@ impl Processor {
                     parked::forget_attempts(&self.pool, &[event.id]).await?;
                     return Ok(());
                 }
-                Err(error) if error.is_unreachable() => {
+                Err(error) if error.is_surroundings() => {
                     metrics::worker().failures.inc(&["postgres"]);
+                    self.note_cut_short(event.id);
                     return Err(error.into());
                 }
                 Err(error) => {
@@ -106,6 +113,22 @@ impl Processor {
                     tokio::time::sleep(PAUSE_BETWEEN_ATTEMPTS).await;
                 }
             }
+        }
+    }
+
+    /// Notes a try, unless it makes up for one that Postgres cut short; returns which one it is.
+    async fn begin(&self, id: Uuid) -> Result<i32, StoreError> {
+        let again = self.cut_short.lock().is_ok_and(|mut ids| ids.remove(&id));
+        let begun = parked::begin_attempt(&self.pool, id, !again).await;
+        if begun.is_err() && again {
+            self.note_cut_short(id);
+        }
+        begun
+    }
+
+    fn note_cut_short(&self, id: Uuid) {
+        if let Ok(mut ids) = self.cut_short.lock() {
+            ids.insert(id);
         }
     }
 
@@ -125,14 +148,20 @@ impl Processor {
     /// One transaction. A panic in it is the event's failure, not the worker's end.
     async fn attempt(&self, events: &[RawEvent]) -> Result<(), StoreError> {
         let started = Instant::now();
+        crash::event(events);
         let settling = run_tx(&self.pool, "settle", |tx| {
             let work = events.iter().cloned().map(Work::Fresh).collect();
-            Box::pin(settle(tx, work))
+            Box::pin(async move {
+                let settled = settle(tx, work).await?;
+                crash::point(Point::BeforeCommit);
+                Ok(settled)
+            })
         });
         let settled = match AssertUnwindSafe(settling).catch_unwind().await {
             Ok(outcome) => outcome?,
             Err(_) => return Err(StoreError::Corrupt("settling panicked".to_owned())),
         };
+        crash::point(Point::AfterCommit);
         metrics::worker().batch_seconds.since(&[], started);
         metrics::worker().batch_events.observe(&[], events.len() as f64);
         count(&settled);
@@ -158,11 +187,11 @@ pub fn count(settled: &[Settled]) {
     }
 }
 
-/// Waits until Postgres answers, in the rhythm of a back-off, or until `stop`.
+/// Waits until Postgres takes a write, in the rhythm of a back-off, or until `stop`.
 pub async fn wait_for_postgres(pool: &Pool, stop: &tokio_util::sync::CancellationToken) -> bool {
     let mut backoff = Backoff::new();
     loop {
-        if pool.ping().await.is_ok() {
+        if parked::probe(pool).await.is_ok() {
             return true;
         }
         tokio::select! {

@@ -1,23 +1,34 @@
 //! `cargo xtask faults`: nothing lost, nothing twice, under random faults.
 //!
-//! The real binaries on real services, a TCP cutter on every link, senders that never stop; faults
-//! come from a printed seed. Then all comes to rest, and the books are proven: the invariants, and
-//! one row for each id that was answered 200. A failing seed can be run again.
+//! The real binaries on real services, a TCP cutter on every link, senders that never stop, people at
+//! the console; faults come from a printed seed. Then all comes to rest, and the books are proven: the
+//! invariants, one row for each id that was answered 200, and that settling everything once more, in
+//! another order, moves nothing. A failing seed can be run again.
 
+mod books;
+mod failover;
+mod ground;
+mod persons;
 mod plan;
+mod private;
+mod scarcity;
 mod scene;
 mod senders;
 mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use tokio::sync::Mutex;
+
+use ground::{Private, Services};
 
 #[derive(Parser, Clone)]
 #[command(name = "trueup-faults", version)]
-struct Arguments {
+pub struct Arguments {
     /// The first run's seed; the next runs count up from it [default: drawn]
     #[arg(long)]
     seed: Option<u64>,
@@ -25,55 +36,135 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     runs: u64,
     /// Seconds of faults in each run
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Gateways keep a spool, and are killed as well
+    /// Gateways always keep a spool [default: those of odd seeds do]
     #[arg(long)]
     spool: bool,
+    /// Services of the runs' own, which are killed and restarted as well
+    #[arg(long)]
+    private: bool,
+    /// Instead: a cluster of three RabbitMQ nodes, the leader killed under load
+    #[arg(long, conflicts_with_all = ["postgres_replica", "overload", "broker_alarms"])]
+    broker_cluster: bool,
+    /// Instead: Postgres with a synchronous replica, the primary killed and the replica promoted
+    #[arg(long, conflicts_with_all = ["overload", "broker_alarms"])]
+    postgres_replica: bool,
+    /// Instead: more load than the workers can settle, until the queue is at its bound
+    #[arg(long, conflicts_with = "broker_alarms")]
+    overload: bool,
+    /// Instead: the broker's disk, then its memory, are full
+    #[arg(long)]
+    broker_alarms: bool,
+    /// What the processes log: shown for a run that fails
+    #[arg(long, default_value = "info")]
+    log: String,
     /// Where the binaries are
     #[arg(long, default_value = "target/debug")]
     binaries: PathBuf,
 }
 
+impl Arguments {
+    async fn services(&self) -> anyhow::Result<Services> {
+        let nodes = if self.broker_cluster { 3 } else { 1 };
+        let own = self.private || self.broker_cluster || self.postgres_replica || self.broker_alarms;
+        if !own {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let private = Private::start(nodes, self.postgres_replica).await?;
+        say(format_args!("private services in {:.1} s", started.elapsed().as_secs_f64()));
+        Ok(Some(Arc::new(Mutex::new(private))))
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let local = tokio::task::LocalSet::new();
+    tokio::select! {
+        outcome = local.run_until(all_runs(&arguments)) => match outcome {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                say(format_args!("the runs could not be made: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+        // What was started ends with its guards.
+        _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
+    }
+}
+
+/// Returns how many failed.
+async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
     let first = arguments.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
+    let began = Instant::now();
+    let mut services = arguments.services().await?;
     let mut failed = 0;
     for run in 0..arguments.runs {
         let seed = first + run;
-        match one_run(&arguments, seed).await {
-            Ok(summary) => say(format_args!("seed {seed}: ok · {summary}")),
+        if arguments.postgres_replica && run > 0 {
+            // A replica can be promoted once.
+            services = None;
+            services = arguments.services().await?.or(services);
+        }
+        let started = Instant::now();
+        // In a task of its own: a test kit that panics fails this run and not the others.
+        let running = tokio::task::spawn_local(one_run(arguments.clone(), services.clone(), seed));
+        let outcome = running.await.unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}")));
+        let took = started.elapsed().as_secs_f64();
+        match outcome {
+            Ok(summary) => say(format_args!("seed {seed}: ok in {took:.1} s · {summary}")),
             Err(error) => {
                 failed += 1;
-                say(format_args!("seed {seed}: FAILED · {error:#}"));
+                say(format_args!("seed {seed}: FAILED in {took:.1} s · {error:#}"));
                 say(format_args!("  again with: cargo xtask faults --seed {seed} --seconds {}", arguments.seconds));
             }
         }
     }
-    say(format_args!("{} passed, {failed} failed", arguments.runs - failed));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let passed = arguments.runs - failed;
+    say(format_args!("{passed} passed, {failed} failed in {:.0} s", began.elapsed().as_secs_f64()));
+    Ok(failed)
 }
 
-async fn one_run(arguments: &Arguments, seed: u64) -> anyhow::Result<String> {
-    let mut scene = scene::Scene::set(&arguments.binaries, arguments.spool).await?;
-    let senders = senders::Senders::start(&scene, seed);
-    let faults = plan::Plan::new(seed).play(&mut scene, Duration::from_secs(arguments.seconds)).await?;
-    scene.fair_weather().await?;
-    let sent = senders.stop().await;
-    let verdict = verdict::at_rest(&mut scene, &sent).await;
-    match verdict {
-        Ok(summary) => Ok(format!("{} faults · {summary}", faults.len())),
-        Err(error) => {
-            for fault in &faults {
-                say(format_args!("  {fault}"));
-            }
-            Err(error)
-        }
+async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow::Result<String> {
+    if arguments.broker_cluster || arguments.postgres_replica {
+        return failover::run(&arguments, services, seed).await;
     }
+    if arguments.overload || arguments.broker_alarms {
+        return scarcity::run(&arguments, services, seed).await;
+    }
+    let spool = arguments.spool || seed % 2 == 1;
+    let mut scene = scene::Scene::set(&arguments, services, spool).await?;
+    scene.start_all().await;
+    let senders = senders::Senders::start(&scene, seed);
+    let persons = persons::Persons::start(&scene, seed);
+    let mut plan = plan::Plan::new(seed);
+    let outcome = async {
+        plan.play(&mut scene, Duration::from_secs(arguments.seconds)).await?;
+        scene.fair_weather().await?;
+        let (sent, done) = (senders.stop().await, persons.stop().await);
+        verdict::at_rest(&mut scene, &sent, &done, seed).await
+    };
+    let outcome = outcome.await;
+    if outcome.is_err() {
+        plan.tell();
+    }
+    let kept = if spool { "spool" } else { "no spool" };
+    outcome.map(|summary| format!("{kept} · {} faults: {} · {summary}", plan.played().len(), kinds(plan.played())))
 }
 
-fn say(line: impl std::fmt::Display) {
+/// The faults of a run by kind, for a line.
+fn kinds(played: &[plan::Fault]) -> String {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    for fault in played {
+        *counts.entry(fault.kind()).or_default() += 1;
+    }
+    counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ")
+}
+
+pub fn say(line: impl std::fmt::Display) {
     use std::io::Write as _;
     let mut out = std::io::stdout();
     // A closed pipe is no failure of the run.

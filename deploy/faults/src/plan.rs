@@ -7,19 +7,27 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use trueup_shared::testkit::cutter::Weather;
 
-use crate::scene::{LINKS, Scene};
+use crate::scene::{LINKS, Scene, faketime};
 
-/// Short enough that several fit a run, long enough that time-outs are met.
-const FAULT_MILLIS: std::ops::Range<u64> = 50..2_500;
-const CALM_MILLIS: std::ops::Range<u64> = 20..600;
+/// Short enough that several fit a run, long enough that the confirm's 1.5 s are met. The next fault
+/// does not wait for the end of the last: two or three are there at once.
+const FAULT_MILLIS: std::ops::Range<u64> = 50..2_200;
+const CALM_MILLIS: std::ops::Range<u64> = 80..600;
+/// By how much a gateway's clock may be off (s); M3 forgives five minutes.
+const CLOCKS: std::ops::RangeInclusive<i32> = -12..=12;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Link { link: usize, weather: Weather, millis: u64 },
     KillWorker { n: usize, millis: u64 },
     StopWorker { n: usize },
     KillGateway { n: usize, millis: u64 },
     StopGateway { n: usize },
+    KillConsole { millis: u64 },
+    SetClock { n: usize, seconds: i32 },
+    RestartRedis,
+    RestartPostgres,
+    RestartBroker,
 }
 
 impl fmt::Display for Fault {
@@ -30,95 +38,199 @@ impl fmt::Display for Fault {
             Fault::StopWorker { n } => write!(f, "worker {n} stopped (SIGTERM) and started again"),
             Fault::KillGateway { n, millis } => write!(f, "gateway {n} killed, back after {millis} ms"),
             Fault::StopGateway { n } => write!(f, "gateway {n} stopped (SIGTERM) and started again"),
+            Fault::KillConsole { millis } => write!(f, "console killed, back after {millis} ms"),
+            Fault::SetClock { n, seconds } => {
+                write!(f, "gateway {n} killed and back with its clock off by {seconds} s")
+            }
+            Fault::RestartRedis => write!(f, "Redis killed and started empty"),
+            Fault::RestartPostgres => write!(f, "Postgres crashed and started again"),
+            Fault::RestartBroker => write!(f, "RabbitMQ killed and started again"),
         }
     }
 }
 
+impl Fault {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Link { weather: Weather::Cut, .. } => "cut",
+            Fault::Link { weather: Weather::Hung, .. } => "hung",
+            Fault::Link { weather: Weather::Deaf, .. } => "deaf",
+            Fault::Link { weather: Weather::HalfClosed, .. } => "half-closed",
+            Fault::Link { .. } => "slow",
+            Fault::KillWorker { .. } => "worker kill",
+            Fault::KillGateway { .. } => "gateway kill",
+            Fault::KillConsole { .. } => "console kill",
+            Fault::StopWorker { .. } | Fault::StopGateway { .. } => "sigterm",
+            Fault::SetClock { .. } => "clock",
+            Fault::RestartRedis => "redis restart",
+            Fault::RestartPostgres => "postgres crash",
+            Fault::RestartBroker => "broker kill",
+        }
+    }
+}
+
+/// What ends a fault, and when.
+struct Due {
+    at: Instant,
+    fault: Fault,
+}
+
 pub struct Plan {
     random: StdRng,
+    played: Vec<Fault>,
+    due: Vec<Due>,
 }
 
 impl Plan {
     pub fn new(seed: u64) -> Plan {
-        Plan { random: StdRng::seed_from_u64(seed) }
+        Plan { random: StdRng::seed_from_u64(seed), played: Vec::new(), due: Vec::new() }
     }
 
     fn draw(&mut self) -> Fault {
         let n = self.random.random_range(0..2);
         let millis = self.random.random_range(FAULT_MILLIS);
-        match self.random.random_range(0..10) {
-            0..6 => {
-                let weather = match self.random.random_range(0..3) {
-                    0 => Weather::Cut,
-                    1 => Weather::Hung,
-                    _ => Weather::Slow(Duration::from_millis(self.random.random_range(5..200))),
-                };
+        match self.random.random_range(0..30) {
+            0..15 => {
+                let slow = Duration::from_millis(self.random.random_range(5..200));
+                let weathers = [Weather::Cut, Weather::Hung, Weather::Slow(slow), Weather::Deaf, Weather::HalfClosed];
+                let weather = weathers[self.random.random_range(0..weathers.len())];
                 Fault::Link { link: self.random.random_range(0..LINKS.len()), weather, millis }
             }
-            6..8 => Fault::KillWorker { n, millis },
-            8 => {
-                if self.random.random_bool(0.5) {
-                    Fault::StopWorker { n }
-                } else {
-                    Fault::StopGateway { n }
-                }
-            }
-            _ => Fault::KillGateway { n, millis },
+            15..19 => Fault::KillWorker { n, millis },
+            19 => Fault::StopWorker { n },
+            20 => Fault::StopGateway { n },
+            21..24 => Fault::KillGateway { n, millis },
+            24 => Fault::KillConsole { millis },
+            25 | 26 => Fault::SetClock { n, seconds: self.random.random_range(CLOCKS) },
+            27 => Fault::RestartRedis,
+            28 => Fault::RestartPostgres,
+            _ => Fault::RestartBroker,
         }
     }
 
-    /// One fault after the other for `span`; returns them.
-    pub async fn play(mut self, scene: &mut Scene, span: Duration) -> anyhow::Result<Vec<Fault>> {
-        let started = Instant::now();
-        let mut played = Vec::new();
-        while started.elapsed() < span {
+    /// A fault that these surroundings can have: another if services are not ours to kill.
+    fn draw_possible(&mut self, scene: &Scene) -> Fault {
+        loop {
             let fault = self.draw();
-            played.push(fault);
-            strike(scene, fault).await?;
-            let calm = self.random.random_range(CALM_MILLIS);
-            tokio::time::sleep(Duration::from_millis(calm)).await;
+            let possible = match fault {
+                Fault::RestartRedis | Fault::RestartPostgres => scene.ground.services.is_some(),
+                Fault::RestartBroker => scene.broker_may_die(),
+                Fault::SetClock { .. } => faketime().is_some(),
+                // What is down already cannot be killed.
+                Fault::KillWorker { n, .. } | Fault::StopWorker { n } => scene.workers[n].is_some(),
+                Fault::KillGateway { n, .. } | Fault::StopGateway { n } => scene.gateways[n].is_some(),
+                Fault::KillConsole { .. } => scene.console.is_some(),
+                Fault::Link { .. } => true,
+            };
+            if possible {
+                return fault;
+            }
         }
-        Ok(played)
+    }
+
+    /// Faults for `span`; all of them are over then, or soon. What was played stays readable.
+    pub async fn play(&mut self, scene: &mut Scene, span: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < span {
+            let fault = self.draw_possible(scene);
+            self.played.push(fault);
+            self.strike(scene, fault).await?;
+            let next = Instant::now() + Duration::from_millis(self.random.random_range(CALM_MILLIS));
+            while let Some(at) = self.due.iter().map(|due| due.at).min().filter(|at| *at <= next) {
+                tokio::time::sleep_until(at.into()).await;
+                self.end_due(scene);
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
+        Ok(())
+    }
+
+    /// Lists what was played, for a run that failed.
+    pub fn tell(&self) {
+        for fault in &self.played {
+            crate::say(format_args!("  {fault}"));
+        }
+    }
+
+    pub fn played(&self) -> &[Fault] {
+        &self.played
+    }
+
+    fn end_due(&mut self, scene: &mut Scene) {
+        let now = Instant::now();
+        let (over, due) = std::mem::take(&mut self.due).into_iter().partition(|due| due.at <= now);
+        self.due = due;
+        let over: Vec<Due> = over;
+        for Due { fault, .. } in over {
+            match fault {
+                Fault::Link { link, .. } => scene.cutter(link).restore(),
+                Fault::KillWorker { n, .. } if scene.workers[n].is_none() => scene.start_worker(n),
+                Fault::KillGateway { n, .. } if scene.gateways[n].is_none() => scene.start_gateway(n),
+                Fault::KillConsole { .. } if scene.console.is_none() => scene.start_console(),
+                _ => {}
+            }
+        }
+    }
+
+    fn lasts(&mut self, fault: Fault, millis: u64) {
+        self.due.push(Due { at: Instant::now() + Duration::from_millis(millis), fault });
+    }
+
+    async fn strike(&mut self, scene: &mut Scene, fault: Fault) -> anyhow::Result<()> {
+        match fault {
+            Fault::Link { link, weather, millis } => {
+                scene.cutter(link).set(weather);
+                self.lasts(fault, millis);
+            }
+            // A guard kills its process when it is dropped.
+            Fault::KillWorker { n, millis } => {
+                scene.workers[n] = None;
+                self.lasts(fault, millis);
+            }
+            Fault::KillGateway { n, millis } => {
+                scene.gateways[n] = None;
+                self.lasts(fault, millis);
+            }
+            Fault::KillConsole { millis } => {
+                scene.console = None;
+                self.lasts(fault, millis);
+            }
+            Fault::StopWorker { n } => {
+                scene.stop_worker(n).await?;
+                scene.start_worker(n);
+            }
+            Fault::StopGateway { n } => {
+                scene.stop_gateway(n).await?;
+                scene.start_gateway(n);
+            }
+            Fault::SetClock { n, seconds } => {
+                scene.gateways[n] = None;
+                scene.set_clock(n, seconds);
+                scene.start_gateway(n);
+            }
+            Fault::RestartRedis | Fault::RestartPostgres | Fault::RestartBroker => restart(scene, fault).await?,
+        }
+        Ok(())
     }
 }
 
-async fn strike(scene: &mut Scene, fault: Fault) -> anyhow::Result<()> {
-    match fault {
-        Fault::Link { link, weather, millis } => {
-            scene.cutter(link).set(weather);
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            scene.cutter(link).restore();
-        }
-        Fault::KillWorker { n, millis } => {
-            if let Some(mut worker) = scene.workers[n].take() {
-                worker.kill();
-            }
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            scene.start_worker(n);
-        }
-        Fault::KillGateway { n, millis } => {
-            if let Some(mut gateway) = scene.gateways[n].take() {
-                gateway.kill();
-            }
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            scene.start_gateway(n);
-        }
-        Fault::StopWorker { n } => {
-            if let Some(mut worker) = scene.workers[n].take() {
-                worker.terminate();
-                let code = worker.exit_code(Duration::from_secs(40)).await;
-                anyhow::ensure!(matches!(code, 0 | 75), "a worker ended with {code}:\n{}", worker.log());
-            }
-            scene.start_worker(n);
-        }
-        Fault::StopGateway { n } => {
-            if let Some(mut gateway) = scene.gateways[n].take() {
-                gateway.terminate();
-                let code = gateway.exit_code(Duration::from_secs(40)).await;
-                anyhow::ensure!(matches!(code, 0 | 75), "a gateway ended with {code}:\n{}", gateway.log());
-            }
-            scene.start_gateway(n);
+impl Drop for Plan {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
         }
     }
-    Ok(())
+}
+
+async fn restart(scene: &Scene, fault: Fault) -> anyhow::Result<()> {
+    let Some(services) = &scene.ground.services else { return Ok(()) };
+    let mut private = services.lock().await;
+    match fault {
+        Fault::RestartRedis => private.redis.restart().await,
+        Fault::RestartPostgres => private.postgres[0].restart().await,
+        _ => {
+            private.broker.kill_node(0);
+            private.broker.start_node(0).await
+        }
+    }
 }

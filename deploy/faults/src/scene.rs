@@ -1,94 +1,151 @@
-//! Two gateways, two workers, and a cutter on every link between them and their neighbours.
+//! Two gateways, two workers, a console, and a cutter on every link between them and their neighbours.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use trueup_shared::testkit::cutter::Cutter;
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::fixtures::{self, Webhook, WebhookSpec};
-use trueup_shared::testkit::lease::Lease;
 use trueup_shared::testkit::process::{Process, Start};
-use uuid::Uuid;
 
-/// Calls that the senders report about.
-pub const CALLS: usize = 60;
-const SECRET: &str = "whsec-for-the-fault-runs-only";
+use crate::Arguments;
+use crate::books::{self, Account};
+use crate::ground::{Ground, Services};
 
 /// The links that can fail.
-pub const LINKS: [&str; 5] =
-    ["gateway-redis", "gateway-broker", "gateway-postgres", "worker-broker", "worker-postgres"];
+pub const LINKS: [&str; 6] =
+    ["gateway-redis", "gateway-broker", "gateway-postgres", "worker-broker", "worker-postgres", "console-postgres"];
+/// Where Debian keeps the library that shifts a process's clock.
+const FAKETIME: [&str; 2] =
+    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
+/// A process drains within its grace (20 s), and then some.
+const DRAINS_WITHIN: Duration = Duration::from_secs(40);
 
 pub struct Scene {
-    pub database: TestDatabase,
-    pub lease: Lease,
-    pub client: tokio_postgres::Client,
-    pub webhook: Webhook,
+    pub ground: Ground,
+    pub account: Account,
     cutters: Vec<Cutter>,
+    since: Instant,
     pub gateways: Vec<Option<Process>>,
     pub workers: Vec<Option<Process>>,
+    pub console: Option<Process>,
     /// The public addresses; they stay the same over a restart.
     pub doors: Vec<SocketAddr>,
+    pub desk: SocketAddr,
+    /// By how many seconds each gateway's clock is off.
+    clocks: [i32; 2],
     binaries: PathBuf,
+    log: String,
+    queue_max_length: Option<u32>,
     spools: Option<PathBuf>,
 }
 
 impl Scene {
-    pub async fn set(binaries: &Path, spool: bool) -> anyhow::Result<Scene> {
-        let database = TestDatabase::fresh().await;
-        let lease = Lease::take().await;
-        let client = database.client().await;
-        let account = fixtures::account(&client).await;
-        let webhook = fixtures::webhook(&client, account, &WebhookSpec::with_secret(SECRET)).await;
-        books(&client, account).await?;
-        let cutters = vec![
-            Cutter::to(lease.redis_server()).await,
-            Cutter::to(lease.amqp_server()).await,
-            Cutter::to(&database.server()).await,
-            Cutter::to(lease.amqp_server()).await,
-            Cutter::to(&database.server()).await,
-        ];
-        let spools = spool.then(|| std::env::temp_dir().join(format!("trueup-faults-{}", database.name)));
-        let mut scene = Scene {
-            database,
-            lease,
-            client,
-            webhook,
+    pub async fn set(arguments: &Arguments, services: Services, spool: bool) -> anyhow::Result<Scene> {
+        let ground = Ground::prepare(services).await;
+        let account = books::open(&ground.database.client().await).await?;
+        let postgres = [ground.database.server()];
+        let redis = [ground.lease.redis_server().to_owned()];
+        let mut cutters = Vec::new();
+        for link in LINKS {
+            let targets: &[String] = match link.split('-').nth(1) {
+                Some("redis") => &redis,
+                Some("broker") => &ground.brokers,
+                _ => &postgres,
+            };
+            cutters.push(Cutter::to_any(targets).await);
+        }
+        let spools = spool.then(|| std::env::temp_dir().join(format!("trueup-faults-{}", ground.database.name)));
+        Ok(Scene {
+            ground,
+            account,
             cutters,
+            since: Instant::now(),
             gateways: vec![None, None],
             workers: vec![None, None],
+            console: None,
             doors: vec![free_port()?, free_port()?],
-            binaries: binaries.to_owned(),
+            desk: free_port()?,
+            clocks: [0, 0],
+            binaries: arguments.binaries.clone(),
+            log: arguments.log.clone(),
+            queue_max_length: None,
             spools,
-        };
+        })
+    }
+
+    /// A queue that is soon full; before anything is started.
+    pub fn bound_the_queue(&mut self, envelopes: u32) {
+        self.queue_max_length = Some(envelopes);
+    }
+
+    pub async fn start_all(&mut self) {
         for n in 0..2 {
-            scene.start_worker(n);
-            scene.start_gateway(n);
+            self.start_worker(n);
+            self.start_gateway(n);
         }
-        for process in scene.gateways.iter_mut().chain(&mut scene.workers).flatten() {
+        self.start_console();
+        self.all_ready().await;
+    }
+
+    async fn all_ready(&mut self) {
+        for process in self.processes() {
             process.wait_ready().await;
         }
-        Ok(scene)
+    }
+
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.gateways.iter_mut().chain(&mut self.workers).chain([&mut self.console]).flatten()
+    }
+
+    /// RabbitMQ writes down which quorum queues it has half a second after it made one: killed before, it
+    /// knows the queue and has no data for it. That is its maker's to mend.
+    pub fn broker_may_die(&self) -> bool {
+        const QUEUE_IS_WRITTEN_DOWN: Duration = Duration::from_secs(3);
+        self.ground.services.is_some() && self.since.elapsed() > QUEUE_IS_WRITTEN_DOWN
+    }
+
+    pub async fn client(&self) -> tokio_postgres::Client {
+        self.ground.database.client().await
     }
 
     pub fn cutter(&self, link: usize) -> &Cutter {
         &self.cutters[link % self.cutters.len()]
     }
 
-    fn binary(&self, name: &str) -> String {
-        self.binaries.join(name).to_string_lossy().into_owned()
+    fn start(&self, name: &str) -> Start {
+        let mut start = Start::new(&self.binaries.join(name).to_string_lossy()).env("TRUEUP_LOG", &self.log);
+        if let Some(length) = self.queue_max_length {
+            start = start.env("TRUEUP_QUEUE_MAX_LENGTH", length);
+        }
+        start
+    }
+
+    fn postgres_through(&self, link: usize) -> String {
+        if self.ground.follows_primary {
+            return self.ground.database.url.clone();
+        }
+        self.ground.database.url_through(self.cutters[link].address)
     }
 
     pub fn start_gateway(&mut self, n: usize) {
-        let mut start = Start::new(&self.binary("trueup-gateway"))
-            .env("TRUEUP_REDIS_URL", self.lease.redis_through(self.cutters[0].address))
-            .env("TRUEUP_AMQP_URL", self.lease.amqp_through(self.cutters[1].address))
-            .env("TRUEUP_POSTGRES_URL", self.database.url_through(self.cutters[2].address))
+        let lease = &self.ground.lease;
+        let mut start = self
+            .start("trueup-gateway")
+            .env("TRUEUP_REDIS_URL", lease.redis_through(self.cutters[0].address))
+            .env("TRUEUP_AMQP_URL", lease.amqp_through(self.cutters[1].address))
+            .env("TRUEUP_POSTGRES_URL", self.postgres_through(2))
             .env("TRUEUP_GATEWAY_LISTEN", self.doors[n])
             .env("TRUEUP_LIMIT_IP_PER_MINUTE", 1_000_000)
             .env("TRUEUP_LIMIT_TOKEN_PER_MINUTE", 1_000_000);
         if let Some(spools) = &self.spools {
             start = start.env("TRUEUP_SPOOL_DIR", spools.join(n.to_string()).display());
+        }
+        if let Some(library) = faketime().filter(|_| self.clocks[n] != 0) {
+            start = start
+                .env("LD_PRELOAD", library.display())
+                .env("FAKETIME", format!("{:+}s", self.clocks[n]))
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", 1);
         }
         // A gateway that starts while Postgres is cut off goes by what it knew.
         start = start.env("TRUEUP_SNAPSHOT_FILE", self.snapshot_file(n).display());
@@ -96,18 +153,43 @@ impl Scene {
     }
 
     fn snapshot_file(&self, n: usize) -> PathBuf {
-        std::env::temp_dir().join(format!("trueup-faults-{}-{n}.snapshot", self.database.name))
+        std::env::temp_dir().join(format!("trueup-faults-{}-{n}.snapshot", self.ground.database.name))
     }
 
     pub fn start_worker(&mut self, n: usize) {
-        let start = Start::new(&self.binary("trueup-worker"))
-            .env("TRUEUP_AMQP_URL", self.lease.amqp_through(self.cutters[3].address))
-            .env("TRUEUP_POSTGRES_URL", self.database.url_through(self.cutters[4].address));
+        let start = self
+            .start("trueup-worker")
+            .env("TRUEUP_AMQP_URL", self.ground.lease.amqp_through(self.cutters[3].address))
+            .env("TRUEUP_POSTGRES_URL", self.postgres_through(4));
         self.workers[n] = Some(start.spawn());
     }
 
-    pub fn secret() -> &'static str {
-        SECRET
+    pub fn start_console(&mut self) {
+        let start = self
+            .start("trueup-console")
+            .env("TRUEUP_POSTGRES_URL", self.postgres_through(5))
+            .env("TRUEUP_CONSOLE_LISTEN", self.desk);
+        self.console = Some(start.spawn());
+    }
+
+    /// From the gateway's next start on.
+    pub fn set_clock(&mut self, n: usize, seconds: i32) {
+        self.clocks[n] = seconds;
+    }
+
+    /// SIGTERM, and its end, which must be a clean one.
+    pub async fn stop_worker(&mut self, n: usize) -> anyhow::Result<()> {
+        match self.workers[n].take() {
+            Some(worker) => ended(worker).await.context("a worker"),
+            None => Ok(()),
+        }
+    }
+
+    pub async fn stop_gateway(&mut self, n: usize) -> anyhow::Result<()> {
+        match self.gateways[n].take() {
+            Some(gateway) => ended(gateway).await.context("a gateway"),
+            None => Ok(()),
+        }
     }
 
     /// Every link is whole and every process runs.
@@ -123,36 +205,51 @@ impl Scene {
                 self.start_gateway(n);
             }
         }
-        for process in self.gateways.iter_mut().chain(&mut self.workers).flatten() {
-            anyhow::ensure!(process.is_running(), "a process ended by itself:\n{}", process.log());
-            process.wait_ready().await;
+        if self.console.is_none() {
+            self.start_console();
         }
+        for process in self.processes() {
+            ensure!(process.is_running(), "a process ended by itself:\n{}", process.log());
+        }
+        self.all_ready().await;
         Ok(())
     }
 
     /// What the processes said, for a run that failed.
-    pub fn logs(&self) -> String {
-        let all = self.gateways.iter().chain(&self.workers).flatten();
-        all.map(Process::log).collect::<Vec<_>>().join("\n---\n")
+    pub fn logs(&mut self) -> String {
+        self.processes().map(|process| process.log()).collect::<Vec<_>>().join("\n---\n")
     }
 
     /// Runs one of the worker's commands to its end.
     pub async fn command(&self, arguments: &[&str]) -> (i32, String) {
-        let mut start = Start::new(&self.binary("trueup-worker"))
-            .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
-            .env("TRUEUP_POSTGRES_URL", &self.database.url);
+        let mut start = self
+            .start("trueup-worker")
+            .env("TRUEUP_AMQP_URL", &self.ground.lease.amqp_url)
+            .env("TRUEUP_POSTGRES_URL", &self.ground.database.url);
         for argument in arguments {
             start = start.arg(argument);
         }
         let mut process = start.spawn();
-        let code = process.exit_code(std::time::Duration::from_secs(120)).await;
+        let code = process.exit_code(Duration::from_secs(120)).await;
         (code, process.log())
     }
 }
 
+async fn ended(mut process: Process) -> anyhow::Result<()> {
+    process.terminate();
+    let code = process.exit_code(DRAINS_WITHIN).await;
+    ensure!(matches!(code, 0 | 75), "ended with {code}:\n{}", process.log());
+    Ok(())
+}
+
+/// The library that shifts clocks, where it is installed (Debian: `libfaketime`).
+pub fn faketime() -> Option<PathBuf> {
+    FAKETIME.iter().map(PathBuf::from).find(|file| file.is_file())
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
-        for process in self.gateways.iter_mut().chain(&mut self.workers).flatten() {
+        for process in self.processes() {
             process.kill();
         }
         // Leftovers of a run are of no use; a failure to remove them harms nothing.
@@ -166,48 +263,6 @@ impl Drop for Scene {
 }
 
 fn free_port() -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
-    Ok(listener.local_addr()?)
-}
-
-/// Calls of a flat and a rev-share publisher.
-async fn books(client: &tokio_postgres::Client, account: Uuid) -> anyhow::Result<()> {
-    let campaign = Uuid::new_v4();
-    client
-        .execute("INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, 'faults')", &[&campaign, &account])
-        .await?;
-    let mut assignments = Vec::new();
-    for (kind, amount, percent) in [("flat", Some(1_800_i64), None), ("rev_share", None, Some(333_300_i32))] {
-        let (publisher, id) = (Uuid::new_v4(), Uuid::new_v4());
-        let insert = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)";
-        client.execute(insert, &[&publisher, &account, &kind]).await?;
-        client
-            .execute(
-                "INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                &[&id, &account, &campaign, &publisher, &kind, &amount, &percent],
-            )
-            .await?;
-        assignments.push(id);
-    }
-    for n in 0..CALLS {
-        let (id, ref_id) = (Uuid::new_v4(), ref_id(n));
-        let (caller, duration) = (caller(n), i32::try_from(60 + n)?);
-        client
-            .execute(
-                "INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at, assignment_id)
-                 VALUES ($1, $2, $3, $4, $5, now() - interval '10 min', now() - interval '5 min', $6)",
-                &[&account, &id, &ref_id, &caller, &duration, &assignments[n % 2]],
-            )
-            .await?;
-    }
-    Ok(())
-}
-
-pub fn ref_id(n: usize) -> String {
-    format!("F{n}")
-}
-
-pub fn caller(n: usize) -> String {
-    format!("+1305555{n:04}")
+    let port = crate::private::spare_port().context("for a listener")?;
+    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
 }

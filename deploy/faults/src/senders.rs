@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use trueup_shared::testkit::http::Client;
 use uuid::Uuid;
 
-use crate::scene::{CALLS, Scene, caller, ref_id};
+use crate::books::{self, CALLS, LATE_CALLS, caller, late_caller, late_ref_id, ref_id};
+use crate::scene::Scene;
 
 const SENDERS: u64 = 8;
 /// A sender's own pause between two reports, so that two cores are left for the faults.
@@ -28,10 +29,27 @@ pub struct Sent {
     pub accepted: Vec<Uuid>,
     /// How often each status was answered; 0: no answer (refused, reset).
     pub answers: BTreeMap<u16, u64>,
-    /// Milliseconds of each 200.
-    pub millis: Vec<u64>,
+    /// When each 200 came, and after how many milliseconds.
+    pub taken: Vec<(Instant, u64)>,
     /// Answers that the contract does not have.
     pub strange: Vec<String>,
+}
+
+impl Sent {
+    /// The 99th of a hundred 200s took this long (ms).
+    pub fn p99(&self) -> u64 {
+        let mut millis: Vec<u64> = self.taken.iter().map(|(_, millis)| *millis).collect();
+        millis.sort_unstable();
+        millis.get(millis.len() * 99 / 100).copied().unwrap_or_default()
+    }
+
+    /// The longest time after `since` in which nobody was answered 200.
+    pub fn longest_pause(&self, since: Instant) -> Duration {
+        let mut times: Vec<Instant> = self.taken.iter().map(|(at, _)| *at).filter(|at| *at >= since).collect();
+        times.push(since);
+        times.sort_unstable();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
 }
 
 pub struct Senders {
@@ -47,7 +65,7 @@ impl Senders {
                 let sender = Sender {
                     random: StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(n)),
                     doors: scene.doors.clone(),
-                    path: scene.webhook.path(),
+                    path: scene.account.webhook.path(),
                     client: None,
                     sent: Sent::default(),
                 };
@@ -63,7 +81,7 @@ impl Senders {
         for task in self.tasks {
             let Ok(sent) = task.await else { continue };
             all.accepted.extend(sent.accepted);
-            all.millis.extend(sent.millis);
+            all.taken.extend(sent.taken);
             all.strange.extend(sent.strange);
             for (status, count) in sent.answers {
                 *all.answers.entry(status).or_default() += count;
@@ -95,8 +113,8 @@ impl Sender {
     }
 
     fn draw(&mut self) -> Value {
-        if self.random.random_bool(0.05) {
-            let n = self.random.random_range(1..6);
+        if self.random.random_bool(0.08) {
+            let n = self.random.random_range(1..30);
             return Value::Array((0..n).map(|_| self.one()).collect());
         }
         self.one()
@@ -104,12 +122,14 @@ impl Sender {
 
     fn one(&mut self) -> Value {
         let call = self.random.random_range(0..CALLS);
-        let payout = [0, 1_250, 4_200, 5_000, 9_999, -5_000][self.random.random_range(0..6)];
-        let payout =
-            format!("{}{}.{:02}", if payout < 0 { "-" } else { "" }, i64::abs(payout) / 100, i64::abs(payout) % 100);
-        match self.random.random_range(0..10) {
-            0..6 => json!({"ref_id": ref_id(call), "payout": payout}),
-            6..9 => json!({"caller_id": caller(call), "duration": 60 + call, "payout": payout}),
+        let late = self.random.random_range(0..LATE_CALLS);
+        let payout = ["0.00", "12.50", "42.00", "50.00", "99.99", "-50.00", ""][self.random.random_range(0..7)];
+        match self.random.random_range(0..20) {
+            0..10 => json!({"ref_id": ref_id(call), "payout": payout}),
+            10..15 => json!({"caller_id": caller(call), "duration": 60 + call, "payout": payout}),
+            15..17 => json!({"ref_id": late_ref_id(late), "payout": payout}),
+            17 => json!({"caller_id": late_caller(late), "duration": 60 + late, "payout": payout}),
+            18 => json!({"ref_id": ref_id(call), "payout": "no amount"}),
             _ => json!({"ref_id": "nobody's", "payout": payout}),
         }
     }
@@ -141,7 +161,7 @@ impl Sender {
                 self.client.insert(Client::connect(door).await?)
             }
         };
-        let headers = [("content-type", "application/json"), ("x-webhook-secret", Scene::secret())];
+        let headers = [("content-type", "application/json"), ("x-webhook-secret", books::SECRET)];
         let answer = client.send("POST", &self.path, &headers, body).await?;
         let json = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
         if answer.header("connection") == Some("close") {
@@ -160,7 +180,8 @@ impl Sender {
                     self.sent.strange.push(format!("200 with {answer}"));
                 }
                 self.sent.accepted.extend(ids);
-                self.sent.millis.push(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+                let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.sent.taken.push((Instant::now(), millis));
             }
             503 => {}
             _ => self.sent.strange.push(format!("{status} with {answer}")),

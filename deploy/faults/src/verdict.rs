@@ -1,85 +1,199 @@
-//! What must hold once everything has come to rest.
+//! What must hold once everything has come to rest, and once everything has been sent again.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use trueup_shared::queue::topology;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use tokio_postgres::Client;
+use trueup_shared::domain::event::{Envelope, RawEvent};
+use trueup_shared::queue::{envelope, topology};
 use uuid::Uuid;
 
+use crate::persons::Done;
 use crate::scene::Scene;
 use crate::senders::Sent;
 
 /// The queue is empty and nothing is due within this.
 const REST_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub async fn at_rest(scene: &mut Scene, sent: &Sent) -> anyhow::Result<String> {
-    let verdict = check(scene, sent).await;
-    verdict.with_context(|| format!("what the processes said:\n{}\n", last_lines(&scene.logs())))
+pub async fn at_rest(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
+    let verdict = check(scene, sent, done, seed).await;
+    let said = last_lines(&scene.logs());
+    verdict.with_context(|| format!("what the processes said:\n{said}\n"))
 }
 
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    lines[lines.len().saturating_sub(80)..].join("\n")
 }
 
-async fn check(scene: &mut Scene, sent: &Sent) -> anyhow::Result<String> {
-    ensure!(
-        sent.strange.is_empty(),
-        "answers that the contract does not have: {:?}",
-        &sent.strange[..sent.strange.len().min(5)]
-    );
+async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
+    let strange: Vec<&String> = sent.strange.iter().chain(&done.strange).take(5).collect();
+    ensure!(strange.is_empty(), "answers that the contract does not have: {strange:#?}");
     ensure!(!sent.accepted.is_empty(), "no report was accepted at all");
-    let rows = rest(scene, &sent.accepted).await?;
-    for id in &sent.accepted {
+    let client = scene.client().await;
+    rest(scene, &client, &sent.accepted).await?;
+    let rows = one_row_each(&client, &sent.accepted).await?;
+    recorded_calls_are_there(&client, done).await?;
+    reconciled(scene).await?;
+
+    // Applied twice and in another order: nothing moves (invariant 3).
+    let before = figures(&client).await?;
+    let again = send_all_again(scene, &client, seed).await?;
+    scene.start_worker(0);
+    rest(scene, &client, &[]).await?;
+    let after = figures(&client).await?;
+    ensure!(before == after, "settling everything again changed the books from {before} to {after}");
+    reconciled(scene).await?;
+
+    let session = scene.ground.lease.broker().await;
+    let dead = topology::depth(session.connection(), topology::DEAD_QUEUE).await?.unwrap_or(0);
+    ensure!(dead == 0, "{dead} healthy envelopes are among the dead letters");
+    let failed: i64 =
+        client.query_one("SELECT count(*) FROM events WHERE reason = 'processing_failed'", &[]).await?.get(0);
+    ensure!(failed == 0, "{failed} healthy events are set aside as failed");
+    Ok(summary(sent, done, rows, again))
+}
+
+fn listed(answers: impl Iterator<Item = (u16, u64)>) -> String {
+    answers.map(|(status, n)| format!("{n}×{status}")).collect::<Vec<_>>().join(" ")
+}
+
+fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
+    format!(
+        "{} accepted, {rows} rows, {again} settled again · door {} · persons {} · p99 of the 200s {} ms",
+        sent.accepted.len(),
+        listed(sent.answers.iter().map(|(s, n)| (*s, *n))),
+        listed(done.answers.iter().map(|(s, n)| (*s, *n))),
+        sent.p99(),
+    )
+}
+
+/// Waits until every accepted id has its row, nothing waits on the broker or in a worker's hands, and
+/// no report waits for a call that is there. The workers have ended then.
+async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::Result<()> {
+    let deadline = Instant::now() + REST_WITHIN;
+    let session = scene.ground.lease.broker().await;
+    loop {
+        loop {
+            let waiting = waiting(&session).await?;
+            let missing = missing(client, accepted).await?;
+            let pending = pending(client).await?;
+            if waiting == 0 && missing == 0 && pending == 0 {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "not at rest after {REST_WITHIN:?}: {waiting} messages wait, {missing} of {} accepted events have no \
+                 row, {pending} reports wait for calls that are there",
+                accepted.len()
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        // What a worker held goes back to the queue when it ends: only then is empty really empty.
+        for n in 0..2 {
+            scene.stop_worker(n).await?;
+        }
+        if waiting(&session).await? == 0 {
+            return Ok(());
+        }
+        scene.start_worker(0);
+    }
+}
+
+async fn waiting(session: &trueup_shared::queue::session::Session) -> anyhow::Result<u32> {
+    let mut sum = 0;
+    for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
+        sum += topology::depth(session.connection(), queue).await?.unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+async fn missing(client: &Client, accepted: &[Uuid]) -> anyhow::Result<i64> {
+    // Hashed, not looked up one by one: the partitions have no index on the id alone.
+    let missing = "SELECT count(*) FROM unnest($1::uuid[]) AS a (id)
+        LEFT JOIN (SELECT DISTINCT id FROM events) e USING (id) WHERE e.id IS NULL";
+    Ok(client.query_one(missing, &[&accepted]).await?.get(0))
+}
+
+/// Notes of calls that no worker took up, and reports whose call is there by its ref_id (M7).
+async fn pending(client: &Client) -> anyhow::Result<i64> {
+    let pending = "SELECT (SELECT count(*) FROM call_notes)
+        + (SELECT count(*) FROM pending_reports p WHERE EXISTS
+            (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.ref_id = p.ref_id))";
+    Ok(client.query_one(pending, &[]).await?.get(0))
+}
+
+/// Returns how many rows there are in all.
+async fn one_row_each(client: &Client, accepted: &[Uuid]) -> anyhow::Result<usize> {
+    let select = "SELECT id, count(*) FROM events WHERE status <> 'refused' GROUP BY id";
+    let rows: HashMap<Uuid, i64> =
+        client.query(select, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for id in accepted {
         match rows.get(id) {
             Some(1) => {}
             Some(n) => bail!("event {id} was answered 200 and has {n} rows"),
             None => bail!("event {id} was answered 200 and has no row"),
         }
     }
+    let mut ids = accepted.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    ensure!(ids.len() == accepted.len(), "two reports were given one id");
+    Ok(rows.len())
+}
+
+async fn recorded_calls_are_there(client: &Client, done: &Done) -> anyhow::Result<()> {
+    let ids: Vec<Uuid> = done.recorded.iter().copied().collect();
+    let found = client.query_one("SELECT count(*) FROM calls WHERE id = ANY($1)", &[&ids]).await?;
+    let found: i64 = found.get(0);
+    ensure!(usize::try_from(found)? == ids.len(), "{} calls were recorded and {found} are there", ids.len());
+    Ok(())
+}
+
+/// The invariants over the stored books, and every call's reports folded anew.
+async fn reconciled(scene: &Scene) -> anyhow::Result<()> {
     let (code, says) = scene.command(&["reconcile", "--replay"]).await;
     ensure!(code == 0, "reconcile exits with {code}:\n{says}");
-    let session = scene.lease.broker().await;
-    let dead = topology::depth(session.connection(), topology::DEAD_QUEUE).await?.unwrap_or(0);
-    ensure!(dead == 0, "{dead} healthy envelopes are among the dead letters");
-    let failed: i64 =
-        scene.client.query_one("SELECT count(*) FROM events WHERE reason = 'processing_failed'", &[]).await?.get(0);
-    ensure!(failed == 0, "{failed} healthy events are set aside as failed");
-    Ok(summary(sent, rows.len()))
+    Ok(())
 }
 
-fn summary(sent: &Sent, rows: usize) -> String {
-    let mut millis = sent.millis.clone();
-    millis.sort_unstable();
-    let p99 = millis.get(millis.len() * 99 / 100).copied().unwrap_or_default();
-    let answers: Vec<String> = sent.answers.iter().map(|(status, n)| format!("{n}×{status}")).collect();
-    format!("{} accepted, {rows} rows · answers {} · p99 of the 200s {p99} ms", sent.accepted.len(), answers.join(" "))
+/// All that is money, and how many rows there are, in one line.
+async fn figures(client: &Client) -> anyhow::Result<String> {
+    let figures = "SELECT format('%s events, %s postings, calls %s, balances %s',
+        (SELECT count(*) FROM events), (SELECT count(*) FROM postings),
+        (SELECT md5(string_agg(concat_ws(',', id, value_cents, value_from_webhook, qualified, publisher_payout_cents), ';' ORDER BY id)) FROM calls),
+        (SELECT string_agg(pending_balance_cents::text, ',' ORDER BY id) FROM publishers))";
+    Ok(client.query_one(figures, &[]).await?.get(0))
 }
 
-/// Waits until every accepted id has its row and the queue is empty; returns the rows by id.
-async fn rest(scene: &Scene, accepted: &[Uuid]) -> anyhow::Result<HashMap<Uuid, i64>> {
-    let started = Instant::now();
-    let session = scene.lease.broker().await;
-    loop {
-        let waiting = topology::depth(session.connection(), topology::QUEUE).await?.unwrap_or(0)
-            + topology::depth(session.connection(), topology::PARKED_QUEUE).await?.unwrap_or(0);
-        let rows: HashMap<Uuid, i64> = scene
-            .client
-            .query("SELECT id, count(*) FROM events WHERE status <> 'refused' GROUP BY id", &[])
-            .await?
-            .iter()
-            .map(|row| (row.get(0), row.get(1)))
-            .collect();
-        let missing = accepted.iter().filter(|id| !rows.contains_key(id)).count();
-        if waiting == 0 && missing == 0 {
-            return Ok(rows);
-        }
-        ensure!(
-            started.elapsed() < REST_WITHIN,
-            "not at rest after {REST_WITHIN:?}: {waiting} messages wait, {missing} of {} accepted events have no row",
-            accepted.len()
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
+/// Every request that became a row, in an order of the seed's own, in envelopes of any size.
+async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Result<usize> {
+    let select = "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request
+        FROM events e JOIN event_requests r USING (received_at, id)";
+    let mut events = Vec::new();
+    for row in client.query(select, &[]).await? {
+        events.push(RawEvent {
+            id: row.get(0),
+            received_at: row.get(1),
+            account_id: row.get(2),
+            webhook_id: row.get(3),
+            position: u16::try_from(row.get::<_, i32>(4))?,
+            source_ip: row.get::<_, Option<std::net::IpAddr>>(5).context("a report has a source")?,
+            request: Some(serde_json::from_str(row.get(6))?),
+            refusal: None,
+        });
     }
+    events.shuffle(&mut StdRng::seed_from_u64(seed));
+    let session = scene.ground.lease.broker().await;
+    let channel = session.confirm_channel().await?;
+    for envelope in events.chunks(97) {
+        topology::publish_event(&channel, &envelope::encode(&Envelope::of(envelope.to_vec()))).await?;
+    }
+    session.close().await;
+    Ok(events.len())
 }

@@ -30,7 +30,10 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     })?;
     let services = timed(&mut times, "services", || services::ensure(layout, choice, Need::Tests))?;
     let tally = timed(&mut times, "tests", || suite::with_services(layout, &services, &["--locked".to_owned()]));
-    let faults = timed(&mut times, "faults", || faults::with_services(layout, &services, &faults::Options::of_ci()));
+    let faults = timed(&mut times, "faults", || {
+        faults::with_services(layout, &services, &faults::Options::of_ci())?;
+        faults::with_services(layout, &services, &faults::Options::overload_of_ci())
+    });
     services::stop(layout, &services.started)?;
     println!();
     for (name, time) in &times {

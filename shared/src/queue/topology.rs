@@ -11,6 +11,7 @@
 //! message is dropped.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 
@@ -38,6 +39,11 @@ const DELIVERY_LIMIT: i64 = 50;
 /// too (it knows no -1).
 const NO_DELIVERY_LIMIT: i64 = 1_000_000;
 
+/// A broker that is just starting lets clients in and may then say nothing to a declaration, for ever.
+const DECLARE_WITHIN: Duration = Duration::from_secs(10);
+/// A broker that blocks its publishers (an alarm) says nothing at all.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+
 const PRECONDITION_FAILED: u16 = 406;
 const ACCESS_REFUSED: u16 = 403;
 
@@ -45,6 +51,11 @@ const ACCESS_REFUSED: u16 = 403;
 /// changed by setting needs a policy or a new queue), and so is everything if this user may not
 /// declare: then `migrate` has done it. Harmless to repeat.
 pub async fn declare(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
+    let declaring = declare_all(connection, max_length);
+    tokio::time::timeout(DECLARE_WITHIN, declaring).await.map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))?
+}
+
+async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
     exchange(connection, DEAD_EXCHANGE, ExchangeKind::Fanout, FieldTable::default()).await?;
     queue(connection, DEAD_QUEUE, arguments(NO_DELIVERY_LIMIT, None)).await?;
     bind(connection, DEAD_QUEUE, DEAD_EXCHANGE, "").await?;
@@ -78,17 +89,10 @@ pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), Queu
 
 async fn publish(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -> Result<(), QueueError> {
     let what = || format!("take a message for {exchange}");
-    let confirm = channel
-        .basic_publish(
-            exchange.into(),
-            key.into(),
-            BasicPublishOptions { mandatory: true, ..Default::default() },
-            message,
-            envelope::properties(),
-        )
+    let publishing = publish_and_hear(channel, exchange, key, message);
+    let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
         .await
-        .map_err(QueueError::doing(what()))?
-        .await
+        .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
         .map_err(QueueError::doing(what()))?;
     match confirm {
         Confirmation::Ack(None) => Ok(()),
@@ -97,6 +101,11 @@ async fn publish(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -
         Confirmation::Nack(_) => Err(QueueError::Unreachable(format!("the broker would not {}", what()))),
         Confirmation::NotRequested => Err(QueueError::Unreachable("the channel asks for no confirms".into())),
     }
+}
+
+async fn publish_and_hear(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    channel.basic_publish(exchange.into(), key.into(), options, message, envelope::properties()).await?.await
 }
 
 /// Messages that are ready in a queue; `None` if there is no such queue.

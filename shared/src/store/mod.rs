@@ -68,14 +68,20 @@ impl StoreError {
             StoreError::Statement(e) => match e.code() {
                 None => e.is_closed() || e.to_string().contains("communicating with the server"),
                 // Class 08 connection, 53 out of resources, 57P0x shutting down, 25006 read-only (a
-                // demoted primary).
+                // demoted primary), 58 trouble with its files.
                 Some(code) => {
                     let code = code.code();
-                    code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") || code == "25006"
+                    ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
                 }
             },
             StoreError::Raced | StoreError::Abandoned | StoreError::Corrupt(_) => false,
         }
+    }
+
+    /// True if no report can be to blame: Postgres is out of reach, or its schema and rights are not
+    /// those of this program (`migrate` has not run yet).
+    pub fn is_surroundings(&self) -> bool {
+        self.is_unreachable() || matches!(self.sqlstate(), Some("42P01" | "42703" | "42501"))
     }
 
     /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.

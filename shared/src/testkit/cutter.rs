@@ -20,6 +20,10 @@ pub enum Weather {
     Hung,
     /// Each piece waits this long.
     Slow(Duration),
+    /// What the client says arrives; what the service answers does not, until the weather changes.
+    Deaf,
+    /// The service seems to have said goodbye (the client reads an end), but still listens.
+    HalfClosed,
 }
 
 pub struct Cutter {
@@ -31,11 +35,16 @@ pub struct Cutter {
 impl Cutter {
     /// A proxy to `target` (`host:port`) on a free port.
     pub async fn to(target: &str) -> Cutter {
+        Cutter::to_any(&[target.to_owned()]).await
+    }
+
+    /// A proxy to the first of `targets` that lets a connection in, as a load balancer has it.
+    pub async fn to_any(targets: &[String]) -> Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (weather, sky) = watch::channel(Weather::Fair);
         let connections = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(listener, target.to_owned(), sky, Arc::clone(&connections)));
+        tokio::spawn(accept(listener, targets.into(), sky, Arc::clone(&connections)));
         Cutter { address, weather, connections }
     }
 
@@ -57,42 +66,78 @@ impl Cutter {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, sky: watch::Receiver<Weather>, count: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, targets: Arc<[String]>, sky: watch::Receiver<Weather>, count: Arc<AtomicU64>) {
     while let Ok((near, _)) = listener.accept().await {
         if *sky.borrow() == Weather::Cut {
             continue;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(carry(near, target.clone(), sky.clone()));
+        tokio::spawn(carry(near, Arc::clone(&targets), sky.clone()));
     }
 }
 
-async fn carry(near: TcpStream, target: String, sky: watch::Receiver<Weather>) {
-    let Ok(far) = TcpStream::connect(&target).await else { return };
+async fn first_of(targets: &[String]) -> Option<TcpStream> {
+    for target in targets {
+        if let Ok(stream) = TcpStream::connect(target).await {
+            return Some(stream);
+        }
+    }
+    None
+}
+
+async fn carry(near: TcpStream, targets: Arc<[String]>, sky: watch::Receiver<Weather>) {
+    let Some(far) = first_of(&targets).await else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
     let mut cut = sky.clone();
     tokio::select! {
-        () = pump(near_in, far_out, sky.clone()) => {}
-        () = pump(far_in, near_out, sky) => {}
+        () = pump(near_in, far_out, sky.clone(), Way::ToService) => {}
+        () = pump(far_in, near_out, sky, Way::ToClient) => {}
         _ = cut.wait_for(|weather| *weather == Weather::Cut) => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::Receiver<Weather>) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToService,
+    ToClient,
+}
+
+impl Way {
+    fn held_by(self, weather: Weather) -> bool {
+        weather == Weather::Hung || (weather == Weather::Deaf && self == Way::ToClient)
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::Receiver<Weather>, way: Way) {
     let mut buffer = vec![0_u8; 64 * 1024];
+    let mut half = sky.clone();
+    let mut closed = false;
     loop {
-        let Ok(n) = from.read(&mut buffer).await else { return };
+        let goodbye = async { drop(half.wait_for(|weather| *weather == Weather::HalfClosed).await) };
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => Some(read),
+            () = goodbye, if way == Way::ToClient && !closed => None,
+        };
+        let Some(read) = read else {
+            closed = true;
+            let _ = to.shutdown().await;
+            continue;
+        };
+        let Ok(n) = read else { return };
         if n == 0 {
             return;
+        }
+        if closed {
+            // Read on, into nothing: the service shall not notice by a full buffer.
+            continue;
         }
         let now = *sky.borrow_and_update();
         if let Weather::Slow(pause) = now {
             tokio::time::sleep(pause).await;
         }
-        if sky.wait_for(|weather| *weather != Weather::Hung).await.is_err() || to.write_all(&buffer[..n]).await.is_err()
-        {
+        if sky.wait_for(|weather| !way.held_by(*weather)).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
     }

@@ -17,19 +17,34 @@ pub struct TestDatabase {
     pub name: String,
     /// As superuser.
     pub url: String,
+    admin_url: String,
 }
 
 impl TestDatabase {
     /// Empty, with today's schema.
     pub async fn fresh() -> TestDatabase {
+        TestDatabase::on(&admin_url()).await
+    }
+
+    /// Without a schema: what a backup is restored into.
+    pub async fn empty() -> TestDatabase {
+        TestDatabase::cloned(&admin_url(), "template0").await
+    }
+
+    /// The same as [`TestDatabase::fresh`] on a server of one's own.
+    pub async fn on(admin_url: &str) -> TestDatabase {
+        let template = template(&connect(admin_url).await, admin_url).await;
+        TestDatabase::cloned(admin_url, &template).await
+    }
+
+    async fn cloned(admin_url: &str, template: &str) -> TestDatabase {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let admin = connect(&admin_url()).await;
-        let template = template(&admin).await;
+        let admin = connect(admin_url).await;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}_{number}", std::process::id());
         run(&admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         run(&admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
-        TestDatabase { url: url_of(&name), name }
+        TestDatabase { url: url_of(admin_url, &name), name, admin_url: admin_url.to_owned() }
     }
 
     /// A plain connection, for arranging and for looking.
@@ -59,13 +74,13 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let name = self.name.clone();
+        let (name, admin_url) = (self.name.clone(), self.admin_url.clone());
         // The test's own runtime may be ending: use another.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             if let Ok(runtime) = runtime {
                 runtime.block_on(async {
-                    let admin = connect(&admin_url()).await;
+                    let admin = connect(&admin_url).await;
                     let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
                 });
             }
@@ -87,8 +102,7 @@ fn host_and_port(config: &Config) -> (String, u16) {
 }
 
 /// The admin's URL with another database's name.
-fn url_of(name: &str) -> String {
-    let admin = admin_url();
+fn url_of(admin: &str, name: &str) -> String {
     let after_host = admin.find("://").map_or(0, |at| at + 3);
     match admin[after_host..].find('/') {
         Some(slash) => {
@@ -114,7 +128,7 @@ async fn run(client: &Client, statement: &str) {
 }
 
 /// Makes the template if this state of the migrations has none yet, and drops what was left behind.
-async fn template(admin: &Client) -> String {
+async fn template(admin: &Client, admin_url: &str) -> String {
     let name = format!("{PREFIX}template_{:016x}", migrate::fingerprint());
     admin.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await.expect("locks");
     let exists = admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await.expect("looks");
@@ -122,7 +136,7 @@ async fn template(admin: &Client) -> String {
         let making = format!("{name}_making");
         run(admin, &format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)")).await;
         run(admin, &format!("CREATE DATABASE {making}")).await;
-        migrate::run(&url_of(&making)).await.expect("the migrations run");
+        migrate::run(&url_of(admin_url, &making)).await.expect("the migrations run");
         run(admin, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{making}'; "))
             .await;
         rename(admin, &making, &name).await;

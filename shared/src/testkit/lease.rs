@@ -28,8 +28,8 @@ pub struct Lease {
     pub vhost: String,
     amqp_server: String,
     redis_server: String,
-    /// Holds the lock.
-    _session: Client,
+    /// Holds the lock, where services are shared.
+    _session: Option<Client>,
 }
 
 impl Lease {
@@ -45,11 +45,29 @@ impl Lease {
             amqp_server: server_of(&amqp, 5672),
             redis_server: server_of(&redis, 6379),
             vhost,
-            _session: session,
+            _session: Some(session),
         };
-        lease.empty_broker().await;
-        lease.redis(&["FLUSHDB"]).await;
+        lease.empty().await;
         lease
+    }
+
+    /// Services of one's own: the default vhost and Redis database, emptied, and no lock.
+    pub async fn on(amqp_url: &str, redis_url: &str) -> Lease {
+        let lease = Lease {
+            amqp_url: with_path(amqp_url, "%2f"),
+            redis_url: with_path(redis_url, "0"),
+            amqp_server: server_of(amqp_url, 5672),
+            redis_server: server_of(redis_url, 6379),
+            vhost: "/".to_owned(),
+            _session: None,
+        };
+        lease.empty().await;
+        lease
+    }
+
+    async fn empty(&self) {
+        self.empty_broker().await;
+        self.redis(&["FLUSHDB"]).await;
     }
 
     /// A connection of the test's own to its vhost.

@@ -4,6 +4,7 @@
 //! * [`lease`]: a vhost of the broker and a database of Redis, nobody else's while the test runs.
 //! * [`process`]: one of our binaries, started on free ports and ended with its guard.
 //! * [`cutter`]: a TCP proxy that can break, hang and slow down what goes through it.
+//! * [`crash`]: dying at a named point, for the proof that it does no harm.
 //! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
 //! * [`fixtures`]: accounts and webhooks.
 //! * [`rabbitmq`]: a broker of a test's own, that it may stop.
@@ -11,6 +12,8 @@
 //! Where the services are: `TRUEUP_TEST_POSTGRES_URL` (a superuser), `TRUEUP_TEST_REDIS_URL`,
 //! `TRUEUP_TEST_AMQP_URL`, and `TRUEUP_TEST_RABBITMQCTL` for a `rabbitmqctl` of one's own.
 
+#[cfg(all(feature = "crash-points", debug_assertions))]
+pub mod crash;
 pub mod cutter;
 pub mod database;
 pub mod fixtures;

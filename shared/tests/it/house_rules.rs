@@ -161,6 +161,40 @@ fn tests_poll_and_do_not_sleep() {
     nothing_breaks("poll a condition with a deadline instead of sleeping until it may hold:", &broken);
 }
 
+/// Dying on demand is for the tests: no product crate switches it on, and a release build has it not
+/// even then.
+#[test]
+fn only_tests_can_be_told_to_die() {
+    let feature = format!("crash-{}", "points");
+    let guard = format!("cfg(all(feature = \"{feature}\", debug_assertions))");
+    let may_switch_it_on = ["shared/Cargo.toml", "worker/Cargo.toml", "deploy/faults/Cargo.toml"];
+    let mut broken = Vec::new();
+    for file in files().iter().filter(|f| f.text.contains(&feature)) {
+        let about_builds = [".toml", ".yml", ".yaml", "Dockerfile", "run"].iter().any(|end| file.path.ends_with(end));
+        if about_builds && !may_switch_it_on.contains(&file.path.as_str()) {
+            broken.push(format!("{} names {feature}", file.path));
+        }
+        for (number, line) in file.lines() {
+            if file.path.ends_with(".rs")
+                && line.contains("cfg(")
+                && line.contains(&feature)
+                && !line.contains("format!")
+            {
+                let not = guard.replace("cfg(all", "cfg(not(all") + ")";
+                if !line.contains(&guard) && !line.contains(&not) {
+                    broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+                }
+            }
+        }
+    }
+    let worker = fs::read_to_string(root().join("worker/Cargo.toml")).expect("the worker's manifest");
+    let product = worker.split("[dev-dependencies]").next().unwrap_or_default();
+    if product.contains(&feature) {
+        broken.push("worker/Cargo.toml switches it on outside of [dev-dependencies]".to_owned());
+    }
+    nothing_breaks("crash points are for debug builds of tests alone:", &broken);
+}
+
 #[test]
 fn the_public_door_and_the_console_do_not_know_each_other() {
     let mut broken = Vec::new();

@@ -95,7 +95,7 @@ pub(super) const GIVE_UP: &str = "/* late_give_up */
 /// Settles up to `limit` reports that are due. Empty when none is.
 pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
     match settle_up_to(pool, limit).await {
-        Err(error) if !error.is_unreachable() && limit > 1 => {
+        Err(error) if !error.is_surroundings() && limit > 1 => {
             tracing::warn!(%error, "waiting reports are settled one by one");
             one_by_one(pool, limit).await
         }
@@ -109,7 +109,7 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError>
         match settle_up_to(pool, 1).await {
             Ok(settled) if settled.is_empty() => break,
             Ok(settled) => all.extend(settled),
-            Err(error) if error.is_unreachable() => return Err(error),
+            Err(error) if error.is_surroundings() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "a waiting report cannot be settled and is put off by an hour");
                 postpone(pool).await?;

@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
+use crate::crash::{self, Point};
 use crate::domain::books::{Books, CallKey};
 use crate::domain::crediting::Place;
 use crate::domain::decide::{Case, Course, Decision, Sightings, decide, may_match_later, no_report};
@@ -98,11 +99,13 @@ pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled
     read_reports(&mut lines, &webhooks);
     lines.sort_by_key(|line| line.place);
     find::sight(tx, &mut lines, &webhooks).await?;
+    crash::point(Point::BeforeLock);
     let mut locked = load::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
     for line in &mut lines {
         line.decision = Some(decide_line(line, &webhooks, &mut locked.books));
     }
     write::batch(tx, &lines, &locked).await?;
+    crash::point(Point::AfterWrite);
     Ok(lines.into_iter().map(settled).chain(skipped).collect())
 }
 

@@ -14,15 +14,23 @@ use crate::store::{Pool, StoreError};
 pub const MAX_ATTEMPTS: i32 = 5;
 
 const BEGIN: &str = "/* parked_begin_attempt */
-    INSERT INTO event_attempts (event_id, attempts) VALUES ($1, 1)
-        ON CONFLICT (event_id) DO UPDATE SET attempts = event_attempts.attempts + 1, last_at = now()
+    INSERT INTO event_attempts (event_id, attempts) VALUES ($1, $2)
+        ON CONFLICT (event_id) DO UPDATE SET attempts = event_attempts.attempts + $2, last_at = now()
     RETURNING attempts";
 
-/// Notes that a try of this event begins; returns which one it is, from 1.
-pub async fn begin_attempt(pool: &Pool, event_id: Uuid) -> Result<i32, StoreError> {
+/// Notes that a try of this event begins; returns which one it is, from 1. A try that makes up for
+/// one which Postgres cut short does not count.
+pub async fn begin_attempt(pool: &Pool, event_id: Uuid, counts: bool) -> Result<i32, StoreError> {
     let client = pool.get().await?;
     let statement = client.prepare_cached(BEGIN).await?;
-    Ok(client.query_one(&statement, &[&event_id]).await?.get(0))
+    Ok(client.query_one(&statement, &[&event_id, &i32::from(counts)]).await?.get(0))
+}
+
+/// `Ok` if Postgres takes a write and has our tables. An answer alone says little: a standby, a full
+/// disk and a database without its schema answer, too, and messages taken then would come back.
+pub async fn probe(pool: &Pool) -> Result<(), StoreError> {
+    begin_attempt(pool, Uuid::nil(), false).await?;
+    forget_attempts(pool, &[Uuid::nil()]).await
 }
 
 const FORGET: &str = "/* parked_forget_attempts */ DELETE FROM event_attempts WHERE event_id = ANY($1)";
@@ -81,7 +89,7 @@ pub async fn park(pool: &Pool, event: &RawEvent) -> Result<(), StoreError> {
         && let Err(error) = client.execute(PARK_REQUEST, &[&event.received_at, &event.id, &request]).await
     {
         let error = StoreError::from(error);
-        if error.is_unreachable() {
+        if error.is_surroundings() {
             return Err(error);
         }
         // The request itself may be what Postgres chokes on; the dead letter still has it.

@@ -1,0 +1,72 @@
+//! What a scene stands on: the machine's services (a database, a vhost, a Redis database of them), or
+//! private ones that may be killed.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::Mutex;
+use trueup_shared::testkit::database::TestDatabase;
+use trueup_shared::testkit::lease::Lease;
+
+use crate::private::postgres::Postgres;
+use crate::private::rabbitmq::RabbitMq;
+use crate::private::redis::Redis;
+
+/// Private services. They outlive a run, and end with the program.
+pub struct Private {
+    pub redis: Redis,
+    /// One, or the primary and its replica.
+    pub postgres: Vec<Postgres>,
+    pub broker: RabbitMq,
+}
+
+impl Private {
+    pub async fn start(nodes: usize, replica: bool) -> Result<Private> {
+        let postgres = if replica {
+            let (primary, replica) = Postgres::pair().await?;
+            vec![primary, replica]
+        } else {
+            vec![Postgres::start().await?]
+        };
+        Ok(Private { redis: Redis::start().await?, postgres, broker: RabbitMq::start(nodes).await? })
+    }
+
+    fn postgres_url(&self) -> String {
+        match self.postgres.as_slice() {
+            [one] => one.url(),
+            several => {
+                let hosts: Vec<String> = several.iter().map(Postgres::server).collect();
+                format!("postgres://postgres@{}/postgres?target_session_attrs=read-write", hosts.join(","))
+            }
+        }
+    }
+}
+
+/// Shared by the runs, one after the other.
+pub type Services = Option<Arc<Mutex<Private>>>;
+
+/// A run's own corner of the services.
+pub struct Ground {
+    pub database: TestDatabase,
+    pub lease: Lease,
+    pub services: Services,
+    pub brokers: Vec<String>,
+    /// The URL names several hosts and follows the primary; no cutter stands between.
+    pub follows_primary: bool,
+}
+
+impl Ground {
+    pub async fn prepare(services: Services) -> Ground {
+        let Some(shared) = &services else {
+            let (database, lease) = (TestDatabase::fresh().await, Lease::take().await);
+            let brokers = vec![lease.amqp_server().to_owned()];
+            return Ground { database, lease, services, brokers, follows_primary: false };
+        };
+        let private = shared.lock().await;
+        let database = TestDatabase::on(&private.postgres_url()).await;
+        let lease = Lease::on(&private.broker.url(0), &private.redis.url()).await;
+        let (brokers, follows_primary) = (private.broker.servers(), private.postgres.len() > 1);
+        drop(private);
+        Ground { database, lease, services, brokers, follows_primary }
+    }
+}
