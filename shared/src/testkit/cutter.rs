@@ -135,6 +135,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::R
         }
         let now = *sky.borrow_and_update();
         if let Weather::Slow(pause) = now {
+            // time passes: that is this weather
             tokio::time::sleep(pause).await;
         }
         if sky.wait_for(|weather| !way.held_by(*weather)).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
