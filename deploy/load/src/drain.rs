@@ -34,6 +34,9 @@ pub struct Plan {
     pub workers: usize,
     /// How long the ceiling is measured before and again after the drain, and the floor once.
     pub span: Duration,
+    /// Wait for a line on standard input once the books are made: making large ones takes minutes, measuring
+    /// wants a quiet machine.
+    pub wait: bool,
     /// The worker's binary.
     pub worker: PathBuf,
 }
@@ -68,6 +71,10 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let books = Books::make(&client, plan.calls, plan.hot).await?;
     books.add_events(&client, plan.events).await?;
     check_plans(&database).await?;
+    if plan.wait {
+        say("  the books are made; a line on standard input begins the measurement");
+        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    }
     say(format_args!("  filling the queue with {} reports …", plan.reports));
     let broker = lease.broker().await;
     fill(&broker, plan, books).await?;

@@ -55,6 +55,9 @@ enum What {
         /// Seconds for which each ceiling is measured
         #[arg(long, default_value_t = 6)]
         span: u64,
+        /// Wait for a line on standard input once the books are made
+        #[arg(long)]
+        wait: bool,
         /// The worker's binary
         #[arg(long, default_value = "target/release/trueup-worker")]
         worker: std::path::PathBuf,
@@ -83,9 +86,9 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Ceiling => ceiling::run(),
         What::Run(options) => runtime()?.block_on(run::run(&options)),
-        What::Drain { calls, events, reports, hot, workers, span, worker } => {
+        What::Drain { calls, events, reports, hot, workers, span, wait, worker } => {
             let span = Duration::from_secs(span);
-            let plan = drain::Plan { calls, events, reports, hot, workers, span, worker };
+            let plan = drain::Plan { calls, events, reports, hot, workers, span, wait, worker };
             let outcome = runtime()?.block_on(drain::run(&plan))?;
             for (status, rows) in outcome.rows {
                 say(format_args!("  {status}: {rows}"));

@@ -55,6 +55,7 @@ impl Options {
             reports: if self.quick { 60_000 } else { 300_000 },
             hot: false,
             workers: self.workers,
+            wait: false,
             span: Duration::from_secs(if self.quick { 2 } else { 6 }),
             worker: self.binaries.join("trueup-worker"),
         }
