@@ -14,6 +14,7 @@ mod clock;
 mod demo;
 mod demo_account;
 mod faults;
+mod fuzz;
 mod http;
 mod layout;
 mod licences;
@@ -70,6 +71,8 @@ enum Command {
     Faults(faults::Options),
     /// Measure speed beside the ceilings of the parts, and write tables and plots to deploy/perf/
     Load(load::Options),
+    /// Run each committed fuzz target for a bounded time (needs cargo-fuzz and a C++ compiler)
+    Fuzz(fuzz::Options),
     /// Stop what `up` (and nobody else) started
     Down,
 }
@@ -96,6 +99,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ci => ci::run(&layout, choice),
         Command::Faults(options) => faults::run(&layout, choice, &options),
         Command::Load(options) => load::run(&layout, choice, &options),
+        Command::Fuzz(options) => fuzz::run(&layout, &options),
         Command::Down => processes::down(&layout),
     }
 }

@@ -2,6 +2,7 @@
 
 mod books_properties;
 mod dice;
+mod fuzz_seeds;
 mod house_rules;
 mod late;
 mod model;
