@@ -28,7 +28,10 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     timed(&mut times, "lints", || {
         cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
-    let services = timed(&mut times, "services", || services::ensure(layout, choice, Need::Tests))?;
+    let services = timed(&mut times, "services", || {
+        services::browser(layout)?;
+        services::ensure(layout, choice, Need::Tests)
+    })?;
     let tally = timed(&mut times, "tests", || suite::with_services(layout, &services, &["--locked".to_owned()]));
     let faults = timed(&mut times, "faults", || {
         faults::with_services(layout, &services, &faults::Options::of_ci())?;

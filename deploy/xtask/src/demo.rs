@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::process;
 use crate::processes;
 use crate::progress::step;
-use crate::up::part;
+use crate::up::{door, part};
 
 struct Shot {
     what: &'static str,
@@ -211,7 +211,7 @@ impl Scene<'_> {
     /// Sends, and if the door says "later", does as it says.
     fn send(&self, token: &str, shot: &Shot, secret: Option<&str>) -> Result<Answer> {
         let query = if shot.query.is_empty() { String::new() } else { format!("?{}", shot.query) };
-        let url = format!("{}/api/v1/ppc/inbound-webhooks/{token}{query}", self.gateway);
+        let url = format!("{}{query}", door(&self.gateway, token));
         let mut headers = Vec::new();
         if !shot.content_type.is_empty() {
             headers.push(("Content-Type", shot.content_type));

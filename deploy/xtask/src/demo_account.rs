@@ -11,6 +11,7 @@ use crate::clock::ago;
 use crate::http::{self, Request};
 use crate::process;
 use crate::progress::Note;
+use crate::up::door;
 
 /// Calls of the demo account, spread over the last week.
 const CALLS: u64 = 300;
@@ -113,7 +114,7 @@ fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
 
 /// Reports as buyers send them: most good, some rejected, some with what goes wrong in real life.
 fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> {
-    let url = format!("{gateway}/api/v1/ppc/inbound-webhooks/{token}");
+    let url = door(gateway, token);
     let mut dice = Dice(7);
     let mut last = String::new();
     let of_this_buyer = calls.iter().skip(1).enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, call)| call);

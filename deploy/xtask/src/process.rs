@@ -205,3 +205,16 @@ pub fn as_root(program: &Path) -> Option<Command> {
     command.arg(program);
     Some(command)
 }
+
+/// Lets sudo ask for its password now, while nothing else is written to the terminal.
+pub fn ask_for_sudo() -> Result<()> {
+    use std::io::IsTerminal;
+    if is_root() || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let sudo = find_program("sudo").context("there is no sudo")?;
+    if Command::new(sudo).arg("-v").status()?.success() {
+        return Ok(());
+    }
+    bail!("sudo does not let this user become root")
+}

@@ -21,6 +21,7 @@ pub struct Tally {
 }
 
 pub fn run(layout: &Layout, choice: Choice, args: &[String]) -> Result<()> {
+    services::browser(layout)?;
     let services = services::ensure(layout, choice, Need::Tests)?;
     let tally = with_services(layout, &services, args);
     services::stop(layout, &services.started)?;

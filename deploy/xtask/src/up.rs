@@ -94,6 +94,9 @@ fn random_key(bytes: usize) -> Result<String> {
 
 fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin_key: &str) -> Result<()> {
     let (open, closed) = (part(account, "open")?, part(account, "closed")?);
+    // Built from where the gateway is now: it may have had another port when the account was made.
+    let url = |webhook| Ok::<_, anyhow::Error>(door(&system.gateway, &text(webhook, "token")?));
+    let (open_url, closed_url) = (url(open)?, url(closed)?);
     let key = text(account, "api_key")?;
     println!();
     println!("Trueup is up.");
@@ -108,17 +111,17 @@ fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin
     println!();
     println!("  admin key      {admin_key}");
     println!("  account key    {key}   ({})", text(account, "name")?);
-    println!("  webhook        {}   ({}, no secret)", text(open, "url")?, text(open, "name")?);
-    println!("  webhook        {}   ({})", text(closed, "url")?, text(closed, "name")?);
+    println!("  webhook        {open_url}   ({}, no secret)", text(open, "name")?);
+    println!("  webhook        {closed_url}   ({})", text(closed, "name")?);
     println!("      its secret {}", text(closed, "secret")?);
     println!();
     println!("For the README's examples:");
     println!();
-    println!("  URL='{}'; KEY='{key}'; WEBHOOK='{}'", text(open, "url")?, text(open, "id")?);
+    println!("  URL='{open_url}'; KEY='{key}'; WEBHOOK='{}'; CONSOLE='{}'", text(open, "id")?, system.console);
     println!();
     println!("A buyer reports $50 for a call of 90 seconds (paste it):");
     println!();
-    println!("  curl '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'", text(open, "url")?);
+    println!("  curl '{open_url}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'");
     println!();
     println!("What became of it:");
     println!();
@@ -130,6 +133,11 @@ fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin
     println!();
     println!("Next: `cargo xtask demo` shows what reports do to the money; `cargo xtask down` stops it all.");
     Ok(())
+}
+
+/// Where a webhook's reports go.
+pub fn door(gateway: &str, token: &str) -> String {
+    format!("{gateway}/api/v1/ppc/inbound-webhooks/{token}")
 }
 
 pub fn part<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {

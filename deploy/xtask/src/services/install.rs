@@ -1,18 +1,20 @@
 //! Installs Debian's packages of the services that are missing, without letting Debian start them:
 //! the machine gets programs, not daemons on its default ports.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{postgres, rabbitmq};
+use super::{Need, postgres, rabbitmq};
 use crate::layout::Layout;
 use crate::process;
 use crate::progress::{Note, step};
 
+/// Another apt (an unattended upgrade, say) may hold the lock for some minutes.
+const LOCK_PATIENCE: &str = "DPkg::Lock::Timeout=600";
+
 /// `have` says of Postgres, Redis and RabbitMQ whether one is running already.
-pub fn missing_packages(layout: &Layout, have: [bool; 3]) -> Result<()> {
+pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Need) -> Result<()> {
     let [postgres_runs, redis_runs, rabbitmq_runs] = have;
     let mut packages = Vec::new();
     if !postgres_runs && postgres::programs().is_none() {
@@ -24,7 +26,9 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3]) -> Result<()> {
     if !rabbitmq_runs && rabbitmq::programs().is_none() {
         packages.push("rabbitmq-server");
     }
-    install_with_apt(layout, &packages, ", or set TRUEUP_POSTGRES_URL, TRUEUP_REDIS_URL and TRUEUP_AMQP_URL")
+    let prefix = need.prefix();
+    let or_else = format!(", or name running ones: {prefix}_POSTGRES_URL, {prefix}_REDIS_URL, {prefix}_AMQP_URL");
+    install_with_apt(layout, &packages, &or_else)
 }
 
 /// The browser that the pages' tests drive.
@@ -42,22 +46,31 @@ fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result
     }
     let names = packages.join(" ");
     let Some(apt) = process::find_program("apt-get") else {
-        bail!("please install {names} (this machine has no apt-get){or_else}");
+        bail!("{names}: not installed, and this machine has no apt-get; please install them{or_else}");
     };
     if process::as_root(&apt).is_none() {
         bail!(
-            "please install {names} (apt-get install {names}): this needs root, and there is no sudo that works without a password"
+            "{names}: not installed, and installing needs root (there is no sudo that works without a password here); \
+             have it done by `apt-get install --no-install-recommends {names}`{or_else}"
         );
     }
+    process::ask_for_sudo()?;
     step(&format!("installing {names}"), |note| install(layout, &apt, packages, note))
 }
 
 fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Result<()> {
-    let _quiet = NoDaemons::forbid()?;
+    let _quiet = NoDaemons::forbid(layout)?;
     let log = layout.services().join("apt.log");
     let run = |arguments: &[&str]| -> Result<()> {
-        let mut command = process::as_root(apt).context("root was there a moment ago")?;
-        command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        // Through `env`, since sudo passes no variables on.
+        let mut command = process::as_root(Path::new("/usr/bin/env")).context("root was there a moment ago")?;
+        command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]).arg(apt).args([
+            "-q",
+            "-y",
+            "-o",
+            LOCK_PATIENCE,
+        ]);
+        command.args(arguments);
         process::run_logged(command, &log, note)
     };
     run(&["update"])?;
@@ -68,26 +81,36 @@ fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Resul
 
 /// While it lives, Debian's packages start no daemon (policy-rc.d answers 101, "forbidden").
 struct NoDaemons {
-    made: Option<PathBuf>,
+    made: bool,
 }
 
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
 impl NoDaemons {
-    fn forbid() -> Result<Self> {
-        let path = PathBuf::from("/usr/sbin/policy-rc.d");
-        // Somebody else's policy stays; and without root the worst is a daemon on its default port.
-        if path.exists() || !process::is_root() {
-            return Ok(NoDaemons { made: None });
+    fn forbid(layout: &Layout) -> Result<Self> {
+        // Somebody else's policy stays.
+        if Path::new(POLICY).exists() {
+            return Ok(NoDaemons { made: false });
         }
-        std::fs::write(&path, "#!/bin/sh\nexit 101\n")?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-        Ok(NoDaemons { made: Some(path) })
+        std::fs::create_dir_all(layout.services())?;
+        let ours = layout.services().join("policy-rc.d");
+        std::fs::write(&ours, "#!/bin/sh\nexit 101\n")?;
+        let mut install = process::as_root(Path::new("/usr/bin/install")).context("root was there a moment ago")?;
+        install.args(["-m", "755"]).arg(&ours).arg(POLICY);
+        process::output(install)?;
+        Ok(NoDaemons { made: true })
     }
 }
 
 impl Drop for NoDaemons {
     fn drop(&mut self) {
-        if let Some(path) = &self.made {
-            let _ = std::fs::remove_file(path);
+        if !self.made {
+            return;
+        }
+        if let Some(mut remove) = process::as_root(Path::new("/usr/bin/rm")) {
+            remove.args(["-f", POLICY]);
+            // What is left behind only keeps daemons from starting at installation.
+            let _ = process::output(remove);
         }
     }
 }

@@ -53,8 +53,11 @@ pub enum Need {
 impl Need {
     /// The service as somebody named it from outside.
     fn named(self, service: &str) -> Option<String> {
-        let prefix = if self == Need::Tests { "TRUEUP_TEST" } else { "TRUEUP" };
-        std::env::var(format!("{prefix}_{service}_URL")).ok().filter(|url| !url.is_empty())
+        std::env::var(format!("{}_{service}_URL", self.prefix())).ok().filter(|url| !url.is_empty())
+    }
+
+    fn prefix(self) -> &'static str {
+        if self == Need::Tests { "TRUEUP_TEST" } else { "TRUEUP" }
     }
 }
 
@@ -105,10 +108,7 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
         rabbitmq::find(&mut services, &state, choice, need)?,
     ];
     if missing.iter().any(|found| !found) {
-        install::missing_packages(layout, missing)?;
-    }
-    if need == Need::Tests {
-        install::browser(layout)?;
+        install::missing_packages(layout, missing, need)?;
     }
     let [have_postgres, have_redis, have_rabbitmq] = missing;
     if !have_postgres {
@@ -131,6 +131,11 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
         })?;
     }
     Ok(services)
+}
+
+/// Installs the browser that the pages' tests drive, if it is missing.
+pub fn browser(layout: &Layout) -> Result<()> {
+    install::browser(layout)
 }
 
 /// Prints the services as settings, to be pasted or evaluated.

@@ -9,17 +9,30 @@ use anyhow::{Context, Result, bail};
 
 /// `CREATE DATABASE` copies a template; everything else answers at once.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_WITH_A_STRANGER: Duration = Duration::from_secs(3);
 /// Version 3.0 of the protocol.
 const PROTOCOL: i32 = 196_608;
 /// Above any answer that is asked for here.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
+/// Rows of text.
+type Rows = Vec<Vec<Option<String>>>;
+
 /// Runs statements as `user` on `database`; the rows of all of them.
-pub fn execute(port: u16, user: &str, database: &str, statements: &str) -> Result<Vec<Vec<Option<String>>>> {
+pub fn execute(port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
+    execute_within(PATIENCE, port, user, database, statements)
+}
+
+/// The same of a server that may be none: what listens there answers at once or is not for us.
+pub fn ask(port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
+    execute_within(PATIENCE_WITH_A_STRANGER, port, user, database, statements)
+}
+
+fn execute_within(patience: Duration, port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut startup = PROTOCOL.to_be_bytes().to_vec();
     for word in ["user", user, "database", database, "application_name", "xtask", ""] {
         startup.extend_from_slice(word.as_bytes());
@@ -44,7 +57,7 @@ fn write(stream: &mut TcpStream, kind: Option<u8>, payload: &[u8]) -> Result<()>
 }
 
 /// Reads to the server's "ready for a query"; its first error, if there was one.
-fn read_until_ready(stream: &mut TcpStream) -> Result<Vec<Vec<Option<String>>>> {
+fn read_until_ready(stream: &mut TcpStream) -> Result<Rows> {
     let mut rows = Vec::new();
     let mut error = None;
     loop {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::User;
@@ -22,6 +22,10 @@ use crate::state::State;
 const DEFAULT_PORT: u16 = 5432;
 const PRIVATE_FROM_PORT: u16 = 55432;
 const DATABASE: &str = "trueup";
+/// A recovery after a crash, on a slow and busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// A killed server's other processes end by themselves when they notice.
+const HELD_PATIENCE: Duration = Duration::from_secs(30);
 /// Enough for three processes and for tests that run side by side.
 const MAX_CONNECTIONS: u32 = 300;
 
@@ -40,7 +44,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
     let me = std::env::var("USER").unwrap_or_else(|_| "root".into());
     for user in ["postgres", me.as_str()] {
         let may = "SELECT 1 FROM pg_roles WHERE rolname = current_user AND rolsuper";
-        if pg_wire::execute(DEFAULT_PORT, user, "postgres", may).is_ok_and(|rows| !rows.is_empty()) {
+        if pg_wire::ask(DEFAULT_PORT, user, "postgres", may).is_ok_and(|rows| !rows.is_empty()) {
             set(services, user, DEFAULT_PORT);
             println!("ok   Postgres runs on port {DEFAULT_PORT}");
             return Ok(true);
@@ -147,13 +151,40 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
     let log = layout.services().join("postgres.log");
     if !data.join("PG_VERSION").exists() {
         note.set("initdb");
+        // Made beside its place and moved there when it is whole: an interrupted one is made anew.
+        let making = dir.join("data.new");
+        if making.exists() {
+            std::fs::remove_dir_all(&making)?;
+        }
         let mut initdb = command(&bin.join("initdb"), owner.as_ref(), &dir);
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]).arg(&data);
+        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]).arg(&making);
         process::run_logged(initdb, &log, note)?;
+        std::fs::rename(&making, &data)?;
     }
     let port = spare_port(PRIVATE_FROM_PORT)?;
-    let mut server = command(&bin.join("postgres"), owner.as_ref(), &dir);
-    server.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+    let answers = || pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
+    let began = Instant::now();
+    let daemon = loop {
+        let daemon = process::start(server(&bin, owner.as_ref(), &dir, port), &log)?;
+        state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
+        process::wait(START_PATIENCE, || answers() || !daemon.alive());
+        if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
+            break daemon;
+        }
+        note.set("processes of an earlier server are still leaving its data");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    set(services, "postgres", port);
+    process::wait_ready("Postgres", daemon, &log, START_PATIENCE, answers)?;
+    if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
+        bail!("this Postgres does not write durably (fsync is off)");
+    }
+    Ok(Found { started: true })
+}
+
+fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16) -> Command {
+    let mut server = command(&bin.join("postgres"), owner, dir);
+    server.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
     for setting in [
         "listen_addresses=127.0.0.1".to_owned(),
         "unix_socket_directories=".to_owned(),
@@ -162,14 +193,11 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
     ] {
         server.args(["-c", &setting]);
     }
-    let daemon = process::start(server, &log)?;
-    state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
-    set(services, "postgres", port);
-    process::wait_ready("Postgres", daemon, &log, Duration::from_secs(60), || {
-        pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok()
-    })?;
-    if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
-        bail!("this Postgres does not write durably (fsync is off)");
-    }
-    Ok(Found { started: true })
+    server
+}
+
+/// Did it end because an earlier server, killed just now, has not quite left the data?
+fn is_held(log: &Path) -> bool {
+    let end = process::tail(log, 4);
+    end.contains("postmaster.pid") || end.contains("pre-existing shared memory block")
 }

@@ -162,6 +162,8 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
         return Ok(Found { started: false });
     }
     let bin = programs().context("rabbitmq-server is not installed")?;
+    // One that outlived a broker that was killed.
+    stop_port_mapper(layout, state);
     let node = Node {
         port: spare_port(PRIVATE_FROM_PORT)?,
         distribution_port: spare_port(PRIVATE_DISTRIBUTION_FROM_PORT)?,

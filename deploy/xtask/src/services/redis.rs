@@ -13,7 +13,7 @@ use crate::state::State;
 
 const DEFAULT_PORT: u16 = 6379;
 const PRIVATE_FROM_PORT: u16 = 56379;
-/// A Redis database of our own in a server that others use, too (0 is everybody's; tests take from 1 on).
+/// A Redis database of our own in a server that others use, too (0 is everybody's).
 const DATABASE: u8 = 15;
 const TEST_DATABASE: u8 = 1;
 
@@ -29,8 +29,8 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
     if remembered(state, "redis").is_some() {
         return Ok(false);
     }
-    // Tests empty the databases that they use: better not somebody's, if there is a way.
-    if need == Need::Tests && process::find_program("redis-server").is_some() {
+    // Tests empty the databases that they use: never somebody's.
+    if need == Need::Tests {
         return Ok(false);
     }
     match probe::redis(DEFAULT_PORT) {
