@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trueup_gateway::ingest;
-use trueup_shared::ops::config::{self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs};
+use trueup_shared::ops::config::{self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs};
 use trueup_shared::ops::{logging, shutdown};
 
 /// Takes payout reports from buyers, checks who may send them and how often, and puts them on the
@@ -27,6 +27,8 @@ struct Settings {
     log: LogArgs,
     #[command(flatten)]
     grace: GraceArgs,
+    #[command(flatten)]
+    start: StartArgs,
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             redis_url: settings.redis.redis_url,
             gateway: settings.gateway,
             grace: settings.grace.grace,
+            start: settings.start.within,
         }),
     )
 }

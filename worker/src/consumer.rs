@@ -9,16 +9,17 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::message::Delivery;
 use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
 use trueup_shared::ops::http::{self, Dependency, Readiness};
 use trueup_shared::ops::metrics;
 use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown};
 use trueup_shared::queue::session::{Backoff, Session};
 use trueup_shared::queue::{QueueError, envelope, topology};
 use trueup_shared::store::settle::parked;
-use trueup_shared::store::{Pool, PoolSettings};
+use trueup_shared::store::{Pool, PoolSettings, migrate};
 
 use crate::lanes::{Lanes, Origin};
-use crate::process::{Processor, Stuck, wait_for_postgres};
+use crate::process::{Processor, Stuck};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::{late, upkeep as housekeeping};
@@ -38,23 +39,29 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         settings.postgres.postgres_url.expose_secret(),
         &PoolSettings { settling: true, ..PoolSettings::of("trueup-worker", lanes as usize + OTHER_CONNECTIONS) },
     )
-    .map_err(|e| Failure::new(Exit::BadConfig, e))?;
+    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     let readiness = Readiness::new("trueup-worker");
     let postgres = readiness.dependency("postgres");
     let broker = readiness.dependency("broker");
-    let listener = http::bind(settings.worker.ops_listen)
-        .await
-        .map_err(|e| Failure::new(Exit::BadConfig, format!("TRUEUP_WORKER_OPS_LISTEN: cannot listen there: {e}")))?;
-    let ops_stop = tokio_util::sync::CancellationToken::new();
+    let ops = settings.worker.ops_listen;
+    let listener = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
+    let ops_stop = CancellationToken::new();
     tokio::spawn(http::serve(listener, readiness.clone(), ops_stop.clone()));
 
     let processor = Processor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
     let late = tokio::spawn(late::run(pool.clone(), shutdown.stop().clone()));
     tokio::spawn(housekeeping::run(pool, settings.worker.clone(), shutdown.stop().clone()));
-    let supervisor = Supervisor { settings, processor, postgres, broker, shutdown: shutdown.clone() };
+    let (up, within) = (CancellationToken::new(), settings.start.within);
+    let supervisor = Supervisor { settings, processor, postgres, broker, shutdown: shutdown.clone(), up: up.clone() };
     let consuming = tokio::spawn(async move { supervisor.run().await });
 
-    shutdown.stop().cancelled().await;
+    tokio::select! {
+        () = shutdown.stop().cancelled() => {}
+        () = never_up(&up, within) => {
+            let why = format!("never came up within {} s: {}", within.as_secs(), readiness.what_is_down());
+            return Err(Failure::new(Exit::Unavailable, why));
+        }
+    }
     readiness.draining();
     let exit = shutdown
         .drain(async {
@@ -66,12 +73,21 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Ends if the worker has not begun to consume in time; whoever restarts processes should see that.
+async fn never_up(up: &CancellationToken, within: Duration) {
+    if tokio::time::timeout(within, up.cancelled()).await.is_ok() {
+        std::future::pending().await
+    }
+}
+
 struct Supervisor {
     settings: Settings,
     processor: Processor,
     postgres: Dependency,
     broker: Dependency,
     shutdown: Shutdown,
+    /// Cancelled when it consumes for the first time.
+    up: CancellationToken,
 }
 
 impl Supervisor {
@@ -79,10 +95,11 @@ impl Supervisor {
         let mut backoff = Backoff::new();
         let stop = self.shutdown.stop();
         while !stop.is_cancelled() {
-            if let Err(error) = parked::probe(self.processor.pool()).await {
-                self.postgres.down(error.to_string());
-                if !wait_for_postgres(self.processor.pool(), stop).await {
-                    return;
+            if let Err(why) = self.postgres_can_work().await {
+                self.postgres.down(why);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = backoff.wait() => continue,
                 }
             }
             self.postgres.ok();
@@ -94,6 +111,16 @@ impl Supervisor {
                 () = stop.cancelled() => return,
                 () = backoff.wait() => {}
             }
+        }
+    }
+
+    /// It has the schema that this worker knows, and takes a write.
+    async fn postgres_can_work(&self) -> Result<(), String> {
+        let pool = self.processor.pool();
+        match migrate::behind(pool).await {
+            Ok(None) => parked::probe(pool).await.map_err(|e| e.to_string()),
+            Ok(Some(why)) => Err(why),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -111,6 +138,7 @@ impl Supervisor {
         let (dead, mut sources) =
             opened.map_err(|_| QueueError::TimedOut(OPEN_WITHIN)).flatten().map_err(|e| e.to_string())?;
         self.broker.ok();
+        self.up.cancel();
         // With its end, what it is doing is cut short: nothing is settled any more that is given back.
         let lanes =
             Lanes::new(self.processor.clone(), dead.clone(), self.postgres.clone(), self.shutdown.stop().clone());

@@ -32,7 +32,8 @@ fn pool(settings: &Settings) -> Result<Pool, Failure> {
         idle_in_transaction_timeout_ms: RECONCILE_STATEMENT_TIMEOUT_MS,
         ..PoolSettings::of("trueup-worker", 2)
     };
-    Pool::new(settings.postgres.postgres_url.expose_secret(), &pool).map_err(|e| Failure::new(Exit::BadConfig, e))
+    Pool::new(settings.postgres.postgres_url.expose_secret(), &pool)
+        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))
 }
 
 /// Postgres and the broker may be starting together with us: `migrate` waits this long for each.
@@ -144,7 +145,7 @@ fn report(name: &str, listed: &[String], count: usize) {
 
 pub fn check_config(settings: &Settings) -> Result<Exit, Failure> {
     Pool::new(settings.postgres.postgres_url.expose_secret(), &PoolSettings::of("trueup-worker", 1))
-        .map_err(|e| Failure::new(Exit::BadConfig, e))?;
+        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     say("the settings are good");
     Ok(Exit::Drained)
 }

@@ -14,7 +14,6 @@ use trueup_shared::crash::{self, Point};
 use trueup_shared::domain::event::{Envelope, RawEvent};
 use trueup_shared::domain::reason::Reason;
 use trueup_shared::ops::metrics;
-use trueup_shared::queue::session::Backoff;
 use trueup_shared::queue::{QueueError, envelope, topology};
 use trueup_shared::store::settle::{Settled, Work, parked, settle};
 use trueup_shared::store::{Pool, StoreError, run_tx};
@@ -183,20 +182,6 @@ pub fn count(settled: &[Settled]) {
                 let lag = now.duration_since(one.received_at).as_secs_f64();
                 worker.lag_seconds.observe(&[], lag.max(0.0));
             }
-        }
-    }
-}
-
-/// Waits until Postgres takes a write, in the rhythm of a back-off, or until `stop`.
-pub async fn wait_for_postgres(pool: &Pool, stop: &tokio_util::sync::CancellationToken) -> bool {
-    let mut backoff = Backoff::new();
-    loop {
-        if parked::probe(pool).await.is_ok() {
-            return true;
-        }
-        tokio::select! {
-            () = stop.cancelled() => return false,
-            () = backoff.wait() => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the worker is told at its start.
 
 use clap::{Parser, Subcommand};
-use trueup_shared::ops::config::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, WorkerArgs};
+use trueup_shared::ops::config::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs, WorkerArgs};
 
 /// Matches payout reports with their calls and credits publishers.
 #[derive(Debug, Clone, Parser)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub log: LogArgs,
     #[command(flatten)]
     pub grace: GraceArgs,
+    #[command(flatten)]
+    pub start: StartArgs,
 }
 
 #[derive(Debug, Clone, Subcommand)]

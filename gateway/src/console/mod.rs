@@ -67,16 +67,14 @@ pub type App = Arc<Console>;
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
     let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &PoolSettings::of("trueup-console", CONNECTIONS))
-        .map_err(|e| Failure::new(Exit::BadConfig, e))?;
+        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     if let Some(Command::User(command)) = args.command {
         return pages::user_command::run(command, pool).await;
     }
     let shutdown = Shutdown::install(args.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
-    let bind = |what: &'static str| {
-        move |e: std::io::Error| Failure::new(Exit::Unavailable, format!("{what} cannot be bound: {e}"))
-    };
-    let ops = http::bind(args.console.ops_listen).await.map_err(bind("TRUEUP_CONSOLE_OPS_LISTEN"))?;
-    let listener = server::bind(args.console.listen).await.map_err(bind("TRUEUP_CONSOLE_LISTEN"))?;
+    let (ops, listener) = (args.console.ops_listen, args.console.listen);
+    let ops = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
+    let listener = server::bind(listener).await.map_err(|e| Failure::unbound("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
 
     let readiness = Readiness::new("trueup-console");
     let postgres = readiness.dependency("postgres");

@@ -10,6 +10,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use trueup_shared::ops::http;
 use trueup_shared::ops::shutdown::{Exit, Shutdown};
 
 /// People's browsers and some programs; more is a mistake or worse.
@@ -21,7 +22,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = http::bind_when_free(|| http::listen(address)).await?;
     tracing::info!(listener = "console", address = %listener.local_addr()?, "listening");
     Ok(listener)
 }

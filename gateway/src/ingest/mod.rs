@@ -46,8 +46,6 @@ const TELL_ROWS: usize = 200;
 const POSTGRES_CONNECTIONS: usize = 2;
 /// Senders give up after 2 s: by then they want an answer, if only a 503.
 const FIRST_ATTEMPTS_WITHIN: Duration = Duration::from_secs(1);
-/// How long a start may go on without knowing any webhook.
-const KNOWN_WITHIN: Duration = Duration::from_secs(300);
 
 /// Everything that a request needs.
 pub struct Door {
@@ -68,28 +66,29 @@ pub struct Settings {
     pub redis_url: SecretString,
     pub gateway: GatewayArgs,
     pub grace: Duration,
+    /// How long a start may go on without knowing any webhook.
+    pub start: Duration,
 }
 
 /// The whole life of the gateway.
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
-    let bad = |e: String| Failure::new(Exit::BadConfig, format!("the Redis URL cannot be used: {e}"));
-    limits::check_url(&settings.redis_url).map_err(bad)?;
+    let bad_redis = |e| Failure::setting("TRUEUP_REDIS_URL", format!("{e}; such as redis://user:password@host:6379/0"));
+    limits::check_url(&settings.redis_url).map_err(bad_redis)?;
     let spool = open_spool(&settings.gateway).await?;
-    let unbound = |address: std::net::SocketAddr| {
-        move |e: std::io::Error| Failure::new(Exit::BadConfig, format!("cannot listen on {address}: {e}"))
-    };
     let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let max_connections = listen::affordable_connections(settings.gateway.max_connections);
     let _ = metrics::gateway();
-    let ops = http::bind(settings.gateway.ops_listen).await.map_err(unbound(settings.gateway.ops_listen))?;
-    let public = listen::bind(settings.gateway.listen).map_err(unbound(settings.gateway.listen))?;
+    let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
+    let ops = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
+    let listener = http::bind_when_free(|| listen::bind(public)).await;
+    let public = listener.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_LISTEN", public, &e))?;
 
     // Cancelled when everything is told: the neighbours are needed until then.
     let end = CancellationToken::new();
     let readiness = Readiness::new("trueup-gateway");
     spawn_vital("ops", http::serve(ops, readiness.clone(), end.clone()));
     let door = Arc::new(open(&settings, spool, max_connections, &readiness, &end)?);
-    spawn_vital("ages", never_known(Arc::clone(&door), end.clone()));
+    spawn_vital("ages", never_known(Arc::clone(&door), settings.start, end.clone()));
     let telling = spawn_vital("telling", tell_regularly(Arc::clone(&door), shutdown.stop().clone()));
 
     tokio::select! {
@@ -117,7 +116,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
 
 async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
     let Some(directory) = &gateway.spool_dir else { return Ok(None) };
-    let bad = |e| Failure::new(Exit::BadConfig, format!("the spool directory cannot be used: {e}"));
+    let bad = |e| Failure::setting("TRUEUP_SPOOL_DIR", format!("{e}; give a directory that this user may write to"));
     Spool::open(directory, gateway.spool_max_bytes.get()).await.map(Some).map_err(bad)
 }
 
@@ -128,11 +127,10 @@ fn open(
     readiness: &Readiness,
     end: &CancellationToken,
 ) -> Result<Door, Failure> {
-    let bad = |variable: &str, e: String| Failure::new(Exit::BadConfig, format!("{variable}: {e}"));
     let gateway = &settings.gateway;
     let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
     let pool = Pool::new(settings.postgres.postgres_url.expose_secret(), &pool_settings)
-        .map_err(|e| bad("the Postgres URL", e.to_string()))?;
+        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     let source = Source {
         pool,
         file: gateway.snapshot_file.clone(),
@@ -143,8 +141,8 @@ fn open(
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
-    let limits =
-        Limits::start(&settings.redis_url, down, timeout, redis, end.clone()).map_err(|e| bad("the Redis URL", e))?;
+    let limits = Limits::start(&settings.redis_url, down, timeout, redis, end.clone())
+        .map_err(|e| Failure::setting("TRUEUP_REDIS_URL", e))?;
     let publishing = publish::Settings {
         amqp_url: settings.amqp.amqp_url.clone(),
         queue_max_length: settings.amqp.queue_max_length,
@@ -180,10 +178,10 @@ async fn first_attempts(readiness: &Readiness) {
 
 /// A gateway that has never known a webhook answers 503 to everything: after a while that is a
 /// failure, for whoever restarts processes to see.
-async fn never_known(door: Arc<Door>, end: CancellationToken) {
+async fn never_known(door: Arc<Door>, within: Duration, end: CancellationToken) {
     tokio::select! {
         () = end.cancelled() => return,
-        () = tokio::time::sleep(KNOWN_WITHIN) => {}
+        () = tokio::time::sleep(within) => {}
     }
     if !door.snapshot.is_known() {
         tracing::error!("no webhooks became known: Postgres never came up, and there is no saved copy");

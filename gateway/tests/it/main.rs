@@ -13,3 +13,4 @@ mod pages;
 mod pages_browser;
 mod pages_isolation;
 mod pages_session;
+mod starts;

@@ -17,7 +17,7 @@ use clap::{Args as _, Command, Parser};
 
 pub use args::{
     AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies, RedisArgs, RedisDown,
-    WorkerArgs,
+    StartArgs, WorkerArgs,
 };
 
 use super::shutdown::Exit;
@@ -28,7 +28,7 @@ const PREFIX: &str = "TRUEUP_";
 const FILE_SUFFIX: &str = "_FILE";
 /// A secret is a line; a file above this is not one (bytes).
 const FILE_LIMIT: u64 = 64 * 1024;
-/// Settings of this many letters' difference are offered as "did you mean".
+/// Settings of this many letters' difference are taken for a slip of the pen.
 const NEAREST_WITHIN: usize = 5;
 
 /// One setting as the outside sees it: for the documentation and its tests.
@@ -64,6 +64,7 @@ fn every_arg() -> Command {
     command = RedisArgs::augment_args(command);
     command = LogArgs::augment_args(command);
     command = GraceArgs::augment_args(command);
+    command = StartArgs::augment_args(command);
     command = GatewayArgs::augment_args(command);
     command = ConsoleArgs::augment_args(command);
     WorkerArgs::augment_args(command)
@@ -161,6 +162,9 @@ fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<Str
         let Some(variable) = variable.to_str().filter(|v| v.starts_with(PREFIX)) else {
             continue;
         };
+        if value.to_str().is_none() {
+            return Err(BadConfig(format!("{variable} is no text in UTF-8; write it again")));
+        }
         if known.iter().any(|k| k == variable) {
             if !value.is_empty() {
                 values.insert(variable.to_owned(), value.clone());
@@ -183,13 +187,20 @@ fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<Str
 }
 
 fn unknown(variable: &str, known: &[String]) -> BadConfig {
-    let nearest = known.iter().map(|name| (distance(variable, name), name)).min().filter(|(d, _)| *d <= NEAREST_WITHIN);
+    let (name, suffix) = match variable.strip_suffix(FILE_SUFFIX) {
+        Some(name) => (name, FILE_SUFFIX),
+        None => (variable, ""),
+    };
+    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
     let mut text = format!("{variable} is no setting of Trueup");
     match nearest {
-        Some((_, name)) => {
-            let _ = write!(text, "; did you mean {name}? Rename it, or unset it");
+        Some((letters, near)) if letters <= NEAREST_WITHIN => {
+            let _ = write!(text, "; did you mean {near}{suffix}? Rename it, or unset it");
         }
-        None => text.push_str("; unset it (every setting is listed by --help)"),
+        Some((_, near)) => {
+            let _ = write!(text, "; unset it (the nearest name is {near}; deploy/docs/SETTINGS.md lists them all)");
+        }
+        None => text.push_str("; unset it"),
     }
     BadConfig(text)
 }

@@ -27,6 +27,8 @@ use super::metrics;
 
 /// A scraper and a few probes; more is a mistake or worse.
 const CONNECTIONS: usize = 64;
+/// The kernel closes what a killed process had within moments.
+const PORT_FREED_WITHIN: Duration = Duration::from_secs(3);
 /// A probe writes its request at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,13 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         let dependencies = self.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
         !self.0.draining.load(Ordering::Relaxed) && dependencies.values().all(|d| d.state != State::Down)
+    }
+
+    /// Each dependency that is down, and why, for a log.
+    pub fn what_is_down(&self) -> String {
+        let dependencies = self.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let down = dependencies.iter().filter(|(_, known)| known.state == State::Down);
+        down.map(|(name, known)| format!("{name} ({})", known.detail)).collect::<Vec<_>>().join(", ")
     }
 
     fn json(&self) -> String {
@@ -150,9 +159,30 @@ impl Dependency {
     }
 }
 
+/// Binds as soon as the port is free: a process that was killed a moment ago may still be leaving it,
+/// and whoever restarts us at once should not be told that a setting is bad.
+pub async fn bind_when_free(mut bind: impl FnMut() -> std::io::Result<TcpListener>) -> std::io::Result<TcpListener> {
+    let deadline = tokio::time::Instant::now() + PORT_FREED_WITHIN;
+    loop {
+        match bind() {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A plain listener on an address.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 /// Binds the listener and says where (port 0 in tests).
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = bind_when_free(|| listen(address)).await?;
     tracing::info!(listener = "ops", address = %listener.local_addr()?, "listening");
     Ok(listener)
 }

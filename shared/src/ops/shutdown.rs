@@ -3,6 +3,7 @@
 //! A second signal, or the end of the grace, cuts off what is left (75).
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -12,6 +13,8 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use super::config::BadConfig;
 
 /// The exit codes of every Trueup process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,19 @@ pub struct Failure {
 impl Failure {
     pub fn new(exit: Exit, why: impl std::fmt::Display) -> Self {
         Failure { exit, why: why.to_string() }
+    }
+
+    /// A setting that only the process itself could try out, and what to do about it.
+    pub fn setting(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
+        Failure::new(Exit::BadConfig, BadConfig::new(variable, why_and_fix))
+    }
+
+    /// A listener's address that cannot be had.
+    pub fn unbound(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
+        Failure::setting(
+            variable,
+            format!("cannot listen on {address}: {error}; end what has it, or give another address"),
+        )
     }
 }
 

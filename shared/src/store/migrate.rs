@@ -4,7 +4,9 @@
 //! once do not meet. Rights are given afterwards to those of the four roles that exist, each time
 //! anew, so that a role made later gets its rights with the next `migrate`.
 
-use super::{PoolSettings, StoreError, pool};
+use tokio_postgres::error::SqlState;
+
+use super::{Pool, PoolSettings, StoreError, pool};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -40,6 +42,33 @@ pub async fn run(url: &str) -> Result<Migrated, StoreError> {
     let roles = grant(&client).await?;
     client.query("/* migrate_unlock */ SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
     Ok(Migrated { applied, roles })
+}
+
+/// Why a process of this version must not work on this database yet; `None` when it may. (A newer
+/// schema is fine: migrations suit the old processes, too.)
+pub async fn behind(pool: &Pool) -> Result<Option<String>, StoreError> {
+    const HISTORY: &str = "/* migrate_history */ SELECT version FROM refinery_schema_history";
+    const WAY_OUT: &str = "run `trueup-worker migrate`";
+    let client = pool.get().await?;
+    let rows = match client.query(HISTORY, &[]).await {
+        Ok(rows) => rows,
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return Ok(Some(format!("there is no schema; {WAY_OUT}")));
+        }
+        Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            return Ok(Some(format!("this role has no rights yet; {WAY_OUT}, which gives them")));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let applied: Vec<i32> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let runner = embedded::migrations::runner();
+    let missing: Vec<String> = runner
+        .get_migrations()
+        .iter()
+        .filter(|m| !applied.iter().any(|version| i64::from(*version) == i64::from(m.version())))
+        .map(ToString::to_string)
+        .collect();
+    Ok((!missing.is_empty()).then(|| format!("the schema lacks {}; {WAY_OUT}", missing.join(", "))))
 }
 
 /// A number that changes with any migration: names the tests' template database.

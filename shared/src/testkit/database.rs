@@ -28,22 +28,27 @@ impl TestDatabase {
 
     /// Without a schema: what a backup is restored into.
     pub async fn empty() -> TestDatabase {
-        TestDatabase::cloned(&admin_url(), "template0").await
+        TestDatabase::made(&admin_url(), "TEMPLATE template0").await
+    }
+
+    /// The same, of a role that exists.
+    pub async fn empty_of(owner: &str) -> TestDatabase {
+        TestDatabase::made(&admin_url(), &format!("OWNER {owner} TEMPLATE template0")).await
     }
 
     /// The same as [`TestDatabase::fresh`] on a server of one's own.
     pub async fn on(admin_url: &str) -> TestDatabase {
         let template = template(&connect(admin_url).await, admin_url).await;
-        TestDatabase::cloned(admin_url, &template).await
+        TestDatabase::made(admin_url, &format!("TEMPLATE {template}")).await
     }
 
-    async fn cloned(admin_url: &str, template: &str) -> TestDatabase {
+    async fn made(admin_url: &str, how: &str) -> TestDatabase {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let admin = connect(admin_url).await;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}_{number}", std::process::id());
         run(&admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-        run(&admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        run(&admin, &format!("CREATE DATABASE {name} {how}")).await;
         TestDatabase { url: url_of(admin_url, &name), name, admin_url: admin_url.to_owned() }
     }
 

@@ -10,4 +10,5 @@ mod persons;
 mod poison;
 mod scenarios;
 mod settling;
+mod starts;
 mod world;

@@ -70,6 +70,14 @@ pub struct GraceArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct StartArgs {
+    /// How long a process waits at its start for what it cannot work without; then it ends with 69
+    #[arg(id = "start_seconds", long = "start-seconds", env = "TRUEUP_START_SECONDS", value_name = "SECONDS",
+          global = true, value_parser = check::seconds, default_value = "300")]
+    pub within: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct GatewayArgs {
     /// The public door
     #[arg(id = "gateway_listen", long = "gateway-listen", env = "TRUEUP_GATEWAY_LISTEN", value_name = "ADDRESS",

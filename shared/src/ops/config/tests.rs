@@ -24,6 +24,10 @@ struct Settings {
     gateway: GatewayArgs,
     #[command(flatten)]
     console: ConsoleArgs,
+    #[command(flatten)]
+    worker: WorkerArgs,
+    #[command(flatten)]
+    start: StartArgs,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -77,30 +81,90 @@ fn a_file_gives_a_secret_and_both_is_an_error() {
 fn an_unknown_variable_names_the_nearest_known_one() {
     let error = read(&[], &[("TRUEUP_REDIS_ULR", "redis://x/")]).expect_err("misspelt");
     assert!(error.contains("did you mean TRUEUP_REDIS_URL"), "{error}");
-    assert!(read(&[], &[("TRUEUP_COMPLETELY_OTHER_THING", "1")]).is_err());
+    let error = read(&[], &[("TRUEUP_REDIS_ULR_FILE", "/run/secrets/redis")]).expect_err("misspelt");
+    assert!(error.contains("did you mean TRUEUP_REDIS_URL_FILE"), "{error}");
+    let error = read(&[], &[("TRUEUP_DATABASE_CONNECTION_STRING", "1")]).expect_err("unknown");
+    assert!(error.contains("the nearest name is TRUEUP_"), "{error}");
     read(&[], &[("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")]).expect("another process reads it");
 }
 
+/// A value that is wrong, and a word of what must be said about it.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("TRUEUP_POSTGRES_URL", "mysql://root:hunter2@h/db", "postgres://"),
+    ("TRUEUP_POSTGRES_URL", "postgres://u:hunter2@h:port/db", "such as"),
+    ("TRUEUP_POSTGRES_URL", "hunter2", "postgres://"),
+    ("TRUEUP_AMQP_URL", "amqp://u:hunter2@h:99999/", "such as"),
+    ("TRUEUP_REDIS_URL", "redis:u:hunter2@h", "redis://"),
+    ("TRUEUP_QUEUE_MAX_LENGTH", "many", "1 or more"),
+    ("TRUEUP_LIMIT_IP_PER_MINUTE", "0", "1 or more"),
+    ("TRUEUP_LIMIT_TOKEN_PER_MINUTE", "-200", "1 or more"),
+    ("TRUEUP_LIMIT_REDIS_DOWN", "maybe", "local, refuse"),
+    ("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", "50ms", "milliseconds"),
+    ("TRUEUP_GATEWAY_LISTEN", "8080", "127.0.0.1:8080"),
+    ("TRUEUP_GATEWAY_OPS_LISTEN", "localhost", "127.0.0.1:8080"),
+    ("TRUEUP_CONSOLE_LISTEN", "127.0.0.1:99999", "127.0.0.1:8080"),
+    ("TRUEUP_CONSOLE_OPS_LISTEN", "127.0.0.1", "127.0.0.1:8080"),
+    ("TRUEUP_WORKER_OPS_LISTEN", ":9070", "127.0.0.1:8080"),
+    ("TRUEUP_TRUSTED_PROXIES", "10.0.0.0/99", "CIDRs"),
+    ("TRUEUP_SPOOL_MAX_BYTES", "1 GB", "1GiB"),
+    ("TRUEUP_GATEWAY_THREADS", "0", "1 or more"),
+    ("TRUEUP_MAX_CONNECTIONS", "1.5", "1 or more"),
+    ("TRUEUP_MAX_CONNECTIONS_PER_ADDRESS", "all", "1 or more"),
+    ("TRUEUP_PUBLIC_URL", "hooks.example.com", "https://"),
+    ("TRUEUP_ADMIN_KEY", "hunter2", "openssl rand"),
+    ("TRUEUP_WORKER_PREFETCH", "0", "1 or more"),
+    ("TRUEUP_WORKER_LANES", "0", "1 or more"),
+    ("TRUEUP_WORKER_BATCH", "0", "1 or more"),
+    ("TRUEUP_RETENTION_EVENT_DAYS", "never", "1 or more"),
+    ("TRUEUP_RETENTION_REQUEST_DAYS", "0", "1 or more"),
+    ("TRUEUP_GRACE_SECONDS", "-1", "seconds"),
+    ("TRUEUP_START_SECONDS", "5m", "seconds"),
+    ("TRUEUP_LOG", "info,=x=y", "level"),
+    ("TRUEUP_LOG_FORMAT", "xml", "text, json"),
+];
+
+/// Any path is well-formed; whether it can be used is tried by the process that uses it.
+const PATHS: &[&str] = &["TRUEUP_SPOOL_DIR", "TRUEUP_SNAPSHOT_FILE"];
+
 #[test]
 fn what_is_wrong_is_named_with_the_fix_and_without_the_password() {
-    for (variable, value, says) in [
-        ("TRUEUP_POSTGRES_URL", "mysql://root:hunter2@h/db", "postgres://"),
-        ("TRUEUP_POSTGRES_URL", "postgres://u:hunter2@h:port/db", "such as"),
-        ("TRUEUP_POSTGRES_URL", "hunter2", "postgres://"),
-        ("TRUEUP_AMQP_URL", "amqp://u:hunter2@h:99999/", "such as"),
-        ("TRUEUP_REDIS_URL", "redis:u:hunter2@h", "redis://"),
-        ("TRUEUP_LIMIT_IP_PER_MINUTE", "0", "1 or more"),
-        ("TRUEUP_GATEWAY_LISTEN", "8080", "127.0.0.1:8080"),
-        ("TRUEUP_TRUSTED_PROXIES", "10.0.0.0/99", "CIDRs"),
-        ("TRUEUP_LIMIT_REDIS_DOWN", "maybe", "local, refuse"),
-        ("TRUEUP_ADMIN_KEY", "hunter2", "openssl rand"),
-        ("TRUEUP_GRACE_SECONDS", "-1", "seconds"),
-        ("TRUEUP_LOG", "info,=x=y", "level"),
+    for (variable, value, says) in WRONG {
+        let flag = format!("--{}={value}", variable.trim_start_matches(PREFIX).to_lowercase().replace('_', "-"));
+        for error in [read(&[], &[(variable, value)]), read(&[&flag], &[])] {
+            let error = error.expect_err(value);
+            assert!(error.contains(variable), "{error}");
+            assert!(error.contains(says), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+    let tried =
+        |variable: &String| WRONG.iter().any(|(name, ..)| name == variable) || PATHS.contains(&variable.as_str());
+    let untried: Vec<String> = settings().into_iter().map(|s| s.variable).filter(|v| !tried(v)).collect();
+    assert!(untried.is_empty(), "no wrong value is tried of {untried:?}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused_by_name() {
+    use std::os::unix::ffi::OsStringExt;
+    let environment = [(OsString::from("TRUEUP_PUBLIC_URL"), OsString::from_vec(vec![b'h', 0xFF]))];
+    let bad = parse_from::<Settings>(vec!["trueup-test".into()], &environment).expect_err("no UTF-8");
+    assert!(bad.to_string().contains("TRUEUP_PUBLIC_URL"), "{bad}");
+}
+
+/// What the services' own documentation writes.
+#[test]
+fn urls_with_tls_several_hosts_users_and_vhosts_are_taken() {
+    for (variable, value) in [
+        ("TRUEUP_POSTGRES_URL", "postgres://u:p%40ss@h1,h2:5433/db?target_session_attrs=read-write"),
+        ("TRUEUP_POSTGRES_URL", "postgresql://u@h/db?sslmode=require&connect_timeout=3"),
+        ("TRUEUP_POSTGRES_URL", "postgres://u@%2Fvar%2Frun%2Fpostgresql/db"),
+        ("TRUEUP_POSTGRES_URL", "postgres://u@[::1]:5432/db"),
+        ("TRUEUP_AMQP_URL", "amqps://u:p%2Fss@broker.example:5671/a%2Fb?heartbeat=10"),
+        ("TRUEUP_AMQP_URL", "amqp://broker"),
+        ("TRUEUP_REDIS_URL", "rediss://u:p%40ss@h:6380/3"),
+        ("TRUEUP_REDIS_URL", "redis://:p@h"),
     ] {
-        let error = read(&[], &[(variable, value)]).expect_err(value);
-        assert!(error.contains(variable), "{error}");
-        assert!(error.contains(says), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
+        read(&[], &[(variable, value)]).unwrap_or_else(|error| panic!("{value}: {error}"));
     }
 }
 

@@ -1,0 +1,102 @@
+//! How the gateway and the console start and refuse to: settings, ports, Postgres that never comes.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use trueup_shared::testkit::http;
+use trueup_shared::testkit::process::Start;
+
+use crate::door::World;
+
+const GATEWAY: &str = env!("CARGO_BIN_EXE_trueup-gateway");
+const CONSOLE: &str = env!("CARGO_BIN_EXE_trueup-console");
+const SOON: Duration = Duration::from_secs(30);
+const NOBODY_LISTENS: &str = "127.0.0.1:1";
+
+#[tokio::test]
+async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
+    for (binary, variable, value, says) in [
+        (GATEWAY, "TRUEUP_POSTGRES_URL", "postgres://u:hunter2@h:port/db", "TRUEUP_POSTGRES_URL"),
+        (GATEWAY, "TRUEUP_REDIS_URL", "redis://u:hunter2@h:6379/one", "TRUEUP_REDIS_URL"),
+        (GATEWAY, "TRUEUP_AMQP_URL", "http://u:hunter2@h/", "TRUEUP_AMQP_URL"),
+        (GATEWAY, "TRUEUP_TRUSTED_PROXIES", "everybody", "TRUEUP_TRUSTED_PROXIES"),
+        (GATEWAY, "TRUEUP_LIMIT_IP_PER_MINUT", "50", "TRUEUP_LIMIT_IP_PER_MINUTE"),
+        (GATEWAY, "TRUEUP_REDIS_URL_FILE", "/nowhere/redis-url", "TRUEUP_REDIS_URL_FILE"),
+        (CONSOLE, "TRUEUP_ADMIN_KEY", "hunter2", "TRUEUP_ADMIN_KEY"),
+        (CONSOLE, "TRUEUP_PUBLIC_URL", "hooks.example.com", "TRUEUP_PUBLIC_URL"),
+        (CONSOLE, "TRUEUP_CONSOLE_LISTEN", "8090", "TRUEUP_CONSOLE_LISTEN"),
+        (CONSOLE, "TRUEUP_GATEWAY_LISTN", "0.0.0.0:80", "TRUEUP_GATEWAY_LISTEN"),
+    ] {
+        let mut process = Start::new(binary).env(variable, value).spawn();
+        assert_eq!(process.exit_code(SOON).await, 64, "{variable}: {}", process.log());
+        let log = process.log();
+        assert!(log.contains(says), "{log}");
+        assert!(!log.contains("\"listening\"") && !log.contains("hunter2"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_variable() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for (binary, variable) in [
+        (GATEWAY, "TRUEUP_GATEWAY_LISTEN"),
+        (GATEWAY, "TRUEUP_GATEWAY_OPS_LISTEN"),
+        (CONSOLE, "TRUEUP_CONSOLE_LISTEN"),
+        (CONSOLE, "TRUEUP_CONSOLE_OPS_LISTEN"),
+    ] {
+        let mut process = Start::new(binary).env(variable, &address).spawn();
+        assert_eq!(process.exit_code(SOON).await, 64, "{}", process.log());
+        assert!(process.log().contains(variable) && process.log().contains(&address), "{}", process.log());
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_becomes_free_within_moments_is_waited_for() {
+    let world = World::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let mut gateway = world.gateway().env("TRUEUP_GATEWAY_LISTEN", address).spawn();
+    gateway.address("ops").await;
+    drop(taken);
+    gateway.wait_ready().await;
+    assert_eq!(gateway.address("public").await, address);
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_knew_a_webhook_ends_with_69() {
+    let world = World::new().await;
+    let start = world.gateway().env("TRUEUP_POSTGRES_URL", format!("postgres://x@{NOBODY_LISTENS}/x"));
+    let mut gateway = start.env("TRUEUP_START_SECONDS", 1).spawn();
+    assert_eq!(gateway.exit_code(SOON).await, 69, "{}", gateway.log());
+    assert!(gateway.log().contains("Postgres never came up"), "{}", gateway.log());
+}
+
+/// As an orchestrator gives them: secrets in files, the rest as flags.
+#[tokio::test]
+async fn files_and_flags_are_as_good_as_variables() {
+    let world = World::new().await;
+    let secrets = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = secrets.path().join(name);
+        std::fs::write(&path, format!("{text}\n")).expect("writes");
+        path.display().to_string()
+    };
+    let mut gateway = Start::new(GATEWAY)
+        .env("TRUEUP_POSTGRES_URL_FILE", file("postgres", &world.db.url))
+        .env("TRUEUP_REDIS_URL_FILE", file("redis", &world.lease.redis_url))
+        .env("TRUEUP_AMQP_URL", "amqp://nobody:nothing@127.0.0.1:1/x")
+        .arg(format!("--amqp-url={}", world.lease.amqp_url))
+        .arg("--limit-ip-per-minute")
+        .arg("3")
+        .ready()
+        .await;
+    let readiness = gateway.readiness().await;
+    for dependency in ["broker", "postgres", "redis", "snapshot"] {
+        assert_eq!(readiness["dependencies"][dependency]["state"], "ok", "{readiness}");
+    }
+    let public = gateway.address("public").await;
+    for path in ["/live", "/ready", "/metrics"] {
+        assert_eq!(http::get(public, path).await.expect("answers").status, 404, "{path} is not for the public");
+    }
+}
