@@ -19,10 +19,12 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
 use crate::layout::Layout;
-use crate::process::Daemon;
+use crate::process::{self, Daemon};
 use crate::progress::step;
 use crate::state::State;
 
+/// How long one that was started before may take to answer: it may be starting just now.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a private service may take to go before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -190,6 +192,20 @@ pub fn stop(layout: &Layout, names: &[&str]) -> Result<()> {
 fn remembered(state: &State, name: &str) -> Option<Daemon> {
     let daemon = Daemon::from_json(state.get(name)?.get("daemon")?)?;
     daemon.alive().then_some(daemon)
+}
+
+/// The port of a private service that was started before and still answers. One that lives and does not
+/// (its server was killed under its start script, say) is ended, so that it can be started anew.
+fn serving(state: &State, name: &str, answers: impl Fn(u16) -> bool) -> Result<Option<u16>> {
+    let (Some(daemon), Some(port)) = (remembered(state, name), remembered_port(state, name)) else {
+        return Ok(None);
+    };
+    process::wait(ANSWER_PATIENCE, || answers(port) || !daemon.alive());
+    if daemon.alive() && answers(port) {
+        return Ok(Some(port));
+    }
+    daemon.stop(Signal::SIGTERM, STOP_PATIENCE)?;
+    Ok(None)
 }
 
 fn remembered_port(state: &State, name: &str) -> Option<u16> {

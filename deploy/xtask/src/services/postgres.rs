@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::User;
 use serde_json::json;
 
-use super::{Choice, Found, Need, Services, pg_wire, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, pg_wire, remembered, serving, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::progress::Note;
@@ -140,7 +140,8 @@ fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
 }
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: &Note) -> Result<Found> {
-    if let (Some(_), Some(port)) = (remembered(state, "postgres"), remembered_port(state, "postgres")) {
+    let answers = |port| pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
+    if let Some(port) = serving(state, "postgres", answers)? {
         set(services, "postgres", port);
         return Ok(Found { started: false });
     }
@@ -162,12 +163,11 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
         std::fs::rename(&making, &data)?;
     }
     let port = spare_port(PRIVATE_FROM_PORT)?;
-    let answers = || pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
     let began = Instant::now();
     let daemon = loop {
         let daemon = process::start(server(&bin, owner.as_ref(), &dir, port), &log)?;
         state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
-        process::wait(START_PATIENCE, || answers() || !daemon.alive());
+        process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
         if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
             break daemon;
         }
@@ -175,7 +175,7 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
         std::thread::sleep(Duration::from_millis(500));
     };
     set(services, "postgres", port);
-    process::wait_ready("Postgres", daemon, &log, START_PATIENCE, answers)?;
+    process::wait_ready("Postgres", daemon, &log, START_PATIENCE, || answers(port))?;
     if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
         bail!("this Postgres does not write durably (fsync is off)");
     }

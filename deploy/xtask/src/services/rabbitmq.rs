@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::probe::{self, Broker};
-use super::{Choice, Found, Need, Services, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, remembered, serving, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::state::State;
@@ -157,7 +157,7 @@ impl Node {
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Result<Found> {
     let dir = layout.services().join("rabbitmq");
-    if let (Some(_), Some(port)) = (remembered(state, "rabbitmq"), remembered_port(state, "rabbitmq")) {
+    if let Some(port) = serving(state, "rabbitmq", |port| probe::amqp(port, "guest", "guest", "/").is_ok())? {
         set(services, &dir, port);
         return Ok(Found { started: false });
     }

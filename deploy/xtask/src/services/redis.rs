@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Choice, Found, Need, Services, probe, remembered, remembered_port, spare_port};
+use super::{Choice, Found, Need, Services, probe, remembered, serving, spare_port};
 use crate::layout::Layout;
 use crate::process;
 use crate::state::State;
@@ -49,7 +49,7 @@ fn set(services: &mut Services, port: u16) {
 }
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Result<Found> {
-    if let (Some(_), Some(port)) = (remembered(state, "redis"), remembered_port(state, "redis")) {
+    if let Some(port) = serving(state, "redis", |port| probe::redis(port).is_ok())? {
         set(services, port);
         return Ok(Found { started: false });
     }
