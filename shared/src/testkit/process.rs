@@ -19,6 +19,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// They end with what they read.
+    readers: Vec<std::thread::JoinHandle<()>>,
 }
 
 /// What is started, and with which settings. Nothing of the surroundings' `TRUEUP_…` gets in.
@@ -82,15 +84,15 @@ impl Start {
         let name = self.binary.rsplit('/').next().unwrap_or_default().to_owned();
         let streams: [Box<dyn std::io::Read + Send>; 2] =
             [Box::new(child.stdout.take().expect("piped above")), Box::new(child.stderr.take().expect("piped above"))];
-        for stream in streams {
+        let readers = streams.map(|stream| {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     log.lock().expect("no writer panics").push(line);
                 }
-            });
-        }
-        Process { name, child, log }
+            })
+        });
+        Process { name, child, log, readers: readers.into() }
     }
 
     /// Starts it and waits until `/ready` says 200.
@@ -190,12 +192,14 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Its exit code; panics if it does not end in time. (128 + n if signal n ended it.)
+    /// Its exit code; panics if it does not end in time. (128 + n if signal n ended it.) The log is whole
+    /// then: what it said last may be read a moment after its end.
     pub async fn exit_code(&mut self, within: Duration) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         let deadline = Instant::now() + within;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
+            let read = self.readers.iter().all(std::thread::JoinHandle::is_finished);
+            if let (Some(status), true) = (self.child.try_wait().expect("it is our child"), read) {
                 return status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
             }
             assert!(Instant::now() < deadline, "{} did not end within {within:?}:\n{}", self.name, self.log());
