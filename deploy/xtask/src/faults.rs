@@ -79,6 +79,7 @@ impl Options {
 /// With private services (`--private`) the runs have their own, which are killed as well.
 pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
     if choice == Choice::Private || options.broker_cluster || options.postgres_replica || options.broker_alarms {
+        services::ensure_programs(layout)?;
         return prove(layout, options, |faults| {
             faults.arg("--private");
         });

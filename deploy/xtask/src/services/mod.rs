@@ -100,6 +100,11 @@ struct Found {
     started: bool,
 }
 
+/// The programs of all three, for whoever starts services of its own.
+pub fn ensure_programs(layout: &Layout) -> Result<()> {
+    install::missing_packages(layout, [false; 3], Need::Tests)
+}
+
 /// Finds or starts all three.
 pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     let mut state = open(layout);
