@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use trueup_shared::testkit::http;
+
 use crate::goals::{Better, Goal, Report};
 use crate::requests::{Kind, Sender};
 use crate::say;
@@ -23,8 +25,10 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
     for (connections, pass, stretch) in [(64, 20.0, 24.0), (256, 36.0, 42.0)] {
         let before = bare(&ceiling, connections, spans).await?;
         let cpu = Cpu::now();
+        let inside = Inside::of(stage).await?;
         let door = sent(stage, Kind::Report, connections, Pace::Flat, spans.warm_up, spans.door).await?;
         report.cpu(&format!("door, {connections} connections"), Cpu::now().since(&cpu));
+        report.note(format!("Door, {connections} connections: {}.", Inside::of(stage).await?.since(&inside)));
         door.expect_all(200)?;
         let memory = stage.gateways.iter().map(|g| resident(g.id())).max().unwrap_or(0);
         let after = bare(&ceiling, connections, spans).await?;
@@ -60,6 +64,38 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
         report.curve(&format!("hyper alone, {connections} connections"), &after.times);
     }
     Ok(())
+}
+
+/// Sums and counts of what gateways tell of their own work.
+struct Inside([(f64, f64); 3]);
+
+impl Inside {
+    async fn of(stage: &mut Stage) -> anyhow::Result<Inside> {
+        let mut sums = [(0.0, 0.0); 3];
+        for gateway in &mut stage.gateways {
+            let ops = gateway.address("ops").await;
+            let text = http::get(ops, "/metrics").await.map_err(|e| anyhow::anyhow!("no metrics: {e}"))?.text();
+            let sample = |name: String| {
+                text.lines().find_map(|l| l.strip_prefix(name.as_str())?.trim().parse::<f64>().ok()).unwrap_or(0.0)
+            };
+            let names = ["limit_seconds", "confirm_seconds", "envelope_events"];
+            for (name, (sum, count)) in names.into_iter().zip(&mut sums) {
+                *sum += sample(format!("trueup_gateway_{name}_sum "));
+                *count += sample(format!("trueup_gateway_{name}_count "));
+            }
+        }
+        Ok(Inside(sums))
+    }
+
+    fn since(&self, before: &Inside) -> String {
+        let [redis, confirm, envelope] =
+            [0, 1, 2].map(|n| (self.0[n].0 - before.0[n].0) / (self.0[n].1 - before.0[n].1).max(1.0));
+        format!(
+            "a call to Redis took {:.2} ms, a confirm {:.2} ms, a message held {envelope:.1} events, on average",
+            1e3 * redis,
+            1e3 * confirm
+        )
+    }
 }
 
 pub fn memory_goal(what: String, bytes: u64, limit: f64) -> Goal {

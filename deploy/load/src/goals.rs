@@ -105,6 +105,11 @@ impl Report {
         self.cpu.push((during.to_owned(), cores));
     }
 
+    pub fn note(&mut self, words: String) {
+        say(format_args!("  {words}"));
+        self.notes.push(words);
+    }
+
     pub fn curve(&mut self, of: &str, times: &Histogram<u64>) {
         self.curves.push((of.to_owned(), times.clone()));
     }

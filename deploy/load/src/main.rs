@@ -9,6 +9,7 @@ mod ceiling;
 mod door;
 mod drain;
 mod goals;
+mod overload;
 mod plot;
 mod requests;
 mod run;

@@ -8,9 +8,9 @@ use clap::Args;
 use crate::door::{self, Spans};
 use crate::drain;
 use crate::goals::Report;
-use crate::say;
 use crate::stage::Stage;
 use crate::whole;
+use crate::{overload, say};
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -20,6 +20,9 @@ pub struct Options {
     /// Short measurements and small books: under two minutes
     #[arg(long)]
     quick: bool,
+    /// So many seconds of overload at the end, watching the memory of each process
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    overload: u64,
     /// Gateways at once
     #[arg(long, default_value_t = 1)]
     gateways: usize,
@@ -70,7 +73,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let began = Instant::now();
     raise_descriptor_limit();
     let mut report = Report::default();
-    if [1, 2, 4, 5].into_iter().any(|goal| options.wants(goal)) {
+    if options.overload > 0 || [1, 2, 4, 5].into_iter().any(|goal| options.wants(goal)) {
         say(format_args!("making books of {} calls …", options.calls()));
         let mut stage = Stage::set(&options.binaries, options.calls()).await?;
         stage.open_doors(options.gateways).await?;
@@ -84,6 +87,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         if options.wants(1) {
             door::idling(&stage, 10_000, &mut report).await?;
         }
+        stage.empty_queue().await?;
         stage.start_workers(options.workers).await;
         if options.wants(5) {
             whole::one_at_a_time(&mut stage, Duration::from_secs(if options.quick { 5 } else { 20 }), &mut report)
@@ -92,6 +96,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
             whole::sustained(&mut stage, spans, span, &mut report).await?;
+        }
+        if options.overload > 0 {
+            overload::run(&mut stage, Duration::from_secs(options.overload), &mut report).await?;
         }
     }
     if options.wants(3) {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
+use lapin::options::QueuePurgeOptions;
+use trueup_shared::queue::topology;
 use trueup_shared::testkit::database::TestDatabase;
 use trueup_shared::testkit::lease::Lease;
 use trueup_shared::testkit::process::{Process, Start};
@@ -67,6 +69,15 @@ impl Stage {
             self.doors.push(gateway.address("public").await);
             self.gateways.push(gateway);
         }
+        Ok(())
+    }
+
+    /// Nothing waits in the queue any more: what was accepted without a worker is no part of what follows.
+    pub async fn empty_queue(&self) -> anyhow::Result<()> {
+        let session = self.lease.broker().await;
+        let channel = session.channel().await?;
+        channel.queue_purge(topology::QUEUE.into(), QueuePurgeOptions::default()).await?;
+        session.close().await;
         Ok(())
     }
 

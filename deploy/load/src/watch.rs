@@ -51,6 +51,8 @@ impl Cpu {
 }
 
 fn known(name: &str, pid: &str) -> Option<&'static str> {
+    // `self` and `thread-self` stand there, too.
+    pid.parse::<u32>().ok()?;
     if name == "trueup-load" {
         return Some(if pid == std::process::id().to_string() { "load" } else { "hyper alone" });
     }
@@ -61,6 +63,15 @@ fn known(name: &str, pid: &str) -> Option<&'static str> {
 /// Resident memory of a process (bytes).
 pub fn resident(pid: u32) -> u64 {
     status_kib(pid, "VmRSS:") * 1024
+}
+
+/// Processes of that name.
+pub fn pids_of(name: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name))
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .collect()
 }
 
 fn status_kib(pid: u32, field: &str) -> u64 {

@@ -17,6 +17,9 @@ pub struct Options {
     /// Only these goals, with commas between [default: 1 to 5; 6, with 5 M calls, must be asked for]
     #[arg(long = "goal", value_name = "N")]
     goals: Option<String>,
+    /// So many seconds of overload at the end, watching the memory of each process
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    overload: u64,
     /// Gateways at once
     #[arg(long, default_value_t = 1)]
     gateways: usize,
@@ -44,6 +47,7 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
     let mut load = Command::new(release.join("trueup-load"));
     load.current_dir(&layout.root).arg("run").arg("--binaries").arg(&release).args(["--out", "deploy/perf"]);
     load.args(["--gateways", &options.gateways.to_string(), "--workers", &options.workers.to_string()]);
+    load.args(["--overload", &options.overload.to_string()]);
     if options.quick {
         load.arg("--quick");
     }

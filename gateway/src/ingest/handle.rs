@@ -158,7 +158,7 @@ impl Visit<'_> {
             Err(failed) => return (self.no_body(failed), Rest::Some),
         };
         let (bytes, _share) = held.into_parts();
-        match self.events(&bytes, &raw) {
+        match self.events(&bytes, raw) {
             Ok(Taken::One(event)) => {
                 let id = event.id;
                 (self.take(vec![*event], Answer::Accepted(id)).await, Rest::Nothing)
@@ -175,14 +175,14 @@ impl Visit<'_> {
     }
 
     /// One event for each element of a batch (X3), one for any other body.
-    fn events(&self, bytes: &Bytes, raw: &RawRequest) -> Result<Taken, Answer> {
+    fn events(&self, bytes: &Bytes, raw: RawRequest) -> Result<Taken, Answer> {
         match split(bytes) {
             Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
                 Err(Answer::BodyTooLarge { limit_kib: body::REPORT_BYTES / 1024 })
             }
             Split::TooMany => Err(Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }),
             Split::NotABatch | Split::Empty | Split::Unparseable => {
-                Ok(Taken::One(Box::new(self.event(0, RawRequest { body: bytes.to_vec(), ..raw.clone() }))))
+                Ok(Taken::One(Box::new(self.event(0, RawRequest { body: bytes.to_vec(), ..raw }))))
             }
             Split::Elements(places) => {
                 let element = |(at, place): (usize, std::ops::Range<usize>)| {
@@ -220,7 +220,7 @@ impl Visit<'_> {
             return Rest::Some;
         };
         let (bytes, _share) = held.into_parts();
-        let mut events = match self.events(&bytes, &raw) {
+        let mut events = match self.events(&bytes, raw) {
             Ok(Taken::One(event)) => vec![*event],
             Ok(Taken::Batch(events)) => events,
             Err(_) => Vec::new(),

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use trueup_shared::ops::config::Proxies;
 
@@ -30,8 +30,7 @@ pub fn source(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     if proxies.is_empty() || !proxies.trusts(source) {
         return source;
     }
-    let lines: Vec<&HeaderValue> = headers.get_all(FORWARDED_FOR).iter().collect();
-    for line in lines.into_iter().rev() {
+    for line in headers.get_all(FORWARDED_FOR).iter().rev() {
         // A header that is not text was not written by a proxy of ours.
         let Ok(text) = line.to_str() else { return source };
         for hop in text.rsplit(',') {
@@ -96,6 +95,8 @@ fn is_named(raw: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn headers(lines: &[&'static str]) -> HeaderMap {

@@ -97,7 +97,11 @@ impl Answer {
 
     fn body(&self) -> String {
         match self {
-            Answer::Accepted(id) => format!("{{\"ok\":true,\"event_id\":\"{id}\"}}"),
+            // The most frequent one, without the formatter's detours.
+            Answer::Accepted(id) => {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                ["{\"ok\":true,\"event_id\":\"", id.hyphenated().encode_lower(&mut text), "\"}"].concat()
+            }
             Answer::AcceptedBatch(ids) => {
                 let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
                 format!("{{\"ok\":true,\"event_ids\":[{}]}}", ids.join(","))
@@ -117,10 +121,10 @@ impl Answer {
             Answer::UriTooLong => refusal("URL too long: the limit is 8 KiB; send the fields in the body"),
             Answer::HeadTooLarge => refusal("the request's head is too large: the limit is 100 headers and 24 KiB"),
             Answer::Limited { by: LimitedBy::Address, limit, .. } => {
-                refusal(&format!("rate limit: {limit} requests a minute from one address"))
+                format!("{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute from one address\"}}")
             }
             Answer::Limited { by: LimitedBy::Token, limit, .. } => {
-                refusal(&format!("rate limit: {limit} requests a minute to this webhook"))
+                format!("{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute to this webhook\"}}")
             }
             Answer::Unavailable(why) => refusal(why),
         }
@@ -179,7 +183,7 @@ pub fn is_the_last(response: &mut Response<Full<Bytes>>) {
 }
 
 fn refusal(reason: &str) -> String {
-    format!("{{\"ok\":false,\"reason\":\"{reason}\"}}")
+    ["{\"ok\":false,\"reason\":\"", reason, "\"}"].concat()
 }
 
 /// `RateLimit` and `RateLimit-Policy` as in the IETF's draft (ratelimit-headers), `Retry-After` for
@@ -190,8 +194,8 @@ fn rate_limit(headers: &mut HeaderMap, by: LimitedBy, limit: u32, retry_after: D
         LimitedBy::Address => "address",
         LimitedBy::Token => "webhook",
     };
+    headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     let texts = [
-        (RETRY_AFTER, seconds.to_string()),
         (RATE_LIMIT_POLICY, format!("\"{name}\";q={limit};w=60")),
         (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
     ];

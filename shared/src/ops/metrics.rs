@@ -23,9 +23,32 @@ pub struct Row {
     pub buckets: &'static [f64],
 }
 
+/// The figures of a family by their labels, found without hashing: the sets are closed, and most are
+/// small. The door asks for some ten of them in each request.
+#[derive(Debug, Clone)]
+struct Kept<T>(Vec<(Vec<&'static str>, T)>);
+
+impl<T: Clone> Kept<T> {
+    /// A family with more combinations is looked up in its own table.
+    const FEW: usize = 16;
+
+    fn of(row: &Row, make: impl Fn(&[&str]) -> T) -> Self {
+        let mut kept = Vec::new();
+        each_combination(row, |values| kept.push((values.to_vec(), make(values))));
+        if kept.len() > Self::FEW {
+            kept.clear();
+        }
+        Kept(kept)
+    }
+
+    fn find(&self, labels: &[&str]) -> Option<&T> {
+        self.0.iter().find(|(values, _)| values == labels).map(|(_, figure)| figure)
+    }
+}
+
 /// A number that only grows.
 #[derive(Debug, Clone)]
-pub struct Counter(IntCounterVec);
+pub struct Counter(IntCounterVec, Kept<prometheus::IntCounter>);
 
 impl Counter {
     /// `labels` in the table's order; none for a metric without labels.
@@ -34,7 +57,10 @@ impl Counter {
     }
 
     pub fn add(&self, labels: &[&str], n: u64) {
-        self.0.with_label_values(labels).inc_by(n);
+        match self.1.find(labels) {
+            Some(counter) => counter.inc_by(n),
+            None => self.0.with_label_values(labels).inc_by(n),
+        }
     }
 
     pub fn get(&self, labels: &[&str]) -> u64 {
@@ -49,15 +75,21 @@ impl Counter {
 
 /// A number that goes up and down.
 #[derive(Debug, Clone)]
-pub struct Gauge(IntGaugeVec);
+pub struct Gauge(IntGaugeVec, Kept<prometheus::IntGauge>);
 
 impl Gauge {
     pub fn set(&self, labels: &[&str], value: i64) {
-        self.0.with_label_values(labels).set(value);
+        match self.1.find(labels) {
+            Some(gauge) => gauge.set(value),
+            None => self.0.with_label_values(labels).set(value),
+        }
     }
 
     pub fn add(&self, labels: &[&str], value: i64) {
-        self.0.with_label_values(labels).add(value);
+        match self.1.find(labels) {
+            Some(gauge) => gauge.add(value),
+            None => self.0.with_label_values(labels).add(value),
+        }
     }
 
     pub fn get(&self, labels: &[&str]) -> i64 {
@@ -67,11 +99,14 @@ impl Gauge {
 
 /// How something is spread (times, sizes).
 #[derive(Debug, Clone)]
-pub struct Histogram(HistogramVec);
+pub struct Histogram(HistogramVec, Kept<prometheus::Histogram>);
 
 impl Histogram {
     pub fn observe(&self, labels: &[&str], value: f64) {
-        self.0.with_label_values(labels).observe(value);
+        match self.1.find(labels) {
+            Some(histogram) => histogram.observe(value),
+            None => self.0.with_label_values(labels).observe(value),
+        }
     }
 
     pub fn since(&self, labels: &[&str], start: std::time::Instant) {
@@ -94,8 +129,8 @@ impl Family for Counter {
     fn make(row: &Row) -> Self {
         let vec = IntCounterVec::new(Opts::new(row.name, row.help.trim()), &names(row));
         let vec = register(row, vec);
-        each_combination(row, |values| drop(vec.with_label_values(values)));
-        Counter(vec)
+        let kept = Kept::of(row, |values| vec.with_label_values(values));
+        Counter(vec, kept)
     }
 }
 
@@ -104,8 +139,8 @@ impl Family for Gauge {
     fn make(row: &Row) -> Self {
         let vec = IntGaugeVec::new(Opts::new(row.name, row.help.trim()), &names(row));
         let vec = register(row, vec);
-        each_combination(row, |values| drop(vec.with_label_values(values)));
-        Gauge(vec)
+        let kept = Kept::of(row, |values| vec.with_label_values(values));
+        Gauge(vec, kept)
     }
 }
 
@@ -114,8 +149,8 @@ impl Family for Histogram {
     fn make(row: &Row) -> Self {
         let opts = HistogramOpts::new(row.name, row.help.trim()).buckets(row.buckets.to_vec());
         let vec = register(row, HistogramVec::new(opts, &names(row)));
-        each_combination(row, |values| drop(vec.with_label_values(values)));
-        Histogram(vec)
+        let kept = Kept::of(row, |values| vec.with_label_values(values));
+        Histogram(vec, kept)
     }
 }
 
@@ -132,8 +167,8 @@ fn register<C: Collector + Clone + 'static>(row: &Row, vec: prometheus::Result<C
     }
 }
 
-fn each_combination(row: &Row, mut make: impl FnMut(&[&str])) {
-    let mut combinations: Vec<Vec<&str>> = vec![Vec::new()];
+fn each_combination(row: &Row, mut make: impl FnMut(&[&'static str])) {
+    let mut combinations: Vec<Vec<&'static str>> = vec![Vec::new()];
     for (_, values) in row.labels {
         combinations = combinations
             .iter()

@@ -32,7 +32,12 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
 /// One event's part of an envelope, for [`assemble`]: a gateway writes each event once, whatever way
 /// it then goes.
 pub fn encode_event(event: &RawEvent) -> Vec<u8> {
-    serde_json::to_vec(event).expect("plain data with text keys always has a JSON form")
+    /// Ids, times and names; a body's quotes are escaped.
+    const BESIDE_THE_BODY: usize = 512;
+    let body = event.request.as_ref().map_or(0, |request| request.body.len() + request.query.len());
+    let mut written = Vec::with_capacity(body + body / 4 + BESIDE_THE_BODY);
+    serde_json::to_writer(&mut written, event).expect("plain data with text keys always has a JSON form");
+    written
 }
 
 /// The message that [`encode`] would make of these events.

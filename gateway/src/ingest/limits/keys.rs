@@ -37,10 +37,10 @@ pub fn network(address: IpAddr) -> IpAddr {
 impl Limit {
     /// An exact limit is a list in Redis and the others a hash: different names, so that a changed
     /// limit never meets the other kind.
-    pub fn redis_key(&self) -> String {
-        let mut name = String::with_capacity(80);
+    pub fn write_redis_key(&self, name: &mut String) {
         name.push_str(PREFIX);
         name.push(if self.per_minute > EXACT_UP_TO { 'b' } else { 'l' });
+        // A String takes whatever is written.
         let _ = match self.key {
             Key::Address(address) => write!(name, ":ip:{address}"),
             Key::AddressOf(address, webhook) => write!(name, ":ip:{address}:{}", webhook.simple()),
@@ -48,7 +48,6 @@ impl Limit {
             Key::Keeping(webhook) => write!(name, ":paused:{}", webhook.simple()),
             Key::Probe => write!(name, ":probe"),
         };
-        name
     }
 }
 

@@ -35,6 +35,21 @@ enum Passes {
     Buckets(VecDeque<(u64, u32)>),
 }
 
+impl Passes {
+    fn add(&mut self, limit: &Limit, now: u64) {
+        match self {
+            Passes::Exact(times) => {
+                while times.len() >= limit.per_minute as usize && times.pop_front().is_some() {}
+                times.push_back(low(now));
+            }
+            Passes::Buckets(buckets) => match buckets.back_mut() {
+                Some((second, n)) if *second == now / MICROS => *n = n.saturating_add(1),
+                _ => buckets.push_back((now / MICROS, 1)),
+            },
+        }
+    }
+}
+
 impl std::hash::Hash for Limit {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.key.hash(state);
@@ -112,7 +127,11 @@ impl Local {
     }
 
     fn count(&mut self, limit: &Limit, now: u64) {
-        if !self.passes.contains_key(limit) && self.passes.len() >= FEW_KEYS {
+        if let Some(passes) = self.passes.get_mut(limit) {
+            passes.add(limit, now);
+            return;
+        }
+        if self.passes.len() >= FEW_KEYS {
             let full = self.passes.len() >= KEYS;
             if now.saturating_sub(self.swept_at) >= if full { SWEEP_FULL_EVERY } else { SWEEP_EVERY } {
                 self.swept_at = now;
@@ -123,25 +142,13 @@ impl Local {
                 return;
             }
         }
-        let passes = self.passes.entry(*limit).or_insert_with(|| {
-            if limit.per_minute > EXACT_UP_TO {
-                Passes::Buckets(VecDeque::new())
-            } else {
-                Passes::Exact(VecDeque::new())
-            }
-        });
-        match passes {
-            Passes::Exact(times) => {
-                times.push_back(low(now));
-                while times.len() > limit.per_minute as usize {
-                    times.pop_front();
-                }
-            }
-            Passes::Buckets(buckets) => match buckets.back_mut() {
-                Some((second, n)) if *second == now / MICROS => *n = n.saturating_add(1),
-                _ => buckets.push_back((now / MICROS, 1)),
-            },
-        }
+        let mut passes = if limit.per_minute > EXACT_UP_TO {
+            Passes::Buckets(VecDeque::new())
+        } else {
+            Passes::Exact(VecDeque::new())
+        };
+        passes.add(limit, now);
+        self.passes.insert(*limit, passes);
     }
 
     fn sweep(&mut self, now: u64) {

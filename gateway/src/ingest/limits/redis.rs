@@ -1,4 +1,6 @@
-//! The task that asks Redis: it drains what is waiting into one script call, answers each, and goes on.
+//! The task that asks Redis: one script call decides many waiting questions, and a few calls may be
+//! out, so that this process and Redis work at the same time. There is no timer: the more calls are
+//! out, the more questions must be waiting for the next.
 //!
 //! No request waits for Redis longer than the setting says (50 ms). A call that fails or is late closes this
 //! way at once; a probe opens it again as soon as Redis answers in time, so that an outage costs one
@@ -8,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 use secrecy::{ExposeSecret, SecretString};
@@ -24,8 +28,14 @@ use super::{EXACT_UP_TO, Key, Limit, Question, Verdict};
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Between probes while Redis is away.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
-/// Questions in one call: about 2 ms of Redis's time, in which it does nothing else.
-const QUESTIONS: usize = 256;
+/// Questions in one call: a fraction of a millisecond of Redis's time.
+const QUESTIONS: usize = 64;
+/// Calls at once.
+const CALLS: usize = 3;
+/// With a call out, the next goes when so many questions wait for it; with two out, when twice as many do.
+const ENOUGH: usize = 16;
+/// Questions taken out of the queue ahead of their call.
+const AHEAD: usize = 256;
 /// Questions that may wait; the next are decided here.
 const WAITING: usize = 16_384;
 
@@ -156,57 +166,77 @@ impl Asker {
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    async fn serve(&self, mut connection: MultiplexedConnection, waiting: &mut mpsc::Receiver<Waiting>) -> Ended {
-        let mut batch = Vec::with_capacity(QUESTIONS);
-        let figures = metrics::gateway();
+    async fn serve(&self, connection: MultiplexedConnection, waiting: &mut mpsc::Receiver<Waiting>) -> Ended {
+        let mut gathered: Vec<Waiting> = Vec::new();
+        let mut out = FuturesUnordered::new();
         loop {
-            if waiting.recv_many(&mut batch, QUESTIONS).await == 0 {
-                return Ended::Stopped;
+            while out.len() < CALLS && !gathered.is_empty() && gathered.len() >= ENOUGH * out.len() {
+                let batch = gathered.drain(..gathered.len().min(QUESTIONS)).collect();
+                out.push(self.decide(connection.clone(), batch));
             }
-            let began = Instant::now();
-            let call = self.call(&mut connection, &batch);
-            let outcome = tokio::time::timeout(self.answer_within, call).await;
-            figures.limit_seconds.since(&[], began);
-            match outcome {
-                Ok(Ok(numbers)) => {
-                    figures.limit_calls.inc(&["ok"]);
-                    for (at, one) in batch.drain(..).enumerate() {
-                        let _ = one.answer.send(verdict(&one.question, &numbers, at));
+            // Whose question is dropped with its way to be answered decides it here.
+            tokio::select! {
+                biased;
+                Some(outcome) = out.next(), if !out.is_empty() => match outcome {
+                    Ok(()) => {}
+                    Err(Failed::Late) => return Ended::Late(connection),
+                    Err(Failed::By(error)) => return Ended::Failed(error),
+                },
+                came = waiting.recv_many(&mut gathered, AHEAD), if gathered.len() < AHEAD => {
+                    if came == 0 {
+                        return Ended::Stopped;
                     }
                 }
-                Ok(Err(e)) => {
-                    figures.limit_calls.inc(&["error"]);
-                    answer_none(&mut batch);
-                    return Ended::Failed(e);
+            }
+        }
+    }
+
+    async fn decide(&self, mut connection: MultiplexedConnection, batch: Vec<Waiting>) -> Result<(), Failed> {
+        let figures = metrics::gateway();
+        let began = Instant::now();
+        let outcome = tokio::time::timeout(self.answer_within, self.call(&mut connection, &batch)).await;
+        figures.limit_seconds.since(&[], began);
+        match outcome {
+            Ok(Ok(numbers)) => {
+                figures.limit_calls.inc(&["ok"]);
+                for (at, one) in batch.into_iter().enumerate() {
+                    let _ = one.answer.send(verdict(&one.question, &numbers, at));
                 }
-                Err(_) => {
-                    figures.limit_calls.inc(&["slow"]);
-                    answer_none(&mut batch);
-                    return Ended::Late(connection);
-                }
+                Ok(())
+            }
+            Ok(Err(e)) => {
+                figures.limit_calls.inc(&["error"]);
+                Err(Failed::By(e))
+            }
+            Err(_) => {
+                figures.limit_calls.inc(&["slow"]);
+                Err(Failed::Late)
             }
         }
     }
 
     /// EVALSHA, and EVAL if this server has not seen the script (it is new, or was restarted).
     async fn call(&self, connection: &mut MultiplexedConnection, batch: &[Waiting]) -> Result<Vec<i64>, RedisError> {
-        let mut keys = Vec::with_capacity(batch.len() * 3);
-        let mut limits = Vec::with_capacity(batch.len() * 3);
+        let mut keys = 0_usize;
+        let mut limits = Vec::with_capacity(batch.len() * 12);
+        let mut names = Names::default();
         for one in batch {
             let Question { address, token, keeping } = &one.question;
-            let first = address.redis_key();
-            for limit in [token.as_ref(), keeping.as_ref()] {
-                // Where there is none a name is needed in its place, on the same shard.
-                keys.push(limit.map_or_else(|| first.clone(), Limit::redis_key));
-                limits.push(limit.map_or(0, |limit| limit.per_minute));
+            for limit in [Some(address), token.as_ref(), keeping.as_ref()] {
+                limits.extend_from_slice(&limit.map_or(0, |limit| limit.per_minute).to_le_bytes());
+                if let Some(limit) = limit {
+                    names.push(limit);
+                    keys += 1;
+                }
             }
-            let at = keys.len() - 2;
-            keys.insert(at, first);
-            limits.insert(at, address.per_minute);
         }
         let ask = |how: &str, script: &str| {
             let mut command = redis::cmd(how);
-            command.arg(script).arg(keys.len()).arg(&keys).arg(&limits);
+            command.arg(script).arg(keys);
+            for name in names.iter() {
+                command.arg(name);
+            }
+            command.arg(&limits[..]);
             command
         };
         match ask("EVALSHA", self.script.get_hash()).query_async(connection).await {
@@ -225,17 +255,35 @@ fn probe() -> Waiting {
     Waiting { question: Question { address, token: None, keeping: None }, answer: oneshot::channel().0 }
 }
 
+/// The names of many limits, in one piece of memory.
+#[derive(Default)]
+struct Names {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    fn push(&mut self, limit: &Limit) {
+        limit.write_redis_key(&mut self.text);
+        self.ends.push(self.text.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| self.text.get(std::mem::replace(&mut from, *end)..*end).unwrap_or_default())
+    }
+}
+
+enum Failed {
+    Late,
+    By(RedisError),
+}
+
 enum Ended {
     Stopped,
     /// Too slow; the connection may yet be good.
     Late(MultiplexedConnection),
     Failed(RedisError),
-}
-
-fn answer_none(batch: &mut Vec<Waiting>) {
-    for one in batch.drain(..) {
-        let _ = one.answer.send(None);
-    }
 }
 
 /// Ends only when nobody can ask any more.
@@ -245,7 +293,11 @@ async fn send_back(waiting: &mut mpsc::Receiver<Waiting>) {
     }
 }
 
+/// No numbers at all: every question passed, and none is kept.
 fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
+    if numbers.is_empty() {
+        return Some(Verdict::Pass { keep: false });
+    }
     let code = *numbers.get(at * 2)?;
     let micros = u64::try_from(*numbers.get(at * 2 + 1)?).ok()?;
     let retry_after = Duration::from_micros(micros);

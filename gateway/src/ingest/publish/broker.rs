@@ -1,9 +1,10 @@
 //! Group commit into the broker: what arrives while confirms are out rides in the next message.
 //!
 //! The broker's cost is per message and not per byte, so a busy door puts many events into one, and an
-//! idle one sends each at once; there is no timer between. Only an ack without a returned message is
-//! success. One supervisor builds the connection, forever; while there is none, or it is blocked,
-//! nothing waits for it.
+//! idle one sends each at once: the more messages are out, the more must be waiting for the next. There
+//! is no timer; what waits goes at the latest with the next confirm. Only an ack without a returned
+//! message is success. One supervisor builds the connection, forever; while there is none, or it is
+//! blocked, nothing waits for it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
 /// Messages that may be unconfirmed at once. Few, so that under load the messages grow instead. Each
 /// has a channel to itself: the broker's word on a channel, and a message that comes back, can then
 /// belong to one message only.
-const UNCONFIRMED: usize = 3;
+const UNCONFIRMED: usize = 4;
+/// With a message out, the next goes when so many events wait for it; with two out, when twice as many do.
+const ENOUGH: usize = 16;
 /// Events in one message at most; a batch request alone may hold as many.
 const EVENTS: usize = 500;
 /// Bytes after which no more is put into a message.
@@ -101,7 +104,7 @@ impl Broker {
     pub fn start(settings: Settings, health: Dependency, stop: CancellationToken) -> Broker {
         let (parcels, waiting) = mpsc::channel(WAITING_EVENTS);
         let load = Arc::new(Load::default());
-        let supervisor = Supervisor { settings, health, load: Arc::clone(&load), waiting };
+        let supervisor = Supervisor { settings, health, load: Arc::clone(&load), waiting, gathered: Vec::new() };
         spawn_vital("broker", supervisor.run(stop));
         Broker { parcels, load }
     }
@@ -131,6 +134,8 @@ struct Supervisor {
     health: Dependency,
     load: Arc<Load>,
     waiting: mpsc::Receiver<Parcel>,
+    /// What has come and is in no message yet.
+    gathered: Vec<Parcel>,
 }
 
 /// Why a connection is given up.
@@ -178,6 +183,7 @@ impl Supervisor {
                 }
             }
             // Whoever slipped in before the way was closed is told now, not when time is up.
+            tell(std::mem::take(&mut self.gathered), Said::Nothing);
             while let Ok(parcel) = self.waiting.try_recv() {
                 let _ = parcel.reply.send(Err(NotTaken::Away));
             }
@@ -216,6 +222,13 @@ impl Supervisor {
                     false => self.health.ok(),
                 }
             }
+            while !blocked
+                && !free.is_empty()
+                && is_enough(&self.gathered, out.len())
+                && let Some(parcels) = self.next_message()
+            {
+                out.extend(free.pop().map(|channel| send(channel, parcels)));
+            }
             tokio::select! {
                 biased;
                 () = &mut closed => return End::Lost,
@@ -236,35 +249,34 @@ impl Supervisor {
                         }
                     }
                 }
-                first = self.waiting.recv(), if !free.is_empty() && !blocked => {
-                    let Some(first) = first else { return End::Finished };
-                    let parcels = self.gather(first);
-                    if !parcels.is_empty() && let Some(channel) = free.pop() {
-                        out.push(send(channel, parcels));
+                came = self.waiting.recv_many(&mut self.gathered, EVENTS), if self.gathered.len() < EVENTS => {
+                    if came == 0 {
+                        return End::Finished;
                     }
                 }
             }
         }
     }
 
-    /// The first and what else is waiting, up to a message's bounds. Whose sender was told already is
-    /// left out.
-    fn gather(&mut self, first: Parcel) -> Vec<Parcel> {
+    /// Of what waits, as much as a message may hold. Whose sender was told already is left out.
+    fn next_message(&mut self) -> Option<Vec<Parcel>> {
+        self.gathered.retain(|parcel| !parcel.reply.is_closed());
         let (mut events, mut bytes) = (0, 0);
-        let mut parcels = Vec::new();
-        let mut next = Some(first);
-        while let Some(parcel) = next.take() {
-            if !parcel.reply.is_closed() {
-                events += parcel.events.len();
-                bytes += parcel.events.bytes;
-                parcels.push(parcel);
-            }
-            if events < EVENTS && bytes < BYTES {
-                next = self.waiting.try_recv().ok();
-            }
-        }
-        parcels
+        let fits = self.gathered.iter().take_while(|parcel| {
+            let room = events < EVENTS && bytes < BYTES;
+            events += parcel.events.len();
+            bytes += parcel.events.bytes;
+            room
+        });
+        let count = fits.count();
+        (count > 0).then(|| self.gathered.drain(..count).collect())
     }
+}
+
+/// Something, if no message is out, so that an idle door waits for nothing.
+fn is_enough(gathered: &[Parcel], out: usize) -> bool {
+    let events: usize = gathered.iter().map(|parcel| parcel.events.len().max(1)).sum();
+    events > 0 && events >= ENOUGH * out
 }
 
 async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), QueueError> {
@@ -342,5 +354,40 @@ fn read(confirmation: &Confirmation) -> (Said, &'static str) {
 fn tell(parcels: Vec<Parcel>, said: Said) {
     for parcel in parcels {
         let _ = parcel.reply.send(if said == Said::Taken { Ok(()) } else { Err(NotTaken::Away) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trueup_shared::domain::event::RawEvent;
+
+    use super::*;
+
+    fn parcels(count: usize, events_each: usize) -> Vec<Parcel> {
+        let event = RawEvent {
+            id: uuid::Uuid::nil(),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account_id: uuid::Uuid::nil(),
+            webhook_id: uuid::Uuid::nil(),
+            position: 0,
+            source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+            request: None,
+            refusal: None,
+        };
+        let events = Events::of(&vec![event; events_each]);
+        std::iter::repeat_with(|| Parcel { events: Arc::clone(&events), reply: oneshot::channel().0 })
+            .take(count)
+            .collect()
+    }
+
+    #[test]
+    fn an_idle_door_sends_at_once_and_a_busy_one_fills_its_messages() {
+        assert!(!is_enough(&[], 0));
+        assert!(is_enough(&parcels(1, 1), 0));
+        assert!(is_enough(&parcels(1, 0), 0), "uses of secrets alone");
+        assert!(!is_enough(&parcels(ENOUGH - 1, 1), 1));
+        assert!(is_enough(&parcels(ENOUGH, 1), 1));
+        assert!(!is_enough(&parcels(ENOUGH, 1), 2));
+        assert!(is_enough(&parcels(1, 2 * ENOUGH), 2), "a batch is as many events");
     }
 }

@@ -122,6 +122,21 @@ async fn a_crowd_at_two_gateways_at_once_gets_exactly_its_limit() {
 }
 
 #[tokio::test]
+async fn what_a_webhook_refuses_is_not_counted_at_the_address() {
+    let world = World::new().await;
+    let tight = world.webhook(&WebhookSpec { limit_per_minute: Some(6), ..WebhookSpec::open() }).await;
+    let wide = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let start = world.gateway();
+    let (mut one, mut other) = tokio::join!(start.ready(), start.ready());
+    let doors = [door(&mut one, &tight).await, door(&mut other, &tight).await];
+    let _ = (door(&mut one, &wide).await, door(&mut other, &wide).await);
+    let from = "198.51.100.11";
+    let passed = passes(&doors, &tight, from, 20).await;
+    assert!((1..=6).contains(&passed), "{passed}");
+    assert_eq!(passes(&doors, &wide, from, 60).await, 50 - passed, "both gateways were refused once by Redis");
+}
+
+#[tokio::test]
 async fn an_answer_429_says_when_to_come_again() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(3), ..WebhookSpec::open() }).await;
