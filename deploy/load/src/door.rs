@@ -1,5 +1,6 @@
 //! Goals 1 and 2: what the door accepts, and what it refuses, beside hyper alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use trueup_shared::testkit::http;
@@ -177,6 +178,7 @@ pub async fn bare(ceiling: &Ceiling, connections: usize, spans: Spans) -> anyhow
         pace: Pace::Flat,
         warm_up: spans.warm_up / 2,
         span: spans.ceiling,
+        stop: Arc::default(),
     };
     let outcome = driven(plan, Kind::Report, 1_000_000).await?;
     say(format_args!("  hyper alone, {connections} connections: {}", in_short(&outcome)));
@@ -192,13 +194,14 @@ pub async fn sent(
     warm_up: Duration,
     span: Duration,
 ) -> anyhow::Result<Outcome> {
-    let plan = Plan { doors: stage.doors.clone(), connections, pace, warm_up, span };
+    let stop = Arc::default();
+    let plan = Plan { doors: stage.doors.clone(), connections, pace, warm_up, span, stop };
     let outcome = driven(plan, kind, stage.books.calls).await?;
     say(format_args!("  door, {kind:?}, {connections} connections: {}", in_short(&outcome)));
     Ok(outcome)
 }
 
-async fn driven(plan: Plan, kind: Kind, calls: i64) -> anyhow::Result<Outcome> {
+pub async fn driven(plan: Plan, kind: Kind, calls: i64) -> anyhow::Result<Outcome> {
     let driving = tokio::task::spawn_blocking(move || {
         let mut sender = Sender::new(kind, calls);
         drive(&plan, &mut |out| sender.write(out))

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -40,6 +42,8 @@ pub struct Plan {
     /// Sent and answered, but not measured.
     pub warm_up: Duration,
     pub span: Duration,
+    /// Ends the sending before its time.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What came back, of the requests of the measured span.
@@ -81,6 +85,7 @@ struct Line {
 }
 
 struct Drive<'a> {
+    plan: &'a Plan,
     make: &'a mut dyn FnMut(&mut Vec<u8>),
     lines: Vec<Line>,
     measure_from: Instant,
@@ -107,6 +112,7 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
     let started = Instant::now();
     let measure_from = started + plan.warm_up;
     let mut drive = Drive {
+        plan,
         make,
         lines,
         measure_from,
@@ -174,7 +180,7 @@ impl Drive<'_> {
                 self.send(n, at)?;
             }
             let over = next >= self.until && due.is_empty() && self.out == 0;
-            if over || now > self.until + ANSWER_WITHIN {
+            if over || now > self.until + ANSWER_WITHIN || self.plan.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             // The kernel's timer counts in milliseconds; what is due meanwhile goes out together.

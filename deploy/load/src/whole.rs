@@ -1,5 +1,7 @@
 //! Goals 4 and 5: all of it together, from a sender's request to the row.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -9,12 +11,12 @@ use trueup_shared::testkit::http;
 use trueup_shared::testkit::process::Process;
 
 use crate::books::ACCOUNTS;
-use crate::door::{self, Spans, sent};
+use crate::door::{self, Spans};
 use crate::goals::{Better, Goal, Report};
 use crate::requests::{Kind, Sender};
 use crate::say;
 use crate::stage::{Ceiling, Stage};
-use crate::traffic::Pace;
+use crate::traffic::{Pace, Plan};
 use crate::watch::Cpu;
 
 /// Connections that the pace is sent over.
@@ -94,7 +96,19 @@ async fn try_pace(
     let cpu = Cpu::now();
     let began = Instant::now();
     let mut workers = std::mem::take(&mut stage.workers);
-    let sending = sent(stage, Kind::Report, CONNECTIONS, Pace::PerSecond(rate), Duration::ZERO, span);
+    let stop = Arc::new(AtomicBool::new(false));
+    let sending = door::driven(
+        Plan {
+            doors: stage.doors.clone(),
+            connections: CONNECTIONS,
+            pace: Pace::PerSecond(rate),
+            warm_up: Duration::ZERO,
+            span,
+            stop: Arc::clone(&stop),
+        },
+        Kind::Report,
+        stage.books.calls,
+    );
     let watching = async {
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -115,14 +129,18 @@ async fn try_pace(
         Ok(outcome) => outcome,
         Err(behind) => {
             say(format_args!("  behind by {behind:.0} reports after {:.0} s", began.elapsed().as_secs_f64()));
-            // What the generator still sends goes on until its span ends; it is let finish.
-            all_settled(stage, span).await?;
+            stop.store(true, Ordering::Relaxed);
+            all_settled(stage).await?;
             return Ok(None);
         }
     };
-    let done = all_settled(stage, Duration::ZERO).await?;
+    let done = all_settled(stage).await?;
     let late = (done.all - start.all) - (done.within_a_second - start.within_a_second);
-    say(format_args!("  {} settled, {late:.0} of them later than {AGE} s", done.all - start.all));
+    say(format_args!(
+        "  answers: {}; {} settled, {late:.0} of them later than {AGE} s",
+        door::in_short(&outcome),
+        done.all - start.all
+    ));
     let held = late < 1.0 && outcome.expect_all(200).is_ok();
     if held {
         report.cpu(&format!("all together, {:.1} k/s", rate / 1e3), cores);
@@ -131,8 +149,8 @@ async fn try_pace(
 }
 
 /// Waits until the workers have nothing left to do.
-async fn all_settled(stage: &mut Stage, still_sent: Duration) -> anyhow::Result<Settled> {
-    let deadline = Instant::now() + SETTLED_WITHIN + still_sent;
+async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
     let mut last = settled(&mut stage.workers).await?;
     let mut same = 0;
     while same < 4 {
