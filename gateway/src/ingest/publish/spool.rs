@@ -9,6 +9,7 @@
 //! The store (redb) is a crate's; here is only what goes in and out. It lives on a thread of its own,
 //! because a disk may take its time.
 
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +77,7 @@ impl Spool {
     pub async fn open(directory: &Path, max_bytes: u64) -> Result<Opened, String> {
         std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         let file = directory.join(FILE);
+        keep_private(&file).map_err(|e| format!("{}: {e}", file.display()))?;
         let since = Instant::now();
         let database = loop {
             match open(&file) {
@@ -119,6 +121,13 @@ impl Spool {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Remove(last, reply)).await.is_ok() && answer.await.unwrap_or(false)
     }
+}
+
+/// Whole reports are in it, callers' numbers among them: for this user's eyes only.
+fn keep_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).open(file)?;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
 }
 
 fn open(file: &Path) -> Result<Database, DatabaseError> {

@@ -61,6 +61,39 @@ async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
 }
 
 #[tokio::test]
+async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
+    const REQUESTS: usize = 60;
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let url = world.lease.amqp_through(cutter.address);
+    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    eventually("the broker takes reports", Duration::from_secs(10), || async {
+        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+    })
+    .await;
+    cutter.set(Weather::Hung);
+    // 30,000 reports, of which 20,000 may wait.
+    let batch = format!("[{}]", vec!["{}"; 500].join(","));
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..REQUESTS {
+        let (webhook, batch) = (webhook.clone(), batch.clone());
+        senders.spawn(async move {
+            let began = Instant::now();
+            let answer = post(door, &webhook, "198.51.100.2", &[], &batch).await;
+            assert_unavailable(&answer, began);
+            (answer.text().contains("too many reports"), began.elapsed())
+        });
+    }
+    let answers = senders.join_all().await;
+    let at_once: Vec<_> = answers.iter().filter(|(busy, _)| *busy).map(|(_, took)| *took).collect();
+    // Not all 20, if some come so late that the broker is known to be away by then.
+    assert!((1..=REQUESTS - 40).contains(&at_once.len()), "{answers:?}");
+    assert!(at_once.iter().all(|took| *took < Duration::from_secs(1)), "{answers:?}");
+}
+
+#[tokio::test]
 async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
@@ -218,6 +251,9 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
         assert!(gateway.metric("trueup_gateway_spool_events").await >= 40.0);
     }
     gateway.kill();
+    use std::os::unix::fs::PermissionsExt;
+    let file = std::fs::metadata(directory.path().join("spool/reports.redb")).expect("a file");
+    assert_eq!(file.permissions().mode() & 0o077, 0, "nobody else may read what is in it");
     let mut gateway = start.ready().await;
     public = gateway.address("public").await;
     for _ in 0..20 {
