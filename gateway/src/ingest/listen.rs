@@ -151,9 +151,8 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
 }
 
 async fn not_accepted(error: &io::Error) {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {
         metrics::gateway().connections_refused.inc(&["descriptors"]);
         tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
     }

@@ -96,6 +96,10 @@ impl OwnRedis {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         drop(listener);
+        OwnRedis::start_at(port).await
+    }
+
+    async fn start_at(port: u16) -> OwnRedis {
         let process = std::process::Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(std::process::Stdio::null())
@@ -156,4 +160,32 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_through_twice() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let own = OwnRedis::start().await;
+    let port = own.port;
+    let mut gateway = world.gateway().env("TRUEUP_REDIS_URL", format!("redis://127.0.0.1:{port}")).ready().await;
+    let public = door(&mut gateway, &webhook).await;
+    let passes = async |n: u32| {
+        let mut passed = 0;
+        for _ in 0..n {
+            passed += u32::from(post(public, &webhook, "198.51.100.1", &[], "{}").await.status == 200);
+        }
+        passed
+    };
+    assert_eq!(passes(20).await, 20);
+    drop(own);
+    assert_eq!(passes(20).await, 20);
+    assert_eq!(state(&mut gateway, "redis").await, "degraded");
+    let _own = OwnRedis::start_at(port).await;
+    eventually("the new one is used", Duration::from_secs(5), async || {
+        (state(&mut gateway, "redis").await == "ok").then_some(())
+    })
+    .await;
+    assert_eq!(passes(30).await, 10, "what passed before the new one's time still counts");
+    assert!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await >= 20.0);
 }
