@@ -32,7 +32,7 @@ const HOT: &[&str] = &[
     late::STOP_WAITING,
 ];
 
-/// What is run now and then, or only once there are rows. A plan made while their table was empty reads it whole, and
+/// What is run now and then, or only once there are rows. A plan made while their table was small reads it whole, and
 /// is made anew within seconds (`Pool`).
 const WARM: &[&str] = &[
     stored::STORED_ROWS,
@@ -48,18 +48,19 @@ const WARM: &[&str] = &[
 const GROWING: [&str; 7] =
     ["calls", "call_reports", "events", "event_requests", "postings", "publishers", "pending_reports"];
 
-const EMPTY: &str = "/* plans_empty_tables */
-    SELECT relname::text FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) = 0";
+/// Tables of one page at most: to read it is what an index would cost.
+const SMALL: &str = "/* plans_small_tables */
+    SELECT relname::text FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) <= 8192";
 
 /// Explains every hot statement in the session given and returns what is wrong with any plan: statement by
 /// statement, one line for each table that would be read whole.
 pub async fn unindexed(client: &Client) -> Result<Vec<String>, StoreError> {
     let mut wrong = Vec::new();
     client.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
-    let empty = client.query(EMPTY, &[]).await?;
-    let empty: HashSet<&str> = empty.iter().map(|row| row.get(0)).collect();
+    let small = client.query(SMALL, &[]).await?;
+    let small: HashSet<&str> = small.iter().map(|row| row.get(0)).collect();
     let none = HashSet::new();
-    for (sql, exempt) in HOT.iter().map(|sql| (sql, &none)).chain(WARM.iter().map(|sql| (sql, &empty))) {
+    for (sql, exempt) in HOT.iter().map(|sql| (sql, &none)).chain(WARM.iter().map(|sql| (sql, &small))) {
         let name = sql.split("/*").nth(1).and_then(|s| s.split("*/").next()).map_or("?", str::trim);
         client.batch_execute(&format!("PREPARE hot AS {sql}")).await?;
         let nulls = vec!["NULL"; parameters(sql)].join(", ");
