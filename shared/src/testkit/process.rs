@@ -104,13 +104,14 @@ impl Start {
 }
 
 /// The path of another package's binary, up to date: a test knows where its own package's are, but not
-/// those. The package has the binary's name.
+/// those. The package has the binary's name. It is built as its own tests build it, so that the file they
+/// use is never replaced by one with fewer features.
 pub fn built(package: &str) -> String {
     let mine = std::env::current_exe().expect("a test is a file");
     // …/<profile>/deps/<test>
     let folder = mine.parent().and_then(std::path::Path::parent).expect("cargo's layout");
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--locked", "-p", package, "--target-dir"]);
+    build.args(["test", "--no-run", "--quiet", "--locked", "-p", package, "--test", "it", "--target-dir"]);
     build.arg(folder.parent().expect("cargo's layout"));
     if folder.ends_with("release") {
         build.arg("--release");
