@@ -105,6 +105,9 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
         }
         shown(simulation, "the simulation")?;
     }
+    if let Err(error) = services::clock_shifter(layout) {
+        println!("no gateway's clock will be wrong in these runs: {error:#}");
+    }
     let mut build = layout.cargo();
     build.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker", "-p", "trueup-faults"]);
     let binaries = if options.release {

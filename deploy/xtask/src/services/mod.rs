@@ -140,6 +140,11 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     Ok(services)
 }
 
+/// The library that gives a process another clock, installed where it is missing and can be.
+pub fn clock_shifter(layout: &Layout) -> Result<()> {
+    install::clock_shifter(layout)
+}
+
 /// Installs the browser that the pages' tests drive, if it is missing.
 pub fn browser(layout: &Layout) -> Result<()> {
     install::browser(layout)
