@@ -1,5 +1,6 @@
 // The console's only script. Every page works without it; it adds one-click copying, times in the
-// viewer's zone, rows that appear by themselves, and a question before what cannot be undone.
+// viewer's zone, rows that appear by themselves, an export that says how far it is, and a question before
+// what cannot be undone.
 "use strict";
 (() => {
   document.documentElement.classList.remove("no-script");
@@ -36,6 +37,12 @@
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.ask;
     if (question && !confirm(question)) { event.preventDefault(); return; }
+    // A filter that is left empty does not go into the address.
+    if (event.target.method === "get") {
+      const empty = [...event.target.elements].filter((field) => field.name && !field.value && !field.disabled);
+      for (const field of empty) field.disabled = true;
+      setTimeout(() => { for (const field of empty) field.disabled = false; }, 0);
+    }
     // One click, one action.
     for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; }, 0);
   });
@@ -112,6 +119,55 @@
     }
     while (part.rows.length > most) part.lastElementChild.remove();
   };
+
+  // An export is fetched here, so that it can say how far it is and be stopped; rows come newest first, so
+  // the time of the last one tells the share. Pieces become blobs at once: the browser keeps them on disk.
+  const PIECE = 4 << 20;
+  const count = new Intl.NumberFormat("en-US");
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest("a[data-export]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const bar = document.querySelector("[data-exporting]");
+    if (!bar) return;
+    event.preventDefault();
+    if (!bar.hidden) return;
+    const [progress, text, stop] = [bar.querySelector("progress"), bar.querySelector("span"), bar.querySelector("button")];
+    const ended = new AbortController();
+    stop.onclick = () => ended.abort();
+    bar.hidden = false;
+    progress.value = 0;
+    text.textContent = "Exporting…";
+    let rows = -1;
+    try {
+      const answer = await fetch(link.href, { credentials: "same-origin", signal: ended.signal });
+      if (!answer.ok || answer.redirected) throw new Error(String(answer.status));
+      const oldest = Date.parse(answer.headers.get("X-Oldest")), newest = Date.parse(answer.headers.get("X-Newest"));
+      const reader = answer.body.getReader(), decoder = new TextDecoder();
+      let parts = [], loose = [], bytes = 0, tail = "";
+      for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+        loose.push(piece.value);
+        bytes += piece.value.length;
+        if (bytes >= PIECE) { parts.push(new Blob(loose)); loose = []; bytes = 0; }
+        const lines = (tail + decoder.decode(piece.value, { stream: true })).split("\r\n");
+        tail = lines.pop();
+        rows += lines.length;
+        const at = Date.parse((lines.at(-1) || "").split(",")[1]?.replaceAll('"', ""));
+        if (at && newest > oldest) progress.value = Math.min(99, 100 * (newest - at) / (newest - oldest));
+        text.textContent = `${count.format(Math.max(rows, 0))} rows` + (at ? `, back to ${day.format(at)}, ${clock.format(at)}` : "");
+      }
+      const file = new Blob([...parts, ...loose], { type: "text/csv" });
+      const address = URL.createObjectURL(file);
+      const save = Object.assign(document.createElement("a"), { href: address, download: link.download });
+      save.click();
+      setTimeout(() => URL.revokeObjectURL(address), 60000);
+      progress.value = 100;
+      text.textContent = `${count.format(Math.max(rows, 0))} rows exported.`;
+      setTimeout(() => { bar.hidden = true; }, 6000);
+    } catch (error) {
+      text.textContent = ended.signal.aborted ? "Stopped." : "It broke off. Try again, or export less of it.";
+      setTimeout(() => { bar.hidden = true; }, ended.signal.aborted ? 1500 : 8000);
+    }
+  });
 
   // j and k walk along the rows of a list, Enter opens one, / goes to the search.
   document.addEventListener("keydown", (event) => {

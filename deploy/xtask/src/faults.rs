@@ -123,7 +123,8 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
     shown(faults, "a fault run")
 }
 
-fn shown(mut command: Command, what: &str) -> Result<()> {
+/// Runs it with its output shown.
+pub fn shown(mut command: Command, what: &str) -> Result<()> {
     let status = command.status().with_context(|| format!("{what} cannot be started"))?;
     if status.success() {
         return Ok(());

@@ -19,6 +19,7 @@ mod http;
 mod layout;
 mod licences;
 mod load;
+mod pages;
 mod process;
 mod processes;
 mod progress;
@@ -73,6 +74,10 @@ enum Command {
     Load(load::Options),
     /// Run each committed fuzz target for a bounded time (needs cargo-fuzz and a C++ compiler)
     Fuzz(fuzz::Options),
+    /// Take the pictures of the console's pages for the documents
+    Screenshots,
+    /// Ask Recent events of an account with ten million of them: time and plan of each statement
+    Panel(pages::PanelOptions),
     /// Stop what `up` (and nobody else) started
     Down,
 }
@@ -100,6 +105,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Faults(options) => faults::run(&layout, choice, &options),
         Command::Load(options) => load::run(&layout, choice, &options),
         Command::Fuzz(options) => fuzz::run(&layout, &options),
+        Command::Screenshots => pages::screenshots(&layout, choice),
+        Command::Panel(options) => pages::panel(&layout, choice, &options),
         Command::Down => processes::down(&layout),
     }
 }

@@ -66,7 +66,8 @@ pub type App = Arc<Console>;
 
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
-    let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &PoolSettings::of("trueup-console", CONNECTIONS))
+    let settings = PoolSettings { looking: true, ..PoolSettings::of("trueup-console", CONNECTIONS) };
+    let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &settings)
         .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     if let Some(Command::User(command)) = args.command {
         return pages::user_command::run(command, pool).await;

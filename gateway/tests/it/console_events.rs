@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
-use trueup_shared::domain::event::{RawEvent, RawRequest};
+use trueup_shared::domain::event::{RawEvent, RawRequest, Refusal};
 use trueup_shared::domain::ids;
 use trueup_shared::store::settle::{Work, settle};
 use trueup_shared::store::{Pool, PoolSettings, run_tx};
@@ -50,9 +50,23 @@ impl Scene {
     }
 
     pub async fn report_to(&self, webhook: &str, query: &str) -> String {
+        self.settle(webhook, Some(query), None).await
+    }
+
+    /// Requests that the door refused; gives the row's id. What was sent is kept of one to a paused webhook.
+    pub async fn refuse(&self, query: Option<&str>, refusal: Refusal) -> String {
+        self.settle(&self.webhook, query, Some(refusal)).await
+    }
+
+    async fn settle(&self, webhook: &str, query: Option<&str>, refusal: Option<Refusal>) -> String {
         let received_at = ids::to_microseconds(Timestamp::now());
         let mut random = [0; 10];
         rand::fill(&mut random);
+        let request = query.map(|query| RawRequest {
+            method: "GET".to_owned(),
+            query: query.to_owned(),
+            ..RawRequest::default()
+        });
         let event = RawEvent {
             id: ids::event_id(received_at, &random),
             received_at,
@@ -60,8 +74,8 @@ impl Scene {
             webhook_id: webhook.parse().expect("an id"),
             position: 0,
             source_ip: "203.0.113.7".parse().expect("an address"),
-            request: Some(RawRequest { method: "GET".to_owned(), query: query.to_owned(), ..RawRequest::default() }),
-            refusal: None,
+            request,
+            refusal,
         };
         let event_id = event.id.to_string();
         run_tx(&self.pool, "test_settle", move |tx| {

@@ -1,6 +1,5 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
-mod browser;
 mod console;
 mod console_calls;
 mod console_events;
@@ -12,5 +11,6 @@ mod door;
 mod pages;
 mod pages_browser;
 mod pages_isolation;
+mod pages_panel;
 mod pages_session;
 mod starts;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use trueup_shared::testkit::browser::Browser;
 use trueup_shared::testkit::eventually;
 
-use crate::browser::Browser;
 use crate::console_events::Scene;
 use crate::pages::{PASSWORD, add_person};
 
@@ -15,14 +15,14 @@ const SOON: Duration = Duration::from_secs(30);
 const TAB: &str = "\u{E004}";
 const ENTER: &str = "\u{E007}";
 
-async fn scene() -> (Scene, Browser) {
+pub async fn scene() -> (Scene, Browser) {
     let scene = Scene::set().await;
     add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
     let browser = Browser::open(scene.console.address).await;
     (scene, browser)
 }
 
-async fn sign_in(browser: &Browser) {
+pub async fn sign_in(browser: &Browser) {
     browser.go("/sign-in").await;
     browser.fill("E-mail", ANN).await;
     browser.fill("Password", PASSWORD).await;
@@ -30,7 +30,7 @@ async fn sign_in(browser: &Browser) {
     browser.sees("New webhook").await;
 }
 
-async fn no_complaints(browser: &Browser) {
+pub async fn no_complaints(browser: &Browser) {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 

@@ -11,7 +11,6 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::calls::TimePage;
 use super::sql::{self, Result};
 use crate::domain::event::RawRequest;
 use crate::domain::ids;
@@ -76,20 +75,6 @@ pub struct Kept {
     pub slots: Vec<SlotReading>,
 }
 
-/// Which rows are wanted.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Any of these; empty: all.
-    pub statuses: Vec<Status>,
-    pub reasons: Vec<Reason>,
-    /// Part of a caller, an id or a payout, as reported.
-    pub text: Option<String>,
-    /// At or after.
-    pub since: Option<Timestamp>,
-    /// Before.
-    pub until: Option<Timestamp>,
-}
-
 macro_rules! columns {
     () => {
         "e.id, e.received_at, e.webhook_id, e.position, e.source_ip, e.caller, e.caller_raw, e.duration_seconds,
@@ -141,54 +126,6 @@ impl Event {
             processed_at: row.get("processed_at"),
         })
     }
-}
-
-/// A webhook's rows, newest first.
-pub async fn list(
-    client: &impl GenericClient,
-    account_id: Uuid,
-    webhook_id: Uuid,
-    filter: &Filter,
-    page: TimePage,
-) -> Result<Vec<Event>> {
-    const LIST: &str = concat!(
-        "/* events.list */ SELECT ",
-        columns!(),
-        " FROM (SELECT * FROM events
-                 WHERE webhook_id = $2 AND account_id = $1
-                   AND ($3::text[] IS NULL OR status = ANY($3)) AND ($4::text[] IS NULL OR reason = ANY($4))
-                   AND ($5::text IS NULL OR position(lower($5) IN lower(concat_ws(' ', caller, caller_raw, ref_id, call_id,
-                        payout_raw, matched_call_id::text, id::text))) > 0)
-                   AND received_at >= COALESCE($6, '-infinity'::timestamptz)
-                   AND received_at < COALESCE($7, 'infinity'::timestamptz)
-                   AND received_at <= COALESCE($8, 'infinity'::timestamptz)
-                   AND (received_at, id) < (COALESCE($8, 'infinity'::timestamptz),
-                                            COALESCE($9, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                 ORDER BY received_at DESC, id DESC LIMIT $10) e
-          LEFT JOIN calls c ON c.account_id = e.account_id AND c.id = e.matched_call_id
-         ORDER BY e.received_at DESC, e.id DESC"
-    );
-    let statuses: Vec<&str> = filter.statuses.iter().map(|s| s.code()).collect();
-    let reasons: Vec<&str> = filter.reasons.iter().map(|r| r.code()).collect();
-    let (statuses, reasons) = (Some(statuses).filter(|s| !s.is_empty()), Some(reasons).filter(|r| !r.is_empty()));
-    let rows = sql::rows_planned(
-        client,
-        LIST,
-        &[
-            &account_id,
-            &webhook_id,
-            &statuses,
-            &reasons,
-            &filter.text,
-            &filter.since,
-            &filter.until,
-            &page.time(),
-            &page.id(),
-            &page.limit,
-        ],
-    )
-    .await?;
-    rows.iter().map(Event::of).collect()
 }
 
 /// These rows, newest first; those of another account are not among them.

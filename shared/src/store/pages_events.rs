@@ -1,10 +1,11 @@
-//! Finds the rows of the Recent events panel, for one webhook or for all of an account, by any of its
-//! filters, always within a bound.
+//! Finds the rows of the Recent events, for one webhook or for all of an account, by any of their
+//! filters, always within a bound: what the panel, its export and the operator API show.
 //!
 //! A filter that an index answers (a status, a reason, one caller, one id) looks as far back as there
 //! are rows. Any other (an amount, a part of a text) looks at the newest rows below the cursor, at most
 //! [`SCANNED`] of them, and says how far it came: the next page goes on from there. So every page costs
-//! about the same, whether the account has ten rows or ten million.
+//! about the same, whether the account has ten rows or ten million. One caller or id is looked for among
+//! the newest rows first: somebody who fills a page from those would be a heap of rows to the index.
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
@@ -14,18 +15,19 @@ use super::events::{self, Event};
 use super::sql::{self, Result};
 use crate::domain::reason::{Reason, Status};
 
-/// Rows that a filter without an index looks at in one page: some 40 ms.
-pub const SCANNED: i64 = 20_000;
-/// Rows of one caller or one id that are sorted; nobody has more in earnest.
-const OF_ONE: i64 = 5_000;
+/// Rows that a filter without an index looks at in one page: some 30 ms.
+pub const SCANNED: i64 = 10_000;
+/// Rows of one caller or one id that are sorted. Whoever has more fills a page from the newest rows alone.
+const OF_ONE: i64 = 50_000;
 
 /// Which rows are wanted; what is absent does not matter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Search {
     /// Of the account; an empty list finds nothing.
     pub webhooks: Vec<Uuid>,
-    pub status: Option<Status>,
-    pub reason: Option<Reason>,
+    /// Any of these; empty: all.
+    pub statuses: Vec<Status>,
+    pub reasons: Vec<Reason>,
     /// E.164.
     pub caller: Option<String>,
     pub ref_id: Option<String>,
@@ -46,22 +48,31 @@ impl Search {
 
     /// Answered by the time alone.
     fn is_plain(&self) -> bool {
-        self.status.is_none() && self.reason.is_none() && !self.needs_looking()
+        self.statuses.is_empty() && self.reasons.is_empty() && !self.needs_looking()
     }
 
     /// What only a look at the row itself can tell.
     fn needs_looking(&self) -> bool {
-        self.amount_cents.is_some() || self.text.is_some()
+        self.amount_cents.is_some() || self.text.is_some() || self.names_one()
     }
 
     /// The reasons under which the index holds every row that is wanted; none: not by reason.
-    fn reasons(&self) -> Option<Vec<&'static str>> {
-        match (self.reason, self.status) {
-            (Some(reason), _) => Some(vec![reason.code()]),
-            // A plainly matched row has no reason; any other status always has one.
-            (None, None | Some(Status::Matched)) => None,
-            (None, Some(_)) => Some(Reason::ALL.iter().map(|r| r.code()).collect()),
+    fn indexed_reasons(&self) -> Option<Vec<&'static str>> {
+        // A plainly matched row has no reason; any other status always has one.
+        let always = !self.statuses.is_empty() && !self.statuses.contains(&Status::Matched);
+        match (self.reasons.is_empty(), always) {
+            (false, _) => self.reason_codes(),
+            (true, true) => Some(Reason::ALL.iter().map(|r| r.code()).collect()),
+            (true, false) => None,
         }
+    }
+
+    fn status_codes(&self) -> Option<Vec<&'static str>> {
+        Some(self.statuses.iter().map(|s| s.code()).collect()).filter(|codes: &Vec<_>| !codes.is_empty())
+    }
+
+    fn reason_codes(&self) -> Option<Vec<&'static str>> {
+        Some(self.reasons.iter().map(|r| r.code()).collect()).filter(|codes: &Vec<_>| !codes.is_empty())
     }
 }
 
@@ -77,12 +88,15 @@ pub struct Found {
     pub looked_back_to: Option<Timestamp>,
 }
 
+/// `$11` is for [`PAGE_BY_REASON`]; here it only keeps the parameters alike.
 const PAGE_BY_TIME: &str = "/* pages.events_by_time */
     SELECT e.received_at, e.id FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
            SELECT e.received_at, e.id FROM events e
             WHERE e.webhook_id = k.webhook_id AND e.account_id = $2
               AND e.received_at >= $3 AND e.received_at < $4 AND e.received_at <= $5 AND (e.received_at, e.id) < ($5, $6)
-              AND ($7::text IS NULL OR e.status = $7) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($11::text[] IS NULL OR e.reason = ANY($11))
+              AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
               AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
                    e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
             ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
@@ -94,23 +108,37 @@ const PAGE_BY_REASON: &str = "/* pages.events_by_reason */
            SELECT e.received_at, e.id FROM events e
             WHERE e.webhook_id = k.webhook_id AND e.reason = r.reason AND e.account_id = $2
               AND e.received_at >= $3 AND e.received_at < $4 AND e.received_at <= $5 AND (e.received_at, e.id) < ($5, $6)
-              AND ($7::text IS NULL OR e.status = $7) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
               AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
                    e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
             ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
      ORDER BY 1 DESC, 2 DESC LIMIT $10";
 
-/// The texts are looked up first, by themselves: left to choose, the planner walks the time.
-const PAGE_OF_ONE: &str = "/* pages.events_of_one */
+/// The rows of one text are looked up first, by themselves: left to choose, the planner walks the time.
+macro_rules! of_one {
+    ($name:literal, $column:literal) => {
+        concat!(
+            "/* ",
+            $name,
+            " */
     WITH hit AS MATERIALIZED (
          SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id FROM events e
-          WHERE e.account_id = $2 AND ($3::text IS NULL OR e.caller = $3) AND ($4::text IS NULL OR e.ref_id = $4)
-            AND ($11::text IS NULL OR e.caller = $12 OR e.ref_id = $11 OR e.call_id = $11)
-          LIMIT $13)
+          WHERE e.",
+            $column,
+            " = $3 AND e.account_id = $2 LIMIT $4)
     SELECT received_at, id FROM hit
      WHERE webhook_id = ANY($1) AND received_at >= $5 AND received_at < $6 AND (received_at, id) < ($7, $8)
-       AND ($9::text IS NULL OR status = $9) AND ($10::text IS NULL OR reason = $10)
-     ORDER BY 1 DESC, 2 DESC LIMIT $14";
+       AND ($9::text[] IS NULL OR status = ANY($9)) AND ($10::text[] IS NULL OR reason = ANY($10))
+       AND ($11::text IS NULL OR caller = $11) AND ($12::int8 IS NULL OR payout_cents = $12)
+     ORDER BY 1 DESC, 2 DESC LIMIT $13"
+        )
+    };
+}
+
+const PAGE_OF_CALLER: &str = of_one!("pages.events_of_caller", "caller");
+const PAGE_OF_REF_ID: &str = of_one!("pages.events_of_ref_id", "ref_id");
+const PAGE_OF_CALL_ID: &str = of_one!("pages.events_of_call_id", "call_id");
 
 /// How far back a webhook's next rows reach, by the index alone.
 const FLOOR: &str = "/* pages.events_floor */
@@ -134,28 +162,30 @@ pub async fn page(
     below: Option<Key>,
     limit: i64,
 ) -> Result<Found> {
-    let (at, id) = below.unwrap_or((last(), Uuid::max()));
+    let start = below.unwrap_or((last(), Uuid::max()));
     let fetch = limit + 1;
-    let mut floor = None;
-    let mut keys = if search.names_one() {
-        of_one(client, account_id, search, (at, id), fetch).await?
+    let floor = if search.is_plain() || (search.indexed_reasons().is_some() && !search.needs_looking()) {
+        None
     } else {
-        let exact = match &search.text {
-            // A whole id or caller is found however old it is; a part of one among the newest.
-            Some(_) if search.status.is_none() && search.amount_cents.is_none() => {
-                of_one(client, account_id, search, (at, id), fetch).await?
-            }
-            _ => Vec::new(),
-        };
-        if exact.is_empty() {
-            if !search.is_plain() && (search.needs_looking() || search.reasons().is_none()) {
-                floor = floor_of(client, search, (at, id)).await?;
-            }
-            scan(client, account_id, search, (at, id), floor, fetch).await?
-        } else {
-            exact
-        }
+        floor_of(client, search, start).await?
     };
+    // Where the newest rows are not all of them, what an index can find is found however old it is.
+    let is_long = floor.is_some();
+    let mut exact = None;
+    if is_long && let Some(text) = &search.text {
+        exact = of_text(client, account_id, search, text, start, fetch).await?;
+    }
+    let (mut keys, mut floor) = match exact {
+        Some(keys) => (keys, None),
+        None => (scan(client, account_id, search, start, floor, fetch).await?, floor),
+    };
+    if is_long
+        && !is_full(&keys, fetch)
+        && let Some((statement, name)) = of_name(search)
+    {
+        keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
+        floor = None;
+    }
     let more = keys.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next = if more { keys.last().copied() } else { floor.map(|at| (at, Uuid::nil())) };
@@ -182,8 +212,8 @@ async fn scan(
 ) -> Result<Vec<Key>> {
     let from = floor.max(search.since).unwrap_or(FIRST);
     let until = search.until.unwrap_or_else(last);
-    let status = search.status.map(Status::code);
-    let rows = match search.reasons() {
+    let statuses = search.status_codes();
+    let rows = match search.indexed_reasons() {
         None => {
             sql::rows(
                 client,
@@ -195,10 +225,13 @@ async fn scan(
                     &until,
                     &at,
                     &id,
-                    &status,
+                    &statuses,
                     &search.amount_cents,
                     &search.text,
                     &fetch,
+                    &search.reason_codes(),
+                    &search.caller,
+                    &search.ref_id,
                 ],
             )
             .await?
@@ -214,11 +247,13 @@ async fn scan(
                     &until,
                     &at,
                     &id,
-                    &status,
+                    &statuses,
                     &search.amount_cents,
                     &search.text,
                     &fetch,
                     &reasons,
+                    &search.caller,
+                    &search.ref_id,
                 ],
             )
             .await?
@@ -227,10 +262,42 @@ async fn scan(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+fn is_full(keys: &[Key], fetch: i64) -> bool {
+    i64::try_from(keys.len()).is_ok_and(|found| found >= fetch)
+}
+
+/// The index that finds the one caller or id that is wanted.
+fn of_name(search: &Search) -> Option<(&'static str, &str)> {
+    let by_ref_id = search.ref_id.as_deref().map(|ref_id| (PAGE_OF_REF_ID, ref_id));
+    by_ref_id.or(search.caller.as_deref().map(|caller| (PAGE_OF_CALLER, caller)))
+}
+
+/// The rows whose caller or id is this whole text, if there are any.
+async fn of_text(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    text: &str,
+    start: Key,
+    fetch: i64,
+) -> Result<Option<Vec<Key>>> {
+    let as_caller = search.text_as_caller.as_deref().map(|caller| (PAGE_OF_CALLER, caller));
+    let ways = as_caller.into_iter().chain([(PAGE_OF_REF_ID, text), (PAGE_OF_CALL_ID, text)]);
+    for (statement, name) in ways {
+        let keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
+        if !keys.is_empty() {
+            return Ok(Some(keys));
+        }
+    }
+    Ok(None)
+}
+
 async fn of_one(
     client: &impl GenericClient,
     account_id: Uuid,
     search: &Search,
+    statement: &'static str,
+    name: &str,
     (at, id): Key,
     fetch: i64,
 ) -> Result<Vec<Key>> {
@@ -238,26 +305,34 @@ async fn of_one(
     let until = search.until.unwrap_or_else(last);
     let rows = sql::rows(
         client,
-        PAGE_OF_ONE,
+        statement,
         &[
             &search.webhooks,
             &account_id,
-            &search.caller,
-            &search.ref_id,
+            &name,
+            &OF_ONE,
             &from,
             &until,
             &at,
             &id,
-            &search.status.map(Status::code),
-            &search.reason.map(Reason::code),
-            &search.text,
-            &search.text_as_caller,
-            &OF_ONE,
+            &search.status_codes(),
+            &search.reason_codes(),
+            &search.caller,
+            &search.amount_cents,
             &fetch,
         ],
     )
     .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The time of the oldest row of these webhooks that is still kept.
+pub async fn oldest(client: &impl GenericClient, webhooks: &[Uuid]) -> Result<Option<Timestamp>> {
+    const OLDEST: &str = "/* pages.oldest */
+        SELECT min(f.received_at) FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
+               SELECT e.received_at FROM events e WHERE e.webhook_id = k.webhook_id
+                ORDER BY e.received_at, e.id LIMIT 1) f";
+    Ok(sql::one(client, OLDEST, &[&webhooks]).await?.get(0))
 }
 
 /// The webhooks of an account, archived ones too: whose rows its panel shows.

@@ -29,6 +29,9 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Data that is not acknowledged for this long ends the connection.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How a session that looks for few rows is set.
+const LOOKING: &str = " -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0";
+
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Shown in `pg_stat_activity`.
@@ -43,6 +46,9 @@ pub struct PoolSettings {
     /// it. Nor is a connection asked whether it lives before each batch: one that does not fails the
     /// batch, which is then tried again on another.
     pub settling: bool,
+    /// For the console, which looks for few rows among very many: it reads no table whole, and neither
+    /// compiling a plan nor starting workers for it ever pays.
+    pub looking: bool,
 }
 
 impl PoolSettings {
@@ -53,6 +59,7 @@ impl PoolSettings {
             statement_timeout_ms: 30_000,
             idle_in_transaction_timeout_ms: 30_000,
             settling: false,
+            looking: false,
         }
     }
 }
@@ -160,6 +167,9 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
     ));
     if settings.settling {
         options.push_str(" -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off");
+    }
+    if settings.looking {
+        options.push_str(LOOKING);
     }
     config.options(options.trim());
     Ok(config)

@@ -8,10 +8,12 @@
 //! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
 //! * [`fixtures`]: accounts and webhooks.
 //! * [`rabbitmq`]: a broker of a test's own, that it may stop.
+//! * [`browser`]: a real browser, for the console's pages.
 //!
 //! Where the services are: `TRUEUP_TEST_POSTGRES_URL` (a superuser), `TRUEUP_TEST_REDIS_URL`,
 //! `TRUEUP_TEST_AMQP_URL`, and `TRUEUP_TEST_RABBITMQCTL` for a `rabbitmqctl` of one's own.
 
+pub mod browser;
 #[cfg(all(feature = "crash-points", debug_assertions))]
 pub mod crash;
 pub mod cutter;

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use trueup_shared::domain::event::RawRequest;
+use trueup_shared::domain::phone;
 use trueup_shared::domain::reason::{CandidateNote, Reason, Status};
 use trueup_shared::domain::report::SlotReading;
 use trueup_shared::domain::sentence::{sentence, waiting_until};
-use trueup_shared::store::calls::TimePage;
-use trueup_shared::store::events::{self, Filter};
-use trueup_shared::store::{ledger, webhooks};
+use trueup_shared::store::pages_events::{self, Search};
+use trueup_shared::store::{events, ledger, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -245,7 +245,9 @@ pub struct EventListParams {
     status: Option<String>,
     /// One or several, with commas between.
     reason: Option<String>,
-    /// Part of a caller, an id or a payout, as reported.
+    /// Part of a caller, an id or a payout, as reported. In a long history a whole caller or id is found
+    /// however old it is; a part of one is looked for in the newest 10,000 rows from the cursor on, so that a
+    /// page may hold few rows or none and yet have a `next_cursor`.
     q: Option<String>,
     /// Received at or after.
     since: Option<Timestamp>,
@@ -282,22 +284,27 @@ pub async fn of_webhook(
     Query(mut fields): Query,
 ) -> Result<Json<Page<Event>>, Problem> {
     let paging = Paging::<Position>::read(&mut fields, "events");
-    let filter = Filter {
+    let text = fields.text("q", MAX_SEARCH).value();
+    let search = Search {
+        webhooks: vec![id],
         statuses: codes(&mut fields, "status", Status::ALL, Status::from_code),
         reasons: codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
-        text: fields.text("q", MAX_SEARCH).value(),
+        text_as_caller: text.as_deref().and_then(|text| phone::normalise(text, &operator.account.default_region).ok()),
+        text,
         since: fields.time("since").value(),
         until: fields.time("until").value(),
+        ..Search::default()
     };
     fields.done()?;
     let client = app.pool.get().await?;
     if webhooks::get(&client, operator.account_id(), id).await?.is_none() {
         return Err(Problem::not_found("webhook"));
     }
-    let page = TimePage { below: paging.after.map(|p| (p.at, p.id)), limit: paging.fetch() };
-    let rows = events::list(&client, operator.account_id(), id, &filter, page).await?;
+    let below = paging.after.map(|p| (p.at, p.id));
+    let found = pages_events::page(&client, operator.account_id(), &search, below, paging.rows()).await?;
     let currency = &operator.account.currency;
-    Ok(Json(paging.page(rows, |row| Position { at: row.received_at, id: row.id }, |row| Event::of(row, currency))))
+    let next = found.next.map(|(at, id)| Position { at, id });
+    Ok(Json(paging.page_of(found.events, next, |row| Event::of(row, currency))))
 }
 
 /// One event in full; `None` if the account has no such row (yet).

@@ -111,6 +111,17 @@ impl<K: Key> Paging<K> {
         i64::try_from(self.limit + 1).unwrap_or(i64::MAX)
     }
 
+    /// What the page holds at most.
+    pub fn rows(&self) -> i64 {
+        i64::try_from(self.limit).unwrap_or(i64::MAX)
+    }
+
+    /// A page whose end the finder knows by itself.
+    pub fn page_of<R, T>(&self, rows: Vec<R>, next: Option<K>, show: impl Fn(R) -> T) -> Page<T> {
+        let next_cursor = next.map(|key| encode(self.list, &key));
+        Page { data: rows.into_iter().map(show).collect(), next_cursor }
+    }
+
     /// Cuts off the row too many, if it is there, and makes the cursor of the last row that stays.
     pub fn page<R, T>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> K, show: impl Fn(R) -> T) -> Page<T> {
         let more = rows.len() > self.limit;

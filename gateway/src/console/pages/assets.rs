@@ -1,4 +1,5 @@
-//! The style sheet, the script and the icon: embedded, named with a digest, kept by browsers for ever.
+//! The style sheet, the script, the font and the icon: embedded, named with a digest (the font with its
+//! version), kept by browsers for ever.
 //! Nothing is ever loaded from another server.
 
 use std::sync::LazyLock;
@@ -37,6 +38,8 @@ pub async fn get(Path(name): Path<String>) -> Response {
     let kind = match name.rsplit('.').next() {
         Some("css") => "text/css; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
+        Some("woff2") => "font/woff2",
+        Some("txt") => "text/plain; charset=utf-8",
         _ => "image/svg+xml",
     };
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, KEEP)], file.data.into_owned()).into_response()

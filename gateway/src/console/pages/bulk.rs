@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Uri, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderName, Uri, header};
+use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
 use futures_util::stream;
+use jiff::Timestamp;
 use trueup_shared::domain::reason::Status;
 use trueup_shared::domain::sentence::sentence;
 use trueup_shared::store::StoreError;
@@ -35,6 +36,9 @@ use crate::console::api::handlers::Id;
 const CHUNK: i64 = 500;
 /// A replay of more is cut into several by its filters (rows).
 const MOST: usize = 10_000;
+/// The times between which an export's rows lie.
+const OLDEST: HeaderName = HeaderName::from_static("x-oldest");
+const NEWEST: HeaderName = HeaderName::from_static("x-newest");
 /// Rows between two notes of how far it is.
 const NOTE_EVERY: i32 = 10;
 
@@ -135,7 +139,11 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let mut filter = Filter::read(uri.query().unwrap_or_default());
     let webhooks = webhooks_of(&app, &viewer, &filter).await?;
     let search = filter.search(&viewer, webhooks);
-    let names = pages_webhooks::names(&app.pool.get().await?, viewer.account.id, Named::Webhooks).await?;
+    let client = app.pool.get().await?;
+    let names = pages_webhooks::names(&client, viewer.account.id, Named::Webhooks).await?;
+    let newest = search.until.map_or(Timestamp::now(), |until| until.min(Timestamp::now()));
+    let oldest = pages_events::oldest(&client, &search.webhooks).await?.max(search.since).unwrap_or(newest);
+    drop(client);
     let export = Export {
         account: viewer.account.id,
         currency: viewer.account.currency.clone(),
@@ -155,7 +163,9 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         export.over |= chunk.is_err();
         Some((chunk, export))
     });
-    Ok(csv_answer("events.csv", Body::from_stream(chunks)))
+    // Rows come newest first: whoever knows both ends knows how far the file is.
+    let ends = [(OLDEST, oldest.to_string()), (NEWEST, newest.to_string())];
+    Ok((AppendHeaders(ends), csv_answer("events.csv", Body::from_stream(chunks))).into_response())
 }
 
 #[derive(Template)]

@@ -1,5 +1,7 @@
 //! One event with all that is known of it, and what a person may do with it.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::Json;
 use axum::extract::State;
@@ -11,17 +13,20 @@ use trueup_shared::domain::sentence::format_cents;
 use trueup_shared::store::calls::{self, TimePage};
 use uuid::Uuid;
 
+use super::chart;
 use super::events::reason_words;
 use super::form::{Form, Setting};
 use super::look::{Fault, Look, Shown, go, page, page_with};
 use super::session::Viewer;
 use super::webhook_settings::slot_name;
-use super::words::{self, Pill, When};
+use super::words::{self, Markup, Pill, When};
 use crate::console::App;
 use crate::console::api::handlers::{self, EventInFull, Id, Problem, Slot};
 
 /// Calls that a search for the right one offers.
 const OFFERED: i64 = 20;
+/// Considered calls that are told by more than their id.
+const MOST_WEIGHED: usize = 20;
 
 struct SlotLine {
     slot: &'static str,
@@ -33,7 +38,10 @@ struct SlotLine {
 
 struct CandidateLine {
     id: Uuid,
+    /// When it started, and what else it is known by; absent if the call is gone.
+    call: Option<(When, String)>,
     off: String,
+    near: Markup,
     ended: String,
     note: &'static str,
 }
@@ -99,12 +107,12 @@ struct EventPage {
     currency: String,
 }
 
-fn slot_line(slot: Slot) -> SlotLine {
+fn slot_line(slot: Slot, currency: &str) -> SlotLine {
     SlotLine {
         slot: slot_name(slot.slot),
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
-        value: slot.value.unwrap_or_default(),
+        value: words::read_as(slot.value.unwrap_or_default(), currency),
         passed_over: slot.passed_over.into_iter().map(|p| (p.name, p.raw, p.why)).collect(),
     }
 }
@@ -207,13 +215,16 @@ async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<Eve
     let full = handlers::event_in_full(app, &viewer.operator(), id).await.map_err(gone)?;
     let webhook = handlers::show_webhook(app, &viewer.operator(), full.event.webhook_id, None).await?;
     let offers = offers(app, viewer, &full.event, find).await?;
-    Ok(assemble(viewer, full, webhook.name, offers, find))
+    let weighed = weighed(app, viewer, &full.candidates).await?;
+    Ok(assemble(viewer, full, &webhook, &weighed, offers, find))
 }
 
-fn candidate_line(candidate: handlers::Candidate) -> CandidateLine {
+fn candidate_line(candidate: handlers::Candidate, weighed: &Weighed, tolerance: i32) -> CandidateLine {
     CandidateLine {
         id: candidate.call_id,
+        call: weighed.get(&candidate.call_id).cloned(),
         off: format!("{:+} s", candidate.off_seconds),
+        near: chart::near(candidate.off_seconds, i64::from(tolerance)),
         ended: ended_before(candidate.ended_seconds_before),
         note: match (candidate.claimed, candidate.other_buyer) {
             (true, _) => "reported already",
@@ -221,6 +232,22 @@ fn candidate_line(candidate: handlers::Candidate) -> CandidateLine {
             _ => "free",
         },
     }
+}
+
+/// The calls that were considered, as a person knows them.
+type Weighed = HashMap<Uuid, (When, String)>;
+
+async fn weighed(app: &App, viewer: &Viewer, candidates: &[handlers::Candidate]) -> Result<Weighed, Fault> {
+    let client = app.pool.get().await?;
+    let mut weighed = Weighed::new();
+    for candidate in candidates.iter().take(MOST_WEIGHED) {
+        if let Some(call) = calls::get(&client, viewer.account.id, candidate.call_id, 0).await? {
+            let duration = words::span(Some(call.duration_seconds));
+            let says = call.ref_id.map_or_else(|| duration.clone(), |ref_id| format!("{duration}, {ref_id}"));
+            weighed.insert(call.id, (viewer.zone.when(call.started_at), says));
+        }
+    }
+    Ok(weighed)
 }
 
 fn posting_line(posting: handlers::Posting, viewer: &Viewer) -> PostingLine {
@@ -244,7 +271,14 @@ fn action_line(action: handlers::Action, viewer: &Viewer) -> ActionLine {
     }
 }
 
-fn assemble(viewer: &Viewer, full: EventInFull, webhook: String, offers: Vec<Offer>, find: &str) -> EventPage {
+fn assemble(
+    viewer: &Viewer,
+    full: EventInFull,
+    webhook: &handlers::Webhook,
+    weighed: &Weighed,
+    offers: Vec<Offer>,
+    find: &str,
+) -> EventPage {
     let EventInFull { event, request, reading, candidates, postings, actions } = full;
     let currency = viewer.currency();
     let when = |at| viewer.zone.when(at);
@@ -264,7 +298,7 @@ fn assemble(viewer: &Viewer, full: EventInFull, webhook: String, offers: Vec<Off
         at: when(event.received_at),
         processed: when(event.processed_at),
         webhook_id: event.webhook_id,
-        webhook,
+        webhook: webhook.name.clone(),
         pill: Pill::status(status),
         reason: reason_words(reason),
         sentence: event.reason_text.clone(),
@@ -279,8 +313,11 @@ fn assemble(viewer: &Viewer, full: EventInFull, webhook: String, offers: Vec<Off
             .map(|r| format!("{} {}", r.method, r.content_type.as_deref().unwrap_or("(no content type)"))),
         query: request.as_ref().map(|r| r.query.clone()).filter(|q| !q.is_empty()),
         body: request.and_then(|r| r.body.or(r.body_base64)).filter(|b| !b.is_empty()).map(body_text),
-        slots: reading.into_iter().map(slot_line).collect(),
-        candidates: candidates.into_iter().map(candidate_line).collect(),
+        slots: reading.into_iter().map(|slot| slot_line(slot, currency)).collect(),
+        candidates: candidates
+            .into_iter()
+            .map(|c| candidate_line(c, weighed, webhook.settings.duration_tolerance_seconds))
+            .collect(),
         postings: postings.into_iter().map(|p| posting_line(p, viewer)).collect(),
         actions: actions.into_iter().map(|a| action_line(a, viewer)).collect(),
         find: find.to_owned(),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use jiff::Timestamp;
 use trueup_shared::domain::reason::{Reason, Status};
 use trueup_shared::domain::sentence::sentence;
 use trueup_shared::store::events::Event;
@@ -12,12 +13,14 @@ use trueup_shared::store::pages_events::{self, Found};
 use trueup_shared::store::pages_webhooks::{self, Named};
 use uuid::Uuid;
 
+use super::chart;
 use super::filter::{Filter, cursor_of, cursor_text};
 use super::form::Form;
 use super::look::{Fault, Look, Shown, page};
 use super::session::Viewer;
 use super::webhook_settings::{Head, gone};
-use super::words::{self, Pill, When};
+use super::webhooks::{FINE, figure};
+use super::words::{self, Markup, Pill, When};
 use crate::console::App;
 use crate::console::api::handlers::{self, Id};
 
@@ -92,6 +95,44 @@ struct Rows<'a> {
     all: bool,
 }
 
+/// A filter as a link: one that sets it, or one that takes it away.
+struct FilterLink {
+    label: String,
+    href: String,
+    current: bool,
+}
+
+/// What a webhook did lately, above its rows.
+struct Day {
+    webhook: Uuid,
+    matched: String,
+    unmatched: String,
+    held: String,
+    refused: String,
+    /// Something is unmatched.
+    stuck: bool,
+    chart: Markup,
+}
+
+impl Day {
+    async fn of(app: &App, viewer: &Viewer, webhook: Uuid) -> Result<Day, Fault> {
+        let now = Timestamp::now();
+        let client = app.pool.get().await?;
+        let today = viewer.zone.day_start(now);
+        let mut found = pages_webhooks::activity(&client, viewer.account.id, &[webhook], now, today).await?;
+        let activity = found.remove(&webhook).unwrap_or_default();
+        Ok(Day {
+            webhook,
+            matched: figure(&activity, &FINE),
+            unmatched: figure(&activity, &[Status::Unmatched]),
+            held: figure(&activity, &[Status::Held]),
+            refused: figure(&activity, &[Status::Refused]),
+            stuck: activity.today(Status::Unmatched) > 0,
+            chart: chart::hours(&activity.hours, |ago| viewer.zone.hour(now, ago)),
+        })
+    }
+}
+
 #[derive(Template)]
 #[template(path = "events.html")]
 struct Panel {
@@ -108,11 +149,44 @@ struct Panel {
     looked_back_to: Option<When>,
     first_page: bool,
     exportable: String,
+    day: Option<Day>,
 }
 
 impl Panel {
-    fn statuses(&self) -> Vec<&'static str> {
-        Status::ALL.iter().map(|s| s.code()).collect()
+    fn link(&self, query: String) -> String {
+        if query.is_empty() { self.path.clone() } else { format!("{}?{query}", self.path) }
+    }
+
+    fn segments(&self) -> Vec<FilterLink> {
+        let all = std::iter::once(("", "All"));
+        all.chain(Status::ALL.iter().map(|s| (s.code(), s.code())))
+            .map(|(status, label)| FilterLink {
+                label: label.to_owned(),
+                href: self.link(self.filter.query_with("status", status)),
+                current: self.filter.status == status,
+            })
+            .collect()
+    }
+
+    /// What narrows the rows now, each with the way back.
+    fn chips(&self) -> Vec<FilterLink> {
+        let names: HashMap<String, &String> = self.webhooks.iter().map(|(id, name)| (id.to_string(), name)).collect();
+        let label = |name: &str, value: &str| match name {
+            "webhook" => names.get(value).map_or_else(|| value.to_owned(), |name| (*name).clone()),
+            "q" => format!("\u{201C}{value}\u{201D}"),
+            "reason" => value.replace('_', " "),
+            "status" => value.to_owned(),
+            "amount" => format!("payout {value}"),
+            _ => format!("{name} {value}"),
+        };
+        let set = self.filter.others("");
+        set.into_iter()
+            .map(|(name, value)| FilterLink {
+                label: label(name, value),
+                href: self.link(self.filter.query_with(name, "")),
+                current: false,
+            })
+            .collect()
     }
 
     fn reasons(&self) -> Vec<(&'static str, String)> {
@@ -154,6 +228,10 @@ async fn panel(app: &App, viewer: &Viewer, head: Option<Head>, uri: &Uri, header
     let by_id: HashMap<Uuid, String> = names.iter().cloned().collect();
     let lines: Vec<Line> = events.into_iter().map(|event| Line::of(event, viewer, &by_id)).collect();
     let all = head.is_none();
+    let day = match &head {
+        Some(head) if !headers.contains_key("x-fragment") => Some(Day::of(app, viewer, head.id).await?),
+        _ => None,
+    };
     if headers.contains_key("x-fragment") {
         return page(&Rows { lines: &lines, all });
     }
@@ -180,6 +258,7 @@ async fn panel(app: &App, viewer: &Viewer, head: Option<Head>, uri: &Uri, header
         webhooks: names,
         path,
         exportable,
+        day,
     })
 }
 

@@ -14,6 +14,8 @@ use super::words;
 
 /// What is typed into a filter is short (characters).
 const MAX_TEXT: usize = 256;
+/// Filters that are set beside the form of the others.
+const BROAD: [&str; 2] = ["status", "q"];
 
 /// The texts as typed; each is a field of the form.
 #[derive(Debug, Clone, Default)]
@@ -76,12 +78,31 @@ impl Filter {
 
     pub fn query_with(&self, name: &str, value: &str) -> String {
         let mut writer = form_urlencoded::Serializer::new(String::new());
-        for (known, value) in self.pairs() {
-            if !value.is_empty() && known != name {
-                writer.append_pair(known, value);
-            }
+        writer.extend_pairs(self.others(name));
+        if !value.is_empty() {
+            writer.append_pair(name, value);
         }
-        writer.append_pair(name, value).finish()
+        writer.finish()
+    }
+
+    /// What is set, but this one: for links and forms that change it alone.
+    pub fn others(&self, but: &str) -> Vec<(&'static str, &str)> {
+        self.pairs().into_iter().filter(|(name, value)| *name != but && !value.is_empty()).collect()
+    }
+
+    /// What is set outside of the form of the finer filters.
+    pub fn broad(&self) -> Vec<(&'static str, &str)> {
+        self.pairs().into_iter().filter(|(name, value)| BROAD.contains(name) && !value.is_empty()).collect()
+    }
+
+    /// Is one of the finer filters set?
+    pub fn is_narrow(&self) -> bool {
+        self.pairs().iter().any(|(name, value)| !BROAD.contains(name) && !value.is_empty())
+    }
+
+    /// The kind of field that can show this edge of the time: a day, or text for anything finer.
+    pub fn kind(&self, edge: &str) -> &'static str {
+        if edge.is_empty() || edge.parse::<Date>().is_ok() { "date" } else { "text" }
     }
 
     /// Is anything filtered but by webhook?
@@ -123,8 +144,8 @@ impl Filter {
         self.faults = faults;
         Search {
             webhooks,
-            status,
-            reason,
+            statuses: status.into_iter().collect(),
+            reasons: reason.into_iter().collect(),
             caller,
             ref_id: some(&self.ref_id).map(str::to_owned),
             amount_cents,

@@ -11,7 +11,7 @@ use super::session::Viewer;
 use crate::console::api::Problem;
 
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 pub struct Person {
@@ -20,9 +20,18 @@ pub struct Person {
     pub role: &'static str,
 }
 
+impl Person {
+    /// What stands where a face would.
+    pub fn initial(&self) -> String {
+        self.account.chars().find(|c| c.is_alphanumeric()).unwrap_or('T').to_string()
+    }
+}
+
 pub struct Item {
     pub href: &'static str,
     pub name: &'static str,
+    /// The path of its picture, in a square of 16.
+    pub icon: &'static str,
 }
 
 pub struct Group {
@@ -45,19 +54,67 @@ pub struct Look {
     pub icon: &'static str,
 }
 
-const GROUPS: [(&str, &[(&str, &str)]); 4] = [
-    ("Monitor", &[("/events", "Recent events"), ("/calls", "Calls"), ("/revenue", "Revenue")]),
+/// Address, name, and the path of its picture.
+type Entry = (&'static str, &'static str, &'static str);
+
+const GROUPS: [(&str, &[Entry]); 4] = [
+    (
+        "Monitor",
+        &[
+            ("/events", "Recent events", "M1.5 8h3l2-5 3 10 2-5h3"),
+            (
+                "/calls",
+                "Calls",
+                "M3.2 2.5h2.3l1.2 3-1.6 1.2a8 8 0 0 0 4.2 4.2l1.2-1.6 3 1.2v2.3a1 1 0 0 1-1 1A10.3 10.3 0 0 1 2.2 3.5a1 1 0 0 1 1-1z",
+            ),
+            ("/revenue", "Revenue", "M2.5 13.5v-4M6.2 13.5v-8M9.8 13.5v-6M13.5 13.5v-11"),
+        ],
+    ),
     (
         "Network",
         &[
-            ("/publishers", "Publishers"),
-            ("/buyers", "Buyers"),
-            ("/campaigns", "Campaigns"),
-            ("/assignments", "Assignments"),
+            (
+                "/publishers",
+                "Publishers",
+                "M6 7.5a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5zM1.5 13.5c0-2.5 2-4 4.5-4s4.5 1.5 4.5 4M10.8 2.8a2.5 2.5 0 0 1 0 4.4M12.2 9.9c1.5.5 2.3 1.8 2.3 3.6",
+            ),
+            ("/buyers", "Buyers", "M2 5h12v8.5H2zM5.5 5V3.2a.7.7 0 0 1 .7-.7h3.6a.7.7 0 0 1 .7.7V5M2 8.8h12"),
+            (
+                "/campaigns",
+                "Campaigns",
+                "M2.5 6.5v3l8.5 3.5V3zM11 6.2a2 2 0 0 1 2 1.8 2 2 0 0 1-2 1.8M4.5 10.4l.8 3.1h1.9l-.9-2.4",
+            ),
+            ("/assignments", "Assignments", "M2.5 4.5h6M11.8 4.5h1.7M2.5 11.5h1.7M7.8 11.5h5.7M10.2 2.9v3.2M6 9.9v3.2"),
         ],
     ),
-    ("API & Webhooks", &[("/webhooks", "Webhooks"), ("/try", "Try a report"), ("/keys", "API keys")]),
-    ("Account", &[("/people", "People"), ("/audit", "Audit log"), ("/account", "Your account")]),
+    (
+        "API & Webhooks",
+        &[
+            ("/webhooks", "Webhooks", "M9.5 2.5h3a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-3M2.5 8h7M6.8 5.2 9.6 8l-2.8 2.8"),
+            (
+                "/try",
+                "Try a report",
+                "M6 2.5h4M6.8 2.5v4L3 12.2a.9.9 0 0 0 .8 1.3h8.4a.9.9 0 0 0 .8-1.3L9.2 6.5v-4M4.8 10h6.4",
+            ),
+            ("/keys", "API keys", "M9.8 8.2a3.2 3.2 0 1 0-2-2L2.5 11.5v2h2.2v-1.7h1.7v-1.7h1.5zM11 5h.01"),
+        ],
+    ),
+    (
+        "Account",
+        &[
+            (
+                "/people",
+                "People",
+                "M8 8a2.8 2.8 0 1 0 0-5.6A2.8 2.8 0 0 0 8 8zM2.8 13.8c.4-2.7 2.5-4 5.2-4s4.8 1.3 5.2 4",
+            ),
+            ("/audit", "Audit log", "M8 14a6 6 0 1 0 0-12 6 6 0 0 0 0 12zM8 4.8V8l2.2 1.6"),
+            (
+                "/account",
+                "Your account",
+                "M8 10.2a2.2 2.2 0 1 0 0-4.4 2.2 2.2 0 0 0 0 4.4zM8 1.8v1.6M8 12.6v1.6M1.8 8h1.6M12.6 8h1.6M3.6 3.6l1.2 1.2M11.2 11.2l1.2 1.2M3.6 12.4l1.2-1.2M11.2 4.8l1.2-1.2",
+            ),
+        ],
+    ),
 ];
 
 impl Look {
@@ -93,7 +150,7 @@ impl Look {
     }
 
     pub fn groups(&self) -> Vec<Group> {
-        let item = |(href, name): &(&'static str, &'static str)| Item { href, name };
+        let item = |(href, name, icon): &Entry| Item { href, name, icon };
         GROUPS.iter().map(|(name, items)| Group { name, items: items.iter().map(item).collect() }).collect()
     }
 

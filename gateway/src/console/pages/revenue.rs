@@ -65,10 +65,17 @@ fn row(sums: &Sums, name: String, most: i64, currency: &str) -> Row {
 fn name_of(sums: &Sums, group: &str) -> String {
     match (&sums.name, &sums.key, group) {
         (Some(name), _, _) => name.clone(),
+        (None, Some(day), "day") => day_name(day),
         (None, Some(key), _) => key.clone(),
         (None, None, "webhook") => "not reported (estimates)".to_owned(),
         (None, None, _) => "none".to_owned(),
     }
+}
+
+/// `Mon, Nov 23, 2026`.
+fn day_name(key: &str) -> String {
+    let day = key.parse::<jiff::civil::Date>();
+    day.map_or_else(|_| key.to_owned(), |day| day.strftime("%a, %b %-d, %Y").to_string())
 }
 
 /// Whole units, short: `$1,200`.
@@ -77,22 +84,31 @@ fn axis(cents: i64, currency: &str) -> String {
     text.strip_suffix(".00").map_or_else(|| text.replace(".00 ", " "), str::to_owned)
 }
 
+fn column(label: String, sums: &Sums, currency: &str) -> Column {
+    let text = |cents| format_cents(cents, currency);
+    let title = format!(
+        "{label}: {} real, {} estimated, {} credits",
+        text(sums.real_revenue_cents),
+        text(sums.estimated_revenue_cents),
+        text(sums.credits_cents)
+    );
+    let (real, estimate) = (sums.real_revenue_cents, sums.estimated_revenue_cents);
+    Column { label, title, real, estimate, credit: sums.credits_cents }
+}
+
 /// Every day of the time, also those without a call.
 fn days(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
     let (Ok(first), Ok(last)) = (from.parse::<jiff::civil::Date>(), to.parse::<jiff::civil::Date>()) else {
         return Vec::new();
     };
+    let none = Sums::default();
     first
         .series(1.day())
         .take_while(|day| *day <= last)
         .map(|day| {
             let key = day.to_string();
-            let sums = report.iter().find(|s| s.key.as_deref() == Some(&key));
-            let (real, estimate, credit) =
-                sums.map_or((0, 0, 0), |s| (s.real_revenue_cents, s.estimated_revenue_cents, s.credits_cents));
-            let text = |cents| format_cents(cents, currency);
-            let title = format!("{key}: {} real, {} estimated, {} credits", text(real), text(estimate), text(credit));
-            Column { label: day.strftime("%b %-d").to_string(), title, real, estimate, credit }
+            let sums = report.iter().find(|s| s.key.as_deref() == Some(&key)).unwrap_or(&none);
+            column(day.strftime("%b %-d").to_string(), sums, currency)
         })
         .collect()
 }
@@ -122,13 +138,17 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         Err(problem) => return Err(problem.into()),
     };
     let most = data.iter().map(|s| s.revenue_cents).max().unwrap_or(0);
-    let chart = (group == "day" && fault.is_none()).then(|| {
+    let chart = (!data.is_empty()).then(|| {
         let says = format!(
-            "Revenue by day: {} real and {} estimated in all; the table below has every figure",
+            "Revenue by {group}: {} real and {} estimated in all; the table below has every figure",
             format_cents(totals.real_revenue_cents, currency),
             format_cents(totals.estimated_revenue_cents, currency)
         );
-        chart::columns(&days(&data, &from, &to, currency), &says, |cents| axis(cents, currency))
+        if group == "day" {
+            return chart::columns(&days(&data, &from, &to, currency), &says, |cents| axis(cents, currency));
+        }
+        let rows: Vec<Column> = data.iter().map(|sums| column(name_of(sums, group), sums, currency)).collect();
+        chart::ranks(&rows, &says, |cents| format_cents(cents, currency))
     });
     let share = if totals.calls == 0 { 0 } else { totals.reported_calls * 100 / totals.calls };
     let mut rows: Vec<Row> = data.iter().map(|s| row(s, name_of(s, group), most, currency)).collect();

@@ -109,7 +109,7 @@ fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
         slot: slot_name(slot.slot),
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
-        value: slot.value.unwrap_or_default(),
+        value: words::read_as(slot.value.unwrap_or_default(), viewer.currency()),
         passed_over: slot.passed_over.into_iter().map(|p| (p.name, p.why)).collect(),
     });
     let call = tried.matched_call.map(|call| {

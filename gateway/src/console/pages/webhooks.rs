@@ -35,6 +35,8 @@ struct Row {
     refused: String,
     held: String,
     unmatched_any: bool,
+    held_any: bool,
+    refused_any: bool,
     spark: Markup,
 }
 
@@ -46,7 +48,11 @@ struct List {
     archived: bool,
 }
 
-fn figure(activity: &Activity, statuses: &[Status]) -> String {
+/// What needs no person: matched, or known already.
+pub const FINE: [Status; 3] = [Status::Matched, Status::Duplicate, Status::Superseded];
+
+/// Today's requests of these statuses.
+pub fn figure(activity: &Activity, statuses: &[Status]) -> String {
     let n: i64 = statuses.iter().map(|s| activity.today(*s)).sum();
     format!("{}{}", words::count(n), if activity.more { "+" } else { "" })
 }
@@ -73,11 +79,13 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 enabled: webhook.settings.enabled,
                 secret: webhook.settings.require_secret,
                 last: webhook.last_event_at.map(|at| viewer.zone.when(at)),
-                matched: figure(&activity, &[Status::Matched, Status::Duplicate, Status::Superseded]),
+                matched: figure(&activity, &FINE),
                 unmatched: figure(&activity, &[Status::Unmatched]),
                 held: figure(&activity, &[Status::Held]),
                 refused: figure(&activity, &[Status::Refused]),
                 unmatched_any: activity.today(Status::Unmatched) > 0,
+                held_any: activity.today(Status::Held) > 0,
+                refused_any: activity.today(Status::Refused) > 0,
                 spark: chart::spark(&activity.hours),
             }
         })

@@ -53,6 +53,12 @@ impl Zone {
         }
     }
 
+    /// The hour of the day, so many hours before `now`: `14:00`.
+    pub fn hour(&self, now: Timestamp, ago: i64) -> String {
+        let at = now.checked_sub(jiff::SignedDuration::from_hours(ago)).unwrap_or(now);
+        at.to_zoned(self.0.clone()).strftime("%H:00").to_string()
+    }
+
     /// The first moment of the day that `at` lies in.
     pub fn day_start(&self, at: Timestamp) -> Timestamp {
         at.to_zoned(self.0.clone()).start_of_day().map_or(at, |zoned| zoned.timestamp())
@@ -99,6 +105,12 @@ impl fmt::Display for Markup {
 /// `$12.50`, or a dash where there is none.
 pub fn money(cents: Option<i64>, currency: &str) -> String {
     cents.map_or_else(|| "–".to_owned(), |cents| format_cents(cents, currency))
+}
+
+/// What a slot was read as: whole cents as an amount, anything else as it is.
+pub fn read_as(value: String, currency: &str) -> String {
+    let cents = value.strip_suffix(" cents").and_then(|cents| cents.parse().ok());
+    cents.map_or(value, |cents| format_cents(cents, currency))
 }
 
 /// A change of money, with its sign; a dash where nothing moved.
@@ -172,6 +184,7 @@ mod tests {
         for bad in ["", "abc", "1.234", "1e2", "--1", "12,5.0.0", "99999999999", ".5"] {
             assert!(cents_of(bad).is_err(), "{bad}");
         }
+        assert_eq!([read_as("7200 cents".into(), "USD"), read_as("90 s".into(), "USD")], ["$72.00", "90 s"]);
         assert_eq!(plain_amount(-301), "-3.01");
         assert_eq!([count(0), count(999), count(1_000), count(-1_234_567)], ["0", "999", "1,000", "-1,234,567"]);
         assert_eq!([span(Some(90)), span(Some(3_661)), span(None)], ["1:30", "1:01:01", "–"]);

@@ -30,6 +30,7 @@ const FLAGS: [&str; 12] = [
 /// The name under which WebDriver hands out an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// A window of a browser of its own.
 pub struct Browser {
     driver: Child,
     address: SocketAddr,
@@ -215,6 +216,12 @@ impl Browser {
         self.ask("POST", "/goog/cdp/execute", Some(body)).await;
     }
 
+    /// Where the viewer is, as far as the clock is concerned.
+    pub async fn zone(&self, zone: &str) {
+        let body = json!({ "cmd": "Emulation.setTimezoneOverride", "params": { "timezoneId": zone } });
+        self.ask("POST", "/goog/cdp/execute", Some(body)).await;
+    }
+
     pub async fn accept_question(&self) {
         let deadline = Instant::now() + PATIENCE;
         let path = format!("/session/{}/alert/accept", self.session);
@@ -222,6 +229,17 @@ impl Browser {
             assert!(Instant::now() < deadline, "no question was asked");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What is shown, as PNG, from the top of the page down to `height`.
+    pub async fn picture(&self, width: u32, height: u32) -> Vec<u8> {
+        use base64::Engine;
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let body = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.ask("POST", "/goog/cdp/execute", Some(body)).await;
+        let picture = self.ask("GET", "/screenshot", None).await;
+        let text = picture.as_str().unwrap_or_default();
+        base64::engine::general_purpose::STANDARD.decode(text).expect("WebDriver gives base64")
     }
 
     /// What the page's console has said since it was last asked, of warnings and errors.
