@@ -104,7 +104,9 @@ impl Plan {
             25 | 26 => Fault::SetClock { n, seconds: self.random.random_range(CLOCKS) },
             27 => Fault::RestartRedis,
             28 => Fault::RestartPostgres,
-            _ => Fault::RestartBroker,
+            // The rarest: Erlang needs ten seconds to be there again.
+            _ if self.random.random_bool(0.4) => Fault::RestartBroker,
+            _ => Fault::RestartPostgres,
         }
     }
 
