@@ -95,7 +95,7 @@ const GRANTS: [(&str, &str); 3] = [
          GRANT UPDATE ON events, event_requests, calls, call_reports, publishers, pending_reports, event_attempts, webhook_secrets TO trueup_worker;
          GRANT DELETE ON pending_reports, call_notes, event_attempts TO trueup_worker;
          GRANT UPDATE ON call_notes TO trueup_worker;
-         GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions TO trueup_worker;",
+         GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions TO trueup_worker;",
     ),
     (
         "trueup_console",
@@ -106,9 +106,9 @@ const GRANTS: [(&str, &str); 3] = [
     ),
 ];
 
-/// A function is everybody's unless told otherwise, and these two run with the owner's rights.
+/// A function is everybody's unless told otherwise, and these run with the owner's rights.
 const REVOKE: &str = "/* migrate_revoke */
-    REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions FROM PUBLIC";
+    REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions FROM PUBLIC";
 
 async fn grant(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
     client.batch_execute(REVOKE).await?;

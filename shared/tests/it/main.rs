@@ -6,6 +6,7 @@ mod fuzz_seeds;
 mod house_rules;
 mod late;
 mod model;
+mod partitions;
 mod plans;
 mod reading;
 mod references;
