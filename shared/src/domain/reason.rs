@@ -101,6 +101,48 @@ codes! {
     }
 }
 
+impl Reason {
+    /// The status of every row that has this reason.
+    pub const fn status(self) -> Status {
+        match self {
+            Reason::NoChange
+            | Reason::NoPayout
+            | Reason::MatchedLate
+            | Reason::Reversal
+            | Reason::NoAssignment
+            | Reason::ReplacedHeuristicMatch => Status::Matched,
+            Reason::SamePayoutWithin15m | Reason::RepeatOfMatchedReport => Status::Duplicate,
+            Reason::OlderThanApplied => Status::Superseded,
+            Reason::Ambiguous
+            | Reason::NegativePayout
+            | Reason::PayoutOverCap
+            | Reason::CurrencyMismatch
+            | Reason::StatusSaysRejected
+            | Reason::ProcessingFailed => Status::Held,
+            Reason::RefIdNotFound
+            | Reason::CallIdNotFound
+            | Reason::CallerNotFound
+            | Reason::OutsideWindow
+            | Reason::DurationMismatch
+            | Reason::NoCaller
+            | Reason::NoDuration
+            | Reason::AlreadyReported
+            | Reason::OtherBuyer
+            | Reason::PayoutUnparseable
+            | Reason::UnparseableBody
+            | Reason::UnparseableElement
+            | Reason::EmptyBatch
+            | Reason::NothingToMatch => Status::Unmatched,
+            Reason::EndpointDisabled
+            | Reason::SecretMissing
+            | Reason::SecretMismatch
+            | Reason::RateLimitedIp
+            | Reason::RateLimitedToken
+            | Reason::BodyTooLarge => Status::Refused,
+        }
+    }
+}
+
 /// The figures of a reason's sentence; kept with the row, so that the sentence can be made again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

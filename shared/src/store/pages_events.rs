@@ -62,7 +62,11 @@ impl Search {
         let always = !self.statuses.is_empty() && !self.statuses.contains(&Status::Matched);
         match (self.reasons.is_empty(), always) {
             (false, _) => self.reason_codes(),
-            (true, true) => Some(Reason::ALL.iter().map(|r| r.code()).collect()),
+            (true, true) => {
+                // Each reason is of one status; to walk the others' rows would be to read them for nothing.
+                let of_these = |r: &&Reason| self.statuses.contains(&r.status());
+                Some(Reason::ALL.iter().filter(of_these).map(|r| r.code()).collect())
+            }
             (true, false) => None,
         }
     }

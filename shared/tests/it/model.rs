@@ -186,7 +186,13 @@ impl Store {
                 sightings: &line.sightings,
                 course: line.course,
             };
-            decisions.push(decide(&case, &mut books));
+            let decision = decide(&case, &mut books);
+            let of_status = decision.reason.map_or(Status::Matched, Reason::status);
+            assert_eq!(
+                of_status, decision.status,
+                "a reason is of one status, and only a match may go without: {decision:?}"
+            );
+            decisions.push(decision);
         }
         for call in books.calls() {
             self.write_call(call);
