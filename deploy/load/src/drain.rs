@@ -337,7 +337,7 @@ pub struct Worker {
 impl Worker {
     pub fn start(binary: &Path, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
         let child = Command::new(binary)
-            .env("TRUEUP_POSTGRES_URL", &database.url)
+            .env("TRUEUP_POSTGRES_URL", crate::stage::without_tls(&database.url))
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
             .env("TRUEUP_LOG", "warn")
