@@ -214,6 +214,7 @@ async fn drain(
     let begun = Instant::now();
     let in_time = || {
         anyhow::ensure!(begun.elapsed() < DRAINED_WITHIN, "not drained in {DRAINED_WITHIN:?}");
+        anyhow::ensure!(workers.iter().all(Worker::lives), "a worker has ended; what it said stands above");
         anyhow::Ok(())
     };
     // Messages leave the queue when a worker takes them, moments before it settles the first.
@@ -336,7 +337,14 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(binary: &Path, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
-        let child = Command::new(binary)
+        let mut command = Command::new(binary);
+        // What the bench itself was told is none of the worker's settings.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
+                command.env_remove(variable);
+            }
+        }
+        let child = command
             .env("TRUEUP_POSTGRES_URL", crate::stage::without_tls(&database.url))
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
@@ -347,6 +355,12 @@ impl Worker {
                 format!("{} cannot be started; build it with `cargo build --release`", binary.display())
             })?;
         Ok(Worker { child })
+    }
+
+    /// It has not ended: nothing is worth waiting for otherwise.
+    fn lives(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
     }
 }
 
