@@ -63,6 +63,19 @@ async fn m8_assign_and_replay_move_money_at_most_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn m8_of_persons_who_act_on_one_row_at_once_one_moves_money() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let (event, _) = world.report(minute(3), json!({"ref_id": "NOPE", "payout": 50})).await;
+    let outcomes = futures_util::future::join_all((0..8).map(|_| assign(&world, event, call))).await;
+    assert_eq!(outcomes.iter().filter(|o| **o == MATCHED).count(), 1, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|o| **o == Err(Unfit::HasPosting)).count(), 7, "{outcomes:?}");
+    let row = world.row(event).await;
+    assert_eq!((row.status.as_str(), row.credit), ("matched", 3000), "its row stays its posting's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn m8_a_held_report_is_replayed_under_new_settings() {
     let mut world = World::new().await;
     let _worker = world.worker().await;

@@ -58,18 +58,24 @@ struct Target {
 }
 
 const TARGET: &str = "/* person_target */
-    SELECT e.received_at, e.status, e.reason, e.detail::text AS detail, e.matched_call_id, e.payout_cents,
-           EXISTS (SELECT 1 FROM postings p
-                    WHERE p.account_id = e.account_id AND p.call_id = e.matched_call_id AND p.event_id = e.id) AS has_posting
+    SELECT e.received_at, e.status, e.reason, e.detail::text AS detail, e.matched_call_id, e.payout_cents
       FROM events e
      WHERE e.received_at >= $1 AND e.received_at < $2 AND e.id = $3 AND e.account_id = $4
        FOR NO KEY UPDATE OF e";
+
+/// Asked in a statement of its own, after the row is locked: waiting for the lock does not refresh the
+/// first one's view, and whoever held it may have posted.
+const HAS_POSTING: &str = "/* person_has_posting */
+    SELECT EXISTS (SELECT 1 FROM postings p WHERE p.account_id = $1 AND p.call_id = $2 AND p.event_id = $3)";
 
 async fn target(tx: &Transaction<'_>, asked: &Asked) -> Result<Option<Target>, StoreError> {
     let Some((low, high)) = ids::time_of_event_id(asked.event_id) else { return Ok(None) };
     let statement = tx.prepare_cached(TARGET).await?;
     let row = tx.query_opt(&statement, &[&low, &high, &asked.event_id, &asked.account_id]).await?;
     let Some(row) = row else { return Ok(None) };
+    let call_id: Option<Uuid> = row.get("matched_call_id");
+    let statement = tx.prepare_cached(HAS_POSTING).await?;
+    let has_posting = tx.query_one(&statement, &[&asked.account_id, &call_id, &asked.event_id]).await?.get(0);
     let corrupt = |what: &str| StoreError::Corrupt(format!("events.{what}"));
     let detail: Option<&str> = row.get("detail");
     let detail: Detail = detail.and_then(|d| serde_json::from_str(d).ok()).unwrap_or_default();
@@ -78,9 +84,9 @@ async fn target(tx: &Transaction<'_>, asked: &Asked) -> Result<Option<Target>, S
         status: Status::from_code(row.get("status")).ok_or_else(|| corrupt("status"))?,
         reason: super::load::reason_of(row.get("reason"))?,
         displaced: detail.displaced,
-        call_id: row.get("matched_call_id"),
+        call_id,
         payout_cents: row.get("payout_cents"),
-        has_posting: row.get("has_posting"),
+        has_posting,
     }))
 }
 
