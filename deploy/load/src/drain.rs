@@ -16,6 +16,7 @@ use trueup_shared::store::settle::plans;
 use trueup_shared::store::{Pool, PoolSettings};
 use trueup_shared::testkit::database::TestDatabase;
 use trueup_shared::testkit::lease::Lease;
+use trueup_shared::testkit::process::forget_settings;
 
 use crate::books::{self, Books};
 use crate::goals::{Better, Goal, Report};
@@ -338,12 +339,7 @@ pub struct Worker {
 impl Worker {
     pub fn start(binary: &Path, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
         let mut command = Command::new(binary);
-        // What the bench itself was told is none of the worker's settings.
-        for (variable, _) in std::env::vars_os() {
-            if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
-                command.env_remove(variable);
-            }
-        }
+        forget_settings(&mut command);
         let child = command
             .env("TRUEUP_POSTGRES_URL", crate::stage::without_tls(&database.url))
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)

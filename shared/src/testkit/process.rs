@@ -72,11 +72,7 @@ impl Start {
                 shell
             }
         };
-        for (variable, _) in std::env::vars_os() {
-            if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
-                command.env_remove(variable);
-            }
-        }
+        forget_settings(&mut command);
         command.args(&self.arguments).envs(&self.environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.binary));
@@ -100,6 +96,15 @@ impl Start {
         let mut process = self.spawn();
         process.wait_ready().await;
         process
+    }
+}
+
+/// What this process was told (`TRUEUP_TEST_…`, a developer's own settings) is no setting of what it starts.
+pub fn forget_settings(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
+            command.env_remove(variable);
+        }
     }
 }
 
