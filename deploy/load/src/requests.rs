@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::books::{self, ACCOUNTS, CALL};
 
@@ -15,6 +16,8 @@ pub const SECRET: &str = "whsec-for-the-load-bench-only-0123456789";
 const ADDRESSES: u32 = 80_000;
 /// Webhooks that take turns: with 200 a minute each, as much.
 pub const WEBHOOKS: i64 = 20_000;
+/// Numbers go on from sender to sender: no phase of a run reports again what an earlier one reported.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Apart from `books`' own: these require a secret.
 const TOKEN_PREFIX: &str = "load-secret-token-0123456789-";
 
@@ -48,7 +51,13 @@ pub enum Kind {
 
 impl Sender {
     pub fn new(kind: Kind, calls: i64) -> Sender {
-        Sender { kind, calls, every: 1, next: 0, body: Vec::with_capacity(512) }
+        Sender { kind, calls, every: 1, next: NEXT.load(Ordering::Relaxed), body: Vec::with_capacity(512) }
+    }
+
+    /// Of the webhook's own account; every call has its turn before one comes again.
+    fn call(&self, number: i64, webhook: i64) -> i64 {
+        let turn = number * self.every / ACCOUNTS;
+        turn.wrapping_mul(104_729).rem_euclid(self.calls / ACCOUNTS) * ACCOUNTS + webhook % ACCOUNTS
     }
 
     /// Writes the next request.
@@ -57,8 +66,7 @@ impl Sender {
         self.next += 1;
         let number = i64::try_from(n & 0x7FFF_FFFF).unwrap_or(0);
         let webhook = (number * self.every).rem_euclid(WEBHOOKS);
-        // Of the webhook's own account, and spread over the whole table.
-        let call = (number.wrapping_mul(104_729) * ACCOUNTS).rem_euclid(self.calls) + webhook % ACCOUNTS;
+        let call = self.call(number, webhook);
         self.body.clear();
         report(&mut self.body, number, call);
         let address = match self.kind {
@@ -79,11 +87,18 @@ impl Sender {
     }
 }
 
+impl Drop for Sender {
+    fn drop(&mut self) {
+        NEXT.fetch_max(self.next, Ordering::Relaxed);
+    }
+}
+
 /// About 200 bytes of JSON: 70 % by ref_id, 10 % by call_id, 15 % by caller and duration, 5 % about no call.
 fn report(out: &mut Vec<u8>, n: i64, call: i64) {
     let (dollars, cents) = (20 + n % 60, n % 100);
     let (caller, duration) = (2_002_000_000 + call, books::duration(call) - 20);
-    let _ = match n % 20 {
+    // So that no account has reports of one kind only.
+    let _ = match (n + n / ACCOUNTS) % 20 {
         0..14 => write!(out, "{{\"ref_id\":\"ref-{call}\",\"caller_id\":\"+1{caller}\",\"duration\":{duration},"),
         14..16 => write!(out, "{{\"call_id\":\"{}\",", books::id(CALL, call)),
         16..19 => write!(out, "{{\"caller_id\":\"+1{caller}\",\"duration\":{duration},"),
@@ -99,6 +114,24 @@ fn report(out: &mut Vec<u8>, n: i64, call: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_call_of_the_webhooks_account_has_its_turn() {
+        for (every, expected) in [(1, 1000), (ACCOUNTS, 1000 / ACCOUNTS)] {
+            let mut sender = Sender::new(Kind::Report, 1000);
+            sender.every = every;
+            let calls: std::collections::BTreeSet<i64> = (7_000..7_000 + expected)
+                .map(|n| {
+                    let webhook = (n * every) % WEBHOOKS;
+                    let call = sender.call(n, webhook);
+                    assert_eq!(call % ACCOUNTS, webhook % ACCOUNTS);
+                    call
+                })
+                .collect();
+            assert_eq!(calls.len() as i64, expected, "every {every}");
+            assert!(calls.iter().all(|call| (0..1000).contains(call)));
+        }
+    }
 
     #[test]
     fn requests_are_whole_and_of_the_size_that_the_goals_speak_of() {

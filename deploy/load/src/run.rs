@@ -20,6 +20,9 @@ pub struct Options {
     /// Short measurements and small books: under two minutes
     #[arg(long)]
     quick: bool,
+    /// Of goal 4, try only these paces, in parts of a hundred of hyper alone [default: 26 down to 3]
+    #[arg(long = "pace", value_name = "PERCENT", value_delimiter = ',')]
+    paces: Vec<f64>,
     /// So many seconds of overload at the end, watching the memory of each process
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     overload: u64,
@@ -95,7 +98,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         }
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
-            whole::sustained(&mut stage, spans, span, &mut report).await?;
+            let paces = if options.paces.is_empty() { &whole::PACES[..] } else { &options.paces };
+            whole::sustained(&mut stage, spans, paces, span, &mut report).await?;
         }
         if options.overload > 0 {
             overload::run(&mut stage, Duration::from_secs(options.overload), &mut report).await?;

@@ -24,7 +24,7 @@ const CONNECTIONS: usize = 256;
 /// How old a report may become before its row is there (goal 4).
 const AGE: f64 = 1.0;
 /// Paces that are tried, in parts of a hundred of hyper alone; the first that holds counts.
-const PACES: [f64; 11] = [26.0, 22.0, 20.0, 18.0, 16.0, 14.0, 12.0, 11.0, 9.0, 7.0, 5.0];
+pub const PACES: [f64; 13] = [26.0, 22.0, 18.0, 14.0, 12.0, 11.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0];
 /// A pace that cannot be held is given up when this many seconds' worth is waiting.
 const BEHIND: f64 = 2.0;
 /// Everything that was sent is settled within this.
@@ -50,11 +50,17 @@ async fn settled(workers: &mut [Process]) -> anyhow::Result<Settled> {
     Ok(sum)
 }
 
-pub async fn sustained(stage: &mut Stage, spans: Spans, span: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub async fn sustained(
+    stage: &mut Stage,
+    spans: Spans,
+    paces: &[f64],
+    span: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let ceiling = Ceiling::start()?;
     let before = door::bare(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
-    for pace in PACES {
+    for &pace in paces {
         let rate = before.per_second * pace / 100.0;
         say(format_args!("  trying {:.1} k/s ({pace} % of hyper alone) for {} s …", rate / 1e3, span.as_secs()));
         if let Some(outcome) = try_pace(stage, rate, span, report).await? {

@@ -8,12 +8,14 @@ use uuid::Uuid;
 use super::{Pool, StoreError};
 use crate::domain::event::SecretUse;
 
+/// To the minute: every gateway tells of every secret in use every few seconds, and a person only asks
+/// which is still in use.
 const SECRETS_USED: &str = "/* upkeep_secrets_used */
-    UPDATE webhook_secrets s SET last_used_at = GREATEST(s.last_used_at, used.at)
+    UPDATE webhook_secrets s SET last_used_at = used.at
       FROM (SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) GROUP BY id) AS used
-     WHERE s.id = used.id";
+     WHERE s.id = used.id AND (s.last_used_at IS NULL OR s.last_used_at < used.at - interval '1 minute')";
 
-/// Notes when secrets were last used, as the gateways tell it.
+/// Notes when secrets were last used, to the minute, as the gateways tell it.
 pub async fn secrets_used(pool: &Pool, uses: &[SecretUse]) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = uses.iter().map(|u| u.secret_id).collect();
     let times: Vec<Timestamp> = uses.iter().map(|u| u.at).collect();

@@ -29,12 +29,21 @@ use std::time::{Duration, Instant};
 /// Polls until `look` gives something, or panics with `what` after `within`. Tests wait for a state
 /// with this, never for a time.
 pub async fn eventually<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_or(what, within, async || look().await.ok_or("not yet")).await
+}
+
+/// The same, where a failure should say what was there instead.
+pub async fn eventually_or<T, E: std::fmt::Display>(
+    what: &str,
+    within: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(found) = look().await {
-            return found;
+        match look().await {
+            Ok(found) => return found,
+            Err(instead) => assert!(Instant::now() < deadline, "not within {within:?}: {what}: {instead}"),
         }
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -59,6 +59,30 @@ async fn partitions_are_made_ahead() {
     assert_eq!(count(&client, "ONLY events_default").await, 0, "today has a partition of its own");
 }
 
+/// A range that is summarised makes each of its rows rewrite a filter of kilobytes.
+#[tokio::test]
+async fn the_first_rows_of_a_partition_are_as_cheap_as_later_ones() {
+    let database = TestDatabase::fresh().await;
+    let client = database.client().await;
+    client.query_one("SELECT trueup_make_partitions(now() - interval '90 days')", &[]).await.expect("partitions");
+    client.batch_execute("VACUUM events").await.expect("vacuumed");
+    let part =
+        "SELECT tableoid::regclass::text FROM events WHERE received_at < now() - interval '80 days' OR position = $1";
+    for days_ago in [90, 0] {
+        event(&client, days_ago).await;
+    }
+    let parts = client.query(part, &[&0]).await.expect("rows");
+    assert_eq!(parts.len(), 2, "two rows in partitions of their own");
+    let summarised_only_now = "SELECT sum(brin_summarize_new_values(indexrelid)) FROM pg_index i
+        JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+        WHERE indrelid = $1::text::regclass AND amname = 'brin'";
+    for part in parts.iter().map(|row| row.get::<_, String>(0)) {
+        assert_ne!(part, "events_default");
+        let ranges: i64 = client.query_one(summarised_only_now, &[&part]).await.expect("a count").get(0);
+        assert_eq!(ranges, 3, "{part}: the first range of caller, ref_id and call_id had no summary");
+    }
+}
+
 #[tokio::test]
 async fn what_is_past_its_retention_goes_and_the_ledger_stays() {
     let database = TestDatabase::fresh().await;

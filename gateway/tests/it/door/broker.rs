@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use trueup_shared::testkit::eventually;
 use trueup_shared::testkit::fixtures::{Webhook, WebhookSpec};
 use trueup_shared::testkit::http::Client;
 use trueup_shared::testkit::process::{Process, Start, built};
 use trueup_shared::testkit::rabbitmq::Rabbit;
+use trueup_shared::testkit::{eventually, eventually_or};
 use uuid::Uuid;
 
 use super::{World, door, take_all};
@@ -205,12 +205,17 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
     assert!(told.unanswered <= 8, "{} requests were cut off by one kill of 8 connections", told.unanswered);
 
     let mut rows = Vec::new();
-    eventually("each 200 has its row", Duration::from_secs(90), async || {
+    eventually_or("each 200 has its row", Duration::from_secs(90), async || {
         let found = world.sql.query("SELECT id FROM events", &[]).await.expect("reads");
         rows = found.iter().map(|row| row.get::<_, Uuid>(0)).collect();
-        let spooled = gateway.metric("trueup_gateway_spool_events").await;
         let all: BTreeSet<Uuid> = rows.iter().copied().collect();
-        (spooled == 0.0 && told.accepted.is_subset(&all)).then_some(())
+        let spooled = gateway.metric("trueup_gateway_spool_events").await;
+        let missing = told.accepted.difference(&all).count();
+        if spooled == 0.0 && missing == 0 {
+            return Ok(());
+        }
+        let (door, worker) = (gateway.readiness().await, settling.readiness().await);
+        Err(format!("{spooled} on the disk, {missing} of {} have none; {door}; {worker}", told.accepted.len()))
     })
     .await;
     let once: BTreeSet<Uuid> = rows.iter().copied().collect();

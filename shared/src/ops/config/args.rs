@@ -213,7 +213,7 @@ pub struct WorkerArgs {
 
     /// Envelopes that the broker hands over ahead of their settling
     #[arg(long, env = "TRUEUP_WORKER_PREFETCH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "32")]
+          value_parser = check::positive, default_value = "64")]
     pub worker_prefetch: NonZeroU32,
 
     /// Settling connections; each settles accounts of its own

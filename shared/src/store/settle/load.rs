@@ -131,6 +131,7 @@ fn fresh_line(event: RawEvent, exists: bool) -> Line {
         reading: Reading { report: Ok(Report::default()), slots: Vec::new() },
         sightings: Sightings::default(),
         decision: None,
+        before: None,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::domain::decide::{Case, Course, Decision, Sightings, decide, may_match
 use crate::domain::event::{RawEvent, RawRequest};
 use crate::domain::read::read;
 use crate::domain::reason::{Detail, Reason, Status, Strategy};
-use crate::domain::report::{Reading, Report, SlotReading};
+use crate::domain::report::{NoReport, Reading, Report, SlotReading};
 use crate::domain::webhook::Webhook;
 
 /// One thing to settle.
@@ -85,9 +85,30 @@ pub(super) struct Line {
     reading: Reading,
     sightings: Sightings,
     decision: Option<Decision>,
+    /// What the row says, if it exists.
+    before: Option<Box<Before>>,
+}
+
+/// What a row said before it was settled again.
+pub(super) struct Before {
+    status: String,
+    reason: Option<Reason>,
+    detail: Option<String>,
+    report: Result<Report, NoReport>,
 }
 
 impl Line {
+    /// Tried again in vain (M7): the row says already what would be written, six times in a day.
+    fn is_as_before(&self) -> bool {
+        let (Some(before), Some(decision)) = (&self.before, &self.decision) else { return false };
+        self.course == Course::Again
+            && decision.status == Status::Unmatched
+            && before.status == decision.status.code()
+            && before.reason == decision.reason
+            && before.detail == detail_json(&decision.detail)
+            && before.report == self.reading.report
+    }
+
     fn report(&self) -> Option<&Report> {
         if self.refused.is_some() { None } else { self.reading.report.as_ref().ok() }
     }

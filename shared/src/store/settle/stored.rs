@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::load::reason_of;
-use super::{Line, Work};
+use super::{Before, Line, Work};
 use crate::domain::crediting::Place;
 use crate::domain::decide::{Course, Sightings};
 use crate::domain::event::RawRequest;
@@ -23,7 +23,7 @@ pub(super) const STORED_ROWS: &str = "/* settle_stored_rows */
      CROSS JOIN LATERAL (
            SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
                   duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
-                  matched_call_id, count
+                  detail::text AS detail, matched_call_id, count
              FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 pub(super) async fn row_lines(
@@ -74,6 +74,7 @@ fn applied(from: Line, id: Uuid, received_at: Timestamp, payout_cents: i64, call
         earlier_call: None,
         refused: None,
         count: 1,
+        before: None,
         reading: Reading {
             report: Ok(Report {
                 payout: Payout::Cents(payout_cents),
@@ -100,6 +101,8 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
     // A request to a paused webhook was kept whole, so that it can become a report now (statuses).
     let refused =
         if status == Status::Refused.code() && reason != Some(Reason::EndpointDisabled) { reason } else { None };
+    let report = report_of_row(row, reason);
+    let before = Before { status: status.to_owned(), reason, detail: row.get("detail"), report: report.clone() };
     Ok(Line {
         place: Place {
             received_at: row.get("received_at"),
@@ -116,9 +119,10 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
         earlier_call: row.get("matched_call_id"),
         count: row.get("count"),
         refused,
-        reading: Reading { report: report_of_row(row, reason), slots: Vec::new() },
+        reading: Reading { report, slots: Vec::new() },
         sightings: Sightings::default(),
         decision: None,
+        before: Some(Box::new(before)),
     })
 }
 

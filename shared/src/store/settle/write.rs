@@ -85,9 +85,8 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn of(lines: &'a [Line], exists: bool) -> Self {
-        let decisions =
-            lines.iter().filter(|l| l.exists == exists).filter_map(|l| Some((l, l.decision.as_ref()?))).collect();
-        Columns { decisions }
+        let meant = lines.iter().filter(|l| l.exists == exists && !l.is_as_before());
+        Columns { decisions: meant.filter_map(|l| Some((l, l.decision.as_ref()?))).collect() }
     }
 
     fn map<T>(&self, f: impl Fn(&'a Line, &'a Decision) -> T) -> Vec<T> {
@@ -203,7 +202,7 @@ const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
 fn requests(lines: &[Line]) -> impl Iterator<Item = Write<'_>> {
     [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)].into_iter().filter_map(|(sql, exists)| {
         let (mut times, mut ids, mut requests, mut readings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for line in lines.iter().filter(|line| line.exists == exists) {
+        for line in lines.iter().filter(|line| line.exists == exists && !line.is_as_before()) {
             let Some(request) = &line.request else { continue };
             // Plain data of our own: it always serialises.
             let Ok(text) = serde_json::to_string(request) else { continue };
@@ -355,7 +354,7 @@ pub(super) const DELETE_PENDING: &str = "/* settle_delete_pending */
 
 fn pending(lines: &[Line]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
-    let waiting: Vec<&Line> = lines.iter().filter(|l| wants_another_try(l)).collect();
+    let waiting: Vec<&Line> = lines.iter().filter(|l| wants_another_try(l) && !l.is_as_before()).collect();
     if !waiting.is_empty() {
         let of = |f: fn(&Report) -> Option<&str>| -> Vec<Option<&str>> {
             waiting.iter().map(|l| l.report().and_then(f)).collect()
