@@ -43,11 +43,16 @@ async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow
 
     // Applied twice and in another order: nothing moves (invariant 3).
     let before = figures(&client).await?;
+    let posted: i64 = client.query_one("SELECT coalesce(max(seq), 0) FROM postings", &[]).await?.get(0);
     let again = send_all_again(scene, &client, seed).await?;
     scene.start_worker(0);
     rest(scene, &client, &[]).await?;
     let after = figures(&client).await?;
-    ensure!(before == after, "settling everything again changed the books from {before} to {after}");
+    ensure!(
+        before == after,
+        "settling everything again changed the books from {before} to {after}:\n{}",
+        postings_since(&client, posted).await?
+    );
     reconciled(scene).await?;
 
     let session = scene.ground.lease.broker().await;
@@ -120,10 +125,11 @@ async fn missing(client: &Client, accepted: &[Uuid]) -> anyhow::Result<i64> {
     Ok(client.query_one(missing, &[&accepted]).await?.get(0))
 }
 
-/// Notes of calls that no worker took up, and reports whose call is there by its ref_id (M7).
+/// Notes of calls that no worker took up, and reports that a note has made due, or whose call is there by
+/// its ref_id (M7).
 async fn pending(client: &Client) -> anyhow::Result<i64> {
     let pending = "SELECT (SELECT count(*) FROM call_notes)
-        + (SELECT count(*) FROM pending_reports p WHERE EXISTS
+        + (SELECT count(*) FROM pending_reports p WHERE next_try_at <= now() OR EXISTS
             (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.ref_id = p.ref_id))";
     Ok(client.query_one(pending, &[]).await?.get(0))
 }
@@ -169,6 +175,17 @@ async fn figures(client: &Client) -> anyhow::Result<String> {
         (SELECT md5(string_agg(concat_ws(',', id, value_cents, value_from_webhook, qualified, publisher_payout_cents), ';' ORDER BY id)) FROM calls),
         (SELECT string_agg(pending_balance_cents::text, ',' ORDER BY id) FROM publishers))";
     Ok(client.query_one(figures, &[]).await?.get(0))
+}
+
+/// What was posted after this place in the ledger, and by which rows.
+async fn postings_since(client: &Client, posted: i64) -> anyhow::Result<String> {
+    let select = "SELECT concat_ws(' ', p.seq, p.created_at, p.kind, p.actor, p.revenue_delta_cents, p.credit_delta_cents, 'by',
+            e.id, e.received_at, e.processed_at, e.status, e.reason, e.strategy, e.ref_id, e.caller, e.duration_seconds, e.payout_raw,
+            'of call', c.id, c.ref_id, c.caller, c.duration_seconds, c.created_at)
+        FROM postings p LEFT JOIN events e ON e.id = p.event_id LEFT JOIN calls c ON c.id = p.call_id
+       WHERE p.seq > $1 ORDER BY p.seq LIMIT 20";
+    let rows = client.query(select, &[&posted]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n"))
 }
 
 /// Every request that became a row, in an order of the seed's own, in envelopes of any size.

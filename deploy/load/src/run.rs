@@ -99,7 +99,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
             let paces = if options.paces.is_empty() { &whole::PACES[..] } else { &options.paces };
-            whole::sustained(&mut stage, spans, paces, span, &mut report).await?;
+            stage = whole::sustained(stage, spans, paces, span, &mut report).await?;
         }
         if options.overload > 0 {
             overload::run(&mut stage, Duration::from_secs(options.overload), &mut report).await?;

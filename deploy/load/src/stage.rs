@@ -89,6 +89,17 @@ impl Stage {
 }
 
 impl Stage {
+    /// The same on new books: what was tried before has left nothing behind.
+    pub async fn afresh(self) -> anyhow::Result<Stage> {
+        let (binaries, calls) = (self.binaries.clone(), self.books.calls);
+        let (gateways, workers) = (self.gateways.len(), self.workers.len());
+        drop(self);
+        let mut stage = Stage::set(&binaries, calls).await?;
+        stage.open_doors(gateways).await?;
+        stage.start_workers(workers).await;
+        Ok(stage)
+    }
+
     /// Opens the console; gives a key of the first account.
     pub async fn open_console(&mut self) -> anyhow::Result<String> {
         const KEY: &str = "key-of-the-load-bench-0123456789abcdef";

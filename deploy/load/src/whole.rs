@@ -51,19 +51,21 @@ async fn settled(workers: &mut [Process]) -> anyhow::Result<Settled> {
 }
 
 pub async fn sustained(
-    stage: &mut Stage,
+    mut stage: Stage,
     spans: Spans,
     paces: &[f64],
     span: Duration,
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Stage> {
     let ceiling = Ceiling::start()?;
     let before = door::bare(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
     for &pace in paces {
+        // Each pace on new books: none inherits what the ones before have left to Postgres.
+        stage = stage.afresh().await?;
         let rate = before.per_second * pace / 100.0;
         say(format_args!("  trying {:.1} k/s ({pace} % of hyper alone) for {} s …", rate / 1e3, span.as_secs()));
-        if let Some(outcome) = try_pace(stage, rate, span, report).await? {
+        if let Some(outcome) = try_pace(&mut stage, rate, span, report).await? {
             held = Some((rate, outcome));
             break;
         }
@@ -73,7 +75,7 @@ pub async fn sustained(
     let (rate, value) = match held {
         Some((rate, outcome)) => {
             report.curve("all together, the sender's answer", &outcome.times);
-            (rate, format!("{:.1} k/s, lag {}", rate / 1e3, lag(stage).await?))
+            (rate, format!("{:.1} k/s, lag {}", rate / 1e3, lag(&stage).await?))
         }
         None => (0.0, "no pace was held".to_owned()),
     };
@@ -88,7 +90,7 @@ pub async fn sustained(
         pass: 11.0,
         stretch: Some(18.0),
     });
-    Ok(())
+    Ok(stage)
 }
 
 /// The outcome, if the pace was held and no row was late.

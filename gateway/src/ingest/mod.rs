@@ -72,10 +72,14 @@ pub struct Settings {
 
 /// The whole life of the gateway.
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let bad_redis = |e| Failure::setting("TRUEUP_REDIS_URL", format!("{e}; such as redis://user:password@host:6379/0"));
     limits::check_url(&settings.redis_url).map_err(bad_redis)?;
-    let spool = open_spool(&settings.gateway).await?;
-    let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    // It may have to wait for the gateway that is being replaced; a stop need not.
+    let spool = tokio::select! {
+        spool = open_spool(&settings.gateway) => spool?,
+        () = shutdown.stop().cancelled() => return Ok(Exit::Drained),
+    };
     let max_connections = listen::affordable_connections(settings.gateway.max_connections);
     let _ = metrics::gateway();
     let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);

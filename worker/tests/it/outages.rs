@@ -50,7 +50,8 @@ async fn v12_outages_of_postgres_cannot_use_up_a_messages_deliveries() {
     assert!(before >= 30, "the broker counts: {before}");
 
     world.client.batch_execute("ALTER TABLE postings RENAME TO postings_away").await.expect("as superuser");
-    let mut worker = world.worker().await;
+    // It is ready until it meets the event, which may be for too short to be seen.
+    let mut worker = world.start().spawn();
     let gave_back = || async { worker.log().contains("messages go back to the broker").then_some(()) };
     eventually("the worker gives its message back", PATIENCE, gave_back).await;
     assert_eq!(worker.readiness().await["ready"], false, "a worker that cannot settle says so");
