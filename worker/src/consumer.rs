@@ -29,6 +29,9 @@ const OTHER_CONNECTIONS: usize = 4;
 /// From a connection to the first delivery, declarations included: a broker that is just starting lets
 /// clients in and may then say nothing, for ever.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
+/// What is told to the broker is on its way within this. The client's own promise may stay open for ever
+/// if the connection ends just then.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -165,9 +168,9 @@ impl Supervisor {
             let (source, delivery) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
+                () = session.closed() => return Err(LOST.to_owned()),
                 done = lanes.done() => {
-                    settled(done, [events, parked]).await?;
+                    told(session, settled(done, [events, parked])).await?;
                     backoff.reset();
                     continue;
                 }
@@ -177,7 +180,7 @@ impl Supervisor {
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
             let delivery = delivery.ok_or("the broker ended the consumer")?;
             let from = if source == EVENTS { &mut *events } else { &mut *parked };
-            take(source, from, &delivery, &mut lanes, dead).await?;
+            told(session, take(source, from, &delivery, &mut lanes, dead)).await?;
         }
         for source in [&*events, &*parked] {
             // A failure is the connection's end, which is met below.
@@ -185,8 +188,8 @@ impl Supervisor {
         }
         while !lanes.is_idle() {
             tokio::select! {
-                () = session.closed() => return Err("the connection to the broker is lost".to_owned()),
-                done = lanes.done() => settled(done, [events, parked]).await?,
+                () = session.closed() => return Err(LOST.to_owned()),
+                done = lanes.done() => told(session, settled(done, [events, parked])).await?,
             }
         }
         Ok(())
@@ -202,6 +205,18 @@ impl Supervisor {
         Ok((dead, [events, parked]))
     }
 }
+
+/// Whatever speaks to the broker, for as long as there is one to speak to.
+async fn told(session: &Session, telling: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::select! {
+        biased;
+        told = telling => told,
+        () = session.closed() => Err(LOST.to_owned()),
+        () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).to_string()),
+    }
+}
+
+const LOST: &str = "the connection to the broker is lost";
 
 /// The places of the two queues in an [`Origin`].
 const EVENTS: usize = 0;

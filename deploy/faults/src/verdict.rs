@@ -83,13 +83,18 @@ fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
 async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::Result<()> {
     let deadline = Instant::now() + REST_WITHIN;
     let session = scene.ground.lease.broker().await;
+    let mut untried = None;
     loop {
         loop {
             let waiting = waiting(&session).await?;
             let missing = missing(client, accepted).await?;
             let pending = pending(client).await?;
             if waiting == 0 && missing == 0 && pending == 0 {
-                break;
+                if untried == Some(unmatched(client).await?) {
+                    break;
+                }
+                untried = Some(all_are_due(client).await?);
+                continue;
             }
             ensure!(
                 Instant::now() < deadline,
@@ -132,6 +137,18 @@ async fn pending(client: &Client) -> anyhow::Result<i64> {
         + (SELECT count(*) FROM pending_reports p WHERE next_try_at <= now() OR EXISTS
             (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.ref_id = p.ref_id))";
     Ok(client.query_one(pending, &[]).await?.get(0))
+}
+
+/// Reports that wait for their calls.
+async fn unmatched(client: &Client) -> anyhow::Result<i64> {
+    Ok(client.query_one("SELECT count(*) FROM pending_reports", &[]).await?.get(0))
+}
+
+/// What a person assigned may tell where others of the same caller and duration belong; they find it at the
+/// next time of their schedule, which is made now. Returns how many wait.
+async fn all_are_due(client: &Client) -> anyhow::Result<i64> {
+    client.execute("UPDATE pending_reports SET next_try_at = now()", &[]).await?;
+    unmatched(client).await
 }
 
 /// Returns how many rows there are in all.

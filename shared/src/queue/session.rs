@@ -70,9 +70,10 @@ impl Session {
     /// A channel on which every publish is answered.
     pub async fn confirm_channel(&self) -> Result<Channel, QueueError> {
         let channel = self.channel().await?;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
+        let asked = tokio::time::timeout(CONNECT_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default()));
+        asked
             .await
+            .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
             .map_err(QueueError::doing("confirm publishes"))?;
         Ok(channel)
     }

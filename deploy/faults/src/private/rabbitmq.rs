@@ -94,6 +94,8 @@ impl RabbitMq {
             .env("RABBITMQ_DIST_PORT", node.distribution_port.to_string())
             .env("ERL_EPMD_PORT", self.mapper_port.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // A node that was killed may still be in its list when we end it.
+            .env("ERL_EPMD_RELAXED_COMMAND_CHECK", "true")
             .env("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}")
             .env("RABBITMQ_MNESIA_BASE", dir.join("data"))
             .env("RABBITMQ_LOG_BASE", dir.join("log"))
