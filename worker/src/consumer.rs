@@ -274,3 +274,27 @@ async fn settled(done: Result<Vec<(Origin, usize)>, Stuck>, sources: [&mut Sourc
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Instant;
+
+    use trueup_shared::testkit::cutter::Cutter;
+    use trueup_shared::testkit::lease::Lease;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_client_never_answers_ends_with_the_connection() {
+        let lease = Lease::take().await;
+        let cutter = Cutter::to(lease.amqp_server()).await;
+        let url = lease.amqp_through(cutter.address).to_string();
+        let session = Session::connect(&url.as_str().into(), "test").await.expect("connects");
+        assert_eq!(told(&session, async { Ok(()) }).await, Ok(()));
+        let began = Instant::now();
+        let (said, ()) = tokio::join!(told(&session, pending()), async { cutter.cut() });
+        assert_eq!(said, Err(LOST.to_owned()));
+        assert!(began.elapsed() < TOLD_WITHIN, "the end of the connection was not noticed: {:?}", began.elapsed());
+    }
+}
