@@ -17,7 +17,7 @@ pub struct Options {
     /// Only these goals [default: all of 1 to 5; 6 takes half an hour and must be asked for]
     #[arg(long = "goal", value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=6))]
     goals: Vec<u8>,
-    /// Short measurements and small books: under two minutes
+    /// Short measurements and small books: some three minutes
     #[arg(long)]
     quick: bool,
     /// Of goal 4, try only these paces, in parts of a hundred of hyper alone [default: 26 down to 3]
