@@ -11,7 +11,7 @@ use crate::services::{self, Choice, Need};
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Short measurements and small books: under two minutes
+    /// Short measurements and small books: some three minutes
     #[arg(long)]
     quick: bool,
     /// Only these goals, with commas between [default: 1 to 5; 6, with 5 M calls, must be asked for]
