@@ -31,7 +31,7 @@ const OTHER_CONNECTIONS: usize = 4;
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// What is told to the broker is on its way within this. The client's own promise may stay open for ever
 /// if the connection ends just then.
-const TOLD_WITHIN: Duration = Duration::from_secs(10);
+pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 

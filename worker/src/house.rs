@@ -12,6 +12,7 @@ use trueup_shared::store::settle::parked;
 use trueup_shared::store::{Pool, PoolSettings, migrate as schema, reconcile as books};
 use uuid::Uuid;
 
+use crate::consumer::TOLD_WITHIN;
 use crate::settings::Settings;
 
 /// A proof over all calls takes longer than a report (milliseconds; 30 min).
@@ -96,7 +97,11 @@ pub async fn redrive(settings: &Settings, limit: u32) -> Result<Exit, Failure> {
                 let ids: Vec<Uuid> = envelope.events.iter().map(|e| e.id).collect();
                 parked::forget_attempts(&pool, &ids).await.map_err(unavailable)?;
                 topology::publish_event(&giving, &letter.data).await.map_err(unavailable)?;
-                letter.ack(BasicAckOptions::default()).await.map_err(unavailable)?;
+                // The client's own promise may stay open for ever if the connection ends just then.
+                tokio::time::timeout(TOLD_WITHIN, letter.ack(BasicAckOptions::default()))
+                    .await
+                    .map_err(|_| unavailable(QueueError::TimedOut(TOLD_WITHIN)))?
+                    .map_err(unavailable)?;
                 back += 1;
             }
             Err(error) => {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,10 @@ const HOLD_MESSAGES: Duration = Duration::from_secs(20);
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Batches for each lane that may wait beside the one that is being settled.
 const BATCHES_AHEAD: usize = 2;
+/// While one lane is at work, another begins when a whole batch waits for it: a report in a batch of 400
+/// costs Postgres half of what it costs in one of ten. What waits goes when the lane at work is done, or
+/// has been at work for so long: it may stand before a lock that somebody holds.
+const HELD_BACK_FOR: Duration = Duration::from_millis(100);
 
 /// Which delivery an event came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ struct Again {
 #[derive(Default)]
 struct Lane {
     waiting: VecDeque<Waiting>,
-    busy: bool,
+    at_work_since: Option<Instant>,
 }
 
 /// Who does a job: a lane, the one that takes what came again, or the one that notes uses of secrets.
@@ -83,6 +87,8 @@ struct Tools {
 pub struct Lanes {
     tools: Tools,
     lanes: Vec<Lane>,
+    /// Whose turn it is to begin.
+    turn: usize,
     again: VecDeque<Again>,
     again_busy: bool,
     uses: Vec<SecretUse>,
@@ -98,6 +104,7 @@ impl Lanes {
         Lanes {
             tools: Tools { processor, dead, postgres, stop },
             lanes,
+            turn: 0,
             again: VecDeque::new(),
             again_busy: false,
             uses: Vec::new(),
@@ -130,9 +137,7 @@ impl Lanes {
                 self.waiting_bytes += each;
             }
         }
-        for lane in 0..self.lanes.len() {
-            self.start_lane(lane);
-        }
+        self.start_lanes();
     }
 
     /// Puts by an envelope that came again.
@@ -149,12 +154,27 @@ impl Lanes {
         self.start_uses();
     }
 
+    /// Starts each lane that has enough to do, in turn, so that none waits for ever.
+    fn start_lanes(&mut self) {
+        for _ in 0..self.lanes.len() {
+            self.turn = (self.turn + 1) % self.lanes.len();
+            let held_back = self.held_back_until().is_some_and(|until| Instant::now() < until);
+            let enough = if held_back { self.tools.processor.batch() } else { 1 };
+            let lane = &self.lanes[self.turn];
+            if lane.at_work_since.is_none() && lane.waiting.len() >= enough {
+                self.start_lane(self.turn);
+            }
+        }
+    }
+
+    /// Until when a lane with little to do waits for those at work.
+    fn held_back_until(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.at_work_since).max().map(|since| since + HELD_BACK_FOR)
+    }
+
     fn start_lane(&mut self, number: usize) {
         let Some(lane) = self.lanes.get_mut(number) else { return };
-        if lane.busy || lane.waiting.is_empty() {
-            return;
-        }
-        lane.busy = true;
+        lane.at_work_since = Some(Instant::now());
         let count = lane.waiting.len().min(self.tools.processor.batch());
         let mut events = Vec::with_capacity(count);
         let mut settled: Vec<(Origin, usize)> = Vec::new();
@@ -207,14 +227,25 @@ impl Lanes {
     /// The next job that ends, and which events are settled by it; waits for ever if none runs. Nothing
     /// is lost if the future is dropped while it waits.
     pub async fn done(&mut self) -> Result<Vec<(Origin, usize)>, Stuck> {
-        let Some(joined) = self.running.join_next().await else { return std::future::pending().await };
+        let joined = loop {
+            if self.running.is_empty() {
+                return std::future::pending().await;
+            }
+            let waits = |lane: &Lane| lane.at_work_since.is_none() && !lane.waiting.is_empty();
+            let held_back_until = self.held_back_until().filter(|_| self.lanes.iter().any(waits));
+            tokio::select! {
+                Some(joined) = self.running.join_next() => break joined,
+                () = at(held_back_until) => {}
+            }
+            self.start_lanes();
+        };
         let done = joined.map_err(|e: JoinError| Stuck::Broken(e.to_string()))?;
         match done.who {
             Who::Lane(number) => {
                 if let Some(lane) = self.lanes.get_mut(number) {
-                    lane.busy = false;
+                    lane.at_work_since = None;
                 }
-                self.start_lane(number);
+                self.start_lanes();
             }
             Who::Again => {
                 self.again_busy = false;
@@ -226,6 +257,14 @@ impl Lanes {
             }
         }
         done.outcome.map(|()| done.settled)
+    }
+}
+
+/// Never, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -242,7 +281,7 @@ impl Tools {
     where
         F: Future<Output = Result<(), Stuck>>,
     {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut backoff = Backoff::new();
         loop {
             match settle().await {

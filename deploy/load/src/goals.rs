@@ -61,7 +61,8 @@ impl Goal {
     fn asked(&self) -> String {
         let sign = if self.better == Better::More { '≥' } else { '≤' };
         let stretch = self.stretch.map(|s| format!(" (stretch {s})")).unwrap_or_default();
-        format!("{sign} {}{stretch} {}", self.pass, self.unit)
+        // To a tenth, and whole numbers as such.
+        format!("{sign} {}{stretch} {}", (self.pass * 10.0).round() / 10.0, self.unit)
     }
 }
 

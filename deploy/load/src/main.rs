@@ -3,6 +3,7 @@
 //! Every figure is a ratio against a ceiling of the same minute: these machines are noisy, and an
 //! absolute figure says more about the neighbour than about the program.
 
+mod allocations;
 mod bloat;
 mod books;
 mod ceiling;
@@ -63,6 +64,12 @@ enum What {
         #[arg(long, default_value = "target/release/trueup-worker")]
         worker: std::path::PathBuf,
     },
+    /// Allocations and bytes for one report, in the gateway and in the worker, as valgrind counts them
+    Allocations {
+        /// Where the binaries are
+        #[arg(long, default_value = "target/release")]
+        binaries: std::path::PathBuf,
+    },
     /// Corrections of the same calls again and again: what tables and indexes grow to
     Bloat {
         /// Calls in the books
@@ -96,6 +103,7 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+        What::Allocations { binaries } => runtime()?.block_on(allocations::run(&binaries)),
         What::Bloat { calls, corrected, rate, span, worker } => {
             let span = Duration::from_secs(span);
             runtime()?.block_on(bloat::run(&bloat::Plan { calls, corrected, rate, span, worker }))

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use trueup_shared::testkit::database::TestDatabase;
 
 use crate::door::{self, Spans};
 use crate::drain;
@@ -17,10 +18,10 @@ pub struct Options {
     /// Only these goals [default: all of 1 to 5; 6 takes half an hour and must be asked for]
     #[arg(long = "goal", value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=6))]
     goals: Vec<u8>,
-    /// Short measurements and small books: some three minutes
+    /// Short measurements, small books and few paces: under two minutes
     #[arg(long)]
     quick: bool,
-    /// Of goal 4, try only these paces, in parts of a hundred of hyper alone [default: 26 down to 3]
+    /// Of goal 4, try only these paces, in parts of a hundred of hyper alone [default: 18 down to 3]
     #[arg(long = "pace", value_name = "PERCENT", value_delimiter = ',')]
     paces: Vec<f64>,
     /// So many seconds of overload at the end, watching the memory of each process
@@ -98,7 +99,11 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         }
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
-            let paces = if options.paces.is_empty() { &whole::PACES[..] } else { &options.paces };
+            let paces = match (options.paces.as_slice(), options.quick) {
+                ([], true) => &whole::QUICK_PACES,
+                ([], false) => &whole::PACES[..],
+                (paces, _) => paces,
+            };
             stage = whole::sustained(stage, spans, paces, span, &mut report).await?;
         }
         if options.overload > 0 {
@@ -120,7 +125,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         format!("{}{many}", if options.quick { "quick" } else { "load" })
     });
     let title = format!("Load: {} gateway(s), {} worker(s)", options.gateways, options.workers);
-    report.write(&options.out, &name, &title, &machine())?;
+    report.write(&options.out, &name, &title, &format!("{}\n\n{}", machine(), postgres().await?))?;
     say(format_args!("{:.0} s in all", began.elapsed().as_secs_f64()));
     Ok(())
 }
@@ -136,6 +141,25 @@ fn machine() -> String {
         "Measured {now} on {cpus} cores ({model}) that carry everything: the broker, Redis, Postgres, Trueup and the \
          load itself. Ratios are against a ceiling of the same minute."
     )
+}
+
+/// How the Postgres that it was measured on is set up, where that matters.
+async fn postgres() -> anyhow::Result<String> {
+    const SETTINGS: [&str; 7] = [
+        "server_version",
+        "shared_buffers",
+        "max_wal_size",
+        "checkpoint_timeout",
+        "wal_compression",
+        "autovacuum",
+        "synchronous_commit",
+    ];
+    let database = TestDatabase::fresh().await;
+    let client = database.client().await;
+    let sql = "SELECT name, current_setting(name) FROM unnest($1::text[]) WITH ORDINALITY AS s (name, n) ORDER BY n";
+    let rows = client.query(sql, &[&&SETTINGS[..]]).await?;
+    let shown: Vec<String> = rows.iter().map(|r| format!("{} {}", r.get::<_, &str>(0), r.get::<_, &str>(1))).collect();
+    Ok(format!("Postgres: {}.", shown.join(", ")))
 }
 
 fn raise_descriptor_limit() {

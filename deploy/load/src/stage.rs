@@ -55,7 +55,17 @@ impl Stage {
     }
 
     pub fn start(&self, binary: &str) -> Start {
-        Start::new(&self.binaries.join(binary).to_string_lossy())
+        self.surrounded(Start::new(&self.binaries.join(binary).to_string_lossy()))
+    }
+
+    /// The same, run by another program.
+    pub fn start_under(&self, program: &str, arguments: &[&str], binary: &str) -> Start {
+        let start = arguments.iter().fold(Start::new(program), |start, argument| start.arg(argument));
+        self.surrounded(start.arg(self.binaries.join(binary).display()))
+    }
+
+    fn surrounded(&self, start: Start) -> Start {
+        start
             .env("TRUEUP_POSTGRES_URL", without_tls(&self.database.url))
             .env("TRUEUP_REDIS_URL", &self.lease.redis_url)
             .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
@@ -64,12 +74,15 @@ impl Stage {
     /// A door behind a trusted proxy: us.
     pub async fn open_doors(&mut self, count: usize) -> anyhow::Result<()> {
         while self.gateways.len() < count {
-            let start = self.start("trueup-gateway").env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32");
-            let mut gateway = start.ready().await;
-            self.doors.push(gateway.address("public").await);
-            self.gateways.push(gateway);
+            self.open_door(self.start("trueup-gateway")).await;
         }
         Ok(())
+    }
+
+    pub async fn open_door(&mut self, start: Start) {
+        let mut gateway = start.env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32").ready().await;
+        self.doors.push(gateway.address("public").await);
+        self.gateways.push(gateway);
     }
 
     /// Nothing waits in the queue any more: what was accepted without a worker is no part of what follows.

@@ -24,7 +24,8 @@ const CONNECTIONS: usize = 256;
 /// How old a report may become before its row is there (goal 4).
 const AGE: f64 = 1.0;
 /// Paces that are tried, in parts of a hundred of hyper alone; the first that holds counts.
-pub const PACES: [f64; 13] = [26.0, 22.0, 18.0, 14.0, 12.0, 11.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0];
+pub const PACES: [f64; 12] = [18.0, 14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0];
+pub const QUICK_PACES: [f64; 4] = [11.0, 9.0, 7.0, 5.0];
 /// A pace that cannot be held is given up when this many seconds' worth is waiting.
 const BEHIND: f64 = 2.0;
 /// Everything that was sent is settled within this.
@@ -32,8 +33,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Settled reports, and those that took longer than a second, as the workers count them.
 #[derive(Debug, Clone, Copy, Default)]
-struct Settled {
-    all: f64,
+pub struct Settled {
+    pub all: f64,
     within_a_second: f64,
 }
 
@@ -157,7 +158,7 @@ async fn try_pace(
 }
 
 /// Waits until the workers have nothing left to do.
-async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
+pub async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
     let deadline = Instant::now() + SETTLED_WITHIN;
     let mut last = settled(&mut stage.workers).await?;
     let mut same = 0;

@@ -11,7 +11,7 @@ use crate::services::{self, Choice, Need};
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Short measurements and small books: some three minutes
+    /// Short measurements, small books and few paces: under two minutes
     #[arg(long)]
     quick: bool,
     /// Only these goals, with commas between [default: 1 to 5; 6, with 5 M calls, must be asked for]
@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
-    let services = services::ensure(layout, choice, Need::Tests)?;
+    let services = services::ensure(layout, choice, Need::Load)?;
     let outcome = measure(layout, &services, options);
     services::stop(layout, &services.started)?;
     outcome

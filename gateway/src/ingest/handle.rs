@@ -93,13 +93,17 @@ impl Door {
             Found::NoSuchToken => return (Answer::NotFound, Rest::All(request.into_body())),
             Found::NotKnownYet => return (Answer::Unavailable(STARTING), Rest::All(request.into_body())),
         };
+        let source = request::source(peer, request.headers(), &self.proxies);
+        if let Some(limited) = self.known_flood(&webhook, source) {
+            return (limited, Rest::All(request.into_body()));
+        }
         let received_at = ids::to_microseconds(Timestamp::now());
         let parameter = webhook.secret_query_param.as_deref();
         let secret = request::secret(request.headers(), request.uri().query().unwrap_or_default(), parameter);
         let visit = Visit {
             door: self,
             webhook: &webhook,
-            source: request::source(peer, request.headers(), &self.proxies),
+            source,
             received_at,
             admission: secrets::check(&webhook, secret.as_deref(), received_at),
         };
@@ -132,6 +136,20 @@ impl Door {
             return (Answer::Limited { by: LimitedBy::Token, limit, retry_after }, Rest::All(request.into_body()));
         }
         visit.accept(request).await
+    }
+}
+
+impl Door {
+    /// An address that is known to be over its limit is told so before a secret is hashed for it. Where the
+    /// webhook has a limit of its own, it matters who knows the secret.
+    fn known_flood(&self, webhook: &IngestWebhook, source: IpAddr) -> Option<Answer> {
+        if webhook.ip_limit_per_minute.is_some() {
+            return None;
+        }
+        let limit = self.policy.address(source);
+        let retry_after = self.limits.recall_limit(&limit)?;
+        self.refusals.count(webhook, Reason::RateLimitedIp, source);
+        Some(Answer::Limited { by: LimitedBy::Address, limit: limit.per_minute, retry_after })
     }
 }
 

@@ -159,3 +159,38 @@ async fn sigterm_drains_and_leaves_the_rest_to_the_next() {
     eventually("all rows", PATIENCE, || async { (world.count("events").await == 500).then_some(()) }).await;
     world.reconcile().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_somebody_holds_locked_holds_up_its_own_lane_alone() {
+    let mut world = World::new().await;
+    let held = world.call(&CallSpec::default()).await;
+    let mut client = world.database.client().await;
+    let holding = client.transaction().await.expect("a transaction");
+    holding.execute("SELECT FROM calls WHERE id = $1 FOR UPDATE", &[&held]).await.expect("a lock");
+    let _worker = world.worker().await;
+    let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
+    let behind = event.id;
+    world.publish(vec![event]).await;
+    let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%settle_lock_calls%'
+                    AND datname = current_database()";
+    eventually("the lane stands before the lock", PATIENCE, || async {
+        (world.count(waiting).await == 1).then_some(())
+    })
+    .await;
+    // Accounts enough that some belong to the other lane, with far less to do than a whole batch.
+    for _ in 0..20 {
+        world.next_account().await;
+        let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
+        world.publish(vec![event]).await;
+    }
+    // Well before the statement that waits is given up.
+    eventually("the other lane's rows", Duration::from_secs(10), || async {
+        (world.count("events").await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(world.count(waiting).await, 1, "the first lane still stands there");
+    assert!(world.find_row(behind).await.is_none());
+    holding.rollback().await.expect("released");
+    eventually("all rows", PATIENCE, || async { (world.count("events").await == 21).then_some(()) }).await;
+    world.reconcile().await;
+}

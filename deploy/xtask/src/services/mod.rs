@@ -50,6 +50,8 @@ pub enum Need {
     /// Tests: they make databases, roles and vhosts, and empty Redis databases. The system's own
     /// variables are not for them, lest somebody's real database be named there.
     Tests,
+    /// As tests; a private Postgres is set up as `deploy/postgres/postgresql.conf` advises.
+    Load,
 }
 
 impl Need {
@@ -59,7 +61,7 @@ impl Need {
     }
 
     fn prefix(self) -> &'static str {
-        if self == Need::Tests { "TRUEUP_TEST" } else { "TRUEUP" }
+        if self == Need::System { "TRUEUP" } else { "TRUEUP_TEST" }
     }
 }
 
@@ -119,7 +121,7 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     }
     let [have_postgres, have_redis, have_rabbitmq] = missing;
     if !have_postgres {
-        let found = step("private Postgres", |note| postgres::start(layout, &mut state, &mut services, note))?;
+        let found = step("private Postgres", |note| postgres::start(layout, &mut state, &mut services, need, note))?;
         note_started(&mut services, "postgres", found);
     }
     if !have_redis {

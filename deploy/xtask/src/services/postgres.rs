@@ -139,7 +139,7 @@ fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
     Ok(dir)
 }
 
-pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: &Note) -> Result<Found> {
+pub fn start(layout: &Layout, state: &mut State, services: &mut Services, need: Need, note: &Note) -> Result<Found> {
     let answers = |port| pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
     if let Some(port) = serving(state, "postgres", answers)? {
         set(services, "postgres", port);
@@ -162,10 +162,11 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
         process::run_logged(initdb, &log, note)?;
         std::fs::rename(&making, &data)?;
     }
+    let advised = if need == Need::Load { advised(layout)? } else { Vec::new() };
     let port = spare_port(PRIVATE_FROM_PORT)?;
     let began = Instant::now();
     let daemon = loop {
-        let daemon = process::start(server(&bin, owner.as_ref(), &dir, port), &log)?;
+        let daemon = process::start(server(&bin, owner.as_ref(), &dir, port, &advised), &log)?;
         state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
         process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
         if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
@@ -182,16 +183,26 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, note: 
     Ok(Found { started: true })
 }
 
-fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16) -> Command {
+/// The settings of `deploy/postgres/postgresql.conf`, as `name=value`.
+fn advised(layout: &Layout) -> Result<Vec<String>> {
+    let file = layout.root.join("deploy/postgres/postgresql.conf");
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let settings = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
+    Ok(settings.map(|(name, value)| format!("{}={}", name.trim(), value.trim())).collect())
+}
+
+/// Of a setting that is there twice, the last counts.
+fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16, advised: &[String]) -> Command {
     let mut server = command(&bin.join("postgres"), owner, dir);
     server.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
-    for setting in [
+    let ours = [
         "listen_addresses=127.0.0.1".to_owned(),
         "unix_socket_directories=".to_owned(),
         format!("max_connections={MAX_CONNECTIONS}"),
         "wal_compression=off".to_owned(),
-    ] {
-        server.args(["-c", &setting]);
+    ];
+    for setting in advised.iter().chain(&ours) {
+        server.args(["-c", setting]);
     }
     server
 }

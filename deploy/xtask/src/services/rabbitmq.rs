@@ -45,7 +45,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
         None => None,
     };
     // Tests make vhosts.
-    if need == Need::Tests && services.rabbitmqctl.is_none() {
+    if need != Need::System && services.rabbitmqctl.is_none() {
         return Ok(false);
     }
     services.amqp_url = format!("amqp://guest:guest@127.0.0.1:{DEFAULT_PORT}/%2f");

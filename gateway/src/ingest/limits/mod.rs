@@ -104,7 +104,6 @@ impl Limits {
     pub async fn decide(&self, question: &Question) -> Verdict {
         let checks = &metrics::gateway().limit_checks;
         if let Some(refused) = self.recall(question) {
-            checks.inc(&["remembered"]);
             return refused;
         }
         if let Some(verdict) = self.redis.ask(question).await {
@@ -148,14 +147,19 @@ impl Limits {
     }
 
     fn recall(&self, question: &Question) -> Option<Verdict> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some(retry_after) = remembered.wait(&question.address, now) {
+        if let Some(retry_after) = self.recall_limit(&question.address) {
             return Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after });
         }
         let token = question.token.as_ref()?;
-        let retry_after = remembered.wait(token, now)?;
-        Some(Verdict::TokenOver { limit: token.per_minute, retry_after })
+        Some(Verdict::TokenOver { limit: token.per_minute, retry_after: self.recall_limit(token)? })
+    }
+
+    /// For how long this limit is known to be over.
+    pub fn recall_limit(&self, limit: &Limit) -> Option<Duration> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let retry_after = remembered.wait(limit, Instant::now())?;
+        metrics::gateway().limit_checks.inc(&["remembered"]);
+        Some(retry_after)
     }
 
     fn remember(&self, question: &Question, verdict: Verdict) {
@@ -176,6 +180,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The limit of an address at all webhooks that have none of their own for it.
+    pub fn address(&self, source: IpAddr) -> Limit {
+        Limit { key: Key::Address(keys::network(source)), per_minute: self.address_per_minute }
+    }
+
     /// `admitted`: the secret was right, or none is required.
     pub fn question(
         &self,
@@ -186,10 +195,9 @@ impl Policy {
         enabled: bool,
     ) -> Question {
         let (token_limit, address_limit) = limits;
-        let network = keys::network(source);
         let address = match address_limit.filter(|_| admitted) {
-            Some(per_minute) => Limit { key: Key::AddressOf(network, webhook), per_minute },
-            None => Limit { key: Key::Address(network), per_minute: self.address_per_minute },
+            Some(per_minute) => Limit { key: Key::AddressOf(keys::network(source), webhook), per_minute },
+            None => self.address(source),
         };
         let per_minute = token_limit.unwrap_or(self.token_per_minute);
         Question {

@@ -31,9 +31,9 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Questions in one call: a fraction of a millisecond of Redis's time.
 const QUESTIONS: usize = 64;
 /// Calls at once.
-const CALLS: usize = 3;
-/// With a call out, the next goes when so many questions wait for it; with two out, when twice as many do.
-const ENOUGH: usize = 16;
+const CALLS: usize = 2;
+/// With a call out, the next goes when so many questions wait for it.
+const ENOUGH: usize = 32;
 /// Questions taken out of the queue ahead of their call.
 const AHEAD: usize = 256;
 /// Questions that may wait; the next are decided here.

@@ -32,8 +32,8 @@ const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
 /// Messages that may be unconfirmed at once. Few, so that under load the messages grow instead. Each
 /// has a channel to itself: the broker's word on a channel, and a message that comes back, can then
 /// belong to one message only.
-const UNCONFIRMED: usize = 3;
-/// With a message out, the next goes when so many events wait for it; with two out, when twice as many do.
+const UNCONFIRMED: usize = 2;
+/// With a message out, the next goes when so many events wait for it.
 const ENOUGH: usize = 32;
 /// Events in one message at most; a batch request alone may hold as many.
 const EVENTS: usize = 500;

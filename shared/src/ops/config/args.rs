@@ -213,7 +213,7 @@ pub struct WorkerArgs {
 
     /// Envelopes that the broker hands over ahead of their settling
     #[arg(long, env = "TRUEUP_WORKER_PREFETCH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "64")]
+          value_parser = check::positive, default_value = "256")]
     pub worker_prefetch: NonZeroU32,
 
     /// Settling connections; each settles accounts of its own
@@ -223,7 +223,7 @@ pub struct WorkerArgs {
 
     /// Reports that one transaction settles at most
     #[arg(long, env = "TRUEUP_WORKER_BATCH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "200")]
+          value_parser = check::positive, default_value = "400")]
     pub worker_batch: NonZeroU32,
 
     /// Days that the rows of events are kept; the ledger is kept for ever
