@@ -15,7 +15,7 @@ use crate::{overload, say};
 
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Only these goals [default: all of 1 to 5; 6 takes half an hour and must be asked for]
+    /// Only these goals [default: all of 1 to 5; 6 makes 5 M calls first and must be asked for]
     #[arg(long = "goal", value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=6))]
     goals: Vec<u8>,
     /// Short measurements, small books and few paces: under two minutes
