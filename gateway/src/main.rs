@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trueup_gateway::ingest;
-use trueup_shared::ops::config::{self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs};
+use trueup_shared::ops::config::{
+    self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs,
+};
 use trueup_shared::ops::{logging, shutdown};
 
 /// Takes payout reports from buyers, checks who may send them and how often, and puts them on the

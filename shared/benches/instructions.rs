@@ -38,7 +38,10 @@ fn main() {
     if arguments.iter().any(|a| a == "--bench") {
         for case in CASES {
             match (count(case, ROUNDS), count(case, ROUNDS * 2)) {
-                (Some(once), Some(twice)) => println!("{case}: {} instructions", twice.saturating_sub(once) / ROUNDS),
+                (Some(once), Some(twice)) => println!(
+                    "{case}: {} instructions",
+                    twice.saturating_sub(once) / ROUNDS
+                ),
                 _ => println!("{case}: not counted; is valgrind installed?"),
             }
         }
@@ -56,7 +59,14 @@ fn run(case: &str, rounds: u64) {
     for _ in 0..rounds {
         match case {
             "alias" => _ = black_box(fields::recognised(black_box("Caller_ID"))),
-            "money" => _ = black_box(money::parse_cents(black_box("$1,250.00"), false, PayoutUnit::Dollars, "USD")),
+            "money" => {
+                _ = black_box(money::parse_cents(
+                    black_box("$1,250.00"),
+                    false,
+                    PayoutUnit::Dollars,
+                    "USD",
+                ))
+            }
             "phone-nanp" => _ = black_box(phone::normalise(black_box("(305) 555-1234"), "US")),
             "copy-of-the-books-of-200" => _ = black_box(batch.books()),
             "copy-and-decide-200" => _ = black_box(batch.decide(&mut batch.books())),
@@ -75,5 +85,6 @@ fn count(case: &str, rounds: u64) -> Option<u64> {
         .output()
         .ok()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    said.lines().find_map(|line| line.split("Collected : ").nth(1)?.trim().parse().ok())
+    said.lines()
+        .find_map(|line| line.split("Collected : ").nth(1)?.trim().parse().ok())
 }

@@ -13,25 +13,41 @@ use trueup_shared::queue::envelope;
 fn reading(c: &mut Criterion) {
     let settings = ReadSettings::default();
     let mut group = c.benchmark_group("read a report");
-    for (name, request) in [("json", cases::json()), ("form", cases::form()), ("query", cases::query())] {
-        group.bench_function(name, |b| b.iter(|| read::read(black_box(&request), &settings)));
+    for (name, request) in [
+        ("json", cases::json()),
+        ("form", cases::form()),
+        ("query", cases::query()),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| read::read(black_box(&request), &settings))
+        });
     }
     group.finish();
 }
 
 fn parts(c: &mut Criterion) {
-    c.bench_function("alias lookup", |b| b.iter(|| fields::recognised(black_box("Caller_ID"))));
+    c.bench_function("alias lookup", |b| {
+        b.iter(|| fields::recognised(black_box("Caller_ID")))
+    });
     c.bench_function("money", |b| {
         b.iter(|| money::parse_cents(black_box("$1,250.00"), false, PayoutUnit::Dollars, "USD"));
     });
-    c.bench_function("phone, NANP", |b| b.iter(|| phone::normalise(black_box("(305) 555-1234"), "US")));
-    c.bench_function("phone, foreign", |b| b.iter(|| phone::normalise(black_box("+4915123456789"), "US")));
+    c.bench_function("phone, NANP", |b| {
+        b.iter(|| phone::normalise(black_box("(305) 555-1234"), "US"))
+    });
+    c.bench_function("phone, foreign", |b| {
+        b.iter(|| phone::normalise(black_box("+4915123456789"), "US"))
+    });
 }
 
 fn batch(c: &mut Criterion) {
     let batch = cases::Batch::new();
     c.bench_function("decide a batch of 200", |b| {
-        b.iter_batched(|| batch.books(), |mut books| batch.decide(&mut books), BatchSize::SmallInput);
+        b.iter_batched(
+            || batch.books(),
+            |mut books| batch.decide(&mut books),
+            BatchSize::SmallInput,
+        );
     });
     let event = RawEvent {
         id: uuid::Uuid::from_u128(1),
@@ -44,7 +60,9 @@ fn batch(c: &mut Criterion) {
         refusal: None,
     };
     let message = envelope::encode(&Envelope::of(vec![event; 100]));
-    c.bench_function("decode an envelope of 100", |b| b.iter(|| envelope::decode(black_box(&message))));
+    c.bench_function("decode an envelope of 100", |b| {
+        b.iter(|| envelope::decode(black_box(&message)))
+    });
 }
 
 criterion_group!(benches, reading, parts, batch);

@@ -7,7 +7,9 @@ use trueup_shared::domain::batch::{Split, split};
 use trueup_shared::domain::event::RawRequest;
 use trueup_shared::domain::limits::{BATCH_ELEMENTS, ID_CHARS, PASSED_OVER, RAW_CHARS};
 use trueup_shared::domain::read::read;
-use trueup_shared::domain::report::{DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Report, Slot};
+use trueup_shared::domain::report::{
+    DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Report, Slot,
+};
 use trueup_shared::domain::{duration, money, phone};
 
 /// A request out of raw bytes: one of flags, the query up to a line's end, the body.
@@ -31,7 +33,9 @@ pub fn request(data: &[u8]) -> (RawRequest, ReadSettings) {
     };
     let mut settings = ReadSettings::default();
     if flags & 8 != 0 {
-        settings.field_names.insert(Slot::Payout, "call.paid".into());
+        settings
+            .field_names
+            .insert(Slot::Payout, "call.paid".into());
         settings.field_names.insert(Slot::RefId, "tid".into());
     }
     if flags & 16 != 0 {
@@ -48,7 +52,11 @@ pub fn any_request(data: &[u8]) {
     let (request, settings) = request(data);
     any_reading(&request, &settings);
     for element in elements(&request.body) {
-        let event = RawRequest { body: element.to_vec(), element: true, ..request.clone() };
+        let event = RawRequest {
+            body: element.to_vec(),
+            element: true,
+            ..request.clone()
+        };
         any_reading(&event, &settings);
     }
 }
@@ -61,7 +69,10 @@ fn elements(body: &[u8]) -> Vec<&[u8]> {
             ranges
                 .into_iter()
                 .map(|range| {
-                    assert!(range.start > end && range.start < range.end, "in order and not empty");
+                    assert!(
+                        range.start > end && range.start < range.end,
+                        "in order and not empty"
+                    );
                     end = range.end;
                     &body[range]
                 })
@@ -98,7 +109,11 @@ fn any_report(report: &Report, reading: &Reading) {
     if let Payout::Cents(cents) = report.payout {
         assert!(cents.abs() < money::CENTS_BOUND);
     }
-    assert!(report.duration_seconds.is_none_or(|s| s <= duration::SECONDS_MAX));
+    assert!(
+        report
+            .duration_seconds
+            .is_none_or(|s| s <= duration::SECONDS_MAX)
+    );
     for id in [&report.ref_id, &report.call_id].into_iter().flatten() {
         assert!(!id.is_empty() && id.chars().count() <= ID_CHARS && !id.contains('\0'));
     }
@@ -121,7 +136,11 @@ fn any_number(number: &str) {
     let digits = number.strip_prefix('+').expect("E.164");
     assert!((7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
     assert!(!digits.starts_with('0'));
-    assert_eq!(phone::normalise(number, "US").as_deref(), Ok(number), "stays as it is");
+    assert_eq!(
+        phone::normalise(number, "US").as_deref(),
+        Ok(number),
+        "stays as it is"
+    );
 }
 
 pub fn any_phone(text: &str) {
@@ -151,7 +170,11 @@ pub fn any_money(text: &str) {
 }
 
 pub fn any_duration(text: &str) {
-    for unit in [DurationUnit::Seconds, DurationUnit::Milliseconds, DurationUnit::Minutes] {
+    for unit in [
+        DurationUnit::Seconds,
+        DurationUnit::Milliseconds,
+        DurationUnit::Minutes,
+    ] {
         for json in [false, true] {
             if let Ok(seconds) = duration::parse(text, json, unit) {
                 assert!(seconds <= duration::SECONDS_MAX);

@@ -19,8 +19,13 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [Point; 5] =
-        [Point::BeforeLock, Point::AfterWrite, Point::BeforeCommit, Point::AfterCommit, Point::BetweenAcks];
+    pub const ALL: [Point; 5] = [
+        Point::BeforeLock,
+        Point::AfterWrite,
+        Point::BeforeCommit,
+        Point::AfterCommit,
+        Point::BetweenAcks,
+    ];
 
     /// What it is called from outside.
     pub const fn name(self) -> &'static str {

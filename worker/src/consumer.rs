@@ -36,26 +36,43 @@ pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
-    let shutdown = Shutdown::install(settings.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    let shutdown =
+        Shutdown::install(settings.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let lanes = settings.worker.worker_lanes.get();
     let pool = Pool::new(
         settings.postgres.postgres_url.expose_secret(),
-        &PoolSettings { settling: true, ..PoolSettings::of("trueup-worker", lanes as usize + OTHER_CONNECTIONS) },
+        &PoolSettings {
+            settling: true,
+            ..PoolSettings::of("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
+        },
     )
     .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     let readiness = Readiness::new("trueup-worker");
     let postgres = readiness.dependency("postgres");
     let broker = readiness.dependency("broker");
     let ops = settings.worker.ops_listen;
-    let listener = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
+    let listener = http::bind(ops)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
     let ops_stop = CancellationToken::new();
     tokio::spawn(http::serve(listener, readiness.clone(), ops_stop.clone()));
 
     let processor = Processor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
     let late = tokio::spawn(late::run(pool.clone(), shutdown.stop().clone()));
-    tokio::spawn(housekeeping::run(pool, settings.worker.clone(), shutdown.stop().clone()));
+    tokio::spawn(housekeeping::run(
+        pool,
+        settings.worker.clone(),
+        shutdown.stop().clone(),
+    ));
     let (up, within) = (CancellationToken::new(), settings.start.within);
-    let supervisor = Supervisor { settings, processor, postgres, broker, shutdown: shutdown.clone(), up: up.clone() };
+    let supervisor = Supervisor {
+        settings,
+        processor,
+        postgres,
+        broker,
+        shutdown: shutdown.clone(),
+        up: up.clone(),
+    };
     let consuming = tokio::spawn(async move { supervisor.run().await });
 
     tokio::select! {
@@ -129,25 +146,41 @@ impl Supervisor {
 
     /// Consumes until told to stop (`Ok`) or until something breaks. The text is for operators.
     async fn consume(&self, backoff: &mut Backoff) -> Result<(), String> {
-        let session =
-            Session::connect(&self.settings.amqp.amqp_url, "trueup-worker").await.map_err(|e| e.to_string())?;
+        let session = Session::connect(&self.settings.amqp.amqp_url, "trueup-worker")
+            .await
+            .map_err(|e| e.to_string())?;
         let outcome = self.consume_session(&session, backoff).await;
         session.close().await;
         outcome
     }
 
-    async fn consume_session(&self, session: &Session, backoff: &mut Backoff) -> Result<(), String> {
+    async fn consume_session(
+        &self,
+        session: &Session,
+        backoff: &mut Backoff,
+    ) -> Result<(), String> {
         let opened = tokio::time::timeout(OPEN_WITHIN, self.open(session)).await;
-        let (dead, mut sources) =
-            opened.map_err(|_| QueueError::TimedOut(OPEN_WITHIN)).flatten().map_err(|e| e.to_string())?;
+        let (dead, mut sources) = opened
+            .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
+            .flatten()
+            .map_err(|e| e.to_string())?;
         self.broker.ok();
         self.up.cancel();
         // With its end, what it is doing is cut short: nothing is settled any more that is given back.
-        let lanes =
-            Lanes::new(self.processor.clone(), dead.clone(), self.postgres.clone(), self.shutdown.stop().clone());
-        let outcome = self.work(session, lanes, &mut sources, &dead, backoff).await;
+        let lanes = Lanes::new(
+            self.processor.clone(),
+            dead.clone(),
+            self.postgres.clone(),
+            self.shutdown.stop().clone(),
+        );
+        let outcome = self
+            .work(session, lanes, &mut sources, &dead, backoff)
+            .await;
         for source in &mut sources {
-            if tokio::time::timeout(LEAVE_WITHIN, source.leave(&dead)).await.is_err() {
+            if tokio::time::timeout(LEAVE_WITHIN, source.leave(&dead))
+                .await
+                .is_err()
+            {
                 break;
             }
         }
@@ -179,7 +212,11 @@ impl Supervisor {
             };
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
             let delivery = delivery.ok_or("the broker ended the consumer")?;
-            let from = if source == EVENTS { &mut *events } else { &mut *parked };
+            let from = if source == EVENTS {
+                &mut *events
+            } else {
+                &mut *parked
+            };
             told(session, take(source, from, &delivery, &mut lanes, dead)).await?;
         }
         for source in [&*events, &*parked] {
@@ -199,7 +236,8 @@ impl Supervisor {
     async fn open(&self, session: &Session) -> Result<(Channel, [Source; 2]), QueueError> {
         topology::declare(session.connection(), self.settings.amqp.queue_max_length).await?;
         let dead = session.confirm_channel().await?;
-        let prefetch = u16::try_from(self.settings.worker.worker_prefetch.get()).unwrap_or(u16::MAX);
+        let prefetch =
+            u16::try_from(self.settings.worker.worker_prefetch.get()).unwrap_or(u16::MAX);
         let events = Source::open(session, topology::QUEUE, prefetch).await?;
         let parked = Source::open(session, topology::PARKED_QUEUE, prefetch).await?;
         Ok((dead, [events, parked]))
@@ -207,7 +245,10 @@ impl Supervisor {
 }
 
 /// Whatever speaks to the broker, for as long as there is one to speak to.
-async fn told(session: &Session, telling: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+async fn told(
+    session: &Session,
+    telling: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
     tokio::select! {
         biased;
         told = telling => told,
@@ -252,7 +293,9 @@ async fn take(
         Err(error) => {
             // Not ours, or of a version to come: a person must look, nothing else waits for it.
             tracing::error!(%error, "a message is no envelope and was put among the dead letters");
-            topology::publish_dead(dead, &delivery.data).await.map_err(|e| e.to_string())?;
+            topology::publish_dead(dead, &delivery.data)
+                .await
+                .map_err(|e| e.to_string())?;
             metrics::worker().envelopes.inc(&["unreadable"]);
             from.unacked.take(delivery, 0);
             from.acknowledge().await
@@ -261,9 +304,14 @@ async fn take(
 }
 
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
-async fn settled(done: Result<Vec<(Origin, usize)>, Stuck>, sources: [&mut Source; 2]) -> Result<(), String> {
+async fn settled(
+    done: Result<Vec<(Origin, usize)>, Stuck>,
+    sources: [&mut Source; 2],
+) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
-        Stuck::Store(error) if error.is_surroundings() => "Postgres is away; messages go back to the broker".to_owned(),
+        Stuck::Store(error) if error.is_surroundings() => {
+            "Postgres is away; messages go back to the broker".to_owned()
+        }
         stuck => stuck.to_string(),
     })?;
     for (at, source) in sources.into_iter().enumerate() {
@@ -290,11 +338,17 @@ mod tests {
         let lease = Lease::take().await;
         let cutter = Cutter::to(lease.amqp_server()).await;
         let url = lease.amqp_through(cutter.address).to_string();
-        let session = Session::connect(&url.as_str().into(), "test").await.expect("connects");
+        let session = Session::connect(&url.as_str().into(), "test")
+            .await
+            .expect("connects");
         assert_eq!(told(&session, async { Ok(()) }).await, Ok(()));
         let began = Instant::now();
         let (said, ()) = tokio::join!(told(&session, pending()), async { cutter.cut() });
         assert_eq!(said, Err(LOST.to_owned()));
-        assert!(began.elapsed() < TOLD_WITHIN, "the end of the connection was not noticed: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < TOLD_WITHIN,
+            "the end of the connection was not noticed: {:?}",
+            began.elapsed()
+        );
     }
 }

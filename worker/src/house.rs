@@ -65,12 +65,17 @@ pub async fn migrate(settings: &Settings) -> Result<Exit, Failure> {
         applied => say(format_args!("schema: applied {}", applied.join(", "))),
     }
     match done.roles.as_slice() {
-        [] => say("roles: none of trueup_ingest, trueup_worker, trueup_console exists; no rights to give"),
+        [] => say(
+            "roles: none of trueup_ingest, trueup_worker, trueup_console exists; no rights to give",
+        ),
         roles => say(format_args!("roles: rights given to {}", roles.join(", "))),
     }
-    let session =
-        patiently(|| Session::connect(&settings.amqp.amqp_url, "trueup-migrate")).await.map_err(unavailable)?;
-    topology::declare(session.connection(), settings.amqp.queue_max_length).await.map_err(unavailable)?;
+    let session = patiently(|| Session::connect(&settings.amqp.amqp_url, "trueup-migrate"))
+        .await
+        .map_err(unavailable)?;
+    topology::declare(session.connection(), settings.amqp.queue_max_length)
+        .await
+        .map_err(unavailable)?;
     session.close().await;
     say("broker: exchanges and queues declared");
     Ok(Exit::Drained)
@@ -79,7 +84,9 @@ pub async fn migrate(settings: &Settings) -> Result<Exit, Failure> {
 /// Dead letters go back one by one, each confirmed before it is taken from the dead.
 pub async fn redrive(settings: &Settings, limit: u32) -> Result<Exit, Failure> {
     let pool = pool(settings)?;
-    let session = Session::connect(&settings.amqp.amqp_url, "trueup-redrive").await.map_err(unavailable)?;
+    let session = Session::connect(&settings.amqp.amqp_url, "trueup-redrive")
+        .await
+        .map_err(unavailable)?;
     let taking = session.channel().await.map_err(unavailable)?;
     let giving = session.confirm_channel().await.map_err(unavailable)?;
     let mut back = 0;
@@ -95,8 +102,12 @@ pub async fn redrive(settings: &Settings, limit: u32) -> Result<Exit, Failure> {
         match envelope::decode(&letter.data) {
             Ok(envelope) => {
                 let ids: Vec<Uuid> = envelope.events.iter().map(|e| e.id).collect();
-                parked::forget_attempts(&pool, &ids).await.map_err(unavailable)?;
-                topology::publish_event(&giving, &letter.data).await.map_err(unavailable)?;
+                parked::forget_attempts(&pool, &ids)
+                    .await
+                    .map_err(unavailable)?;
+                topology::publish_event(&giving, &letter.data)
+                    .await
+                    .map_err(unavailable)?;
                 // The client's own promise may stay open for ever if the connection ends just then.
                 tokio::time::timeout(TOLD_WITHIN, letter.ack(BasicAckOptions::default()))
                     .await
@@ -126,20 +137,29 @@ pub async fn reconcile(settings: &Settings, replay: bool) -> Result<Exit, Failur
     }
     if replay {
         let (found, calls) = books::replay(&client).await.map_err(unavailable)?;
-        report(&format!("the reports of {calls} calls, folded anew, give the books"), &found, found.len());
+        report(
+            &format!("the reports of {calls} calls, folded anew, give the books"),
+            &found,
+            found.len(),
+        );
         breaches += found.len();
     }
     if breaches == 0 {
         say("reconciled: the books are true");
         Ok(Exit::Drained)
     } else {
-        say(format_args!("BREACHED: {breaches} places; see the runbook: reconcile"));
+        say(format_args!(
+            "BREACHED: {breaches} places; see the runbook: reconcile"
+        ));
         Ok(Exit::Breach)
     }
 }
 
 fn report(name: &str, listed: &[String], count: usize) {
-    say(format_args!("{} {name}", if count == 0 { "ok    " } else { "BREACH" }));
+    say(format_args!(
+        "{} {name}",
+        if count == 0 { "ok    " } else { "BREACH" }
+    ));
     for line in listed.iter().take(books::LISTED) {
         say(format_args!("       {line}"));
     }
@@ -149,8 +169,11 @@ fn report(name: &str, listed: &[String], count: usize) {
 }
 
 pub fn check_config(settings: &Settings) -> Result<Exit, Failure> {
-    Pool::new(settings.postgres.postgres_url.expose_secret(), &PoolSettings::of("trueup-worker", 1))
-        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
+    Pool::new(
+        settings.postgres.postgres_url.expose_secret(),
+        &PoolSettings::of("trueup-worker", 1),
+    )
+    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     say("the settings are good");
     Ok(Exit::Drained)
 }

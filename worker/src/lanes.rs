@@ -99,10 +99,20 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    pub fn new(processor: Processor, dead: lapin::Channel, postgres: Dependency, stop: CancellationToken) -> Lanes {
+    pub fn new(
+        processor: Processor,
+        dead: lapin::Channel,
+        postgres: Dependency,
+        stop: CancellationToken,
+    ) -> Lanes {
         let lanes = (0..processor.lanes()).map(|_| Lane::default()).collect();
         Lanes {
-            tools: Tools { processor, dead, postgres, stop },
+            tools: Tools {
+                processor,
+                dead,
+                postgres,
+                stop,
+            },
             lanes,
             turn: 0,
             again: VecDeque::new(),
@@ -132,7 +142,11 @@ impl Lanes {
         for event in events {
             let lane = lane_of(event.account_id, self.lanes.len());
             if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.waiting.push_back(Waiting { event, origin, bytes: each });
+                lane.waiting.push_back(Waiting {
+                    event,
+                    origin,
+                    bytes: each,
+                });
                 self.waiting_events += 1;
                 self.waiting_bytes += each;
             }
@@ -144,7 +158,11 @@ impl Lanes {
     pub fn deal_again(&mut self, events: Vec<RawEvent>, origin: Origin, bytes: usize) {
         self.waiting_events += events.len();
         self.waiting_bytes += bytes;
-        self.again.push_back(Again { events, origin, bytes });
+        self.again.push_back(Again {
+            events,
+            origin,
+            bytes,
+        });
         self.start_again();
     }
 
@@ -158,8 +176,14 @@ impl Lanes {
     fn start_lanes(&mut self) {
         for _ in 0..self.lanes.len() {
             self.turn = (self.turn + 1) % self.lanes.len();
-            let held_back = self.held_back_until().is_some_and(|until| Instant::now() < until);
-            let enough = if held_back { self.tools.processor.batch() } else { 1 };
+            let held_back = self
+                .held_back_until()
+                .is_some_and(|until| Instant::now() < until);
+            let enough = if held_back {
+                self.tools.processor.batch()
+            } else {
+                1
+            };
             let lane = &self.lanes[self.turn];
             if lane.at_work_since.is_none() && lane.waiting.len() >= enough {
                 self.start_lane(self.turn);
@@ -169,18 +193,27 @@ impl Lanes {
 
     /// Until when a lane with little to do waits for those at work.
     fn held_back_until(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.at_work_since).max().map(|since| since + HELD_BACK_FOR)
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.at_work_since)
+            .max()
+            .map(|since| since + HELD_BACK_FOR)
     }
 
     fn start_lane(&mut self, number: usize) {
-        let Some(lane) = self.lanes.get_mut(number) else { return };
+        let Some(lane) = self.lanes.get_mut(number) else {
+            return;
+        };
         lane.at_work_since = Some(Instant::now());
         let count = lane.waiting.len().min(self.tools.processor.batch());
         let mut events = Vec::with_capacity(count);
         let mut settled: Vec<(Origin, usize)> = Vec::new();
         for waiting in lane.waiting.drain(..count) {
             self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
-            match settled.last_mut().filter(|(origin, _)| *origin == waiting.origin) {
+            match settled
+                .last_mut()
+                .filter(|(origin, _)| *origin == waiting.origin)
+            {
                 Some((_, events)) => *events += 1,
                 None => settled.push((waiting.origin, 1)),
             }
@@ -189,8 +222,14 @@ impl Lanes {
         self.waiting_events = self.waiting_events.saturating_sub(count);
         let tools = self.tools.clone();
         self.running.spawn(async move {
-            let outcome = tools.patiently(|| tools.processor.settle_batch(&events, &tools.dead)).await;
-            Done { who: Who::Lane(number), settled, outcome }
+            let outcome = tools
+                .patiently(|| tools.processor.settle_batch(&events, &tools.dead))
+                .await;
+            Done {
+                who: Who::Lane(number),
+                settled,
+                outcome,
+            }
         });
     }
 
@@ -198,14 +237,22 @@ impl Lanes {
         if self.again_busy {
             return;
         }
-        let Some(again) = self.again.pop_front() else { return };
+        let Some(again) = self.again.pop_front() else {
+            return;
+        };
         self.again_busy = true;
         self.waiting_events = self.waiting_events.saturating_sub(again.events.len());
         self.waiting_bytes = self.waiting_bytes.saturating_sub(again.bytes);
         let tools = self.tools.clone();
         self.running.spawn(async move {
-            let outcome = tools.patiently(|| tools.processor.settle_again(&again.events, &tools.dead)).await;
-            Done { who: Who::Again, settled: vec![(again.origin, again.events.len())], outcome }
+            let outcome = tools
+                .patiently(|| tools.processor.settle_again(&again.events, &tools.dead))
+                .await;
+            Done {
+                who: Who::Again,
+                settled: vec![(again.origin, again.events.len())],
+                outcome,
+            }
         });
     }
 
@@ -220,7 +267,11 @@ impl Lanes {
             if let Err(error) = upkeep::secrets_used(&pool, &uses).await {
                 tracing::warn!(%error, "uses of secrets were not noted");
             }
-            Done { who: Who::Uses, settled: Vec::new(), outcome: Ok(()) }
+            Done {
+                who: Who::Uses,
+                settled: Vec::new(),
+                outcome: Ok(()),
+            }
         });
     }
 
@@ -232,7 +283,9 @@ impl Lanes {
                 return std::future::pending().await;
             }
             let waits = |lane: &Lane| lane.at_work_since.is_none() && !lane.waiting.is_empty();
-            let held_back_until = self.held_back_until().filter(|_| self.lanes.iter().any(waits));
+            let held_back_until = self
+                .held_back_until()
+                .filter(|_| self.lanes.iter().any(waits));
             tokio::select! {
                 Some(joined) = self.running.join_next() => break joined,
                 () = at(held_back_until) => {}

@@ -33,7 +33,10 @@ pub async fn run(pool: Pool, stop: CancellationToken) {
     }
 }
 
-async fn look(pool: &Pool, stop: &CancellationToken) -> Result<(), trueup_shared::store::StoreError> {
+async fn look(
+    pool: &Pool,
+    stop: &CancellationToken,
+) -> Result<(), trueup_shared::store::StoreError> {
     while wake(pool).await? > 0 && !stop.is_cancelled() {}
     while !stop.is_cancelled() {
         let settled = settle_due(pool, BATCH).await?;
@@ -41,7 +44,9 @@ async fn look(pool: &Pool, stop: &CancellationToken) -> Result<(), trueup_shared
             return Ok(());
         }
         let matched = |s: &&trueup_shared::store::settle::Settled| {
-            s.decision.as_ref().is_some_and(|d| d.status != Status::Unmatched)
+            s.decision
+                .as_ref()
+                .is_some_and(|d| d.status != Status::Unmatched)
         };
         let found = settled.iter().filter(matched).cloned().collect::<Vec<_>>();
         metrics::worker().late.add(&["tried"], settled.len() as u64);

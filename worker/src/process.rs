@@ -44,7 +44,12 @@ pub struct Processor {
 
 impl Processor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
-        Processor { pool, lanes: lanes.max(1) as usize, batch: batch.max(1) as usize, cut_short: Arc::default() }
+        Processor {
+            pool,
+            lanes: lanes.max(1) as usize,
+            batch: batch.max(1) as usize,
+            cut_short: Arc::default(),
+        }
     }
 
     pub fn pool(&self) -> &Pool {
@@ -61,7 +66,11 @@ impl Processor {
     }
 
     /// Settles events that came for the first time, in one transaction; where that fails, one by one.
-    pub async fn settle_batch(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+    pub async fn settle_batch(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), Stuck> {
         match self.attempt(events).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_surroundings() => {
@@ -76,9 +85,15 @@ impl Processor {
     }
 
     /// The events of an envelope that came again: what is settled is skipped, the rest goes one by one.
-    pub async fn settle_again(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+    pub async fn settle_again(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), Stuck> {
         let left = parked::unsettled(&self.pool, events.to_vec()).await?;
-        metrics::worker().skipped.add(&[], (events.len() - left.len()) as u64);
+        metrics::worker()
+            .skipped
+            .add(&[], (events.len() - left.len()) as u64);
         self.settle_alone(&left, dead).await
     }
 
@@ -139,7 +154,9 @@ impl Processor {
         parked::forget_attempts(&self.pool, &[event.id]).await?;
         metrics::worker().parked.inc(&[]);
         metrics::worker().settled.inc(&["held"]);
-        metrics::worker().reasons.inc(&[Reason::ProcessingFailed.code()]);
+        metrics::worker()
+            .reasons
+            .inc(&[Reason::ProcessingFailed.code()]);
         tracing::error!(event_id = %event.id, "an event failed five times and was set aside; see the runbook: dead letters");
         Ok(())
     }
@@ -162,7 +179,9 @@ impl Processor {
         };
         crash::point(Point::AfterCommit);
         metrics::worker().batch_seconds.since(&[], started);
-        metrics::worker().batch_events.observe(&[], events.len() as f64);
+        metrics::worker()
+            .batch_events
+            .observe(&[], events.len() as f64);
         count(&settled);
         Ok(())
     }
@@ -177,7 +196,9 @@ pub fn count(settled: &[Settled]) {
             None => worker.skipped.inc(&[]),
             Some(decision) => {
                 worker.settled.inc(&[decision.status.code()]);
-                worker.reasons.inc(&[decision.reason.map_or("none", Reason::code)]);
+                worker
+                    .reasons
+                    .inc(&[decision.reason.map_or("none", Reason::code)]);
                 // A clock that is off makes a lag below zero: that is the clock's, not a lag.
                 let lag = now.duration_since(one.received_at).as_secs_f64();
                 worker.lag_seconds.observe(&[], lag.max(0.0));

@@ -40,13 +40,19 @@ impl Unacked {
     /// Notes a delivery with this many events; returns the number by which they are told settled.
     pub fn take(&mut self, delivery: &Delivery, events: usize) -> u64 {
         let renew = (deliveries_before(delivery) >= RENEW_AT).then(|| delivery.data.clone());
-        self.taken.push_back(Taken { acker: delivery.acker.clone(), left: events, renew });
+        self.taken.push_back(Taken {
+            acker: delivery.acker.clone(),
+            left: events,
+            renew,
+        });
         self.first + self.taken.len() as u64 - 1
     }
 
     /// Some of a delivery's events are committed.
     pub fn settled(&mut self, number: u64, events: usize) {
-        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let at = number
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok());
         if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
             taken.left = taken.left.saturating_sub(events);
         }
@@ -78,7 +84,10 @@ impl Unacked {
             }
         }
         // Tag 0 with `multiple`: everything that is not acked yet.
-        let all = BasicNackOptions { multiple: true, requeue: true };
+        let all = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
         if let Err(error) = channel.basic_nack(0, all).await {
             tracing::debug!(%error, "messages go back with the connection");
         }
@@ -100,5 +109,8 @@ async fn renew(acker: &Acker, message: &[u8], renewing: &Channel) {
 /// How often the broker has delivered a message before, by its own count.
 fn deliveries_before(delivery: &Delivery) -> i64 {
     let headers = delivery.properties.headers().as_ref();
-    headers.and_then(|table| table.inner().get("x-delivery-count")).and_then(|n| n.as_long_long_int()).unwrap_or(0)
+    headers
+        .and_then(|table| table.inner().get("x-delivery-count"))
+        .and_then(|n| n.as_long_long_int())
+        .unwrap_or(0)
 }

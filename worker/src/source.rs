@@ -18,14 +18,30 @@ pub struct Source {
 }
 
 impl Source {
-    pub async fn open(session: &Session, queue: &'static str, prefetch: u16) -> Result<Source, QueueError> {
+    pub async fn open(
+        session: &Session,
+        queue: &'static str,
+        prefetch: u16,
+    ) -> Result<Source, QueueError> {
         let channel = session.channel().await?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(QueueError::doing("set the prefetch"))?;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await
+            .map_err(QueueError::doing("set the prefetch"))?;
         let consumer = channel
-            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(
+                queue.into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
             .await
             .map_err(QueueError::doing(format!("consume {queue}")))?;
-        Ok(Source { channel, consumer, unacked: Unacked::default() })
+        Ok(Source {
+            channel,
+            consumer,
+            unacked: Unacked::default(),
+        })
     }
 
     /// The next delivery; `None` when the consumer is over: its queue is gone, or it held messages for
@@ -35,12 +51,17 @@ impl Source {
     }
 
     pub async fn acknowledge(&mut self) -> Result<(), String> {
-        self.unacked.ack().await.map_err(|e| format!("deliveries could not be acknowledged: {e}"))
+        self.unacked
+            .ack()
+            .await
+            .map_err(|e| format!("deliveries could not be acknowledged: {e}"))
     }
 
     /// Takes no more. An error means that the connection is lost, and takes nothing either.
     pub async fn cancel(&self) -> lapin::Result<()> {
-        self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await
+        self.channel
+            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
+            .await
     }
 
     /// Gives back what is in hand: this worker is leaving, nothing failed.

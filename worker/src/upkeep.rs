@@ -37,9 +37,15 @@ pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
 
 async fn keep_house(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
     let made = upkeep::make_partitions(pool).await?;
-    let dropped = upkeep::drop_partitions(pool, args.retention_event_days, args.retention_request_days).await?;
-    metrics::worker().partitions.add(&["made"], u64::try_from(made).unwrap_or(0));
-    metrics::worker().partitions.add(&["dropped"], u64::try_from(dropped).unwrap_or(0));
+    let dropped =
+        upkeep::drop_partitions(pool, args.retention_event_days, args.retention_request_days)
+            .await?;
+    metrics::worker()
+        .partitions
+        .add(&["made"], u64::try_from(made).unwrap_or(0));
+    metrics::worker()
+        .partitions
+        .add(&["dropped"], u64::try_from(dropped).unwrap_or(0));
     if let Ok(before) = Timestamp::now().checked_sub(FORGET_ATTEMPTS_AFTER) {
         parked::forget_older(pool, before).await?;
     }

@@ -43,8 +43,14 @@ pub fn seconds(n: usize) -> i32 {
 pub async fn open(client: &Client) -> anyhow::Result<Account> {
     let account_id = fixtures::account(client).await;
     let webhook = fixtures::webhook(client, account_id, &WebhookSpec::with_secret(SECRET)).await;
-    let key = "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, $3, 'tuk_for')";
-    client.execute(key, &[&Uuid::new_v4(), &account_id, &api_keys::digest(API_KEY)]).await?;
+    let key =
+        "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, $3, 'tuk_for')";
+    client
+        .execute(
+            key,
+            &[&Uuid::new_v4(), &account_id, &api_keys::digest(API_KEY)],
+        )
+        .await?;
     let assignments = assignments(client, account_id).await?;
     let mut calls = Vec::new();
     for n in 0..CALLS {
@@ -58,7 +64,11 @@ pub async fn open(client: &Client) -> anyhow::Result<Account> {
             .await?;
         calls.push(id);
     }
-    Ok(Account { webhook, assignments, calls })
+    Ok(Account {
+        webhook,
+        assignments,
+        calls,
+    })
 }
 
 /// A flat and a rev-share publisher.
@@ -67,10 +77,15 @@ async fn assignments(client: &Client, account_id: Uuid) -> anyhow::Result<Vec<Uu
     let insert = "INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, 'faults')";
     client.execute(insert, &[&campaign, &account_id]).await?;
     let mut made = Vec::new();
-    for (kind, amount, percent) in [("flat", Some(1_800_i64), None), ("rev_share", None, Some(333_300_i32))] {
+    for (kind, amount, percent) in [
+        ("flat", Some(1_800_i64), None),
+        ("rev_share", None, Some(333_300_i32)),
+    ] {
         let (publisher, id) = (Uuid::new_v4(), Uuid::new_v4());
         let insert = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)";
-        client.execute(insert, &[&publisher, &account_id, &kind]).await?;
+        client
+            .execute(insert, &[&publisher, &account_id, &kind])
+            .await?;
         client
             .execute(
                 "INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)

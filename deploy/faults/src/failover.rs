@@ -26,7 +26,11 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     let half = Duration::from_secs(arguments.seconds.div_ceil(2));
     tokio::time::sleep(half).await;
     let mut private = shared.lock().await;
-    let what = if arguments.broker_cluster { leader_dies(&mut private)? } else { primary_dies(&mut private) };
+    let what = if arguments.broker_cluster {
+        leader_dies(&mut private)?
+    } else {
+        primary_dies(&mut private)
+    };
     let killed = Instant::now();
     if arguments.postgres_replica {
         private.postgres[1].promote().await?;
@@ -52,7 +56,10 @@ fn leader_dies(private: &mut Private) -> Result<String> {
     let (leader, online) = private.broker.leader(topology::QUEUE)?;
     ensure!(online == 3, "the queue has {online} members online, not 3");
     private.broker.kill_node(leader);
-    Ok(format!("node {} of 3, the queue's leader, killed", leader + 1))
+    Ok(format!(
+        "node {} of 3, the queue's leader, killed",
+        leader + 1
+    ))
 }
 
 fn primary_dies(private: &mut Private) -> String {
@@ -70,7 +77,10 @@ async fn settles_again(scene: &Scene, killed: Instant) -> Result<Duration> {
         if now > before {
             return Ok(killed.elapsed());
         }
-        ensure!(killed.elapsed() < BACK_WITHIN, "nothing is settled {BACK_WITHIN:?} after the kill");
+        ensure!(
+            killed.elapsed() < BACK_WITHIN,
+            "nothing is settled {BACK_WITHIN:?} after the kill"
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -80,7 +90,10 @@ async fn all_members_again(private: &mut Private) -> Result<()> {
     private.broker.start_dead_nodes().await?;
     let deadline = Instant::now() + BACK_WITHIN;
     while private.broker.leader(topology::QUEUE)?.1 < 3 {
-        ensure!(Instant::now() < deadline, "the node that was killed does not join the queue again");
+        ensure!(
+            Instant::now() < deadline,
+            "the node that was killed does not join the queue again"
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(())

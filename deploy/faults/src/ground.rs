@@ -28,7 +28,11 @@ impl Private {
         } else {
             vec![Postgres::start().await?]
         };
-        Ok(Private { redis: Redis::start().await?, postgres, broker: RabbitMq::start(nodes).await? })
+        Ok(Private {
+            redis: Redis::start().await?,
+            postgres,
+            broker: RabbitMq::start(nodes).await?,
+        })
     }
 
     fn postgres_url(&self) -> String {
@@ -36,7 +40,10 @@ impl Private {
             [one] => one.url(),
             several => {
                 let hosts: Vec<String> = several.iter().map(Postgres::server).collect();
-                format!("postgres://postgres@{}/postgres?target_session_attrs=read-write", hosts.join(","))
+                format!(
+                    "postgres://postgres@{}/postgres?target_session_attrs=read-write",
+                    hosts.join(",")
+                )
             }
         }
     }
@@ -60,13 +67,25 @@ impl Ground {
         let Some(shared) = &services else {
             let (database, lease) = (TestDatabase::fresh().await, Lease::take().await);
             let brokers = vec![lease.amqp_server().to_owned()];
-            return Ground { database, lease, services, brokers, follows_primary: false };
+            return Ground {
+                database,
+                lease,
+                services,
+                brokers,
+                follows_primary: false,
+            };
         };
         let private = shared.lock().await;
         let database = TestDatabase::on(&private.postgres_url()).await;
         let lease = Lease::on(&private.broker.url(0), &private.redis.url()).await;
         let (brokers, follows_primary) = (private.broker.servers(), private.postgres.len() > 1);
         drop(private);
-        Ground { database, lease, services, brokers, follows_primary }
+        Ground {
+            database,
+            lease,
+            services,
+            brokers,
+            follows_primary,
+        }
     }
 }

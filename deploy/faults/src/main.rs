@@ -67,13 +67,17 @@ pub struct Arguments {
 impl Arguments {
     async fn services(&self) -> anyhow::Result<Services> {
         let nodes = if self.broker_cluster { 3 } else { 1 };
-        let own = self.private || self.broker_cluster || self.postgres_replica || self.broker_alarms;
+        let own =
+            self.private || self.broker_cluster || self.postgres_replica || self.broker_alarms;
         if !own {
             return Ok(None);
         }
         let started = Instant::now();
         let private = Private::start(nodes, self.postgres_replica).await?;
-        say(format_args!("private services in {:.1} s", started.elapsed().as_secs_f64()));
+        say(format_args!(
+            "private services in {:.1} s",
+            started.elapsed().as_secs_f64()
+        ));
         Ok(Some(Arc::new(Mutex::new(private))))
     }
 }
@@ -98,7 +102,9 @@ async fn main() -> ExitCode {
 
 /// Returns how many failed.
 async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
-    let first = arguments.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
+    let first = arguments
+        .seed
+        .unwrap_or_else(|| rand::random_range(1..1_000_000));
     let began = Instant::now();
     let mut services = arguments.services().await?;
     let mut failed = 0;
@@ -112,19 +118,29 @@ async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
         let started = Instant::now();
         // In a task of its own: a test kit that panics fails this run and not the others.
         let running = tokio::task::spawn_local(one_run(arguments.clone(), services.clone(), seed));
-        let outcome = running.await.unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}")));
+        let outcome = running
+            .await
+            .unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}")));
         let took = started.elapsed().as_secs_f64();
         match outcome {
             Ok(summary) => say(format_args!("seed {seed}: ok in {took:.1} s · {summary}")),
             Err(error) => {
                 failed += 1;
-                say(format_args!("seed {seed}: FAILED in {took:.1} s · {error:#}"));
-                say(format_args!("  again with: cargo xtask faults --seed {seed} --seconds {}", arguments.seconds));
+                say(format_args!(
+                    "seed {seed}: FAILED in {took:.1} s · {error:#}"
+                ));
+                say(format_args!(
+                    "  again with: cargo xtask faults --seed {seed} --seconds {}",
+                    arguments.seconds
+                ));
             }
         }
     }
     let passed = arguments.runs - failed;
-    say(format_args!("{passed} passed, {failed} failed in {:.0} s", began.elapsed().as_secs_f64()));
+    say(format_args!(
+        "{passed} passed, {failed} failed in {:.0} s",
+        began.elapsed().as_secs_f64()
+    ));
     Ok(failed)
 }
 
@@ -142,7 +158,8 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let persons = persons::Persons::start(&scene, seed);
     let mut plan = plan::Plan::new(seed);
     let outcome = async {
-        plan.play(&mut scene, Duration::from_secs(arguments.seconds)).await?;
+        plan.play(&mut scene, Duration::from_secs(arguments.seconds))
+            .await?;
         scene.fair_weather().await?;
         let (sent, done) = (senders.stop().await, persons.stop().await);
         verdict::at_rest(&mut scene, &sent, &done, seed).await
@@ -152,7 +169,13 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
         plan.tell();
     }
     let kept = if spool { "spool" } else { "no spool" };
-    outcome.map(|summary| format!("{kept} · {} faults: {} · {summary}", plan.played().len(), kinds(plan.played())))
+    outcome.map(|summary| {
+        format!(
+            "{kept} · {} faults: {} · {summary}",
+            plan.played().len(),
+            kinds(plan.played())
+        )
+    })
 }
 
 /// The faults of a run by kind, for a line.
@@ -161,7 +184,11 @@ fn kinds(played: &[plan::Fault]) -> String {
     for fault in played {
         *counts.entry(fault.kind()).or_default() += 1;
     }
-    counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ")
+    counts
+        .iter()
+        .map(|(kind, n)| format!("{n} {kind}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 pub fn say(line: impl std::fmt::Display) {

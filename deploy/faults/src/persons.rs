@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use trueup_shared::testkit::http;
 use uuid::Uuid;
 
-use crate::books::{API_KEY, Account, CALLS, LATE_CALLS, late_caller, late_ref_id, ref_id, seconds};
+use crate::books::{
+    API_KEY, Account, CALLS, LATE_CALLS, late_caller, late_ref_id, ref_id, seconds,
+};
 use crate::scene::Scene;
 
 /// People are slower than machines.
@@ -48,7 +50,10 @@ impl Persons {
             rows: Vec::new(),
             done: Done::default(),
         };
-        Persons { task: tokio::spawn(person.run(Arc::clone(&stop))), stop }
+        Persons {
+            task: tokio::spawn(person.run(Arc::clone(&stop))),
+            stop,
+        }
     }
 
     pub async fn stop(self) -> Done {
@@ -87,9 +92,19 @@ impl Person {
         let mut ids = Vec::new();
         for _ in 0..self.random.random_range(1..6) {
             let known = self.random.random_bool(0.3);
-            let n = self.random.random_range(0..if known { CALLS } else { LATE_CALLS });
-            let id = if known { self.account.calls[n] } else { self.late[n] };
-            let caller = if known { crate::books::caller(n) } else { late_caller(n) };
+            let n = self
+                .random
+                .random_range(0..if known { CALLS } else { LATE_CALLS });
+            let id = if known {
+                self.account.calls[n]
+            } else {
+                self.late[n]
+            };
+            let caller = if known {
+                crate::books::caller(n)
+            } else {
+                late_caller(n)
+            };
             let value = [1_000, 2_500, 4_000][self.random.random_range(0..3)];
             let ended = Timestamp::now() - SignedDuration::from_mins(2);
             copies.push(json!({
@@ -104,7 +119,9 @@ impl Person {
             }));
             ids.push(id);
         }
-        let (status, answer) = self.ask("POST", "/api/v1/calls", &Value::Array(copies)).await;
+        let (status, answer) = self
+            .ask("POST", "/api/v1/calls", &Value::Array(copies))
+            .await;
         if status == 200 {
             let failed: HashSet<usize> = answer["errors"]
                 .as_array()
@@ -112,17 +129,26 @@ impl Person {
                 .flatten()
                 .filter_map(|error| usize::try_from(error["index"].as_u64()?).ok())
                 .collect();
-            let kept = ids.into_iter().enumerate().filter(|(at, _)| !failed.contains(at)).map(|(_, id)| id);
+            let kept = ids
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| !failed.contains(at))
+                .map(|(_, id)| id);
             self.done.recorded.extend(kept);
         }
     }
 
     async fn look(&mut self) {
-        let path = format!("/api/v1/webhooks/{}/events?limit=100", self.account.webhook.id);
+        let path = format!(
+            "/api/v1/webhooks/{}/events?limit=100",
+            self.account.webhook.id
+        );
         let (status, answer) = self.ask("GET", &path, &Value::Null).await;
         if status == 200 {
             let rows = answer["data"].as_array().into_iter().flatten();
-            self.rows = rows.filter_map(|row| Some(row["id"].as_str()?.to_owned())).collect();
+            self.rows = rows
+                .filter_map(|row| Some(row["id"].as_str()?.to_owned()))
+                .collect();
         }
     }
 
@@ -136,26 +162,42 @@ impl Person {
             0..4 => ("replay", json!({})),
             4..6 => ("assign", json!({ "call_id": call })),
             6 => ("apply", json!({})),
-            7 => ("apply", json!({ "payout_cents": self.random.random_range(0..9_000) })),
+            7 => (
+                "apply",
+                json!({ "payout_cents": self.random.random_range(0..9_000) }),
+            ),
             _ => ("ignore", json!({})),
         };
-        self.ask("POST", &format!("/api/v1/events/{row}/{action}"), &body).await;
+        self.ask("POST", &format!("/api/v1/events/{row}/{action}"), &body)
+            .await;
     }
 
     /// Status 0: no answer.
     async fn ask(&mut self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let bearer = format!("Bearer {API_KEY}");
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let asking = http::send(self.desk, method, path, &headers, text.as_bytes());
         let (status, answer) = match tokio::time::timeout(ANSWER_WITHIN, asking).await {
-            Ok(Ok(answer)) => (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null)),
+            Ok(Ok(answer)) => (
+                answer.status,
+                serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+            ),
             Ok(Err(_)) | Err(_) => (0, Value::Null),
         };
         *self.done.answers.entry(status).or_default() += 1;
         // 404: a row that is not there yet; 409, 422: what cannot be done to it.
         if !matches!(status, 0 | 200 | 404 | 409 | 422 | 503) {
-            self.done.strange.push(format!("{method} {path}: {status} with {answer}"));
+            self.done
+                .strange
+                .push(format!("{method} {path}: {status} with {answer}"));
         }
         (status, answer)
     }

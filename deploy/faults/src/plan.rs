@@ -18,13 +18,32 @@ const CLOCKS: std::ops::RangeInclusive<i32> = -12..=12;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    Link { link: usize, weather: Weather, millis: u64 },
-    KillWorker { n: usize, millis: u64 },
-    StopWorker { n: usize },
-    KillGateway { n: usize, millis: u64 },
-    StopGateway { n: usize },
-    KillConsole { millis: u64 },
-    SetClock { n: usize, seconds: i32 },
+    Link {
+        link: usize,
+        weather: Weather,
+        millis: u64,
+    },
+    KillWorker {
+        n: usize,
+        millis: u64,
+    },
+    StopWorker {
+        n: usize,
+    },
+    KillGateway {
+        n: usize,
+        millis: u64,
+    },
+    StopGateway {
+        n: usize,
+    },
+    KillConsole {
+        millis: u64,
+    },
+    SetClock {
+        n: usize,
+        seconds: i32,
+    },
     RestartRedis,
     RestartPostgres,
     RestartBroker,
@@ -33,14 +52,27 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Link { link, weather, millis } => write!(f, "{} {weather:?} for {millis} ms", LINKS[*link]),
-            Fault::KillWorker { n, millis } => write!(f, "worker {n} killed, back after {millis} ms"),
+            Fault::Link {
+                link,
+                weather,
+                millis,
+            } => write!(f, "{} {weather:?} for {millis} ms", LINKS[*link]),
+            Fault::KillWorker { n, millis } => {
+                write!(f, "worker {n} killed, back after {millis} ms")
+            }
             Fault::StopWorker { n } => write!(f, "worker {n} stopped (SIGTERM) and started again"),
-            Fault::KillGateway { n, millis } => write!(f, "gateway {n} killed, back after {millis} ms"),
-            Fault::StopGateway { n } => write!(f, "gateway {n} stopped (SIGTERM) and started again"),
+            Fault::KillGateway { n, millis } => {
+                write!(f, "gateway {n} killed, back after {millis} ms")
+            }
+            Fault::StopGateway { n } => {
+                write!(f, "gateway {n} stopped (SIGTERM) and started again")
+            }
             Fault::KillConsole { millis } => write!(f, "console killed, back after {millis} ms"),
             Fault::SetClock { n, seconds } => {
-                write!(f, "gateway {n} killed and back with its clock off by {seconds} s")
+                write!(
+                    f,
+                    "gateway {n} killed and back with its clock off by {seconds} s"
+                )
             }
             Fault::RestartRedis => write!(f, "Redis killed and started empty"),
             Fault::RestartPostgres => write!(f, "Postgres crashed and started again"),
@@ -52,10 +84,22 @@ impl fmt::Display for Fault {
 impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
-            Fault::Link { weather: Weather::Cut, .. } => "cut",
-            Fault::Link { weather: Weather::Hung, .. } => "hung",
-            Fault::Link { weather: Weather::Deaf, .. } => "deaf",
-            Fault::Link { weather: Weather::HalfClosed, .. } => "half-closed",
+            Fault::Link {
+                weather: Weather::Cut,
+                ..
+            } => "cut",
+            Fault::Link {
+                weather: Weather::Hung,
+                ..
+            } => "hung",
+            Fault::Link {
+                weather: Weather::Deaf,
+                ..
+            } => "deaf",
+            Fault::Link {
+                weather: Weather::HalfClosed,
+                ..
+            } => "half-closed",
             Fault::Link { .. } => "slow",
             Fault::KillWorker { .. } => "worker kill",
             Fault::KillGateway { .. } => "gateway kill",
@@ -83,7 +127,11 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(seed: u64) -> Plan {
-        Plan { random: StdRng::seed_from_u64(seed), played: Vec::new(), due: Vec::new() }
+        Plan {
+            random: StdRng::seed_from_u64(seed),
+            played: Vec::new(),
+            due: Vec::new(),
+        }
     }
 
     fn draw(&mut self) -> Fault {
@@ -92,16 +140,29 @@ impl Plan {
         match self.random.random_range(0..30) {
             0..15 => {
                 let slow = Duration::from_millis(self.random.random_range(5..200));
-                let weathers = [Weather::Cut, Weather::Hung, Weather::Slow(slow), Weather::Deaf, Weather::HalfClosed];
+                let weathers = [
+                    Weather::Cut,
+                    Weather::Hung,
+                    Weather::Slow(slow),
+                    Weather::Deaf,
+                    Weather::HalfClosed,
+                ];
                 let weather = weathers[self.random.random_range(0..weathers.len())];
-                Fault::Link { link: self.random.random_range(0..LINKS.len()), weather, millis }
+                Fault::Link {
+                    link: self.random.random_range(0..LINKS.len()),
+                    weather,
+                    millis,
+                }
             }
             15..19 => Fault::KillWorker { n, millis },
             19 => Fault::StopWorker { n },
             20 => Fault::StopGateway { n },
             21..24 => Fault::KillGateway { n, millis },
             24 => Fault::KillConsole { millis },
-            25 | 26 => Fault::SetClock { n, seconds: self.random.random_range(CLOCKS) },
+            25 | 26 => Fault::SetClock {
+                n,
+                seconds: self.random.random_range(CLOCKS),
+            },
             27 => Fault::RestartRedis,
             28 => Fault::RestartPostgres,
             // The rarest: Erlang needs ten seconds to be there again.
@@ -120,7 +181,9 @@ impl Plan {
                 Fault::SetClock { .. } => faketime().is_some(),
                 // What is down already cannot be killed.
                 Fault::KillWorker { n, .. } | Fault::StopWorker { n } => scene.workers[n].is_some(),
-                Fault::KillGateway { n, .. } | Fault::StopGateway { n } => scene.gateways[n].is_some(),
+                Fault::KillGateway { n, .. } | Fault::StopGateway { n } => {
+                    scene.gateways[n].is_some()
+                }
                 Fault::KillConsole { .. } => scene.console.is_some(),
                 Fault::Link { .. } => true,
             };
@@ -137,8 +200,15 @@ impl Plan {
             let fault = self.draw_possible(scene);
             self.played.push(fault);
             self.strike(scene, fault).await?;
-            let next = Instant::now() + Duration::from_millis(self.random.random_range(CALM_MILLIS));
-            while let Some(at) = self.due.iter().map(|due| due.at).min().filter(|at| *at <= next) {
+            let next =
+                Instant::now() + Duration::from_millis(self.random.random_range(CALM_MILLIS));
+            while let Some(at) = self
+                .due
+                .iter()
+                .map(|due| due.at)
+                .min()
+                .filter(|at| *at <= next)
+            {
                 tokio::time::sleep_until(at.into()).await;
                 self.end_due(scene);
             }
@@ -160,14 +230,18 @@ impl Plan {
 
     fn end_due(&mut self, scene: &mut Scene) {
         let now = Instant::now();
-        let (over, due) = std::mem::take(&mut self.due).into_iter().partition(|due| due.at <= now);
+        let (over, due) = std::mem::take(&mut self.due)
+            .into_iter()
+            .partition(|due| due.at <= now);
         self.due = due;
         let over: Vec<Due> = over;
         for Due { fault, .. } in over {
             match fault {
                 Fault::Link { link, .. } => scene.cutter(link).restore(),
                 Fault::KillWorker { n, .. } if scene.workers[n].is_none() => scene.start_worker(n),
-                Fault::KillGateway { n, .. } if scene.gateways[n].is_none() => scene.start_gateway(n),
+                Fault::KillGateway { n, .. } if scene.gateways[n].is_none() => {
+                    scene.start_gateway(n)
+                }
                 Fault::KillConsole { .. } if scene.console.is_none() => scene.start_console(),
                 _ => {}
             }
@@ -175,12 +249,19 @@ impl Plan {
     }
 
     fn lasts(&mut self, fault: Fault, millis: u64) {
-        self.due.push(Due { at: Instant::now() + Duration::from_millis(millis), fault });
+        self.due.push(Due {
+            at: Instant::now() + Duration::from_millis(millis),
+            fault,
+        });
     }
 
     async fn strike(&mut self, scene: &mut Scene, fault: Fault) -> anyhow::Result<()> {
         match fault {
-            Fault::Link { link, weather, millis } => {
+            Fault::Link {
+                link,
+                weather,
+                millis,
+            } => {
                 scene.cutter(link).set(weather);
                 self.lasts(fault, millis);
             }
@@ -210,7 +291,9 @@ impl Plan {
                 scene.set_clock(n, seconds);
                 scene.start_gateway(n);
             }
-            Fault::RestartRedis | Fault::RestartPostgres | Fault::RestartBroker => restart(scene, fault).await?,
+            Fault::RestartRedis | Fault::RestartPostgres | Fault::RestartBroker => {
+                restart(scene, fault).await?
+            }
         }
         Ok(())
     }
@@ -225,7 +308,9 @@ impl Drop for Plan {
 }
 
 async fn restart(scene: &Scene, fault: Fault) -> anyhow::Result<()> {
-    let Some(services) = &scene.ground.services else { return Ok(()) };
+    let Some(services) = &scene.ground.services else {
+        return Ok(());
+    };
     let mut private = services.lock().await;
     match fault {
         Fault::RestartRedis => private.redis.restart().await,

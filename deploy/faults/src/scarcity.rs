@@ -41,8 +41,15 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     scene.fair_weather().await?;
     let (sent, done) = (senders.stop().await, persons.stop().await);
     for (from, to) in silent {
-        let within = sent.taken.iter().filter(|(at, _)| (from..to).contains(at)).count();
-        ensure!(within == 0, "{within} reports were answered 200 while the broker took nothing");
+        let within = sent
+            .taken
+            .iter()
+            .filter(|(at, _)| (from..to).contains(at))
+            .count();
+        ensure!(
+            within == 0,
+            "{within} reports were answered 200 while the broker took nothing"
+        );
     }
     let refused = sent.answers.get(&503).copied().unwrap_or_default();
     ensure!(refused > 0, "nobody was answered 503");
@@ -52,12 +59,16 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
 
 /// Workers slower than the senders, until the queue is full and for `span` after that.
 async fn overload(scene: &mut Scene, span: Duration) -> Result<String> {
-    scene.cutter(WORKER_POSTGRES).set(Weather::Slow(Duration::from_millis(150)));
+    scene
+        .cutter(WORKER_POSTGRES)
+        .set(Weather::Slow(Duration::from_millis(150)));
     let session = scene.ground.lease.broker().await;
     let started = Instant::now();
     let (mut full, mut deepest) = (None, 0);
     loop {
-        let depth = topology::depth(session.connection(), topology::QUEUE).await?.unwrap_or(0);
+        let depth = topology::depth(session.connection(), topology::QUEUE)
+            .await?
+            .unwrap_or(0);
         deepest = deepest.max(depth);
         if full.is_none() && depth >= BOUND {
             full = Some(Instant::now());
@@ -65,20 +76,38 @@ async fn overload(scene: &mut Scene, span: Duration) -> Result<String> {
         if full.is_some_and(|since: Instant| since.elapsed() > span) {
             break;
         }
-        ensure!(full.is_some() || started.elapsed() < STATE_WITHIN, "the queue holds {depth} and is not full");
+        ensure!(
+            full.is_some() || started.elapsed() < STATE_WITHIN,
+            "the queue holds {depth} and is not full"
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    ensure!(deepest <= BOUND + SLACK, "the queue is bound to {BOUND} and held {deepest}");
-    Ok(format!("the queue, bound to {BOUND} envelopes, held up to {deepest}"))
+    ensure!(
+        deepest <= BOUND + SLACK,
+        "the queue is bound to {BOUND} and held {deepest}"
+    );
+    Ok(format!(
+        "the queue, bound to {BOUND} envelopes, held up to {deepest}"
+    ))
 }
 
 /// The disk's alarm, then the memory's; returns the times in which nobody may be answered 200.
 async fn alarms(scene: &mut Scene, span: Duration) -> Result<(String, Vec<(Instant, Instant)>)> {
-    let shared = scene.ground.services.clone().context("needs a broker of its own")?;
+    let shared = scene
+        .ground
+        .services
+        .clone()
+        .context("needs a broker of its own")?;
     let mut silent = Vec::new();
     let limits: [(&[&str], &[&str]); 2] = [
-        (&["set_disk_free_limit", "900000GB"], &["set_disk_free_limit", "200MB"]),
-        (&["set_vm_memory_high_watermark", "absolute", "1MB"], &["set_vm_memory_high_watermark", "0.3"]),
+        (
+            &["set_disk_free_limit", "900000GB"],
+            &["set_disk_free_limit", "200MB"],
+        ),
+        (
+            &["set_vm_memory_high_watermark", "absolute", "1MB"],
+            &["set_vm_memory_high_watermark", "0.3"],
+        ),
     ];
     for (full, room) in limits {
         let private = shared.lock().await;
@@ -99,11 +128,17 @@ async fn wait_for_state(scene: &mut Scene, state: &str) -> Result<()> {
     for gateway in scene.gateways.iter_mut().flatten() {
         loop {
             let readiness = gateway.readiness().await;
-            ensure!(readiness["ready"] == true, "a gateway without its broker stays routable: {readiness}");
+            ensure!(
+                readiness["ready"] == true,
+                "a gateway without its broker stays routable: {readiness}"
+            );
             if readiness["dependencies"]["broker"]["state"] == state {
                 break;
             }
-            ensure!(Instant::now() < deadline, "/ready does not say {state}: {readiness}");
+            ensure!(
+                Instant::now() < deadline,
+                "/ready does not say {state}: {readiness}"
+            );
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

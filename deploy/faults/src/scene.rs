@@ -14,11 +14,19 @@ use crate::books::{self, Account};
 use crate::ground::{Ground, Services};
 
 /// The links that can fail.
-pub const LINKS: [&str; 6] =
-    ["gateway-redis", "gateway-broker", "gateway-postgres", "worker-broker", "worker-postgres", "console-postgres"];
+pub const LINKS: [&str; 6] = [
+    "gateway-redis",
+    "gateway-broker",
+    "gateway-postgres",
+    "worker-broker",
+    "worker-postgres",
+    "console-postgres",
+];
 /// Where Debian keeps the library that shifts a process's clock.
-const FAKETIME: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
+const FAKETIME: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+];
 /// A process drains within its grace (20 s), and then some.
 const DRAINS_WITHIN: Duration = Duration::from_secs(40);
 
@@ -42,7 +50,11 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub async fn set(arguments: &Arguments, services: Services, spool: bool) -> anyhow::Result<Scene> {
+    pub async fn set(
+        arguments: &Arguments,
+        services: Services,
+        spool: bool,
+    ) -> anyhow::Result<Scene> {
         let ground = Ground::prepare(services).await;
         let account = books::open(&ground.database.client().await).await?;
         let postgres = [ground.database.server()];
@@ -56,7 +68,8 @@ impl Scene {
             };
             cutters.push(Cutter::to_any(targets).await);
         }
-        let spools = spool.then(|| std::env::temp_dir().join(format!("trueup-faults-{}", ground.database.name)));
+        let spools = spool
+            .then(|| std::env::temp_dir().join(format!("trueup-faults-{}", ground.database.name)));
         Ok(Scene {
             ground,
             account,
@@ -96,7 +109,11 @@ impl Scene {
     }
 
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
-        self.gateways.iter_mut().chain(&mut self.workers).chain([&mut self.console]).flatten()
+        self.gateways
+            .iter_mut()
+            .chain(&mut self.workers)
+            .chain([&mut self.console])
+            .flatten()
     }
 
     /// RabbitMQ writes down which quorum queues it has half a second after it made one: killed before, it
@@ -115,7 +132,8 @@ impl Scene {
     }
 
     fn start(&self, name: &str) -> Start {
-        let mut start = Start::new(&self.binaries.join(name).to_string_lossy()).env("TRUEUP_LOG", &self.log);
+        let mut start =
+            Start::new(&self.binaries.join(name).to_string_lossy()).env("TRUEUP_LOG", &self.log);
         if let Some(length) = self.queue_max_length {
             start = start.env("TRUEUP_QUEUE_MAX_LENGTH", length);
         }
@@ -133,8 +151,14 @@ impl Scene {
         let lease = &self.ground.lease;
         let mut start = self
             .start("trueup-gateway")
-            .env("TRUEUP_REDIS_URL", lease.redis_through(self.cutters[0].address))
-            .env("TRUEUP_AMQP_URL", lease.amqp_through(self.cutters[1].address))
+            .env(
+                "TRUEUP_REDIS_URL",
+                lease.redis_through(self.cutters[0].address),
+            )
+            .env(
+                "TRUEUP_AMQP_URL",
+                lease.amqp_through(self.cutters[1].address),
+            )
             .env("TRUEUP_POSTGRES_URL", self.postgres_through(2))
             .env("TRUEUP_GATEWAY_LISTEN", self.doors[n])
             .env("TRUEUP_LIMIT_IP_PER_MINUTE", 1_000_000)
@@ -154,13 +178,19 @@ impl Scene {
     }
 
     fn snapshot_file(&self, n: usize) -> PathBuf {
-        std::env::temp_dir().join(format!("trueup-faults-{}-{n}.snapshot", self.ground.database.name))
+        std::env::temp_dir().join(format!(
+            "trueup-faults-{}-{n}.snapshot",
+            self.ground.database.name
+        ))
     }
 
     pub fn start_worker(&mut self, n: usize) {
         let start = self
             .start("trueup-worker")
-            .env("TRUEUP_AMQP_URL", self.ground.lease.amqp_through(self.cutters[3].address))
+            .env(
+                "TRUEUP_AMQP_URL",
+                self.ground.lease.amqp_through(self.cutters[3].address),
+            )
             .env("TRUEUP_POSTGRES_URL", self.postgres_through(4));
         self.workers[n] = Some(start.spawn());
     }
@@ -210,7 +240,11 @@ impl Scene {
             self.start_console();
         }
         for process in self.processes() {
-            ensure!(process.is_running(), "a process ended by itself:\n{}", process.log());
+            ensure!(
+                process.is_running(),
+                "a process ended by itself:\n{}",
+                process.log()
+            );
         }
         self.all_ready().await;
         Ok(())
@@ -218,7 +252,10 @@ impl Scene {
 
     /// What the processes said, for a run that failed.
     pub fn logs(&mut self) -> String {
-        self.processes().map(|process| process.log()).collect::<Vec<_>>().join("\n---\n")
+        self.processes()
+            .map(|process| process.log())
+            .collect::<Vec<_>>()
+            .join("\n---\n")
     }
 
     /// Runs one of the worker's commands to its end.
@@ -241,13 +278,20 @@ async fn ended(mut process: Process) -> anyhow::Result<()> {
     let code = process.exit_code(DRAINS_WITHIN).await;
     // Stopped in the milliseconds before it could ask for the signal, and before it said or did anything.
     let unborn = code == 128 + Signal::SIGTERM as i32 && process.log().is_empty();
-    ensure!(unborn || matches!(code, 0 | 75), "ended with {code}:\n{}", process.log());
+    ensure!(
+        unborn || matches!(code, 0 | 75),
+        "ended with {code}:\n{}",
+        process.log()
+    );
     Ok(())
 }
 
 /// The library that shifts clocks, where it is installed (Debian: `libfaketime`).
 pub fn faketime() -> Option<PathBuf> {
-    FAKETIME.iter().map(PathBuf::from).find(|file| file.is_file())
+    FAKETIME
+        .iter()
+        .map(PathBuf::from)
+        .find(|file| file.is_file())
 }
 
 impl Drop for Scene {

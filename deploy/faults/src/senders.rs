@@ -40,15 +40,27 @@ impl Sent {
     pub fn p99(&self) -> u64 {
         let mut millis: Vec<u64> = self.taken.iter().map(|(_, millis)| *millis).collect();
         millis.sort_unstable();
-        millis.get(millis.len() * 99 / 100).copied().unwrap_or_default()
+        millis
+            .get(millis.len() * 99 / 100)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The longest time after `since` in which nobody was answered 200.
     pub fn longest_pause(&self, since: Instant) -> Duration {
-        let mut times: Vec<Instant> = self.taken.iter().map(|(at, _)| *at).filter(|at| *at >= since).collect();
+        let mut times: Vec<Instant> = self
+            .taken
+            .iter()
+            .map(|(at, _)| *at)
+            .filter(|at| *at >= since)
+            .collect();
         times.push(since);
         times.sort_unstable();
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        times
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -123,7 +135,8 @@ impl Sender {
     fn one(&mut self) -> Value {
         let call = self.random.random_range(0..CALLS);
         let late = self.random.random_range(0..LATE_CALLS);
-        let payout = ["0.00", "12.50", "42.00", "50.00", "99.99", "-50.00", ""][self.random.random_range(0..7)];
+        let payout = ["0.00", "12.50", "42.00", "50.00", "99.99", "-50.00", ""]
+            [self.random.random_range(0..7)];
         match self.random.random_range(0..20) {
             0..10 => json!({"ref_id": ref_id(call), "payout": payout}),
             10..15 => json!({"caller_id": caller(call), "duration": 60 + call, "payout": payout}),
@@ -148,7 +161,9 @@ impl Sender {
             }
             Err(_) => {
                 self.client = None;
-                self.sent.strange.push(format!("no answer within {ANSWER_WITHIN:?}"));
+                self.sent
+                    .strange
+                    .push(format!("no answer within {ANSWER_WITHIN:?}"));
             }
         }
     }
@@ -161,7 +176,10 @@ impl Sender {
                 self.client.insert(Client::connect(door).await?)
             }
         };
-        let headers = [("content-type", "application/json"), ("x-webhook-secret", books::SECRET)];
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-webhook-secret", books::SECRET),
+        ];
         let answer = client.send("POST", &self.path, &headers, body).await?;
         let json = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
         if answer.header("connection") == Some("close") {
@@ -174,7 +192,11 @@ impl Sender {
         match status {
             200 => {
                 let one = answer["event_id"].as_str().into_iter();
-                let many = answer["event_ids"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let many = answer["event_ids"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str);
                 let ids: Vec<Uuid> = one.chain(many).filter_map(|id| id.parse().ok()).collect();
                 if ids.is_empty() || answer["ok"] != true {
                     self.sent.strange.push(format!("200 with {answer}"));

@@ -20,7 +20,12 @@ use crate::senders::Sent;
 const REST_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub async fn at_rest(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
+pub async fn at_rest(
+    scene: &mut Scene,
+    sent: &Sent,
+    done: &Done,
+    seed: u64,
+) -> anyhow::Result<String> {
     let verdict = check(scene, sent, done, seed).await;
     let said = last_lines(&scene.logs());
     verdict.with_context(|| format!("what the processes said:\n{said}\n"))
@@ -33,7 +38,10 @@ fn last_lines(text: &str) -> String {
 
 async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
     let strange: Vec<&String> = sent.strange.iter().chain(&done.strange).take(5).collect();
-    ensure!(strange.is_empty(), "answers that the contract does not have: {strange:#?}");
+    ensure!(
+        strange.is_empty(),
+        "answers that the contract does not have: {strange:#?}"
+    );
     ensure!(!sent.accepted.is_empty(), "no report was accepted at all");
     let client = scene.client().await;
     rest(scene, &client, &sent.accepted).await?;
@@ -43,7 +51,10 @@ async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow
 
     // Applied twice and in another order: nothing moves (invariant 3).
     let before = figures(&client).await?;
-    let posted: i64 = client.query_one("SELECT coalesce(max(seq), 0) FROM postings", &[]).await?.get(0);
+    let posted: i64 = client
+        .query_one("SELECT coalesce(max(seq), 0) FROM postings", &[])
+        .await?
+        .get(0);
     let again = send_all_again(scene, &client, seed).await?;
     scene.start_worker(0);
     rest(scene, &client, &[]).await?;
@@ -56,16 +67,32 @@ async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow
     reconciled(scene).await?;
 
     let session = scene.ground.lease.broker().await;
-    let dead = topology::depth(session.connection(), topology::DEAD_QUEUE).await?.unwrap_or(0);
-    ensure!(dead == 0, "{dead} healthy envelopes are among the dead letters");
-    let failed: i64 =
-        client.query_one("SELECT count(*) FROM events WHERE reason = 'processing_failed'", &[]).await?.get(0);
-    ensure!(failed == 0, "{failed} healthy events are set aside as failed");
+    let dead = topology::depth(session.connection(), topology::DEAD_QUEUE)
+        .await?
+        .unwrap_or(0);
+    ensure!(
+        dead == 0,
+        "{dead} healthy envelopes are among the dead letters"
+    );
+    let failed: i64 = client
+        .query_one(
+            "SELECT count(*) FROM events WHERE reason = 'processing_failed'",
+            &[],
+        )
+        .await?
+        .get(0);
+    ensure!(
+        failed == 0,
+        "{failed} healthy events are set aside as failed"
+    );
     Ok(summary(sent, done, rows, again))
 }
 
 fn listed(answers: impl Iterator<Item = (u16, u64)>) -> String {
-    answers.map(|(status, n)| format!("{n}×{status}")).collect::<Vec<_>>().join(" ")
+    answers
+        .map(|(status, n)| format!("{n}×{status}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
@@ -118,7 +145,9 @@ async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::
 async fn waiting(session: &trueup_shared::queue::session::Session) -> anyhow::Result<u32> {
     let mut sum = 0;
     for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
-        sum += topology::depth(session.connection(), queue).await?.unwrap_or(0);
+        sum += topology::depth(session.connection(), queue)
+            .await?
+            .unwrap_or(0);
     }
     Ok(sum)
 }
@@ -141,21 +170,30 @@ async fn pending(client: &Client) -> anyhow::Result<i64> {
 
 /// Reports that wait for their calls.
 async fn unmatched(client: &Client) -> anyhow::Result<i64> {
-    Ok(client.query_one("SELECT count(*) FROM pending_reports", &[]).await?.get(0))
+    Ok(client
+        .query_one("SELECT count(*) FROM pending_reports", &[])
+        .await?
+        .get(0))
 }
 
 /// What a person assigned may tell where others of the same caller and duration belong; they find it at the
 /// next time of their schedule, which is made now. Returns how many wait.
 async fn all_are_due(client: &Client) -> anyhow::Result<i64> {
-    client.execute("UPDATE pending_reports SET next_try_at = now()", &[]).await?;
+    client
+        .execute("UPDATE pending_reports SET next_try_at = now()", &[])
+        .await?;
     unmatched(client).await
 }
 
 /// Returns how many rows there are in all.
 async fn one_row_each(client: &Client, accepted: &[Uuid]) -> anyhow::Result<usize> {
     let select = "SELECT id, count(*) FROM events WHERE status <> 'refused' GROUP BY id";
-    let rows: HashMap<Uuid, i64> =
-        client.query(select, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows: HashMap<Uuid, i64> = client
+        .query(select, &[])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     for id in accepted {
         match rows.get(id) {
             Some(1) => {}
@@ -172,9 +210,15 @@ async fn one_row_each(client: &Client, accepted: &[Uuid]) -> anyhow::Result<usiz
 
 async fn recorded_calls_are_there(client: &Client, done: &Done) -> anyhow::Result<()> {
     let ids: Vec<Uuid> = done.recorded.iter().copied().collect();
-    let found = client.query_one("SELECT count(*) FROM calls WHERE id = ANY($1)", &[&ids]).await?;
+    let found = client
+        .query_one("SELECT count(*) FROM calls WHERE id = ANY($1)", &[&ids])
+        .await?;
     let found: i64 = found.get(0);
-    ensure!(usize::try_from(found)? == ids.len(), "{} calls were recorded and {found} are there", ids.len());
+    ensure!(
+        usize::try_from(found)? == ids.len(),
+        "{} calls were recorded and {found} are there",
+        ids.len()
+    );
     Ok(())
 }
 
@@ -202,12 +246,17 @@ async fn postings_since(client: &Client, posted: i64) -> anyhow::Result<String> 
         FROM postings p LEFT JOIN events e ON e.id = p.event_id LEFT JOIN calls c ON c.id = p.call_id
        WHERE p.seq > $1 ORDER BY p.seq LIMIT 20";
     let rows = client.query(select, &[&posted]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n"))
+    Ok(rows
+        .iter()
+        .map(|row| row.get::<_, String>(0))
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 /// Every request that became a row, in an order of the seed's own, in envelopes of any size.
 async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Result<usize> {
-    let select = "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request
+    let select =
+        "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request
         FROM events e JOIN event_requests r USING (received_at, id)";
     let mut events = Vec::new();
     for row in client.query(select, &[]).await? {
@@ -217,7 +266,9 @@ async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Re
             account_id: row.get(2),
             webhook_id: row.get(3),
             position: u16::try_from(row.get::<_, i32>(4))?,
-            source_ip: row.get::<_, Option<std::net::IpAddr>>(5).context("a report has a source")?,
+            source_ip: row
+                .get::<_, Option<std::net::IpAddr>>(5)
+                .context("a report has a source")?,
             request: Some(serde_json::from_str(row.get(6))?),
             refusal: None,
         });
@@ -226,7 +277,11 @@ async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Re
     let session = scene.ground.lease.broker().await;
     let channel = session.confirm_channel().await?;
     for envelope in events.chunks(97) {
-        topology::publish_event(&channel, &envelope::encode(&Envelope::of(envelope.to_vec()))).await?;
+        topology::publish_event(
+            &channel,
+            &envelope::encode(&Envelope::of(envelope.to_vec())),
+        )
+        .await?;
     }
     session.close().await;
     Ok(events.len())

@@ -35,8 +35,14 @@ pub async fn run(binaries: &Path) -> anyhow::Result<()> {
     let (few, gateway_before, worker_before) = counted(binaries, SHORT).await?;
     let (many, gateway_after, worker_after) = counted(binaries, LONG).await?;
     let reports = many - few;
-    ensure!(reports > 1000.0, "only {reports} reports more in the longer run");
-    for (name, before, after) in [("gateway", gateway_before, gateway_after), ("worker", worker_before, worker_after)] {
+    ensure!(
+        reports > 1000.0,
+        "only {reports} reports more in the longer run"
+    );
+    for (name, before, after) in [
+        ("gateway", gateway_before, gateway_after),
+        ("worker", worker_before, worker_after),
+    ] {
         say(format_args!(
             "{name}: {:.1} allocations, {:.0} bytes a report (over {reports:.0} reports)",
             (after.allocations - before.allocations) / reports,
@@ -48,14 +54,33 @@ pub async fn run(binaries: &Path) -> anyhow::Result<()> {
 
 /// Reports that were taken and settled, and the heaps of both.
 async fn counted(binaries: &Path, span: Duration) -> anyhow::Result<(f64, Heap, Heap)> {
-    const VALGRIND: [&str; 3] = ["--leak-check=no", "--run-libc-freeres=no", "--fair-sched=yes"];
+    const VALGRIND: [&str; 3] = [
+        "--leak-check=no",
+        "--run-libc-freeres=no",
+        "--fair-sched=yes",
+    ];
     let mut stage = Stage::set(binaries, CALLS).await?;
     let door = stage.start_under("valgrind", &VALGRIND, "trueup-gateway");
-    stage.open_door(door.env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS)).await;
-    let outcome = sent(&stage, Kind::Report, CONNECTIONS, Pace::Flat, Duration::ZERO, span).await?;
+    stage
+        .open_door(door.env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS))
+        .await;
+    let outcome = sent(
+        &stage,
+        Kind::Report,
+        CONNECTIONS,
+        Pace::Flat,
+        Duration::ZERO,
+        span,
+    )
+    .await?;
     outcome.expect_all(200)?;
     let gateway = ended(stage.gateways.remove(0)).await?;
-    stage.workers.push(stage.start_under("valgrind", &VALGRIND, "trueup-worker").ready().await);
+    stage.workers.push(
+        stage
+            .start_under("valgrind", &VALGRIND, "trueup-worker")
+            .ready()
+            .await,
+    );
     let reports = all_settled(&mut stage).await?.all;
     let worker = ended(stage.workers.remove(0)).await?;
     Ok((reports, gateway, worker))
@@ -70,12 +95,18 @@ async fn ended(mut process: Process) -> anyhow::Result<Heap> {
 
 /// Of `==1== total heap usage: 1,234 allocs, 1,200 frees, 56,789 bytes allocated`.
 fn heap(log: &str) -> Option<Heap> {
-    let line = log.lines().find_map(|line| line.split_once("total heap usage:").map(|(_, figures)| figures))?;
+    let line = log.lines().find_map(|line| {
+        line.split_once("total heap usage:")
+            .map(|(_, figures)| figures)
+    })?;
     let figure = |word: &str| {
         let before = line.split(word).next()?.split_whitespace().next_back()?;
         before.replace(',', "").parse().ok()
     };
-    Some(Heap { allocations: figure(" allocs")?, bytes: figure(" bytes allocated")? })
+    Some(Heap {
+        allocations: figure(" allocs")?,
+        bytes: figure(" bytes allocated")?,
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +117,10 @@ mod tests {
     fn the_heap_is_read_from_what_valgrind_says() {
         let log = "==7== HEAP SUMMARY:\n==7==   total heap usage: 1,234 allocs, 1,200 frees, 56,789 bytes allocated\n";
         let heap = heap(log).expect("figures");
-        assert!((heap.allocations - 1234.0).abs() < 0.1 && (heap.bytes - 56_789.0).abs() < 0.1, "{heap:?}");
+        assert!(
+            (heap.allocations - 1234.0).abs() < 0.1 && (heap.bytes - 56_789.0).abs() < 0.1,
+            "{heap:?}"
+        );
         assert!(super::heap("nothing").is_none());
     }
 }

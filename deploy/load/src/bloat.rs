@@ -34,7 +34,10 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let client = database.client().await;
     let books = Books::make(&client, plan.calls, false).await?;
     let autovacuum: String = client.query_one("SHOW autovacuum", &[]).await?.get(0);
-    say(format_args!("  {} calls, {} corrected, autovacuum is {autovacuum}", plan.calls, plan.corrected));
+    say(format_args!(
+        "  {} calls, {} corrected, autovacuum is {autovacuum}",
+        plan.calls, plan.corrected
+    ));
     let broker = lease.broker().await;
     topology::declare(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
     let channel = broker.confirm_channel().await?;
@@ -55,23 +58,47 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
                     let call = books.reported_call(n % plan.corrected);
                     // Another amount in each round.
                     let payout = format!("{}.00", 10 + (n / plan.corrected) % 90);
-                    event(*n, call, &json!({"ref_id": books.ref_id(call), "payout": payout}), books)
+                    event(
+                        *n,
+                        call,
+                        &json!({"ref_id": books.ref_id(call), "payout": payout}),
+                        books,
+                    )
                 });
                 envelope::encode(&Envelope::of(events.collect()))
             })
             .collect();
-        futures_util::future::try_join_all(messages.iter().map(|m| topology::publish_event(&channel, m))).await?;
+        futures_util::future::try_join_all(
+            messages
+                .iter()
+                .map(|m| topology::publish_event(&channel, m)),
+        )
+        .await?;
         sent = due;
         if !half_told && started.elapsed() > plan.span / 2 {
             half_told = true;
-            sizes(&client, &format!("after {} s and {sent} corrections", started.elapsed().as_secs())).await?;
+            sizes(
+                &client,
+                &format!(
+                    "after {} s and {sent} corrections",
+                    started.elapsed().as_secs()
+                ),
+            )
+            .await?;
         }
     }
     let behind = depth(&broker).await?;
     while depth(&broker).await? > 0 {
         tokio::time::sleep(TICK).await;
     }
-    sizes(&client, &format!("after {} s and {sent} corrections ({behind} messages behind)", plan.span.as_secs())).await
+    sizes(
+        &client,
+        &format!(
+            "after {} s and {sent} corrections ({behind} messages behind)",
+            plan.span.as_secs()
+        ),
+    )
+    .await
 }
 
 async fn sizes(client: &Client, when: &str) -> anyhow::Result<()> {

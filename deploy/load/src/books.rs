@@ -41,13 +41,17 @@ pub fn duration(call: i64) -> i64 {
 /// [`id`] as an expression of SQL over a number.
 fn sql_id(kind: u32, n: &str) -> String {
     let prefix = format!("{:032x}", id(kind, 0).as_u128());
-    format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", prefix.get(..16).unwrap_or_default())
+    format!(
+        "('{}' || lpad(to_hex({n}), 16, '0'))::uuid",
+        prefix.get(..16).unwrap_or_default()
+    )
 }
 
 impl Books {
     /// What the worker's reports are about: the n-th of their calls, spread over the table.
     pub fn reported_call(self, n: i64) -> i64 {
-        n.wrapping_mul(104_729).rem_euclid(self.calls - self.calls / SPARE)
+        n.wrapping_mul(104_729)
+            .rem_euclid(self.calls - self.calls / SPARE)
     }
 
     /// The n-th call that is the ceiling's own.
@@ -84,7 +88,11 @@ impl Books {
     /// `hot`: one account with one publisher, whom all calls pay.
     pub async fn make(client: &Client, calls: i64, hot: bool) -> anyhow::Result<Books> {
         let (accounts, publishers) = if hot { (1, 1) } else { (ACCOUNTS, PUBLISHERS) };
-        let books = Books { calls, accounts, publishers };
+        let books = Books {
+            calls,
+            accounts,
+            publishers,
+        };
         let script = format!(
             "SET session_replication_role = replica;
              INSERT INTO accounts (id, name) SELECT {account}, 'load ' || n FROM generate_series(0, {last_account}) n;
@@ -115,7 +123,10 @@ impl Books {
             last_call = calls - 1,
         );
         let indexes = drop_indexes(client, "calls").await?;
-        client.batch_execute(&script).await.context("the books could not be made")?;
+        client
+            .batch_execute(&script)
+            .await
+            .context("the books could not be made")?;
         make_indexes(client, &indexes).await?;
         client.batch_execute("VACUUM ANALYZE").await?;
         Ok(books)
@@ -126,7 +137,9 @@ impl Books {
         if events == 0 {
             return Ok(());
         }
-        client.batch_execute("SET session_replication_role = replica").await?;
+        client
+            .batch_execute("SET session_replication_role = replica")
+            .await?;
         let indexes = drop_indexes(client, "events").await?;
         let mut from = 0;
         while from < events {
@@ -144,10 +157,15 @@ impl Books {
                 webhook = sql_id(WEBHOOK, &format!("n % {}", self.accounts)),
                 call = sql_id(CALL, &format!("n % {}", self.calls)),
             );
-            client.batch_execute(&script).await.context("the rows of events could not be made")?;
+            client
+                .batch_execute(&script)
+                .await
+                .context("the rows of events could not be made")?;
             from = below;
         }
-        client.batch_execute("SET session_replication_role = DEFAULT").await?;
+        client
+            .batch_execute("SET session_replication_role = DEFAULT")
+            .await?;
         make_indexes(client, &indexes).await?;
         client.batch_execute("VACUUM ANALYZE events").await?;
         Ok(())
@@ -159,17 +177,26 @@ impl Books {
 async fn drop_indexes(client: &Client, table: &str) -> anyhow::Result<Vec<String>> {
     let secondary = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
                       WHERE indrelid = $1::text::regclass AND NOT indisprimary";
-    let indexes: Vec<(String, String)> =
-        client.query(secondary, &[&table]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let indexes: Vec<(String, String)> = client
+        .query(secondary, &[&table])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     for (name, _) in &indexes {
         client.batch_execute(&format!("DROP INDEX {name}")).await?;
     }
     // Those of a partitioned table are meant for its partitions, too.
-    Ok(indexes.into_iter().map(|(_, definition)| definition.replace(" ON ONLY ", " ON ")).collect())
+    Ok(indexes
+        .into_iter()
+        .map(|(_, definition)| definition.replace(" ON ONLY ", " ON "))
+        .collect())
 }
 
 async fn make_indexes(client: &Client, definitions: &[String]) -> anyhow::Result<()> {
-    client.batch_execute("SET maintenance_work_mem = '512MB'").await?;
+    client
+        .batch_execute("SET maintenance_work_mem = '512MB'")
+        .await?;
     for definition in definitions {
         client.batch_execute(definition).await?;
     }

@@ -20,12 +20,17 @@ const BODY: &[u8] = br#"{"ok":true,"event_id":"0195d4f2-7c1b-7f00-8a3e-2b9c64a1d
 
 /// Serves until it is killed; says its address first.
 pub fn run() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         crate::say(listener.local_addr()?);
         loop {
-            let (stream, _) = listener.accept().await.context("the ceiling cannot accept")?;
+            let (stream, _) = listener
+                .accept()
+                .await
+                .context("the ceiling cannot accept")?;
             stream.set_nodelay(true)?;
             tokio::spawn(attend(stream));
         }
@@ -36,9 +41,13 @@ async fn attend(stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let _ = request.into_body().collect().await;
         let mut response = Response::new(Full::new(Bytes::from_static(BODY)));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok::<_, Infallible>(response)
     });
     // A connection's end is its sender's business.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }

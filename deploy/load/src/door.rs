@@ -27,11 +27,30 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
         let before = bare(&ceiling, connections, spans).await?;
         let cpu = Cpu::now();
         let inside = Inside::of(stage).await?;
-        let door = sent(stage, Kind::Report, connections, Pace::Flat, spans.warm_up, spans.door).await?;
-        report.cpu(&format!("door, {connections} connections"), Cpu::now().since(&cpu));
-        report.note(format!("Door, {connections} connections: {}.", Inside::of(stage).await?.since(&inside)));
+        let door = sent(
+            stage,
+            Kind::Report,
+            connections,
+            Pace::Flat,
+            spans.warm_up,
+            spans.door,
+        )
+        .await?;
+        report.cpu(
+            &format!("door, {connections} connections"),
+            Cpu::now().since(&cpu),
+        );
+        report.note(format!(
+            "Door, {connections} connections: {}.",
+            Inside::of(stage).await?.since(&inside)
+        ));
         door.expect_all(200)?;
-        let memory = stage.gateways.iter().map(|g| resident(g.id())).max().unwrap_or(0);
+        let memory = stage
+            .gateways
+            .iter()
+            .map(|g| resident(g.id()))
+            .max()
+            .unwrap_or(0);
         let after = bare(&ceiling, connections, spans).await?;
         let bare = f64::midpoint(before.per_second, after.per_second);
         report.judge(Goal {
@@ -45,7 +64,8 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
             pass,
             stretch: Some(stretch),
         });
-        let bare_p99 = *bare_p99.get_or_insert(f64::midpoint(before.millis(99.0), after.millis(99.0)));
+        let bare_p99 =
+            *bare_p99.get_or_insert(f64::midpoint(before.millis(99.0), after.millis(99.0)));
         if connections == 64 {
             report.judge(Goal {
                 number: 1,
@@ -59,10 +79,17 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
                 stretch: Some(4.0),
             });
         } else {
-            report.judge(memory_goal(format!("gateway's memory at {connections} connections"), memory, 64.0));
+            report.judge(memory_goal(
+                format!("gateway's memory at {connections} connections"),
+                memory,
+                64.0,
+            ));
         }
         report.curve(&format!("door, {connections} connections"), &door.times);
-        report.curve(&format!("hyper alone, {connections} connections"), &after.times);
+        report.curve(
+            &format!("hyper alone, {connections} connections"),
+            &after.times,
+        );
     }
     Ok(())
 }
@@ -75,9 +102,14 @@ impl Inside {
         let mut sums = [(0.0, 0.0); 3];
         for gateway in &mut stage.gateways {
             let ops = gateway.address("ops").await;
-            let text = http::get(ops, "/metrics").await.map_err(|e| anyhow::anyhow!("no metrics: {e}"))?.text();
+            let text = http::get(ops, "/metrics")
+                .await
+                .map_err(|e| anyhow::anyhow!("no metrics: {e}"))?
+                .text();
             let sample = |name: String| {
-                text.lines().find_map(|l| l.strip_prefix(name.as_str())?.trim().parse::<f64>().ok()).unwrap_or(0.0)
+                text.lines()
+                    .find_map(|l| l.strip_prefix(name.as_str())?.trim().parse::<f64>().ok())
+                    .unwrap_or(0.0)
             };
             let names = ["limit_seconds", "confirm_seconds", "envelope_events"];
             for (name, (sum, count)) in names.into_iter().zip(&mut sums) {
@@ -89,8 +121,8 @@ impl Inside {
     }
 
     fn since(&self, before: &Inside) -> String {
-        let [redis, confirm, envelope] =
-            [0, 1, 2].map(|n| (self.0[n].0 - before.0[n].0) / (self.0[n].1 - before.0[n].1).max(1.0));
+        let [redis, confirm, envelope] = [0, 1, 2]
+            .map(|n| (self.0[n].0 - before.0[n].0) / (self.0[n].1 - before.0[n].1).max(1.0));
         format!(
             "a call to Redis took {:.2} ms, a confirm {:.2} ms, a message held {envelope:.1} events, on average",
             1e3 * redis,
@@ -119,13 +151,20 @@ pub async fn idling(stage: &Stage, connections: usize, report: &mut Report) -> a
     let doors = stage.doors.clone();
     let held = tokio::task::spawn_blocking(move || hold(&doors[0], connections)).await??;
     let memory = resident(stage.gateways[0].id());
-    report.judge(memory_goal(format!("gateway's memory with {connections} idle connections"), memory, 256.0));
+    report.judge(memory_goal(
+        format!("gateway's memory with {connections} idle connections"),
+        memory,
+        256.0,
+    ));
     drop(held);
     Ok(())
 }
 
 /// Each connection asks once for what there is not.
-fn hold(door: &std::net::SocketAddr, connections: usize) -> anyhow::Result<Vec<std::net::TcpStream>> {
+fn hold(
+    door: &std::net::SocketAddr,
+    connections: usize,
+) -> anyhow::Result<Vec<std::net::TcpStream>> {
     use std::io::{Read as _, Write as _};
     let mut held = Vec::with_capacity(connections);
     let mut piece = [0; 4096];
@@ -140,16 +179,36 @@ fn hold(door: &std::net::SocketAddr, connections: usize) -> anyhow::Result<Vec<s
 
 pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> anyhow::Result<()> {
     let ceiling = Ceiling::start()?;
-    let kinds = [(Kind::NoSuchToken, 404, 75.0), (Kind::SameAddress, 429, 75.0), (Kind::WrongSecret, 401, 40.0)];
+    let kinds = [
+        (Kind::NoSuchToken, 404, 75.0),
+        (Kind::SameAddress, 429, 75.0),
+        (Kind::WrongSecret, 401, 40.0),
+    ];
     let connections = 64;
     let mut before = bare(&ceiling, connections, spans).await?;
     for (kind, status, pass) in kinds {
         let cpu = Cpu::now();
         if kind == Kind::SameAddress {
             // Until the address has used up its minute.
-            sent(stage, kind, 1, Pace::Flat, Duration::ZERO, Duration::from_millis(300)).await?;
+            sent(
+                stage,
+                kind,
+                1,
+                Pace::Flat,
+                Duration::ZERO,
+                Duration::from_millis(300),
+            )
+            .await?;
         }
-        let door = sent(stage, kind, connections, Pace::Flat, spans.warm_up, spans.door).await?;
+        let door = sent(
+            stage,
+            kind,
+            connections,
+            Pace::Flat,
+            spans.warm_up,
+            spans.door,
+        )
+        .await?;
         report.cpu(&format!("refusing {status}"), Cpu::now().since(&cpu));
         door.expect_all(status)?;
         let after = bare(&ceiling, connections, spans).await?;
@@ -157,7 +216,11 @@ pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> a
         report.judge(Goal {
             number: 2,
             what: format!("refusing: {status}, {connections} connections"),
-            value: format!("{:.1} k/s, p99 {:.2} ms", door.per_second / 1e3, door.millis(99.0)),
+            value: format!(
+                "{:.1} k/s, p99 {:.2} ms",
+                door.per_second / 1e3,
+                door.millis(99.0)
+            ),
             ceiling: format!("hyper {:.1} k/s", bare / 1e3),
             measured: 100.0 * door.per_second / bare,
             unit: "% of it",
@@ -181,7 +244,10 @@ pub async fn bare(ceiling: &Ceiling, connections: usize, spans: Spans) -> anyhow
         stop: Arc::default(),
     };
     let outcome = driven(plan, Kind::Report, 1_000_000).await?;
-    say(format_args!("  hyper alone, {connections} connections: {}", in_short(&outcome)));
+    say(format_args!(
+        "  hyper alone, {connections} connections: {}",
+        in_short(&outcome)
+    ));
     Ok(outcome)
 }
 
@@ -195,9 +261,19 @@ pub async fn sent(
     span: Duration,
 ) -> anyhow::Result<Outcome> {
     let stop = Arc::default();
-    let plan = Plan { doors: stage.doors.clone(), connections, pace, warm_up, span, stop };
+    let plan = Plan {
+        doors: stage.doors.clone(),
+        connections,
+        pace,
+        warm_up,
+        span,
+        stop,
+    };
     let outcome = driven(plan, kind, stage.books.calls).await?;
-    say(format_args!("  door, {kind:?}, {connections} connections: {}", in_short(&outcome)));
+    say(format_args!(
+        "  door, {kind:?}, {connections} connections: {}",
+        in_short(&outcome)
+    ));
     Ok(outcome)
 }
 

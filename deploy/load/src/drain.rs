@@ -68,7 +68,10 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let database = TestDatabase::fresh().await;
     let lease = Lease::take().await;
     let client = database.client().await;
-    say(format_args!("  making books of {} calls and {} event rows …", plan.calls, plan.events));
+    say(format_args!(
+        "  making books of {} calls and {} event rows …",
+        plan.calls, plan.events
+    ));
     let books = Books::make(&client, plan.calls, plan.hot).await?;
     books.add_events(&client, plan.events).await?;
     check_plans(&database).await?;
@@ -76,23 +79,35 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         say("  the books are made; a line on standard input begins the measurement");
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     }
-    say(format_args!("  filling the queue with {} reports …", plan.reports));
+    say(format_args!(
+        "  filling the queue with {} reports …",
+        plan.reports
+    ));
     let broker = lease.broker().await;
     fill(&broker, plan, books).await?;
 
     client.batch_execute("CHECKPOINT").await?;
     let mut session = database.client().await;
     let before = settle_ceiling::batches(&mut session, books, plan.span).await?;
-    say(format_args!("  ceiling (locked batches of 200, one connection): {before:.0} reports/s"));
-    let ceiling_micros = sessions_cpu(&session, MINE).await? * 1e6 / (before * plan.span.as_secs_f64());
+    say(format_args!(
+        "  ceiling (locked batches of 200, one connection): {before:.0} reports/s"
+    ));
+    let ceiling_micros =
+        sessions_cpu(&session, MINE).await? * 1e6 / (before * plan.span.as_secs_f64());
     client.batch_execute("CHECKPOINT").await?;
-    let Drained { rate, worker_seconds, postgres_seconds } = drain(plan, &database, &lease, &broker, &client).await?;
+    let Drained {
+        rate,
+        worker_seconds,
+        postgres_seconds,
+    } = drain(plan, &database, &lease, &broker, &client).await?;
     say(format_args!("  drained: {rate:.0} reports/s"));
     client.batch_execute("CHECKPOINT").await?;
     let after = settle_ceiling::batches(&mut session, books, plan.span).await?;
     say(format_args!("  ceiling again: {after:.0} reports/s"));
     let floor = settle_ceiling::one_by_one(&database, books, plan.span).await?;
-    say(format_args!("  floor (one transaction a report, unpipelined, 16 connections): {floor:.0} reports/s"));
+    say(format_args!(
+        "  floor (one transaction a report, unpipelined, 16 connections): {floor:.0} reports/s"
+    ));
     let each = |seconds: f64| seconds * 1e6 / plan.reports as f64;
     let outcome = Outcome {
         rate,
@@ -117,7 +132,10 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 
 /// Goal 3: one worker's rate, beside both.
 pub async fn drained(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    say(format_args!("draining a full queue of {} reports with {} worker(s) …", plan.reports, plan.workers));
+    say(format_args!(
+        "draining a full queue of {} reports with {} worker(s) …",
+        plan.reports, plan.workers
+    ));
     let outcome = run(plan).await?;
     let what = |measured_against: &str| {
         let hot = if plan.hot { ", one publisher" } else { "" };
@@ -162,8 +180,18 @@ pub async fn drained(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 
 /// Goal 6: the rate on books of 1 million calls, and of 5 with 10 million rows of reports.
 pub async fn grown(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    let small = run(&Plan { calls: 1_000_000, events: 0, ..plan.clone() }).await?;
-    let large = run(&Plan { calls: 5_000_000, events: 10_000_000, ..plan.clone() }).await?;
+    let small = run(&Plan {
+        calls: 1_000_000,
+        events: 0,
+        ..plan.clone()
+    })
+    .await?;
+    let large = run(&Plan {
+        calls: 5_000_000,
+        events: 10_000_000,
+        ..plan.clone()
+    })
+    .await?;
     report.judge(Goal {
         number: 6,
         what: "settling on 5 M calls and 10 M event rows, against 1 M calls; every hot plan through an index".into(),
@@ -185,11 +213,18 @@ pub async fn grown(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 
 /// Every hot statement must go through an index (goal 6).
 async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
-    let settings = PoolSettings { settling: true, ..PoolSettings::of("trueup-load", 1) };
+    let settings = PoolSettings {
+        settling: true,
+        ..PoolSettings::of("trueup-load", 1)
+    };
     let pool = Pool::new(&database.url, &settings)?;
     let client = pool.get().await?;
     let wrong = plans::unindexed(&client).await?;
-    anyhow::ensure!(wrong.is_empty(), "hot statements without an index:\n{}", wrong.join("\n"));
+    anyhow::ensure!(
+        wrong.is_empty(),
+        "hot statements without an index:\n{}",
+        wrong.join("\n")
+    );
     say("  every hot statement goes through an index");
     Ok(())
 }
@@ -210,12 +245,19 @@ async fn drain(
 ) -> anyhow::Result<Drained> {
     let rows_before = rows(client).await?;
     let messages = u32::try_from(plan.reports.div_ceil(ENVELOPE)).context("too many reports")?;
-    let workers =
-        (0..plan.workers).map(|_| Worker::start(&plan.worker, database, lease)).collect::<anyhow::Result<Vec<_>>>()?;
+    let workers = (0..plan.workers)
+        .map(|_| Worker::start(&plan.worker, database, lease))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let begun = Instant::now();
     let in_time = || {
-        anyhow::ensure!(begun.elapsed() < DRAINED_WITHIN, "not drained in {DRAINED_WITHIN:?}");
-        anyhow::ensure!(workers.iter().all(Worker::lives), "a worker has ended; what it said stands above");
+        anyhow::ensure!(
+            begun.elapsed() < DRAINED_WITHIN,
+            "not drained in {DRAINED_WITHIN:?}"
+        );
+        anyhow::ensure!(
+            workers.iter().all(Worker::lives),
+            "a worker has ended; what it said stands above"
+        );
         anyhow::Ok(())
     };
     // Messages leave the queue when a worker takes them, moments before it settles the first.
@@ -224,7 +266,12 @@ async fn drain(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let started = Instant::now();
-    let used = || workers.iter().map(|worker| cpu_seconds(worker.child.id().into())).sum::<f64>();
+    let used = || {
+        workers
+            .iter()
+            .map(|worker| cpu_seconds(worker.child.id().into()))
+            .sum::<f64>()
+    };
     let (used_before, postgres_before) = (used(), sessions_cpu(client, WORKERS).await?);
     while depth(broker).await? > 0 {
         in_time()?;
@@ -248,20 +295,40 @@ const MINE: &str = "pid = pg_backend_pid()";
 
 /// Processor time of sessions since they began; 0 where Postgres is not on this machine.
 async fn sessions_cpu(client: &tokio_postgres::Client, which: &str) -> anyhow::Result<f64> {
-    let rows = client.query(&format!("SELECT pid FROM pg_stat_activity WHERE {which}"), &[]).await?;
-    Ok(rows.iter().map(|row| cpu_seconds(row.get::<_, i32>(0).into())).sum())
+    let rows = client
+        .query(
+            &format!("SELECT pid FROM pg_stat_activity WHERE {which}"),
+            &[],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| cpu_seconds(row.get::<_, i32>(0).into()))
+        .sum())
 }
 
 /// User and system time of a process so far, from /proc (clock ticks of 10 ms).
 fn cpu_seconds(pid: i64) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |n: usize| {
+        fields
+            .get(n)
+            .and_then(|t| t.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     (ticks(11) + ticks(12)) / 100.0
 }
 
 pub async fn depth(broker: &Session) -> anyhow::Result<u32> {
-    topology::depth(broker.connection(), topology::QUEUE).await?.context("the queue is gone")
+    topology::depth(broker.connection(), topology::QUEUE)
+        .await?
+        .context("the queue is gone")
 }
 
 /// Rows of today's reports, not of those that were there as ballast.
@@ -274,7 +341,12 @@ async fn statuses(client: &tokio_postgres::Client) -> anyhow::Result<Vec<(String
     // The ceiling's rows have a payout text of their own.
     let count = "SELECT concat_ws(' ', status, reason), count(*) FROM events
                   WHERE received_at > now() - interval '1 hour' AND payout_raw <> '50.00' GROUP BY 1 ORDER BY 2 DESC";
-    Ok(client.query(count, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(client
+        .query(count, &[])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect())
 }
 
 /// 70 % by ref_id, 10 % by call_id, 15 % by caller and duration, 5 % of no call.
@@ -324,10 +396,18 @@ async fn fill(broker: &Session, plan: &Plan, books: Books) -> anyhow::Result<()>
     for some in numbers.chunks(ENVELOPE * CONFIRMS_AT_ONCE) {
         let messages: Vec<Vec<u8>> = some
             .chunks(ENVELOPE)
-            .map(|chunk| envelope::encode(&Envelope::of(chunk.iter().map(|n| report(*n, books)).collect())))
+            .map(|chunk| {
+                envelope::encode(&Envelope::of(
+                    chunk.iter().map(|n| report(*n, books)).collect(),
+                ))
+            })
             .collect();
-        futures_util::future::try_join_all(messages.iter().map(|message| topology::publish_event(&channel, message)))
-            .await?;
+        futures_util::future::try_join_all(
+            messages
+                .iter()
+                .map(|message| topology::publish_event(&channel, message)),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -341,22 +421,31 @@ impl Worker {
         let mut command = Command::new(binary);
         forget_settings(&mut command);
         let child = command
-            .env("TRUEUP_POSTGRES_URL", crate::stage::without_tls(&database.url))
+            .env(
+                "TRUEUP_POSTGRES_URL",
+                crate::stage::without_tls(&database.url),
+            )
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
             .env("TRUEUP_LOG", "warn")
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| {
-                format!("{} cannot be started; build it with `cargo build --release`", binary.display())
+                format!(
+                    "{} cannot be started; build it with `cargo build --release`",
+                    binary.display()
+                )
             })?;
         Ok(Worker { child })
     }
 
     /// It has not ended: nothing is worth waiting for otherwise.
     fn lives(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
     }
 }
 

@@ -59,10 +59,21 @@ impl Goal {
     }
 
     fn asked(&self) -> String {
-        let sign = if self.better == Better::More { '≥' } else { '≤' };
-        let stretch = self.stretch.map(|s| format!(" (stretch {s})")).unwrap_or_default();
+        let sign = if self.better == Better::More {
+            '≥'
+        } else {
+            '≤'
+        };
+        let stretch = self
+            .stretch
+            .map(|s| format!(" (stretch {s})"))
+            .unwrap_or_default();
         // To a tenth, and whole numbers as such.
-        format!("{sign} {}{stretch} {}", (self.pass * 10.0).round() / 10.0, self.unit)
+        format!(
+            "{sign} {}{stretch} {}",
+            (self.pass * 10.0).round() / 10.0,
+            self.unit
+        )
     }
 }
 
@@ -101,7 +112,10 @@ impl Report {
     }
 
     pub fn cpu(&mut self, during: &str, cores: Vec<(&'static str, f64)>) {
-        let text: Vec<String> = cores.iter().map(|(name, cores)| format!("{name} {cores:.2}")).collect();
+        let text: Vec<String> = cores
+            .iter()
+            .map(|(name, cores)| format!("{name} {cores:.2}"))
+            .collect();
         say(format_args!("  CPU in cores: {}", text.join(", ")));
         self.cpu.push((during.to_owned(), cores));
     }
@@ -135,30 +149,51 @@ impl Report {
             );
         }
         if !self.cpu.is_empty() {
-            let mut names: Vec<&str> = self.cpu.iter().flat_map(|(_, cores)| cores.iter().map(|(n, _)| *n)).collect();
+            let mut names: Vec<&str> = self
+                .cpu
+                .iter()
+                .flat_map(|(_, cores)| cores.iter().map(|(n, _)| *n))
+                .collect();
             names.sort_unstable();
             names.dedup();
-            let _ = write!(out, "\nCPU in cores, by process:\n\n| during | {} |\n|---|", names.join(" | "));
+            let _ = write!(
+                out,
+                "\nCPU in cores, by process:\n\n| during | {} |\n|---|",
+                names.join(" | ")
+            );
             out.push_str(&"---|".repeat(names.len()));
             out.push('\n');
             for (during, cores) in &self.cpu {
                 let cells: Vec<String> = names
                     .iter()
                     .map(|name| {
-                        cores.iter().find(|(n, _)| n == name).map_or_else(String::new, |(_, c)| format!("{c:.2}"))
+                        cores
+                            .iter()
+                            .find(|(n, _)| n == name)
+                            .map_or_else(String::new, |(_, c)| format!("{c:.2}"))
                     })
                     .collect();
                 let _ = writeln!(out, "| {during} | {} |", cells.join(" | "));
             }
         }
         for memory in &self.memory {
-            let _ = write!(out, "\n{}:\n\n| process | first | highest | last |\n|---|---|---|---|\n", memory.title);
+            let _ = write!(
+                out,
+                "\n{}:\n\n| process | first | highest | last |\n|---|---|---|---|\n",
+                memory.title
+            );
             for (name, points) in &memory.lines {
                 let mebi = |bytes: f64| format!("{:.0} MiB", bytes / f64::from(1 << 20));
                 let first = points.first().map_or(0.0, |p| p.1);
                 let last = points.last().map_or(0.0, |p| p.1);
                 let highest = points.iter().map(|p| p.1).fold(0.0, f64::max);
-                let _ = writeln!(out, "| {name} | {} | {} | {} |", mebi(first), mebi(highest), mebi(last));
+                let _ = writeln!(
+                    out,
+                    "| {name} | {} | {} | {} |",
+                    mebi(first),
+                    mebi(highest),
+                    mebi(last)
+                );
             }
         }
         for note in &self.notes {
@@ -168,7 +203,13 @@ impl Report {
     }
 
     /// The table and its pictures.
-    pub fn write(&self, folder: &std::path::Path, name: &str, title: &str, machine: &str) -> anyhow::Result<()> {
+    pub fn write(
+        &self,
+        folder: &std::path::Path,
+        name: &str,
+        title: &str,
+        machine: &str,
+    ) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
         let mut text = self.markdown(title, machine);
         let mut picture = |kind: &str, svg: Option<String>| -> anyhow::Result<()> {
@@ -185,7 +226,10 @@ impl Report {
             picture(&format!("memory-{}", n + 1), plot::memory(memory))?;
         }
         std::fs::write(folder.join(format!("{name}.md")), text)?;
-        say(format_args!("written: {}", folder.join(format!("{name}.md")).display()));
+        say(format_args!(
+            "written: {}",
+            folder.join(format!("{name}.md")).display()
+        ));
         Ok(())
     }
 }

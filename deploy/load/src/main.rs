@@ -94,9 +94,27 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Ceiling => ceiling::run(),
         What::Run(options) => runtime()?.block_on(run::run(&options)),
-        What::Drain { calls, events, reports, hot, workers, span, wait, worker } => {
+        What::Drain {
+            calls,
+            events,
+            reports,
+            hot,
+            workers,
+            span,
+            wait,
+            worker,
+        } => {
             let span = Duration::from_secs(span);
-            let plan = drain::Plan { calls, events, reports, hot, workers, span, wait, worker };
+            let plan = drain::Plan {
+                calls,
+                events,
+                reports,
+                hot,
+                workers,
+                span,
+                wait,
+                worker,
+            };
             let outcome = runtime()?.block_on(drain::run(&plan))?;
             for (status, rows) in outcome.rows {
                 say(format_args!("  {status}: {rows}"));
@@ -104,15 +122,29 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         What::Allocations { binaries } => runtime()?.block_on(allocations::run(&binaries)),
-        What::Bloat { calls, corrected, rate, span, worker } => {
+        What::Bloat {
+            calls,
+            corrected,
+            rate,
+            span,
+            worker,
+        } => {
             let span = Duration::from_secs(span);
-            runtime()?.block_on(bloat::run(&bloat::Plan { calls, corrected, rate, span, worker }))
+            runtime()?.block_on(bloat::run(&bloat::Plan {
+                calls,
+                corrected,
+                rate,
+                span,
+                worker,
+            }))
         }
     }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 /// A line for whoever watches.

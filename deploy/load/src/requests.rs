@@ -51,7 +51,13 @@ pub enum Kind {
 
 impl Sender {
     pub fn new(kind: Kind, calls: i64) -> Sender {
-        Sender { kind, calls, every: 1, next: NEXT.load(Ordering::Relaxed), body: Vec::with_capacity(512) }
+        Sender {
+            kind,
+            calls,
+            every: 1,
+            next: NEXT.load(Ordering::Relaxed),
+            body: Vec::with_capacity(512),
+        }
     }
 
     /// Of the webhook's own account; every call has its turn before one comes again.
@@ -74,8 +80,16 @@ impl Sender {
             // 20.0.0.0 and up.
             _ => Ipv4Addr::from((20 << 24) + u32::try_from(n % u64::from(ADDRESSES)).unwrap_or(0)),
         };
-        let prefix = if self.kind == Kind::NoSuchToken { "no-such-webhook-token-0123456789-" } else { TOKEN_PREFIX };
-        let secret = if self.kind == Kind::WrongSecret { "whsec-of-somebody-else-0123456789012345678" } else { SECRET };
+        let prefix = if self.kind == Kind::NoSuchToken {
+            "no-such-webhook-token-0123456789-"
+        } else {
+            TOKEN_PREFIX
+        };
+        let secret = if self.kind == Kind::WrongSecret {
+            "whsec-of-somebody-else-0123456789012345678"
+        } else {
+            SECRET
+        };
         // A Vec takes whatever is written.
         let _ = write!(
             out,
@@ -99,9 +113,15 @@ fn report(out: &mut Vec<u8>, n: i64, call: i64) {
     let (caller, duration) = (2_002_000_000 + call, books::duration(call) - 20);
     // So that no account has reports of one kind only.
     let _ = match (n + n / ACCOUNTS) % 20 {
-        0..14 => write!(out, "{{\"ref_id\":\"ref-{call}\",\"caller_id\":\"+1{caller}\",\"duration\":{duration},"),
+        0..14 => write!(
+            out,
+            "{{\"ref_id\":\"ref-{call}\",\"caller_id\":\"+1{caller}\",\"duration\":{duration},"
+        ),
         14..16 => write!(out, "{{\"call_id\":\"{}\",", books::id(CALL, call)),
-        16..19 => write!(out, "{{\"caller_id\":\"+1{caller}\",\"duration\":{duration},"),
+        16..19 => write!(
+            out,
+            "{{\"caller_id\":\"+1{caller}\",\"duration\":{duration},"
+        ),
         _ => write!(out, "{{\"ref_id\":\"none-{n}\",\"duration\":{duration},"),
     };
     let _ = write!(
@@ -141,7 +161,10 @@ mod tests {
             sender.write(&mut out);
             let text = String::from_utf8(out).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+            assert!(
+                head.ends_with(&format!("Content-Length: {}", body.len())),
+                "{head}"
+            );
             assert!((150..280).contains(&body.len()), "{}: {body}", body.len());
             serde_json::from_str::<serde_json::Value>(body).expect("JSON");
         }

@@ -46,13 +46,25 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, goal: u8) -> bool {
-        if self.goals.is_empty() { goal <= 5 } else { self.goals.contains(&goal) }
+        if self.goals.is_empty() {
+            goal <= 5
+        } else {
+            self.goals.contains(&goal)
+        }
     }
 
     fn spans(&self) -> Spans {
-        let (warm_up, ceiling, door) = if self.quick { (500, 1000, 2000) } else { (1500, 3000, 8000) };
+        let (warm_up, ceiling, door) = if self.quick {
+            (500, 1000, 2000)
+        } else {
+            (1500, 3000, 8000)
+        };
         let millis = Duration::from_millis;
-        Spans { warm_up: millis(warm_up), ceiling: millis(ceiling), door: millis(door) }
+        Spans {
+            warm_up: millis(warm_up),
+            ceiling: millis(ceiling),
+            door: millis(door),
+        }
     }
 
     fn drain(&self) -> drain::Plan {
@@ -94,8 +106,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         stage.empty_queue().await?;
         stage.start_workers(options.workers).await;
         if options.wants(5) {
-            whole::one_at_a_time(&mut stage, Duration::from_secs(if options.quick { 5 } else { 20 }), &mut report)
-                .await?;
+            whole::one_at_a_time(
+                &mut stage,
+                Duration::from_secs(if options.quick { 5 } else { 20 }),
+                &mut report,
+            )
+            .await?;
         }
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
@@ -107,7 +123,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
             stage = whole::sustained(stage, spans, paces, span, &mut report).await?;
         }
         if options.overload > 0 {
-            overload::run(&mut stage, Duration::from_secs(options.overload), &mut report).await?;
+            overload::run(
+                &mut stage,
+                Duration::from_secs(options.overload),
+                &mut report,
+            )
+            .await?;
         }
     }
     if options.wants(3) {
@@ -124,9 +145,20 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         };
         format!("{}{many}", if options.quick { "quick" } else { "load" })
     });
-    let title = format!("Load: {} gateway(s), {} worker(s)", options.gateways, options.workers);
-    report.write(&options.out, &name, &title, &format!("{}\n\n{}", machine(), postgres().await?))?;
-    say(format_args!("{:.0} s in all", began.elapsed().as_secs_f64()));
+    let title = format!(
+        "Load: {} gateway(s), {} worker(s)",
+        options.gateways, options.workers
+    );
+    report.write(
+        &options.out,
+        &name,
+        &title,
+        &format!("{}\n\n{}", machine(), postgres().await?),
+    )?;
+    say(format_args!(
+        "{:.0} s in all",
+        began.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -134,8 +166,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|l| l.strip_prefix("model name")).map_or("", |l| l.trim_start_matches([' ', '\t', ':']));
+    let model = info
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("", |l| l.trim_start_matches([' ', '\t', ':']));
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
     format!(
         "Measured {now} on {cpus} cores ({model}) that carry everything: the broker, Redis, Postgres, Trueup and the \
@@ -158,7 +192,10 @@ async fn postgres() -> anyhow::Result<String> {
     let client = database.client().await;
     let sql = "SELECT name, current_setting(name) FROM unnest($1::text[]) WITH ORDINALITY AS s (name, n) ORDER BY n";
     let rows = client.query(sql, &[&&SETTINGS[..]]).await?;
-    let shown: Vec<String> = rows.iter().map(|r| format!("{} {}", r.get::<_, &str>(0), r.get::<_, &str>(1))).collect();
+    let shown: Vec<String> = rows
+        .iter()
+        .map(|r| format!("{} {}", r.get::<_, &str>(0), r.get::<_, &str>(1)))
+        .collect();
     Ok(format!("Postgres: {}.", shown.join(", ")))
 }
 

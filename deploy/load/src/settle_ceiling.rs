@@ -22,7 +22,8 @@ const CONNECTIONS: usize = 16;
 /// Numbers never come again, in this process, so that no row of the ceiling meets one of its own.
 static NUMBER: AtomicI64 = AtomicI64::new(0);
 
-const FIND: &str = "SELECT q.n, c.id FROM unnest($1::int4[], $2::uuid[], $3::text[]) AS q (n, account_id, ref_id)
+const FIND: &str =
+    "SELECT q.n, c.id FROM unnest($1::int4[], $2::uuid[], $3::text[]) AS q (n, account_id, ref_id)
                       JOIN calls c ON c.account_id = q.account_id AND c.ref_id = q.ref_id";
 const LOCK: &str =
     "SELECT c.id, c.value_cents, c.publisher_payout_cents FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
@@ -57,7 +58,9 @@ struct Statements {
 
 impl Statements {
     async fn prepare(client: &Client) -> anyhow::Result<Statements> {
-        client.batch_execute("SET enable_seqscan = off; SET jit = off; SET synchronous_commit = on").await?;
+        client
+            .batch_execute("SET enable_seqscan = off; SET jit = off; SET synchronous_commit = on")
+            .await?;
         Ok(Statements {
             find: client.prepare(FIND).await?,
             lock: client.prepare(LOCK).await?,
@@ -77,14 +80,20 @@ pub async fn batches(client: &mut Client, books: Books, span: Duration) -> anyho
     while started.elapsed() < span {
         let from = NUMBER.fetch_add(BATCH, Ordering::Relaxed);
         let reports = Reports::of(books, from, BATCH);
-        settle(client, &statements, &reports, true).await.context("a batch of the ceiling")?;
+        settle(client, &statements, &reports, true)
+            .await
+            .context("a batch of the ceiling")?;
         done += BATCH;
     }
     Ok(done as f64 / started.elapsed().as_secs_f64())
 }
 
 /// Reports a second that 16 connections settle one by one, each statement waiting for the one before.
-pub async fn one_by_one(database: &TestDatabase, books: Books, span: Duration) -> anyhow::Result<f64> {
+pub async fn one_by_one(
+    database: &TestDatabase,
+    books: Books,
+    span: Duration,
+) -> anyhow::Result<f64> {
     let mut tasks = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         let mut client = database.client().await;
@@ -94,7 +103,13 @@ pub async fn one_by_one(database: &TestDatabase, books: Books, span: Duration) -
             let mut done = 0_i64;
             while started.elapsed() < span {
                 let from = NUMBER.fetch_add(1, Ordering::Relaxed);
-                settle(&mut client, &statements, &Reports::of(books, from, 1), false).await?;
+                settle(
+                    &mut client,
+                    &statements,
+                    &Reports::of(books, from, 1),
+                    false,
+                )
+                .await?;
                 done += 1;
             }
             anyhow::Ok((done, started.elapsed()))
@@ -150,14 +165,36 @@ impl Reports {
     }
 }
 
-async fn settle(client: &mut Client, statements: &Statements, r: &Reports, pipelined: bool) -> anyhow::Result<()> {
+async fn settle(
+    client: &mut Client,
+    statements: &Statements,
+    r: &Reports,
+    pipelined: bool,
+) -> anyhow::Result<()> {
     let tx = client.transaction().await?;
-    tx.query(&statements.find, &[&r.numbers, &r.accounts, &r.refs]).await?;
+    tx.query(&statements.find, &[&r.numbers, &r.accounts, &r.refs])
+        .await?;
     tx.query(&statements.lock, &[&r.accounts, &r.calls]).await?;
     let update: [&(dyn ToSql + Sync); 4] = [&r.accounts, &r.calls, &r.values, &r.credits];
-    let row: [&(dyn ToSql + Sync); 9] =
-        [&r.times, &r.events, &r.accounts, &r.webhooks, &r.callers, &r.refs, &r.values, &r.calls, &r.credits];
-    let ledger: [&(dyn ToSql + Sync); 6] = [&r.events, &r.accounts, &r.calls, &r.values, &r.credits, &r.publishers];
+    let row: [&(dyn ToSql + Sync); 9] = [
+        &r.times,
+        &r.events,
+        &r.accounts,
+        &r.webhooks,
+        &r.callers,
+        &r.refs,
+        &r.values,
+        &r.calls,
+        &r.credits,
+    ];
+    let ledger: [&(dyn ToSql + Sync); 6] = [
+        &r.events,
+        &r.accounts,
+        &r.calls,
+        &r.values,
+        &r.credits,
+        &r.publishers,
+    ];
     let balance: [&(dyn ToSql + Sync); 2] = [&r.publishers, &r.credits];
     if pipelined {
         tokio::try_join!(

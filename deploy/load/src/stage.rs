@@ -60,7 +60,9 @@ impl Stage {
 
     /// The same, run by another program.
     pub fn start_under(&self, program: &str, arguments: &[&str], binary: &str) -> Start {
-        let start = arguments.iter().fold(Start::new(program), |start, argument| start.arg(argument));
+        let start = arguments
+            .iter()
+            .fold(Start::new(program), |start, argument| start.arg(argument));
         self.surrounded(start.arg(self.binaries.join(binary).display()))
     }
 
@@ -80,7 +82,10 @@ impl Stage {
     }
 
     pub async fn open_door(&mut self, start: Start) {
-        let mut gateway = start.env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32").ready().await;
+        let mut gateway = start
+            .env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32")
+            .ready()
+            .await;
         self.doors.push(gateway.address("public").await);
         self.gateways.push(gateway);
     }
@@ -89,7 +94,9 @@ impl Stage {
     pub async fn empty_queue(&self) -> anyhow::Result<()> {
         let session = self.lease.broker().await;
         let channel = session.channel().await?;
-        channel.queue_purge(topology::QUEUE.into(), QueuePurgeOptions::default()).await?;
+        channel
+            .queue_purge(topology::QUEUE.into(), QueuePurgeOptions::default())
+            .await?;
         session.close().await;
         Ok(())
     }
@@ -121,7 +128,9 @@ impl Stage {
             let insert = format!(
                 "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, sha256('{KEY}'), 'key-of')"
             );
-            self.client.execute(&insert, &[&books::id(API_KEY, 0), &books::id(ACCOUNT, 0)]).await?;
+            self.client
+                .execute(&insert, &[&books::id(API_KEY, 0), &books::id(ACCOUNT, 0)])
+                .await?;
         }
         Ok(KEY.to_owned())
     }
@@ -141,7 +150,10 @@ async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
         prefix = token(0).trim_end_matches('0'),
         last = WEBHOOKS - 1,
     );
-    client.batch_execute(&script).await.context("the webhooks could not be made")
+    client
+        .batch_execute(&script)
+        .await
+        .context("the webhooks could not be made")
 }
 
 /// In SQL, the id that `books::id` gives.
@@ -159,11 +171,18 @@ pub struct Ceiling {
 impl Ceiling {
     pub fn start() -> anyhow::Result<Ceiling> {
         let me = std::env::current_exe()?;
-        let mut child = Command::new(me).arg("ceiling").stdout(Stdio::piped()).spawn().context("the ceiling")?;
+        let mut child = Command::new(me)
+            .arg("ceiling")
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the ceiling")?;
         let out = child.stdout.take().context("piped above")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
-        let address = line.trim().parse().with_context(|| format!("the ceiling said {line:?}"))?;
+        let address = line
+            .trim()
+            .parse()
+            .with_context(|| format!("the ceiling said {line:?}"))?;
         Ok(Ceiling { child, address })
     }
 }

@@ -102,12 +102,23 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
     let mut lines = Vec::with_capacity(plan.connections);
     for n in 0..plan.connections {
         let door = plan.doors[n % plan.doors.len()];
-        let stream = std::net::TcpStream::connect(door).with_context(|| format!("no connection to {door}"))?;
+        let stream = std::net::TcpStream::connect(door)
+            .with_context(|| format!("no connection to {door}"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, Token(n), Interest::READABLE | Interest::WRITABLE)?;
-        lines.push(Line { stream, out: Vec::new(), written: 0, got: Vec::new(), due: None });
+        poll.registry().register(
+            &mut stream,
+            Token(n),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        lines.push(Line {
+            stream,
+            out: Vec::new(),
+            written: 0,
+            got: Vec::new(),
+            due: None,
+        });
     }
     let started = Instant::now();
     let measure_from = started + plan.warm_up;
@@ -126,9 +137,22 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
         Pace::Flat => drive.flat(&mut poll)?,
         Pace::PerSecond(rate) => drive.paced(&mut poll, rate)?,
     }
-    let statuses = (0_u16..).zip(&drive.statuses).filter(|(_, n)| **n > 0).map(|(s, n)| (s, *n)).collect();
-    let unanswered = drive.lines.iter().filter(|l| l.due.is_some_and(|due| due >= measure_from)).count() as u64;
-    Ok(Outcome { per_second: drive.done as f64 / plan.span.as_secs_f64(), statuses, unanswered, times: drive.times })
+    let statuses = (0_u16..)
+        .zip(&drive.statuses)
+        .filter(|(_, n)| **n > 0)
+        .map(|(s, n)| (s, *n))
+        .collect();
+    let unanswered = drive
+        .lines
+        .iter()
+        .filter(|l| l.due.is_some_and(|due| due >= measure_from))
+        .count() as u64;
+    Ok(Outcome {
+        per_second: drive.done as f64 / plan.span.as_secs_f64(),
+        statuses,
+        unanswered,
+        times: drive.times,
+    })
 }
 
 impl Drive<'_> {
@@ -172,7 +196,11 @@ impl Drive<'_> {
                 next += gap;
             }
             if due.len() > DUE {
-                bail!("{} requests are due and {} out: the pace is far above what is possible", due.len(), self.out);
+                bail!(
+                    "{} requests are due and {} out: the pace is far above what is possible",
+                    due.len(),
+                    self.out
+                );
             }
             while let (Some(at), Some(n)) = (due.front().copied(), idle.front().copied()) {
                 due.pop_front();
@@ -247,7 +275,9 @@ impl Drive<'_> {
     }
 
     fn note(&mut self, n: usize, now: Instant) {
-        let Some(due) = self.lines[n].due.take() else { return };
+        let Some(due) = self.lines[n].due.take() else {
+            return;
+        };
         self.out -= 1;
         if now >= self.measure_from && now < self.until {
             self.done += 1;
@@ -281,11 +311,21 @@ fn write_on(line: &mut Line) -> anyhow::Result<()> {
 /// The status, if this is a whole answer with a `content-length`.
 fn answer(bytes: &[u8]) -> anyhow::Result<Option<u16>> {
     const LENGTH: &[u8] = b"content-length: ";
-    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let status = bytes.get(9..12).and_then(|s| std::str::from_utf8(s).ok()?.parse().ok()).context("no status line")?;
-    let at = bytes[..head].windows(LENGTH.len()).position(|w| w.eq_ignore_ascii_case(LENGTH));
+    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let status = bytes
+        .get(9..12)
+        .and_then(|s| std::str::from_utf8(s).ok()?.parse().ok())
+        .context("no status line")?;
+    let at = bytes[..head]
+        .windows(LENGTH.len())
+        .position(|w| w.eq_ignore_ascii_case(LENGTH));
     let digits = at.map_or(&b""[..], |at| &bytes[at + LENGTH.len()..head]);
-    let body = digits.iter().take_while(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + usize::from(b - b'0'));
+    let body = digits
+        .iter()
+        .take_while(|b| b.is_ascii_digit())
+        .fold(0, |n, b| n * 10 + usize::from(b - b'0'));
     Ok((bytes.len() >= head + 4 + body).then_some(status))
 }
 
@@ -300,6 +340,9 @@ mod tests {
         for end in 0..text.len() {
             assert_eq!(answer(&text[..end]).expect("a part"), None, "{end}");
         }
-        assert_eq!(answer(b"HTTP/1.1 204 No Content\r\n\r\n").expect("an answer"), Some(204));
+        assert_eq!(
+            answer(b"HTTP/1.1 204 No Content\r\n\r\n").expect("an answer"),
+            Some(204)
+        );
     }
 }

@@ -27,24 +27,48 @@ impl Cpu {
     pub fn now() -> Cpu {
         let mut by_name = BTreeMap::new();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-            let Some((name, fields)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else {
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
                 continue;
             };
-            let Some(known) = known(name, &entry.file_name().to_string_lossy()) else { continue };
+            let Some((name, fields)) = stat
+                .split_once('(')
+                .and_then(|(_, rest)| rest.rsplit_once(')'))
+            else {
+                continue;
+            };
+            let Some(known) = known(name, &entry.file_name().to_string_lossy()) else {
+                continue;
+            };
             let fields: Vec<&str> = fields.split_whitespace().collect();
-            let ticks = |n: usize| fields.get(n).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+            let ticks = |n: usize| {
+                fields
+                    .get(n)
+                    .and_then(|t| t.parse::<f64>().ok())
+                    .unwrap_or(0.0)
+            };
             *by_name.entry(known).or_insert(0.0) += (ticks(11) + ticks(12)) / TICKS_PER_SECOND;
         }
-        Cpu { at: Instant::now(), by_name }
+        Cpu {
+            at: Instant::now(),
+            by_name,
+        }
     }
 
     /// Cores in use since `before`, by name; what used none is left out.
     pub fn since(&self, before: &Cpu) -> Vec<(&'static str, f64)> {
-        let span = self.at.duration_since(before.at).max(Duration::from_millis(1)).as_secs_f64();
+        let span = self
+            .at
+            .duration_since(before.at)
+            .max(Duration::from_millis(1))
+            .as_secs_f64();
         self.by_name
             .iter()
-            .map(|(name, seconds)| (*name, (seconds - before.by_name.get(name).unwrap_or(&0.0)) / span))
+            .map(|(name, seconds)| {
+                (
+                    *name,
+                    (seconds - before.by_name.get(name).unwrap_or(&0.0)) / span,
+                )
+            })
             .filter(|(_, cores)| *cores > 0.004)
             .collect()
     }
@@ -54,10 +78,17 @@ fn known(name: &str, pid: &str) -> Option<&'static str> {
     // `self` and `thread-self` stand there, too.
     pid.parse::<u32>().ok()?;
     if name == "trueup-load" {
-        return Some(if pid == std::process::id().to_string() { "load" } else { "hyper alone" });
+        return Some(if pid == std::process::id().to_string() {
+            "load"
+        } else {
+            "hyper alone"
+        });
     }
     // The kernel cuts a name after 15 bytes.
-    NAMES.iter().find(|(known, _)| known.starts_with(name) && name.len() >= 8).map(|(_, ours)| *ours)
+    NAMES
+        .iter()
+        .find(|(known, _)| known.starts_with(name) && name.len() >= 8)
+        .map(|(_, ours)| *ours)
 }
 
 /// Resident memory of a process (bytes).
@@ -69,7 +100,9 @@ pub fn resident(pid: u32) -> u64 {
 pub fn pids_of(name: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
-        .filter(|entry| std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name))
+        .filter(|entry| {
+            std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        })
         .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
         .collect()
 }
@@ -77,5 +110,6 @@ pub fn pids_of(name: &str) -> Vec<u32> {
 fn status_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }

@@ -24,7 +24,9 @@ const CONNECTIONS: usize = 256;
 /// How old a report may become before its row is there (goal 4).
 const AGE: f64 = 1.0;
 /// Paces that are tried, in parts of a hundred of hyper alone; the first that holds counts.
-pub const PACES: [f64; 12] = [18.0, 14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0];
+pub const PACES: [f64; 12] = [
+    18.0, 14.0, 12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0,
+];
 pub const QUICK_PACES: [f64; 4] = [11.0, 9.0, 7.0, 5.0];
 /// A pace that cannot be held is given up when this many seconds' worth is waiting.
 const BEHIND: f64 = 2.0;
@@ -42,9 +44,15 @@ async fn settled(workers: &mut [Process]) -> anyhow::Result<Settled> {
     let mut sum = Settled::default();
     for worker in workers {
         let ops = worker.address("ops").await;
-        let text = http::get(ops, "/metrics").await.map_err(|e| anyhow::anyhow!("no metrics: {e}"))?.text();
-        let sample =
-            |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok()).unwrap_or(0.0);
+        let text = http::get(ops, "/metrics")
+            .await
+            .map_err(|e| anyhow::anyhow!("no metrics: {e}"))?
+            .text();
+        let sample = |name: &str| {
+            text.lines()
+                .find_map(|l| l.strip_prefix(name)?.trim().parse::<f64>().ok())
+                .unwrap_or(0.0)
+        };
         sum.all += sample("trueup_worker_lag_seconds_count");
         sum.within_a_second += sample("trueup_worker_lag_seconds_bucket{le=\"1\"}");
     }
@@ -65,7 +73,11 @@ pub async fn sustained(
         // Each pace on new books: none inherits what the ones before have left to Postgres.
         stage = stage.afresh().await?;
         let rate = before.per_second * pace / 100.0;
-        say(format_args!("  trying {:.1} k/s ({pace} % of hyper alone) for {} s …", rate / 1e3, span.as_secs()));
+        say(format_args!(
+            "  trying {:.1} k/s ({pace} % of hyper alone) for {} s …",
+            rate / 1e3,
+            span.as_secs()
+        ));
         if let Some(outcome) = try_pace(&mut stage, rate, span, report).await? {
             held = Some((rate, outcome));
             break;
@@ -76,13 +88,19 @@ pub async fn sustained(
     let (rate, value) = match held {
         Some((rate, outcome)) => {
             report.curve("all together, the sender's answer", &outcome.times);
-            (rate, format!("{:.1} k/s, lag {}", rate / 1e3, lag(&stage).await?))
+            (
+                rate,
+                format!("{:.1} k/s, lag {}", rate / 1e3, lag(&stage).await?),
+            )
         }
         None => (0.0, "no pace was held".to_owned()),
     };
     report.judge(Goal {
         number: 4,
-        what: format!("all together, {} s, no row later than {AGE} s", span.as_secs()),
+        what: format!(
+            "all together, {} s, no row later than {AGE} s",
+            span.as_secs()
+        ),
         value,
         ceiling: format!("hyper {:.1} k/s", bare / 1e3),
         measured: 100.0 * rate / bare,
@@ -137,7 +155,10 @@ async fn try_pace(
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(behind) => {
-            say(format_args!("  behind by {behind:.0} reports after {:.0} s", began.elapsed().as_secs_f64()));
+            say(format_args!(
+                "  behind by {behind:.0} reports after {:.0} s",
+                began.elapsed().as_secs_f64()
+            ));
             stop.store(true, Ordering::Relaxed);
             all_settled(stage).await?;
             return Ok(None);
@@ -165,9 +186,16 @@ pub async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
     while same < 4 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = settled(&mut stage.workers).await?;
-        same = if (now.all - last.all).abs() < 0.5 { same + 1 } else { 0 };
+        same = if (now.all - last.all).abs() < 0.5 {
+            same + 1
+        } else {
+            0
+        };
         last = now;
-        ensure!(Instant::now() < deadline, "the workers did not come to an end");
+        ensure!(
+            Instant::now() < deadline,
+            "the workers did not come to an end"
+        );
     }
     Ok(last)
 }
@@ -179,14 +207,28 @@ async fn lag(stage: &Stage) -> anyhow::Result<String> {
     let row = stage.client.query_one(sql, &[]).await?;
     let marks: Vec<f64> = row.get(0);
     let mark = |n: usize| marks.get(n).copied().unwrap_or(0.0);
-    Ok(format!("p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", mark(0), mark(1), mark(2)))
+    Ok(format!(
+        "p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+        mark(0),
+        mark(1),
+        mark(2)
+    ))
 }
 
 /// One report at a time, 50 a second: when can its row be read?
-pub async fn one_at_a_time(stage: &mut Stage, span: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub async fn one_at_a_time(
+    stage: &mut Stage,
+    span: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     const PER_SECOND: u32 = 50;
     let key = stage.open_console().await?;
-    let console = stage.console.as_mut().context("just opened")?.address("console").await;
+    let console = stage
+        .console
+        .as_mut()
+        .context("just opened")?
+        .address("console")
+        .await;
     let door = stage.doors[0];
     let (times, mut measured) = mpsc::channel::<anyhow::Result<Duration>>(1024);
     let mut sender = Sender::new(Kind::Report, stage.books.calls);
@@ -197,7 +239,10 @@ pub async fn one_at_a_time(stage: &mut Stage, span: Duration, report: &mut Repor
     // A few pairs of kept connections, so that a slow one delays none of the next.
     let (back, mut free) = mpsc::channel(16);
     for _ in 0..16 {
-        let pair = (http::Client::connect(door).await?, http::Client::connect(console).await?);
+        let pair = (
+            http::Client::connect(door).await?,
+            http::Client::connect(console).await?,
+        );
         back.send(pair).await.ok().context("there is room")?;
     }
     for _ in 0..count {
@@ -246,16 +291,31 @@ async fn until_readable(
 ) -> anyhow::Result<Duration> {
     door.write(request).await?;
     let answer = door.answer(false).await?;
-    ensure!(answer.status == 200, "the door said {}: {}", answer.status, answer.text());
-    let id = answer.json()["event_id"].as_str().context("an event's id")?.to_owned();
+    ensure!(
+        answer.status == 200,
+        "the door said {}: {}",
+        answer.status,
+        answer.text()
+    );
+    let id = answer.json()["event_id"]
+        .as_str()
+        .context("an event's id")?
+        .to_owned();
     let path = format!("/api/v1/events/{id}");
     let bearer = format!("Bearer {key}");
     loop {
-        let answer = console.send("GET", &path, &[("Authorization", &bearer)], b"").await?;
+        let answer = console
+            .send("GET", &path, &[("Authorization", &bearer)], b"")
+            .await?;
         if answer.status == 200 {
             return Ok(due.elapsed());
         }
-        ensure!(answer.status == 404, "the console said {}: {}", answer.status, answer.text());
+        ensure!(
+            answer.status == 404,
+            "the console said {}: {}",
+            answer.status,
+            answer.text()
+        );
         ensure!(due.elapsed() < Duration::from_secs(10), "no row after 10 s");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -1,6 +1,10 @@
 //! Looks at the console's pages from outside: takes their pictures for the documents, and measures what
 //! the panel costs the database when an account has many events. No part of the product.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user by printing")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its user by printing"
+)]
 
 mod panel;
 mod panel_rows;

@@ -61,7 +61,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let mut table = Table::default();
     for (name, search, below) in questions(plan) {
         for _ in 0..RUNS {
-            pages_events::page(&watched.client, ACCOUNT, &search, below, ROWS).await.with_context(|| name.clone())?;
+            pages_events::page(&watched.client, ACCOUNT, &search, below, ROWS)
+                .await
+                .with_context(|| name.clone())?;
         }
         table.add(&name, watched.runs());
     }
@@ -80,7 +82,16 @@ async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::R
     let now = Timestamp::now();
     let day = now.checked_sub(24.hours())?;
     for _ in 0..RUNS {
-        webhooks::list(&watched.client, ACCOUNT, false, IdPage { below: None, limit: 200 }).await?;
+        webhooks::list(
+            &watched.client,
+            ACCOUNT,
+            false,
+            IdPage {
+                below: None,
+                limit: 200,
+            },
+        )
+        .await?;
         pages_webhooks::activity(&watched.client, ACCOUNT, &all, now, day).await?;
     }
     table.add("webhooks table", watched.runs());
@@ -96,17 +107,59 @@ type Question = (String, Search, Option<Key>);
 
 /// Every filter, on one webhook and on all, on the first page and deep below.
 fn questions(plan: &Plan) -> Vec<Question> {
-    let middle = Timestamp::now().checked_sub((180 * 24).hours()).ok().map(|at| (at, uuid::Uuid::max()));
+    let middle = Timestamp::now()
+        .checked_sub((180 * 24).hours())
+        .ok()
+        .map(|at| (at, uuid::Uuid::max()));
     let old = ref_id(plan.events / 50);
-    let text = |text: &str| Search { text: Some(text.to_owned()), ..Search::default() };
+    let text = |text: &str| Search {
+        text: Some(text.to_owned()),
+        ..Search::default()
+    };
     let kinds: Vec<(&str, Search)> = vec![
         ("no filter", Search::default()),
-        ("status matched", Search { statuses: vec![Status::Matched], ..Search::default() }),
-        ("status unmatched", Search { statuses: vec![Status::Unmatched], ..Search::default() }),
-        ("status held (1 in 1,000)", Search { statuses: vec![Status::Held], ..Search::default() }),
-        ("status superseded (none)", Search { statuses: vec![Status::Superseded], ..Search::default() }),
-        ("reason ref_id_not_found", Search { reasons: vec![Reason::RefIdNotFound], ..Search::default() }),
-        ("reason ambiguous (none)", Search { reasons: vec![Reason::Ambiguous], ..Search::default() }),
+        (
+            "status matched",
+            Search {
+                statuses: vec![Status::Matched],
+                ..Search::default()
+            },
+        ),
+        (
+            "status unmatched",
+            Search {
+                statuses: vec![Status::Unmatched],
+                ..Search::default()
+            },
+        ),
+        (
+            "status held (1 in 1,000)",
+            Search {
+                statuses: vec![Status::Held],
+                ..Search::default()
+            },
+        ),
+        (
+            "status superseded (none)",
+            Search {
+                statuses: vec![Status::Superseded],
+                ..Search::default()
+            },
+        ),
+        (
+            "reason ref_id_not_found",
+            Search {
+                reasons: vec![Reason::RefIdNotFound],
+                ..Search::default()
+            },
+        ),
+        (
+            "reason ambiguous (none)",
+            Search {
+                reasons: vec![Reason::Ambiguous],
+                ..Search::default()
+            },
+        ),
         (
             "a day half a year ago",
             Search {
@@ -115,28 +168,82 @@ fn questions(plan: &Plan) -> Vec<Question> {
                 ..Search::default()
             },
         ),
-        ("one caller", Search { caller: Some(caller(plan.events / 3)), ..Search::default() }),
-        ("a caller that never was", Search { caller: Some("+13055550100".into()), ..Search::default() }),
-        ("one ref_id, a year old", Search { ref_id: Some(old.clone()), ..Search::default() }),
-        ("an amount", Search { amount_cents: Some(2_727), ..Search::default() }),
-        ("an amount that never was", Search { amount_cents: Some(1), ..Search::default() }),
+        (
+            "one caller",
+            Search {
+                caller: Some(caller(plan.events / 3)),
+                ..Search::default()
+            },
+        ),
+        (
+            "a caller that never was",
+            Search {
+                caller: Some("+13055550100".into()),
+                ..Search::default()
+            },
+        ),
+        (
+            "one ref_id, a year old",
+            Search {
+                ref_id: Some(old.clone()),
+                ..Search::default()
+            },
+        ),
+        (
+            "an amount",
+            Search {
+                amount_cents: Some(2_727),
+                ..Search::default()
+            },
+        ),
+        (
+            "an amount that never was",
+            Search {
+                amount_cents: Some(1),
+                ..Search::default()
+            },
+        ),
         (
             "an amount, unmatched",
-            Search { amount_cents: Some(2_727), statuses: vec![Status::Unmatched], ..Search::default() },
+            Search {
+                amount_cents: Some(2_727),
+                statuses: vec![Status::Unmatched],
+                ..Search::default()
+            },
         ),
         ("search: a whole ref_id", text(&old)),
         ("search: a part, often", text("555")),
         ("search: a part that never was", text("no such text")),
-        ("search and status", Search { statuses: vec![Status::Unmatched], ..text("ref-9") }),
+        (
+            "search and status",
+            Search {
+                statuses: vec![Status::Unmatched],
+                ..text("ref-9")
+            },
+        ),
     ];
     let mut asked = Vec::new();
     for (name, search) in kinds {
-        let one = Search { webhooks: vec![webhook(0)], ..search.clone() };
-        let all = Search { webhooks: (0..plan.webhooks).map(webhook).collect(), ..search };
+        let one = Search {
+            webhooks: vec![webhook(0)],
+            ..search.clone()
+        };
+        let all = Search {
+            webhooks: (0..plan.webhooks).map(webhook).collect(),
+            ..search
+        };
         asked.push((format!("{name}, one webhook"), one.clone(), None));
         asked.push((format!("{name}, all webhooks"), all.clone(), None));
-        asked.push((format!("{name}, one webhook, a page half a year down"), one, middle));
-        asked.push((format!("{name}, all webhooks, a page half a year down"), all, middle));
+        asked.push((
+            format!("{name}, one webhook, a page half a year down"),
+            one,
+            middle,
+        ));
+        asked.push((
+            format!("{name}, all webhooks, a page half a year down"),
+            all,
+            middle,
+        ));
     }
     asked
 }
@@ -159,7 +266,9 @@ struct Line {
 impl Line {
     fn scans_all(&self) -> bool {
         // A partition that holds nothing is scanned at no cost; one with rows must not be.
-        self.plan.iter().any(|line| line.contains("Seq Scan on events") && !line.contains("rows=0 "))
+        self.plan
+            .iter()
+            .any(|line| line.contains("Seq Scan on events") && !line.contains("rows=0 "))
     }
 }
 
@@ -173,13 +282,19 @@ impl Table {
         }
         for name in names {
             let of: Vec<&Run> = runs.iter().filter(|run| run.name == name).collect();
-            let (Some(first), Some(last)) = (of.first(), of.last()) else { continue };
+            let (Some(first), Some(last)) = (of.first(), of.last()) else {
+                continue;
+            };
             self.lines.push(Line {
                 question: question.to_owned(),
                 statement: name,
                 first: first.milliseconds,
                 last: last.milliseconds,
-                most: of.iter().skip(1).map(|run| run.milliseconds).fold(0.0, f64::max),
+                most: of
+                    .iter()
+                    .skip(1)
+                    .map(|run| run.milliseconds)
+                    .fold(0.0, f64::max),
                 plan: last.plan.clone(),
             });
         }
@@ -220,12 +335,20 @@ impl Table {
             .lines
             .iter()
             .filter(|line| line.most > MAY_TAKE || line.scans_all())
-            .map(|line| format!("{} ({}): {:.1} ms", line.question, line.statement, line.most))
+            .map(|line| {
+                format!(
+                    "{} ({}): {:.1} ms",
+                    line.question, line.statement, line.most
+                )
+            })
             .collect();
         if slow.is_empty() {
             println!("every statement within {MAY_TAKE} ms, by an index");
             return Ok(());
         }
-        bail!("too slow, or reading the whole table:\n  {}", slow.join("\n  "))
+        bail!(
+            "too slow, or reading the whole table:\n  {}",
+            slow.join("\n  ")
+        )
     }
 }

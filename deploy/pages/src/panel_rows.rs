@@ -45,30 +45,51 @@ pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result
         )
         .await?;
     for index in &indexes {
-        client.batch_execute(&format!("DROP INDEX {}", index.get::<_, String>("name"))).await?;
+        client
+            .batch_execute(&format!("DROP INDEX {}", index.get::<_, String>("name")))
+            .await?;
     }
     let started = Instant::now();
     let mut from = 0;
     while from < events {
         let until = (from + SLICE).min(events);
         rows(client, from, until, events, webhooks).await?;
-        println!("{until} of {events} rows, {:.0} s", started.elapsed().as_secs_f64());
+        println!(
+            "{until} of {events} rows, {:.0} s",
+            started.elapsed().as_secs_f64()
+        );
         from = until;
     }
     for index in &indexes {
         let made: String = index.get("made");
-        client.batch_execute(&made.replace(" ON ONLY ", " ON ")).await.with_context(|| made.clone())?;
-        println!("{}, {:.0} s", index.get::<_, String>("name"), started.elapsed().as_secs_f64());
+        client
+            .batch_execute(&made.replace(" ON ONLY ", " ON "))
+            .await
+            .with_context(|| made.clone())?;
+        println!(
+            "{}, {:.0} s",
+            index.get::<_, String>("name"),
+            started.elapsed().as_secs_f64()
+        );
     }
     // Each by itself: together they would be a transaction, in which there is no vacuum.
     client.batch_execute("VACUUM (ANALYZE) events").await?;
     client.batch_execute("CHECKPOINT").await?;
-    println!("vacuumed and analysed, {:.0} s", started.elapsed().as_secs_f64());
+    println!(
+        "vacuumed and analysed, {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
 async fn settings(client: &Client, webhooks: i64) -> anyhow::Result<()> {
-    client.execute("INSERT INTO accounts (id, name) VALUES ($1, 'panel')", &[&ACCOUNT]).await.context("an account")?;
+    client
+        .execute(
+            "INSERT INTO accounts (id, name) VALUES ($1, 'panel')",
+            &[&ACCOUNT],
+        )
+        .await
+        .context("an account")?;
     for n in 0..webhooks {
         client
             .execute(
@@ -82,7 +103,13 @@ async fn settings(client: &Client, webhooks: i64) -> anyhow::Result<()> {
 
 /// Nine rows in ten are on webhook 0. Of a thousand rows 880 are matched plainly, 60 duplicates, 35
 /// unmatched by three reasons, 15 refused, 9 matched with a reason, and 1 is held.
-async fn rows(client: &Client, from: i64, until: i64, events: i64, webhooks: i64) -> anyhow::Result<()> {
+async fn rows(
+    client: &Client,
+    from: i64,
+    until: i64,
+    events: i64,
+    webhooks: i64,
+) -> anyhow::Result<()> {
     let account = ACCOUNT;
     let prefix = webhook(0).to_string();
     let prefix = &prefix[..24];
@@ -106,5 +133,8 @@ async fn rows(client: &Client, from: i64, until: i64, events: i64, webhooks: i64
           CROSS JOIN LATERAL (SELECT now() - interval '{DAYS} days' + interval '1 microsecond' * ({DAYS}::bigint * 86400000000 / {events} * n) AS at,
                                      md5(n::text) AS h, n * 7 % 1000 AS d) t"
     );
-    client.batch_execute(&script).await.context("rows could not be made")
+    client
+        .batch_execute(&script)
+        .await
+        .context("rows could not be made")
 }

@@ -55,7 +55,13 @@ pub async fn run(to: &Path, console: &Path, all: bool) -> anyhow::Result<()> {
             take(&browser, to, &format!("{name}{suffix}"), width, most).await
         };
         if *look != Look::Unprinted || all {
-            page("", width, if *look == Look::Dark { "dark" } else { "light" }, MOST_HIGH).await?;
+            page(
+                "",
+                width,
+                if *look == Look::Dark { "dark" } else { "light" },
+                MOST_HIGH,
+            )
+            .await?;
         }
         if all && !matches!(look, Look::Dark | Look::Narrow) {
             page("-whole", WIDTH, "light", MOST_HIGH_WHOLE).await?;
@@ -64,17 +70,34 @@ pub async fn run(to: &Path, console: &Path, all: bool) -> anyhow::Result<()> {
         }
     }
     let complaints = browser.complaints().await;
-    ensure!(complaints.is_empty(), "the pages' console complains: {complaints:?}");
+    ensure!(
+        complaints.is_empty(),
+        "the pages' console complains: {complaints:?}"
+    );
     Ok(())
 }
 
-async fn take(browser: &Browser, to: &Path, name: &str, width: u32, most: u32) -> anyhow::Result<()> {
-    let high = browser.run("return document.documentElement.scrollHeight").await.as_u64().unwrap_or(0);
+async fn take(
+    browser: &Browser,
+    to: &Path,
+    name: &str,
+    width: u32,
+    most: u32,
+) -> anyhow::Result<()> {
+    let high = browser
+        .run("return document.documentElement.scrollHeight")
+        .await
+        .as_u64()
+        .unwrap_or(0);
     let high = u32::try_from(high).unwrap_or(most).clamp(480, most);
     let png = browser.picture(width, high).await;
     let file = to.join(format!("{name}.png"));
     std::fs::write(&file, &png).with_context(|| format!("{} cannot be written", file.display()))?;
-    println!("{} {width} x {high}, {} KiB", file.display(), png.len() / 1024);
+    println!(
+        "{} {width} x {high}, {} KiB",
+        file.display(),
+        png.len() / 1024
+    );
     Ok(())
 }
 
@@ -82,12 +105,18 @@ async fn take(browser: &Browser, to: &Path, name: &str, width: u32, most: u32) -
 async fn pictures(network: &Network) -> anyhow::Result<Vec<Picture>> {
     let client = network.database.client().await;
     let newest = async |condition: &str| -> anyhow::Result<String> {
-        let sql = format!("SELECT id FROM events WHERE {condition} ORDER BY received_at DESC LIMIT 1");
-        let row = client.query_opt(&sql, &[]).await?.with_context(|| format!("no event where {condition}"))?;
+        let sql =
+            format!("SELECT id FROM events WHERE {condition} ORDER BY received_at DESC LIMIT 1");
+        let row = client
+            .query_opt(&sql, &[])
+            .await?
+            .with_context(|| format!("no event where {condition}"))?;
         Ok(format!("/events/{}", row.get::<_, uuid::Uuid>(0)))
     };
-    let most_reported = client
-        .query_one("SELECT call_id FROM call_reports GROUP BY call_id ORDER BY count(*) DESC, call_id LIMIT 1", &[]);
+    let most_reported = client.query_one(
+        "SELECT call_id FROM call_reports GROUP BY call_id ORDER BY count(*) DESC, call_id LIMIT 1",
+        &[],
+    );
     let call: uuid::Uuid = most_reported.await?.get(0);
     let webhook = |side: usize| format!("/webhooks/{}", sample_reports::webhook(network, side));
     let picture = |look| move |name, path: String| Picture { name, path, look };
@@ -101,19 +130,34 @@ async fn pictures(network: &Network) -> anyhow::Result<Vec<Picture>> {
         page("why-unmatched", format!("{}/why", webhook(3))),
         page("setup", format!("{}/setup", webhook(0))),
         page("revenue", "/revenue".to_owned()),
-        page("statement", format!("/publishers/{}", network.publishers[0])),
+        page(
+            "statement",
+            format!("/publishers/{}", network.publishers[0]),
+        ),
         only("all-events", "/events".to_owned()),
-        only("event-unmatched", newest("reason = 'duration_mismatch'").await?),
-        only("event-matched", newest("strategy = 'caller_duration' AND status = 'matched'").await?),
+        only(
+            "event-unmatched",
+            newest("reason = 'duration_mismatch'").await?,
+        ),
+        only(
+            "event-matched",
+            newest("strategy = 'caller_duration' AND status = 'matched'").await?,
+        ),
         only("settings", format!("{}/settings", webhook(1))),
-        only("revenue-by-publisher", "/revenue?group=publisher".to_owned()),
+        only(
+            "revenue-by-publisher",
+            "/revenue?group=publisher".to_owned(),
+        ),
         only("calls", "/calls".to_owned()),
         only("call", format!("/calls/{call}")),
         only("publishers", "/publishers".to_owned()),
         only("buyers", "/buyers".to_owned()),
         only("assignments", "/assignments".to_owned()),
         only("new-webhook", "/webhooks/new".to_owned()),
-        only("filtered", "/events?status=unmatched&reason=caller_not_found&since=2026-01-01".to_owned()),
+        only(
+            "filtered",
+            "/events?status=unmatched&reason=caller_not_found&since=2026-01-01".to_owned(),
+        ),
         only("try", "/try".to_owned()),
         only("replay", "/events/replay?status=unmatched".to_owned()),
         only("keys", "/keys".to_owned()),

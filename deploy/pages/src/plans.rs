@@ -34,7 +34,10 @@ impl Connect for Listening {
                 let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
                 while let Some(Ok(message)) = messages.next().await {
                     if let AsyncMessage::Notice(notice) = message {
-                        heard.lock().expect("no writer panics").push(notice.message().to_owned());
+                        heard
+                            .lock()
+                            .expect("no writer panics")
+                            .push(notice.message().to_owned());
                     }
                 }
             });
@@ -55,7 +58,11 @@ pub struct Run {
 impl Watched {
     pub async fn open(url: &str) -> anyhow::Result<Watched> {
         let notices = Notices::default();
-        let manager = Manager::from_connect(url.parse()?, Listening(Arc::clone(&notices)), ManagerConfig::default());
+        let manager = Manager::from_connect(
+            url.parse()?,
+            Listening(Arc::clone(&notices)),
+            ManagerConfig::default(),
+        );
         let client = Pool::builder(manager).max_size(1).build()?.get().await?;
         // The last line is what the console's sessions are set to.
         client
@@ -79,11 +86,30 @@ impl Watched {
 
 /// `duration: 1.234 ms  plan:`, `Query Text: /* name */ …`, then the plan.
 fn run_of(text: &str) -> Option<Run> {
-    let milliseconds = text.strip_prefix("duration: ")?.split(' ').next()?.parse().ok()?;
-    let name = text.split("/*").nth(1)?.split("*/").next()?.trim().to_owned();
+    let milliseconds = text
+        .strip_prefix("duration: ")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    let name = text
+        .split("/*")
+        .nth(1)?
+        .split("*/")
+        .next()?
+        .trim()
+        .to_owned();
     let begins = |line: &&str| line.contains("(cost=") || line.contains("(actual ");
-    let plan = text.lines().skip_while(|line| !begins(line)).map(str::to_owned).collect();
-    Some(Run { name, milliseconds, plan })
+    let plan = text
+        .lines()
+        .skip_while(|line| !begins(line))
+        .map(str::to_owned)
+        .collect();
+    Some(Run {
+        name,
+        milliseconds,
+        plan,
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +120,10 @@ mod tests {
     fn a_notice_is_taken_apart() {
         let text = "duration: 1.250 ms  plan:\nQuery Text: /* pages.x */ SELECT 1\n  FROM y\nLimit  (cost=0.1..2 rows=1)\n  ->  Index Scan";
         let run = run_of(text).expect("a plan");
-        assert_eq!((run.name.as_str(), run.milliseconds, run.plan.len()), ("pages.x", 1.25, 2));
+        assert_eq!(
+            (run.name.as_str(), run.milliseconds, run.plan.len()),
+            ("pages.x", 1.25, 2)
+        );
         assert!(run_of("something else").is_none());
     }
 }

@@ -22,8 +22,14 @@ pub const AMBIGUOUS_CALLER: &str = "+13055550242";
 const PUBLIC_URL: &str = "https://reports.northline.example";
 const DAYS: i64 = 30;
 /// Where the sample network may be: a picture is of an afternoon, whenever it is taken.
-const ZONES: [&str; 6] =
-    ["America/New_York", "America/Los_Angeles", "Europe/Berlin", "Asia/Tokyo", "Asia/Kolkata", "Pacific/Auckland"];
+const ZONES: [&str; 6] = [
+    "America/New_York",
+    "America/Los_Angeles",
+    "Europe/Berlin",
+    "Asia/Tokyo",
+    "Asia/Kolkata",
+    "Pacific/Auckland",
+];
 /// The hour that the afternoon is nearest to.
 const AFTERNOON: i8 = 16;
 /// A person is made within this.
@@ -36,7 +42,10 @@ impl Dice {
     /// Below `n`.
     pub fn roll(&mut self, n: u64) -> u64 {
         // The constants of Knuth's MMIX; the upper bits are the good ones.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 
@@ -91,14 +100,67 @@ const fn side(
     secret: bool,
 ) -> Side {
     let [buyer, campaign, publisher, webhook] = names;
-    Side { buyer, campaign, publisher, webhook, percent, flat_cents, estimate_cents, secret }
+    Side {
+        buyer,
+        campaign,
+        publisher,
+        webhook,
+        percent,
+        flat_cents,
+        estimate_cents,
+        secret,
+    }
 }
 
 const SIDES: [Side; 4] = [
-    side(["Summit Air", "HVAC, Florida", "Lakeside Media", "Ringba: HVAC buyer"], Some("60"), 0, 4_500, false),
-    side(["Lone Star Roofing", "Roofing, Texas", "Prairie Leads", "TrackDrive: roofing"], None, 1_800, 3_800, true),
-    side(["Harbor Legal", "Injury, Northeast", "Blue Heron Ads", "MarketCall: legal"], Some("55"), 0, 11_000, false),
-    side(["Evergreen Solar", "Solar, Southwest", "Copperline", "Arroyo: solar"], Some("62.5"), 0, 6_200, false),
+    side(
+        [
+            "Summit Air",
+            "HVAC, Florida",
+            "Lakeside Media",
+            "Ringba: HVAC buyer",
+        ],
+        Some("60"),
+        0,
+        4_500,
+        false,
+    ),
+    side(
+        [
+            "Lone Star Roofing",
+            "Roofing, Texas",
+            "Prairie Leads",
+            "TrackDrive: roofing",
+        ],
+        None,
+        1_800,
+        3_800,
+        true,
+    ),
+    side(
+        [
+            "Harbor Legal",
+            "Injury, Northeast",
+            "Blue Heron Ads",
+            "MarketCall: legal",
+        ],
+        Some("55"),
+        0,
+        11_000,
+        false,
+    ),
+    side(
+        [
+            "Evergreen Solar",
+            "Solar, Southwest",
+            "Copperline",
+            "Arroyo: solar",
+        ],
+        Some("62.5"),
+        0,
+        6_200,
+        false,
+    ),
 ];
 
 impl Network {
@@ -167,9 +229,11 @@ impl Network {
                 Some(percent) => json!({ "kind": "rev_share", "percent": percent }),
                 None => json!({ "kind": "flat", "amount_cents": side.flat_cents }),
             };
-            let terms = json!({ "campaign_id": campaign, "publisher_id": publisher, "payout": payout });
+            let terms =
+                json!({ "campaign_id": campaign, "publisher_id": publisher, "payout": payout });
             let assignment = id_of(&self.post("/api/v1/assignments", &terms).await?)?;
-            let webhook = json!({ "name": side.webhook, "buyer_id": buyer, "require_secret": side.secret });
+            let webhook =
+                json!({ "name": side.webhook, "buyer_id": buyer, "require_secret": side.secret });
             let webhook = id_of(&self.post("/api/v1/webhooks", &webhook).await?)?;
             self.webhooks.push(webhook);
             self.publishers.push(publisher);
@@ -179,14 +243,19 @@ impl Network {
         // A second publisher of the first campaign.
         let payout = json!({ "kind": "rev_share", "percent": "50" });
         let terms = json!({ "campaign_id": campaigns[0], "publisher_id": self.publishers[3], "payout": payout });
-        made.push((made[0].0, id_of(&self.post("/api/v1/assignments", &terms).await?)?));
+        made.push((
+            made[0].0,
+            id_of(&self.post("/api/v1/assignments", &terms).await?)?,
+        ));
         Ok(made)
     }
 
     /// One caller, two calls of a like length for two publishers: a report that names no id could be for either.
     async fn twins(&self, buyer: Uuid, assignments: [Uuid; 2]) -> anyhow::Result<()> {
         let now = Timestamp::now();
-        for (assignment, seconds, minutes) in [(assignments[0], 178_i64, 24_i64), (assignments[1], 181, 41)] {
+        for (assignment, seconds, minutes) in
+            [(assignments[0], 178_i64, 24_i64), (assignments[1], 181, 41)]
+        {
             let ended = now.checked_sub((minutes * 60).seconds())?;
             let call = json!({
                 "ref_id": format!("nl-5{minutes}017"), "caller": AMBIGUOUS_CALLER, "duration_seconds": seconds,
@@ -217,13 +286,21 @@ impl Network {
                 let n = bodies.len();
                 let call = Call {
                     ref_id: format!("nl-{:06}", 410_233 + n * 7),
-                    caller: format!("+1{}555{:04}", AREAS[dice.roll(8) as usize], 100 + dice.roll(99)),
+                    caller: format!(
+                        "+1{}555{:04}",
+                        AREAS[dice.roll(8) as usize],
+                        100 + dice.roll(99)
+                    ),
                     seconds,
                     ended,
                     side: at,
                     qualified: seconds >= 60,
                 };
-                let value = if call.qualified { json!(SIDES[at].estimate_cents) } else { Value::Null };
+                let value = if call.qualified {
+                    json!(SIDES[at].estimate_cents)
+                } else {
+                    Value::Null
+                };
                 bodies.push(json!({
                     "ref_id": call.ref_id, "caller": call.caller, "duration_seconds": seconds,
                     "tracking_number": format!("+1888555{:04}", 120 + at * 11), "buyer_id": sides[at].0,
@@ -250,7 +327,10 @@ fn zone_of_afternoon() -> &'static str {
 
 async fn post(address: SocketAddr, key: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
     let bearer = format!("Bearer {key}");
-    let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/json"),
+    ];
     let answer = http::send(address, "POST", path, &headers, body.to_string().as_bytes()).await;
     let answer = answer.map_err(|e| anyhow::anyhow!("the console does not answer: {e}"))?;
     if !(200..300).contains(&answer.status) {

@@ -22,7 +22,11 @@ struct Sender<'a> {
 
 /// Settles a month of reports.
 pub async fn send(network: &Network) -> anyhow::Result<()> {
-    let mut sender = Sender { network, dice: Dice(7), events: Vec::new() };
+    let mut sender = Sender {
+        network,
+        dice: Dice(7),
+        events: Vec::new(),
+    };
     let calls = &network.calls;
     for (n, call) in calls.iter().enumerate() {
         sender.about(n, call)?;
@@ -61,7 +65,13 @@ async fn backdate(network: &Network) -> anyhow::Result<()> {
 }
 
 impl Sender<'_> {
-    fn push(&mut self, side: usize, received_at: Timestamp, request: Option<RawRequest>, refusal: Option<Refusal>) {
+    fn push(
+        &mut self,
+        side: usize,
+        received_at: Timestamp,
+        request: Option<RawRequest>,
+        refusal: Option<Refusal>,
+    ) {
         let received_at = ids::to_microseconds(received_at);
         let mut random = [0_u8; 10];
         random.fill_with(|| u8::try_from(self.dice.roll(256)).unwrap_or(0));
@@ -79,7 +89,16 @@ impl Sender<'_> {
     }
 
     fn query(&mut self, side: usize, at: Timestamp, query: String) {
-        self.push(side, at, Some(RawRequest { method: "GET".into(), query, ..RawRequest::default() }), None);
+        self.push(
+            side,
+            at,
+            Some(RawRequest {
+                method: "GET".into(),
+                query,
+                ..RawRequest::default()
+            }),
+            None,
+        );
     }
 
     fn json(&mut self, side: usize, at: Timestamp, body: String) {
@@ -94,7 +113,9 @@ impl Sender<'_> {
 
     /// What the buyer says of one call, if anything: nothing yet of some of the newest.
     fn about(&mut self, n: usize, call: &Call) -> anyhow::Result<()> {
-        let at = call.ended.checked_add((self.dice.between(4, 95) as i64).seconds())?;
+        let at = call
+            .ended
+            .checked_add((self.dice.between(4, 95) as i64).seconds())?;
         let theirs = call.seconds.saturating_sub(self.dice.between(22, 38));
         let dollars = match call.side {
             0 => self.dice.between(38, 56),
@@ -108,8 +129,16 @@ impl Sender<'_> {
         if !call.qualified {
             // Short calls are mostly reported as rejected; some senders leave the payout blank.
             match self.dice.roll(4) {
-                0 => self.query(side, at, format!("ref_id={ref_id}&caller_id={caller}&duration={theirs}&payout=0")),
-                1 => self.query(side, at, format!("ref_id={ref_id}&caller_id={caller}&duration={theirs}&payout=")),
+                0 => self.query(
+                    side,
+                    at,
+                    format!("ref_id={ref_id}&caller_id={caller}&duration={theirs}&payout=0"),
+                ),
+                1 => self.query(
+                    side,
+                    at,
+                    format!("ref_id={ref_id}&caller_id={caller}&duration={theirs}&payout="),
+                ),
                 _ => {}
             }
             return Ok(());
@@ -119,8 +148,12 @@ impl Sender<'_> {
                 "{{\"pub_id\":\"{ref_id}\",\"caller_id\":\"{}\",\"duration\":{theirs},\"price\":{dollars}.{cents:02},\"currency\":\"USD\",\"state\":\"accepted\"}}",
                 call.caller
             ),
-            3 => format!("ref_id={ref_id}&caller={caller}&duration={theirs}&payout_or_blank={dollars}.{cents:02}"),
-            _ => format!("caller_id={caller}&duration={theirs}&payout={dollars}.{cents:02}&ref_id={ref_id}"),
+            3 => format!(
+                "ref_id={ref_id}&caller={caller}&duration={theirs}&payout_or_blank={dollars}.{cents:02}"
+            ),
+            _ => format!(
+                "caller_id={caller}&duration={theirs}&payout={dollars}.{cents:02}&ref_id={ref_id}"
+            ),
         };
         match n % 41 {
             // A retry a little later.
@@ -135,30 +168,56 @@ impl Sender<'_> {
                 self.query(
                     side,
                     later,
-                    format!("ref_id={ref_id}&caller_id={caller}&payout={}.{cents:02}", dollars - 6),
+                    format!(
+                        "ref_id={ref_id}&caller_id={caller}&payout={}.{cents:02}",
+                        dollars - 6
+                    ),
                 );
             }
             // Rejected after all.
             11 => {
                 self.say(side, at, &good);
-                self.query(side, at.checked_add(3.hours())?, format!("ref_id={ref_id}&payout=0"));
+                self.query(
+                    side,
+                    at.checked_add(3.hours())?,
+                    format!("ref_id={ref_id}&payout=0"),
+                );
             }
             // Without the id: found by caller and duration.
             13 | 17 | 29 => {
-                self.query(side, at, format!("caller_id={caller}&duration={theirs}&payout={dollars}.{cents:02}"));
+                self.query(
+                    side,
+                    at,
+                    format!("caller_id={caller}&duration={theirs}&payout={dollars}.{cents:02}"),
+                );
             }
             // No report yet.
             5 | 23 | 31 | 37 => {}
             // What goes wrong.
-            35 => self.query(side, at, format!("ref_id={ref_id}&caller_id={caller}&payout={dollars}&status=rejected")),
-            38 => self.query(side, at, format!("caller_id={caller}&duration={}&payout={dollars}", call.seconds + 190)),
+            35 => self.query(
+                side,
+                at,
+                format!("ref_id={ref_id}&caller_id={caller}&payout={dollars}&status=rejected"),
+            ),
+            38 => self.query(
+                side,
+                at,
+                format!(
+                    "caller_id={caller}&duration={}&payout={dollars}",
+                    call.seconds + 190
+                ),
+            ),
             _ => self.say(side, at, &good),
         }
         Ok(())
     }
 
     fn say(&mut self, side: usize, at: Timestamp, text: &str) {
-        if text.starts_with('{') { self.json(side, at, text.to_owned()) } else { self.query(side, at, text.to_owned()) }
+        if text.starts_with('{') {
+            self.json(side, at, text.to_owned())
+        } else {
+            self.query(side, at, text.to_owned())
+        }
     }
 
     /// Reports about nothing we know, and requests that were refused: all of the last day.
@@ -184,18 +243,33 @@ impl Sender<'_> {
             );
         }
         for n in 0..4_i64 {
-            self.query(0, ago(12 + 97 * n)?, format!("caller_id=%2B1305555019{n}&duration=94&payout=45&ref_id="));
+            self.query(
+                0,
+                ago(12 + 97 * n)?,
+                format!("caller_id=%2B1305555019{n}&duration=94&payout=45&ref_id="),
+            );
         }
-        self.query(1, ago(19)?, "caller_id=anonymous&duration=122&payout=36.00".into());
+        self.query(
+            1,
+            ago(19)?,
+            "caller_id=anonymous&duration=122&payout=36.00".into(),
+        );
         self.query(1, ago(233)?, "ref_id=ls-889120&payout=36.00".into());
         self.query(
             2,
             ago(47)?,
             "pub_id=[tag:User:pub_id]&caller_id=%2B16175550188&duration=210&price=12,500.00".into(),
         );
-        self.json(2, ago(141)?, "{\"pub_id\": \"nl-0\", \"price\": \"110.00\", \"currency\": \"EUR\"".into());
+        self.json(
+            2,
+            ago(141)?,
+            "{\"pub_id\": \"nl-0\", \"price\": \"110.00\", \"currency\": \"EUR\"".into(),
+        );
         for (minutes, count) in [(4, 3), (88, 11), (300, 2)] {
-            let refusal = Refusal { reason: Reason::SecretMissing, count };
+            let refusal = Refusal {
+                reason: Reason::SecretMissing,
+                count,
+            };
             self.push(1, ago(minutes)?, None, Some(refusal));
         }
         self.ambiguous(now)?;
@@ -205,7 +279,11 @@ impl Sender<'_> {
     /// One caller, two calls of different publishers, one report: nobody is credited by a guess.
     fn ambiguous(&mut self, now: Timestamp) -> anyhow::Result<()> {
         let caller = AMBIGUOUS_CALLER.replace('+', "%2B");
-        self.query(0, now.checked_sub(9.minutes())?, format!("caller_id={caller}&duration=151&payout=52.00"));
+        self.query(
+            0,
+            now.checked_sub(9.minutes())?,
+            format!("caller_id={caller}&duration=151&payout=52.00"),
+        );
         Ok(())
     }
 }

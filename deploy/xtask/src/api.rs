@@ -17,7 +17,11 @@ impl Api {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        good("POST", path, &self.send("POST", path, body.to_string().as_bytes())?)
+        good(
+            "POST",
+            path,
+            &self.send("POST", path, body.to_string().as_bytes())?,
+        )
     }
 
     /// `None` for what is not there (yet).
@@ -31,14 +35,23 @@ impl Api {
 
     /// Does this key still open this account?
     pub fn opens(&self) -> bool {
-        self.send("GET", "/webhooks?limit=1", b"").is_ok_and(|answer| answer.status == 200)
+        self.send("GET", "/webhooks?limit=1", b"")
+            .is_ok_and(|answer| answer.status == 200)
     }
 
     fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
         let url = format!("{}/api/v1{path}", self.base);
         let bearer = format!("Bearer {}", self.key);
-        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-        http::send(&Request { method, url: &url, headers: &headers, body })
+        let headers = [
+            ("Authorization", bearer.as_str()),
+            ("Content-Type", "application/json"),
+        ];
+        http::send(&Request {
+            method,
+            url: &url,
+            headers: &headers,
+            body,
+        })
     }
 }
 
@@ -46,17 +59,27 @@ fn good(method: &str, path: &str, answer: &Answer) -> Result<Value> {
     if (200..300).contains(&answer.status) {
         return answer.json();
     }
-    bail!("{method} {path} answers {}: {}", answer.status, answer.text())
+    bail!(
+        "{method} {path} answers {}: {}",
+        answer.status,
+        answer.text()
+    )
 }
 
 /// A text of an answer that must be there.
 pub fn text(value: &Value, name: &str) -> Result<String> {
     let found = value.get(name).and_then(Value::as_str);
-    Ok(found.with_context(|| format!("the answer names no `{name}`: {value}"))?.to_owned())
+    Ok(found
+        .with_context(|| format!("the answer names no `{name}`: {value}"))?
+        .to_owned())
 }
 
 /// Whole cents as dollars.
 pub fn money(cents: i64) -> String {
     let sign = if cents < 0 { "-" } else { "" };
-    format!("{sign}${}.{:02}", cents.unsigned_abs() / 100, cents.unsigned_abs() % 100)
+    format!(
+        "{sign}${}.{:02}",
+        cents.unsigned_abs() / 100,
+        cents.unsigned_abs() % 100
+    )
 }

@@ -23,16 +23,32 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     timed(&mut times, "format", || cargo(&["fmt", "--all", "--check"]))?;
     timed(&mut times, "licences", || licences::check(layout))?;
     timed(&mut times, "the domain is pure", || {
-        cargo(&["check", "--locked", "-p", "trueup-shared", "--no-default-features"])
+        cargo(&[
+            "check",
+            "--locked",
+            "-p",
+            "trueup-shared",
+            "--no-default-features",
+        ])
     })?;
     timed(&mut times, "lints", || {
-        cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])
     })?;
     let services = timed(&mut times, "services", || {
         services::browser(layout)?;
         services::ensure(layout, choice, Need::Tests)
     })?;
-    let tally = timed(&mut times, "tests", || suite::with_services(layout, &services, &["--locked".to_owned()]));
+    let tally = timed(&mut times, "tests", || {
+        suite::with_services(layout, &services, &["--locked".to_owned()])
+    });
     let faults = timed(&mut times, "faults", || {
         faults::with_services(layout, &services, &faults::Options::of_ci())?;
         faults::with_services(layout, &services, &faults::Options::overload_of_ci())
@@ -63,7 +79,11 @@ fn timed<T>(
     let began = Instant::now();
     let result = work().with_context(|| format!("the step \"{name}\" failed"));
     times.push((name, began.elapsed()));
-    println!("== {name}: {} ({})", if result.is_ok() { "ok" } else { "FAILED" }, seconds(began.elapsed()));
+    println!(
+        "== {name}: {} ({})",
+        if result.is_ok() { "ok" } else { "FAILED" },
+        seconds(began.elapsed())
+    );
     result
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, less some seconds, to the millisecond.
 pub fn ago(seconds: u64) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format(since.saturating_sub(Duration::from_secs(seconds)))
 }
 
@@ -14,7 +16,10 @@ fn format(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = date(seconds / DAY);
     let (hour, minute, second) = (seconds % DAY / 3600, seconds % 3600 / 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since_epoch.subsec_millis())
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        since_epoch.subsec_millis()
+    )
 }
 
 /// The date of a day counted from 1970-01-01, by years that begin in March, so that the leap day is
@@ -29,7 +34,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -50,6 +59,9 @@ mod tests {
         ] {
             assert_eq!(date(days), expected);
         }
-        assert_eq!(format(Duration::from_millis(1_773_489_730_123)), "2026-03-14T12:02:10.123Z");
+        assert_eq!(
+            format(Duration::from_millis(1_773_489_730_123)),
+            "2026-03-14T12:02:10.123Z"
+        );
     }
 }

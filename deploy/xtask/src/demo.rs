@@ -42,7 +42,10 @@ pub fn run(layout: &Layout) -> Result<()> {
     };
     let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let scene = Scene {
-        api: Api { base: system.console, key: text(account, "api_key")? },
+        api: Api {
+            base: system.console,
+            key: text(account, "api_key")?,
+        },
         gateway: system.gateway,
         publisher: text(account, "publisher_id")?,
         ref_id: format!("demo-{millis}"),
@@ -56,15 +59,33 @@ pub fn run(layout: &Layout) -> Result<()> {
         scene.ref_id
     );
     println!();
-    let mut rows =
-        vec![["request", "answer", "row", "reason", "call value", "publisher's balance"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        [
+            "request",
+            "answer",
+            "row",
+            "reason",
+            "call value",
+            "publisher's balance",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
     let mut wrong = Vec::new();
     for shot in shots(&scene.ref_id) {
         let (row, outcome) = step(shot.what, |_| scene.fire(&shot, &call))?;
         let (status, reason, value, balance) = shot.expected;
-        let expected = (status.to_owned(), reason.map(str::to_owned), value, started + balance);
+        let expected = (
+            status.to_owned(),
+            reason.map(str::to_owned),
+            value,
+            started + balance,
+        );
         if outcome != expected {
-            wrong.push(format!("{}: {outcome:?} instead of {expected:?}", shot.what));
+            wrong.push(format!(
+                "{}: {outcome:?} instead of {expected:?}",
+                shot.what
+            ));
         }
         rows.push(row);
     }
@@ -88,8 +109,12 @@ pub fn run(layout: &Layout) -> Result<()> {
 
 /// The seed's three example requests about `ref_id`, then what senders do next.
 fn shots(ref_id: &str) -> Vec<Shot> {
-    let form = |payout: &str| format!("caller_id=%2B13055551234&duration=90&payout={payout}&ref_id={ref_id}");
-    let json = json!({ "caller_id": EXAMPLE_CALLER, "duration": 90, "payout": 50, "ref_id": ref_id }).to_string();
+    let form = |payout: &str| {
+        format!("caller_id=%2B13055551234&duration=90&payout={payout}&ref_id={ref_id}")
+    };
+    let json =
+        json!({ "caller_id": EXAMPLE_CALLER, "duration": 90, "payout": 50, "ref_id": ref_id })
+            .to_string();
     let by_form = |what, payout: &str, expected| Shot {
         what,
         method: "POST",
@@ -118,13 +143,20 @@ fn shots(ref_id: &str) -> Vec<Shot> {
             expected: repeated,
         },
         by_form("a retry of it", "50", repeated),
-        by_form("a correction to $42.50", "42.50", ("matched", None, 4250, 2550)),
+        by_form(
+            "a correction to $42.50",
+            "42.50",
+            ("matched", None, 4250, 2550),
+        ),
         by_form("$0: the buyer rejected it", "0", ("matched", None, 0, 0)),
         Shot {
             what: "an unknown caller",
             method: "GET",
             content_type: "",
-            query: format!("caller_id={}&duration=90&payout=50", UNKNOWN_CALLER.replace('+', "%2B")),
+            query: format!(
+                "caller_id={}&duration=90&payout=50",
+                UNKNOWN_CALLER.replace('+', "%2B")
+            ),
             body: String::new(),
             expected: ("unmatched", Some("caller_not_found"), 0, 0),
         },
@@ -144,22 +176,40 @@ impl Scene<'_> {
             })],
         )?;
         let found = self.api.get(&format!("/calls?ref_id={}", self.ref_id))?;
-        let call = found.get("data").and_then(|data| data.get(0)).context("the call was recorded, and is not found")?;
+        let call = found
+            .get("data")
+            .and_then(|data| data.get(0))
+            .context("the call was recorded, and is not found")?;
         text(call, "id")
     }
 
     fn balance(&self) -> Result<i64> {
         let publisher = self.api.get(&format!("/publishers/{}", self.publisher))?;
-        publisher.get("pending_balance_cents").and_then(Value::as_i64).context("a publisher has a balance")
+        publisher
+            .get("pending_balance_cents")
+            .and_then(Value::as_i64)
+            .context("a publisher has a balance")
     }
 
-    #[allow(clippy::type_complexity, reason = "a line of the table, and the same in values")]
-    fn fire(&self, shot: &Shot, call: &str) -> Result<(Vec<String>, (String, Option<String>, i64, i64))> {
+    #[allow(
+        clippy::type_complexity,
+        reason = "a line of the table, and the same in values"
+    )]
+    fn fire(
+        &self,
+        shot: &Shot,
+        call: &str,
+    ) -> Result<(Vec<String>, (String, Option<String>, i64, i64))> {
         let webhook = part(self.account, "open")?;
         let answer = self.send(&text(webhook, "token")?, shot, None)?;
         let said = short(&answer);
         if answer.status != 200 {
-            bail!("{}: the door answers {} {}", shot.what, answer.status, answer.text());
+            bail!(
+                "{}: the door answers {} {}",
+                shot.what,
+                answer.status,
+                answer.text()
+            );
         }
         let row = wait_for_row(&self.api, &text(&answer.json()?, "event_id")?)?;
         let call = self.api.get(&format!("/calls/{call}"))?;
@@ -168,7 +218,11 @@ impl Scene<'_> {
         let status = text(&row, "status")?;
         let reason = row.get("reason").and_then(Value::as_str).map(str::to_owned);
         let unqualified = call.get("qualified").and_then(Value::as_bool) == Some(false);
-        let shown_value = format!("{}{}", money(value), if unqualified { " unqualified" } else { "" });
+        let shown_value = format!(
+            "{}{}",
+            money(value),
+            if unqualified { " unqualified" } else { "" }
+        );
         let line = vec![
             shot.what.to_owned(),
             said,
@@ -185,12 +239,24 @@ impl Scene<'_> {
         let shot = shots(&self.ref_id).remove(0);
         let answer = self.send(&text(webhook, "token")?, &shot, Some("not-the-secret"))?;
         if answer.status != 401 {
-            bail!("a wrong secret is answered {} {}", answer.status, answer.text());
+            bail!(
+                "a wrong secret is answered {} {}",
+                answer.status,
+                answer.text()
+            );
         }
-        let path = format!("/webhooks/{}/events?status=refused&limit=5&since={}", text(webhook, "id")?, self.began);
+        let path = format!(
+            "/webhooks/{}/events?status=refused&limit=5&since={}",
+            text(webhook, "id")?,
+            self.began
+        );
         let mut found = None;
         process::wait(Duration::from_secs(30), || {
-            found = self.api.get(&path).ok().and_then(|list| list.get("data")?.get(0).cloned());
+            found = self
+                .api
+                .get(&path)
+                .ok()
+                .and_then(|list| list.get("data")?.get(0).cloned());
             found.is_some()
         });
         let row = found.context("the refusal's row does not show")?;
@@ -210,7 +276,11 @@ impl Scene<'_> {
 
     /// Sends, and if the door says "later", does as it says.
     fn send(&self, token: &str, shot: &Shot, secret: Option<&str>) -> Result<Answer> {
-        let query = if shot.query.is_empty() { String::new() } else { format!("?{}", shot.query) };
+        let query = if shot.query.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", shot.query)
+        };
         let url = format!("{}{query}", door(&self.gateway, token));
         let mut headers = Vec::new();
         if !shot.content_type.is_empty() {
@@ -220,29 +290,50 @@ impl Scene<'_> {
             headers.push(("X-Webhook-Secret", secret));
         }
         loop {
-            let request = Request { method: shot.method, url: &url, headers: &headers, body: shot.body.as_bytes() };
+            let request = Request {
+                method: shot.method,
+                url: &url,
+                headers: &headers,
+                body: shot.body.as_bytes(),
+            };
             let answer = http::send(&request)?;
             if answer.status != 429 {
                 return Ok(answer);
             }
-            let seconds: u64 = answer.header("Retry-After").and_then(|s| s.parse().ok()).unwrap_or(1);
-            step(&format!("over the limit of a minute; waiting {seconds} s as told"), |_| {
-                std::thread::sleep(Duration::from_secs(seconds));
-                Ok(())
-            })?;
+            let seconds: u64 = answer
+                .header("Retry-After")
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(1);
+            step(
+                &format!("over the limit of a minute; waiting {seconds} s as told"),
+                |_| {
+                    std::thread::sleep(Duration::from_secs(seconds));
+                    Ok(())
+                },
+            )?;
         }
     }
 }
 
 fn short(answer: &Answer) -> String {
     let body = answer.text();
-    let what = if body.contains("\"ok\":true") { "ok" } else { "not ok" };
+    let what = if body.contains("\"ok\":true") {
+        "ok"
+    } else {
+        "not ok"
+    };
     format!("{} {what}", answer.status)
 }
 
 fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(i))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for (n, row) in rows.iter().enumerate() {
         let cells: Vec<String> = row
@@ -250,15 +341,24 @@ fn print_table(rows: &[Vec<String>]) {
             .zip(&widths)
             .enumerate()
             // The last two are money: aligned to the right.
-            .map(
-                |(i, (cell, width))| {
-                    if i + 2 >= columns { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-                },
-            )
+            .map(|(i, (cell, width))| {
+                if i + 2 >= columns {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
+            })
             .collect();
         println!("{}", cells.join("  ").trim_end());
         if n == 0 {
-            println!("{}", widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().join("  "));
+            println!(
+                "{}",
+                widths
+                    .iter()
+                    .map(|w| "-".repeat(*w))
+                    .collect::<Vec<_>>()
+                    .join("  ")
+            );
         }
     }
 }

@@ -28,22 +28,46 @@ pub const UNKNOWN_CALLER: &str = "+13055550199";
 pub fn make(admin: &Api, gateway: &str, note: &Note) -> Result<Value> {
     note.set("account, buyers, publishers");
     let account = admin.post("/accounts", &json!({ "name": "Demo network" }))?;
-    let api = Api { base: admin.base.clone(), key: text(&account, "api_key")? };
+    let api = Api {
+        base: admin.base.clone(),
+        key: text(&account, "api_key")?,
+    };
     let made = |path: &str, body: Value| -> Result<String> { text(&api.post(path, &body)?, "id") };
     let hvac_buyer = made("/buyers", json!({ "name": "Summit Air (HVAC)" }))?;
     let roofing_buyer = made("/buyers", json!({ "name": "Lone Star Roofing" }))?;
     let share_publisher = made("/publishers", json!({ "name": "Lakeside Media" }))?;
     let flat_publisher = made("/publishers", json!({ "name": "Prairie Leads" }))?;
-    let demo_publisher = made("/publishers", json!({ "name": "Demo publisher (of `cargo xtask demo`)" }))?;
+    let demo_publisher = made(
+        "/publishers",
+        json!({ "name": "Demo publisher (of `cargo xtask demo`)" }),
+    )?;
     let hvac = made("/campaigns", json!({ "name": "HVAC, Florida" }))?;
     let roofing = made("/campaigns", json!({ "name": "Roofing, Texas" }))?;
     let assign = |campaign: &str, publisher: &str, payout: Value| {
-        made("/assignments", json!({ "campaign_id": campaign, "publisher_id": publisher, "payout": payout }))
+        made(
+            "/assignments",
+            json!({ "campaign_id": campaign, "publisher_id": publisher, "payout": payout }),
+        )
     };
-    let share = assign(&hvac, &share_publisher, json!({ "kind": "rev_share", "percent": "60" }))?;
-    let flat = assign(&roofing, &flat_publisher, json!({ "kind": "flat", "amount_cents": 1800 }))?;
-    let demo = assign(&hvac, &demo_publisher, json!({ "kind": "rev_share", "percent": "60" }))?;
-    let open = api.post("/webhooks", &json!({ "name": "Ringba: HVAC buyer", "buyer_id": hvac_buyer }))?;
+    let share = assign(
+        &hvac,
+        &share_publisher,
+        json!({ "kind": "rev_share", "percent": "60" }),
+    )?;
+    let flat = assign(
+        &roofing,
+        &flat_publisher,
+        json!({ "kind": "flat", "amount_cents": 1800 }),
+    )?;
+    let demo = assign(
+        &hvac,
+        &demo_publisher,
+        json!({ "kind": "rev_share", "percent": "60" }),
+    )?;
+    let open = api.post(
+        "/webhooks",
+        &json!({ "name": "Ringba: HVAC buyer", "buyer_id": hvac_buyer }),
+    )?;
     let closed = api.post(
         "/webhooks",
         &json!({ "name": "TrackDrive: roofing buyer", "buyer_id": roofing_buyer, "require_secret": true }),
@@ -73,7 +97,10 @@ pub fn record(api: &Api, calls: &[Value]) -> Result<()> {
     if usize::try_from(accepted) == Ok(calls.len()) {
         return Ok(());
     }
-    bail!("{accepted} of {} calls were accepted: {answer}", calls.len())
+    bail!(
+        "{accepted} of {} calls were accepted: {answer}",
+        calls.len()
+    )
 }
 
 /// A fixed sequence: every demo account looks the same.
@@ -83,7 +110,10 @@ impl Dice {
     /// Below `n`.
     fn roll(&mut self, n: u64) -> u64 {
         // The constants of Knuth's MMIX; the upper bits are the good ones.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -97,7 +127,8 @@ fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
     })];
     for n in 0..CALLS {
         let (buyer, assignment) = if n % 3 == 2 { sides[1] } else { sides[0] };
-        let area = ["305", "786", "407", "512", "214", "713"][usize::try_from(dice.roll(6)).unwrap_or(0)];
+        let area =
+            ["305", "786", "407", "512", "214", "713"][usize::try_from(dice.roll(6)).unwrap_or(0)];
         let seconds = 12 + dice.roll(600);
         let qualified = seconds >= 90;
         // Numbers from 555-0100 to 555-0198 belong to nobody; 0199 stays free for the unmatched example.
@@ -117,25 +148,50 @@ fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> 
     let url = door(gateway, token);
     let mut dice = Dice(7);
     let mut last = String::new();
-    let of_this_buyer = calls.iter().skip(1).enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, call)| call);
+    let of_this_buyer = calls
+        .iter()
+        .skip(1)
+        .enumerate()
+        .filter(|(n, _)| n % 3 != 2)
+        .map(|(_, call)| call);
     for (n, call) in of_this_buyer.take(usize::try_from(REPORTS)?).enumerate() {
         let ref_id = text(call, "ref_id")?;
         let caller = text(call, "caller")?.replace('+', "%2B");
-        let seconds = call.get("duration_seconds").and_then(Value::as_u64).unwrap_or(0).saturating_sub(28);
+        let seconds = call
+            .get("duration_seconds")
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+            .saturating_sub(28);
         let dollars = 30 + dice.roll(40);
         let cents = dice.roll(4) * 25;
         let query = match n % 15 {
             3 => format!("ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout=0"),
             6 => {
-                format!("ref_id=%5Btag%3AUser%3Asub%5D&caller_id={caller}&duration={}&payout={dollars}", seconds + 400)
+                format!(
+                    "ref_id=%5Btag%3AUser%3Asub%5D&caller_id={caller}&duration={}&payout={dollars}",
+                    seconds + 400
+                )
             }
-            9 => format!("caller_id=%2B1305555019{}&duration={seconds}&payout={dollars}", dice.roll(9)),
+            9 => format!(
+                "caller_id=%2B1305555019{}&duration={seconds}&payout={dollars}",
+                dice.roll(9)
+            ),
             12 => format!("ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout="),
-            _ => format!("ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout={dollars}.{cents:02}"),
+            _ => format!(
+                "ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout={dollars}.{cents:02}"
+            ),
         };
         let sender = format!("198.51.100.{}", 1 + n % 6);
-        let headers = [("X-Forwarded-For", sender.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
-        let request = Request { method: "POST", url: &url, headers: &headers, body: query.as_bytes() };
+        let headers = [
+            ("X-Forwarded-For", sender.as_str()),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+        ];
+        let request = Request {
+            method: "POST",
+            url: &url,
+            headers: &headers,
+            body: query.as_bytes(),
+        };
         let mut answer = http::send(&request)?;
         // A new webhook reaches the gateway within 2 s.
         process::wait(Duration::from_secs(10), || {
@@ -169,5 +225,9 @@ pub fn wait_for_row(api: &Api, event_id: &str) -> Result<Value> {
     if let Some(error) = failed {
         return Err(error);
     }
-    row.with_context(|| format!("event {event_id} has no row yet; is the worker running? (target/trueup/worker.log)"))
+    row.with_context(|| {
+        format!(
+            "event {event_id} has no row yet; is the worker running? (target/trueup/worker.log)"
+        )
+    })
 }

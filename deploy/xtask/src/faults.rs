@@ -52,16 +52,28 @@ pub struct Options {
 
 impl Options {
     pub fn of_ci() -> Self {
-        Options { runs: CI_RUNS, seconds: CI_SECONDS, ..Options::default() }
+        Options {
+            runs: CI_RUNS,
+            seconds: CI_SECONDS,
+            ..Options::default()
+        }
     }
 
     /// A queue at its bound: the door says 503, and what it took is settled.
     pub fn overload_of_ci() -> Self {
-        Options { runs: 1, seconds: 1, overload: true, ..Options::default() }
+        Options {
+            runs: 1,
+            seconds: 1,
+            overload: true,
+            ..Options::default()
+        }
     }
 
     fn flags(&self) -> Vec<String> {
-        let mut flags = vec![format!("--runs={}", self.runs), format!("--seconds={}", self.seconds)];
+        let mut flags = vec![
+            format!("--runs={}", self.runs),
+            format!("--seconds={}", self.seconds),
+        ];
         flags.extend(self.seed.map(|seed| format!("--seed={seed}")));
         flags.extend(self.log.as_ref().map(|log| format!("--log={log}")));
         let switches = [
@@ -71,14 +83,23 @@ impl Options {
             (self.overload, "--overload"),
             (self.broker_alarms, "--broker-alarms"),
         ];
-        flags.extend(switches.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
+        flags.extend(
+            switches
+                .into_iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, flag)| flag.to_owned()),
+        );
         flags
     }
 }
 
 /// With private services (`--private`) the runs have their own, which are killed as well.
 pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
-    if choice == Choice::Private || options.broker_cluster || options.postgres_replica || options.broker_alarms {
+    if choice == Choice::Private
+        || options.broker_cluster
+        || options.postgres_replica
+        || options.broker_alarms
+    {
         services::ensure_programs(layout)?;
         return prove(layout, options, |faults| {
             faults.arg("--private");
@@ -98,7 +119,16 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
     if let Some(steps) = options.iterations {
         let mut simulation = layout.cargo();
         simulation
-            .args(["test", "-p", "trueup-shared", "--test", "it", "simulation", "--", "--nocapture"])
+            .args([
+                "test",
+                "-p",
+                "trueup-shared",
+                "--test",
+                "it",
+                "simulation",
+                "--",
+                "--nocapture",
+            ])
             .env("TRUEUP_TEST_SIM_STEPS", steps.to_string());
         if let Some(seed) = options.seed {
             simulation.env("TRUEUP_TEST_SIM_SEED", seed.to_string());
@@ -109,7 +139,16 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
         println!("no gateway's clock will be wrong in these runs: {error:#}");
     }
     let mut build = layout.cargo();
-    build.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker", "-p", "trueup-faults"]);
+    build.args([
+        "build",
+        "--locked",
+        "-p",
+        "trueup-gateway",
+        "-p",
+        "trueup-worker",
+        "-p",
+        "trueup-faults",
+    ]);
     let binaries = if options.release {
         build.arg("--release");
         layout.target.join("release")
@@ -118,14 +157,19 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
     };
     shown(build, "the build")?;
     let mut faults = Command::new(binaries.join("trueup-faults"));
-    faults.arg("--binaries").arg(&binaries).args(options.flags());
+    faults
+        .arg("--binaries")
+        .arg(&binaries)
+        .args(options.flags());
     prepare(&mut faults);
     shown(faults, "a fault run")
 }
 
 /// Runs it with its output shown.
 pub fn shown(mut command: Command, what: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("{what} cannot be started"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{what} cannot be started"))?;
     if status.success() {
         return Ok(());
     }

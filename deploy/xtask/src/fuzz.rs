@@ -39,11 +39,22 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
     let mut known = Vec::new();
     for name in CRATES {
         let dir = layout.root.join(name);
-        known.extend(targets(layout, &dir)?.into_iter().map(|target| (dir.clone(), target)));
+        known.extend(
+            targets(layout, &dir)?
+                .into_iter()
+                .map(|target| (dir.clone(), target)),
+        );
     }
-    if let Some(unknown) = options.targets.iter().find(|t| !known.iter().any(|(_, name)| name == *t)) {
+    if let Some(unknown) = options
+        .targets
+        .iter()
+        .find(|t| !known.iter().any(|(_, name)| name == *t))
+    {
         let names: Vec<_> = known.iter().map(|(_, name)| name.as_str()).collect();
-        bail!("there is no fuzz target {unknown}; there is {}", names.join(", "));
+        bail!(
+            "there is no fuzz target {unknown}; there is {}",
+            names.join(", ")
+        );
     }
     check_tools(layout)?;
     let fuzz = layout.target.join("fuzz");
@@ -52,16 +63,24 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
         if !options.targets.is_empty() && !options.targets.contains(target) {
             continue;
         }
-        let build = fuzz.join("build").join(dir.parent().and_then(Path::file_name).unwrap_or_default());
-        let place = Place { dir: dir.clone(), corpus: fuzz.join("corpus"), target: build, logs: fuzz.join("logs") };
+        let build = fuzz
+            .join("build")
+            .join(dir.parent().and_then(Path::file_name).unwrap_or_default());
+        let place = Place {
+            dir: dir.clone(),
+            corpus: fuzz.join("corpus"),
+            target: build,
+            logs: fuzz.join("logs"),
+        };
         step(&format!("building {target}"), |note| {
             let mut build = cargo_fuzz(&place, "build");
             build.arg(target);
             process::run_logged(build, &fresh(&place, target, "build")?, note)
         })?;
-        match step(&format!("fuzzing {target} for {} s", options.seconds), |note| {
-            fuzz_one(&place, target, options.seconds, note)
-        }) {
+        match step(
+            &format!("fuzzing {target} for {} s", options.seconds),
+            |note| fuzz_one(&place, target, options.seconds, note),
+        ) {
             Ok(done) => println!("     {done}"),
             Err(error) => {
                 println!("     {error:#}");
@@ -82,21 +101,40 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
 
 fn targets(layout: &Layout, dir: &Path) -> Result<Vec<String>> {
     let mut command = layout.cargo();
-    command.args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"]).arg(dir.join("Cargo.toml"));
+    command
+        .args([
+            "metadata",
+            "--format-version=1",
+            "--no-deps",
+            "--manifest-path",
+        ])
+        .arg(dir.join("Cargo.toml"));
     let metadata: Value = serde_json::from_str(&process::output(command)?)?;
-    let of_crate = metadata.pointer("/packages/0/targets").and_then(Value::as_array).context("cargo names targets")?;
-    let is_binary = |target: &Value| target.pointer("/kind/0").and_then(Value::as_str) == Some("bin");
-    Ok(of_crate.iter().filter(|t| is_binary(t)).filter_map(|t| t.get("name")?.as_str().map(str::to_owned)).collect())
+    let of_crate = metadata
+        .pointer("/packages/0/targets")
+        .and_then(Value::as_array)
+        .context("cargo names targets")?;
+    let is_binary =
+        |target: &Value| target.pointer("/kind/0").and_then(Value::as_str) == Some("bin");
+    Ok(of_crate
+        .iter()
+        .filter(|t| is_binary(t))
+        .filter_map(|t| t.get("name")?.as_str().map(str::to_owned))
+        .collect())
 }
 
 fn check_tools(layout: &Layout) -> Result<()> {
     let mut version = layout.cargo();
     version.args(["fuzz", "--version"]);
     if process::output(version).is_err() {
-        bail!("cargo-fuzz is not installed; install it by `cargo install --locked cargo-fuzz` and try again");
+        bail!(
+            "cargo-fuzz is not installed; install it by `cargo install --locked cargo-fuzz` and try again"
+        );
     }
     if process::find_program("c++").is_none() && process::find_program("clang++").is_none() {
-        bail!("there is no C++ compiler, which libFuzzer is built with; `apt-get install g++` and try again");
+        bail!(
+            "there is no C++ compiler, which libFuzzer is built with; `apt-get install g++` and try again"
+        );
     }
     Ok(())
 }
@@ -104,7 +142,10 @@ fn check_tools(layout: &Layout) -> Result<()> {
 /// Cargo as a user calls it, so that rustup's choice of a toolchain holds for what it starts, too.
 fn cargo_fuzz(place: &Place, verb: &str) -> Command {
     let mut command = Command::new("cargo");
-    command.args(["fuzz", verb, "--sanitizer", "none", "--fuzz-dir"]).arg(&place.dir).arg("--target-dir");
+    command
+        .args(["fuzz", verb, "--sanitizer", "none", "--fuzz-dir"])
+        .arg(&place.dir)
+        .arg("--target-dir");
     command.arg(&place.target).current_dir(&place.dir);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
@@ -120,15 +161,32 @@ fn fuzz_one(place: &Place, target: &str, seconds: u64, note: &Note) -> Result<St
     let log = fresh(place, target, "run")?;
     let mut command = cargo_fuzz(place, "run");
     // New finds go to the first folder; the seeds are only read.
-    command.arg(target).arg(&corpus).arg(place.dir.join("seeds").join(target)).arg("--");
-    command.args([&format!("-max_total_time={seconds}"), "-print_final_stats=1", "-rss_limit_mb=1024", "-timeout=10"]);
+    command
+        .arg(target)
+        .arg(&corpus)
+        .arg(place.dir.join("seeds").join(target))
+        .arg("--");
+    command.args([
+        &format!("-max_total_time={seconds}"),
+        "-print_final_stats=1",
+        "-rss_limit_mb=1024",
+        "-timeout=10",
+    ]);
     process::run_logged(command, &log, note)?;
     let text = std::fs::read_to_string(&log)?;
     let stat = |name: &str| {
-        let line = text.lines().rev().find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name));
-        line.map(|rest| rest.trim_start_matches(':').trim().to_owned()).unwrap_or_else(|| "?".into())
+        let line = text
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name));
+        line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
+            .unwrap_or_else(|| "?".into())
     };
-    Ok(format!("{} inputs, {} a second, nothing broke", stat("number_of_executed_units"), stat("average_exec_per_sec")))
+    Ok(format!(
+        "{} inputs, {} a second, nothing broke",
+        stat("number_of_executed_units"),
+        stat("average_exec_per_sec")
+    ))
 }
 
 /// An empty log of this name.

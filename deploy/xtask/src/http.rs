@@ -21,7 +21,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -43,21 +46,35 @@ pub struct Request<'a> {
 }
 
 pub fn get(url: &str) -> Result<Answer> {
-    send(&Request { method: "GET", url, headers: &[], body: b"" })
+    send(&Request {
+        method: "GET",
+        url,
+        headers: &[],
+        body: b"",
+    })
 }
 
 pub fn send(request: &Request<'_>) -> Result<Answer> {
-    let rest = request.url.strip_prefix("http://").context("only http:// is spoken here")?;
+    let rest = request
+        .url
+        .strip_prefix("http://")
+        .context("only http:// is spoken here")?;
     let (host, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
-    let address = host.to_socket_addrs()?.next().with_context(|| format!("no address for {host}"))?;
-    let mut stream =
-        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot connect to {host}"))?;
+    let address = host
+        .to_socket_addrs()?
+        .next()
+        .with_context(|| format!("no address for {host}"))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .with_context(|| format!("cannot connect to {host}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("{} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n", request.method);
+    let mut head = format!(
+        "{} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n",
+        request.method
+    );
     for (name, value) in request.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -88,10 +105,19 @@ fn parse(bytes: &[u8]) -> Result<Answer> {
         .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
         .collect();
     let body = rest.get(4..).unwrap_or_default();
-    let chunked =
-        headers.iter().any(|(n, v)| n.eq_ignore_ascii_case("transfer-encoding") && v.eq_ignore_ascii_case("chunked"));
-    let body = if chunked { unchunk(body)? } else { body.to_vec() };
-    Ok(Answer { status, headers, body })
+    let chunked = headers.iter().any(|(n, v)| {
+        n.eq_ignore_ascii_case("transfer-encoding") && v.eq_ignore_ascii_case("chunked")
+    });
+    let body = if chunked {
+        unchunk(body)?
+    } else {
+        body.to_vec()
+    };
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
 }
 
 fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>> {

@@ -16,13 +16,19 @@ impl Layout {
     pub fn find() -> Result<Self> {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
         let root = match manifest {
-            Some(dir) => {
-                dir.ancestors().nth(2).context("the xtask crate is two folders below the workspace")?.to_path_buf()
-            }
+            Some(dir) => dir
+                .ancestors()
+                .nth(2)
+                .context("the xtask crate is two folders below the workspace")?
+                .to_path_buf(),
             None => std::env::current_dir()?,
         };
         let exe = std::env::current_exe()?;
-        let target = exe.ancestors().nth(2).context("the program lies in target/<profile>/")?.to_path_buf();
+        let target = exe
+            .ancestors()
+            .nth(2)
+            .context("the program lies in target/<profile>/")?
+            .to_path_buf();
         Ok(Layout { root, target })
     }
 
@@ -38,7 +44,10 @@ impl Layout {
 
     /// A path for a person: relative to the workspace where it lies inside.
     pub fn show(&self, path: &Path) -> String {
-        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     pub fn cargo(&self) -> std::process::Command {
@@ -48,8 +57,9 @@ impl Layout {
         // What cargo set for us is not meant for the cargo that we start.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            let ours =
-                name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name.starts_with("TRUEUP_");
+            let ours = name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+                || name.starts_with("TRUEUP_");
             if ours || name == "CARGO_BIN_NAME" || name == "CARGO_CRATE_NAME" {
                 command.env_remove(name);
             }

@@ -29,13 +29,27 @@ const ALLOWED: &[&str] = &[
 
 pub fn check(layout: &Layout) -> Result<()> {
     let mut command = layout.cargo();
-    command.args(["metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"]);
+    command.args([
+        "metadata",
+        "--format-version=1",
+        "--locked",
+        "--filter-platform=x86_64-unknown-linux-gnu",
+    ]);
     let metadata: Value = serde_json::from_str(&process::output(command)?)?;
-    let packages = metadata.get("packages").and_then(Value::as_array).context("cargo names packages")?;
+    let packages = metadata
+        .get("packages")
+        .and_then(Value::as_array)
+        .context("cargo names packages")?;
     let mut wrong = Vec::new();
     for package in packages {
-        let name = package.get("name").and_then(Value::as_str).unwrap_or_default();
-        let licence = package.get("license").and_then(Value::as_str).unwrap_or_default();
+        let name = package
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let licence = package
+            .get("license")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !allowed(licence) {
             wrong.push(format!("{name}: {licence:?}"));
         }
@@ -43,7 +57,10 @@ pub fn check(layout: &Layout) -> Result<()> {
     if wrong.is_empty() {
         return Ok(());
     }
-    bail!("these dependencies' licences are not on the list: {}", wrong.join(", "))
+    bail!(
+        "these dependencies' licences are not on the list: {}",
+        wrong.join(", ")
+    )
 }
 
 /// An SPDX expression: any of the alternatives, every one of the parts. (`/` is the old `OR`.)
@@ -108,7 +125,13 @@ mod tests {
         ] {
             assert!(allowed(good), "{good}");
         }
-        for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "GPL-2.0 WITH Classpath-exception-2.0", "MIT OR"] {
+        for bad in [
+            "",
+            "GPL-3.0",
+            "MIT AND GPL-3.0",
+            "GPL-2.0 WITH Classpath-exception-2.0",
+            "MIT OR",
+        ] {
             assert!(!allowed(bad) || bad == "MIT OR", "{bad}");
         }
     }

@@ -41,12 +41,31 @@ pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
 fn measure(layout: &Layout, services: &services::Services, options: &Options) -> Result<()> {
     println!("...  building the programs (some minutes the first time)");
     let mut build = layout.cargo();
-    build.args(["build", "--locked", "--release", "-p", "trueup-gateway", "-p", "trueup-worker", "-p", "trueup-load"]);
+    build.args([
+        "build",
+        "--locked",
+        "--release",
+        "-p",
+        "trueup-gateway",
+        "-p",
+        "trueup-worker",
+        "-p",
+        "trueup-load",
+    ]);
     shown(build, "the build")?;
     let release = layout.target.join("release");
     let mut load = Command::new(release.join("trueup-load"));
-    load.current_dir(&layout.root).arg("run").arg("--binaries").arg(&release).args(["--out", "deploy/perf"]);
-    load.args(["--gateways", &options.gateways.to_string(), "--workers", &options.workers.to_string()]);
+    load.current_dir(&layout.root)
+        .arg("run")
+        .arg("--binaries")
+        .arg(&release)
+        .args(["--out", "deploy/perf"]);
+    load.args([
+        "--gateways",
+        &options.gateways.to_string(),
+        "--workers",
+        &options.workers.to_string(),
+    ]);
     load.args(["--overload", &options.overload.to_string()]);
     if options.quick {
         load.arg("--quick");
@@ -61,7 +80,9 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
 }
 
 fn shown(mut command: Command, what: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("{what} cannot be started"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{what} cannot be started"))?;
     if status.success() {
         return Ok(());
     }

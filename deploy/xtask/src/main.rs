@@ -2,7 +2,11 @@
 //!
 //! It starts and stops processes, prints, and asks the running system over its public interfaces.
 //! It refuses to know anything of the trade: no rule of a report or of money is repeated in here.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user by printing")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool talks to its user by printing"
+)]
 #![allow(
     clippy::disallowed_methods,
     reason = "blocking sleeps between polls, and the environment, are this tool's business"
@@ -38,7 +42,12 @@ use processes::Build;
 use services::{Choice, Need};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Trueup's own commands", version)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Trueup's own commands",
+    version
+)]
 struct Cli {
     /// Start private Postgres, Redis and RabbitMQ under target/, even where some are running already
     #[arg(long, global = true, env = "XTASK_PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
@@ -97,7 +106,11 @@ fn run(cli: Cli) -> Result<()> {
     let layout = Layout::find()?;
     let choice = Choice::from_flag(cli.private);
     match cli.command {
-        Command::Up { dev } => up::run(&layout, choice, if dev { Build::Dev } else { Build::Release }),
+        Command::Up { dev } => up::run(
+            &layout,
+            choice,
+            if dev { Build::Dev } else { Build::Release },
+        ),
         Command::Demo => demo::run(&layout),
         Command::Services => services::tell(&services::ensure(&layout, choice, Need::System)?),
         Command::Test { args } => suite::run(&layout, choice, &args),

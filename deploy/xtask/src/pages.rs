@@ -26,11 +26,24 @@ pub struct PanelOptions {
 pub fn screenshots(layout: &Layout, choice: Choice) -> Result<()> {
     with_services(layout, choice, |services| {
         let mut build = layout.cargo();
-        build.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-pages", "--bins"]);
+        build.args([
+            "build",
+            "--locked",
+            "-p",
+            "trueup-gateway",
+            "-p",
+            "trueup-pages",
+            "--bins",
+        ]);
         shown(build, "the build")?;
         let mut pages = program(layout, services);
-        pages.arg("screenshots").arg("--to").arg(layout.root.join(PICTURES));
-        pages.arg("--console").arg(layout.target.join("debug/trueup-console"));
+        pages
+            .arg("screenshots")
+            .arg("--to")
+            .arg(layout.root.join(PICTURES));
+        pages
+            .arg("--console")
+            .arg(layout.target.join("debug/trueup-console"));
         shown(pages, "the taking of pictures")
     })
 }
@@ -56,7 +69,11 @@ fn program(layout: &Layout, services: &Services) -> Command {
     command
 }
 
-fn with_services(layout: &Layout, choice: Choice, run: impl FnOnce(&Services) -> Result<()>) -> Result<()> {
+fn with_services(
+    layout: &Layout,
+    choice: Choice,
+    run: impl FnOnce(&Services) -> Result<()>,
+) -> Result<()> {
     let services = services::ensure(layout, choice, Need::Tests)?;
     let outcome = run(&services);
     services::stop(layout, &services.started)?;

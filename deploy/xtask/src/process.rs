@@ -33,7 +33,10 @@ impl Daemon {
 
     pub fn from_json(value: &Value) -> Option<Self> {
         let pid = i32::try_from(value.get("pid")?.as_i64()?).ok()?;
-        Some(Daemon { pid, began: value.get("began")?.as_u64()? })
+        Some(Daemon {
+            pid,
+            began: value.get("began")?.as_u64()?,
+        })
     }
 
     pub fn pid(self) -> i32 {
@@ -86,7 +89,8 @@ pub fn start(mut command: Command, log: &Path) -> Result<Daemon> {
         .spawn()
         .with_context(|| format!("cannot start {name}"))?;
     let pid = i32::try_from(child.id()).context("a pid fits")?;
-    let began = began(pid).with_context(|| format!("{name} ended at once; see {}", log.display()))?;
+    let began =
+        began(pid).with_context(|| format!("{name} ended at once; see {}", log.display()))?;
     // Reaps it if it ends while we run, so that `alive` tells the truth.
     std::thread::spawn(move || {
         let mut child = child;
@@ -125,13 +129,23 @@ pub fn wait_ready(
     if up {
         return Ok(());
     }
-    let what = if daemon.alive() { "is not ready in time" } else { "ended" };
-    bail!("{name} {what}; the end of {}:\n{}", log.display(), tail(log, 15))
+    let what = if daemon.alive() {
+        "is not ready in time"
+    } else {
+        "ended"
+    };
+    bail!(
+        "{name} {what}; the end of {}:\n{}",
+        log.display(),
+        tail(log, 15)
+    )
 }
 
 /// The last lines of a log.
 pub fn tail(log: &Path, lines: usize) -> String {
-    let text = fs::read(log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+        .unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(lines);
     all.get(from..).unwrap_or_default().join("\n")
@@ -155,7 +169,11 @@ pub fn run_logged(mut command: Command, log: &Path, note: &Note) -> Result<()> {
             if status.success() {
                 return Ok(());
             }
-            bail!("{name} failed ({status}); the end of {}:\n{}", log.display(), tail(log, 15));
+            bail!(
+                "{name} failed ({status}); the end of {}:\n{}",
+                log.display(),
+                tail(log, 15)
+            );
         }
         note.set(tail(log, 1));
         std::thread::sleep(POLL * 4);
@@ -165,22 +183,35 @@ pub fn run_logged(mut command: Command, log: &Path, note: &Note) -> Result<()> {
 /// Runs to the end and gives what it printed, or an error with what it complained of.
 pub fn output(mut command: Command) -> Result<String> {
     let name = shown(&command);
-    let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {name}"))?;
     if !out.status.success() {
-        bail!("{name} failed ({}): {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "{name} failed ({}): {}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 fn shown(command: &Command) -> String {
-    Path::new(command.get_program()).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    Path::new(command.get_program())
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Finds a program in PATH, or in the places where Debian hides the administrators'.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let hidden = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(hidden).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(hidden)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 pub fn is_root() -> bool {

@@ -30,7 +30,12 @@ struct Kind {
 }
 
 const KINDS: [Kind; 3] = [
-    Kind { name: "worker", binary: "trueup-worker", listen: None, ops: ("TRUEUP_WORKER_OPS_LISTEN", 9070) },
+    Kind {
+        name: "worker",
+        binary: "trueup-worker",
+        listen: None,
+        ops: ("TRUEUP_WORKER_OPS_LISTEN", 9070),
+    },
     Kind {
         name: "gateway",
         binary: "trueup-gateway",
@@ -61,12 +66,17 @@ pub fn open_state(layout: &Layout) -> State {
 pub fn running(state: &State) -> Option<System> {
     let port = |name: &str, which: &str| -> Option<u64> {
         let process = state.get(name)?;
-        Daemon::from_json(process.get("daemon")?)?.alive().then_some(())?;
+        Daemon::from_json(process.get("daemon")?)?
+            .alive()
+            .then_some(())?;
         process.get(which)?.as_u64()
     };
     let mut ops = Vec::new();
     for kind in &KINDS {
-        ops.push((kind.name, format!("http://127.0.0.1:{}", port(kind.name, "ops_port")?)));
+        ops.push((
+            kind.name,
+            format!("http://127.0.0.1:{}", port(kind.name, "ops_port")?),
+        ));
     }
     Some(System {
         gateway: format!("http://127.0.0.1:{}", port("gateway", "port")?),
@@ -86,7 +96,14 @@ pub enum Build {
 pub fn build(layout: &Layout, build: Build) -> Result<()> {
     println!("...  building the three programs (some minutes the first time)");
     let mut command = layout.cargo();
-    command.args(["build", "--locked", "-p", "trueup-gateway", "-p", "trueup-worker"]);
+    command.args([
+        "build",
+        "--locked",
+        "-p",
+        "trueup-gateway",
+        "-p",
+        "trueup-worker",
+    ]);
     if build == Build::Release {
         command.arg("--release");
     }
@@ -98,7 +115,14 @@ pub fn build(layout: &Layout, build: Build) -> Result<()> {
 }
 
 fn binary(layout: &Layout, build: Build, name: &str) -> PathBuf {
-    layout.target.join(if build == Build::Release { "release" } else { "debug" }).join(name)
+    layout
+        .target
+        .join(if build == Build::Release {
+            "release"
+        } else {
+            "debug"
+        })
+        .join(name)
 }
 
 /// A command of ours that sees these services and no setting from outside.
@@ -122,7 +146,9 @@ pub fn migrate(layout: &Layout, build: Build, services: &Services) -> Result<()>
     let mut migrate = command(layout, build, "trueup-worker", services);
     migrate.arg("migrate");
     let log = layout.trueup().join("migrate.log");
-    step("migrating the database, declaring the queues", |note| process::run_logged(migrate, &log, note))
+    step("migrating the database, declaring the queues", |note| {
+        process::run_logged(migrate, &log, note)
+    })
 }
 
 /// Starts what does not run, and starts again what runs from an older build or on other services.
@@ -143,19 +169,31 @@ pub fn start_all(
                 && p.get("amqp").and_then(Value::as_str) == Some(&services.amqp_url)
         };
         let before = state.get(kind.name).cloned().unwrap_or_default();
-        let alive = before.get("daemon").and_then(Daemon::from_json).filter(|d| d.alive());
+        let alive = before
+            .get("daemon")
+            .and_then(Daemon::from_json)
+            .filter(|d| d.alive());
         match alive {
             Some(_) if same(&before) => {
                 println!("ok   {} runs already", kind.binary);
                 continue;
             }
             Some(daemon) => {
-                step(&format!("stopping the older {}", kind.binary), |_| daemon.stop(Signal::SIGTERM, STOP_PATIENCE))?;
+                step(&format!("stopping the older {}", kind.binary), |_| {
+                    daemon.stop(Signal::SIGTERM, STOP_PATIENCE)
+                })?;
             }
             None => {}
         }
         step(&format!("starting {}", kind.binary), |note| {
-            start_one(layout, services, state, kind, (build, gateway_port, admin_key, built), note)
+            start_one(
+                layout,
+                services,
+                state,
+                kind,
+                (build, gateway_port, admin_key, built),
+                note,
+            )
         })?;
     }
     running(state).context("a process ended just after it had started; see target/trueup/*.log")
@@ -175,7 +213,11 @@ fn start_one(
     command.env(ops_variable, format!("127.0.0.1:{ops_port}"));
     let mut port = None;
     if let Some((variable, usual)) = kind.listen {
-        let chosen = if kind.name == "gateway" { gateway_port } else { port_for(state, kind.name, "port", usual)? };
+        let chosen = if kind.name == "gateway" {
+            gateway_port
+        } else {
+            port_for(state, kind.name, "port", usual)?
+        };
         command.env(variable, format!("127.0.0.1:{chosen}"));
         port = Some(chosen);
     }
@@ -184,7 +226,10 @@ fn start_one(
         command.env("TRUEUP_TRUSTED_PROXIES", "127.0.0.1/32");
     }
     if kind.name == "console" {
-        command.env("TRUEUP_ADMIN_KEY", admin_key).env("TRUEUP_PUBLIC_URL", format!("http://127.0.0.1:{gateway_port}"));
+        command.env("TRUEUP_ADMIN_KEY", admin_key).env(
+            "TRUEUP_PUBLIC_URL",
+            format!("http://127.0.0.1:{gateway_port}"),
+        );
     }
     let log = layout.trueup().join(format!("{}.log", kind.name));
     let daemon = process::start(command, &log)?;
@@ -204,10 +249,18 @@ fn start_one(
 
 /// The port it had before, else its usual one, else the next that is free.
 fn port_for(state: &State, name: &str, which: &str, usual: u16) -> Result<u16> {
-    let before = state.get(name).and_then(|p| p.get(which)).and_then(Value::as_u64);
+    let before = state
+        .get(name)
+        .and_then(|p| p.get(which))
+        .and_then(Value::as_u64);
     if let Some(port) = before.and_then(|port| u16::try_from(port).ok()) {
-        let daemon = state.get(name).and_then(|p| p.get("daemon")).and_then(Daemon::from_json);
-        if daemon.is_some_and(Daemon::alive) || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let daemon = state
+            .get(name)
+            .and_then(|p| p.get("daemon"))
+            .and_then(Daemon::from_json);
+        if daemon.is_some_and(Daemon::alive)
+            || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
             return Ok(port);
         }
     }
@@ -216,7 +269,8 @@ fn port_for(state: &State, name: &str, which: &str, usual: u16) -> Result<u16> {
 
 fn built_at(layout: &Layout, build: Build, name: &str) -> Result<u64> {
     let path = binary(layout, build, name);
-    let meta = std::fs::metadata(&path).with_context(|| format!("{} was not built", layout.show(&path)))?;
+    let meta = std::fs::metadata(&path)
+        .with_context(|| format!("{} was not built", layout.show(&path)))?;
     let millis = meta.modified()?.duration_since(UNIX_EPOCH)?.as_millis();
     Ok(u64::try_from(millis)?)
 }
@@ -225,14 +279,20 @@ fn built_at(layout: &Layout, build: Build, name: &str) -> Result<u64> {
 pub fn down(layout: &Layout) -> Result<()> {
     let mut state = open_state(layout);
     for name in ["gateway", "console", "worker"] {
-        let daemon = state.get(name).and_then(|p| p.get("daemon")).and_then(Daemon::from_json);
+        let daemon = state
+            .get(name)
+            .and_then(|p| p.get("daemon"))
+            .and_then(Daemon::from_json);
         let Some(daemon) = daemon.filter(|d| d.alive()) else {
             continue;
         };
-        step(&format!("stopping trueup-{name} (pid {})", daemon.pid()), |note| {
-            note.set("draining");
-            daemon.stop(Signal::SIGTERM, STOP_PATIENCE)
-        })?;
+        step(
+            &format!("stopping trueup-{name} (pid {})", daemon.pid()),
+            |note| {
+                note.set("draining");
+                daemon.stop(Signal::SIGTERM, STOP_PATIENCE)
+            },
+        )?;
         // The ports stay remembered, so that the URLs are the same next time.
         if let Some(mut process) = state.get(name).cloned() {
             if let Some(map) = process.as_object_mut() {
@@ -242,6 +302,8 @@ pub fn down(layout: &Layout) -> Result<()> {
         }
     }
     services::down(layout)?;
-    println!("down: what `up` started is stopped; the data stays (in target/, or in the services that were running)");
+    println!(
+        "down: what `up` started is stopped; the data stays (in target/, or in the services that were running)"
+    );
     Ok(())
 }

@@ -17,8 +17,14 @@ pub struct State {
 impl State {
     /// A file that is missing or torn counts as empty: it is a memory, not a book.
     pub fn load(path: &Path) -> Self {
-        let values = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        State { path: path.to_path_buf(), values }
+        let values = fs::read(path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        State {
+            path: path.to_path_buf(),
+            values,
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<&Value> {
@@ -40,7 +46,10 @@ impl State {
     }
 
     fn save(&self) -> Result<()> {
-        let dir = self.path.parent().context("a state file lies in a folder")?;
+        let dir = self
+            .path
+            .parent()
+            .context("a state file lies in a folder")?;
         fs::create_dir_all(dir)?;
         let beside = self.path.with_extension("new");
         let mut file = fs::OpenOptions::new()

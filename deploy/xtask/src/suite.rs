@@ -47,7 +47,10 @@ pub fn finish(tally: &Tally) -> Result<()> {
 pub fn with_services(layout: &Layout, services: &Services, args: &[String]) -> Result<Tally> {
     let mut command = layout.cargo();
     command.args(["test", "--no-fail-fast"]);
-    if !args.iter().any(|arg| arg == "-p" || arg.starts_with("--package")) {
+    if !args
+        .iter()
+        .any(|arg| arg == "-p" || arg.starts_with("--package"))
+    {
         command.arg("--workspace");
     }
     command.args(args);
@@ -56,7 +59,10 @@ pub fn with_services(layout: &Layout, services: &Services, args: &[String]) -> R
 }
 
 fn count(mut command: Command) -> Result<Tally> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
     let out = child.stdout.take().context("the output is piped")?;
     let mut tally = Tally::default();
     for line in BufReader::new(out).lines() {
@@ -75,7 +81,9 @@ fn count(mut command: Command) -> Result<Tally> {
 /// `test result: ok. 12 passed; 0 failed; …`
 fn summary(line: &str) -> Option<(u64, u64)> {
     let rest = line.strip_prefix("test result: ")?;
-    let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    let mut numbers = rest
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|n| !n.is_empty());
     let passed = numbers.next()?.parse().ok()?;
     let failed = numbers.next()?.parse().ok()?;
     Some((passed, failed))

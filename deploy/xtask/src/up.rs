@@ -32,8 +32,16 @@ pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
     let system = processes::start_all(layout, build, &services, &mut state, &admin_key)?;
     let known = state.get("account").cloned();
     let opens = |account: &Value| {
-        let key = account.get("api_key").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Api { base: system.console.clone(), key }.opens()
+        let key = account
+            .get("api_key")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        Api {
+            base: system.console.clone(),
+            key,
+        }
+        .opens()
     };
     let mut account = match known.filter(opens) {
         Some(account) => {
@@ -41,8 +49,13 @@ pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
             account
         }
         None => {
-            let admin = Api { base: system.console.clone(), key: admin_key.clone() };
-            let made = step("making the demo account", |note| demo_account::make(&admin, &system.gateway, note))?;
+            let admin = Api {
+                base: system.console.clone(),
+                key: admin_key.clone(),
+            };
+            let made = step("making the demo account", |note| {
+                demo_account::make(&admin, &system.gateway, note)
+            })?;
             state.set("account", made.clone())?;
             made
         }
@@ -64,20 +77,38 @@ pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
 }
 
 /// Somebody for the console's pages, by the same command that makes the first one in production.
-fn make_person(layout: &Layout, build: Build, services: &Services, account_id: &str) -> Result<Value> {
+fn make_person(
+    layout: &Layout,
+    build: Build,
+    services: &Services,
+    account_id: &str,
+) -> Result<Value> {
     let password = random_key(8)?;
     let file = layout.trueup().join("password");
     std::fs::write(&file, format!("{password}\n"))?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
     let add = |email: &str| {
         let mut command = processes::command(layout, build, "trueup-console", services);
-        command.args(["user", "add", "--email", email, "--account", account_id, "--password-file"]).arg(&file);
+        command
+            .args([
+                "user",
+                "add",
+                "--email",
+                email,
+                "--account",
+                account_id,
+                "--password-file",
+            ])
+            .arg(&file);
         process::output(command)
     };
     let mut email = "demo@example.com".to_owned();
     // An earlier demo account in the same database may have this person.
     let added = add(&email).or_else(|_| {
-        email = format!("demo-{}@example.com", account_id.chars().rev().take(6).collect::<String>());
+        email = format!(
+            "demo-{}@example.com",
+            account_id.chars().rev().take(6).collect::<String>()
+        );
         add(&email)
     });
     std::fs::remove_file(&file)?;
@@ -88,11 +119,19 @@ fn make_person(layout: &Layout, build: Build, services: &Services, account_id: &
 /// Nobody guesses it: so many bytes of the kernel's randomness.
 fn random_key(bytes: usize) -> Result<String> {
     let mut bytes = vec![0_u8; bytes];
-    File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut bytes)).context("no randomness")?;
+    File::open("/dev/urandom")
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .context("no randomness")?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin_key: &str) -> Result<()> {
+fn tell(
+    layout: &Layout,
+    system: &System,
+    account: &Value,
+    person: &Value,
+    admin_key: &str,
+) -> Result<()> {
     let (open, closed) = (part(account, "open")?, part(account, "closed")?);
     // Built from where the gateway is now: it may have had another port when the account was made.
     let url = |webhook| Ok::<_, anyhow::Error>(door(&system.gateway, &text(webhook, "token")?));
@@ -102,8 +141,15 @@ fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin
     println!("Trueup is up.");
     println!();
     println!("  public door    {}", system.gateway);
-    println!("  console        {}   (operator API: {}/api/v1)", system.console, system.console);
-    println!("  sign in as     {} with {}", text(person, "email")?, text(person, "password")?);
+    println!(
+        "  console        {}   (operator API: {}/api/v1)",
+        system.console, system.console
+    );
+    println!(
+        "  sign in as     {} with {}",
+        text(person, "email")?,
+        text(person, "password")?
+    );
     for (name, url) in &system.ops {
         println!("  {name:<14} {url}/ready   {url}/metrics");
     }
@@ -111,13 +157,23 @@ fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin
     println!();
     println!("  admin key      {admin_key}");
     println!("  account key    {key}   ({})", text(account, "name")?);
-    println!("  webhook        {open_url}   ({}, no secret)", text(open, "name")?);
-    println!("  webhook        {closed_url}   ({})", text(closed, "name")?);
+    println!(
+        "  webhook        {open_url}   ({}, no secret)",
+        text(open, "name")?
+    );
+    println!(
+        "  webhook        {closed_url}   ({})",
+        text(closed, "name")?
+    );
     println!("      its secret {}", text(closed, "secret")?);
     println!();
     println!("For the README's examples:");
     println!();
-    println!("  URL='{open_url}'; KEY='{key}'; WEBHOOK='{}'; CONSOLE='{}'", text(open, "id")?, system.console);
+    println!(
+        "  URL='{open_url}'; KEY='{key}'; WEBHOOK='{}'; CONSOLE='{}'",
+        text(open, "id")?,
+        system.console
+    );
     println!();
     println!("A buyer reports $50 for a call of 90 seconds (paste it):");
     println!();
@@ -131,7 +187,9 @@ fn tell(layout: &Layout, system: &System, account: &Value, person: &Value, admin
         text(open, "id")?
     );
     println!();
-    println!("Next: `cargo xtask demo` shows what reports do to the money; `cargo xtask down` stops it all.");
+    println!(
+        "Next: `cargo xtask demo` shows what reports do to the money; `cargo xtask down` stops it all."
+    );
     Ok(())
 }
 
@@ -141,5 +199,7 @@ pub fn door(gateway: &str, token: &str) -> String {
 }
 
 pub fn part<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
-    value.get(name).with_context(|| format!("the state of `up` names no {name}; run `cargo xtask up` again"))
+    value
+        .get(name)
+        .with_context(|| format!("the state of `up` names no {name}; run `cargo xtask up` again"))
 }

@@ -13,7 +13,10 @@ thread_local! {
 }
 
 fn open() -> (Runtime, Alone) {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let alone = {
         let _inside = runtime.enter();
         Alone::new().expect("nothing outside is needed")

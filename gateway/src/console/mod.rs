@@ -66,7 +66,10 @@ pub type App = Arc<Console>;
 
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
 pub async fn run(args: Args) -> Result<Exit, Failure> {
-    let settings = PoolSettings { looking: true, ..PoolSettings::of("trueup-console", CONNECTIONS) };
+    let settings = PoolSettings {
+        looking: true,
+        ..PoolSettings::of("trueup-console", CONNECTIONS)
+    };
     let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &settings)
         .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     if let Some(Command::User(command)) = args.command {
@@ -74,8 +77,12 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     }
     let shutdown = Shutdown::install(args.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
     let (ops, listener) = (args.console.ops_listen, args.console.listen);
-    let ops = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
-    let listener = server::bind(listener).await.map_err(|e| Failure::unbound("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
+    let ops = http::bind(ops)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
+    let listener = server::bind(listener)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
 
     let readiness = Readiness::new("trueup-console");
     let postgres = readiness.dependency("postgres");
@@ -137,7 +144,8 @@ async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            api::Problem::unavailable("this took too long and was given up; ask again, or for less").into_response()
+            api::Problem::unavailable("this took too long and was given up; ask again, or for less")
+                .into_response()
         }
     }
 }
@@ -145,7 +153,10 @@ async fn limit_time(request: Request, next: Next) -> Response {
 /// Counts requests by the route's template, never by its path.
 async fn measure(request: Request, next: Next) -> Response {
     let start = std::time::Instant::now();
-    let matched = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
+    let matched = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map(|path| path.as_str().to_owned());
     let route = metrics::console_route(matched.as_deref().unwrap_or_default());
     let response = next.run(request).await;
     let class = match response.status().as_u16() {

@@ -13,7 +13,9 @@ const PREFIX_CHARS: usize = 10;
 
 fn random<const N: usize>() -> String {
     let mut bytes = [0_u8; N];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("without the system's randomness nothing secret can be made");
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut bytes)
+        .expect("without the system's randomness nothing secret can be made");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 

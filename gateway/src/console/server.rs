@@ -32,7 +32,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) -
     let connections = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            break;
+        };
         let stream = tokio::select! {
             () = shutdown.stop().cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -49,7 +51,10 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) -
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(router.clone()),
+            );
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks is the client's affair.

@@ -30,7 +30,9 @@ const NOWHERE: &str = "127.0.0.1:1";
 /// The sender has closed its side: nothing has to wait for a deadline of the door's.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// What an answer's status may be (contract).
-const STATUSES: [&str; 12] = ["100", "200", "400", "401", "404", "405", "408", "413", "414", "429", "431", "503"];
+const STATUSES: [&str; 12] = [
+    "100", "200", "400", "401", "404", "405", "408", "413", "414", "429", "431", "503",
+];
 
 pub struct Alone {
     door: Arc<Door>,
@@ -45,7 +47,13 @@ impl Alone {
         let readiness = Readiness::new("trueup-gateway");
         let redis = SecretString::from(format!("redis://{NOWHERE}"));
         let health = readiness.dependency("redis");
-        let limits = Limits::start(&redis, RedisDown::Local, Duration::from_millis(50), health, stop.clone())?;
+        let limits = Limits::start(
+            &redis,
+            RedisDown::Local,
+            Duration::from_millis(50),
+            health,
+            stop.clone(),
+        )?;
         let publishing = publish::Settings {
             amqp_url: SecretString::from(format!("amqp://{NOWHERE}")),
             queue_max_length: NonZeroU32::MAX,
@@ -54,7 +62,10 @@ impl Alone {
         let door = Door {
             snapshot: Snapshot::of(webhooks()),
             limits,
-            policy: Policy { address_per_minute: 1_000_000, token_per_minute: 1_000_000 },
+            policy: Policy {
+                address_per_minute: 1_000_000,
+                token_per_minute: 1_000_000,
+            },
             durable: Durable::start(publishing, &readiness, stop.clone())?,
             refusals: Refusals::default(),
             uses: Uses::default(),
@@ -62,19 +73,33 @@ impl Alone {
             max_connections: 1,
             max_connections_per_address: 1,
         };
-        Ok(Alone { door: Arc::new(door), stop })
+        Ok(Alone {
+            door: Arc::new(door),
+            stop,
+        })
     }
 
     /// One connection on which these bytes arrive, the first of them saying in what pieces. Panics unless
     /// it ends, and unless every answer is one of the contract's.
     pub async fn takes(&self, input: &[u8]) {
-        let (pieces, bytes) = input.split_first().map_or((0, input), |(first, rest)| (*first, rest));
+        let (pieces, bytes) = input
+            .split_first()
+            .map_or((0, input), |(first, rest)| (*first, rest));
         let (mut near, far) = tokio::io::duplex(32 * 1024);
-        let serving = listen::attend(far, IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(&self.door), self.stop.clone());
+        let serving = listen::attend(
+            far,
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Arc::clone(&self.door),
+            self.stop.clone(),
+        );
         let (mut answers, mut out) = (Vec::new(), Vec::new());
         let talk = async {
             let (mut from_door, mut to_door) = tokio::io::split(&mut near);
-            let size = if pieces == 0 { bytes.len().max(1) } else { bytes.len() / usize::from(pieces) + 1 };
+            let size = if pieces == 0 {
+                bytes.len().max(1)
+            } else {
+                bytes.len() / usize::from(pieces) + 1
+            };
             let say = async {
                 for piece in bytes.chunks(size) {
                     if to_door.write_all(piece).await.is_err() {
@@ -88,7 +113,10 @@ impl Alone {
             let _ = tokio::join!(say, hear);
         };
         let both = async { tokio::join!(serving, talk) };
-        assert!(tokio::time::timeout(ENDS_WITHIN, both).await.is_ok(), "the connection did not end");
+        assert!(
+            tokio::time::timeout(ENDS_WITHIN, both).await.is_ok(),
+            "the connection did not end"
+        );
         answers.append(&mut out);
         check_answers(&answers);
     }
@@ -107,10 +135,17 @@ fn webhooks() -> Vec<IngestWebhook> {
         archived: false,
         secrets: Vec::new(),
     };
-    let secret = IngestSecret { id: Uuid::from_u128(7), digest: Sha256::digest("hush").into(), expires_at: None };
+    let secret = IngestSecret {
+        id: Uuid::from_u128(7),
+        digest: Sha256::digest("hush").into(),
+        expires_at: None,
+    };
     vec![
         webhook(1, "open"),
-        IngestWebhook { enabled: false, ..webhook(2, "paused") },
+        IngestWebhook {
+            enabled: false,
+            ..webhook(2, "paused")
+        },
         IngestWebhook {
             require_secret: true,
             secret_query_param: Some("key".to_owned()),
@@ -126,22 +161,42 @@ fn check_answers(mut rest: &[u8]) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     while !rest.is_empty() {
         let end = rest.windows(4).position(|four| four == b"\r\n\r\n");
-        let Some(end) = end else { panic!("an answer without an end: {}", text(rest)) };
+        let Some(end) = end else {
+            panic!("an answer without an end: {}", text(rest))
+        };
         let head = text(&rest[..end]);
         rest = &rest[end + 4..];
-        assert!(head.starts_with("HTTP/1.1 ") || head.starts_with("HTTP/1.0 "), "no answer: {head}");
+        assert!(
+            head.starts_with("HTTP/1.1 ") || head.starts_with("HTTP/1.0 "),
+            "no answer: {head}"
+        );
         let status = head.get(9..12).unwrap_or_default();
         assert!(STATUSES.contains(&status), "{head}");
-        let length =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length = head.lines().find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        });
         let length: usize = length.unwrap_or(0);
-        assert!(length > 0 || status == "100", "an answer without a body: {head}");
+        assert!(
+            length > 0 || status == "100",
+            "an answer without a body: {head}"
+        );
         if status == "100" || rest.is_empty() || rest.starts_with(b"HTTP/1.") {
             continue;
         }
-        assert!(length <= rest.len(), "a body that breaks off: {head}\n{}", text(rest));
+        assert!(
+            length <= rest.len(),
+            "a body that breaks off: {head}\n{}",
+            text(rest)
+        );
         let body: Result<serde_json::Value, _> = serde_json::from_slice(&rest[..length]);
-        assert!(body.is_ok_and(|body| body["ok"].is_boolean()), "{head}\n{}", text(&rest[..length]));
+        assert!(
+            body.is_ok_and(|body| body["ok"].is_boolean()),
+            "{head}\n{}",
+            text(&rest[..length])
+        );
         rest = &rest[length..];
     }
 }

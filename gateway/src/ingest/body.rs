@@ -87,7 +87,9 @@ pub async fn discard(mut body: Incoming, waits: bool) -> bool {
     let away = async {
         let mut left = REPORT_BYTES;
         while let Some(frame) = body.frame().await {
-            let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { return false };
+            let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
+                return false;
+            };
             match left.checked_sub(data.len()) {
                 Some(less) => left = less,
                 None => return false,
@@ -95,17 +97,26 @@ pub async fn discard(mut body: Incoming, waits: bool) -> bool {
         }
         true
     };
-    tokio::time::timeout(DISCARD_WITHIN, away).await.unwrap_or(false)
+    tokio::time::timeout(DISCARD_WITHIN, away)
+        .await
+        .unwrap_or(false)
 }
 
 pub async fn read(body: Incoming) -> Result<Held, Failed> {
     if body.is_end_stream() {
-        return Ok(Held { bytes: Bytes::new(), share: Share::default() });
+        return Ok(Held {
+            bytes: Bytes::new(),
+            share: Share::default(),
+        });
     }
     if is_hopeless(&body) {
-        return Err(Failed::TooLarge { limit: REPORT_BYTES });
+        return Err(Failed::TooLarge {
+            limit: REPORT_BYTES,
+        });
     }
-    tokio::time::timeout(WITHIN, collect(body)).await.unwrap_or(Err(Failed::TooSlow))
+    tokio::time::timeout(WITHIN, collect(body))
+        .await
+        .unwrap_or(Err(Failed::TooSlow))
 }
 
 async fn collect(mut body: Incoming) -> Result<Held, Failed> {
@@ -115,8 +126,12 @@ async fn collect(mut body: Incoming) -> Result<Held, Failed> {
     let mut pieces = BytesMut::new();
     let mut limit = None;
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return Err(Failed::Broken) };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(frame) = frame else {
+            return Err(Failed::Broken);
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         share.grow(data.len())?;
         // Most bodies come in one piece: then nothing is copied.
         let so_far: &[u8] = match (whole.take(), pieces.is_empty()) {
@@ -128,12 +143,21 @@ async fn collect(mut body: Incoming) -> Result<Held, Failed> {
             }
         };
         if limit.is_none() {
-            limit = first_significant(so_far).map(|first| if first == b'[' { BATCH_BYTES } else { REPORT_BYTES });
+            limit = first_significant(so_far).map(|first| {
+                if first == b'[' {
+                    BATCH_BYTES
+                } else {
+                    REPORT_BYTES
+                }
+            });
         }
         let limit = limit.unwrap_or(REPORT_BYTES);
         if so_far.len().max(announced) > limit {
             return Err(Failed::TooLarge { limit });
         }
     }
-    Ok(Held { bytes: whole.unwrap_or_else(|| pieces.freeze()), share })
+    Ok(Held {
+        bytes: whole.unwrap_or_else(|| pieces.freeze()),
+        share,
+    })
 }

@@ -59,7 +59,11 @@ enum Taken {
 
 impl Door {
     /// The answer, and whether some of the request was left unread.
-    pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> (Response<Full<Bytes>>, bool) {
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> (Response<Full<Bytes>>, bool) {
         let began = Instant::now();
         let waits = request.headers().contains_key(EXPECT);
         let (answer, rest) = self.answer(request, peer).await;
@@ -72,13 +76,18 @@ impl Door {
         let figures = metrics::gateway();
         figures.answers.inc(&[answer.label()]);
         let accepted = matches!(answer, Answer::Accepted(_) | Answer::AcceptedBatch(_));
-        figures.answer_seconds.since(&[if accepted { "accepted" } else { "other" }], began);
+        figures
+            .answer_seconds
+            .since(&[if accepted { "accepted" } else { "other" }], began);
         (answer.response(unread), unread)
     }
 
     /// The answer, and what is left of the body.
     async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> (Answer, Rest) {
-        let url = request.uri().path_and_query().map_or(0, |url| url.as_str().len());
+        let url = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |url| url.as_str().len());
         if url > URL_BYTES {
             return (Answer::UriTooLong, Rest::All(request.into_body()));
         }
@@ -91,7 +100,12 @@ impl Door {
         let webhook = match self.snapshot.find(token) {
             Found::Webhook(webhook) => webhook,
             Found::NoSuchToken => return (Answer::NotFound, Rest::All(request.into_body())),
-            Found::NotKnownYet => return (Answer::Unavailable(STARTING), Rest::All(request.into_body())),
+            Found::NotKnownYet => {
+                return (
+                    Answer::Unavailable(STARTING),
+                    Rest::All(request.into_body()),
+                );
+            }
         };
         let source = request::source(peer, request.headers(), &self.proxies);
         if let Some(limited) = self.known_flood(&webhook, source) {
@@ -99,7 +113,11 @@ impl Door {
         }
         let received_at = ids::to_microseconds(Timestamp::now());
         let parameter = webhook.secret_query_param.as_deref();
-        let secret = request::secret(request.headers(), request.uri().query().unwrap_or_default(), parameter);
+        let secret = request::secret(
+            request.headers(),
+            request.uri().query().unwrap_or_default(),
+            parameter,
+        );
         let visit = Visit {
             door: self,
             webhook: &webhook,
@@ -110,13 +128,25 @@ impl Door {
         let verdict = self.limits.decide(&visit.question()).await;
         if let Verdict::AddressOver { limit, retry_after } = verdict {
             visit.refused(Reason::RateLimitedIp);
-            return (Answer::Limited { by: LimitedBy::Address, limit, retry_after }, Rest::All(request.into_body()));
+            return (
+                Answer::Limited {
+                    by: LimitedBy::Address,
+                    limit,
+                    retry_after,
+                },
+                Rest::All(request.into_body()),
+            );
         }
         if verdict == Verdict::Unknown {
-            return (Answer::Unavailable(LIMITS_UNKNOWN), Rest::All(request.into_body()));
+            return (
+                Answer::Unavailable(LIMITS_UNKNOWN),
+                Rest::All(request.into_body()),
+            );
         }
         if !webhook.enabled {
-            let rest = visit.paused(request, verdict == Verdict::Pass { keep: true }).await;
+            let rest = visit
+                .paused(request, verdict == Verdict::Pass { keep: true })
+                .await;
             return (Answer::Paused, rest);
         }
         match visit.admission {
@@ -133,7 +163,14 @@ impl Door {
         }
         if let Verdict::TokenOver { limit, retry_after } = verdict {
             visit.refused(Reason::RateLimitedToken);
-            return (Answer::Limited { by: LimitedBy::Token, limit, retry_after }, Rest::All(request.into_body()));
+            return (
+                Answer::Limited {
+                    by: LimitedBy::Token,
+                    limit,
+                    retry_after,
+                },
+                Rest::All(request.into_body()),
+            );
         }
         visit.accept(request).await
     }
@@ -149,19 +186,36 @@ impl Door {
         let limit = self.policy.address(source);
         let retry_after = self.limits.recall_limit(&limit)?;
         self.refusals.count(webhook, Reason::RateLimitedIp, source);
-        Some(Answer::Limited { by: LimitedBy::Address, limit: limit.per_minute, retry_after })
+        Some(Answer::Limited {
+            by: LimitedBy::Address,
+            limit: limit.per_minute,
+            retry_after,
+        })
     }
 }
 
 fn is_allowed(method: &Method) -> bool {
-    [Method::POST, Method::GET, Method::PUT, Method::PATCH, Method::HEAD].contains(method)
+    [
+        Method::POST,
+        Method::GET,
+        Method::PUT,
+        Method::PATCH,
+        Method::HEAD,
+    ]
+    .contains(method)
 }
 
 impl Visit<'_> {
     fn question(&self) -> Question {
         let webhook = self.webhook;
         let own = (webhook.limit_per_minute, webhook.ip_limit_per_minute);
-        self.door.policy.question(self.source, webhook.webhook_id, own, self.admission.is_granted(), webhook.enabled)
+        self.door.policy.question(
+            self.source,
+            webhook.webhook_id,
+            own,
+            self.admission.is_granted(),
+            webhook.enabled,
+        )
     }
 
     fn refused(&self, reason: Reason) {
@@ -179,11 +233,17 @@ impl Visit<'_> {
         match self.events(&bytes, raw) {
             Ok(Taken::One(event)) => {
                 let id = event.id;
-                (self.take(vec![*event], Answer::Accepted(id)).await, Rest::Nothing)
+                (
+                    self.take(vec![*event], Answer::Accepted(id)).await,
+                    Rest::Nothing,
+                )
             }
             Ok(Taken::Batch(events)) => {
                 let ids = events.iter().map(|event| event.id).collect();
-                (self.take(events, Answer::AcceptedBatch(ids)).await, Rest::Nothing)
+                (
+                    self.take(events, Answer::AcceptedBatch(ids)).await,
+                    Rest::Nothing,
+                )
             }
             Err(answer) => {
                 self.refused(Reason::BodyTooLarge);
@@ -195,20 +255,37 @@ impl Visit<'_> {
     /// One event for each element of a batch (X3), one for any other body.
     fn events(&self, bytes: &Bytes, raw: RawRequest) -> Result<Taken, Answer> {
         match split(bytes) {
-            Split::NotABatch if bytes.len() > body::REPORT_BYTES => {
-                Err(Answer::BodyTooLarge { limit_kib: body::REPORT_BYTES / 1024 })
-            }
-            Split::TooMany => Err(Answer::BatchTooLong { limit: limits::BATCH_ELEMENTS }),
+            Split::NotABatch if bytes.len() > body::REPORT_BYTES => Err(Answer::BodyTooLarge {
+                limit_kib: body::REPORT_BYTES / 1024,
+            }),
+            Split::TooMany => Err(Answer::BatchTooLong {
+                limit: limits::BATCH_ELEMENTS,
+            }),
             Split::NotABatch | Split::Empty | Split::Unparseable => {
-                Ok(Taken::One(Box::new(self.event(0, RawRequest { body: bytes.to_vec(), ..raw }))))
+                Ok(Taken::One(Box::new(self.event(
+                    0,
+                    RawRequest {
+                        body: bytes.to_vec(),
+                        ..raw
+                    },
+                ))))
             }
             Split::Elements(places) => {
                 let element = |(at, place): (usize, std::ops::Range<usize>)| {
                     let body = bytes.get(place).unwrap_or_default().to_vec();
                     let position = u16::try_from(at).unwrap_or(u16::MAX);
-                    self.event(position, RawRequest { body, element: true, ..raw.clone() })
+                    self.event(
+                        position,
+                        RawRequest {
+                            body,
+                            element: true,
+                            ..raw.clone()
+                        },
+                    )
                 };
-                Ok(Taken::Batch(places.into_iter().enumerate().map(element).collect()))
+                Ok(Taken::Batch(
+                    places.into_iter().enumerate().map(element).collect(),
+                ))
             }
         }
     }
@@ -244,12 +321,17 @@ impl Visit<'_> {
             Err(_) => Vec::new(),
         };
         for event in &mut events {
-            event.refusal = Some(Refusal { reason: Reason::EndpointDisabled, count: 1 });
+            event.refusal = Some(Refusal {
+                reason: Reason::EndpointDisabled,
+                count: 1,
+            });
         }
         if !events.is_empty() && self.door.durable.take(Events::of(&events)).await.is_ok() {
             let count = events.len() as u64;
             metrics::gateway().events.add(&["refusal"], count);
-            metrics::gateway().refusals.add(&[Reason::EndpointDisabled.code()], count);
+            metrics::gateway()
+                .refusals
+                .add(&[Reason::EndpointDisabled.code()], count);
         } else {
             self.refused(Reason::EndpointDisabled);
         }
@@ -260,11 +342,15 @@ impl Visit<'_> {
         match failed {
             Failed::TooLarge { limit } => {
                 self.refused(Reason::BodyTooLarge);
-                Answer::BodyTooLarge { limit_kib: limit / 1024 }
+                Answer::BodyTooLarge {
+                    limit_kib: limit / 1024,
+                }
             }
             Failed::TooSlow => Answer::BodyTooSlow,
             Failed::Full => Answer::Unavailable(BUSY),
-            Failed::Broken => Answer::Malformed("the body ended before its announced end, or is no valid body"),
+            Failed::Broken => {
+                Answer::Malformed("the body ended before its announced end, or is no valid body")
+            }
         }
     }
 
@@ -320,7 +406,10 @@ pub fn refusal_events(refusals: &[(Refused, u32)]) -> Vec<RawEvent> {
             position: 0,
             source_ip: refused.source,
             request: None,
-            refusal: Some(Refusal { reason: refused.reason, count: *count }),
+            refusal: Some(Refusal {
+                reason: refused.reason,
+                count: *count,
+            }),
         })
         .collect()
 }

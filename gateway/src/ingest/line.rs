@@ -76,7 +76,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             unread: false,
             returned: None,
         };
-        Arc::new(Talk { state: Mutex::new(state), owed: AtomicBool::new(false) })
+        Arc::new(Talk {
+            state: Mutex::new(state),
+            owed: AtomicBool::new(false),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -181,17 +184,28 @@ pub struct Line<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     pub fn new(stream: S, talk: Arc<Talk<S>>) -> Line<S> {
         let timer = Box::pin(tokio::time::sleep(FIRST_WITHIN));
-        Line { stream: Some(stream), talk, timer, write_timer: None, held_back: false }
+        Line {
+            stream: Some(stream),
+            talk,
+            timer,
+            write_timer: None,
+            held_back: false,
+        }
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut S>> {
-        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.stream
+            .as_mut()
+            .map(Pin::new)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Nothing came: is it too late for it?
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let Some(deadline) = self.talk.state().deadline() else { return Poll::Pending };
+            let Some(deadline) = self.talk.state().deadline() else {
+                return Poll::Pending;
+            };
             if Instant::now() >= deadline {
                 return Poll::Ready(self.too_late());
             }
@@ -219,24 +233,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.held_back
     }
 
-    fn check_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn check_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.write_timer = None;
             return outcome;
         }
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALLED)));
+        let timer = self
+            .write_timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_STALLED)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         {
             let mut state = this.talk.state();
             if state.phase == Phase::Head && state.head_bytes > HEAD_BYTES {
-                let answer = if state.line_ended { Answer::HeadTooLarge } else { Answer::UriTooLong };
+                let answer = if state.line_ended {
+                    Answer::HeadTooLarge
+                } else {
+                    Answer::UriTooLong
+                };
                 state.fault = Some(answer);
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
@@ -257,7 +285,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_hypers_own(buf) {
             return Poll::Ready(Ok(buf.len()));
@@ -305,6 +337,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 impl<S> Drop for Line<S> {
     fn drop(&mut self) {
         let stream = self.stream.take();
-        self.talk.state.lock().unwrap_or_else(PoisonError::into_inner).returned = stream;
+        self.talk
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .returned = stream;
     }
 }

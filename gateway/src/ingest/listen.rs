@@ -42,7 +42,11 @@ const LAST_WORD: Duration = Duration::from_millis(300);
 const BUFFER: usize = 64 * 1024;
 
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // A restart must not wait for the kernel to forget old connections.
     socket.set_reuseaddr(true)?;
     // Every connection that is let in has them from here.
@@ -72,10 +76,17 @@ pub fn affordable_connections(wanted: NonZeroU32) -> usize {
             return wanted;
         }
     };
-    let most = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 4);
+    let most = descriptors
+        .saturating_sub(OTHER_DESCRIPTORS)
+        .max(descriptors / 4);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     if most < wanted {
-        tracing::warn!(descriptors, connections = most, wanted, "the limit of open files allows fewer connections");
+        tracing::warn!(
+            descriptors,
+            connections = most,
+            wanted,
+            "the limit of open files allows fewer connections"
+        );
     }
     wanted.min(most)
 }
@@ -92,7 +103,11 @@ struct Place {
 }
 
 impl Crowd {
-    fn enter(self: &Arc<Self>, network: Option<IpAddr>, door: &Door) -> Result<Place, &'static str> {
+    fn enter(
+        self: &Arc<Self>,
+        network: Option<IpAddr>,
+        door: &Door,
+    ) -> Result<Place, &'static str> {
         let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if crowd.0 >= door.max_connections {
             return Err("total");
@@ -106,7 +121,10 @@ impl Crowd {
         }
         crowd.0 += 1;
         metrics::gateway().connections.add(&[], 1);
-        Ok(Place { crowd: Arc::clone(self), network })
+        Ok(Place {
+            crowd: Arc::clone(self),
+            network,
+        })
     }
 }
 
@@ -142,7 +160,8 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
         }
     }
     // Who was already in the kernel's queue was let in; from here on the port is closed.
-    while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+    while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
+    {
         welcome(stream, peer, &door, &crowd, &connections, &stop);
     }
     drop(listener);
@@ -152,7 +171,10 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
 
 async fn not_accepted(error: &io::Error) {
     use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {
+    if matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    ) {
         metrics::gateway().connections_refused.inc(&["descriptors"]);
         tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
     }
@@ -191,7 +213,9 @@ fn welcome(
 fn turn_away(stream: TcpStream) {
     use std::io::{Read, Write};
     // As the kernel sees it: the runtime does not know yet whether this socket can be written to.
-    let Ok(mut stream) = stream.into_std() else { return };
+    let Ok(mut stream) = stream.into_std() else {
+        return;
+    };
     let _ = stream.read(&mut [0_u8; 8 * 1024]);
     let _ = stream.write(&Answer::Unavailable(BUSY).bytes());
     let _ = stream.shutdown(std::net::Shutdown::Write);

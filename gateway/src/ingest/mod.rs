@@ -73,7 +73,12 @@ pub struct Settings {
 /// The whole life of the gateway.
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
-    let bad_redis = |e| Failure::setting("TRUEUP_REDIS_URL", format!("{e}; such as redis://user:password@host:6379/0"));
+    let bad_redis = |e| {
+        Failure::setting(
+            "TRUEUP_REDIS_URL",
+            format!("{e}; such as redis://user:password@host:6379/0"),
+        )
+    };
     limits::check_url(&settings.redis_url).map_err(bad_redis)?;
     // It may have to wait for the gateway that is being replaced; a stop need not.
     let spool = tokio::select! {
@@ -83,7 +88,9 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let max_connections = listen::affordable_connections(settings.gateway.max_connections);
     let _ = metrics::gateway();
     let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
-    let ops = http::bind(ops).await.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
+    let ops = http::bind(ops)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
     let listener = http::bind_when_free(|| listen::bind(public)).await;
     let public = listener.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_LISTEN", public, &e))?;
 
@@ -92,8 +99,14 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let readiness = Readiness::new("trueup-gateway");
     spawn_vital("ops", http::serve(ops, readiness.clone(), end.clone()));
     let door = Arc::new(open(&settings, spool, max_connections, &readiness, &end)?);
-    spawn_vital("ages", never_known(Arc::clone(&door), settings.start, end.clone()));
-    let telling = spawn_vital("telling", tell_regularly(Arc::clone(&door), shutdown.stop().clone()));
+    spawn_vital(
+        "ages",
+        never_known(Arc::clone(&door), settings.start, end.clone()),
+    );
+    let telling = spawn_vital(
+        "telling",
+        tell_regularly(Arc::clone(&door), shutdown.stop().clone()),
+    );
 
     tokio::select! {
         () = first_attempts(&readiness) => {}
@@ -119,9 +132,19 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
 }
 
 async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
-    let Some(directory) = &gateway.spool_dir else { return Ok(None) };
-    let bad = |e| Failure::setting("TRUEUP_SPOOL_DIR", format!("{e}; give a directory that this user may write to"));
-    Spool::open(directory, gateway.spool_max_bytes.get()).await.map(Some).map_err(bad)
+    let Some(directory) = &gateway.spool_dir else {
+        return Ok(None);
+    };
+    let bad = |e| {
+        Failure::setting(
+            "TRUEUP_SPOOL_DIR",
+            format!("{e}; give a directory that this user may write to"),
+        )
+    };
+    Spool::open(directory, gateway.spool_max_bytes.get())
+        .await
+        .map(Some)
+        .map_err(bad)
 }
 
 fn open(
@@ -133,8 +156,11 @@ fn open(
 ) -> Result<Door, Failure> {
     let gateway = &settings.gateway;
     let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
-    let pool = Pool::new(settings.postgres.postgres_url.expose_secret(), &pool_settings)
-        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
+    let pool = Pool::new(
+        settings.postgres.postgres_url.expose_secret(),
+        &pool_settings,
+    )
+    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
     let source = Source {
         pool,
         file: gateway.snapshot_file.clone(),
@@ -152,7 +178,8 @@ fn open(
         queue_max_length: settings.amqp.queue_max_length,
         spool,
     };
-    let durable = Durable::start(publishing, readiness, end.clone()).map_err(|e| Failure::new(Exit::Bug, e))?;
+    let durable = Durable::start(publishing, readiness, end.clone())
+        .map_err(|e| Failure::new(Exit::Bug, e))?;
     Ok(Door {
         snapshot: Snapshot::start(source, end.clone()),
         limits,
@@ -188,7 +215,9 @@ async fn never_known(door: Arc<Door>, within: Duration, end: CancellationToken) 
         () = tokio::time::sleep(within) => {}
     }
     if !door.snapshot.is_known() {
-        tracing::error!("no webhooks became known: Postgres never came up, and there is no saved copy");
+        tracing::error!(
+            "no webhooks became known: Postgres never came up, and there is no saved copy"
+        );
         std::process::exit(Exit::Unavailable.code().into());
     }
 }
@@ -207,13 +236,21 @@ async fn tell_regularly(door: Arc<Door>, stop: CancellationToken) {
 async fn tell(door: &Door) {
     let refusals: Vec<_> = door.refusals.take().into_iter().collect();
     let uses = door.uses.take();
-    if !uses.is_empty() && door.durable.take(Events::with_uses(&[], uses.clone())).await.is_err() {
+    if !uses.is_empty()
+        && door
+            .durable
+            .take(Events::with_uses(&[], uses.clone()))
+            .await
+            .is_err()
+    {
         door.uses.put_back(uses);
     }
     for part in refusals.chunks(TELL_ROWS) {
         let rows = handle::refusal_events(part);
         match door.durable.take(Events::of(&rows)).await {
-            Ok(()) => metrics::gateway().events.add(&["refusal"], rows.len() as u64),
+            Ok(()) => metrics::gateway()
+                .events
+                .add(&["refusal"], rows.len() as u64),
             Err(_) => door.refusals.put_back(part),
         }
     }

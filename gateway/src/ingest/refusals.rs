@@ -33,7 +33,12 @@ pub struct Refusals(Mutex<HashMap<Refused, u32>>);
 impl Refusals {
     pub fn count(&self, webhook: &IngestWebhook, reason: Reason, source: IpAddr) {
         metrics::gateway().refusals.inc(&[reason.code()]);
-        let refused = Refused { account_id: webhook.account_id, webhook_id: webhook.webhook_id, reason, source };
+        let refused = Refused {
+            account_id: webhook.account_id,
+            webhook_id: webhook.webhook_id,
+            reason,
+            source,
+        };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         add(&mut all, refused, 1);
     }
@@ -60,7 +65,10 @@ fn add(all: &mut HashMap<Refused, u32>, refused: Refused, n: u32) {
         all.insert(refused, n);
         return;
     }
-    let nameless = Refused { source: NO_ADDRESS, ..refused };
+    let nameless = Refused {
+        source: NO_ADDRESS,
+        ..refused
+    };
     if let Some(count) = all.get_mut(&nameless) {
         *count = count.saturating_add(n);
     } else if all.len() < ROWS + MORE_ROWS {

@@ -32,9 +32,13 @@ pub fn source(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     }
     for line in headers.get_all(FORWARDED_FOR).iter().rev() {
         // A header that is not text was not written by a proxy of ours.
-        let Ok(text) = line.to_str() else { return source };
+        let Ok(text) = line.to_str() else {
+            return source;
+        };
         for hop in text.rsplit(',') {
-            let Some(address) = hop_address(hop.trim()) else { return source };
+            let Some(address) = hop_address(hop.trim()) else {
+                return source;
+            };
             source = address;
             if !proxies.trusts(source) {
                 return source;
@@ -46,7 +50,10 @@ pub fn source(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
 
 /// An address, with or without a port.
 fn hop_address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.split(']').next())
+        .unwrap_or(text);
     bare.parse::<IpAddr>()
         .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
         .ok()
@@ -54,21 +61,28 @@ fn hop_address(text: &str) -> Option<IpAddr> {
 }
 
 /// The secret as it was sent: in the header, else in the webhook's query parameter if it has one.
-pub fn secret<'a>(headers: &'a HeaderMap, query: &'a str, parameter: Option<&str>) -> Option<Cow<'a, [u8]>> {
+pub fn secret<'a>(
+    headers: &'a HeaderMap,
+    query: &'a str,
+    parameter: Option<&str>,
+) -> Option<Cow<'a, [u8]>> {
     if let Some(value) = headers.get(SECRET_HEADER)
         && !value.as_bytes().trim_ascii().is_empty()
     {
         return Some(Cow::Borrowed(value.as_bytes().trim_ascii()));
     }
     let parameter = parameter?;
-    let (_, value) = pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
+    let (_, value) =
+        pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
     let spaced = value.replace('+', " ");
     Some(Cow::Owned(percent_decode_str(&spaced).collect()))
 }
 
 /// The query as it is kept: without the secret, wherever it stood in it.
 pub fn redacted(query: &str, parameter: Option<&str>) -> String {
-    let Some(parameter) = parameter else { return query.to_owned() };
+    let Some(parameter) = parameter else {
+        return query.to_owned();
+    };
     if !pairs(query).any(|(name, _)| is_named(name, parameter)) {
         return query.to_owned();
     }
@@ -83,14 +97,18 @@ pub fn redacted(query: &str, parameter: Option<&str>) -> String {
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// Names are compared as everywhere (X2): without regard to case, and after decoding.
 fn is_named(raw: &str, name: &str) -> bool {
     raw.eq_ignore_ascii_case(name)
         || (raw.contains(['%', '+'])
-            && percent_decode_str(&raw.replace('+', " ")).decode_utf8_lossy().eq_ignore_ascii_case(name))
+            && percent_decode_str(&raw.replace('+', " "))
+                .decode_utf8_lossy()
+                .eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -113,13 +131,26 @@ mod tests {
         let from = |peer: &str, lines: &[&'static str]| {
             source(peer.parse().expect("an address"), &headers(lines), &proxies).to_string()
         };
-        assert_eq!(from("203.0.113.9", &["198.51.100.1"]), "203.0.113.9", "a stranger's header");
+        assert_eq!(
+            from("203.0.113.9", &["198.51.100.1"]),
+            "203.0.113.9",
+            "a stranger's header"
+        );
         assert_eq!(from("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(from("10.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.7"]), "198.51.100.1");
-        assert_eq!(from("10.0.0.1", &["1.2.3.4", "198.51.100.1", "10.0.0.7"]), "198.51.100.1");
+        assert_eq!(
+            from("10.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.7"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            from("10.0.0.1", &["1.2.3.4", "198.51.100.1", "10.0.0.7"]),
+            "198.51.100.1"
+        );
         assert_eq!(from("10.0.0.1", &["1.2.3.4, nonsense"]), "10.0.0.1");
         assert_eq!(from("10.0.0.1", &["10.0.0.2, 10.0.0.3"]), "10.0.0.2");
-        assert_eq!(from("::ffff:10.0.0.1", &["198.51.100.1:4711"]), "198.51.100.1");
+        assert_eq!(
+            from("::ffff:10.0.0.1", &["198.51.100.1:4711"]),
+            "198.51.100.1"
+        );
         assert_eq!(from("fd00::1", &["[2001:db8::5]:443"]), "2001:db8::5");
         assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
     }
@@ -128,7 +159,13 @@ mod tests {
     fn a_path_is_a_webhooks_or_nothing() {
         assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc"), Some("abc"));
         assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc/"), Some("abc"));
-        for path in ["/", "/api/v1/ppc/inbound-webhooks/", "/api/v1/ppc/inbound-webhooks/a/b", "/metrics", ""] {
+        for path in [
+            "/",
+            "/api/v1/ppc/inbound-webhooks/",
+            "/api/v1/ppc/inbound-webhooks/a/b",
+            "/metrics",
+            "",
+        ] {
             assert_eq!(token(path), None, "{path}");
         }
     }
@@ -136,15 +173,23 @@ mod tests {
     #[test]
     fn the_secret_is_found_and_leaves_no_trace_in_the_query() {
         let none = HeaderMap::new();
-        let found = |query| secret(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned());
+        let found = |query| {
+            secret(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned())
+        };
         assert_eq!(found("a=1&Key=s%2Bc+r&b=2").as_deref(), Some("s+c r"));
         assert_eq!(found("a=1&key=&k%65y=x").as_deref(), Some("x"));
         assert_eq!(found("a=1"), None);
         assert_eq!(secret(&none, "key=x", None), None);
-        assert_eq!(redacted("a=1&Key=s%2Bc&b=2&k%65y=t", Some("key")), "a=1&Key=***&b=2&k%65y=***");
+        assert_eq!(
+            redacted("a=1&Key=s%2Bc&b=2&k%65y=t", Some("key")),
+            "a=1&Key=***&b=2&k%65y=***"
+        );
         assert_eq!(redacted("a=%20&b", Some("key")), "a=%20&b");
         let mut both = HeaderMap::new();
         both.insert(SECRET_HEADER, HeaderValue::from_static(" h "));
-        assert_eq!(secret(&both, "key=x", Some("key")).as_deref(), Some(&b"h"[..]));
+        assert_eq!(
+            secret(&both, "key=x", Some("key")).as_deref(),
+            Some(&b"h"[..])
+        );
     }
 }

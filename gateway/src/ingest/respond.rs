@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
@@ -68,7 +70,9 @@ impl Answer {
             Answer::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Answer::Malformed(_) => StatusCode::BAD_REQUEST,
             Answer::HeadTooSlow | Answer::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Answer::UriTooLong => StatusCode::URI_TOO_LONG,
             Answer::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Answer::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -89,8 +93,14 @@ impl Answer {
             Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => "body_too_large",
             Answer::UriTooLong => "uri_too_long",
             Answer::HeadTooLarge => "head_too_large",
-            Answer::Limited { by: LimitedBy::Address, .. } => "limited_address",
-            Answer::Limited { by: LimitedBy::Token, .. } => "limited_token",
+            Answer::Limited {
+                by: LimitedBy::Address,
+                ..
+            } => "limited_address",
+            Answer::Limited {
+                by: LimitedBy::Token,
+                ..
+            } => "limited_token",
             Answer::Unavailable(_) => "unavailable",
         }
     }
@@ -100,31 +110,56 @@ impl Answer {
             // The most frequent one, without the formatter's detours.
             Answer::Accepted(id) => {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-                ["{\"ok\":true,\"event_id\":\"", id.hyphenated().encode_lower(&mut text), "\"}"].concat()
+                [
+                    "{\"ok\":true,\"event_id\":\"",
+                    id.hyphenated().encode_lower(&mut text),
+                    "\"}",
+                ]
+                .concat()
             }
             Answer::AcceptedBatch(ids) => {
                 let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
                 format!("{{\"ok\":true,\"event_ids\":[{}]}}", ids.join(","))
             }
             Answer::Paused => refusal("endpoint disabled"),
-            Answer::SecretMissing => refusal("secret missing: send it in the header X-Webhook-Secret"),
+            Answer::SecretMissing => {
+                refusal("secret missing: send it in the header X-Webhook-Secret")
+            }
             Answer::SecretWrong => refusal("secret mismatch: it may have been rotated"),
             Answer::NotFound => refusal("not found: check the webhook's URL"),
             Answer::MethodNotAllowed => refusal("method not allowed: use GET, POST, PUT or PATCH"),
             Answer::Malformed(what) => refusal(what),
             Answer::HeadTooSlow => refusal("the request's head did not arrive in time"),
             Answer::BodyTooSlow => refusal("the request's body did not arrive in time"),
-            Answer::BodyTooLarge { limit_kib } => refusal(&format!("body too large: the limit is {limit_kib} KiB")),
-            Answer::BatchTooLong { limit } => {
-                refusal(&format!("batch too long: the limit is {limit} reports in one request"))
+            Answer::BodyTooLarge { limit_kib } => {
+                refusal(&format!("body too large: the limit is {limit_kib} KiB"))
             }
-            Answer::UriTooLong => refusal("URL too long: the limit is 8 KiB; send the fields in the body"),
-            Answer::HeadTooLarge => refusal("the request's head is too large: the limit is 100 headers and 24 KiB"),
-            Answer::Limited { by: LimitedBy::Address, limit, .. } => {
-                format!("{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute from one address\"}}")
+            Answer::BatchTooLong { limit } => refusal(&format!(
+                "batch too long: the limit is {limit} reports in one request"
+            )),
+            Answer::UriTooLong => {
+                refusal("URL too long: the limit is 8 KiB; send the fields in the body")
             }
-            Answer::Limited { by: LimitedBy::Token, limit, .. } => {
-                format!("{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute to this webhook\"}}")
+            Answer::HeadTooLarge => {
+                refusal("the request's head is too large: the limit is 100 headers and 24 KiB")
+            }
+            Answer::Limited {
+                by: LimitedBy::Address,
+                limit,
+                ..
+            } => {
+                format!(
+                    "{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute from one address\"}}"
+                )
+            }
+            Answer::Limited {
+                by: LimitedBy::Token,
+                limit,
+                ..
+            } => {
+                format!(
+                    "{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute to this webhook\"}}"
+                )
             }
             Answer::Unavailable(why) => refusal(why),
         }
@@ -151,7 +186,11 @@ impl Answer {
         match self {
             Answer::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
             Answer::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
-            Answer::Limited { by, limit, retry_after } => rate_limit(headers, *by, *limit, *retry_after),
+            Answer::Limited {
+                by,
+                limit,
+                retry_after,
+            } => rate_limit(headers, *by, *limit, *retry_after),
             _ => {}
         }
         if unread_body || self.ends_connection() {
@@ -179,7 +218,9 @@ impl Answer {
 
 /// After this answer the connection ends.
 pub fn is_the_last(response: &mut Response<Full<Bytes>>) {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn refusal(reason: &str) -> String {
@@ -194,7 +235,10 @@ fn rate_limit(headers: &mut HeaderMap, by: LimitedBy, limit: u32, retry_after: D
         LimitedBy::Address => "address",
         LimitedBy::Token => "webhook",
     };
-    headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+    headers.insert(
+        RETRY_AFTER,
+        HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
+    );
     let texts = [
         (RATE_LIMIT_POLICY, format!("\"{name}\";q={limit};w=60")),
         (RATE_LIMIT, format!("\"{name}\";r=0;t={seconds}")),
@@ -212,7 +256,10 @@ mod tests {
 
     #[test]
     fn the_paused_answer_is_the_seeds_to_the_letter() {
-        assert_eq!(Answer::Paused.body(), r#"{"ok":false,"reason":"endpoint disabled"}"#);
+        assert_eq!(
+            Answer::Paused.body(),
+            r#"{"ok":false,"reason":"endpoint disabled"}"#
+        );
         assert_eq!(Answer::Paused.status(), StatusCode::OK);
     }
 
@@ -220,7 +267,11 @@ mod tests {
     fn every_body_is_json() {
         let some = [
             Answer::AcceptedBatch(vec![Uuid::nil(), Uuid::nil()]),
-            Answer::Limited { by: LimitedBy::Token, limit: 200, retry_after: Duration::from_millis(1) },
+            Answer::Limited {
+                by: LimitedBy::Token,
+                limit: 200,
+                retry_after: Duration::from_millis(1),
+            },
             Answer::BodyTooLarge { limit_kib: 64 },
             Answer::Unavailable(BROKER_AWAY),
         ];

@@ -34,7 +34,9 @@ pub fn check(webhook: &IngestWebhook, given: Option<&[u8]>, now: Timestamp) -> A
     if !webhook.require_secret {
         return Admission::Open;
     }
-    let Some(given) = given else { return Admission::Missing };
+    let Some(given) = given else {
+        return Admission::Missing;
+    };
     let digest: [u8; 32] = Sha256::digest(given).into();
     let mut found = Admission::Wrong;
     for secret in &webhook.secrets {
@@ -54,12 +56,17 @@ pub struct Uses(Mutex<HashMap<Uuid, Timestamp>>);
 impl Uses {
     pub fn note(&self, secret: Uuid, at: Timestamp) {
         // Bounded by the number of secrets in the snapshot.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(secret, at);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(secret, at);
     }
 
     pub fn take(&self) -> Vec<SecretUse> {
         let uses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        uses.into_iter().map(|(secret_id, at)| SecretUse { secret_id, at }).collect()
+        uses.into_iter()
+            .map(|(secret_id, at)| SecretUse { secret_id, at })
+            .collect()
     }
 
     /// For another try; a later use stands.
@@ -101,8 +108,14 @@ mod tests {
                 secret(3, "gone", Some("2026-03-14T12:00:00Z")),
             ],
         };
-        assert_eq!(check(&webhook, Some(b"old"), now), Admission::By(Uuid::from_u128(1)));
-        assert_eq!(check(&webhook, Some(b"new"), now), Admission::By(Uuid::from_u128(2)));
+        assert_eq!(
+            check(&webhook, Some(b"old"), now),
+            Admission::By(Uuid::from_u128(1))
+        );
+        assert_eq!(
+            check(&webhook, Some(b"new"), now),
+            Admission::By(Uuid::from_u128(2))
+        );
         assert_eq!(check(&webhook, Some(b"gone"), now), Admission::Wrong);
         assert_eq!(check(&webhook, Some(b""), now), Admission::Wrong);
         assert_eq!(check(&webhook, None, now), Admission::Missing);

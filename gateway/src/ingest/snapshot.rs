@@ -64,7 +64,9 @@ impl Snapshot {
         let snapshot = Arc::new(Snapshot(ArcSwap::default()));
         if let Some(saved) = source.file.as_deref().and_then(load) {
             let age = Timestamp::now().duration_since(saved.at).as_secs();
-            source.snapshot.degraded(format!("from the saved copy, {age} s old"));
+            source
+                .snapshot
+                .degraded(format!("from the saved copy, {age} s old"));
             snapshot.0.store(Arc::new(Table::of(saved.webhooks)));
         }
         let mine = Arc::clone(&snapshot);
@@ -127,7 +129,9 @@ impl Snapshot {
                 Ok(Err(e)) => self.stale(&source, &e.to_string()),
                 Err(e) => self.stale(&source, &e),
             }
-            let age = fresh_at.map_or(-1, |at| i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX));
+            let age = fresh_at.map_or(-1, |at| {
+                i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX)
+            });
             figures.snapshot_age_seconds.set(&[], age);
             if let Some(file) = source.file.as_ref().filter(|_| unsaved)
                 && saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
@@ -141,9 +145,13 @@ impl Snapshot {
 
     fn stale(&self, source: &Source, why: &str) {
         metrics::gateway().snapshot_reads.inc(&["failed"]);
-        source.postgres.degraded(format!("webhooks are served as they were known: {why}"));
+        source
+            .postgres
+            .degraded(format!("webhooks are served as they were known: {why}"));
         if !self.is_known() {
-            source.snapshot.down("no webhooks are known yet, and there is no saved copy");
+            source
+                .snapshot
+                .down("no webhooks are known yet, and there is no saved copy");
         }
     }
 
@@ -153,7 +161,11 @@ impl Snapshot {
         let next = if all {
             Table::of(changes.webhooks)
         } else {
-            let differs = |w: &IngestWebhook| now.by_id.get(&w.webhook_id).is_none_or(|known| **known != *w);
+            let differs = |w: &IngestWebhook| {
+                now.by_id
+                    .get(&w.webhook_id)
+                    .is_none_or(|known| **known != *w)
+            };
             if !changes.webhooks.iter().any(differs) {
                 return false;
             }
@@ -163,7 +175,9 @@ impl Snapshot {
             }
             Table::index(by_id)
         };
-        metrics::gateway().snapshot_webhooks.set(&[], i64::try_from(next.by_token.len()).unwrap_or(i64::MAX));
+        metrics::gateway()
+            .snapshot_webhooks
+            .set(&[], i64::try_from(next.by_token.len()).unwrap_or(i64::MAX));
         self.0.store(Arc::new(next));
         true
     }
@@ -171,8 +185,19 @@ impl Snapshot {
     async fn save(&self, file: PathBuf) -> bool {
         let table = self.0.load_full();
         let written = tokio::task::spawn_blocking(move || {
-            let webhooks = table.by_id.values().map(|webhook| IngestWebhook::clone(webhook)).collect();
-            store(&file, &Saved { v: SAVED_VERSION, at: Timestamp::now(), webhooks })
+            let webhooks = table
+                .by_id
+                .values()
+                .map(|webhook| IngestWebhook::clone(webhook))
+                .collect();
+            store(
+                &file,
+                &Saved {
+                    v: SAVED_VERSION,
+                    at: Timestamp::now(),
+                    webhooks,
+                },
+            )
         });
         match written.await {
             Ok(Ok(())) => true,
@@ -187,13 +212,24 @@ impl Snapshot {
 
 impl Table {
     fn of(webhooks: Vec<IngestWebhook>) -> Table {
-        Table::index(webhooks.into_iter().map(|webhook| (webhook.webhook_id, Arc::new(webhook))).collect())
+        Table::index(
+            webhooks
+                .into_iter()
+                .map(|webhook| (webhook.webhook_id, Arc::new(webhook)))
+                .collect(),
+        )
     }
 
     fn index(by_id: HashMap<Uuid, Arc<IngestWebhook>>) -> Table {
         let live = by_id.values().filter(|webhook| !webhook.archived);
-        let by_token = live.map(|webhook| (webhook.token.clone(), Arc::clone(webhook))).collect();
-        Table { known: true, by_id, by_token }
+        let by_token = live
+            .map(|webhook| (webhook.token.clone(), Arc::clone(webhook)))
+            .collect();
+        Table {
+            known: true,
+            by_id,
+            by_token,
+        }
     }
 }
 
@@ -216,7 +252,10 @@ fn load(file: &Path) -> Option<Saved> {
     match serde_json::from_slice::<Saved>(&text) {
         Ok(saved) if saved.v == SAVED_VERSION => Some(saved),
         Ok(saved) => {
-            tracing::warn!(version = saved.v, "the saved copy of the webhooks is of another version");
+            tracing::warn!(
+                version = saved.v,
+                "the saved copy of the webhooks is of another version"
+            );
             None
         }
         Err(e) => {
@@ -231,7 +270,12 @@ fn store(file: &Path, saved: &Saved) -> std::io::Result<()> {
     let beside = file.with_extension("new");
     let text = serde_json::to_vec(saved)?;
     let mut open = std::fs::OpenOptions::new();
-    let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut out = open
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
     out.write_all(&text)?;
     out.sync_all()?;
     std::fs::rename(&beside, file)

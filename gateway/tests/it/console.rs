@@ -22,7 +22,11 @@ impl Console {
         let database = TestDatabase::fresh().await;
         let mut process = Console::settings(&database.url).ready().await;
         let address = process.address("console").await;
-        Console { process, address, database }
+        Console {
+            process,
+            address,
+            database,
+        }
     }
 
     pub fn settings(postgres_url: &str) -> Start {
@@ -33,13 +37,23 @@ impl Console {
     }
 
     pub fn admin(&self) -> Key {
-        Key { address: self.address, key: ADMIN_KEY.to_owned() }
+        Key {
+            address: self.address,
+            key: ADMIN_KEY.to_owned(),
+        }
     }
 
     /// A new account's first key.
     pub async fn account(&self) -> Key {
-        let made = self.admin().post("/api/v1/accounts", json!({ "name": "Acme Calls" })).await.created();
-        Key { address: self.address, key: made["api_key"].as_str().expect("a key").to_owned() }
+        let made = self
+            .admin()
+            .post("/api/v1/accounts", json!({ "name": "Acme Calls" }))
+            .await
+            .created();
+        Key {
+            address: self.address,
+            key: made["api_key"].as_str().expect("a key").to_owned(),
+        }
     }
 }
 
@@ -72,11 +86,20 @@ impl Said {
     /// The problem, which must be of this status and about this field.
     pub fn problem(self, status: u16, field: Option<&str>) -> Value {
         assert_eq!(self.status, status, "{}", self.json);
-        assert_eq!(self.answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            self.answer.header("content-type"),
+            Some("application/problem+json")
+        );
         assert_eq!(self.json["status"], status);
         assert_eq!(self.json["field"].as_str(), field, "{}", self.json);
         for member in ["type", "title", "detail"] {
-            assert!(self.json[member].as_str().is_some_and(|text| !text.is_empty()), "{}", self.json);
+            assert!(
+                self.json[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{}",
+                self.json
+            );
         }
         self.json
     }
@@ -85,11 +108,25 @@ impl Said {
 impl Key {
     pub async fn send(&self, method: &str, path: &str, body: &[u8]) -> Said {
         let bearer = format!("Bearer {}", self.key);
-        let answer = http::send(self.address, method, path, &[("Authorization", &bearer)], body)
-            .await
-            .expect("the console answers");
-        let json = if answer.body.is_empty() { Value::Null } else { answer.json() };
-        Said { status: answer.status, json, answer }
+        let answer = http::send(
+            self.address,
+            method,
+            path,
+            &[("Authorization", &bearer)],
+            body,
+        )
+        .await
+        .expect("the console answers");
+        let json = if answer.body.is_empty() {
+            Value::Null
+        } else {
+            answer.json()
+        };
+        Said {
+            status: answer.status,
+            json,
+            answer,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Said {
@@ -110,7 +147,10 @@ impl Key {
 
     /// Makes something that has a name, and gives its id.
     pub async fn named(&self, what: &str, name: &str) -> String {
-        id(&self.post(&format!("/api/v1/{what}"), json!({ "name": name })).await.created())
+        id(&self
+            .post(&format!("/api/v1/{what}"), json!({ "name": name }))
+            .await
+            .created())
     }
 
     /// An assignment with these terms, of a new publisher; both ids.
@@ -118,7 +158,10 @@ impl Key {
         let campaign = self.named("campaigns", "HVAC").await;
         let publisher = self.named("publishers", "Ann").await;
         let body = json!({ "campaign_id": campaign, "publisher_id": publisher, "payout": payout });
-        (id(&self.post("/api/v1/assignments", body).await.created()), publisher)
+        (
+            id(&self.post("/api/v1/assignments", body).await.created()),
+            publisher,
+        )
     }
 }
 

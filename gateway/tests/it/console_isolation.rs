@@ -21,10 +21,25 @@ impl Owned {
         let scene = Scene::set().await;
         let buyer = scene.key.named("buyers", "Bo").await;
         let campaign = scene.key.named("campaigns", "C").await;
-        let made = scene.key.post("/api/v1/api-keys", json!({ "name": "second" })).await.created();
-        let call = scene.call(json!({ "ref_id": "abc", "buyer_id": buyer, "qualified": true, "value_cents": 5 })).await;
+        let made = scene
+            .key
+            .post("/api/v1/api-keys", json!({ "name": "second" }))
+            .await
+            .created();
+        let call = scene
+            .call(
+                json!({ "ref_id": "abc", "buyer_id": buyer, "qualified": true, "value_cents": 5 }),
+            )
+            .await;
         let event = scene.report("ref_id=unknown&payout=40").await;
-        Owned { buyer, campaign, api_key: id(&made), call, event, scene }
+        Owned {
+            buyer,
+            campaign,
+            api_key: id(&made),
+            call,
+            event,
+            scene,
+        }
     }
 
     fn of(&self, noun: &str) -> &str {
@@ -56,8 +71,23 @@ impl Owned {
 /// Everything that could have been changed, as its owner sees it.
 async fn snapshot(owned: &Owned) -> Vec<Value> {
     let mut seen = Vec::new();
-    for noun in ["assignments", "buyers", "calls", "campaigns", "events", "publishers", "webhooks"] {
-        seen.push(owned.scene.key.get(&format!("/api/v1/{noun}/{}", owned.of(noun))).await.ok());
+    for noun in [
+        "assignments",
+        "buyers",
+        "calls",
+        "campaigns",
+        "events",
+        "publishers",
+        "webhooks",
+    ] {
+        seen.push(
+            owned
+                .scene
+                .key
+                .get(&format!("/api/v1/{noun}/{}", owned.of(noun)))
+                .await
+                .ok(),
+        );
     }
     let mut keys = owned.scene.key.get("/api/v1/api-keys").await.ok();
     for key in keys["data"].as_array_mut().expect("rows") {
@@ -71,14 +101,24 @@ async fn snapshot(owned: &Owned) -> Vec<Value> {
 async fn another_accounts_objects_are_404_on_every_route() {
     let owned = Owned::set().await;
     let stranger = owned.scene.console.account().await;
-    let nobody = Key { address: stranger.address, key: "tuk_nobody".to_owned() };
+    let nobody = Key {
+        address: stranger.address,
+        key: "tuk_nobody".to_owned(),
+    };
     let document = stranger.get("/api/v1/openapi.json").await.ok();
     let before = snapshot(&owned).await;
     for (method, template) in operations(&document) {
         let noun = template.split('/').nth(3).expect("a noun");
         let body = owned.body(&method, &template).to_string();
-        let path = if template.contains("{id}") { template.replace("{id}", owned.of(noun)) } else { template.clone() };
-        nobody.send(&method, &path, body.as_bytes()).await.problem(401, None);
+        let path = if template.contains("{id}") {
+            template.replace("{id}", owned.of(noun))
+        } else {
+            template.clone()
+        };
+        nobody
+            .send(&method, &path, body.as_bytes())
+            .await
+            .problem(401, None);
         if template.contains("{id}") {
             let said = stranger.send(&method, &path, body.as_bytes()).await;
             assert_eq!(said.status, 404, "{method} {template}: {}", said.json);
@@ -92,9 +132,21 @@ async fn another_accounts_objects_are_404_on_every_route() {
 fn says_nothing_of(owned: &Owned, said: &Said) {
     assert_eq!(said.status, 200, "{}", said.json);
     let text = said.json.to_string();
-    let nouns = ["api-keys", "assignments", "buyers", "calls", "campaigns", "events", "publishers", "webhooks"];
+    let nouns = [
+        "api-keys",
+        "assignments",
+        "buyers",
+        "calls",
+        "campaigns",
+        "events",
+        "publishers",
+        "webhooks",
+    ];
     for noun in nouns {
-        assert!(!text.contains(owned.of(noun)), "another account's {noun}: {text}");
+        assert!(
+            !text.contains(owned.of(noun)),
+            "another account's {noun}: {text}"
+        );
     }
     assert!(!text.contains(&owned.scene.account.to_string()), "{text}");
 }
@@ -105,32 +157,75 @@ async fn another_accounts_objects_cannot_be_named_in_a_body() {
     let key = owned.scene.console.account().await;
     let flat = json!({ "kind": "flat", "amount_cents": 1 });
     let (own_assignment, own_publisher) = key.assignment(flat.clone()).await;
-    let own_webhook = id(&key.post("/api/v1/webhooks", json!({ "name": "w" })).await.created());
+    let own_webhook = id(&key
+        .post("/api/v1/webhooks", json!({ "name": "w" }))
+        .await
+        .created());
 
-    let body = json!({ "campaign_id": owned.campaign, "publisher_id": own_publisher, "payout": flat });
-    key.post("/api/v1/assignments", body).await.problem(422, Some("campaign_id"));
+    let body =
+        json!({ "campaign_id": owned.campaign, "publisher_id": own_publisher, "payout": flat });
+    key.post("/api/v1/assignments", body)
+        .await
+        .problem(422, Some("campaign_id"));
     let path = format!("/api/v1/assignments/{own_assignment}");
-    key.patch(&path, json!({ "campaign_id": owned.campaign })).await.problem(422, Some("campaign_id"));
-    key.patch(&path, json!({ "publisher_id": owned.scene.publisher })).await.problem(422, Some("publisher_id"));
-    key.post("/api/v1/webhooks", json!({ "name": "w", "buyer_id": owned.buyer })).await.problem(422, Some("buyer_id"));
+    key.patch(&path, json!({ "campaign_id": owned.campaign }))
+        .await
+        .problem(422, Some("campaign_id"));
+    key.patch(&path, json!({ "publisher_id": owned.scene.publisher }))
+        .await
+        .problem(422, Some("publisher_id"));
+    key.post(
+        "/api/v1/webhooks",
+        json!({ "name": "w", "buyer_id": owned.buyer }),
+    )
+    .await
+    .problem(422, Some("buyer_id"));
     let path = format!("/api/v1/webhooks/{own_webhook}");
-    key.patch(&path, json!({ "buyer_id": owned.buyer })).await.problem(422, Some("buyer_id"));
+    key.patch(&path, json!({ "buyer_id": owned.buyer }))
+        .await
+        .problem(422, Some("buyer_id"));
 
     let call = json!({ "id": owned.call, "caller": null, "duration_seconds": 1, "started_at": "2026-01-01T00:00:00Z" });
-    for (field, value) in [("buyer_id", &owned.buyer), ("assignment_id", &owned.scene.assignment)] {
+    for (field, value) in [
+        ("buyer_id", &owned.buyer),
+        ("assignment_id", &owned.scene.assignment),
+    ] {
         let mut call = call.clone();
         call[field] = json!(value);
         let said = key.post("/api/v1/calls", call).await.ok();
-        assert_eq!([&said["accepted"], &said["errors"][0]["field"]], [&json!(0), &json!(field)]);
+        assert_eq!(
+            [&said["accepted"], &said["errors"][0]["field"]],
+            [&json!(0), &json!(field)]
+        );
     }
     // The same id in two accounts is two calls.
     key.post("/api/v1/calls", call).await.ok();
     let mine = key.get(&format!("/api/v1/calls/{}", owned.call)).await.ok();
-    let theirs = owned.scene.key.get(&format!("/api/v1/calls/{}", owned.call)).await.ok();
-    assert_eq!([&mine["duration_seconds"], &theirs["duration_seconds"]], [1, 90]);
-    assert_eq!([&mine["buyer_id"], &theirs["ref_id"]], [&Value::Null, &json!("abc")]);
+    let theirs = owned
+        .scene
+        .key
+        .get(&format!("/api/v1/calls/{}", owned.call))
+        .await
+        .ok();
+    assert_eq!(
+        [&mine["duration_seconds"], &theirs["duration_seconds"]],
+        [1, 90]
+    );
+    assert_eq!(
+        [&mine["buyer_id"], &theirs["ref_id"]],
+        [&Value::Null, &json!("abc")]
+    );
 
     // A sample is matched among one's own calls only.
-    let said = key.post(&format!("{path}/try"), json!({ "query": "ref_id=abc&payout=1" })).await.ok();
-    assert_eq!([&said["status"], &said["reason"]], [&json!("unmatched"), &json!("ref_id_not_found")]);
+    let said = key
+        .post(
+            &format!("{path}/try"),
+            json!({ "query": "ref_id=abc&payout=1" }),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        [&said["status"], &said["reason"]],
+        [&json!("unmatched"), &json!("ref_id_not_found")]
+    );
 }

@@ -16,9 +16,14 @@ async fn it_starts_and_stays_up_while_postgres_is_away_and_says_so() {
     let database = TestDatabase::fresh().await;
     let cutter = Cutter::to(&database.server()).await;
     cutter.cut();
-    let mut process = Console::settings(&database.url_through(cutter.address)).ready().await;
+    let mut process = Console::settings(&database.url_through(cutter.address))
+        .ready()
+        .await;
     let address = process.address("console").await;
-    let admin = Key { address, key: ADMIN_KEY.to_owned() };
+    let admin = Key {
+        address,
+        key: ADMIN_KEY.to_owned(),
+    };
 
     let refused = admin.post("/api/v1/accounts", json!({ "name": "x" })).await;
     assert_eq!(refused.answer.header("retry-after"), Some("1"));
@@ -32,7 +37,12 @@ async fn it_starts_and_stays_up_while_postgres_is_away_and_says_so() {
 
     cutter.restore();
     eventually("it recovers", SOON, || async {
-        (admin.post("/api/v1/accounts", json!({ "name": "x" })).await.status == 201).then_some(())
+        (admin
+            .post("/api/v1/accounts", json!({ "name": "x" }))
+            .await
+            .status
+            == 201)
+            .then_some(())
     })
     .await;
     cutter.cut();
@@ -55,7 +65,9 @@ async fn requests_are_counted_by_route_and_class_never_by_path() {
     let key = console.account().await;
     let buyer = key.named("buyers", "b").await;
     key.get(&format!("/api/v1/buyers/{buyer}")).await.ok();
-    key.get(&format!("/api/v1/buyers/{}", uuid::Uuid::now_v7())).await.problem(404, None);
+    key.get(&format!("/api/v1/buyers/{}", uuid::Uuid::now_v7()))
+        .await
+        .problem(404, None);
     key.get("/api/v1/no-such-thing").await.problem(404, None);
     for (route, class, count) in [
         ("/api/v1/buyers/{id}", "2xx", 1.0),
@@ -64,8 +76,12 @@ async fn requests_are_counted_by_route_and_class_never_by_path() {
         ("/api/v1/campaigns", "2xx", 0.0),
         ("other", "4xx", 1.0),
     ] {
-        let sample = format!("trueup_console_requests_total{{class=\"{class}\",route=\"{route}\"}}");
-        assert!((console.process.metric(&sample).await - count).abs() < 0.5, "{sample}");
+        let sample =
+            format!("trueup_console_requests_total{{class=\"{class}\",route=\"{route}\"}}");
+        assert!(
+            (console.process.metric(&sample).await - count).abs() < 0.5,
+            "{sample}"
+        );
     }
 }
 
@@ -73,6 +89,12 @@ async fn requests_are_counted_by_route_and_class_never_by_path() {
 async fn nothing_of_the_ops_listener_is_on_the_consoles_port() {
     let console = Console::start().await;
     for path in ["/metrics", "/ready", "/live"] {
-        assert_eq!(http::get(console.address, path).await.expect("answers").status, 404);
+        assert_eq!(
+            http::get(console.address, path)
+                .await
+                .expect("answers")
+                .status,
+            404
+        );
     }
 }

@@ -39,7 +39,11 @@ pub struct Person {
 
 impl Person {
     pub fn nobody(address: SocketAddr) -> Person {
-        Person { address, cookies: Vec::new(), csrf: String::new() }
+        Person {
+            address,
+            cookies: Vec::new(),
+            csrf: String::new(),
+        }
     }
 
     pub async fn signed_in(console: &Console, email: &str) -> Person {
@@ -54,11 +58,16 @@ impl Person {
 
     pub async fn sign_in(&mut self, email: &str, password: &str) -> Answer {
         self.get("/sign-in").await;
-        self.post("/sign-in", &[("email", email), ("password", password)]).await
+        self.post("/sign-in", &[("email", email), ("password", password)])
+            .await
     }
 
     fn cookie_header(&self) -> String {
-        self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+        self.cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     fn learn(&mut self, answer: &Answer) {
@@ -66,7 +75,13 @@ impl Person {
             if name != "set-cookie" {
                 continue;
             }
-            let Some((cookie, text)) = value.split(';').next().and_then(|pair| pair.split_once('=')) else { continue };
+            let Some((cookie, text)) = value
+                .split(';')
+                .next()
+                .and_then(|pair| pair.split_once('='))
+            else {
+                continue;
+            };
             self.cookies.retain(|(known, _)| known != cookie);
             if !text.is_empty() {
                 self.cookies.push((cookie.to_owned(), text.to_owned()));
@@ -79,8 +94,9 @@ impl Person {
 
     pub async fn get(&mut self, path: &str) -> Answer {
         let cookies = self.cookie_header();
-        let answer =
-            http::send(self.address, "GET", path, &[("Cookie", &cookies)], b"").await.expect("the console answers");
+        let answer = http::send(self.address, "GET", path, &[("Cookie", &cookies)], b"")
+            .await
+            .expect("the console answers");
         self.learn(&answer);
         answer
     }
@@ -95,11 +111,17 @@ impl Person {
 
     /// Only these fields.
     pub async fn post_bare(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish();
         let cookies = self.cookie_header();
-        let headers = [("Cookie", cookies.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
-        let answer =
-            http::send(self.address, "POST", path, &headers, body.as_bytes()).await.expect("the console answers");
+        let headers = [
+            ("Cookie", cookies.as_str()),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+        ];
+        let answer = http::send(self.address, "POST", path, &headers, body.as_bytes())
+            .await
+            .expect("the console answers");
         self.learn(&answer);
         answer
     }

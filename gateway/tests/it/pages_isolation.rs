@@ -22,16 +22,44 @@ struct Owned {
 async fn owned() -> Owned {
     let scene = Scene::set().await;
     let key = &scene.key;
-    add_person(&scene.console, &scene.account.to_string(), "ann@example.test", "owner").await;
-    key.patch(&format!("/api/v1/webhooks/{}", scene.webhook), json!({ "name": MARK })).await.ok();
-    key.patch(&format!("/api/v1/publishers/{}", scene.publisher), json!({ "name": MARK })).await.ok();
+    add_person(
+        &scene.console,
+        &scene.account.to_string(),
+        "ann@example.test",
+        "owner",
+    )
+    .await;
+    key.patch(
+        &format!("/api/v1/webhooks/{}", scene.webhook),
+        json!({ "name": MARK }),
+    )
+    .await
+    .ok();
+    key.patch(
+        &format!("/api/v1/publishers/{}", scene.publisher),
+        json!({ "name": MARK }),
+    )
+    .await
+    .ok();
     let buyer = key.named("buyers", MARK).await;
     let campaign = key.named("campaigns", MARK).await;
-    let call = scene.call(json!({ "ref_id": MARK, "qualified": true, "value_cents": 5 })).await;
-    let event = scene.report(&format!("ref_id={MARK}-unknown&payout=40")).await;
-    let api_key = crate::console::id(&key.post("/api/v1/api-keys", json!({ "name": MARK })).await.created());
+    let call = scene
+        .call(json!({ "ref_id": MARK, "qualified": true, "value_cents": 5 }))
+        .await;
+    let event = scene
+        .report(&format!("ref_id={MARK}-unknown&payout=40"))
+        .await;
+    let api_key = crate::console::id(
+        &key.post("/api/v1/api-keys", json!({ "name": MARK }))
+            .await
+            .created(),
+    );
     let client = scene.console.database.client().await;
-    let user: uuid::Uuid = client.query_one("SELECT id FROM users", &[]).await.expect("one").get(0);
+    let user: uuid::Uuid = client
+        .query_one("SELECT id FROM users", &[])
+        .await
+        .expect("one")
+        .get(0);
     let replay = uuid::Uuid::now_v7();
     client
         .execute(
@@ -41,7 +69,16 @@ async fn owned() -> Owned {
         .await
         .expect("a replay");
     let (user, replay) = (user.to_string(), replay.to_string());
-    Owned { scene, buyer, campaign, call, event, replay, user, api_key }
+    Owned {
+        scene,
+        buyer,
+        campaign,
+        call,
+        event,
+        replay,
+        user,
+        api_key,
+    }
 }
 
 impl Owned {
@@ -53,7 +90,15 @@ impl Owned {
         for page in ["", "/setup", "/waiting", "/settings", "/why"] {
             routes.push(("GET", format!("/webhooks/{webhook}{page}")));
         }
-        for form in ["/settings", "/switch", "/field-name", "/secret", "/secret/remove", "/token", "/archive"] {
+        for form in [
+            "/settings",
+            "/switch",
+            "/field-name",
+            "/secret",
+            "/secret/remove",
+            "/token",
+            "/archive",
+        ] {
             routes.push(("POST", format!("/webhooks/{webhook}{form}")));
         }
         for form in ["/replay", "/assign", "/apply", "/ignore"] {
@@ -101,7 +146,10 @@ impl Owned {
             "event_actions",
             "bulk_replays",
         ] {
-            let rows = client.query(&format!("SELECT t::text FROM {table} t ORDER BY 1"), &[]).await.expect("reads");
+            let rows = client
+                .query(&format!("SELECT t::text FROM {table} t ORDER BY 1"), &[])
+                .await
+                .expect("reads");
             state.extend(rows.iter().map(|row| row.get::<_, String>(0)));
         }
         state
@@ -126,7 +174,10 @@ fn fields_for(path: &str) -> Vec<(&'static str, &'static str)> {
         ],
         _ if path.starts_with("/assignments") => vec![("kind", "rev_share"), ("amount", "5")],
         _ if path.starts_with("/people") => vec![("role", "viewer"), ("out", "on")],
-        _ => vec![("name", "taken"), ("call_id", "00000000-0000-7000-8000-000000000000")],
+        _ => vec![
+            ("name", "taken"),
+            ("call_id", "00000000-0000-7000-8000-000000000000"),
+        ],
     }
 }
 
@@ -135,15 +186,25 @@ async fn no_page_shows_or_changes_another_accounts_things() {
     let owned = owned().await;
     let console = &owned.scene.console;
     let other = console.account().await;
-    let account = other.get("/api/v1/account").await.ok()["id"].as_str().expect("an id").to_owned();
+    let account = other.get("/api/v1/account").await.ok()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     add_person(console, &account, "eve@example.test", "owner").await;
     let mut eve = Person::signed_in(console, "eve@example.test").await;
     let before = owned.state().await;
 
     for (method, path) in owned.routes() {
-        let answer = if method == "GET" { eve.get(&path).await } else { eve.post(&path, &fields_for(&path)).await };
+        let answer = if method == "GET" {
+            eve.get(&path).await
+        } else {
+            eve.post(&path, &fields_for(&path)).await
+        };
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
-        assert!(!answer.text().contains(MARK), "{method} {path} tells a name");
+        assert!(
+            !answer.text().contains(MARK),
+            "{method} {path} tells a name"
+        );
     }
     for list in [
         "/webhooks",
@@ -169,11 +230,22 @@ async fn no_page_shows_or_changes_another_accounts_things() {
         let page = eve.get(list).await;
         assert_eq!(page.status, 200, "{list}");
         // A search shows what was searched for, and nothing that was found.
-        let shown = [format!("value=\"{MARK}"), format!("q={MARK}"), format!("\u{201C}{MARK}")];
-        let text = shown.iter().fold(page.text(), |text, searched| text.replace(searched, ""));
+        let shown = [
+            format!("value=\"{MARK}"),
+            format!("q={MARK}"),
+            format!("\u{201C}{MARK}"),
+        ];
+        let text = shown
+            .iter()
+            .fold(page.text(), |text, searched| text.replace(searched, ""));
         assert!(!text.contains(MARK), "{list} shows another account's thing");
     }
-    let answer = eve.post("/try", &[("webhook", &owned.scene.webhook), ("text", "payout=5")]).await;
+    let answer = eve
+        .post(
+            "/try",
+            &[("webhook", &owned.scene.webhook), ("text", "payout=5")],
+        )
+        .await;
     assert_eq!(answer.status, 404);
     assert_eq!(owned.state().await, before, "nothing of it was changed");
 
@@ -193,12 +265,19 @@ async fn every_route_of_the_router_is_walked_above() {
     let known: Vec<String> = owned.routes().into_iter().map(|(_, path)| path).collect();
     for piece in router.split(".route(\"").skip(1) {
         let path = piece.split('"').next().expect("a path");
-        let Some((noun, rest)) = path.split_once("/{id}") else { continue };
+        let Some((noun, rest)) = path.split_once("/{id}") else {
+            continue;
+        };
         let walked = known.iter().any(|k| {
             let k = k.split('?').next().unwrap_or_default();
-            k.starts_with(&format!("{noun}/")) && k.ends_with(rest) && k.split('/').count() == path.split('/').count()
+            k.starts_with(&format!("{noun}/"))
+                && k.ends_with(rest)
+                && k.split('/').count() == path.split('/').count()
         });
-        assert!(walked, "{path} is not walked with another account's session");
+        assert!(
+            walked,
+            "{path} is not walked with another account's session"
+        );
     }
 }
 
@@ -210,7 +289,12 @@ async fn no_page_without_a_session() {
         if method == "GET" {
             let answer = nobody.get(&path).await;
             assert_eq!(answer.status, 303, "{path}");
-            assert!(answer.header("location").is_some_and(|to| to.starts_with("/sign-in")), "{path}");
+            assert!(
+                answer
+                    .header("location")
+                    .is_some_and(|to| to.starts_with("/sign-in")),
+                "{path}"
+            );
         } else {
             let answer = nobody.post_bare(&path, &[]).await;
             assert_eq!(answer.status, 403, "{path}");
@@ -227,9 +311,17 @@ async fn nothing_that_a_sender_wrote_is_markup_on_any_page() {
         "javascript:alert(1)//<b>",
     ];
     let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), "ann@example.test", "owner").await;
+    add_person(
+        &scene.console,
+        &scene.account.to_string(),
+        "ann@example.test",
+        "owner",
+    )
+    .await;
     let mut ann = Person::signed_in(&scene.console, "ann@example.test").await;
-    let call = scene.call(json!({ "ref_id": PAYLOADS[0], "tracking_number": PAYLOADS[1] })).await;
+    let call = scene
+        .call(json!({ "ref_id": PAYLOADS[0], "tracking_number": PAYLOADS[1] }))
+        .await;
     let mut pages = vec![
         "/events".to_owned(),
         format!("/webhooks/{}", scene.webhook),
@@ -242,9 +334,21 @@ async fn nothing_that_a_sender_wrote_is_markup_on_any_page() {
         "/revenue?group=webhook".to_owned(),
     ];
     for payload in PAYLOADS {
-        for slot in ["ref_id", "call_id", "caller_id", "duration", "payout", "currency", "status", "zzz"] {
+        for slot in [
+            "ref_id",
+            "call_id",
+            "caller_id",
+            "duration",
+            "payout",
+            "currency",
+            "status",
+            "zzz",
+        ] {
             let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair(slot, payload).append_pair(payload, payload).append_pair("payout", "5");
+            query
+                .append_pair(slot, payload)
+                .append_pair(payload, payload)
+                .append_pair("payout", "5");
             let event = scene.report(&query.finish()).await;
             pages.push(format!("/events/{event}"));
         }
@@ -259,19 +363,53 @@ async fn nothing_that_a_sender_wrote_is_markup_on_any_page() {
         scene.key.named("buyers", payload).await;
         scene.key.named("publishers", payload).await;
         scene.key.named("campaigns", payload).await;
-        scene.key.patch(&format!("/api/v1/webhooks/{}", scene.webhook), json!({ "name": payload })).await.ok();
+        scene
+            .key
+            .patch(
+                &format!("/api/v1/webhooks/{}", scene.webhook),
+                json!({ "name": payload }),
+            )
+            .await
+            .ok();
     }
-    pages.extend(["/buyers", "/publishers", "/campaigns", "/assignments", "/try"].map(str::to_owned));
+    pages.extend(
+        [
+            "/buyers",
+            "/publishers",
+            "/campaigns",
+            "/assignments",
+            "/try",
+        ]
+        .map(str::to_owned),
+    );
     for page in pages {
         let answer = ann.get(&page).await;
-        assert!([200, 303].contains(&answer.status), "{page}: {}", answer.status);
+        assert!(
+            [200, 303].contains(&answer.status),
+            "{page}: {}",
+            answer.status
+        );
         let text = answer.text();
-        for alive in ["<script>alert", "<img src=x", "<svg onload", "</textarea><svg", "//<b>"] {
+        for alive in [
+            "<script>alert",
+            "<img src=x",
+            "<svg onload",
+            "</textarea><svg",
+            "//<b>",
+        ] {
             assert!(!text.contains(alive), "{page} lets {alive} through");
         }
         assert!(!text.contains("href=\"javascript:"), "{page}");
     }
-    let tried = ann.post("/try", &[("webhook", &scene.webhook), ("text", &format!("ref_id={}", PAYLOADS[0]))]).await;
+    let tried = ann
+        .post(
+            "/try",
+            &[
+                ("webhook", &scene.webhook),
+                ("text", &format!("ref_id={}", PAYLOADS[0])),
+            ],
+        )
+        .await;
     assert!(!tried.text().contains("<script>alert"));
     let csv = ann.get("/events.csv").await.text();
     assert!(csv.lines().count() > 30, "{csv}");

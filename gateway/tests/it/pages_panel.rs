@@ -16,7 +16,9 @@ async fn filters_stand_in_the_address_and_older_rows_follow() {
     scene.call(json!({ "ref_id": "abc" })).await;
     scene.report("ref_id=abc&payout=50").await;
     for n in 0..ROWS {
-        scene.report(&format!("ref_id=unknown-{n}&payout=7.25")).await;
+        scene
+            .report(&format!("ref_id=unknown-{n}&payout=7.25"))
+            .await;
     }
     sign_in(&browser).await;
     let panel = format!("/webhooks/{}", scene.webhook);
@@ -29,7 +31,12 @@ async fn filters_stand_in_the_address_and_older_rows_follow() {
     assert_eq!(browser.run(count).await, json!(50));
     browser.click("Older events").await;
     browser.sees("Back to the newest").await;
-    assert!(browser.path().await.starts_with(&format!("{panel}?status=unmatched&before=")));
+    assert!(
+        browser
+            .path()
+            .await
+            .starts_with(&format!("{panel}?status=unmatched&before="))
+    );
     assert_eq!(browser.run(count).await, json!(ROWS - 50));
     browser.sees("unknown-0").await;
 
@@ -41,10 +48,16 @@ async fn filters_stand_in_the_address_and_older_rows_follow() {
     browser.click("Filter").await;
     browser.sees("Shown:").await;
     assert_eq!(browser.run(count).await, json!(1));
-    assert_eq!(browser.path().await, format!("{panel}?status=unmatched&ref_id=unknown-3&amount=7.25"));
+    assert_eq!(
+        browser.path().await,
+        format!("{panel}?status=unmatched&ref_id=unknown-3&amount=7.25")
+    );
     browser.click("Without ref_id unknown-3").await;
     browser.sees("unknown-55").await;
-    assert_eq!(browser.path().await, format!("{panel}?status=unmatched&amount=7.25"));
+    assert_eq!(
+        browser.path().await,
+        format!("{panel}?status=unmatched&amount=7.25")
+    );
     browser.click("Clear").await;
     browser.sees("Older events").await;
     assert_eq!(browser.path().await, panel);
@@ -53,7 +66,11 @@ async fn filters_stand_in_the_address_and_older_rows_follow() {
     browser.press("/").await;
     browser.press("KNOWN-4\u{E007}").await;
     browser.sees("\u{201C}KNOWN-4\u{201D}").await;
-    assert_eq!(browser.run(count).await, json!(11), "unknown-4 and unknown-40 to unknown-49");
+    assert_eq!(
+        browser.run(count).await,
+        json!(11),
+        "unknown-4 and unknown-40 to unknown-49"
+    );
     no_complaints(&browser).await;
 }
 
@@ -70,8 +87,18 @@ async fn an_export_says_how_far_it_is() {
     browser.sees("2 rows exported.").await;
     let saved = browser.run("return window.saved").await;
     let saved = saved.as_str().expect("a text");
-    assert!(saved.starts_with("\"event_id\",") && saved.contains("\"one\"") && saved.contains("\"two\""), "{saved}");
-    assert_eq!(browser.run("return document.querySelector('[data-exporting] progress').value").await, json!(100));
+    assert!(
+        saved.starts_with("\"event_id\",")
+            && saved.contains("\"one\"")
+            && saved.contains("\"two\""),
+        "{saved}"
+    );
+    assert_eq!(
+        browser
+            .run("return document.querySelector('[data-exporting] progress').value")
+            .await,
+        json!(100)
+    );
     no_complaints(&browser).await;
 }
 
@@ -87,29 +114,50 @@ async fn refusals_are_found_by_clicking_on_a_narrow_screen() {
     ] {
         scene.refuse(None, Refusal { reason, count }).await;
     }
-    let paused =
-        scene.refuse(Some("ref_id=abc&payout=50"), Refusal { reason: Reason::EndpointDisabled, count: 1 }).await;
+    let paused = scene
+        .refuse(
+            Some("ref_id=abc&payout=50"),
+            Refusal {
+                reason: Reason::EndpointDisabled,
+                count: 1,
+            },
+        )
+        .await;
     sign_in(&browser).await;
     browser.width(360).await;
     browser.go("/webhooks").await;
     // 3 + 1 + 12 + 2 + 1 requests.
-    browser.click_at("//table//a[contains(@href,'status=refused')][normalize-space(.)='19']").await;
+    browser
+        .click_at("//table//a[contains(@href,'status=refused')][normalize-space(.)='19']")
+        .await;
     // "Returning 401?"
-    browser.sees("carried none. Give the buyer the secret").await;
-    browser.sees("Rotate the secret and share it with the buyer again").await;
+    browser
+        .sees("carried none. Give the buyer the secret")
+        .await;
+    browser
+        .sees("Rotate the secret and share it with the buyer again")
+        .await;
     // "Returning 429?"
-    browser.sees("Too many requests in 60 s from this address. Have the buyer batch or slow down").await;
-    browser.sees("Too many requests in 60 s on this webhook").await;
+    browser
+        .sees("Too many requests in 60 s from this address. Have the buyer batch or slow down")
+        .await;
+    browser
+        .sees("Too many requests in 60 s on this webhook")
+        .await;
     browser.sees("× 12").await;
     // "Webhook disabled?" The report was kept, and counts once it is on.
-    browser.click_at(&format!("//a[@href='/events/{paused}']")).await;
+    browser
+        .click_at(&format!("//a[@href='/events/{paused}']"))
+        .await;
     browser.sees("Switch the webhook on and replay it").await;
     browser.click("Replay").await;
     browser.sees("Replayed under the rules").await;
     browser.sees("matched").await;
     browser.sees("+$30.00").await;
     assert_eq!(scene.event(&paused).await["status"], "matched");
-    let over = browser.run("return document.documentElement.scrollWidth - innerWidth").await;
+    let over = browser
+        .run("return document.documentElement.scrollWidth - innerWidth")
+        .await;
     assert_eq!(over, Value::from(0));
     no_complaints(&browser).await;
 }

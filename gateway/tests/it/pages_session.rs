@@ -8,7 +8,10 @@ const ANN: &str = "ann@example.test";
 async fn scene(role: &str) -> (Console, String) {
     let console = Console::start().await;
     let key = console.account().await;
-    let account = key.get("/api/v1/account").await.ok()["id"].as_str().expect("an id").to_owned();
+    let account = key.get("/api/v1/account").await.ok()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     add_person(&console, &account, ANN, role).await;
     (console, account)
 }
@@ -20,14 +23,24 @@ async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
     let answer = person.get("/webhooks").await;
     assert_eq!(answer.status, 303);
     assert_eq!(answer.header("location"), Some("/sign-in?next=%2Fwebhooks"));
-    for (email, password) in [(ANN, "correct horse battery stapler"), ("bob@example.test", PASSWORD), (ANN, "")] {
+    for (email, password) in [
+        (ANN, "correct horse battery stapler"),
+        ("bob@example.test", PASSWORD),
+        (ANN, ""),
+    ] {
         let answer = person.sign_in(email, password).await;
         assert_eq!(answer.status, 401, "{email}");
-        assert!(answer.text().contains("do not go together"), "the same words for both");
+        assert!(
+            answer.text().contains("do not go together"),
+            "the same words for both"
+        );
     }
     let answer = person.sign_in(" ANN@example.test ", PASSWORD).await;
     assert_eq!(answer.status, 303, "{}", answer.text());
-    let cookie = answer.headers.iter().find(|(name, value)| name == "set-cookie" && value.contains("trueup_session="));
+    let cookie = answer
+        .headers
+        .iter()
+        .find(|(name, value)| name == "set-cookie" && value.contains("trueup_session="));
     let cookie = &cookie.expect("a session").1;
     for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
         assert!(cookie.contains(part), "{cookie}");
@@ -36,12 +49,19 @@ async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
     assert_eq!(page.status, 200);
     assert_eq!(page.header("cache-control"), Some("no-store"));
     let policy = page.header("content-security-policy").expect("a policy");
-    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
 
     let before = person.clone();
     assert_eq!(person.post("/sign-out", &[]).await.status, 303);
     let mut stolen = before;
-    assert_eq!(stolen.get("/webhooks").await.status, 303, "the session has ended, not only its cookie");
+    assert_eq!(
+        stolen.get("/webhooks").await.status,
+        303,
+        "the session has ended, not only its cookie"
+    );
 }
 
 #[tokio::test]
@@ -49,12 +69,24 @@ async fn only_the_digest_of_a_session_is_stored_and_sessions_expire() {
     let (console, _) = scene("owner").await;
     let client = console.database.client().await;
     for (change, why) in [
-        ("UPDATE sessions SET last_seen_at = now() - interval '12 hours 1 minute'", "idle"),
-        ("UPDATE sessions SET created_at = now() - interval '7 days 1 minute'", "absolute"),
+        (
+            "UPDATE sessions SET last_seen_at = now() - interval '12 hours 1 minute'",
+            "idle",
+        ),
+        (
+            "UPDATE sessions SET created_at = now() - interval '7 days 1 minute'",
+            "absolute",
+        ),
         ("UPDATE users SET disabled_at = now()", "shut out"),
     ] {
         let mut person = Person::signed_in(&console, ANN).await;
-        let session = person.cookies.iter().find(|(n, _)| n == "trueup_session").expect("a session").1.clone();
+        let session = person
+            .cookies
+            .iter()
+            .find(|(n, _)| n == "trueup_session")
+            .expect("a session")
+            .1
+            .clone();
         let leaked: i64 = client
             .query_one(
                 "SELECT count(*) FROM sessions WHERE encode(digest, 'escape') LIKE '%' || $1 || '%'",
@@ -70,7 +102,11 @@ async fn only_the_digest_of_a_session_is_stored_and_sessions_expire() {
     }
     let answer = Person::nobody(console.address).sign_in(ANN, PASSWORD).await;
     assert_eq!(answer.status, 401, "who was shut out does not come back in");
-    let hash: String = client.query_one("SELECT password_hash FROM users", &[]).await.expect("reads").get(0);
+    let hash: String = client
+        .query_one("SELECT password_hash FROM users", &[])
+        .await
+        .expect("reads")
+        .get(0);
     assert!(hash.starts_with("$argon2id$"), "{hash}");
 }
 
@@ -81,12 +117,19 @@ async fn signing_in_is_slowed_down_by_address_of_the_person() {
     person.get("/sign-in").await;
     let mut answers = Vec::new();
     for _ in 0..14 {
-        let fields = [("email", "victim@example.test"), ("password", "a guess that is wrong")];
+        let fields = [
+            ("email", "victim@example.test"),
+            ("password", "a guess that is wrong"),
+        ];
         answers.push(person.post("/sign-in", &fields).await.status);
     }
     assert_eq!(answers[..10], [401; 10]);
     assert!(answers[10..].contains(&429), "{answers:?}");
-    assert_eq!(person.sign_in(ANN, PASSWORD).await.status, 303, "another person is not slowed down");
+    assert_eq!(
+        person.sign_in(ANN, PASSWORD).await.status,
+        303,
+        "another person is not slowed down"
+    );
 }
 
 #[tokio::test]
@@ -96,7 +139,9 @@ async fn no_form_does_anything_without_the_sessions_own_token() {
     let mut ann = Person::signed_in(&console, ANN).await;
     let bob = Person::signed_in(&console, "bob@example.test").await;
     for token in ["", "nonsense", &bob.csrf] {
-        let answer = ann.post_bare("/webhooks", &[("csrf", token), ("name", "planted")]).await;
+        let answer = ann
+            .post_bare("/webhooks", &[("csrf", token), ("name", "planted")])
+            .await;
         assert_eq!(answer.status, 403, "{token:?}");
     }
     let answer = ann.post_bare("/webhooks", &[("name", "planted")]).await;
@@ -104,7 +149,9 @@ async fn no_form_does_anything_without_the_sessions_own_token() {
     let list = ann.get("/webhooks").await.text();
     assert!(!list.contains("planted"));
     let mut visitor = Person::nobody(console.address);
-    let answer = visitor.post_bare("/sign-in", &[("email", ANN), ("password", PASSWORD)]).await;
+    let answer = visitor
+        .post_bare("/sign-in", &[("email", ANN), ("password", PASSWORD)])
+        .await;
     assert_eq!(answer.status, 403, "signing in is a form, too");
     assert_eq!(ann.post("/webhooks", &[("name", "mine")]).await.status, 303);
 }
@@ -121,7 +168,12 @@ async fn signing_in_leads_only_to_our_own_pages() {
     ] {
         let mut person = Person::nobody(console.address);
         person.get("/sign-in").await;
-        let answer = person.post("/sign-in", &[("email", ANN), ("password", PASSWORD), ("next", next)]).await;
+        let answer = person
+            .post(
+                "/sign-in",
+                &[("email", ANN), ("password", PASSWORD), ("next", next)],
+            )
+            .await;
         assert_eq!(answer.header("location"), Some(leads), "{next}");
     }
 }
@@ -136,31 +188,70 @@ async fn a_role_does_what_it_may_and_no_more() {
     let mut viewer = Person::signed_in(&console, "view@example.test").await;
 
     assert_eq!(viewer.get("/webhooks").await.status, 200);
-    for path in ["/webhooks", "/buyers", "/publishers", "/campaigns", "/keys", "/people", "/events/replay"] {
-        assert_eq!(viewer.post(path, &[("name", "x")]).await.status, 403, "viewer at {path}");
+    for path in [
+        "/webhooks",
+        "/buyers",
+        "/publishers",
+        "/campaigns",
+        "/keys",
+        "/people",
+        "/events/replay",
+    ] {
+        assert_eq!(
+            viewer.post(path, &[("name", "x")]).await.status,
+            403,
+            "viewer at {path}"
+        );
     }
     assert_eq!(viewer.get("/webhooks/new").await.status, 403);
     assert_eq!(viewer.get("/keys").await.status, 403);
     assert!(!viewer.get("/webhooks").await.text().contains("New webhook"));
 
-    assert_eq!(operator.post("/webhooks", &[("name", "of the operator")]).await.status, 303);
+    assert_eq!(
+        operator
+            .post("/webhooks", &[("name", "of the operator")])
+            .await
+            .status,
+        303
+    );
     assert_eq!(operator.get("/keys").await.status, 403);
     for path in ["/keys", "/people", "/account"] {
-        assert_eq!(operator.post(path, &[("name", "x")]).await.status, 403, "operator at {path}");
+        assert_eq!(
+            operator.post(path, &[("name", "x")]).await.status,
+            403,
+            "operator at {path}"
+        );
     }
 
-    let page = owner.post("/keys", &[("name", "call platform")]).await.text();
+    let page = owner
+        .post("/keys", &[("name", "call platform")])
+        .await
+        .text();
     assert!(page.contains("tuk_"), "the key is shown once");
     assert!(
-        !owner.get("/keys").await.text().contains(">tuk_") || !owner.get("/keys").await.text().contains("id=\"key\"")
+        !owner.get("/keys").await.text().contains(">tuk_")
+            || !owner.get("/keys").await.text().contains("id=\"key\"")
     );
-    let fields = [("email", "new@example.test"), ("password", PASSWORD), ("role", "viewer")];
+    let fields = [
+        ("email", "new@example.test"),
+        ("password", PASSWORD),
+        ("role", "viewer"),
+    ];
     assert_eq!(owner.post("/people", &fields).await.status, 303);
-    assert_eq!(owner.post("/people", &fields).await.status, 422, "one address, one person");
+    assert_eq!(
+        owner.post("/people", &fields).await.status,
+        422,
+        "one address, one person"
+    );
     let client = console.database.client().await;
-    let id: uuid::Uuid =
-        client.query_one("SELECT id FROM users WHERE email = $1", &[&ANN]).await.expect("there").get(0);
-    let answer = owner.post(&format!("/people/{id}"), &[("role", "viewer")]).await;
+    let id: uuid::Uuid = client
+        .query_one("SELECT id FROM users WHERE email = $1", &[&ANN])
+        .await
+        .expect("there")
+        .get(0);
+    let answer = owner
+        .post(&format!("/people/{id}"), &[("role", "viewer")])
+        .await;
     assert_eq!(answer.status, 422, "the last owner stays one");
 }
 
@@ -172,10 +263,18 @@ async fn every_change_made_on_a_page_is_in_the_audit_log_with_the_persons_name()
     let setup = made.header("location").expect("goes on").to_owned();
     let id = setup.split('/').nth(2).expect("an id").to_owned();
     ann.post(&format!("/webhooks/{id}/switch"), &[]).await;
-    let secret = ann.post(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")]).await.text();
+    let secret = ann
+        .post(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")])
+        .await
+        .text();
     assert!(secret.contains("whsec_"));
-    ann.post("/account", &[("time_zone", "America/New_York")]).await;
-    ann.post("/account/password", &[("old", PASSWORD), ("new", "another good password")]).await;
+    ann.post("/account", &[("time_zone", "America/New_York")])
+        .await;
+    ann.post(
+        "/account/password",
+        &[("old", PASSWORD), ("new", "another good password")],
+    )
+    .await;
     let client = console.database.client().await;
     let rows = client
         .query("SELECT action || ' ' || object_kind FROM audit_log WHERE actor = $1 ORDER BY created_at, id", &[&ANN])
@@ -193,7 +292,11 @@ async fn every_change_made_on_a_page_is_in_the_audit_log_with_the_persons_name()
             "set_password user"
         ]
     );
-    assert_eq!(ann.get("/webhooks").await.status, 200, "the new session is the browser's");
+    assert_eq!(
+        ann.get("/webhooks").await.status,
+        200,
+        "the new session is the browser's"
+    );
     let log = ann.get("/audit").await.text();
     assert!(log.contains("rotate secret webhook") && !log.contains("whsec_"));
 }

@@ -16,22 +16,75 @@ const NOBODY_LISTENS: &str = "127.0.0.1:1";
 #[tokio::test]
 async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
     for (binary, variable, value, says) in [
-        (GATEWAY, "TRUEUP_POSTGRES_URL", "postgres://u:hunter2@h:port/db", "TRUEUP_POSTGRES_URL"),
-        (GATEWAY, "TRUEUP_REDIS_URL", "redis://u:hunter2@h:6379/one", "TRUEUP_REDIS_URL"),
-        (GATEWAY, "TRUEUP_AMQP_URL", "http://u:hunter2@h/", "TRUEUP_AMQP_URL"),
-        (GATEWAY, "TRUEUP_TRUSTED_PROXIES", "everybody", "TRUEUP_TRUSTED_PROXIES"),
-        (GATEWAY, "TRUEUP_LIMIT_IP_PER_MINUT", "50", "TRUEUP_LIMIT_IP_PER_MINUTE"),
-        (GATEWAY, "TRUEUP_REDIS_URL_FILE", "/nowhere/redis-url", "TRUEUP_REDIS_URL_FILE"),
+        (
+            GATEWAY,
+            "TRUEUP_POSTGRES_URL",
+            "postgres://u:hunter2@h:port/db",
+            "TRUEUP_POSTGRES_URL",
+        ),
+        (
+            GATEWAY,
+            "TRUEUP_REDIS_URL",
+            "redis://u:hunter2@h:6379/one",
+            "TRUEUP_REDIS_URL",
+        ),
+        (
+            GATEWAY,
+            "TRUEUP_AMQP_URL",
+            "http://u:hunter2@h/",
+            "TRUEUP_AMQP_URL",
+        ),
+        (
+            GATEWAY,
+            "TRUEUP_TRUSTED_PROXIES",
+            "everybody",
+            "TRUEUP_TRUSTED_PROXIES",
+        ),
+        (
+            GATEWAY,
+            "TRUEUP_LIMIT_IP_PER_MINUT",
+            "50",
+            "TRUEUP_LIMIT_IP_PER_MINUTE",
+        ),
+        (
+            GATEWAY,
+            "TRUEUP_REDIS_URL_FILE",
+            "/nowhere/redis-url",
+            "TRUEUP_REDIS_URL_FILE",
+        ),
         (CONSOLE, "TRUEUP_ADMIN_KEY", "hunter2", "TRUEUP_ADMIN_KEY"),
-        (CONSOLE, "TRUEUP_PUBLIC_URL", "hooks.example.com", "TRUEUP_PUBLIC_URL"),
-        (CONSOLE, "TRUEUP_CONSOLE_LISTEN", "8090", "TRUEUP_CONSOLE_LISTEN"),
-        (CONSOLE, "TRUEUP_GATEWAY_LISTN", "0.0.0.0:80", "TRUEUP_GATEWAY_LISTEN"),
+        (
+            CONSOLE,
+            "TRUEUP_PUBLIC_URL",
+            "hooks.example.com",
+            "TRUEUP_PUBLIC_URL",
+        ),
+        (
+            CONSOLE,
+            "TRUEUP_CONSOLE_LISTEN",
+            "8090",
+            "TRUEUP_CONSOLE_LISTEN",
+        ),
+        (
+            CONSOLE,
+            "TRUEUP_GATEWAY_LISTN",
+            "0.0.0.0:80",
+            "TRUEUP_GATEWAY_LISTEN",
+        ),
     ] {
         let mut process = Start::new(binary).env(variable, value).spawn();
-        assert_eq!(process.exit_code(SOON).await, 64, "{variable}: {}", process.log());
+        assert_eq!(
+            process.exit_code(SOON).await,
+            64,
+            "{variable}: {}",
+            process.log()
+        );
         let log = process.log();
         assert!(log.contains(says), "{log}");
-        assert!(!log.contains("\"listening\"") && !log.contains("hunter2"), "{log}");
+        assert!(
+            !log.contains("\"listening\"") && !log.contains("hunter2"),
+            "{log}"
+        );
     }
 }
 
@@ -47,7 +100,11 @@ async fn a_port_that_is_taken_is_named_with_its_variable() {
     ] {
         let mut process = Start::new(binary).env(variable, &address).spawn();
         assert_eq!(process.exit_code(SOON).await, 64, "{}", process.log());
-        assert!(process.log().contains(variable) && process.log().contains(&address), "{}", process.log());
+        assert!(
+            process.log().contains(variable) && process.log().contains(&address),
+            "{}",
+            process.log()
+        );
     }
 }
 
@@ -56,7 +113,10 @@ async fn a_port_that_becomes_free_within_moments_is_waited_for() {
     let world = World::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
-    let mut gateway = world.gateway().env("TRUEUP_GATEWAY_LISTEN", address).spawn();
+    let mut gateway = world
+        .gateway()
+        .env("TRUEUP_GATEWAY_LISTEN", address)
+        .spawn();
     gateway.address("ops").await;
     drop(taken);
     gateway.wait_ready().await;
@@ -66,10 +126,17 @@ async fn a_port_that_becomes_free_within_moments_is_waited_for() {
 #[tokio::test]
 async fn a_gateway_that_never_knew_a_webhook_ends_with_69() {
     let world = World::new().await;
-    let start = world.gateway().env("TRUEUP_POSTGRES_URL", format!("postgres://x@{NOBODY_LISTENS}/x"));
+    let start = world.gateway().env(
+        "TRUEUP_POSTGRES_URL",
+        format!("postgres://x@{NOBODY_LISTENS}/x"),
+    );
     let mut gateway = start.env("TRUEUP_START_SECONDS", 1).spawn();
     assert_eq!(gateway.exit_code(SOON).await, 69, "{}", gateway.log());
-    assert!(gateway.log().contains("Postgres never came up"), "{}", gateway.log());
+    assert!(
+        gateway.log().contains("Postgres never came up"),
+        "{}",
+        gateway.log()
+    );
 }
 
 /// As an orchestrator gives them: secrets in files, the rest as flags.
@@ -84,7 +151,10 @@ async fn files_and_flags_are_as_good_as_variables() {
     };
     let mut gateway = Start::new(GATEWAY)
         .env("TRUEUP_POSTGRES_URL_FILE", file("postgres", &world.db.url))
-        .env("TRUEUP_REDIS_URL_FILE", file("redis", &world.lease.redis_url))
+        .env(
+            "TRUEUP_REDIS_URL_FILE",
+            file("redis", &world.lease.redis_url),
+        )
         .env("TRUEUP_AMQP_URL", "amqp://nobody:nothing@127.0.0.1:1/x")
         .arg(format!("--amqp-url={}", world.lease.amqp_url))
         .arg("--limit-ip-per-minute")
@@ -93,10 +163,17 @@ async fn files_and_flags_are_as_good_as_variables() {
         .await;
     let readiness = gateway.readiness().await;
     for dependency in ["broker", "postgres", "redis", "snapshot"] {
-        assert_eq!(readiness["dependencies"][dependency]["state"], "ok", "{readiness}");
+        assert_eq!(
+            readiness["dependencies"][dependency]["state"], "ok",
+            "{readiness}"
+        );
     }
     let public = gateway.address("public").await;
     for path in ["/live", "/ready", "/metrics"] {
-        assert_eq!(http::get(public, path).await.expect("answers").status, 404, "{path} is not for the public");
+        assert_eq!(
+            http::get(public, path).await.expect("answers").status,
+            404,
+            "{path} is not for the public"
+        );
     }
 }

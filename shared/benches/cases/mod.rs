@@ -23,7 +23,12 @@ pub fn form() -> RawRequest {
 }
 
 pub fn query() -> RawRequest {
-    request("GET", "caller_id=%2B13055551234&duration=90&payout=50.00&ref_id=abc123&campaign=HVAC", None, b"")
+    request(
+        "GET",
+        "caller_id=%2B13055551234&duration=90&payout=50.00&ref_id=abc123&campaign=HVAC",
+        None,
+        b"",
+    )
 }
 
 fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -> RawRequest {
@@ -47,10 +52,18 @@ impl Batch {
     pub fn new() -> Batch {
         let account_id = Uuid::from_u128(1);
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24);
-        let payee = Payee { publisher_id: Uuid::from_u128(2), terms: Terms::RevShare { percent_e4: 600_000 } };
+        let payee = Payee {
+            publisher_id: Uuid::from_u128(2),
+            terms: Terms::RevShare {
+                percent_e4: 600_000,
+            },
+        };
         let call_id = |n: u32| Uuid::from_u128(1 << 100 | u128::from(n));
         let call = |n: u32| Call {
-            key: CallKey { account_id, call_id: call_id(n) },
+            key: CallKey {
+                account_id,
+                call_id: call_id(n),
+            },
             buyer_id: None,
             caller: Some(format!("+1305555{n:04}")),
             duration_seconds: 120,
@@ -59,7 +72,10 @@ impl Batch {
             value_from_webhook: false,
             qualified: None,
             credit_cents: 0,
-            estimate: Estimate { value_cents: None, qualified: None },
+            estimate: Estimate {
+                value_cents: None,
+                qualified: None,
+            },
             assigned: Some(payee),
             recorded: None,
             reported_by: None,
@@ -79,9 +95,21 @@ impl Batch {
                 payout: Payout::Cents(5_000 + i64::from(n)),
                 ..Report::default()
             };
-            let sighting =
-                Sighting { call_id: call_id(n), buyer_id: None, duration_seconds: 120, ended_at: at, signed: false };
-            (place, report, Sightings { by_ref_id: vec![sighting], ..Sightings::default() })
+            let sighting = Sighting {
+                call_id: call_id(n),
+                buyer_id: None,
+                duration_seconds: 120,
+                ended_at: at,
+                signed: false,
+            };
+            (
+                place,
+                report,
+                Sightings {
+                    by_ref_id: vec![sighting],
+                    ..Sightings::default()
+                },
+            )
         };
         Batch {
             books: Books::new((0..BATCH).map(call)),
@@ -96,7 +124,13 @@ impl Batch {
 
     pub fn decide(&self, books: &mut Books) -> Vec<Decision> {
         let one = |(place, report, sightings): &(Place, Report, Sightings)| {
-            let case = Case { place: *place, webhook: &self.webhook, report, sightings, course: Course::Fresh };
+            let case = Case {
+                place: *place,
+                webhook: &self.webhook,
+                report,
+                sightings,
+                course: Course::Fresh,
+            };
             decide(&case, books)
         };
         self.reports.iter().map(one).collect()

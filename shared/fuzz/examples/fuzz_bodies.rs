@@ -3,7 +3,10 @@
 //!
 //! It fails on a panic, on a breach of what `checks.rs` asserts, and on a request that takes more
 //! than 64 MiB. A run is repeated by its seed.
-#![allow(unsafe_code, reason = "a counting allocator cannot be written without it")]
+#![allow(
+    unsafe_code,
+    reason = "a counting allocator cannot be written without it"
+)]
 #![allow(clippy::print_stdout, reason = "a tool that talks to its caller")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -53,7 +56,8 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound.max(1)).expect("a length")).expect("below a length")
+        usize::try_from(self.next() % u64::try_from(bound.max(1)).expect("a length"))
+            .expect("below a length")
     }
 
     fn one_of<'t>(&mut self, texts: &[&'t str]) -> &'t str {
@@ -161,7 +165,11 @@ const TOKENS: &[&str] = &[
 
 /// A JSON value with our names in it.
 fn json(random: &mut Random, depth: usize, out: &mut String) {
-    match if depth == 0 { 2 + random.below(4) } else { random.below(6) } {
+    match if depth == 0 {
+        2 + random.below(4)
+    } else {
+        random.below(6)
+    } {
         0 => {
             out.push('{');
             for at in 0..random.below(5) {
@@ -200,14 +208,20 @@ fn json(random: &mut Random, depth: usize, out: &mut String) {
 
 fn pairs(random: &mut Random, out: &mut String) {
     for _ in 0..random.below(8) {
-        out.push_str(&format!("{}={}&", random.one_of(NAMES), random.one_of(VALUES)));
+        out.push_str(&format!(
+            "{}={}&",
+            random.one_of(NAMES),
+            random.one_of(VALUES)
+        ));
     }
 }
 
 fn parts(random: &mut Random, out: &mut String) {
     for _ in 0..random.below(6) {
         let (name, value) = (random.one_of(NAMES), random.one_of(VALUES));
-        out.push_str(&format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+        out.push_str(&format!(
+            "--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        ));
     }
     out.push_str("--b--\r\n");
 }
@@ -219,7 +233,10 @@ fn large(random: &mut Random, out: &mut String) {
         1 => (65_000, "{\"a\":"),
         2 => (65_000, "payout=[&"),
         3 => (65_000, "payout=%5Bx&caller_id=1&"),
-        4 => (65_000, "--b\r\nContent-Disposition: form-data; name=payout\r\n\r\n"),
+        4 => (
+            65_000,
+            "--b\r\nContent-Disposition: form-data; name=payout\r\n\r\n",
+        ),
         5 => (65_000, "%%%%"),
         6 => (65_000, "{<[#%"),
         7 => (500_000, "["),
@@ -248,16 +265,29 @@ fn large(random: &mut Random, out: &mut String) {
 fn many_fields(random: &mut Random, out: &mut String) {
     out.push('{');
     for at in 0..2_000 {
-        let name = if random.below(3) == 0 { random.one_of(NAMES).to_owned() } else { format!("f{at}") };
-        let value = if random.below(4) == 0 { "{\"payout\":5}" } else { "7" };
-        out.push_str(&format!("{}\"{name}\":{value}", if at > 0 { "," } else { "" }));
+        let name = if random.below(3) == 0 {
+            random.one_of(NAMES).to_owned()
+        } else {
+            format!("f{at}")
+        };
+        let value = if random.below(4) == 0 {
+            "{\"payout\":5}"
+        } else {
+            "7"
+        };
+        out.push_str(&format!(
+            "{}\"{name}\":{value}",
+            if at > 0 { "," } else { "" }
+        ));
     }
     out.push('}');
 }
 
 fn generate(random: &mut Random) -> Vec<u8> {
     let mut text = String::new();
-    text.push(char::from(u8::try_from(random.below(32)).expect("five bits")));
+    text.push(char::from(
+        u8::try_from(random.below(32)).expect("five bits"),
+    ));
     if random.below(2) == 0 {
         pairs(random, &mut text);
     }
@@ -317,7 +347,11 @@ fn time(data: &[u8]) -> Duration {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().expect("a number"));
+    let mut number = |default: u64| {
+        arguments
+            .next()
+            .map_or(default, |text| text.parse().expect("a number"))
+    };
     let (count, seed) = (number(100_000), number(1));
     let mut random = Random(seed);
     // The tables of the world's numbers are loaded once, by whoever needs them first.
@@ -338,7 +372,10 @@ fn main() {
         slowest = slowest.max(took);
         let peak = PEAK.load(Relaxed) - before;
         greediest = greediest.max(peak);
-        assert!(peak <= PEAK_BYTES_MAX, "request {done} of seed {seed} took {peak} bytes");
+        assert!(
+            peak <= PEAK_BYTES_MAX,
+            "request {done} of seed {seed} took {peak} bytes"
+        );
         if done % 500_000 == 0 {
             println!("{done} of {count}, {:.0?}", began.elapsed());
         }

@@ -120,7 +120,9 @@ fn is_tag(x: &str) -> bool {
     let name = x.trim_matches(|c: char| is_blank_char(c) || c == '/');
     name.starts_with(|c: char| c.is_alphabetic() || c == '_')
         && !name.contains(['@', '+'])
-        && !["sip:", "sips:", "tel:"].iter().any(|scheme| starts_with_ignoring_case(name, scheme))
+        && !["sip:", "sips:", "tel:"]
+            .iter()
+            .any(|scheme| starts_with_ignoring_case(name, scheme))
 }
 
 /// `#x#` and `%x%`: a name between two of the same mark.
@@ -131,7 +133,9 @@ fn marked(text: &str, mark: char) -> bool {
     while let Some(part) = parts.next() {
         let closed = parts.peek().is_some();
         let name = part.starts_with(|c: char| c.is_alphabetic() || c == '_')
-            && part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':'));
+            && part
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':'));
         if closed && name {
             return true;
         }
@@ -150,7 +154,11 @@ fn is_all_escapes(text: &str) -> bool {
 /// A macro whose brackets were escaped once more: `%5Bx%5D`, `&lt;x&gt;`.
 fn holds_escaped_macro(text: &str) -> bool {
     if text.contains("&lt;") || text.contains("&#60;") {
-        let plain = text.replace("&lt;", "<").replace("&#60;", "<").replace("&gt;", ">").replace("&#62;", ">");
+        let plain = text
+            .replace("&lt;", "<")
+            .replace("&#60;", "<")
+            .replace("&gt;", ">")
+            .replace("&#62;", ">");
         return holds_macro(&plain);
     }
     text.contains('%') && is_all_escapes(text) && {
@@ -223,7 +231,13 @@ mod tests {
         ] {
             assert_eq!(absent(text), Some(Absent::NullWord), "{text}");
         }
-        for text in ["REPLACE", "OPTIONAL", "REPLACE_ME", "REPLACE_ME_WITH_PAYOUT", "TRANSACTION_ID"] {
+        for text in [
+            "REPLACE",
+            "OPTIONAL",
+            "REPLACE_ME",
+            "REPLACE_ME_WITH_PAYOUT",
+            "TRANSACTION_ID",
+        ] {
             assert_eq!(absent(text), Some(Absent::Placeholder), "{text}");
         }
     }

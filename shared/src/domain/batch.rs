@@ -99,7 +99,17 @@ mod tests {
 
     #[test]
     fn x3_an_array_that_is_not_json_stays_whole() {
-        for body in ["[", "[1", "[1,", "[1,]", "[,1]", "[{]", "[{\"a\":1},{bad}]", "[] []", "[1]x"] {
+        for body in [
+            "[",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[{]",
+            "[{\"a\":1},{bad}]",
+            "[] []",
+            "[1]x",
+        ] {
             assert_eq!(split(body.as_bytes()), Split::Unparseable, "{body}");
         }
     }
@@ -110,7 +120,10 @@ mod tests {
         assert_eq!(texts(&of(500)).len(), 500);
         assert_eq!(split(of(501).as_bytes()), Split::TooMany);
         assert_eq!(split(of(200_000).as_bytes()), Split::TooMany);
-        assert_eq!(split(of(501).replace("}]", "").as_bytes()), Split::Unparseable);
+        assert_eq!(
+            split(of(501).replace("}]", "").as_bytes()),
+            Split::Unparseable
+        );
     }
 
     #[test]

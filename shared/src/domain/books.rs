@@ -102,7 +102,11 @@ pub struct Movement {
 impl Call {
     /// Who earns from it and how: fixed by the first applied report, until then the assignment's (V9).
     pub fn payee(&self) -> Option<Payee> {
-        if self.value_from_webhook { self.recorded } else { self.assigned }
+        if self.value_from_webhook {
+            self.recorded
+        } else {
+            self.assigned
+        }
     }
 
     pub fn claimed(&self) -> bool {
@@ -110,7 +114,9 @@ impl Call {
     }
 
     pub fn claimed_by_other_than(&self, event_id: Uuid) -> bool {
-        self.reports.iter().any(|r| r.role != Role::Displaced && r.place.event_id != event_id)
+        self.reports
+            .iter()
+            .any(|r| r.role != Role::Displaced && r.place.event_id != event_id)
     }
 
     /// Puts a report in its place by reception (V3). One event has one report on a call: a second
@@ -127,7 +133,11 @@ impl Call {
             .reports
             .iter()
             .filter(|r| r.role == Role::Folded)
-            .map(|r| Folding { place: r.place, payout_cents: r.payout_cents, exempt_from_v2: r.exempt_from_v2 })
+            .map(|r| Folding {
+                place: r.place,
+                payout_cents: r.payout_cents,
+                exempt_from_v2: r.exempt_from_v2,
+            })
             .collect();
         let places = folding.iter().map(|f| f.place).collect();
         (fold(self.estimate, &folding), places)
@@ -141,7 +151,8 @@ impl Call {
             return Movement::default();
         }
         let before = (self.value_cents, self.qualified, self.credit_cents);
-        let revenue_before = booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
+        let revenue_before =
+            booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
         let payee = self.payee();
         self.value_cents = folded.value_cents;
         self.qualified = folded.qualified;
@@ -154,7 +165,8 @@ impl Call {
             .and_then(|id| self.reports.iter().find(|r| r.place.event_id == id))
             .map(|r| r.webhook_id)
             .or(self.reported_by);
-        let revenue_after = booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
+        let revenue_after =
+            booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
         let changed = before != (self.value_cents, self.qualified, self.credit_cents);
         self.changed |= changed || flag_changed;
         Movement {
@@ -205,7 +217,11 @@ impl Books {
 
     /// The reports that have this signature and still stand, other than the event's own.
     pub fn precedents(&self, signature: &Signature, own_event: Uuid) -> Vec<Precedent> {
-        let keys = self.signatures.get(signature).map(Vec::as_slice).unwrap_or_default();
+        let keys = self
+            .signatures
+            .get(signature)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         keys.iter()
             .filter_map(|key| self.calls.get(key))
             .flat_map(|call| call.reports.iter().map(move |r| (call.key.call_id, r)))

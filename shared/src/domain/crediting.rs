@@ -61,8 +61,16 @@ pub fn credit(terms: Option<Terms>, value_cents: Option<i64>, qualified: Option<
 
 /// The revenue that stands in the ledger for a call in this state: what a buyer reported, or the
 /// estimate of a qualified call. An estimate of a call that is not qualified is no revenue.
-pub fn booked_revenue(value_cents: Option<i64>, value_from_webhook: bool, qualified: Option<bool>) -> i64 {
-    if value_from_webhook || qualified == Some(true) { value_cents.unwrap_or(0) } else { 0 }
+pub fn booked_revenue(
+    value_cents: Option<i64>,
+    value_from_webhook: bool,
+    qualified: Option<bool>,
+) -> i64 {
+    if value_from_webhook || qualified == Some(true) {
+        value_cents.unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// What our own copy of a call said before any report: the ground the fold starts from (V11).
@@ -118,7 +126,12 @@ pub struct Folded {
 
 /// Folds V2 and V4–V7 over a call's reports. `reports` must be in order of reception ([`Place`]).
 pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
-    debug_assert!(reports.windows(2).all(|pair| pair[0].place <= pair[1].place), "reports are in order of reception");
+    debug_assert!(
+        reports
+            .windows(2)
+            .all(|pair| pair[0].place <= pair[1].place),
+        "reports are in order of reception"
+    );
     let mut state = Folded {
         value_cents: estimate.value_cents,
         qualified: estimate.qualified,
@@ -131,7 +144,11 @@ pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
     for report in reports {
         let effect = effect_of(report, &applied, state.value_cents);
         if matches!(effect, Effect::Applied | Effect::Reversed) {
-            let value = if effect == Effect::Reversed { 0 } else { report.payout_cents };
+            let value = if effect == Effect::Reversed {
+                0
+            } else {
+                report.payout_cents
+            };
             state.value_cents = Some(value);
             state.qualified = Some(value > 0);
             state.reported = true;
@@ -147,12 +164,17 @@ pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
 fn effect_of(report: &Folding, applied: &[Folding], value_cents: Option<i64>) -> Effect {
     let repeats = applied.iter().find(|earlier| {
         earlier.payout_cents == report.payout_cents
-            && micros_between(earlier.place.received_at, report.place.received_at) <= DUPLICATE_WINDOW_MICROS
+            && micros_between(earlier.place.received_at, report.place.received_at)
+                <= DUPLICATE_WINDOW_MICROS
     });
     match repeats {
-        Some(earlier) if !report.exempt_from_v2 => Effect::Duplicate { of: earlier.place.event_id },
+        Some(earlier) if !report.exempt_from_v2 => Effect::Duplicate {
+            of: earlier.place.event_id,
+        },
         _ if report.payout_cents >= 0 => Effect::Applied,
-        _ if report.payout_cents.checked_neg() == Some(value_cents.unwrap_or(0)) => Effect::Reversed,
+        _ if report.payout_cents.checked_neg() == Some(value_cents.unwrap_or(0)) => {
+            Effect::Reversed
+        }
         _ => Effect::NotAReversal,
     }
 }
@@ -181,28 +203,56 @@ mod tests {
         }
     }
 
-    fn values(estimate: Option<i64>, reports: &[Folding]) -> (Option<i64>, Option<bool>, Vec<Effect>) {
-        let folded = fold(Estimate { value_cents: estimate, qualified: estimate.map(|_| true) }, reports);
+    fn values(
+        estimate: Option<i64>,
+        reports: &[Folding],
+    ) -> (Option<i64>, Option<bool>, Vec<Effect>) {
+        let folded = fold(
+            Estimate {
+                value_cents: estimate,
+                qualified: estimate.map(|_| true),
+            },
+            reports,
+        );
         (folded.value_cents, folded.qualified, folded.effects)
     }
 
     fn duplicate(n: u8) -> Effect {
-        Effect::Duplicate { of: Uuid::from_u128(u128::from(n)) }
+        Effect::Duplicate {
+            of: Uuid::from_u128(u128::from(n)),
+        }
     }
 
     #[test]
     fn v4_shares_are_rounded_half_up_on_the_total() {
-        let third = Terms::RevShare { percent_e4: 333_300 };
+        let third = Terms::RevShare {
+            percent_e4: 333_300,
+        };
         assert_eq!([50, 100, 0, 1].map(|v| third.share(v)), [17, 33, 0, 0]);
-        assert_eq!(Terms::RevShare { percent_e4: 500_000 }.share(1), 1, "half a cent goes up");
-        assert_eq!(Terms::RevShare { percent_e4: 1_000_000 }.share(999_999_999_999), 999_999_999_999);
+        assert_eq!(
+            Terms::RevShare {
+                percent_e4: 500_000
+            }
+            .share(1),
+            1,
+            "half a cent goes up"
+        );
+        assert_eq!(
+            Terms::RevShare {
+                percent_e4: 1_000_000
+            }
+            .share(999_999_999_999),
+            999_999_999_999
+        );
         assert_eq!(Terms::Flat { amount_cents: 1800 }.share(1), 1800);
     }
 
     #[test]
     fn v5_and_v11_only_a_qualified_call_earns() {
         let flat = Some(Terms::Flat { amount_cents: 1800 });
-        let share = Some(Terms::RevShare { percent_e4: 600_000 });
+        let share = Some(Terms::RevShare {
+            percent_e4: 600_000,
+        });
         assert_eq!(credit(flat, None, Some(true)), 1800);
         assert_eq!(credit(share, None, Some(true)), 0);
         assert_eq!(credit(share, Some(5000), Some(true)), 3000);
@@ -217,20 +267,39 @@ mod tests {
         assert_eq!(values(None, &at_15).2, [Effect::Applied, duplicate(1)]);
         let past_15 = [report(1, 0, 5000), report(2, 15 * MINUTE + 1, 5000)];
         assert_eq!(values(None, &past_15).2, [Effect::Applied, Effect::Applied]);
-        let chain = [report(1, 0, 5000), report(2, 10 * MINUTE, 5000), report(3, 20 * MINUTE, 5000)];
-        assert_eq!(values(None, &chain).2, [Effect::Applied, duplicate(1), Effect::Applied]);
+        let chain = [
+            report(1, 0, 5000),
+            report(2, 10 * MINUTE, 5000),
+            report(3, 20 * MINUTE, 5000),
+        ];
+        assert_eq!(
+            values(None, &chain).2,
+            [Effect::Applied, duplicate(1), Effect::Applied]
+        );
     }
 
     #[test]
     fn v2_a_duplicate_does_not_bring_an_older_value_back() {
-        let reports = [report(1, 0, 5000), report(2, MINUTE, 3000), report(3, 2 * MINUTE, 5000)];
+        let reports = [
+            report(1, 0, 5000),
+            report(2, MINUTE, 3000),
+            report(3, 2 * MINUTE, 5000),
+        ];
         assert_eq!(
             values(None, &reports),
-            (Some(3000), Some(true), vec![Effect::Applied, Effect::Applied, duplicate(1)])
+            (
+                Some(3000),
+                Some(true),
+                vec![Effect::Applied, Effect::Applied, duplicate(1)]
+            )
         );
         let mut by_person = reports;
         by_person[2].exempt_from_v2 = true;
-        assert_eq!(values(None, &by_person).0, Some(5000), "M8: an apply is exempt");
+        assert_eq!(
+            values(None, &by_person).0,
+            Some(5000),
+            "M8: an apply is exempt"
+        );
     }
 
     #[test]
@@ -243,12 +312,36 @@ mod tests {
 
     #[test]
     fn v7_only_the_exact_negative_reverses() {
-        let exact = [report(1, 0, 5000), report(2, MINUTE, -5000), report(3, 2 * MINUTE, -5000)];
-        assert_eq!(values(None, &exact), (Some(0), Some(false), vec![Effect::Applied, Effect::Reversed, duplicate(2)]));
+        let exact = [
+            report(1, 0, 5000),
+            report(2, MINUTE, -5000),
+            report(3, 2 * MINUTE, -5000),
+        ];
+        assert_eq!(
+            values(None, &exact),
+            (
+                Some(0),
+                Some(false),
+                vec![Effect::Applied, Effect::Reversed, duplicate(2)]
+            )
+        );
         let other = [report(1, 0, 5000), report(2, MINUTE, -2500)];
-        assert_eq!(values(None, &other), (Some(5000), Some(true), vec![Effect::Applied, Effect::NotAReversal]));
-        assert_eq!(values(Some(4000), &[report(1, 0, -4000)]), (Some(0), Some(false), vec![Effect::Reversed]));
-        assert_eq!(values(None, &[report(1, 0, i64::MIN)]).2, [Effect::NotAReversal]);
+        assert_eq!(
+            values(None, &other),
+            (
+                Some(5000),
+                Some(true),
+                vec![Effect::Applied, Effect::NotAReversal]
+            )
+        );
+        assert_eq!(
+            values(Some(4000), &[report(1, 0, -4000)]),
+            (Some(0), Some(false), vec![Effect::Reversed])
+        );
+        assert_eq!(
+            values(None, &[report(1, 0, i64::MIN)]).2,
+            [Effect::NotAReversal]
+        );
     }
 
     #[test]

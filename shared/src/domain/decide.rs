@@ -92,7 +92,10 @@ pub struct Decision {
 impl Decision {
     /// A status and a reason, and nothing else to say.
     pub fn plain(status: Status, reason: Reason) -> Self {
-        Decision { status, ..Decision::unmatched(reason, Detail::default()) }
+        Decision {
+            status,
+            ..Decision::unmatched(reason, Detail::default())
+        }
     }
 
     fn unmatched(reason: Reason, detail: Detail) -> Self {
@@ -111,10 +114,16 @@ impl Decision {
 /// What a request without a report becomes (X1, X3).
 pub fn no_report(why: NoReport) -> Decision {
     match why {
-        NoReport::UnparseableBody { byte } => {
-            Decision::unmatched(Reason::UnparseableBody, Detail { byte: u64::try_from(byte).ok(), ..Detail::default() })
+        NoReport::UnparseableBody { byte } => Decision::unmatched(
+            Reason::UnparseableBody,
+            Detail {
+                byte: u64::try_from(byte).ok(),
+                ..Detail::default()
+            },
+        ),
+        NoReport::UnparseableElement => {
+            Decision::unmatched(Reason::UnparseableElement, Detail::default())
         }
-        NoReport::UnparseableElement => Decision::unmatched(Reason::UnparseableElement, Detail::default()),
         NoReport::EmptyBatch => Decision::unmatched(Reason::EmptyBatch, Detail::default()),
     }
 }
@@ -134,27 +143,45 @@ pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
     if case.report.payout == Payout::Unparseable && case.course.searches() {
         // X5: never take money from `bid` because `payout` was garbled.
         let moved = withdraw(case, books, None);
-        return Decision { postings: moved, ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default()) };
+        return Decision {
+            postings: moved,
+            ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default())
+        };
     }
     let found = match case.course {
-        Course::Assigned(call_id) | Course::Applied(call_id) => {
-            Found::Call { call_id, strategy: Strategy::Person, by_signature: false, detail: Detail::default() }
-        }
+        Course::Assigned(call_id) | Course::Applied(call_id) => Found::Call {
+            call_id,
+            strategy: Strategy::Person,
+            by_signature: false,
+            detail: Detail::default(),
+        },
         Course::Fresh | Course::Again | Course::Replayed => find(case, books),
     };
     match found {
-        Found::Nothing { reason, detail } => {
-            Decision { postings: withdraw(case, books, None), ..Decision::unmatched(reason, detail) }
-        }
+        Found::Nothing { reason, detail } => Decision {
+            postings: withdraw(case, books, None),
+            ..Decision::unmatched(reason, detail)
+        },
         Found::Ambiguous { strategy, detail } => Decision {
             status: Status::Held,
             strategy: Some(strategy),
             postings: withdraw(case, books, None),
             ..Decision::unmatched(Reason::Ambiguous, detail)
         },
-        Found::Call { call_id, strategy, by_signature, detail } => {
-            let key = CallKey { account_id, call_id };
-            let hit = Hit { strategy, by_signature };
+        Found::Call {
+            call_id,
+            strategy,
+            by_signature,
+            detail,
+        } => {
+            let key = CallKey {
+                account_id,
+                call_id,
+            };
+            let hit = Hit {
+                strategy,
+                by_signature,
+            };
             // A report without a payout claims nothing (M5), also where it claimed before it was read anew.
             let moved = withdraw(case, books, case.report.payout.cents().map(|_| key));
             let Some(call) = books.call_mut(key) else {
@@ -195,16 +222,28 @@ fn find(case: &Case<'_>, books: &Books) -> Found {
     let evidence = Evidence {
         by_ref_id: case.sightings.by_ref_id.iter().map(weigh).collect(),
         by_call_id: case.sightings.by_call_id.as_ref().map(weigh),
-        by_caller: case.sightings.by_caller.iter().map(weigh).filter(|c| c.same_caller).collect(),
-        precedents: signature(case).map(|s| books.precedents(&s, case.place.event_id)).unwrap_or_default(),
+        by_caller: case
+            .sightings
+            .by_caller
+            .iter()
+            .map(weigh)
+            .filter(|c| c.same_caller)
+            .collect(),
+        precedents: signature(case)
+            .map(|s| books.precedents(&s, case.place.event_id))
+            .unwrap_or_default(),
     };
     find_call(&question, &evidence)
 }
 
 /// A sighting as it stands under lock; one that was not locked fits nothing and only tells a reason.
 fn weigh(case: &Case<'_>, books: &Books, sighting: &Sighting) -> Candidate {
-    let key = CallKey { account_id: case.webhook.account_id, call_id: sighting.call_id };
-    let in_scope = |buyer: Option<Uuid>| case.webhook.buyer_id.is_none() || case.webhook.buyer_id == buyer;
+    let key = CallKey {
+        account_id: case.webhook.account_id,
+        call_id: sighting.call_id,
+    };
+    let in_scope =
+        |buyer: Option<Uuid>| case.webhook.buyer_id.is_none() || case.webhook.buyer_id == buyer;
     match books.call(key) {
         Some(call) => Candidate {
             call_id: sighting.call_id,
@@ -236,12 +275,18 @@ fn withdraw(case: &Case<'_>, books: &mut Books, but_for: Option<CallKey>) -> Vec
     let elsewhere: Vec<CallKey> = books
         .calls()
         .filter(|c| Some(c.key) != but_for)
-        .filter(|c| c.reports.iter().any(|r| r.place == case.place && r.role != Role::Displaced))
+        .filter(|c| {
+            c.reports
+                .iter()
+                .any(|r| r.place == case.place && r.role != Role::Displaced)
+        })
         .map(|c| c.key)
         .collect();
     let mut postings = Vec::new();
     for key in elsewhere {
-        let Some(call) = books.call_mut(key) else { continue };
+        let Some(call) = books.call_mut(key) else {
+            continue;
+        };
         for report in call.reports.iter_mut().filter(|r| r.place == case.place) {
             report.role = Role::Displaced;
             report.unsaved = true;
@@ -262,7 +307,10 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
     let mut decision = Decision {
         status: Status::Matched,
         reason: None,
-        detail: Detail { late: case.course == Course::Again, ..detail },
+        detail: Detail {
+            late: case.course == Course::Again,
+            ..detail
+        },
         strategy: Some(hit.strategy),
         call_id: Some(call.key.call_id),
         postings: Vec::new(),
@@ -290,7 +338,10 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
     if let Some(reason) = doubt(case, payout_cents, &mut decision.detail) {
         decision.status = Status::Held;
         decision.reason = Some(reason);
-        call.insert(CallReport { role: Role::Held, ..report });
+        call.insert(CallReport {
+            role: Role::Held,
+            ..report
+        });
         // It may have been folded when it was decided before.
         let (folded, _) = call.folded();
         let movement = call.settle(&folded);
@@ -316,7 +367,11 @@ fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reas
         return Some(Reason::CurrencyMismatch);
     }
     // Beside a zero or a negative amount a word of rejection is no contradiction: V5 and V7 take it back.
-    if let (OnDoubt::Hold, Some(word), 1..) = (webhook.on_rejection_word, &case.report.rejection_word, payout_cents) {
+    if let (OnDoubt::Hold, Some(word), 1..) = (
+        webhook.on_rejection_word,
+        &case.report.rejection_word,
+        payout_cents,
+    ) {
         detail.word = Some(word.clone());
         return Some(Reason::StatusSaysRejected);
     }
@@ -327,7 +382,13 @@ fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reas
     None
 }
 
-fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, decision: &mut Decision) {
+fn fold_in(
+    case: &Case<'_>,
+    call: &mut Call,
+    report: CallReport,
+    hit: &Hit,
+    decision: &mut Decision,
+) {
     let place = report.place;
     let payout_cents = report.payout_cents;
     let before = (call.value_cents, call.credit_cents);
@@ -359,13 +420,20 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
     // a guess did so, even if without the guess another report of its amount stands before it.
     let displaces = !decision.displaced.is_empty();
     let takes_effect = displaces || matches!(effect, Effect::Applied | Effect::Reversed);
-    decision.postings.extend(posting(call, movement, !takes_effect));
+    decision
+        .postings
+        .extend(posting(call, movement, !takes_effect));
     match effect {
-        _ if displaces => decision.reason = matched_reason(case, decision, effect, movement, had_payee),
+        _ if displaces => {
+            decision.reason = matched_reason(case, decision, effect, movement, had_payee)
+        }
         Effect::Duplicate { of } => {
             decision.status = Status::Duplicate;
-            decision.reason =
-                Some(if hit.by_signature { Reason::RepeatOfMatchedReport } else { Reason::SamePayoutWithin15m });
+            decision.reason = Some(if hit.by_signature {
+                Reason::RepeatOfMatchedReport
+            } else {
+                Reason::SamePayoutWithin15m
+            });
             decision.detail.other_event = Some(of);
             if call.value_cents != Some(payout_cents.max(0)) {
                 decision.detail.value_changed_to_cents = call.value_cents;
@@ -376,10 +444,15 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
             decision.reason = Some(Reason::NegativePayout);
         }
         // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
-        Effect::Applied | Effect::Reversed if !movement.changed && overtaking(&folded, &places, place).is_some() => {
+        Effect::Applied | Effect::Reversed
+            if !movement.changed && overtaking(&folded, &places, place).is_some() =>
+        {
             decision.status = Status::Duplicate;
-            decision.reason =
-                Some(if hit.by_signature { Reason::RepeatOfMatchedReport } else { Reason::SamePayoutWithin15m });
+            decision.reason = Some(if hit.by_signature {
+                Reason::RepeatOfMatchedReport
+            } else {
+                Reason::SamePayoutWithin15m
+            });
             decision.detail.other_event = overtaking(&folded, &places, place);
         }
         Effect::Applied | Effect::Reversed if !movement.changed && later.is_some() => {
@@ -397,8 +470,13 @@ fn fold_in(case: &Case<'_>, call: &mut Call, report: CallReport, hit: &Hit, deci
 /// before this one.
 fn overtaking(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
     let repeats = |effect: &Effect| *effect == Effect::Duplicate { of: place.event_id };
-    let later = folded.effects.iter().position(repeats).and_then(|at| places.get(at))?;
-    (micros_between(place.received_at, later.received_at) <= AT_ONCE_MICROS).then_some(later.event_id)
+    let later = folded
+        .effects
+        .iter()
+        .position(repeats)
+        .and_then(|at| places.get(at))?;
+    (micros_between(place.received_at, later.received_at) <= AT_ONCE_MICROS)
+        .then_some(later.event_id)
 }
 
 /// The most useful thing to say of a match that took effect.
@@ -432,14 +510,18 @@ fn later_report(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid>
     let later = |event_id: Uuid| places.iter().any(|p| p.event_id == event_id && *p > place);
     folded.last_applied.filter(|id| later(*id)).or_else(|| {
         let followers = places.iter().zip(&folded.effects).rev();
-        followers.take_while(|(p, _)| **p > place).find(|(_, e)| **e != Effect::NotAReversal).map(|(p, _)| p.event_id)
+        followers
+            .take_while(|(p, _)| **p > place)
+            .find(|(_, e)| **e != Effect::NotAReversal)
+            .map(|(p, _)| p.event_id)
     })
 }
 
 fn effect_at(effects: &[Effect], places: &[Place], place: Place) -> Effect {
     let at = places.iter().position(|p| *p == place);
     // The report was inserted with the role Folded just before: it has its place.
-    at.and_then(|i| effects.get(i).copied()).unwrap_or(Effect::NotAReversal)
+    at.and_then(|i| effects.get(i).copied())
+        .unwrap_or(Effect::NotAReversal)
 }
 
 /// M5: a report that names the call takes it from those that only guessed it, unless they are the
@@ -451,9 +533,12 @@ fn displace(call: &mut Call, by: &CallReport) -> Vec<Place> {
     let signature = by.signature();
     let mut displaced = Vec::new();
     for report in &mut call.reports {
-        let guessed =
-            report.strategy == Strategy::CallerDuration && !report.by_person && report.role != Role::Displaced;
-        if guessed && (signature.is_none() || report.signature() != signature || told_apart(report, by)) {
+        let guessed = report.strategy == Strategy::CallerDuration
+            && !report.by_person
+            && report.role != Role::Displaced;
+        if guessed
+            && (signature.is_none() || report.signature() != signature || told_apart(report, by))
+        {
             report.role = Role::Displaced;
             report.unsaved = true;
             displaced.push(report.place);
@@ -463,7 +548,8 @@ fn displace(call: &mut Call, by: &CallReport) -> Vec<Place> {
 }
 
 fn told_apart(a: &CallReport, b: &CallReport) -> bool {
-    let differ = |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
+    let differ =
+        |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     differ(&a.ref_id, &b.ref_id) || differ(&a.call_id_text, &b.call_id_text)
 }
 

@@ -23,7 +23,11 @@ impl<'a> Decimal<'a> {
         };
         let digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
         let empty = whole.is_empty() && fraction.is_empty();
-        (!empty && digits(whole) && digits(fraction)).then_some(Decimal { whole, fraction, exponent: 0 })
+        (!empty && digits(whole) && digits(fraction)).then_some(Decimal {
+            whole,
+            fraction,
+            exponent: 0,
+        })
     }
 
     /// A JSON number without its sign; an exponent beyond `i64` is as good as its bound.
@@ -31,11 +35,18 @@ impl<'a> Decimal<'a> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             None => (text, 0),
             Some((mantissa, exponent)) => {
-                let bound = if exponent.starts_with('-') { i64::MIN } else { i64::MAX };
+                let bound = if exponent.starts_with('-') {
+                    i64::MIN
+                } else {
+                    i64::MAX
+                };
                 (mantissa, exponent.parse().unwrap_or(bound))
             }
         };
-        Some(Decimal { exponent, ..Decimal::plain(mantissa)? })
+        Some(Decimal {
+            exponent,
+            ..Decimal::plain(mantissa)?
+        })
     }
 
     /// The number times ten to the `shift`: its whole part, and the first digit that was cut off.
@@ -44,7 +55,9 @@ impl<'a> Decimal<'a> {
         let digits = |part: &'a [u8]| part.iter().filter(|b| b.is_ascii_digit());
         let whole_digits = i64::try_from(digits(self.whole).count()).ok()?;
         // How many digits stand before the point once it has been moved.
-        let mut before = whole_digits.saturating_add(self.exponent).saturating_add(shift);
+        let mut before = whole_digits
+            .saturating_add(self.exponent)
+            .saturating_add(shift);
         let mut value: u64 = 0;
         for digit in digits(self.whole).chain(digits(self.fraction)) {
             let digit = digit.checked_sub(b'0')?;

@@ -38,18 +38,30 @@ impl NotADuration {
 /// digits in JSON, where an exponent is allowed.
 pub fn parse(text: &str, json_number: bool, unit: DurationUnit) -> Result<u32, NotADuration> {
     let text = text.trim_matches(is_blank_char);
-    let bare = if json_number { Decimal::json(text) } else { Decimal::plain(text) };
+    let bare = if json_number {
+        Decimal::json(text)
+    } else {
+        Decimal::plain(text)
+    };
     if let Some(number) = bare {
         return bare_number(number, unit);
     }
     if let Some(rest) = text.strip_prefix(['-', '\u{2212}']) {
-        let number = if json_number { Decimal::json(rest) } else { Decimal::plain(rest) };
+        let number = if json_number {
+            Decimal::json(rest)
+        } else {
+            Decimal::plain(rest)
+        };
         return Err(match number {
             Some(_) => NotADuration::Negative,
             None => NotADuration::Form,
         });
     }
-    let nanos = if text.contains(':') { clock(text) } else { units(text) };
+    let nanos = if text.contains(':') {
+        clock(text)
+    } else {
+        units(text)
+    };
     seconds(nanos?)
 }
 
@@ -66,7 +78,10 @@ fn bare_number(number: Decimal<'_>, unit: DurationUnit) -> Result<u32, NotADurat
 }
 
 fn within_a_day(seconds: Option<u64>) -> Result<u32, NotADuration> {
-    seconds.and_then(|s| u32::try_from(s).ok()).filter(|s| *s <= SECONDS_MAX).ok_or(NotADuration::OverADay)
+    seconds
+        .and_then(|s| u32::try_from(s).ok())
+        .filter(|s| *s <= SECONDS_MAX)
+        .ok_or(NotADuration::OverADay)
 }
 
 /// Whole seconds, rounded half up.
@@ -77,7 +92,10 @@ fn seconds(nanos: u64) -> Result<u32, NotADuration> {
 
 /// A number of units of `times` seconds.
 fn scaled(number: Decimal<'_>, times: u64) -> Result<u64, NotADuration> {
-    number.cut(NANO_DIGITS).and_then(|(nanos, _)| nanos.checked_mul(times)).ok_or(NotADuration::OverADay)
+    number
+        .cut(NANO_DIGITS)
+        .and_then(|(nanos, _)| nanos.checked_mul(times))
+        .ok_or(NotADuration::OverADay)
 }
 
 fn add(sum: u64, nanos: u64) -> Result<u64, NotADuration> {
@@ -110,7 +128,11 @@ fn clock(text: &str) -> Result<u64, NotADuration> {
 fn units(text: &str) -> Result<u64, NotADuration> {
     let bytes = text.as_bytes();
     let iso = matches!(bytes.first(), Some(b'p' | b'P'));
-    let mut rest = if iso { text.get(1..).unwrap_or_default() } else { text };
+    let mut rest = if iso {
+        text.get(1..).unwrap_or_default()
+    } else {
+        text
+    };
     let mut sum: u64 = 0;
     let mut smaller_than = u64::MAX;
     let mut in_time = !iso;
@@ -124,10 +146,18 @@ fn units(text: &str) -> Result<u64, NotADuration> {
             rest = time;
             continue;
         }
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(NotADuration::Form)?;
+        let number_len = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or(NotADuration::Form)?;
         let (number, tail) = rest.split_at(number_len);
-        let tail = if iso { tail } else { tail.trim_start_matches(is_blank_char) };
-        let name_len = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let tail = if iso {
+            tail
+        } else {
+            tail.trim_start_matches(is_blank_char)
+        };
+        let name_len = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
         // In the ISO form a unit is one letter.
         let (name, tail) = tail.split_at(if iso { name_len.min(1) } else { name_len });
         let nanos_per_unit = unit_nanos(name, iso, in_time).ok_or(NotADuration::Form)?;
@@ -138,16 +168,25 @@ fn units(text: &str) -> Result<u64, NotADuration> {
         let number = Decimal::plain(number).ok_or(NotADuration::Form)?;
         sum = add(sum, of_unit(number, nanos_per_unit)?)?;
         any = true;
-        rest = if iso { tail } else { tail.trim_start_matches(|c| is_blank_char(c) || c == ',') };
+        rest = if iso {
+            tail
+        } else {
+            tail.trim_start_matches(|c| is_blank_char(c) || c == ',')
+        };
     }
-    if any { Ok(sum) } else { Err(NotADuration::Form) }
+    if any {
+        Ok(sum)
+    } else {
+        Err(NotADuration::Form)
+    }
 }
 
 fn of_unit(number: Decimal<'_>, nanos_per_unit: u64) -> Result<u64, NotADuration> {
     match nanos_per_unit.checked_div(NANOS) {
-        Some(0) | None => {
-            number.cut(NANO_DIGITS.saturating_sub(3)).map(|(nanos, _)| nanos).ok_or(NotADuration::OverADay)
-        }
+        Some(0) | None => number
+            .cut(NANO_DIGITS.saturating_sub(3))
+            .map(|(nanos, _)| nanos)
+            .ok_or(NotADuration::OverADay),
         Some(seconds) => scaled(number, seconds),
     }
 }

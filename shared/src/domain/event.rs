@@ -27,7 +27,11 @@ pub struct Envelope {
 
 impl Envelope {
     pub fn of(events: Vec<RawEvent>) -> Self {
-        Envelope { v: ENVELOPE_VERSION, events, secrets_used: Vec::new() }
+        Envelope {
+            v: ENVELOPE_VERSION,
+            events,
+            secrets_used: Vec::new(),
+        }
     }
 }
 
@@ -121,7 +125,9 @@ impl From<WireRequest> for RawRequest {
         use base64::Engine;
         let body = match (wire.body, wire.body_b64) {
             (Some(text), _) => text.into_bytes(),
-            (None, Some(b64)) => base64::engine::general_purpose::STANDARD.decode(b64).unwrap_or_default(),
+            (None, Some(b64)) => base64::engine::general_purpose::STANDARD
+                .decode(b64)
+                .unwrap_or_default(),
             (None, None) => Vec::new(),
         };
         RawRequest {
@@ -143,7 +149,9 @@ impl Serialize for RawRequest {
             query: &self.query,
             content_type: self.content_type.as_deref(),
             body: text.ok().filter(|text| !text.is_empty()),
-            body_b64: text.is_err().then(|| base64::engine::general_purpose::STANDARD.encode(&self.body)),
+            body_b64: text
+                .is_err()
+                .then(|| base64::engine::general_purpose::STANDARD.encode(&self.body)),
             element: self.element,
         }
         .serialize(serializer)
@@ -156,7 +164,11 @@ mod tests {
 
     #[test]
     fn an_envelope_survives_the_wire_whatever_the_bytes() {
-        for body in [b"{\"payout\": 50}".to_vec(), vec![0xFF, 0x00, 0x80], Vec::new()] {
+        for body in [
+            b"{\"payout\": 50}".to_vec(),
+            vec![0xFF, 0x00, 0x80],
+            Vec::new(),
+        ] {
             let event = RawEvent {
                 id: Uuid::nil(),
                 received_at: "2026-03-14T12:02:10.123456Z".parse().expect("a time"),
@@ -171,11 +183,17 @@ mod tests {
                     body,
                     element: true,
                 }),
-                refusal: Some(Refusal { reason: Reason::EndpointDisabled, count: 1 }),
+                refusal: Some(Refusal {
+                    reason: Reason::EndpointDisabled,
+                    count: 1,
+                }),
             };
             let envelope = Envelope::of(vec![event]);
             let text = serde_json::to_vec(&envelope).expect("plain data");
-            assert_eq!(serde_json::from_slice::<Envelope>(&text).expect("our own"), envelope);
+            assert_eq!(
+                serde_json::from_slice::<Envelope>(&text).expect("our own"),
+                envelope
+            );
         }
     }
 }

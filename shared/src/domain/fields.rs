@@ -7,19 +7,68 @@ use super::report::Slot;
 
 /// The seed's aliases; a configured name goes before them all (X4).
 pub const ALIASES: [(Slot, &[&str]); 5] = [
-    (Slot::RefId, &["ref_id", "external_id", "external_ref", "click_id", "pub_id", "subid", "tid", "transaction_id"]),
-    (Slot::CallId, &["call_id", "callid", "reference_id", "our_call_id", "internal_id"]),
+    (
+        Slot::RefId,
+        &[
+            "ref_id",
+            "external_id",
+            "external_ref",
+            "click_id",
+            "pub_id",
+            "subid",
+            "tid",
+            "transaction_id",
+        ],
+    ),
+    (
+        Slot::CallId,
+        &[
+            "call_id",
+            "callid",
+            "reference_id",
+            "our_call_id",
+            "internal_id",
+        ],
+    ),
     (
         Slot::Caller,
-        &["caller_id", "caller", "callerid", "from", "from_number", "phone", "caller_phone", "caller_number", "ani"],
+        &[
+            "caller_id",
+            "caller",
+            "callerid",
+            "from",
+            "from_number",
+            "phone",
+            "caller_phone",
+            "caller_number",
+            "ani",
+        ],
     ),
     (
         Slot::Duration,
-        &["duration", "duration_seconds", "talk_duration", "talk_time", "call_duration", "length", "seconds"],
+        &[
+            "duration",
+            "duration_seconds",
+            "talk_duration",
+            "talk_time",
+            "call_duration",
+            "length",
+            "seconds",
+        ],
     ),
     (
         Slot::Payout,
-        &["payout", "payout_or_blank", "revenue", "amount", "value", "bid", "bid_amount", "price", "earnings"],
+        &[
+            "payout",
+            "payout_or_blank",
+            "revenue",
+            "amount",
+            "value",
+            "bid",
+            "bid_amount",
+            "price",
+            "earnings",
+        ],
     ),
 ];
 
@@ -119,7 +168,9 @@ mod tests {
             }
         }
         assert_eq!(names, 38);
-        let bids: Vec<&str> = BID_RANKS.map(|rank| ALIASES[4].1[usize::from(rank) - 1]).collect();
+        let bids: Vec<&str> = BID_RANKS
+            .map(|rank| ALIASES[4].1[usize::from(rank) - 1])
+            .collect();
         assert_eq!(bids, ["bid", "bid_amount", "price"]);
     }
 

@@ -61,7 +61,10 @@ pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
 impl<'a> Scanner<'a> {
     /// At the start of `bytes`, after a byte order mark.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Scanner { bytes, at: bom_len(bytes) }
+        Scanner {
+            bytes,
+            at: bom_len(bytes),
+        }
     }
 
     /// The place of the next byte to be looked at.
@@ -154,7 +157,9 @@ impl<'a> Scanner<'a> {
         loop {
             // Most of a string is plain; this run is where the scanner's time goes.
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let run = rest.iter().position(|b| !matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=0x7F));
+            let run = rest
+                .iter()
+                .position(|b| !matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=0x7F));
             self.at = self.at.saturating_add(run.unwrap_or(rest.len()));
             match self.bytes.get(self.at) {
                 Some(b'"') => {
@@ -292,7 +297,11 @@ impl<'a> Scanner<'a> {
 /// UTF-8 as far as it goes, without U+0000 (X1).
 pub(crate) fn readable(bytes: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(bytes);
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { text }
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        text
+    }
 }
 
 impl<'a> Text<'a> {
@@ -363,7 +372,10 @@ mod tests {
 
     fn check(bytes: &[u8]) -> Result<(), usize> {
         let mut scanner = Scanner::new(bytes);
-        scanner.skip(usize::MAX).and_then(|()| scanner.end()).map_err(|e| e.byte)
+        scanner
+            .skip(usize::MAX)
+            .and_then(|()| scanner.end())
+            .map_err(|e| e.byte)
     }
 
     fn read(bytes: &[u8]) -> String {
@@ -399,7 +411,10 @@ mod tests {
 
     #[test]
     fn x1_marks_and_nulls_are_dropped_and_bad_utf8_is_borne() {
-        assert_eq!(check(b"\xEF\xBB\xBF \0{\"a\0\":\0 1\x002, \"b\xFF\":tr\0ue}\0"), Ok(()));
+        assert_eq!(
+            check(b"\xEF\xBB\xBF \0{\"a\0\":\0 1\x002, \"b\xFF\":tr\0ue}\0"),
+            Ok(())
+        );
         assert_eq!(check(b"\xFF\xFE{\0\"\0a\0\"\0:\x001\0}\0"), Ok(()));
         assert_eq!(read(b"\"a\0b\xFFc\""), "ab\u{FFFD}c");
     }
@@ -416,7 +431,10 @@ mod tests {
     #[test]
     fn x6_a_number_keeps_its_written_digits() {
         for digits in ["0", "-0.10", "1e400", "123456789012345678901234567890.5E+7"] {
-            assert_eq!(Scanner::new(digits.as_bytes()).token(), Ok(Token::Number(digits.into())));
+            assert_eq!(
+                Scanner::new(digits.as_bytes()).token(),
+                Ok(Token::Number(digits.into()))
+            );
         }
     }
 

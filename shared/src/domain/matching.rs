@@ -106,25 +106,38 @@ pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
         other_buyer = true;
     }
     let by_caller = match (question.has_caller, question.duration_seconds) {
-        (true, Some(duration)) => by_caller_and_duration(question, duration, evidence, &mut other_buyer),
-        (has_caller, duration) => {
-            Found::Nothing { reason: nothing_to_go_by(question, has_caller, duration), detail: Detail::default() }
+        (true, Some(duration)) => {
+            by_caller_and_duration(question, duration, evidence, &mut other_buyer)
         }
+        (has_caller, duration) => Found::Nothing {
+            reason: nothing_to_go_by(question, has_caller, duration),
+            detail: Detail::default(),
+        },
     };
     match by_caller {
-        Found::Nothing { .. } if other_buyer => {
-            Found::Nothing { reason: Reason::OtherBuyer, detail: Detail::default() }
-        }
+        Found::Nothing { .. } if other_buyer => Found::Nothing {
+            reason: Reason::OtherBuyer,
+            detail: Detail::default(),
+        },
         // "Your caller has no calls" tells less than "the id you echo is none of ours".
-        Found::Nothing { reason: Reason::CallerNotFound, detail } => {
-            Found::Nothing { reason: missed_id(question).unwrap_or(Reason::CallerNotFound), detail }
-        }
+        Found::Nothing {
+            reason: Reason::CallerNotFound,
+            detail,
+        } => Found::Nothing {
+            reason: missed_id(question).unwrap_or(Reason::CallerNotFound),
+            detail,
+        },
         found => found,
     }
 }
 
 fn call(call_id: Uuid, strategy: Strategy) -> Found {
-    Found::Call { call_id, strategy, by_signature: false, detail: Detail::default() }
+    Found::Call {
+        call_id,
+        strategy,
+        by_signature: false,
+        detail: Detail::default(),
+    }
 }
 
 fn missed_id(question: &Question<'_>) -> Option<Reason> {
@@ -151,8 +164,13 @@ fn by_ref_id(question: &Question<'_>, hits: &[Candidate], other_buyer: &mut bool
         ([only], _) => Some(call(only.call_id, Strategy::RefId)),
         // ref_id is not unique (M1): caller and duration decide among them, if they are known.
         (several, Some(duration)) if question.has_caller => {
-            let same_caller: Vec<&Candidate> = several.iter().copied().filter(|c| c.same_caller).collect();
-            let contenders = if same_caller.is_empty() { several } else { same_caller.as_slice() };
+            let same_caller: Vec<&Candidate> =
+                several.iter().copied().filter(|c| c.same_caller).collect();
+            let contenders = if same_caller.is_empty() {
+                several
+            } else {
+                same_caller.as_slice()
+            };
             Some(match rank(duration, contenders) {
                 Some(winner) => call(winner.call_id, Strategy::RefId),
                 None => ambiguous(Strategy::RefId, question, contenders),
@@ -178,7 +196,8 @@ fn by_caller_and_duration(
     other_buyer: &mut bool,
 ) -> Found {
     let fits = |c: &&Candidate| {
-        (c.duration_seconds.saturating_sub(duration)).abs() <= question.tolerance_seconds && in_window(question, c)
+        (c.duration_seconds.saturating_sub(duration)).abs() <= question.tolerance_seconds
+            && in_window(question, c)
     };
     let fitting: Vec<&Candidate> = evidence.by_caller.iter().filter(fits).collect();
     let ours: Vec<&Candidate> = fitting.iter().copied().filter(|c| c.in_scope).collect();
@@ -191,50 +210,104 @@ fn by_caller_and_duration(
         return near_miss(question, duration, &evidence.by_caller);
     }
     if unclaimed.is_empty() {
-        let detail = Detail { candidates: notes(question, &ours), ..Detail::default() };
-        return Found::Nothing { reason: Reason::AlreadyReported, detail };
+        let detail = Detail {
+            candidates: notes(question, &ours),
+            ..Detail::default()
+        };
+        return Found::Nothing {
+            reason: Reason::AlreadyReported,
+            detail,
+        };
     }
     match rank(duration, &unclaimed) {
         Some(winner) => {
-            let others: Vec<&Candidate> = ours.iter().copied().filter(|c| c.call_id != winner.call_id).collect();
+            let others: Vec<&Candidate> = ours
+                .iter()
+                .copied()
+                .filter(|c| c.call_id != winner.call_id)
+                .collect();
             let detail = Detail {
                 other_candidates: count(others.len()),
-                candidates: if others.is_empty() { Vec::new() } else { notes(question, &ours) },
+                candidates: if others.is_empty() {
+                    Vec::new()
+                } else {
+                    notes(question, &ours)
+                },
                 ..Detail::default()
             };
-            Found::Call { call_id: winner.call_id, strategy: Strategy::CallerDuration, by_signature: false, detail }
+            Found::Call {
+                call_id: winner.call_id,
+                strategy: Strategy::CallerDuration,
+                by_signature: false,
+                detail,
+            }
         }
         None => ambiguous(Strategy::CallerDuration, question, &unclaimed),
     }
 }
 
 fn count(n: usize) -> Option<u32> {
-    if n == 0 { None } else { Some(u32::try_from(n).unwrap_or(u32::MAX)) }
+    if n == 0 {
+        None
+    } else {
+        Some(u32::try_from(n).unwrap_or(u32::MAX))
+    }
 }
 
 /// M4: the same report finds the same call; otherwise a retry would claim the caller's next similar
 /// call and the publisher would be paid twice.
-fn by_signature(question: &Question<'_>, evidence: &Evidence, ours: &[&Candidate]) -> Option<Found> {
+fn by_signature(
+    question: &Question<'_>,
+    evidence: &Evidence,
+    ours: &[&Candidate],
+) -> Option<Found> {
     let precedent = evidence
         .precedents
         .iter()
         .filter(|p| in_reach(question, p) && !told_apart(question, p))
         // A person's word outranks older matches; then the report that says the same; then the latest.
-        .max_by_key(|p| (p.by_person, Some(p.payout_cents) == question.payout_cents, p.received_at, p.call_id))?;
-    let others = ours.iter().filter(|c| !c.claimed && c.call_id != precedent.call_id).count();
+        .max_by_key(|p| {
+            (
+                p.by_person,
+                Some(p.payout_cents) == question.payout_cents,
+                p.received_at,
+                p.call_id,
+            )
+        })?;
+    let others = ours
+        .iter()
+        .filter(|c| !c.claimed && c.call_id != precedent.call_id)
+        .count();
     let says_the_same = question.payout_cents.is_none_or(|payout| {
-        evidence.precedents.iter().any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
+        evidence
+            .precedents
+            .iter()
+            .any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
     });
     if !says_the_same && others > 0 {
         // A correction of that call, or a first report of the other? Only a person can tell.
         let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
         let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
-        let detail =
-            Detail { other_candidates: count(others), candidates: notes(question, &contenders), ..Detail::default() };
-        return Some(Found::Ambiguous { strategy: Strategy::CallerDuration, detail });
+        let detail = Detail {
+            other_candidates: count(others),
+            candidates: notes(question, &contenders),
+            ..Detail::default()
+        };
+        return Some(Found::Ambiguous {
+            strategy: Strategy::CallerDuration,
+            detail,
+        });
     }
-    let detail = Detail { other_candidates: count(others), ..Detail::default() };
-    Some(Found::Call { call_id: precedent.call_id, strategy: Strategy::CallerDuration, by_signature: true, detail })
+    let detail = Detail {
+        other_candidates: count(others),
+        ..Detail::default()
+    };
+    Some(Found::Call {
+        call_id: precedent.call_id,
+        strategy: Strategy::CallerDuration,
+        by_signature: true,
+        detail,
+    })
 }
 
 fn in_reach(question: &Question<'_>, precedent: &Precedent) -> bool {
@@ -244,8 +317,10 @@ fn in_reach(question: &Question<'_>, precedent: &Precedent) -> bool {
 
 /// Two reports that carry different values in the same id slot are never the same report (M4).
 fn told_apart(question: &Question<'_>, precedent: &Precedent) -> bool {
-    let differ = |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
-    differ(question.ref_id, precedent.ref_id.as_ref()) || differ(question.call_id_text, precedent.call_id_text.as_ref())
+    let differ =
+        |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
+    differ(question.ref_id, precedent.ref_id.as_ref())
+        || differ(question.call_id_text, precedent.call_id_text.as_ref())
 }
 
 fn in_window(question: &Question<'_>, candidate: &Candidate) -> bool {
@@ -260,21 +335,31 @@ fn rank<'a>(theirs: i64, contenders: &[&'a Candidate]) -> Option<&'a Candidate> 
         contenders.iter().copied().min_by_key(|c| {
             let d = off(c);
             // Ties: ours longer, then earliest ended, then lower id.
-            ((d.saturating_sub(yardstick)).abs(), d.saturating_neg(), c.ended_at, c.call_id)
+            (
+                (d.saturating_sub(yardstick)).abs(),
+                d.saturating_neg(),
+                c.ended_at,
+                c.call_id,
+            )
         })
     };
     let winner = nearest(0)?;
     let by_typical_leg = nearest(TYPICAL_LEG_SECONDS)?;
-    let too_close = contenders
-        .iter()
-        .any(|c| c.payee != winner.payee && off(c).abs().saturating_sub(off(winner).abs()) <= TOO_CLOSE_SECONDS);
+    let too_close = contenders.iter().any(|c| {
+        c.payee != winner.payee
+            && off(c).abs().saturating_sub(off(winner).abs()) <= TOO_CLOSE_SECONDS
+    });
     (by_typical_leg.payee == winner.payee && !too_close).then_some(winner)
 }
 
 /// The most telling reason, with its figure (M3).
 fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) -> Found {
     let ours: Vec<&Candidate> = by_caller.iter().filter(|c| c.in_scope).collect();
-    let in_window: Vec<&Candidate> = ours.iter().copied().filter(|c| in_window(question, c)).collect();
+    let in_window: Vec<&Candidate> = ours
+        .iter()
+        .copied()
+        .filter(|c| in_window(question, c))
+        .collect();
     let detail = Detail {
         tolerance_seconds: Some(question.tolerance_seconds),
         window_hours: Some(question.window_hours),
@@ -284,14 +369,29 @@ fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) ->
     let off = |c: &&&Candidate| c.duration_seconds.saturating_sub(duration).abs();
     let away = |c: &&&Candidate| micros_between(c.ended_at, question.received_at).saturating_abs();
     if let Some(nearest) = in_window.iter().min_by_key(off) {
-        let detail = Detail { nearest_off_seconds: Some(off(&nearest)), ..detail };
-        Found::Nothing { reason: Reason::DurationMismatch, detail }
+        let detail = Detail {
+            nearest_off_seconds: Some(off(&nearest)),
+            ..detail
+        };
+        Found::Nothing {
+            reason: Reason::DurationMismatch,
+            detail,
+        }
     } else if let Some(nearest) = ours.iter().min_by_key(away) {
         let before = micros_between(nearest.ended_at, question.received_at).div_euclid(MICROS);
-        let detail = Detail { nearest_ended_seconds_before: Some(before), ..detail };
-        Found::Nothing { reason: Reason::OutsideWindow, detail }
+        let detail = Detail {
+            nearest_ended_seconds_before: Some(before),
+            ..detail
+        };
+        Found::Nothing {
+            reason: Reason::OutsideWindow,
+            detail,
+        }
     } else {
-        Found::Nothing { reason: Reason::CallerNotFound, detail: Detail::default() }
+        Found::Nothing {
+            reason: Reason::CallerNotFound,
+            detail: Detail::default(),
+        }
     }
 }
 
@@ -300,13 +400,22 @@ fn notes(question: &Question<'_>, candidates: &[&Candidate]) -> Vec<CandidateNot
         .iter()
         .map(|c| CandidateNote {
             call_id: c.call_id,
-            off_seconds: c.duration_seconds.saturating_sub(question.duration_seconds.unwrap_or(c.duration_seconds)),
-            ended_seconds_before: micros_between(c.ended_at, question.received_at).div_euclid(MICROS),
+            off_seconds: c
+                .duration_seconds
+                .saturating_sub(question.duration_seconds.unwrap_or(c.duration_seconds)),
+            ended_seconds_before: micros_between(c.ended_at, question.received_at)
+                .div_euclid(MICROS),
             claimed: c.claimed,
             other_buyer: !c.in_scope,
         })
         .collect();
-    notes.sort_by_key(|n| (n.off_seconds.saturating_abs(), n.ended_seconds_before.saturating_abs(), n.call_id));
+    notes.sort_by_key(|n| {
+        (
+            n.off_seconds.saturating_abs(),
+            n.ended_seconds_before.saturating_abs(),
+            n.call_id,
+        )
+    });
     notes.truncate(LISTED_CANDIDATES);
     notes
 }

@@ -4,7 +4,10 @@
 //! (`cargo check -p trueup-shared --no-default-features`). Rule numbers (X7, M4, V3 …) are those of
 //! `deploy/docs/RULES.md`.
 
-#![cfg_attr(not(test), deny(clippy::float_arithmetic, clippy::arithmetic_side_effects))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)
+)]
 
 mod absent;
 pub mod batch;

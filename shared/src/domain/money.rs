@@ -42,7 +42,12 @@ impl NotMoney {
 /// The cents that `text` means for an account of `currency` (ISO 4217). `json_number`: the text is a
 /// number's written digits in JSON, where `1e2` is allowed. `unit` governs bare numbers; a text with a
 /// symbol or code of the currency is in its main unit.
-pub fn parse_cents(text: &str, json_number: bool, unit: PayoutUnit, currency: &str) -> Result<i64, NotMoney> {
+pub fn parse_cents(
+    text: &str,
+    json_number: bool,
+    unit: PayoutUnit,
+    currency: &str,
+) -> Result<i64, NotMoney> {
     let text = text.trim_matches(is_blank_char);
     if json_number {
         let (negative, digits) = match text.strip_prefix('-') {
@@ -75,7 +80,11 @@ fn cents(amount: Decimal<'_>, negative: bool, shift: i64) -> Result<i64, NotMone
         .and_then(|c| i64::try_from(c).ok())
         .filter(|c| *c < CENTS_BOUND)
         .ok_or(NotMoney::TooLarge)?;
-    if negative { cents.checked_neg().ok_or(NotMoney::TooLarge) } else { Ok(cents) }
+    if negative {
+        cents.checked_neg().ok_or(NotMoney::TooLarge)
+    } else {
+        Ok(cents)
+    }
 }
 
 /// An amount without its sign and its currency.
@@ -123,7 +132,11 @@ fn undress<'a>(text: &'a str, currency: &str) -> Result<Bare<'a>, NotMoney> {
     if rest.is_empty() || !rest.chars().all(plain) {
         return Err(what_it_is_instead(rest));
     }
-    Ok(Bare { digits: rest, negative, marked: symbol || code })
+    Ok(Bare {
+        digits: rest,
+        negative,
+        marked: symbol || code,
+    })
 }
 
 /// The marks of a currency beside its code: those that cannot be taken for another one's by an account
@@ -149,19 +162,24 @@ const fn symbols(currency: &[u8]) -> &'static [&'static str] {
 /// Whether `text` is nothing but a mark of `currency`: `$`, `us$`, `usd`.
 pub(crate) fn is_own_mark(text: &str, currency: &str) -> bool {
     text.eq_ignore_ascii_case(currency)
-        || symbols(currency.as_bytes()).iter().any(|symbol| text.eq_ignore_ascii_case(symbol))
+        || symbols(currency.as_bytes())
+            .iter()
+            .any(|symbol| text.eq_ignore_ascii_case(symbol))
 }
 
 fn without_symbol<'a>(text: &'a str, currency: &str) -> Option<&'a str> {
-    symbols(currency.as_bytes()).iter().find_map(|symbol| without(text, symbol))
+    symbols(currency.as_bytes())
+        .iter()
+        .find_map(|symbol| without(text, symbol))
 }
 
 fn without_code<'a>(text: &'a str, currency: &str) -> Option<&'a str> {
     if currency.is_empty() {
         return None;
     }
-    without(text, currency)
-        .filter(|rest| !rest.starts_with(char::is_alphabetic) && !rest.ends_with(char::is_alphabetic))
+    without(text, currency).filter(|rest| {
+        !rest.starts_with(char::is_alphabetic) && !rest.ends_with(char::is_alphabetic)
+    })
 }
 
 /// Without `mark` in front, or else behind.
@@ -175,7 +193,8 @@ fn without<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
 }
 
 fn what_it_is_instead(rest: &str) -> NotMoney {
-    let others = "$\u{20AC}\u{A3}\u{A5}\u{A2}\u{20B9}\u{20BD}\u{20A9}\u{20AA}\u{20BA}\u{20BF}\u{E3F}";
+    let others =
+        "$\u{20AC}\u{A3}\u{A5}\u{A2}\u{20B9}\u{20BD}\u{20A9}\u{20AA}\u{20BA}\u{20BF}\u{E3F}";
     let letters = rest.chars().filter(|c| c.is_alphabetic()).count();
     let digits = rest.contains(|c: char| c.is_ascii_digit());
     if rest.contains('%') {
@@ -219,12 +238,19 @@ fn grouped(text: &str) -> Result<Decimal<'_>, NotMoney> {
         // Two points are no amount (X7), even where a comma follows them.
         _ => return Err(NotMoney::Groups),
     };
-    let whole_stands =
-        if whole.contains(separator) { is_groups(whole, separator) } else { whole.bytes().all(|b| b.is_ascii_digit()) };
+    let whole_stands = if whole.contains(separator) {
+        is_groups(whole, separator)
+    } else {
+        whole.bytes().all(|b| b.is_ascii_digit())
+    };
     if !whole_stands || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return Err(NotMoney::Groups);
     }
-    Ok(Decimal { whole: whole.as_bytes(), fraction: fraction.as_bytes(), exponent: 0 })
+    Ok(Decimal {
+        whole: whole.as_bytes(),
+        fraction: fraction.as_bytes(),
+        exponent: 0,
+    })
 }
 
 /// `1,250` and `1,250,000`: one to three digits that do not open with a zero, then threes.

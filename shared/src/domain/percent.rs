@@ -2,8 +2,7 @@
 
 /// Reads `60`, `33.33`, `12.5000`; the error says what it must be.
 pub fn parse(text: &str) -> Result<i32, &'static str> {
-    const FORM: &str =
-        "must be decimal text from \"0\" to \"100\" with at most 4 decimals, such as \"60\" or \"33.33\"";
+    const FORM: &str = "must be decimal text from \"0\" to \"100\" with at most 4 decimals, such as \"60\" or \"33.33\"";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |t: &str| !t.is_empty() && t.len() <= 32 && t.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
@@ -13,8 +12,13 @@ pub fn parse(text: &str) -> Result<i32, &'static str> {
     if fraction.len() > 4 {
         return Err(FORM);
     }
-    let e4: u64 = format!("{}{fraction:0<4}", whole.trim_start_matches('0')).parse().map_err(|_| FORM)?;
-    i32::try_from(e4).ok().filter(|e4| *e4 <= 1_000_000).ok_or(FORM)
+    let e4: u64 = format!("{}{fraction:0<4}", whole.trim_start_matches('0'))
+        .parse()
+        .map_err(|_| FORM)?;
+    i32::try_from(e4)
+        .ok()
+        .filter(|e4| *e4 <= 1_000_000)
+        .ok_or(FORM)
 }
 
 /// The shortest text: `60`, `33.33`.
@@ -41,9 +45,21 @@ mod tests {
             assert_eq!(parse(text), Ok(e4), "{text}");
             assert_eq!(to_text(e4), back);
         }
-        for bad in
-            ["", "100.0001", "-1", "+1", "1e1", "12.34567", ".", "5.", ".5", "6O", "60%", " 60", "99999999999999999999"]
-        {
+        for bad in [
+            "",
+            "100.0001",
+            "-1",
+            "+1",
+            "1e1",
+            "12.34567",
+            ".",
+            "5.",
+            ".5",
+            "6O",
+            "60%",
+            " 60",
+            "99999999999999999999",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

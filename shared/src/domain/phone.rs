@@ -101,7 +101,9 @@ fn is_north_american(region: &str) -> bool {
 
 /// `[2-9]dd[2-9]dddddd`.
 fn has_american_shape(ten: &[u8]) -> bool {
-    ten.len() == 10 && matches!(ten.first(), Some(b'2'..=b'9')) && matches!(ten.get(3), Some(b'2'..=b'9'))
+    ten.len() == 10
+        && matches!(ten.first(), Some(b'2'..=b'9'))
+        && matches!(ten.get(3), Some(b'2'..=b'9'))
 }
 
 /// What withheld callers' words spell on a keypad, where networks put a `+` before them.
@@ -151,7 +153,11 @@ fn slow(raw: &str, region: &str, american: bool) -> Result<String, WhyNot> {
     let text = unescaped(raw);
     // Where a `+` was not escaped, a space stands in its place.
     let plus_was_lost = text.starts_with(' ');
-    let text: String = text.chars().filter(|c| !is_blank_char(*c)).map(plain_char).collect();
+    let text: String = text
+        .chars()
+        .filter(|c| !is_blank_char(*c))
+        .map(plain_char)
+        .collect();
     let text = address(&text).trim_matches(['"', '\'', '`']);
     if text.is_empty() {
         return Err(WhyNot::Blank);
@@ -170,7 +176,11 @@ fn slow(raw: &str, region: &str, american: bool) -> Result<String, WhyNot> {
     if plus_was_lost && is_keypad_word(digits.as_bytes()) {
         return Err(WhyNot::Withheld);
     }
-    if american { without_plus_american(&digits) } else { without_plus_elsewhere(&digits, region) }
+    if american {
+        without_plus_american(&digits)
+    } else {
+        without_plus_elsewhere(&digits, region)
+    }
 }
 
 /// Undoes escaping that was left over (`%2B1305…`), once or twice.
@@ -180,7 +190,9 @@ fn unescaped(raw: &str) -> Cow<'_, str> {
         if !text.contains('%') {
             break;
         }
-        let once = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        let once = percent_encoding::percent_decode_str(&text)
+            .decode_utf8_lossy()
+            .into_owned();
         text = Cow::Owned(once);
     }
     text
@@ -195,7 +207,10 @@ fn plain_char(c: char) -> char {
         '\u{6F0}'..='\u{6F9}' => 0x6F0,
         _ => return c,
     };
-    u32::from(c).checked_sub(zero).and_then(|d| char::from_digit(d, 10)).unwrap_or(c)
+    u32::from(c)
+        .checked_sub(zero)
+        .and_then(|d| char::from_digit(d, 10))
+        .unwrap_or(c)
 }
 
 /// The user part of `tel:` and `sip:`, with a display name around it or not.
@@ -204,8 +219,11 @@ fn address(text: &str) -> &str {
         (Some(open), Some(close)) => text.get(open.saturating_add(1)..close).unwrap_or_default(),
         _ => text,
     };
-    for (scheme, ends) in [("tel:", &[';', '?'][..]), ("sip:", &['@', ';', '?', ':']), ("sips:", &['@', ';', '?', ':'])]
-    {
+    for (scheme, ends) in [
+        ("tel:", &[';', '?'][..]),
+        ("sip:", &['@', ';', '?', ':']),
+        ("sips:", &['@', ';', '?', ':']),
+    ] {
         if starts_with_ignoring_case(inner, scheme) {
             let user = inner.get(scheme.len()..).unwrap_or_default();
             return user.split(ends).next().unwrap_or_default();
@@ -219,7 +237,16 @@ fn is_withheld_word(text: &str) -> bool {
         return false;
     }
     let lower = text.to_ascii_lowercase();
-    ["anonymous", "restricted", "private", "unavailable", "unknown", "blocked"].iter().any(|word| lower.contains(word))
+    [
+        "anonymous",
+        "restricted",
+        "private",
+        "unavailable",
+        "unknown",
+        "blocked",
+    ]
+    .iter()
+    .any(|word| lower.contains(word))
 }
 
 /// `…x12`, `…ext.12`, `…;ext=12`, `…,12`; where no number stands before it, the text as it is.
@@ -252,7 +279,9 @@ fn digits_of(text: &str) -> Result<(String, bool), WhyNot> {
     // A spreadsheet's number: `3055550142.0`. Its last zero would make it a Greek one.
     let text = match text.rsplit_once('.') {
         Some((whole, zeros))
-            if !zeros.is_empty() && zeros.bytes().all(|b| b == b'0') && whole.bytes().all(|b| b.is_ascii_digit()) =>
+            if !zeros.is_empty()
+                && zeros.bytes().all(|b| b == b'0')
+                && whole.bytes().all(|b| b.is_ascii_digit()) =>
         {
             whole
         }
@@ -289,7 +318,9 @@ fn digits_of(text: &str) -> Result<(String, bool), WhyNot> {
 
 /// Which of 0 to 999 are country codes; the crate's tables are asked once.
 static COUNTRY_CODES: LazyLock<[bool; 1000]> = LazyLock::new(|| {
-    std::array::from_fn(|code| u16::try_from(code).is_ok_and(|code| code > 0 && DATABASE.by_code(&code).is_some()))
+    std::array::from_fn(|code| {
+        u16::try_from(code).is_ok_and(|code| code > 0 && DATABASE.by_code(&code).is_some())
+    })
 });
 
 fn has_country_code(digits: &str) -> bool {
@@ -327,7 +358,10 @@ fn without_plus_american(digits: &str) -> Result<String, WhyNot> {
     if digits.len() == 11 && digits.starts_with('1') {
         return Ok(format!("+{digits}"));
     }
-    if let Some(rest) = digits.strip_prefix("011").or_else(|| digits.strip_prefix("00")) {
+    if let Some(rest) = digits
+        .strip_prefix("011")
+        .or_else(|| digits.strip_prefix("00"))
+    {
         return with_plus(rest);
     }
     bare_international(digits)
@@ -350,7 +384,10 @@ fn without_plus_elsewhere(digits: &str, region: &str) -> Result<String, WhyNot> 
     if let Some(rest) = digits.strip_prefix("00") {
         return with_plus(rest);
     }
-    if digits.strip_prefix('1').is_some_and(|ten| has_american_shape(ten.as_bytes())) {
+    if digits
+        .strip_prefix('1')
+        .is_some_and(|ten| has_american_shape(ten.as_bytes()))
+    {
         return Ok(format!("+{digits}"));
     }
     bare_international(digits)
@@ -403,7 +440,10 @@ mod tests {
             ("tel:+13055550142", "+13055550142"),
             ("tel:+1-305-555-0142;ext=22", "+13055550142"),
             ("TEL:3055550142", "+13055550142"),
-            ("sip:+13055550142@10.0.0.1:5060;transport=udp", "+13055550142"),
+            (
+                "sip:+13055550142@10.0.0.1:5060;transport=udp",
+                "+13055550142",
+            ),
             ("sips:13055550142@example.com", "+13055550142"),
             ("\"Bob\" <sip:+13055550142@10.0.0.1>;tag=x", "+13055550142"),
             ("3055550142x12", "+13055550142"),
@@ -521,14 +561,23 @@ mod tests {
             ("", "+13055550142", Some("+13055550142")),
             ("not a region", "00442079460018", Some("+442079460018")),
         ] {
-            assert_eq!(normalise(raw, region).ok().as_deref(), want, "{raw} in {region}");
+            assert_eq!(
+                normalise(raw, region).ok().as_deref(),
+                want,
+                "{raw} in {region}"
+            );
         }
     }
 
     /// Whatever is a number is written the same once it has been written.
     #[test]
     fn x9_what_was_normalised_stays_as_it_is() {
-        for raw in ["3055550142", "+4915123456789", "011390612345678", "+6834000"] {
+        for raw in [
+            "3055550142",
+            "+4915123456789",
+            "011390612345678",
+            "+6834000",
+        ] {
             let once = us(raw).expect(raw);
             assert_eq!(us(&once).as_ref(), Ok(&once));
             assert_eq!(normalise(&once, "DE").as_ref(), Ok(&once));
@@ -559,6 +608,9 @@ mod tests {
     fn x9_the_crate_still_corrupts_foreign_numbers_given_a_region() {
         let parsed = phonenumber::parse(Some(country::US), "+4915123456789").expect("a number");
         let theirs = parsed.format().mode(phonenumber::Mode::E164).to_string();
-        assert_ne!(theirs, "+4915123456789", "then the crate may be trusted again");
+        assert_ne!(
+            theirs, "+4915123456789",
+            "then the crate may be trusted again"
+        );
     }
 }

@@ -142,13 +142,22 @@ fn describe(call: &mut Recorded, copy: &CallCopy) {
     }
 }
 
-fn estimate_again(call: &mut Recorded, estimate: Estimate, payee: Option<Payee>, posted: bool) -> Option<EstimateMove> {
+fn estimate_again(
+    call: &mut Recorded,
+    estimate: Estimate,
+    payee: Option<Payee>,
+    posted: bool,
+) -> Option<EstimateMove> {
     let booked = |call: &Recorded| booked_revenue(call.value_cents, false, call.qualified);
     let (revenue_before, credit_before) = (booked(call), call.credit_cents);
     call.estimate = estimate;
     call.value_cents = estimate.value_cents;
     call.qualified = estimate.qualified;
-    call.credit_cents = credit(payee.map(|p| p.terms), estimate.value_cents, estimate.qualified);
+    call.credit_cents = credit(
+        payee.map(|p| p.terms),
+        estimate.value_cents,
+        estimate.qualified,
+    );
     let moved = EstimateMove {
         payee,
         revenue_delta_cents: booked(call).saturating_sub(revenue_before),
@@ -170,7 +179,10 @@ mod tests {
     const OTHER: Uuid = Uuid::from_u128(2);
 
     fn payees(terms: Terms) -> HashMap<Uuid, Payee> {
-        let payee = |n| Payee { publisher_id: Uuid::from_u128(n), terms };
+        let payee = |n| Payee {
+            publisher_id: Uuid::from_u128(n),
+            terms,
+        };
         HashMap::from([(ASSIGNMENT, payee(10)), (OTHER, payee(20))])
     }
 
@@ -191,7 +203,9 @@ mod tests {
         }
     }
 
-    const SHARE: Terms = Terms::RevShare { percent_e4: 600_000 };
+    const SHARE: Terms = Terms::RevShare {
+        percent_e4: 600_000,
+    };
     const FLAT: Terms = Terms::Flat { amount_cents: 1800 };
 
     fn moved(m: Option<EstimateMove>) -> Option<(i64, i64)> {
@@ -208,36 +222,86 @@ mod tests {
             (FLAT, Some(5000), Some(false), None),
             (FLAT, Some(5000), None, None),
         ] {
-            let (call, m) = record(None, &copy(Some(value), Some(qualified)), false, &payees(terms)).expect("new");
+            let (call, m) = record(
+                None,
+                &copy(Some(value), Some(qualified)),
+                false,
+                &payees(terms),
+            )
+            .expect("new");
             assert_eq!(moved(m), expected, "{terms:?} {value:?} {qualified:?}");
-            assert_eq!((call.value_cents, call.qualified), (value, qualified), "it is kept all the same");
+            assert_eq!(
+                (call.value_cents, call.qualified),
+                (value, qualified),
+                "it is kept all the same"
+            );
             assert_eq!(call.terms.is_some(), expected.is_some());
         }
-        let nobody = CallCopy { assignment_id: None, ..copy(Some(Some(5000)), Some(Some(true))) };
+        let nobody = CallCopy {
+            assignment_id: None,
+            ..copy(Some(Some(5000)), Some(Some(true)))
+        };
         let (call, m) = record(None, &nobody, false, &payees(SHARE)).expect("new");
-        assert_eq!((moved(m), call.credit_cents), (Some((5000, 0)), 0), "revenue without a publisher");
+        assert_eq!(
+            (moved(m), call.credit_cents),
+            (Some((5000, 0)), 0),
+            "revenue without a publisher"
+        );
     }
 
     #[test]
     fn v11_a_changed_copy_posts_the_difference_and_an_equal_one_nothing() {
         let payees = payees(SHARE);
-        let (first, _) = record(None, &copy(Some(Some(5000)), Some(Some(true))), false, &payees).expect("new");
-        let again = record(Some(&first), &copy(Some(Some(5000)), Some(Some(true))), true, &payees).expect("same");
+        let (first, _) = record(
+            None,
+            &copy(Some(Some(5000)), Some(Some(true))),
+            false,
+            &payees,
+        )
+        .expect("new");
+        let again = record(
+            Some(&first),
+            &copy(Some(Some(5000)), Some(Some(true))),
+            true,
+            &payees,
+        )
+        .expect("same");
         assert_eq!(again, (first.clone(), None));
         let silent = record(Some(&first), &copy(None, None), true, &payees).expect("left out");
         assert_eq!(silent, (first.clone(), None), "what is left out stays");
-        let (less, m) = record(Some(&first), &copy(Some(Some(4000)), None), true, &payees).expect("changed");
+        let (less, m) =
+            record(Some(&first), &copy(Some(Some(4000)), None), true, &payees).expect("changed");
         assert_eq!(moved(m), Some((-1000, -600)));
-        let (gone, m) = record(Some(&less), &copy(None, Some(Some(false))), true, &payees).expect("changed");
-        assert_eq!((moved(m), gone.credit_cents, gone.value_cents), (Some((-4000, -2400)), 0, Some(4000)));
-        let (cleared, m) = record(Some(&first), &copy(Some(None), None), true, &payees).expect("changed");
-        assert_eq!((moved(m), cleared.value_cents), (Some((-5000, -3000)), None));
+        let (gone, m) =
+            record(Some(&less), &copy(None, Some(Some(false))), true, &payees).expect("changed");
+        assert_eq!(
+            (moved(m), gone.credit_cents, gone.value_cents),
+            (Some((-4000, -2400)), 0, Some(4000))
+        );
+        let (cleared, m) =
+            record(Some(&first), &copy(Some(None), None), true, &payees).expect("changed");
+        assert_eq!(
+            (moved(m), cleared.value_cents),
+            (Some((-5000, -3000)), None)
+        );
     }
 
     #[test]
     fn v9_an_estimate_fixes_no_terms() {
-        let (first, _) = record(None, &copy(Some(Some(5000)), Some(Some(true))), false, &payees(SHARE)).expect("new");
-        let (next, m) = record(Some(&first), &copy(Some(Some(6000)), None), true, &payees(FLAT)).expect("changed");
+        let (first, _) = record(
+            None,
+            &copy(Some(Some(5000)), Some(Some(true))),
+            false,
+            &payees(SHARE),
+        )
+        .expect("new");
+        let (next, m) = record(
+            Some(&first),
+            &copy(Some(Some(6000)), None),
+            true,
+            &payees(FLAT),
+        )
+        .expect("changed");
         assert_eq!(moved(m), Some((1000, -1200)));
         assert_eq!(next.terms.map(|p| p.terms), Some(FLAT));
     }
@@ -246,25 +310,57 @@ mod tests {
     fn v9_the_assignment_is_fixed_by_a_posting() {
         let payees = payees(SHARE);
         let (first, _) = record(None, &copy(Some(Some(5000)), None), false, &payees).expect("new");
-        let other = CallCopy { assignment_id: Some(Some(OTHER)), ..copy(None, Some(Some(true))) };
-        assert_eq!(record(Some(&first), &other, true, &payees), Err(AssignmentIsFixed));
-        let none = CallCopy { assignment_id: Some(None), ..copy(None, None) };
-        assert_eq!(record(Some(&first), &none, true, &payees), Err(AssignmentIsFixed));
-        let (moved_on, m) = record(Some(&first), &other, false, &payees).expect("nothing was posted");
-        assert_eq!(moved_on.terms.map(|p| p.publisher_id), Some(Uuid::from_u128(20)));
+        let other = CallCopy {
+            assignment_id: Some(Some(OTHER)),
+            ..copy(None, Some(Some(true)))
+        };
+        assert_eq!(
+            record(Some(&first), &other, true, &payees),
+            Err(AssignmentIsFixed)
+        );
+        let none = CallCopy {
+            assignment_id: Some(None),
+            ..copy(None, None)
+        };
+        assert_eq!(
+            record(Some(&first), &none, true, &payees),
+            Err(AssignmentIsFixed)
+        );
+        let (moved_on, m) =
+            record(Some(&first), &other, false, &payees).expect("nothing was posted");
+        assert_eq!(
+            moved_on.terms.map(|p| p.publisher_id),
+            Some(Uuid::from_u128(20))
+        );
         assert_eq!(moved(m), Some((5000, 3000)));
     }
 
     #[test]
     fn v11_a_copy_never_undoes_what_a_webhook_reported() {
         let payees = payees(SHARE);
-        let (mut call, _) = record(None, &copy(Some(Some(5000)), Some(Some(true))), false, &payees).expect("new");
+        let (mut call, _) = record(
+            None,
+            &copy(Some(Some(5000)), Some(Some(true))),
+            false,
+            &payees,
+        )
+        .expect("new");
         call.value_from_webhook = true;
         call.value_cents = Some(7000);
         call.credit_cents = 4200;
-        let later = CallCopy { ref_id: Some(Some("new".to_owned())), ..copy(Some(Some(1)), Some(Some(false))) };
+        let later = CallCopy {
+            ref_id: Some(Some("new".to_owned())),
+            ..copy(Some(Some(1)), Some(Some(false)))
+        };
         let (after, m) = record(Some(&call), &later, true, &payees).expect("recorded");
         assert_eq!(m, None);
-        assert_eq!(after, Recorded { ref_id: Some("new".to_owned()), ..call }, "only the description changed");
+        assert_eq!(
+            after,
+            Recorded {
+                ref_id: Some("new".to_owned()),
+                ..call
+            },
+            "only the description changed"
+        );
     }
 }

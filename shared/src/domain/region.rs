@@ -7,7 +7,10 @@ pub fn is_region(code: &str) -> bool {
 
 /// True for a currency of ISO 4217 that is in use, such as `USD`.
 pub fn is_currency(code: &str) -> bool {
-    code.len() == 3 && CURRENCIES.split_ascii_whitespace().any(|known| known == code)
+    code.len() == 3
+        && CURRENCIES
+            .split_ascii_whitespace()
+            .any(|known| known == code)
 }
 
 const CURRENCIES: &str = "
@@ -24,9 +27,19 @@ mod tests {
 
     #[test]
     fn codes_are_known_in_upper_case_only() {
-        assert!(is_region("US") && is_region("DE") && !is_region("us") && !is_region("XX") && !is_region(""));
         assert!(
-            is_currency("USD") && is_currency("ZWG") && !is_currency("usd") && !is_currency("XXX") && !is_currency("")
+            is_region("US")
+                && is_region("DE")
+                && !is_region("us")
+                && !is_region("XX")
+                && !is_region("")
+        );
+        assert!(
+            is_currency("USD")
+                && is_currency("ZWG")
+                && !is_currency("usd")
+                && !is_currency("XXX")
+                && !is_currency("")
         );
     }
 }

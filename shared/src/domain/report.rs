@@ -84,7 +84,9 @@ pub struct Report {
 impl Report {
     /// The `call_id` slot as a UUID; a text that is none is simply no hit (X6).
     pub fn call_uuid(&self) -> Option<Uuid> {
-        self.call_id.as_deref().and_then(|t| Uuid::try_parse(t).ok())
+        self.call_id
+            .as_deref()
+            .and_then(|t| Uuid::try_parse(t).ok())
     }
 }
 

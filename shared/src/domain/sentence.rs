@@ -43,7 +43,11 @@ fn money(cents: Option<i64>, currency: &str) -> String {
 fn movement(detail: &Detail, currency: &str) -> String {
     let step = |before: Option<i64>, after: Option<i64>| match (before, after) {
         (before, after) if before == after => format!("stays at {}", money(after, currency)),
-        (before, after) => format!("went from {} to {}", money(before, currency), money(after, currency)),
+        (before, after) => format!(
+            "went from {} to {}",
+            money(before, currency),
+            money(after, currency)
+        ),
     };
     format!(
         "The call's value {} and the publisher's credit {}.",
@@ -54,13 +58,19 @@ fn movement(detail: &Detail, currency: &str) -> String {
 
 /// What is added to an unmatched row's sentence while its report still waits for a call (M7).
 pub fn waiting_until(until: jiff::Timestamp) -> String {
-    format!(" It is tried again whenever such a call is recorded, until {}.", until.strftime("%Y-%m-%d %H:%M UTC"))
+    format!(
+        " It is tried again whenever such a call is recorded, until {}.",
+        until.strftime("%Y-%m-%d %H:%M UTC")
+    )
 }
 
 fn settled(status: Status, detail: &Detail, currency: &str) -> String {
     match (status, detail.value_after_cents) {
         (Status::Matched, Some(0)) => {
-            format!("The buyer paid nothing: the call is unqualified. {}", movement(detail, currency))
+            format!(
+                "The buyer paid nothing: the call is unqualified. {}",
+                movement(detail, currency)
+            )
         }
         (Status::Matched, _) => movement(detail, currency),
         _ => "Nothing to do.".to_owned(),
@@ -120,7 +130,11 @@ fn repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
         )
     });
     let others = others(detail);
-    let to_do = if changed.is_empty() && others.is_empty() { " Nothing to do." } else { "" };
+    let to_do = if changed.is_empty() && others.is_empty() {
+        " Nothing to do."
+    } else {
+        ""
+    };
     match reason {
         Reason::SamePayoutWithin15m => format!(
             "The same payout was reported for this call at most 15 minutes apart: a retry, which is counted once, so no money \
@@ -141,16 +155,22 @@ fn ambiguous(detail: &Detail) -> String {
     let calls = detail.candidates.len().max(2);
     let why = match detail.other_candidates {
         _ if detail.shared_ref_id => {
-            format!("{calls} calls bear the reported ref_id, and caller and duration do not tell which is meant")
+            format!(
+                "{calls} calls bear the reported ref_id, and caller and duration do not tell which is meant"
+            )
         }
         Some(n) => format!(
             "A report with the same caller and duration but another payout was matched before, and {n} other {}: \
              this may correct the first report or be about another call",
             if n == 1 { "call fits" } else { "calls fit" }
         ),
-        None => format!("{calls} calls fit this report, and they would pay different publishers or on different terms"),
+        None => format!(
+            "{calls} calls fit this report, and they would pay different publishers or on different terms"
+        ),
     };
-    format!("{why}. Nobody was credited by a guess: choose the call among the candidates and assign it.")
+    format!(
+        "{why}. Nobody was credited by a guess: choose the call among the candidates and assign it."
+    )
 }
 
 fn held(reason: Reason, detail: &Detail, currency: &str) -> String {
@@ -257,7 +277,11 @@ fn outside_window(detail: &Detail) -> String {
         );
     }
     // A fraction of a second outside must not read as if it were inside.
-    let just = if seconds == hours.saturating_mul(3_600) { "just over " } else { "" };
+    let just = if seconds == hours.saturating_mul(3_600) {
+        "just over "
+    } else {
+        ""
+    };
     format!(
         "The caller's nearest call ended {just}{} before the report came; this webhook looks back {hours} h. \
          If that call is meant, assign it, or widen the match window and replay.",
@@ -298,7 +322,10 @@ mod tests {
         for status in Status::ALL {
             for reason in Reason::ALL.iter().map(|r| Some(*r)).chain([None]) {
                 let text = sentence(*status, reason, &Detail::default(), "USD");
-                assert!(text.len() > 10 && text.ends_with('.'), "{status} {reason:?}: {text}");
+                assert!(
+                    text.len() > 10 && text.ends_with('.'),
+                    "{status} {reason:?}: {text}"
+                );
                 assert!(!text.contains("  "), "{text}");
             }
         }
@@ -307,45 +334,116 @@ mod tests {
     #[test]
     fn amounts_are_written_as_people_write_them() {
         let usd = [0, 5, 1_250, 123_456_789, -2_500].map(|c| format_cents(c, "USD"));
-        assert_eq!(usd, ["$0.00", "$0.05", "$12.50", "$1,234,567.89", "-$25.00"]);
+        assert_eq!(
+            usd,
+            ["$0.00", "$0.05", "$12.50", "$1,234,567.89", "-$25.00"]
+        );
         assert_eq!(format_cents(1_250, "EUR"), "12.50 EUR");
     }
 
     #[test]
     fn m3_a_near_miss_gives_its_figure() {
-        let detail = Detail { nearest_off_seconds: Some(74), tolerance_seconds: Some(60), ..Detail::default() };
-        let text = sentence(Status::Unmatched, Some(Reason::DurationMismatch), &detail, "USD");
+        let detail = Detail {
+            nearest_off_seconds: Some(74),
+            tolerance_seconds: Some(60),
+            ..Detail::default()
+        };
+        let text = sentence(
+            Status::Unmatched,
+            Some(Reason::DurationMismatch),
+            &detail,
+            "USD",
+        );
         assert!(text.contains("nearest was 74 s off"), "{text}");
-        let detail =
-            Detail { nearest_ended_seconds_before: Some(31 * 3_600), window_hours: Some(24), ..Detail::default() };
-        let text = sentence(Status::Unmatched, Some(Reason::OutsideWindow), &detail, "USD");
+        let detail = Detail {
+            nearest_ended_seconds_before: Some(31 * 3_600),
+            window_hours: Some(24),
+            ..Detail::default()
+        };
+        let text = sentence(
+            Status::Unmatched,
+            Some(Reason::OutsideWindow),
+            &detail,
+            "USD",
+        );
         assert!(text.contains("nearest call ended 31 h before"), "{text}");
         let outside = |seconds| {
-            let detail =
-                Detail { nearest_ended_seconds_before: Some(seconds), window_hours: Some(24), ..Detail::default() };
-            sentence(Status::Unmatched, Some(Reason::OutsideWindow), &detail, "USD")
+            let detail = Detail {
+                nearest_ended_seconds_before: Some(seconds),
+                window_hours: Some(24),
+                ..Detail::default()
+            };
+            sentence(
+                Status::Unmatched,
+                Some(Reason::OutsideWindow),
+                &detail,
+                "USD",
+            )
         };
-        assert!(outside(24 * 3_600).contains("just over 24 h before"), "{}", outside(24 * 3_600));
-        assert!(outside(24 * 3_600 + 60).contains("ended 24 h 1 min before"), "{}", outside(24 * 3_600 + 60));
-        assert!(outside(-301).contains("ended 5 min after"), "{}", outside(-301));
+        assert!(
+            outside(24 * 3_600).contains("just over 24 h before"),
+            "{}",
+            outside(24 * 3_600)
+        );
+        assert!(
+            outside(24 * 3_600 + 60).contains("ended 24 h 1 min before"),
+            "{}",
+            outside(24 * 3_600 + 60)
+        );
+        assert!(
+            outside(-301).contains("ended 5 min after"),
+            "{}",
+            outside(-301)
+        );
     }
 
     #[test]
     fn m1_m4_m6_each_doubt_is_told_by_its_name() {
         let told = |detail: Detail| sentence(Status::Held, Some(Reason::Ambiguous), &detail, "USD");
-        assert!(told(Detail::default()).starts_with("2 calls fit this report, and they would pay different"));
-        assert!(told(Detail { shared_ref_id: true, ..Detail::default() }).contains("bear the reported ref_id"));
-        let correction = told(Detail { other_candidates: Some(1), ..Detail::default() });
-        assert!(correction.contains("another payout was matched before, and 1 other call fits"), "{correction}");
+        assert!(
+            told(Detail::default())
+                .starts_with("2 calls fit this report, and they would pay different")
+        );
+        assert!(
+            told(Detail {
+                shared_ref_id: true,
+                ..Detail::default()
+            })
+            .contains("bear the reported ref_id")
+        );
+        let correction = told(Detail {
+            other_candidates: Some(1),
+            ..Detail::default()
+        });
+        assert!(
+            correction.contains("another payout was matched before, and 1 other call fits"),
+            "{correction}"
+        );
     }
 
     #[test]
     fn v2_a_retry_says_when_a_person_may_want_to_act() {
-        let told = |detail: Detail| sentence(Status::Duplicate, Some(Reason::SamePayoutWithin15m), &detail, "USD");
+        let told = |detail: Detail| {
+            sentence(
+                Status::Duplicate,
+                Some(Reason::SamePayoutWithin15m),
+                &detail,
+                "USD",
+            )
+        };
         assert!(told(Detail::default()).ends_with("no money moved. Nothing to do."));
-        let changed = told(Detail { value_changed_to_cents: Some(7_000), ..Detail::default() });
-        assert!(changed.contains("meanwhile been set to $70.00") && !changed.contains("Nothing to do"), "{changed}");
-        let others = told(Detail { other_candidates: Some(2), ..Detail::default() });
+        let changed = told(Detail {
+            value_changed_to_cents: Some(7_000),
+            ..Detail::default()
+        });
+        assert!(
+            changed.contains("meanwhile been set to $70.00") && !changed.contains("Nothing to do"),
+            "{changed}"
+        );
+        let others = told(Detail {
+            other_candidates: Some(2),
+            ..Detail::default()
+        });
         assert!(others.contains("2 other calls fit it as well"), "{others}");
     }
 }

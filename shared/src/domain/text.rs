@@ -22,7 +22,8 @@ pub(crate) fn trimmed(text: &str) -> &str {
 
 /// `prefix` is ASCII or has no case.
 pub(crate) fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
-    text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    text.get(..prefix.len())
+        .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
 /// Names are the same whatever their case, and otherwise exactly (X2).
@@ -30,7 +31,9 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
     if a.is_ascii() && b.is_ascii() {
         return a.eq_ignore_ascii_case(b);
     }
-    a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
+    a.chars()
+        .flat_map(char::to_lowercase)
+        .eq(b.chars().flat_map(char::to_lowercase))
 }
 
 /// A number that two names share if they are the same (FNV-1a over what case leaves): it spares most
@@ -39,9 +42,13 @@ pub(crate) fn fingerprint(name: &str) -> u32 {
     let step = |hash: u32, unit: u32| (hash ^ unit).wrapping_mul(0x0100_0193);
     let start = 0x811C_9DC5;
     if name.is_ascii() {
-        return name.bytes().fold(start, |hash, b| step(hash, u32::from(b.to_ascii_lowercase())));
+        return name.bytes().fold(start, |hash, b| {
+            step(hash, u32::from(b.to_ascii_lowercase()))
+        });
     }
-    name.chars().flat_map(char::to_lowercase).fold(start, |hash, c| step(hash, u32::from(c)))
+    name.chars()
+        .flat_map(char::to_lowercase)
+        .fold(start, |hash, c| step(hash, u32::from(c)))
 }
 
 /// At most `chars` characters, with `…` where something was cut off.
@@ -68,7 +75,11 @@ mod tests {
     fn x2_names_are_the_same_whatever_their_case() {
         assert!(same_name("Caller_ID", "caller_id"));
         assert!(same_name("\u{41F}\u{440}", "\u{43F}\u{420}"));
-        for (a, b) in [("Caller_ID", "caller_id"), ("\u{41F}", "\u{43F}"), ("\u{212A}", "k")] {
+        for (a, b) in [
+            ("Caller_ID", "caller_id"),
+            ("\u{41F}", "\u{43F}"),
+            ("\u{212A}", "k"),
+        ] {
             assert!(same_name(a, b));
             assert_eq!(fingerprint(a), fingerprint(b));
         }

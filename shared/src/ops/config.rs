@@ -16,8 +16,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args as _, Command, Parser};
 
 pub use args::{
-    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies, RedisArgs, RedisDown,
-    StartArgs, WorkerArgs,
+    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies,
+    RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
 
 use super::shutdown::Exit;
@@ -48,7 +48,10 @@ pub fn settings() -> Vec<Setting> {
             Some(Setting {
                 variable: arg.get_env()?.to_str()?.to_owned(),
                 flag: format!("--{}", arg.get_long()?),
-                default: arg.get_default_values().first().map(|v| v.to_string_lossy().into_owned()),
+                default: arg
+                    .get_default_values()
+                    .first()
+                    .map(|v| v.to_string_lossy().into_owned()),
                 help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
             })
         })
@@ -78,7 +81,10 @@ pub struct BadConfig(String);
 impl BadConfig {
     /// For what only the binary can check (a directory that cannot be written, say).
     pub fn new(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
-        BadConfig(format!("{variable}: {}", check::redact(&why_and_fix.to_string())))
+        BadConfig(format!(
+            "{variable}: {}",
+            check::redact(&why_and_fix.to_string())
+        ))
     }
 
     /// Says so on the error stream and ends the process with 64.
@@ -126,7 +132,8 @@ pub fn parse_from<T: Parser>(
         at = 1;
     }
     for arg in command.get_arguments() {
-        let (Some(variable), Some(long)) = (arg.get_env().and_then(|v| v.to_str()), arg.get_long()) else {
+        let (Some(variable), Some(long)) = (arg.get_env().and_then(|v| v.to_str()), arg.get_long())
+        else {
             continue;
         };
         if let Some(value) = given.get(variable) {
@@ -137,13 +144,17 @@ pub fn parse_from<T: Parser>(
         }
     }
 
-    let asks_for_help = argv.iter().any(|a| a == "--help" || a == "-h" || a == "help");
+    let asks_for_help = argv
+        .iter()
+        .any(|a| a == "--help" || a == "-h" || a == "help");
     let mut command = command.args_override_self(true);
     if !asks_for_help {
         // So that clap does not read the process's environment a second time, blank values and all.
         command = command.mut_args(|arg| arg.env(None::<&'static str>));
     }
-    let parsed = command.try_get_matches_from_mut(argv).and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+    let parsed = command
+        .try_get_matches_from_mut(argv)
+        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
     match parsed {
         Ok(settings) => Ok(Parsed::Settings(Box::new(settings))),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -154,7 +165,9 @@ pub fn parse_from<T: Parser>(
 }
 
 /// The variables that are set, those of `NAME_FILE` read in; blank ones count as not set.
-fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<String, OsString>, BadConfig> {
+fn from_environment(
+    environment: &[(OsString, OsString)],
+) -> Result<BTreeMap<String, OsString>, BadConfig> {
     let known: Vec<String> = settings().into_iter().map(|s| s.variable).collect();
     let mut values = BTreeMap::new();
     let mut files = BTreeMap::new();
@@ -163,13 +176,18 @@ fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<Str
             continue;
         };
         if value.to_str().is_none() {
-            return Err(BadConfig(format!("{variable} is no text in UTF-8; write it again")));
+            return Err(BadConfig(format!(
+                "{variable} is no text in UTF-8; write it again"
+            )));
         }
         if known.iter().any(|k| k == variable) {
             if !value.is_empty() {
                 values.insert(variable.to_owned(), value.clone());
             }
-        } else if let Some(of) = variable.strip_suffix(FILE_SUFFIX).filter(|of| known.iter().any(|k| k == of)) {
+        } else if let Some(of) = variable
+            .strip_suffix(FILE_SUFFIX)
+            .filter(|of| known.iter().any(|k| k == of))
+        {
             if !value.is_empty() {
                 files.insert(of.to_owned(), value.clone());
             }
@@ -179,7 +197,9 @@ fn from_environment(environment: &[(OsString, OsString)]) -> Result<BTreeMap<Str
     }
     for (variable, path) in files {
         if values.contains_key(&variable) {
-            return Err(BadConfig(format!("{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them")));
+            return Err(BadConfig(format!(
+                "{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them"
+            )));
         }
         values.insert(variable.clone(), read_file(&variable, &path)?);
     }
@@ -191,14 +211,23 @@ fn unknown(variable: &str, known: &[String]) -> BadConfig {
         Some(name) => (name, FILE_SUFFIX),
         None => (variable, ""),
     };
-    let nearest = known.iter().map(|known| (distance(name, known), known)).min();
+    let nearest = known
+        .iter()
+        .map(|known| (distance(name, known), known))
+        .min();
     let mut text = format!("{variable} is no setting of Trueup");
     match nearest {
         Some((letters, near)) if letters <= NEAREST_WITHIN => {
-            let _ = write!(text, "; did you mean {near}{suffix}? Rename it, or unset it");
+            let _ = write!(
+                text,
+                "; did you mean {near}{suffix}? Rename it, or unset it"
+            );
         }
         Some((_, near)) => {
-            let _ = write!(text, "; unset it (the nearest name is {near}; deploy/docs/SETTINGS.md lists them all)");
+            let _ = write!(
+                text,
+                "; unset it (the nearest name is {near}; deploy/docs/SETTINGS.md lists them all)"
+            );
         }
         None => text.push_str("; unset it"),
     }
@@ -212,9 +241,13 @@ fn read_file(variable: &str, path: &OsString) -> Result<OsString, BadConfig> {
             path.to_string_lossy()
         ))
     };
-    let length = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
+    let length = std::fs::metadata(path)
+        .map_err(|e| bad(e.to_string()))?
+        .len();
     if length > FILE_LIMIT {
-        return Err(bad(format!("the file has {length} bytes, the limit is {FILE_LIMIT}")));
+        return Err(bad(format!(
+            "the file has {length} bytes, the limit is {FILE_LIMIT}"
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
     let value = text.trim_end_matches(['\n', '\r']);
@@ -236,7 +269,9 @@ fn explain(error: &clap::Error) -> BadConfig {
     };
     let flag = arg.split([' ', '=']).next().unwrap_or_default();
     let every = every_arg();
-    let of = every.get_arguments().find(|a| a.get_long().is_some_and(|long| flag == format!("--{long}")));
+    let of = every
+        .get_arguments()
+        .find(|a| a.get_long().is_some_and(|long| flag == format!("--{long}")));
     match (error.kind(), of) {
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(of)) => {
             let variable = of.get_env().unwrap_or_default().to_string_lossy();
@@ -249,9 +284,16 @@ fn explain(error: &clap::Error) -> BadConfig {
                 Some(source) => source.to_string(),
                 None => possible_values(error),
             };
-            BadConfig(format!("{variable} ({flag}) is {shown}: {}", check::redact(&why)))
+            BadConfig(format!(
+                "{variable} ({flag}) is {shown}: {}",
+                check::redact(&why)
+            ))
         }
-        _ => BadConfig(check::redact(error.render().to_string().trim()).trim_start_matches("error: ").to_owned()),
+        _ => BadConfig(
+            check::redact(error.render().to_string().trim())
+                .trim_start_matches("error: ")
+                .to_owned(),
+        ),
     }
 }
 

@@ -63,13 +63,20 @@ struct Inner {
 
 impl Readiness {
     pub fn new(process: &'static str) -> Self {
-        Readiness(Arc::new(Inner { process, draining: AtomicBool::new(false), dependencies: Mutex::default() }))
+        Readiness(Arc::new(Inner {
+            process,
+            draining: AtomicBool::new(false),
+            dependencies: Mutex::default(),
+        }))
     }
 
     /// Names a dependency; it is down until it says otherwise. The name must stand in the label
     /// `dependency` of the metrics' table.
     pub fn dependency(&self, name: &'static str) -> Dependency {
-        let dependency = Dependency { of: self.clone(), name };
+        let dependency = Dependency {
+            of: self.clone(),
+            name,
+        };
         dependency.set(State::Down, "starting");
         dependency
     }
@@ -80,15 +87,28 @@ impl Readiness {
     }
 
     pub fn is_ready(&self) -> bool {
-        let dependencies = self.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.0.draining.load(Ordering::Relaxed) && dependencies.values().all(|d| d.state != State::Down)
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        !self.0.draining.load(Ordering::Relaxed)
+            && dependencies.values().all(|d| d.state != State::Down)
     }
 
     /// Each dependency that is down, and why, for a log.
     pub fn what_is_down(&self) -> String {
-        let dependencies = self.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let down = dependencies.iter().filter(|(_, known)| known.state == State::Down);
-        down.map(|(name, known)| format!("{name} ({})", known.detail)).collect::<Vec<_>>().join(", ")
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let down = dependencies
+            .iter()
+            .filter(|(_, known)| known.state == State::Down);
+        down.map(|(name, known)| format!("{name} ({})", known.detail))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn json(&self) -> String {
@@ -101,7 +121,11 @@ impl Readiness {
             dependencies: &'a BTreeMap<&'static str, Known>,
         }
         let ready = self.is_ready();
-        let dependencies = self.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let answer = Answer {
             ready,
             draining: self.0.draining.load(Ordering::Relaxed),
@@ -142,7 +166,12 @@ impl Dependency {
             State::Down => 0,
         };
         metrics::process().dependency.set(&[self.name], value);
-        let mut all = self.of.0.dependencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .of
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = all.get(self.name).map(|known| (known.state, known.since));
         let since = match before {
             Some((was, since)) if was == state => since,
@@ -152,20 +181,37 @@ impl Dependency {
         if changed {
             match state {
                 State::Ok => tracing::info!(dependency = self.name, "as it should be"),
-                _ => tracing::warn!(dependency = self.name, ?state, detail, "not as it should be"),
+                _ => tracing::warn!(
+                    dependency = self.name,
+                    ?state,
+                    detail,
+                    "not as it should be"
+                ),
             }
         }
-        all.insert(self.name, Known { state, detail, since });
+        all.insert(
+            self.name,
+            Known {
+                state,
+                detail,
+                since,
+            },
+        );
     }
 }
 
 /// Binds as soon as the port is free: a process that was killed a moment ago may still be leaving it,
 /// and whoever restarts us at once should not be told that a setting is bad.
-pub async fn bind_when_free(mut bind: impl FnMut() -> std::io::Result<TcpListener>) -> std::io::Result<TcpListener> {
+pub async fn bind_when_free(
+    mut bind: impl FnMut() -> std::io::Result<TcpListener>,
+) -> std::io::Result<TcpListener> {
     let deadline = tokio::time::Instant::now() + PORT_FREED_WITHIN;
     loop {
         match bind() {
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline => {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < deadline =>
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             outcome => return outcome,
@@ -192,7 +238,9 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
         let stream = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
@@ -225,17 +273,29 @@ fn answer(readiness: &Readiness, request: &Request<Incoming>) -> Response<Full<B
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/live") => (StatusCode::OK, JSON, "{\"live\":true}".into()),
         (&Method::GET | &Method::HEAD, "/ready") => {
-            let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = if readiness.is_ready() {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             (status, JSON, Bytes::from(readiness.json()))
         }
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Bytes::from(metrics::scrape()))
-        }
-        _ => (StatusCode::NOT_FOUND, JSON, "{\"error\":\"there is /live, /ready and /metrics\"}".into()),
+        (&Method::GET | &Method::HEAD, "/metrics") => (
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            Bytes::from(metrics::scrape()),
+        ),
+        _ => (
+            StatusCode::NOT_FOUND,
+            JSON,
+            "{\"error\":\"there is /live, /ready and /metrics\"}".into(),
+        ),
     };
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -251,7 +311,10 @@ mod tests {
         broker.degraded("not connected");
         assert!(readiness.is_ready());
         let json = readiness.json();
-        assert!(json.contains("\"broker\":{\"state\":\"degraded\",\"detail\":\"not connected\""), "{json}");
+        assert!(
+            json.contains("\"broker\":{\"state\":\"degraded\",\"detail\":\"not connected\""),
+            "{json}"
+        );
         broker.ok();
         readiness.draining();
         assert!(!readiness.is_ready());

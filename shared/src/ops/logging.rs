@@ -16,11 +16,21 @@ const QUIETER: &str = "lapin=off,async_rs=off";
 pub fn init(args: &LogArgs) {
     let filter = EnvFilter::new(format!("{QUIETER},{}", args.log));
     let terminal = std::io::stderr().is_terminal();
-    let format = args.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let format = args.log_format.unwrap_or(if terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call (in tests) leaves the first subscriber in place.
     let _ = match format {
         LogFormat::Text => builder.with_ansi(terminal).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
     };
 }

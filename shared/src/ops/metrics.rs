@@ -6,7 +6,9 @@
 mod table;
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use std::sync::LazyLock;
 
 pub use table::*;
@@ -42,7 +44,10 @@ impl<T: Clone> Kept<T> {
     }
 
     fn find(&self, labels: &[&str]) -> Option<&T> {
-        self.0.iter().find(|(values, _)| values == labels).map(|(_, figure)| figure)
+        self.0
+            .iter()
+            .find(|(values, _)| values == labels)
+            .map(|(_, figure)| figure)
     }
 }
 
@@ -243,12 +248,24 @@ pub fn markdown() -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
     for (group, rows) in GROUPS {
-        let _ = write!(out, "## {group}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            out,
+            "## {group}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n"
+        );
         for row in *rows {
-            let labels: Vec<String> =
-                row.labels.iter().map(|(name, values)| format!("`{name}`: {}", values.join(", "))).collect();
+            let labels: Vec<String> = row
+                .labels
+                .iter()
+                .map(|(name, values)| format!("`{name}`: {}", values.join(", ")))
+                .collect();
             let help = row.help.trim().replace('|', "\\|");
-            let _ = writeln!(out, "| `{}` | {} | {} | {help} |", row.name, row.kind, labels.join("; "));
+            let _ = writeln!(
+                out,
+                "| `{}` | {} | {} | {help} |",
+                row.name,
+                row.kind,
+                labels.join("; ")
+            );
         }
         out.push('\n');
     }
@@ -266,8 +283,11 @@ impl Process {
         if let Some(pages) = resident {
             self.resident_bytes.set(&[], pages.saturating_mul(PAGE));
         }
-        let open = std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0);
-        self.open_files.set(&[], i64::try_from(open).unwrap_or(i64::MAX));
+        let open = std::fs::read_dir("/proc/self/fd")
+            .map(Iterator::count)
+            .unwrap_or(0);
+        self.open_files
+            .set(&[], i64::try_from(open).unwrap_or(i64::MAX));
     }
 }
 
@@ -281,11 +301,25 @@ mod tests {
         for row in GROUPS.iter().flat_map(|(_, rows)| *rows) {
             assert!(names.insert(row.name), "{} stands twice", row.name);
             assert!(row.name.starts_with("trueup_"), "{}", row.name);
-            assert_eq!(row.kind == "counter", row.name.ends_with("_total"), "{}", row.name);
-            assert_eq!(row.kind == "histogram", !row.buckets.is_empty(), "{}", row.name);
+            assert_eq!(
+                row.kind == "counter",
+                row.name.ends_with("_total"),
+                "{}",
+                row.name
+            );
+            assert_eq!(
+                row.kind == "histogram",
+                !row.buckets.is_empty(),
+                "{}",
+                row.name
+            );
             assert!(row.buckets.is_sorted(), "{}", row.name);
             assert!(row.help.trim().len() > 10, "{}", row.name);
-            assert!(row.labels.iter().all(|(_, values)| !values.is_empty()), "{}", row.name);
+            assert!(
+                row.labels.iter().all(|(_, values)| !values.is_empty()),
+                "{}",
+                row.name
+            );
         }
     }
 
@@ -294,8 +328,15 @@ mod tests {
         let _ = gateway();
         let text = String::from_utf8(scrape()).expect("text");
         for row in Gateway::ROWS {
-            assert!(text.contains(&format!("# HELP {}", row.name)), "{}", row.name);
+            assert!(
+                text.contains(&format!("# HELP {}", row.name)),
+                "{}",
+                row.name
+            );
         }
-        assert!(text.contains("trueup_gateway_answers_total{answer=\"limited_token\"} 0"), "{text}");
+        assert!(
+            text.contains("trueup_gateway_answers_total{answer=\"limited_token\"} 0"),
+            "{text}"
+        );
     }
 }

@@ -61,9 +61,14 @@ where
     // Both TLS stacks below use the process's provider; installing it twice is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = if threads.get() == 1 {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
     } else {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get() as usize).enable_all().build()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.get() as usize)
+            .enable_all()
+            .build()
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -94,7 +99,10 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(exit: Exit, why: impl std::fmt::Display) -> Self {
-        Failure { exit, why: why.to_string() }
+        Failure {
+            exit,
+            why: why.to_string(),
+        }
     }
 
     /// A setting that only the process itself could try out, and what to do about it.
@@ -106,7 +114,9 @@ impl Failure {
     pub fn unbound(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
         Failure::setting(
             variable,
-            format!("cannot listen on {address}: {error}; end what has it, or give another address"),
+            format!(
+                "cannot listen on {address}: {error}; end what has it, or give another address"
+            ),
         )
     }
 }
@@ -142,7 +152,11 @@ impl Shutdown {
 
     /// One that only [`Shutdown::begin`] sets off.
     pub fn manual(grace: Duration) -> Self {
-        Shutdown { stop: CancellationToken::new(), cut: CancellationToken::new(), grace }
+        Shutdown {
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            grace,
+        }
     }
 
     pub fn begin(&self) {

@@ -34,14 +34,22 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
 pub fn encode_event(event: &RawEvent) -> Vec<u8> {
     /// Ids, times and names; a body's quotes are escaped.
     const BESIDE_THE_BODY: usize = 512;
-    let body = event.request.as_ref().map_or(0, |request| request.body.len() + request.query.len());
+    let body = event
+        .request
+        .as_ref()
+        .map_or(0, |request| request.body.len() + request.query.len());
     let mut written = Vec::with_capacity(body + body / 4 + BESIDE_THE_BODY);
-    serde_json::to_writer(&mut written, event).expect("plain data with text keys always has a JSON form");
+    serde_json::to_writer(&mut written, event)
+        .expect("plain data with text keys always has a JSON form");
     written
 }
 
 /// The message that [`encode`] would make of these events.
-pub fn assemble<'a>(events: impl Iterator<Item = &'a [u8]>, bytes: usize, uses: &[SecretUse]) -> Vec<u8> {
+pub fn assemble<'a>(
+    events: impl Iterator<Item = &'a [u8]>,
+    bytes: usize,
+    uses: &[SecretUse],
+) -> Vec<u8> {
     // With a comma for each event and the frame around them.
     let mut message = Vec::with_capacity(bytes + 1024);
     message.extend_from_slice(format!("{{\"v\":{ENVELOPE_VERSION},\"events\":[").as_bytes());
@@ -74,7 +82,9 @@ pub fn decode(message: &[u8]) -> Result<Envelope, EnvelopeError> {
         Ok(envelope) => Err(EnvelopeError::UnknownVersion(envelope.v.into())),
         // A later version may differ in form as well: say the version if there is one.
         Err(error) => match serde_json::from_slice::<Version>(message) {
-            Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => Err(EnvelopeError::UnknownVersion(v)),
+            Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => {
+                Err(EnvelopeError::UnknownVersion(v))
+            }
             _ => Err(EnvelopeError::Malformed(error)),
         },
     }
@@ -109,8 +119,15 @@ mod tests {
             let message = assemble(parts.iter().map(Vec::as_slice), 0, &[]);
             let mut envelope = Envelope::of(vec![event.clone(); n]);
             assert_eq!(message, encode(&envelope));
-            let used = SecretUse { secret_id: uuid::Uuid::nil(), at: jiff::Timestamp::UNIX_EPOCH };
-            let message = assemble(parts.iter().map(Vec::as_slice), 0, std::slice::from_ref(&used));
+            let used = SecretUse {
+                secret_id: uuid::Uuid::nil(),
+                at: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let message = assemble(
+                parts.iter().map(Vec::as_slice),
+                0,
+                std::slice::from_ref(&used),
+            );
             envelope.secrets_used.push(used);
             assert_eq!(message, encode(&envelope));
         }
@@ -120,8 +137,14 @@ mod tests {
     fn what_is_not_known_is_refused_by_name() {
         let good = encode(&Envelope::of(Vec::new()));
         assert_eq!(decode(&good).expect("its own"), Envelope::of(Vec::new()));
-        assert!(matches!(decode(b"{\"v\":2,\"rows\":[1]}"), Err(EnvelopeError::UnknownVersion(2))));
-        assert!(matches!(decode(b"{\"v\":1,\"events\":7}"), Err(EnvelopeError::Malformed(_))));
+        assert!(matches!(
+            decode(b"{\"v\":2,\"rows\":[1]}"),
+            Err(EnvelopeError::UnknownVersion(2))
+        ));
+        assert!(matches!(
+            decode(b"{\"v\":1,\"events\":7}"),
+            Err(EnvelopeError::Malformed(_))
+        ));
         assert!(matches!(decode(b"hello"), Err(EnvelopeError::Malformed(_))));
     }
 }

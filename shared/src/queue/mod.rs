@@ -29,7 +29,10 @@ pub enum QueueError {
 impl QueueError {
     /// For `map_err`: `channel.basic_qos(…).await.map_err(QueueError::doing("set the prefetch"))`.
     pub fn doing(what: impl Into<String>) -> impl FnOnce(lapin::Error) -> QueueError {
-        move |source| QueueError::Refused { what: what.into(), source }
+        move |source| QueueError::Refused {
+            what: what.into(),
+            source,
+        }
     }
 
     /// The broker's own code (404, 406 …), if it gave one.

@@ -41,10 +41,9 @@ enum Condition {
 impl Session {
     /// Connects as `name` (shown by the broker's tools). The URL may carry `heartbeat=` and the like.
     pub async fn connect(url: &SecretString, name: &str) -> Result<Session, QueueError> {
-        let mut uri: AMQPUri = url
-            .expose_secret()
-            .parse()
-            .map_err(|e| QueueError::Unreachable(format!("the broker's URL cannot be read: {e}")))?;
+        let mut uri: AMQPUri = url.expose_secret().parse().map_err(|e| {
+            QueueError::Unreachable(format!("the broker's URL cannot be read: {e}"))
+        })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let connecting = Connection::connect_uri(uri, properties);
@@ -54,7 +53,11 @@ impl Session {
             .map_err(|e| QueueError::Unreachable(e.to_string()))?;
         let connection = Arc::new(connection);
         let (sender, state) = watch::channel(Condition::Flowing);
-        tokio::spawn(watch_over(Arc::downgrade(&connection), connection.events_listener(), sender));
+        tokio::spawn(watch_over(
+            Arc::downgrade(&connection),
+            connection.events_listener(),
+            sender,
+        ));
         Ok(Session { connection, state })
     }
 
@@ -64,13 +67,19 @@ impl Session {
 
     pub async fn channel(&self) -> Result<Channel, QueueError> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.connection.create_channel());
-        opened.await.map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?.map_err(QueueError::doing("open a channel"))
+        opened
+            .await
+            .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
+            .map_err(QueueError::doing("open a channel"))
     }
 
     /// A channel on which every publish is answered.
     pub async fn confirm_channel(&self) -> Result<Channel, QueueError> {
         let channel = self.channel().await?;
-        let asked = tokio::time::timeout(CONNECT_TIMEOUT, channel.confirm_select(ConfirmSelectOptions::default()));
+        let asked = tokio::time::timeout(
+            CONNECT_TIMEOUT,
+            channel.confirm_select(ConfirmSelectOptions::default()),
+        );
         asked
             .await
             .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
@@ -91,7 +100,9 @@ impl Session {
     pub async fn closed(&self) {
         let mut state = self.state.clone();
         // An error means that the watcher itself is gone: so is the connection.
-        let _ = state.wait_for(|condition| *condition == Condition::Closed).await;
+        let _ = state
+            .wait_for(|condition| *condition == Condition::Closed)
+            .await;
     }
 
     /// Ready when the broker began or ceased to block the connection, or closed it.
@@ -136,7 +147,8 @@ async fn watch_over(
                 state.send_replace(Condition::Flowing);
             }
             // A channel's errors come here too; only the connection's own end counts.
-            Some(Event::Error(_)) if connection.upgrade().is_some_and(|c| c.status().connected()) => {}
+            Some(Event::Error(_))
+                if connection.upgrade().is_some_and(|c| c.status().connected()) => {}
             Some(Event::Error(_)) | None => {
                 state.send_replace(Condition::Closed);
                 return;

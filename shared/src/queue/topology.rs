@@ -13,7 +13,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Channel, Confirmation, Connection, ExchangeKind};
@@ -52,15 +54,29 @@ const ACCESS_REFUSED: u16 = 403;
 /// declare: then `migrate` has done it. Harmless to repeat.
 pub async fn declare(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
     let declaring = declare_all(connection, max_length);
-    tokio::time::timeout(DECLARE_WITHIN, declaring).await.map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))?
+    tokio::time::timeout(DECLARE_WITHIN, declaring)
+        .await
+        .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))?
 }
 
 async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
-    exchange(connection, DEAD_EXCHANGE, ExchangeKind::Fanout, FieldTable::default()).await?;
+    exchange(
+        connection,
+        DEAD_EXCHANGE,
+        ExchangeKind::Fanout,
+        FieldTable::default(),
+    )
+    .await?;
     queue(connection, DEAD_QUEUE, arguments(NO_DELIVERY_LIMIT, None)).await?;
     bind(connection, DEAD_QUEUE, DEAD_EXCHANGE, "").await?;
 
-    exchange(connection, UNROUTABLE_EXCHANGE, ExchangeKind::Fanout, FieldTable::default()).await?;
+    exchange(
+        connection,
+        UNROUTABLE_EXCHANGE,
+        ExchangeKind::Fanout,
+        FieldTable::default(),
+    )
+    .await?;
     let mut parked = arguments(DELIVERY_LIMIT, Some(max_length));
     dead_letters(&mut parked);
     queue(connection, PARKED_QUEUE, parked).await?;
@@ -87,7 +103,12 @@ pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), Queu
     publish(channel, EXCHANGE, ROUTING_KEY, message).await
 }
 
-async fn publish(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -> Result<(), QueueError> {
+async fn publish(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    message: &[u8],
+) -> Result<(), QueueError> {
     let what = || format!("take a message for {exchange}");
     let publishing = publish_and_hear(channel, exchange, key, message);
     let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
@@ -97,23 +118,56 @@ async fn publish(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -
     match confirm {
         Confirmation::Ack(None) => Ok(()),
         // A returned message arrives as an ack that carries it: nobody has it.
-        Confirmation::Ack(Some(_)) => Err(QueueError::Unreachable(format!("no queue takes messages for {exchange}"))),
-        Confirmation::Nack(_) => Err(QueueError::Unreachable(format!("the broker would not {}", what()))),
-        Confirmation::NotRequested => Err(QueueError::Unreachable("the channel asks for no confirms".into())),
+        Confirmation::Ack(Some(_)) => Err(QueueError::Unreachable(format!(
+            "no queue takes messages for {exchange}"
+        ))),
+        Confirmation::Nack(_) => Err(QueueError::Unreachable(format!(
+            "the broker would not {}",
+            what()
+        ))),
+        Confirmation::NotRequested => Err(QueueError::Unreachable(
+            "the channel asks for no confirms".into(),
+        )),
     }
 }
 
-async fn publish_and_hear(channel: &Channel, exchange: &str, key: &str, message: &[u8]) -> lapin::Result<Confirmation> {
-    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    channel.basic_publish(exchange.into(), key.into(), options, message, envelope::properties()).await?.await
+async fn publish_and_hear(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    message: &[u8],
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    channel
+        .basic_publish(
+            exchange.into(),
+            key.into(),
+            options,
+            message,
+            envelope::properties(),
+        )
+        .await?
+        .await
 }
 
 /// Messages that are ready in a queue; `None` if there is no such queue.
 pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<u32>, QueueError> {
     let what = || format!("look at the queue {queue}");
-    let channel = connection.create_channel().await.map_err(QueueError::doing(what()))?;
-    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what()))?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    match channel
+        .queue_declare(queue.into(), passive, FieldTable::default())
+        .await
+    {
         Ok(found) => {
             let _ = channel.close(200, "".into()).await;
             Ok(Some(found.message_count()))
@@ -130,11 +184,17 @@ fn text(value: &str) -> AMQPValue {
 fn arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text("quorum"));
-    table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(delivery_limit));
+    table.insert(
+        "x-delivery-limit".into(),
+        AMQPValue::LongLongInt(delivery_limit),
+    );
     if let Some(length) = max_length {
         // Full means "no" to the publisher (a nack, so a 503), never an old report thrown away.
         table.insert("x-overflow".into(), text("reject-publish"));
-        table.insert("x-max-length".into(), AMQPValue::LongLongInt(length.get().into()));
+        table.insert(
+            "x-max-length".into(),
+            AMQPValue::LongLongInt(length.get().into()),
+        );
     }
     table
 }
@@ -152,16 +212,34 @@ async fn exchange(
     arguments: FieldTable,
 ) -> Result<(), QueueError> {
     let what = format!("declare the exchange {name}");
-    let channel = connection.create_channel().await.map_err(QueueError::doing(what.clone()))?;
-    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-    let declared = channel.exchange_declare(ShortString::from(name), kind, options, arguments).await;
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let declared = channel
+        .exchange_declare(ShortString::from(name), kind, options, arguments)
+        .await;
     settle(&channel, declared, what).await
 }
 
-async fn queue(connection: &Connection, name: &'static str, arguments: FieldTable) -> Result<(), QueueError> {
+async fn queue(
+    connection: &Connection,
+    name: &'static str,
+    arguments: FieldTable,
+) -> Result<(), QueueError> {
     let what = format!("declare the queue {name}");
-    let channel = connection.create_channel().await.map_err(QueueError::doing(what.clone()))?;
-    let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ());
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
+    let declared = channel
+        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .map(|_| ());
     settle(&channel, declared, what).await
 }
 
@@ -172,28 +250,50 @@ async fn bind(
     key: &'static str,
 ) -> Result<(), QueueError> {
     let what = format!("bind the queue {queue} to {exchange}");
-    let channel = connection.create_channel().await.map_err(QueueError::doing(what.clone()))?;
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
     let bound = channel
-        .queue_bind(queue.into(), exchange.into(), key.into(), QueueBindOptions::default(), FieldTable::default())
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
         .await;
     settle(&channel, bound, what).await
 }
 
 /// A refusal closes the channel, so each declaration has one of its own.
-async fn settle(channel: &Channel, outcome: lapin::Result<()>, what: String) -> Result<(), QueueError> {
+async fn settle(
+    channel: &Channel,
+    outcome: lapin::Result<()>,
+    what: String,
+) -> Result<(), QueueError> {
     let Err(error) = outcome else {
         let _ = channel.close(200, "".into()).await;
         return Ok(());
     };
     match code_of(&error) {
         Some(PRECONDITION_FAILED) => {
-            tracing::warn!(what, "it exists with other arguments and is used as it is; change it by a broker policy");
+            tracing::warn!(
+                what,
+                "it exists with other arguments and is used as it is; change it by a broker policy"
+            );
             Ok(())
         }
         Some(ACCESS_REFUSED) => {
-            tracing::debug!(what, "this user may not declare; `trueup-worker migrate` does it");
+            tracing::debug!(
+                what,
+                "this user may not declare; `trueup-worker migrate` does it"
+            );
             Ok(())
         }
-        _ => Err(QueueError::Refused { what, source: error }),
+        _ => Err(QueueError::Refused {
+            what,
+            source: error,
+        }),
     }
 }

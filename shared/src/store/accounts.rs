@@ -57,7 +57,9 @@ pub async fn get(client: &impl GenericClient, id: Uuid) -> Result<Option<Account
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id = $1";
-    Ok(sql::maybe(client, GET, &[&id]).await?.map(|row| Account::of(&row)))
+    Ok(sql::maybe(client, GET, &[&id])
+        .await?
+        .map(|row| Account::of(&row)))
 }
 
 pub async fn list(client: &impl GenericClient, page: sql::IdPage) -> Result<Vec<Account>> {
@@ -71,7 +73,8 @@ pub async fn list(client: &impl GenericClient, page: sql::IdPage) -> Result<Vec<
 
 /// What a day is in the account's reports.
 pub async fn set_time_zone(client: &impl GenericClient, id: Uuid, time_zone: &str) -> Result<()> {
-    const SET: &str = "/* accounts.set_time_zone */ UPDATE accounts SET time_zone = $2 WHERE id = $1";
+    const SET: &str =
+        "/* accounts.set_time_zone */ UPDATE accounts SET time_zone = $2 WHERE id = $1";
     sql::run(client, SET, &[&id, &time_zone]).await?;
     Ok(())
 }

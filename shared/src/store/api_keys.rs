@@ -59,7 +59,12 @@ pub async fn insert(
     const INSERT: &str = "/* api_keys.insert */
         INSERT INTO api_keys (id, account_id, name, digest, prefix) VALUES ($1, $2, $3, $4, $5)
         RETURNING id, name, prefix, created_at, last_used_at, revoked_at";
-    let row = sql::one(client, INSERT, &[&id, &account_id, &name, &digest(key), &prefix]).await?;
+    let row = sql::one(
+        client,
+        INSERT,
+        &[&id, &account_id, &name, &digest(key), &prefix],
+    )
+    .await?;
     Ok(ApiKey::of(&row))
 }
 
@@ -72,18 +77,28 @@ pub async fn holder(client: &impl GenericClient, key: &str) -> Result<Option<Hol
                a.created_at AS account_created_at
           FROM api_keys k JOIN accounts a ON a.id = k.account_id
          WHERE k.digest = $1 AND k.revoked_at IS NULL";
-    const TOUCH: &str = "/* api_keys.touch */ UPDATE api_keys SET last_used_at = now() WHERE id = $1";
-    let Some(row) = sql::maybe(client, HOLDER, &[&digest(key), &LAST_USED_GRAIN_SECONDS]).await? else {
+    const TOUCH: &str =
+        "/* api_keys.touch */ UPDATE api_keys SET last_used_at = now() WHERE id = $1";
+    let Some(row) = sql::maybe(client, HOLDER, &[&digest(key), &LAST_USED_GRAIN_SECONDS]).await?
+    else {
         return Ok(None);
     };
     let key_id: Uuid = row.get("id");
     if row.get("stale") {
         sql::run(client, TOUCH, &[&key_id]).await?;
     }
-    Ok(Some(Holder { key_id, key_prefix: row.get("prefix"), account: Account::of(&row) }))
+    Ok(Some(Holder {
+        key_id,
+        key_prefix: row.get("prefix"),
+        account: Account::of(&row),
+    }))
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<ApiKey>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<ApiKey>> {
     const LIST: &str = "/* api_keys.list */
         SELECT id, name, prefix, created_at, last_used_at, revoked_at
           FROM api_keys WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";

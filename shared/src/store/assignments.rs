@@ -26,8 +26,12 @@ impl Assignment {
             id: row.get("id"),
             campaign_id: row.get("campaign_id"),
             publisher_id: row.get("publisher_id"),
-            terms: terms_of(row.get("kind"), row.get("amount_cents"), row.get("percent_e4"))
-                .expect("the table's CHECKs let only whole terms in"),
+            terms: terms_of(
+                row.get("kind"),
+                row.get("amount_cents"),
+                row.get("percent_e4"),
+            )
+            .expect("the table's CHECKs let only whole terms in"),
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
         }
@@ -35,7 +39,11 @@ impl Assignment {
 }
 
 /// Terms from the three columns that hold them in every table; nothing where there are none.
-pub fn terms_of(kind: Option<&str>, amount_cents: Option<i64>, percent_e4: Option<i32>) -> Option<Terms> {
+pub fn terms_of(
+    kind: Option<&str>,
+    amount_cents: Option<i64>,
+    percent_e4: Option<i32>,
+) -> Option<Terms> {
     terms(kind?, amount_cents, percent_e4).ok()
 }
 
@@ -48,7 +56,11 @@ pub struct New {
     pub terms: Terms,
 }
 
-pub async fn insert(client: &impl GenericClient, account_id: Uuid, new: &New) -> Result<Assignment> {
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    new: &New,
+) -> Result<Assignment> {
     const INSERT: &str = "/* assignments.insert */
         INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -57,13 +69,25 @@ pub async fn insert(client: &impl GenericClient, account_id: Uuid, new: &New) ->
     let row = sql::one(
         client,
         INSERT,
-        &[&new.id, &account_id, &new.campaign_id, &new.publisher_id, &kind, &amount_cents, &percent_e4],
+        &[
+            &new.id,
+            &account_id,
+            &new.campaign_id,
+            &new.publisher_id,
+            &kind,
+            &amount_cents,
+            &percent_e4,
+        ],
     )
     .await?;
     Ok(Assignment::of(&row))
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Assignment>> {
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Assignment>> {
     const GET: &str = "/* assignments.get */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = $2";
@@ -72,7 +96,11 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
 }
 
 /// The account's own among `ids`, for recording calls; the others are simply not in the answer.
-pub async fn get_many(client: &impl GenericClient, account_id: Uuid, ids: &[Uuid]) -> Result<Vec<Assignment>> {
+pub async fn get_many(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    ids: &[Uuid],
+) -> Result<Vec<Assignment>> {
     const GET_MANY: &str = "/* assignments.get_many */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = ANY($2)";
@@ -80,7 +108,11 @@ pub async fn get_many(client: &impl GenericClient, account_id: Uuid, ids: &[Uuid
     Ok(rows.iter().map(Assignment::of).collect())
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<Assignment>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<Assignment>> {
     const LIST: &str = "/* assignments.list */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
@@ -106,6 +138,18 @@ pub async fn update(
          WHERE account_id = $1 AND id = $2
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
     let (kind, amount_cents, percent_e4) = terms_columns(terms);
-    let row = sql::maybe(client, UPDATE, &[&account_id, &id, &campaign_id, &kind, &amount_cents, &percent_e4]).await?;
+    let row = sql::maybe(
+        client,
+        UPDATE,
+        &[
+            &account_id,
+            &id,
+            &campaign_id,
+            &kind,
+            &amount_cents,
+            &percent_e4,
+        ],
+    )
+    .await?;
     Ok(row.as_ref().map(Assignment::of))
 }

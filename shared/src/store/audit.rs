@@ -55,7 +55,11 @@ pub async fn record(client: &impl GenericClient, change: Change<'_>) -> Result<(
     Ok(())
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<Entry>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<Entry>> {
     const LIST: &str = "/* audit.list */
         SELECT id, actor, action, object_kind, object_id, detail, created_at
           FROM audit_log WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";

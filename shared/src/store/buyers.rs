@@ -18,11 +18,20 @@ pub struct Buyer {
 
 impl Buyer {
     fn of(row: &Row) -> Self {
-        Buyer { id: row.get("id"), name: row.get("name"), created_at: row.get("created_at") }
+        Buyer {
+            id: row.get("id"),
+            name: row.get("name"),
+            created_at: row.get("created_at"),
+        }
     }
 }
 
-pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Buyer> {
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Buyer> {
     const INSERT: &str = "/* buyers.insert */
         INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, $3) RETURNING id, name, created_at";
     let row = sql::one(client, INSERT, &[&id, &account_id, &name]).await?;
@@ -36,7 +45,11 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
     Ok(row.as_ref().map(Buyer::of))
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<Buyer>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<Buyer>> {
     const LIST: &str = "/* buyers.list */
         SELECT id, name, created_at FROM buyers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
@@ -45,7 +58,12 @@ pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPa
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Option<Buyer>> {
+pub async fn rename(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Option<Buyer>> {
     const RENAME: &str = "/* buyers.rename */
         UPDATE buyers SET name = $3 WHERE account_id = $1 AND id = $2 RETURNING id, name, created_at";
     let row = sql::maybe(client, RENAME, &[&account_id, &id, &name]).await?;
@@ -53,8 +71,13 @@ pub async fn rename(client: &impl GenericClient, account_id: Uuid, id: Uuid, nam
 }
 
 /// The account's own among `ids`.
-pub async fn among(client: &impl GenericClient, account_id: Uuid, ids: &BTreeSet<Uuid>) -> Result<HashSet<Uuid>> {
-    const AMONG: &str = "/* buyers.among */ SELECT id FROM buyers WHERE account_id = $1 AND id = ANY($2)";
+pub async fn among(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    ids: &BTreeSet<Uuid>,
+) -> Result<HashSet<Uuid>> {
+    const AMONG: &str =
+        "/* buyers.among */ SELECT id FROM buyers WHERE account_id = $1 AND id = ANY($2)";
     if ids.is_empty() {
         return Ok(HashSet::new());
     }

@@ -106,7 +106,11 @@ macro_rules! narrowed {
 impl Call {
     fn of(row: &Row) -> Self {
         let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
-        let terms = terms_of(row.get("terms_kind"), row.get("terms_amount_cents"), row.get("terms_percent_e4"));
+        let terms = terms_of(
+            row.get("terms_kind"),
+            row.get("terms_amount_cents"),
+            row.get("terms_percent_e4"),
+        );
         Call {
             id: row.get("id"),
             ref_id: row.get("ref_id"),
@@ -126,7 +130,10 @@ impl Call {
                 value_cents: row.get("estimate_value_cents"),
                 qualified: row.get("estimate_qualified"),
             },
-            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee { publisher_id, terms }),
+            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee {
+                publisher_id,
+                terms,
+            }),
             reported_by_webhook_id: row.get("reported_by_webhook_id"),
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
@@ -135,9 +142,17 @@ impl Call {
     }
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid, reports: i64) -> Result<Option<Call>> {
-    const GET: &str =
-        concat!("/* calls.get */ SELECT ", columns!(), " FROM calls c WHERE c.account_id = $1 AND c.id = $2");
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    reports: i64,
+) -> Result<Option<Call>> {
+    const GET: &str = concat!(
+        "/* calls.get */ SELECT ",
+        columns!(),
+        " FROM calls c WHERE c.account_id = $1 AND c.id = $2"
+    );
     let row = sql::maybe(client, GET, &[&account_id, &id]).await?;
     let mut calls: Vec<Call> = row.iter().map(Call::of).collect();
     attach_reports(client, account_id, &mut calls, reports).await?;
@@ -202,7 +217,12 @@ pub async fn list(
     Ok(calls)
 }
 
-async fn attach_reports(client: &impl GenericClient, account_id: Uuid, calls: &mut [Call], each: i64) -> Result<()> {
+async fn attach_reports(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    calls: &mut [Call],
+    each: i64,
+) -> Result<()> {
     const REPORTS: &str = "/* calls.reports */
         SELECT k.call_id, r.event_id, r.received_at, r.webhook_id, r.strategy, r.role, r.payout_cents, e.status, e.reason
           FROM unnest($2::uuid[]) AS k (call_id)

@@ -16,25 +16,42 @@ pub struct Campaign {
 
 impl Campaign {
     fn of(row: &Row) -> Self {
-        Campaign { id: row.get("id"), name: row.get("name"), created_at: row.get("created_at") }
+        Campaign {
+            id: row.get("id"),
+            name: row.get("name"),
+            created_at: row.get("created_at"),
+        }
     }
 }
 
-pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Campaign> {
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Campaign> {
     const INSERT: &str = "/* campaigns.insert */
         INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, $3) RETURNING id, name, created_at";
     let row = sql::one(client, INSERT, &[&id, &account_id, &name]).await?;
     Ok(Campaign::of(&row))
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Campaign>> {
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Campaign>> {
     const GET: &str = "/* campaigns.get */
         SELECT id, name, created_at FROM campaigns WHERE account_id = $1 AND id = $2";
     let row = sql::maybe(client, GET, &[&account_id, &id]).await?;
     Ok(row.as_ref().map(Campaign::of))
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<Campaign>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<Campaign>> {
     const LIST: &str = "/* campaigns.list */
         SELECT id, name, created_at FROM campaigns
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
@@ -43,7 +60,12 @@ pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPa
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Option<Campaign>> {
+pub async fn rename(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Option<Campaign>> {
     const RENAME: &str = "/* campaigns.rename */
         UPDATE campaigns SET name = $3 WHERE account_id = $1 AND id = $2 RETURNING id, name, created_at";
     let row = sql::maybe(client, RENAME, &[&account_id, &id, &name]).await?;

@@ -106,16 +106,20 @@ impl Event {
             currency: row.get("currency"),
             rejection_word: row.get("rejection_word"),
             status: Status::from_code(row.get("status")).ok_or_else(|| corrupt("status"))?,
-            reason: reason.map(|code| Reason::from_code(code).ok_or_else(|| corrupt("reason"))).transpose()?,
+            reason: reason
+                .map(|code| Reason::from_code(code).ok_or_else(|| corrupt("reason")))
+                .transpose()?,
             detail: detail
                 .map_or_else(|| Ok(Detail::default()), serde_json::from_str)
                 .map_err(|_| corrupt("detail"))?,
             strategy: row.get("strategy"),
-            matched_call: row.get::<_, Option<Uuid>>("matched_call_id").map(|id| MatchedCall {
-                id,
-                caller: row.get("matched_caller"),
-                tracking_number: row.get("matched_tracking_number"),
-            }),
+            matched_call: row
+                .get::<_, Option<Uuid>>("matched_call_id")
+                .map(|id| MatchedCall {
+                    id,
+                    caller: row.get("matched_caller"),
+                    tracking_number: row.get("matched_tracking_number"),
+                }),
             revenue_delta_cents: row.get("revenue_delta_cents"),
             credit_delta_cents: row.get("credit_delta_cents"),
             count: row.get("count"),
@@ -146,7 +150,11 @@ pub async fn by_keys(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    sql::rows(client, BY_KEYS, &[&account_id, &times, &ids]).await?.iter().map(Event::of).collect()
+    sql::rows(client, BY_KEYS, &[&account_id, &times, &ids])
+        .await?
+        .iter()
+        .map(Event::of)
+        .collect()
 }
 
 pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Event>> {
@@ -156,26 +164,40 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
         " FROM events e LEFT JOIN calls c ON c.account_id = e.account_id AND c.id = e.matched_call_id
          WHERE e.received_at >= $2 AND e.received_at < $3 AND e.id = $4 AND e.account_id = $1"
     );
-    let Some((low, high)) = ids::time_of_event_id(id) else { return Ok(None) };
+    let Some((low, high)) = ids::time_of_event_id(id) else {
+        return Ok(None);
+    };
     let row = sql::maybe(client, GET, &[&account_id, &low, &high, &id]).await?;
     row.as_ref().map(Event::of).transpose()
 }
 
 /// The raw request and its reading, as long as retention keeps them. The caller has seen the event's row,
 /// and with it whose it is.
-pub async fn kept(client: &impl GenericClient, received_at: Timestamp, id: Uuid) -> Result<Option<Kept>> {
+pub async fn kept(
+    client: &impl GenericClient,
+    received_at: Timestamp,
+    id: Uuid,
+) -> Result<Option<Kept>> {
     const KEPT: &str = "/* events.kept */
         SELECT request, reading FROM event_requests WHERE received_at = $1 AND id = $2";
-    let Some(row) = sql::maybe(client, KEPT, &[&received_at, &id]).await? else { return Ok(None) };
+    let Some(row) = sql::maybe(client, KEPT, &[&received_at, &id]).await? else {
+        return Ok(None);
+    };
     let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
     let request = serde_json::from_str(row.get("request")).map_err(|_| corrupt("request"))?;
     let reading: Option<&str> = row.get("reading");
-    let slots = reading.map_or_else(|| Ok(Vec::new()), serde_json::from_str).map_err(|_| corrupt("reading"))?;
+    let slots = reading
+        .map_or_else(|| Ok(Vec::new()), serde_json::from_str)
+        .map_err(|_| corrupt("reading"))?;
     Ok(Some(Kept { request, slots }))
 }
 
 /// What persons did with a row, oldest first.
-pub async fn actions(client: &impl GenericClient, account_id: Uuid, event_id: Uuid) -> Result<Vec<Action>> {
+pub async fn actions(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    event_id: Uuid,
+) -> Result<Vec<Action>> {
     const ACTIONS: &str = "/* events.actions */
         SELECT id, action, actor, detail::text AS detail, outcome, created_at FROM event_actions
          WHERE account_id = $1 AND event_id = $2 ORDER BY created_at, id";

@@ -60,7 +60,11 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<Changes, StoreEr
     let rows = client.query(&statement, &[&horizon]).await?;
     let horizon = match rows.first() {
         Some(row) => row.try_get("horizon")?,
-        None => return Err(StoreError::Corrupt("a query of one row or more gave none".into())),
+        None => {
+            return Err(StoreError::Corrupt(
+                "a query of one row or more gave none".into(),
+            ));
+        }
     };
     let mut webhooks = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -78,13 +82,23 @@ fn webhook(row: &Row) -> Result<IngestWebhook, StoreError> {
     let expiries: Vec<Option<Timestamp>> = row.try_get("secret_expiries")?;
     let mut secrets = Vec::with_capacity(ids.len());
     for ((id, digest), expires_at) in ids.into_iter().zip(digests).zip(expiries) {
-        let digest = <[u8; 32]>::try_from(digest.as_slice())
-            .map_err(|_| StoreError::Corrupt(format!("the secret {id} has a digest of {} bytes", digest.len())))?;
-        secrets.push(IngestSecret { id, digest, expires_at });
+        let digest = <[u8; 32]>::try_from(digest.as_slice()).map_err(|_| {
+            StoreError::Corrupt(format!(
+                "the secret {id} has a digest of {} bytes",
+                digest.len()
+            ))
+        })?;
+        secrets.push(IngestSecret {
+            id,
+            digest,
+            expires_at,
+        });
     }
     // The schema allows 1 to 1,000,000.
     let limit = |name: &str| -> Result<Option<u32>, StoreError> {
-        Ok(row.try_get::<_, Option<i32>>(name)?.and_then(|n| u32::try_from(n).ok()))
+        Ok(row
+            .try_get::<_, Option<i32>>(name)?
+            .and_then(|n| u32::try_from(n).ok()))
     };
     Ok(IngestWebhook {
         webhook_id: row.try_get("webhook_id")?,

@@ -40,7 +40,11 @@ impl Posting {
             revenue_delta_cents: row.get("revenue_delta_cents"),
             credit_delta_cents: row.get("credit_delta_cents"),
             balance_after_cents: row.get("balance_after_cents"),
-            terms: terms_of(row.get("terms_kind"), row.get("terms_amount_cents"), row.get("terms_percent_e4")),
+            terms: terms_of(
+                row.get("terms_kind"),
+                row.get("terms_amount_cents"),
+                row.get("terms_percent_e4"),
+            ),
             created_at: row.get("created_at"),
         }
     }
@@ -66,9 +70,17 @@ pub async fn of_publisher(
         columns!(),
         " FROM postings WHERE publisher_id = $2 AND account_id = $1 AND seq < $3 ORDER BY seq DESC LIMIT $4"
     );
-    let rows =
-        sql::rows_planned(client, OF_PUBLISHER, &[&account_id, &publisher_id, &below.unwrap_or(i64::MAX), &limit])
-            .await?;
+    let rows = sql::rows_planned(
+        client,
+        OF_PUBLISHER,
+        &[
+            &account_id,
+            &publisher_id,
+            &below.unwrap_or(i64::MAX),
+            &limit,
+        ],
+    )
+    .await?;
     Ok(rows.iter().map(Posting::of).collect())
 }
 

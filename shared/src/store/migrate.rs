@@ -32,15 +32,34 @@ pub async fn run(url: &str) -> Result<Migrated, StoreError> {
         ..PoolSettings::of("trueup-migrate", 1)
     };
     let mut client = pool::connect(url, &settings).await?;
-    client.query("/* migrate_lock */ SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await?;
+    client
+        .query(
+            "/* migrate_lock */ SELECT pg_advisory_lock($1)",
+            &[&ADVISORY_LOCK],
+        )
+        .await?;
     let report = embedded::migrations::runner()
         .run_async(&mut client)
         .await
         .map_err(|e| StoreError::Corrupt(format!("a migration failed: {e}")))?;
-    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
-    client.query("/* migrate_partitions */ SELECT trueup_make_partitions()", &[]).await?;
+    let applied = report
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    client
+        .query(
+            "/* migrate_partitions */ SELECT trueup_make_partitions()",
+            &[],
+        )
+        .await?;
     let roles = grant(&client).await?;
-    client.query("/* migrate_unlock */ SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await?;
+    client
+        .query(
+            "/* migrate_unlock */ SELECT pg_advisory_unlock($1)",
+            &[&ADVISORY_LOCK],
+        )
+        .await?;
     Ok(Migrated { applied, roles })
 }
 
@@ -56,19 +75,31 @@ pub async fn behind(pool: &Pool) -> Result<Option<String>, StoreError> {
             return Ok(Some(format!("there is no schema; {WAY_OUT}")));
         }
         Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            return Ok(Some(format!("this role has no rights yet; {WAY_OUT}, which gives them")));
+            return Ok(Some(format!(
+                "this role has no rights yet; {WAY_OUT}, which gives them"
+            )));
         }
         Err(e) => return Err(e.into()),
     };
-    let applied: Vec<i32> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let applied: Vec<i32> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
     let runner = embedded::migrations::runner();
     let missing: Vec<String> = runner
         .get_migrations()
         .iter()
-        .filter(|m| !applied.iter().any(|version| i64::from(*version) == i64::from(m.version())))
+        .filter(|m| {
+            !applied
+                .iter()
+                .any(|version| i64::from(*version) == i64::from(m.version()))
+        })
         .map(ToString::to_string)
         .collect();
-    Ok((!missing.is_empty()).then(|| format!("the schema lacks {}; {WAY_OUT}", missing.join(", "))))
+    Ok(
+        (!missing.is_empty())
+            .then(|| format!("the schema lacks {}; {WAY_OUT}", missing.join(", "))),
+    )
 }
 
 /// A number that changes with any migration: names the tests' template database.
@@ -76,7 +107,9 @@ pub fn fingerprint() -> u64 {
     embedded::migrations::runner()
         .get_migrations()
         .iter()
-        .fold(0, |sum: u64, migration| sum.rotate_left(7) ^ migration.checksum())
+        .fold(0, |sum: u64, migration| {
+            sum.rotate_left(7) ^ migration.checksum()
+        })
 }
 
 /// What each role may do. The owner is whoever migrates.
@@ -114,8 +147,12 @@ async fn grant(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreErro
     client.batch_execute(REVOKE).await?;
     let mut granted = Vec::new();
     for (role, statements) in GRANTS {
-        let exists =
-            client.query_opt("/* migrate_role_exists */ SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await?;
+        let exists = client
+            .query_opt(
+                "/* migrate_role_exists */ SELECT 1 FROM pg_roles WHERE rolname = $1",
+                &[&role],
+            )
+            .await?;
         if exists.is_some() {
             client.batch_execute(statements).await?;
             granted.push(role.to_owned());
@@ -128,8 +165,11 @@ async fn grant(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreErro
 mod tests {
     #[test]
     fn migrations_are_numbered_without_a_gap() {
-        let mut versions: Vec<_> =
-            super::embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).collect();
+        let mut versions: Vec<_> = super::embedded::migrations::runner()
+            .get_migrations()
+            .iter()
+            .map(|m| m.version())
+            .collect();
         versions.sort_unstable();
         assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<_>>());
     }

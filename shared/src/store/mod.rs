@@ -71,7 +71,10 @@ impl StoreError {
                 // demoted primary), 58 trouble with its files.
                 Some(code) => {
                     let code = code.code();
-                    ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
+                    ["08", "53", "57P", "58"]
+                        .iter()
+                        .any(|class| code.starts_with(class))
+                        || code == "25006"
                 }
             },
             StoreError::Raced | StoreError::Abandoned | StoreError::Corrupt(_) => false,
@@ -102,7 +105,9 @@ impl StoreError {
 impl From<deadpool_postgres::PoolError> for StoreError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         match error {
-            deadpool_postgres::PoolError::Backend(e) if e.as_db_error().is_some() => StoreError::Statement(e),
+            deadpool_postgres::PoolError::Backend(e) if e.as_db_error().is_some() => {
+                StoreError::Statement(e)
+            }
             deadpool_postgres::PoolError::Backend(e) => {
                 use std::error::Error;
                 let cause = e.source().map(ToString::to_string).unwrap_or_default();

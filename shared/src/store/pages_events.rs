@@ -65,18 +65,26 @@ impl Search {
             (true, true) => {
                 // Each reason is of one status; to walk the others' rows would be to read them for nothing.
                 let of_these = |r: &&Reason| self.statuses.contains(&r.status());
-                Some(Reason::ALL.iter().filter(of_these).map(|r| r.code()).collect())
+                Some(
+                    Reason::ALL
+                        .iter()
+                        .filter(of_these)
+                        .map(|r| r.code())
+                        .collect(),
+                )
             }
             (true, false) => None,
         }
     }
 
     fn status_codes(&self) -> Option<Vec<&'static str>> {
-        Some(self.statuses.iter().map(|s| s.code()).collect()).filter(|codes: &Vec<_>| !codes.is_empty())
+        Some(self.statuses.iter().map(|s| s.code()).collect())
+            .filter(|codes: &Vec<_>| !codes.is_empty())
     }
 
     fn reason_codes(&self) -> Option<Vec<&'static str>> {
-        Some(self.reasons.iter().map(|r| r.code()).collect()).filter(|codes: &Vec<_>| !codes.is_empty())
+        Some(self.reasons.iter().map(|r| r.code()).collect())
+            .filter(|codes: &Vec<_>| !codes.is_empty())
     }
 }
 
@@ -168,11 +176,12 @@ pub async fn page(
 ) -> Result<Found> {
     let start = below.unwrap_or((last(), Uuid::max()));
     let fetch = limit + 1;
-    let floor = if search.is_plain() || (search.indexed_reasons().is_some() && !search.needs_looking()) {
-        None
-    } else {
-        floor_of(client, search, start).await?
-    };
+    let floor =
+        if search.is_plain() || (search.indexed_reasons().is_some() && !search.needs_looking()) {
+            None
+        } else {
+            floor_of(client, search, start).await?
+        };
     // Where the newest rows are not all of them, what an index can find is found however old it is.
     let is_long = floor.is_some();
     let mut exact = None;
@@ -181,7 +190,10 @@ pub async fn page(
     }
     let (mut keys, mut floor) = match exact {
         Some(keys) => (keys, None),
-        None => (scan(client, account_id, search, start, floor, fetch).await?, floor),
+        None => (
+            scan(client, account_id, search, start, floor, fetch).await?,
+            floor,
+        ),
     };
     if is_long
         && !is_full(&keys, fetch)
@@ -192,14 +204,28 @@ pub async fn page(
     }
     let more = keys.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = if more { keys.last().copied() } else { floor.map(|at| (at, Uuid::nil())) };
+    let next = if more {
+        keys.last().copied()
+    } else {
+        floor.map(|at| (at, Uuid::nil()))
+    };
     let (times, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let events = events::by_keys(client, account_id, &times, &ids).await?;
-    Ok(Found { events, next, looked_back_to: if more { None } else { floor } })
+    Ok(Found {
+        events,
+        next,
+        looked_back_to: if more { None } else { floor },
+    })
 }
 
-async fn floor_of(client: &impl GenericClient, search: &Search, (at, id): Key) -> Result<Option<Timestamp>> {
-    let webhooks = i64::try_from(search.webhooks.len()).unwrap_or(i64::MAX).max(1);
+async fn floor_of(
+    client: &impl GenericClient,
+    search: &Search,
+    (at, id): Key,
+) -> Result<Option<Timestamp>> {
+    let webhooks = i64::try_from(search.webhooks.len())
+        .unwrap_or(i64::MAX)
+        .max(1);
     let each = (SCANNED / webhooks).max(200);
     let row = sql::one(client, FLOOR, &[&search.webhooks, &at, &id, &each]).await?;
     let floor: Option<Timestamp> = row.get(0);
@@ -272,8 +298,14 @@ fn is_full(keys: &[Key], fetch: i64) -> bool {
 
 /// The index that finds the one caller or id that is wanted.
 fn of_name(search: &Search) -> Option<(&'static str, &str)> {
-    let by_ref_id = search.ref_id.as_deref().map(|ref_id| (PAGE_OF_REF_ID, ref_id));
-    by_ref_id.or(search.caller.as_deref().map(|caller| (PAGE_OF_CALLER, caller)))
+    let by_ref_id = search
+        .ref_id
+        .as_deref()
+        .map(|ref_id| (PAGE_OF_REF_ID, ref_id));
+    by_ref_id.or(search
+        .caller
+        .as_deref()
+        .map(|caller| (PAGE_OF_CALLER, caller)))
 }
 
 /// The rows whose caller or id is this whole text, if there are any.
@@ -285,8 +317,13 @@ async fn of_text(
     start: Key,
     fetch: i64,
 ) -> Result<Option<Vec<Key>>> {
-    let as_caller = search.text_as_caller.as_deref().map(|caller| (PAGE_OF_CALLER, caller));
-    let ways = as_caller.into_iter().chain([(PAGE_OF_REF_ID, text), (PAGE_OF_CALL_ID, text)]);
+    let as_caller = search
+        .text_as_caller
+        .as_deref()
+        .map(|caller| (PAGE_OF_CALLER, caller));
+    let ways = as_caller
+        .into_iter()
+        .chain([(PAGE_OF_REF_ID, text), (PAGE_OF_CALL_ID, text)]);
     for (statement, name) in ways {
         let keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
         if !keys.is_empty() {
@@ -341,9 +378,12 @@ pub async fn oldest(client: &impl GenericClient, webhooks: &[Uuid]) -> Result<Op
 
 /// The webhooks of an account, archived ones too: whose rows its panel shows.
 pub async fn webhooks_of(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<Uuid>> {
-    const OF: &str =
-        "/* pages.webhooks_of */ SELECT id FROM webhooks WHERE account_id = $1 ORDER BY id DESC LIMIT 1000";
-    Ok(sql::rows(client, OF, &[&account_id]).await?.iter().map(|row| row.get(0)).collect())
+    const OF: &str = "/* pages.webhooks_of */ SELECT id FROM webhooks WHERE account_id = $1 ORDER BY id DESC LIMIT 1000";
+    Ok(sql::rows(client, OF, &[&account_id])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect())
 }
 
 /// A replay of many rows.
@@ -378,17 +418,31 @@ pub async fn begin_replay(
 }
 
 /// How far it is: `[done, matched, refused, failed]`.
-pub async fn advance_replay(client: &impl GenericClient, id: Uuid, counts: [i32; 4], over: bool) -> Result<()> {
+pub async fn advance_replay(
+    client: &impl GenericClient,
+    id: Uuid,
+    counts: [i32; 4],
+    over: bool,
+) -> Result<()> {
     const ADVANCE: &str = "/* pages.advance_replay */
         UPDATE bulk_replays SET done = $2, matched = $3, refused = $4, failed = $5, advanced_at = now(),
                finished_at = CASE WHEN $6 THEN now() END
          WHERE id = $1";
     let [done, matched, refused, failed] = counts;
-    sql::run(client, ADVANCE, &[&id, &done, &matched, &refused, &failed, &over]).await?;
+    sql::run(
+        client,
+        ADVANCE,
+        &[&id, &done, &matched, &refused, &failed, &over],
+    )
+    .await?;
     Ok(())
 }
 
-pub async fn replay(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<BulkReplay>> {
+pub async fn replay(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<BulkReplay>> {
     const GET: &str = "/* pages.bulk_replay */
         SELECT id, filter, actor, total, done, matched, refused, failed, created_at, finished_at,
                finished_at IS NULL AND advanced_at < now() - interval '1 minute' AS stalled

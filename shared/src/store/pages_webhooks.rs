@@ -36,7 +36,10 @@ impl Activity {
 
     /// Needs no person: matched, or known already.
     fn is_fine(status: Status) -> bool {
-        matches!(status, Status::Matched | Status::Duplicate | Status::Superseded)
+        matches!(
+            status,
+            Status::Matched | Status::Duplicate | Status::Superseded
+        )
     }
 }
 
@@ -60,9 +63,17 @@ pub async fn activity(
          GROUP BY 1, 2, 3, 4, 5";
     let mut found: HashMap<Uuid, Activity> = HashMap::new();
     let mut seen: HashMap<Uuid, i64> = HashMap::new();
-    for row in sql::rows(client, ACTIVITY, &[&account_id, &webhooks, &now, &today, &GLANCE_ROWS]).await? {
+    for row in sql::rows(
+        client,
+        ACTIVITY,
+        &[&account_id, &webhooks, &now, &today, &GLANCE_ROWS],
+    )
+    .await?
+    {
         let webhook: Uuid = row.get("webhook_id");
-        let Some(status) = Status::from_code(row.get("status")) else { continue };
+        let Some(status) = Status::from_code(row.get("status")) else {
+            continue;
+        };
         let requests: i64 = row.get("requests");
         let activity = found.entry(webhook).or_default();
         if row.get("today") {
@@ -116,7 +127,12 @@ pub async fn reasons(
          WHERE w.account_id = $1 AND w.id = $2 AND e.status IN ('unmatched', 'held', 'refused')
          GROUP BY e.status, e.reason ORDER BY requests DESC, e.reason";
     let reasons: Vec<&str> = Reason::ALL.iter().map(|r| r.code()).collect();
-    let rows = sql::rows(client, REASONS, &[&account_id, &webhook_id, &since, &reasons, &GLANCE_ROWS]).await?;
+    let rows = sql::rows(
+        client,
+        REASONS,
+        &[&account_id, &webhook_id, &since, &reasons, &GLANCE_ROWS],
+    )
+    .await?;
     Ok(rows
         .iter()
         .filter_map(|row| {
@@ -161,12 +177,30 @@ pub async fn unmatched_requests(
         Reason::CallerNotFound,
     ]
     .map(Reason::code);
-    let rows = sql::rows(client, REQUESTS, &[&account_id, &webhook_id, &since, &reasons.as_slice(), &limit]).await?;
-    Ok(rows.iter().filter_map(|row| serde_json::from_str(row.get("request")).ok()).collect())
+    let rows = sql::rows(
+        client,
+        REQUESTS,
+        &[
+            &account_id,
+            &webhook_id,
+            &since,
+            &reasons.as_slice(),
+            &limit,
+        ],
+    )
+    .await?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| serde_json::from_str(row.get("request")).ok())
+        .collect())
 }
 
 /// Which of these texts are ref_ids of calls of the account: how many hits a field's values have.
-pub async fn known_ref_ids(client: &impl GenericClient, account_id: Uuid, texts: &[String]) -> Result<Vec<String>> {
+pub async fn known_ref_ids(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    texts: &[String],
+) -> Result<Vec<String>> {
     const KNOWN: &str = "/* pages.known_ref_ids */
         SELECT DISTINCT k.ref_id FROM unnest($2::text[]) AS k (ref_id)
          WHERE EXISTS (SELECT 1 FROM calls c WHERE c.account_id = $1 AND c.ref_id = k.ref_id)";
@@ -175,7 +209,11 @@ pub async fn known_ref_ids(client: &impl GenericClient, account_id: Uuid, texts:
 }
 
 /// Names by id, for lists that show them: of one account's buyers, publishers, campaigns or webhooks.
-pub async fn names(client: &impl GenericClient, account_id: Uuid, what: Named) -> Result<Vec<(Uuid, String)>> {
+pub async fn names(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    what: Named,
+) -> Result<Vec<(Uuid, String)>> {
     const BUYERS: &str = "/* pages.buyer_names */
         SELECT id, name FROM buyers WHERE account_id = $1 ORDER BY lower(name), id LIMIT 1000";
     const PUBLISHERS: &str = "/* pages.publisher_names */
@@ -191,7 +229,10 @@ pub async fn names(client: &impl GenericClient, account_id: Uuid, what: Named) -
         Named::Webhooks => WEBHOOKS,
     };
     let rows = sql::rows(client, statement, &[&account_id]).await?;
-    Ok(rows.iter().map(|row| (row.get("id"), row.get("name"))).collect())
+    Ok(rows
+        .iter()
+        .map(|row| (row.get("id"), row.get("name")))
+        .collect())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -88,7 +88,13 @@ pub async fn insert(
     const INSERT: &str = "/* people.insert */
         INSERT INTO users (id, account_id, email, password_hash, role) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT DO NOTHING";
-    Ok(sql::run(client, INSERT, &[&id, &account_id, &email, &password_hash, &role.code()]).await? == 1)
+    Ok(sql::run(
+        client,
+        INSERT,
+        &[&id, &account_id, &email, &password_hash, &role.code()],
+    )
+    .await?
+        == 1)
 }
 
 /// The person and the password's hash; nothing for one who is unknown or was shut out.
@@ -108,13 +114,22 @@ pub async fn list(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<U
         columns!(),
         " FROM users u WHERE u.account_id = $1 ORDER BY u.disabled_at IS NOT NULL, u.id LIMIT 500"
     );
-    Ok(sql::rows(client, LIST, &[&account_id]).await?.iter().map(User::of).collect())
+    Ok(sql::rows(client, LIST, &[&account_id])
+        .await?
+        .iter()
+        .map(User::of)
+        .collect())
 }
 
 pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<User>> {
-    const GET: &str =
-        concat!("/* people.get */ SELECT ", columns!(), " FROM users u WHERE u.account_id = $1 AND u.id = $2");
-    Ok(sql::maybe(client, GET, &[&account_id, &id]).await?.map(|row| User::of(&row)))
+    const GET: &str = concat!(
+        "/* people.get */ SELECT ",
+        columns!(),
+        " FROM users u WHERE u.account_id = $1 AND u.id = $2"
+    );
+    Ok(sql::maybe(client, GET, &[&account_id, &id])
+        .await?
+        .map(|row| User::of(&row)))
 }
 
 /// Changes what the person may do; shut out or let in again. Locks the account's owners, so that two
@@ -143,8 +158,13 @@ pub async fn set_standing(
     Ok(true)
 }
 
-pub async fn set_password(client: &impl GenericClient, id: Uuid, password_hash: &str) -> Result<()> {
-    const SET_PASSWORD: &str = "/* people.set_password */ UPDATE users SET password_hash = $2 WHERE id = $1";
+pub async fn set_password(
+    client: &impl GenericClient,
+    id: Uuid,
+    password_hash: &str,
+) -> Result<()> {
+    const SET_PASSWORD: &str =
+        "/* people.set_password */ UPDATE users SET password_hash = $2 WHERE id = $1";
     sql::run(client, SET_PASSWORD, &[&id, &password_hash]).await?;
     Ok(())
 }
@@ -154,12 +174,18 @@ fn digest(session: &str) -> Vec<u8> {
 }
 
 /// Begins a session, notes the signing in, and sweeps away what has expired.
-pub async fn begin_session(client: &impl GenericClient, user_id: Uuid, session: &str) -> Result<()> {
+pub async fn begin_session(
+    client: &impl GenericClient,
+    user_id: Uuid,
+    session: &str,
+) -> Result<()> {
     const SWEEP: &str = "/* people.sweep_sessions */
         DELETE FROM sessions WHERE user_id = $1
            AND (last_seen_at < now() - make_interval(secs => $2) OR created_at < now() - make_interval(secs => $3))";
-    const BEGIN: &str = "/* people.begin_session */ INSERT INTO sessions (digest, user_id) VALUES ($1, $2)";
-    const SIGNED_IN: &str = "/* people.signed_in */ UPDATE users SET last_signed_in_at = now() WHERE id = $1";
+    const BEGIN: &str =
+        "/* people.begin_session */ INSERT INTO sessions (digest, user_id) VALUES ($1, $2)";
+    const SIGNED_IN: &str =
+        "/* people.signed_in */ UPDATE users SET last_signed_in_at = now() WHERE id = $1";
     sql::run(client, SWEEP, &[&user_id, &IDLE_SECONDS, &ABSOLUTE_SECONDS]).await?;
     sql::run(client, BEGIN, &[&digest(session), &user_id]).await?;
     sql::run(client, SIGNED_IN, &[&user_id]).await?;
@@ -177,9 +203,20 @@ pub async fn holder(client: &impl GenericClient, session: &str) -> Result<Option
          WHERE s.digest = $1 AND u.disabled_at IS NULL
            AND s.last_seen_at >= now() - make_interval(secs => $2) AND s.created_at >= now() - make_interval(secs => $3)"
     );
-    const SEEN: &str = "/* people.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
+    const SEEN: &str =
+        "/* people.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
     let digest = digest(session);
-    let found = sql::maybe(client, HOLDER, &[&digest, &IDLE_SECONDS, &ABSOLUTE_SECONDS, &SEEN_GRAIN_SECONDS]).await?;
+    let found = sql::maybe(
+        client,
+        HOLDER,
+        &[
+            &digest,
+            &IDLE_SECONDS,
+            &ABSOLUTE_SECONDS,
+            &SEEN_GRAIN_SECONDS,
+        ],
+    )
+    .await?;
     let Some(row) = found else { return Ok(None) };
     if row.get("stale") {
         sql::run(client, SEEN, &[&digest]).await?;
@@ -201,10 +238,17 @@ pub async fn end_sessions(client: &impl GenericClient, user_id: Uuid) -> Result<
 
 /// Accounts of this id or exactly this name, for the command line; two are enough to know that a name
 /// is not unique.
-pub async fn accounts_called(client: &impl GenericClient, id_or_name: &str) -> Result<Vec<Account>> {
+pub async fn accounts_called(
+    client: &impl GenericClient,
+    id_or_name: &str,
+) -> Result<Vec<Account>> {
     const CALLED: &str = "/* people.accounts_called */
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id::text = $1 OR name = $1 ORDER BY id LIMIT 2";
-    Ok(sql::rows(client, CALLED, &[&id_or_name]).await?.iter().map(Account::of).collect())
+    Ok(sql::rows(client, CALLED, &[&id_or_name])
+        .await?
+        .iter()
+        .map(Account::of)
+        .collect())
 }

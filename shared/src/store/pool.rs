@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts,
+};
 use tokio_postgres::config::{Config, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -77,7 +79,11 @@ impl Pool {
     pub fn new(url: &str, settings: &PoolSettings) -> Result<Pool, StoreError> {
         let config = session_config(url, settings)?;
         let tls = tls_connector(config.get_ssl_mode())?;
-        let recycling_method = if settings.settling { RecyclingMethod::Fast } else { RecyclingMethod::Verified };
+        let recycling_method = if settings.settling {
+            RecyclingMethod::Fast
+        } else {
+            RecyclingMethod::Verified
+        };
         let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
         let mut builder = deadpool_postgres::Pool::builder(manager);
         if settings.settling {
@@ -102,7 +108,10 @@ impl Pool {
 
     /// `Ok` if a connection answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.get().await?.simple_query("/* ping */ SELECT 1").await?;
+        self.get()
+            .await?
+            .simple_query("/* ping */ SELECT 1")
+            .await?;
         Ok(())
     }
 
@@ -121,11 +130,15 @@ impl Pool {
 /// was made while the table was empty (and analysed as such) would read all of it for ever.
 fn fresh_plans() -> Hook {
     Hook::async_fn(|client, metrics| {
-        let periods = |at: Instant| at.duration_since(metrics.created).as_secs() / PLANS_LAST.as_secs();
+        let periods =
+            |at: Instant| at.duration_since(metrics.created).as_secs() / PLANS_LAST.as_secs();
         let due = periods(Instant::now()) > metrics.recycled.map_or(0, periods);
         Box::pin(async move {
             if due {
-                client.simple_query("/* fresh_plans */ DISCARD PLANS").await.map_err(HookError::Backend)?;
+                client
+                    .simple_query("/* fresh_plans */ DISCARD PLANS")
+                    .await
+                    .map_err(HookError::Backend)?;
             }
             Ok(())
         })
@@ -133,10 +146,15 @@ fn fresh_plans() -> Hook {
 }
 
 /// One connection outside of any pool, with the pool's time-outs; the task that drives it ends with it.
-pub async fn connect(url: &str, settings: &PoolSettings) -> Result<tokio_postgres::Client, StoreError> {
+pub async fn connect(
+    url: &str,
+    settings: &PoolSettings,
+) -> Result<tokio_postgres::Client, StoreError> {
     let config = session_config(url, settings)?;
-    let (client, connection) =
-        config.connect(tls_connector(config.get_ssl_mode())?).await.map_err(deadpool_postgres::PoolError::Backend)?;
+    let (client, connection) = config
+        .connect(tls_connector(config.get_ssl_mode())?)
+        .await
+        .map_err(deadpool_postgres::PoolError::Backend)?;
     tokio::spawn(async move {
         // Its end is seen by the client's next statement, which is where it is handled.
         let _ = connection.await;
@@ -145,9 +163,9 @@ pub async fn connect(url: &str, settings: &PoolSettings) -> Result<tokio_postgre
 }
 
 fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreError> {
-    let mut config: Config = url
-        .parse()
-        .map_err(|e: tokio_postgres::Error| StoreError::Unreachable(format!("the Postgres URL cannot be read: {e}")))?;
+    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
+        StoreError::Unreachable(format!("the Postgres URL cannot be read: {e}"))
+    })?;
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
@@ -166,7 +184,9 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
         settings.statement_timeout_ms, settings.idle_in_transaction_timeout_ms
     ));
     if settings.settling {
-        options.push_str(" -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off");
+        options.push_str(
+            " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
+        );
     }
     if settings.looking {
         options.push_str(LOOKING);
@@ -185,7 +205,10 @@ fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, StoreError> {
         .map_err(|e| StoreError::Unreachable(format!("TLS cannot be set up: {e}")))?;
     if mode != SslMode::Require {
         let verifier = Arc::new(opportunistic::AnyCertificate::new(&provider));
-        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
         return Ok(MakeRustlsConnect::new(config));
     }
     let mut roots = rustls::RootCertStore::empty();
@@ -193,12 +216,16 @@ fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, StoreError> {
         // A root that rustls cannot read is one it could never have trusted.
         let _ = roots.add(certificate);
     }
-    Ok(MakeRustlsConnect::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Ok(MakeRustlsConnect::new(
+        builder.with_root_certificates(roots).with_no_client_auth(),
+    ))
 }
 
 /// Whether the URL can be read at all, and whether it demands TLS; for the check of the configuration.
 pub fn check_url(url: &str) -> Result<bool, String> {
-    let config: Config = url.parse().map_err(|e: tokio_postgres::Error| e.to_string())?;
+    let config: Config = url
+        .parse()
+        .map_err(|e: tokio_postgres::Error| e.to_string())?;
     if config.get_hosts().is_empty() {
         return Err("it names no host".to_owned());
     }

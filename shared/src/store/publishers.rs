@@ -27,7 +27,12 @@ impl Publisher {
     }
 }
 
-pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Publisher> {
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Publisher> {
     const INSERT: &str = "/* publishers.insert */
         INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)
         RETURNING id, name, pending_balance_cents, created_at";
@@ -35,7 +40,11 @@ pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, nam
     Ok(Publisher::of(&row))
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Publisher>> {
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Publisher>> {
     const GET: &str = "/* publishers.get */
         SELECT id, name, pending_balance_cents, created_at
           FROM publishers WHERE account_id = $1 AND id = $2";
@@ -43,7 +52,11 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
     Ok(row.as_ref().map(Publisher::of))
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPage) -> Result<Vec<Publisher>> {
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: sql::IdPage,
+) -> Result<Vec<Publisher>> {
     const LIST: &str = "/* publishers.list */
         SELECT id, name, pending_balance_cents, created_at FROM publishers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
@@ -52,7 +65,12 @@ pub async fn list(client: &impl GenericClient, account_id: Uuid, page: sql::IdPa
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(client: &impl GenericClient, account_id: Uuid, id: Uuid, name: &str) -> Result<Option<Publisher>> {
+pub async fn rename(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    name: &str,
+) -> Result<Option<Publisher>> {
     const RENAME: &str = "/* publishers.rename */
         UPDATE publishers SET name = $3 WHERE account_id = $1 AND id = $2
         RETURNING id, name, pending_balance_cents, created_at";

@@ -129,7 +129,8 @@ const REPLAY_REPORTS: &str = "/* reconcile_replay_reports */
      WHERE r.role = 'folded'
      ORDER BY r.account_id, r.call_id, r.received_at, r.position, r.event_id";
 
-const BALANCES: &str = "/* reconcile_replay_balances */ SELECT id, pending_balance_cents FROM publishers";
+const BALANCES: &str =
+    "/* reconcile_replay_balances */ SELECT id, pending_balance_cents FROM publishers";
 
 /// Folds every call's estimate and reports anew, into an empty ledger, and compares what comes out
 /// with the books: values, credits, revenue and every publisher's balance. Returns breaches and how
@@ -154,7 +155,11 @@ pub async fn replay(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
         }
         for row in &page {
             let key = (row.get("account_id"), row.get("id"));
-            breaches.extend(replay_call(row, by_call.get(&key).map_or(&[], Vec::as_slice), &mut balances)?);
+            breaches.extend(replay_call(
+                row,
+                by_call.get(&key).map_or(&[], Vec::as_slice),
+                &mut balances,
+            )?);
             replayed += 1;
         }
     }
@@ -162,7 +167,9 @@ pub async fn replay(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
         let (id, stored): (Uuid, i64) = (row.get(0), row.get(1));
         let folded = balances.get(&id).copied().unwrap_or(0);
         if stored != folded {
-            breaches.push(format!("publisher {id}: pending balance {stored}, the replayed ledger gives {folded}"));
+            breaches.push(format!(
+                "publisher {id}: pending balance {stored}, the replayed ledger gives {folded}"
+            ));
         }
     }
     Ok((breaches, replayed))
@@ -172,7 +179,11 @@ fn folding(row: &tokio_postgres::Row) -> Result<Folding, StoreError> {
     let position = u16::try_from(row.get::<_, i32>("position"))
         .map_err(|_| StoreError::Corrupt("call_reports.position".to_owned()))?;
     Ok(Folding {
-        place: Place { received_at: row.get("received_at"), position, event_id: row.get("event_id") },
+        place: Place {
+            received_at: row.get("received_at"),
+            position,
+            event_id: row.get("event_id"),
+        },
         payout_cents: row.get("payout_cents"),
         exempt_from_v2: row.get("exempt_from_v2"),
     })
@@ -183,10 +194,17 @@ fn replay_call(
     reports: &[Folding],
     balances: &mut BTreeMap<Uuid, i64>,
 ) -> Result<Option<String>, StoreError> {
-    let estimate = Estimate { value_cents: row.get("estimate_value_cents"), qualified: row.get("estimate_qualified") };
+    let estimate = Estimate {
+        value_cents: row.get("estimate_value_cents"),
+        qualified: row.get("estimate_qualified"),
+    };
     let folded = fold(estimate, reports);
     let terms = match row.get::<_, Option<&str>>("terms_kind") {
-        Some(kind) => Some(terms(kind, row.get("terms_amount_cents"), row.get("terms_percent_e4"))?),
+        Some(kind) => Some(terms(
+            kind,
+            row.get("terms_amount_cents"),
+            row.get("terms_percent_e4"),
+        )?),
         None => None,
     };
     let due = credit(terms, folded.value_cents, folded.qualified);

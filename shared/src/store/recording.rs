@@ -74,14 +74,26 @@ pub async fn record_calls(
     copies: &[CallCopy],
 ) -> Result<Vec<(usize, Refused)>> {
     let (mut foldings, mut refused) = owned(tx, account_id, copies).await?;
-    let mentioned: BTreeSet<Uuid> = copies.iter().filter_map(|c| c.assignment_id.flatten()).collect();
+    let mentioned: BTreeSet<Uuid> = copies
+        .iter()
+        .filter_map(|c| c.assignment_id.flatten())
+        .collect();
     let mut payees = payees(tx, account_id, &mentioned).await?;
 
     for folding in foldings.values_mut() {
         folding.run(None, false, &payees);
     }
-    let new = insert(tx, account_id, foldings.values().filter_map(|f| f.call.as_ref())).await?;
-    let existing: Vec<Uuid> = foldings.keys().filter(|id| !new.contains(id)).copied().collect();
+    let new = insert(
+        tx,
+        account_id,
+        foldings.values().filter_map(|f| f.call.as_ref()),
+    )
+    .await?;
+    let existing: Vec<Uuid> = foldings
+        .keys()
+        .filter(|id| !new.contains(id))
+        .copied()
+        .collect();
     if !existing.is_empty() {
         let mut standing = lock(tx, account_id, &existing).await?;
         // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
@@ -89,17 +101,32 @@ pub async fn record_calls(
         for id in reported(tx, account_id, &existing).await? {
             standing.entry(id).and_modify(|call| call.reported = true);
         }
-        let theirs: BTreeSet<Uuid> =
-            standing.values().filter_map(|c| c.assignment_id).filter(|id| !mentioned.contains(id)).collect();
+        let theirs: BTreeSet<Uuid> = standing
+            .values()
+            .filter_map(|c| c.assignment_id)
+            .filter(|id| !mentioned.contains(id))
+            .collect();
         payees.extend(self::payees(tx, account_id, &theirs).await?);
         for id in &existing {
             if let Some(folding) = foldings.get_mut(id) {
                 folding.run(standing.remove(id), posted.contains(id), &payees);
             }
         }
-        update(tx, account_id, existing.iter().filter_map(|id| foldings.get(id)?.call.as_ref())).await?;
+        update(
+            tx,
+            account_id,
+            existing
+                .iter()
+                .filter_map(|id| foldings.get(id)?.call.as_ref()),
+        )
+        .await?;
     }
-    leave_notes(tx, account_id, foldings.values().filter_map(|f| f.call.as_ref())).await?;
+    leave_notes(
+        tx,
+        account_id,
+        foldings.values().filter_map(|f| f.call.as_ref()),
+    )
+    .await?;
     post(tx, account_id, actor, &foldings).await?;
     refused.extend(foldings.into_values().flat_map(|f| f.refused));
     Ok(refused)
@@ -111,15 +138,25 @@ async fn owned<'a>(
     account_id: Uuid,
     copies: &'a [CallCopy],
 ) -> Result<(BTreeMap<Uuid, Folding<'a>>, Vec<(usize, Refused)>)> {
-    let named = |field: fn(&CallCopy) -> Option<Uuid>| -> BTreeSet<Uuid> { copies.iter().filter_map(field).collect() };
+    let named = |field: fn(&CallCopy) -> Option<Uuid>| -> BTreeSet<Uuid> {
+        copies.iter().filter_map(field).collect()
+    };
     let buyers = buyers::among(tx, account_id, &named(|c| c.buyer_id.flatten())).await?;
     let assignments = payees(tx, account_id, &named(|c| c.assignment_id.flatten())).await?;
     let mut foldings: BTreeMap<Uuid, Folding<'a>> = BTreeMap::new();
     let mut refused = Vec::new();
     for (index, copy) in copies.iter().enumerate() {
-        if copy.buyer_id.flatten().is_some_and(|id| !buyers.contains(&id)) {
+        if copy
+            .buyer_id
+            .flatten()
+            .is_some_and(|id| !buyers.contains(&id))
+        {
             refused.push((index, Refused::NoSuchBuyer));
-        } else if copy.assignment_id.flatten().is_some_and(|id| !assignments.contains_key(&id)) {
+        } else if copy
+            .assignment_id
+            .flatten()
+            .is_some_and(|id| !assignments.contains_key(&id))
+        {
             refused.push((index, Refused::NoSuchAssignment));
         } else {
             let folding = foldings.entry(copy.id).or_insert_with(|| Folding {
@@ -134,13 +171,28 @@ async fn owned<'a>(
     Ok((foldings, refused))
 }
 
-async fn payees(tx: &Transaction<'_>, account_id: Uuid, ids: &BTreeSet<Uuid>) -> Result<HashMap<Uuid, Payee>> {
+async fn payees(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    ids: &BTreeSet<Uuid>,
+) -> Result<HashMap<Uuid, Payee>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = ids.iter().copied().collect();
     let found = assignments::get_many(tx, account_id, &ids).await?;
-    Ok(found.into_iter().map(|a| (a.id, Payee { publisher_id: a.publisher_id, terms: a.terms })).collect())
+    Ok(found
+        .into_iter()
+        .map(|a| {
+            (
+                a.id,
+                Payee {
+                    publisher_id: a.publisher_id,
+                    terms: a.terms,
+                },
+            )
+        })
+        .collect())
 }
 
 /// Inserts what is not there yet; the answer holds the ids that were new. In id order, as every lock.
@@ -171,7 +223,11 @@ async fn insert<'a>(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-async fn update<'a>(tx: &Transaction<'_>, account_id: Uuid, calls: impl Iterator<Item = &'a Recorded>) -> Result<()> {
+async fn update<'a>(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    calls: impl Iterator<Item = &'a Recorded>,
+) -> Result<()> {
     const UPDATE: &str = "/* recording.update */
         UPDATE calls c
            SET ref_id = row.ref_id, caller = row.caller, caller_raw = row.caller_raw,
@@ -239,7 +295,9 @@ impl Columns {
             columns.publisher_payout_cents.push(call.credit_cents);
             columns.estimate_value_cents.push(call.estimate.value_cents);
             columns.estimate_qualified.push(call.estimate.qualified);
-            columns.terms_publisher_id.push(call.terms.map(|p| p.publisher_id));
+            columns
+                .terms_publisher_id
+                .push(call.terms.map(|p| p.publisher_id));
             columns.terms_kind.push(kind);
             columns.terms_amount_cents.push(amount_cents);
             columns.terms_percent_e4.push(percent_e4);
@@ -247,7 +305,10 @@ impl Columns {
         columns
     }
 
-    fn params<'a>(&'a self, account_id: &'a Uuid) -> Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)> {
+    fn params<'a>(
+        &'a self,
+        account_id: &'a Uuid,
+    ) -> Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)> {
         vec![
             account_id,
             &self.id,
@@ -273,7 +334,11 @@ impl Columns {
     }
 }
 
-async fn lock(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<HashMap<Uuid, Recorded>> {
+async fn lock(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, Recorded>> {
     const LOCK: &str = "/* recording.lock */
         SELECT id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at, ended_at, buyer_id,
                assignment_id, value_cents, value_from_webhook, qualified, publisher_payout_cents,
@@ -283,8 +348,11 @@ async fn lock(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<Ha
     let rows = sql::rows(tx, LOCK, &[&account_id, &ids]).await?;
     let calls = rows.iter().map(|row| {
         let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
-        let terms =
-            assignments::terms_of(row.get("terms_kind"), row.get("terms_amount_cents"), row.get("terms_percent_e4"));
+        let terms = assignments::terms_of(
+            row.get("terms_kind"),
+            row.get("terms_amount_cents"),
+            row.get("terms_percent_e4"),
+        );
         Recorded {
             id: row.get("id"),
             ref_id: row.get("ref_id"),
@@ -305,7 +373,10 @@ async fn lock(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<Ha
                 value_cents: row.get("estimate_value_cents"),
                 qualified: row.get("estimate_qualified"),
             },
-            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee { publisher_id, terms }),
+            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee {
+                publisher_id,
+                terms,
+            }),
         }
     });
     Ok(calls.map(|call| (call.id, call)).collect())
@@ -362,7 +433,10 @@ async fn post(
                 *balance = balance.saturating_add(moved.credit_delta_cents);
             }
             entries.push(Entry {
-                call: CallKey { account_id, call_id: *call_id },
+                call: CallKey {
+                    account_id,
+                    call_id: *call_id,
+                },
                 publisher_id,
                 event_id: None,
                 actor: Some(actor.to_owned()),

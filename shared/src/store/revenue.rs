@@ -76,8 +76,12 @@ pub async fn report(
     to: Timestamp,
     time_zone: &str,
 ) -> Result<Vec<Sums>> {
-    const BY_DAY: &str =
-        sums!("revenue.by_day", "to_char(c.started_at AT TIME ZONE $4, 'YYYY-MM-DD')", "NULL::text", "");
+    const BY_DAY: &str = sums!(
+        "revenue.by_day",
+        "to_char(c.started_at AT TIME ZONE $4, 'YYYY-MM-DD')",
+        "NULL::text",
+        ""
+    );
     const BY_BUYER: &str = sums!(
         "revenue.by_buyer",
         "c.buyer_id::text",

@@ -13,7 +13,11 @@ pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-pub(super) async fn rows<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>> {
+pub(super) async fn rows<C: GenericClient>(
+    client: &C,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<Vec<Row>> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query(&statement, params).await?)
 }
@@ -28,17 +32,29 @@ pub(super) async fn rows_planned<C: GenericClient>(
     Ok(client.query(sql, params).await?)
 }
 
-pub(super) async fn one<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Row> {
+pub(super) async fn one<C: GenericClient>(
+    client: &C,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<Row> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query_one(&statement, params).await?)
 }
 
-pub(super) async fn maybe<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<Option<Row>> {
+pub(super) async fn maybe<C: GenericClient>(
+    client: &C,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<Option<Row>> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.query_opt(&statement, params).await?)
 }
 
-pub(super) async fn run<C: GenericClient>(client: &C, sql: &'static str, params: Params<'_>) -> Result<u64> {
+pub(super) async fn run<C: GenericClient>(
+    client: &C,
+    sql: &'static str,
+    params: Params<'_>,
+) -> Result<u64> {
     let statement = client.prepare_cached(sql).await?;
     Ok(client.execute(&statement, params).await?)
 }

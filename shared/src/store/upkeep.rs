@@ -30,7 +30,8 @@ const LOCK_TIMEOUT: &str = "/* upkeep_lock_timeout */ SET LOCAL lock_timeout = '
 const MAKE: &str = "/* upkeep_make_partitions */ SELECT trueup_make_partitions()";
 const DROP: &str = "/* upkeep_drop_partitions */ SELECT trueup_drop_partitions($1, $2)";
 
-const TRIM: &str = "/* upkeep_trim_default_partitions */ SELECT trueup_trim_default_partitions($1, $2, $3)";
+const TRIM: &str =
+    "/* upkeep_trim_default_partitions */ SELECT trueup_trim_default_partitions($1, $2, $3)";
 /// Rows that one statement deletes; few, so that it is over in milliseconds.
 const TRIM_ROWS: i32 = 2_000;
 
@@ -46,7 +47,11 @@ pub async fn make_partitions(pool: &Pool) -> Result<i32, StoreError> {
 
 /// Drops what is past its retention. Returns how many partitions were dropped. One transaction for
 /// each partition, so that the lock on the whole table is held for an instant at a time.
-pub async fn drop_partitions(pool: &Pool, event_days: NonZeroU32, request_days: NonZeroU32) -> Result<i32, StoreError> {
+pub async fn drop_partitions(
+    pool: &Pool,
+    event_days: NonZeroU32,
+    request_days: NonZeroU32,
+) -> Result<i32, StoreError> {
     let days = |n: NonZeroU32| i32::try_from(n.get()).unwrap_or(i32::MAX);
     let (event_days, request_days) = (days(event_days), days(request_days));
     let mut client = pool.get().await?;
@@ -54,13 +59,21 @@ pub async fn drop_partitions(pool: &Pool, event_days: NonZeroU32, request_days: 
     loop {
         let tx = client.transaction().await?;
         tx.batch_execute(LOCK_TIMEOUT).await?;
-        let now: i32 = tx.query_one(DROP, &[&event_days, &request_days]).await?.get(0);
+        let now: i32 = tx
+            .query_one(DROP, &[&event_days, &request_days])
+            .await?
+            .get(0);
         tx.commit().await?;
         if now == 0 {
             break;
         }
         dropped += now;
     }
-    while client.query_one(TRIM, &[&event_days, &request_days, &TRIM_ROWS]).await?.get::<_, i32>(0) > 0 {}
+    while client
+        .query_one(TRIM, &[&event_days, &request_days, &TRIM_ROWS])
+        .await?
+        .get::<_, i32>(0)
+        > 0
+    {}
     Ok(dropped)
 }

@@ -111,7 +111,13 @@ pub fn digest(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
 
-pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, token: &str, s: &Settings) -> Result<()> {
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    token: &str,
+    s: &Settings,
+) -> Result<()> {
     const INSERT: &str = "/* webhooks.insert */
         INSERT INTO webhooks (id, account_id, token, name, buyer_id, enabled, require_secret, secret_query_param,
                field_names, duration_tolerance_seconds, match_window_hours, limit_per_minute, ip_limit_per_minute,
@@ -145,7 +151,12 @@ pub async fn insert(client: &impl GenericClient, account_id: Uuid, id: Uuid, tok
     Ok(())
 }
 
-pub async fn update(client: &impl GenericClient, account_id: Uuid, id: Uuid, s: &Settings) -> Result<()> {
+pub async fn update(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    s: &Settings,
+) -> Result<()> {
     const UPDATE: &str = "/* webhooks.update */
         UPDATE webhooks SET name = $3, buyer_id = $4, enabled = $5, require_secret = $6, secret_query_param = $7,
                field_names = $8, duration_tolerance_seconds = $9, match_window_hours = $10, limit_per_minute = $11,
@@ -179,7 +190,11 @@ pub async fn update(client: &impl GenericClient, account_id: Uuid, id: Uuid, s: 
     Ok(())
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Webhook>> {
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Webhook>> {
     const GET: &str = "/* webhooks.get */
         SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
@@ -189,8 +204,13 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
 }
 
 /// As [`get`], and nobody else changes it until the transaction ends.
-pub async fn get_locked(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Webhook>> {
-    const LOCK: &str = "/* webhooks.lock */ SELECT 1 FROM webhooks WHERE account_id = $1 AND id = $2 FOR UPDATE";
+pub async fn get_locked(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Webhook>> {
+    const LOCK: &str =
+        "/* webhooks.lock */ SELECT 1 FROM webhooks WHERE account_id = $1 AND id = $2 FOR UPDATE";
     match sql::maybe(client, LOCK, &[&account_id, &id]).await? {
         // A new statement: waiting for a lock does not refresh a statement's snapshot.
         Some(_) => get(client, account_id, id).await,
@@ -209,7 +229,12 @@ pub async fn list(
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
           FROM webhooks w
          WHERE w.account_id = $1 AND (w.archived_at IS NOT NULL) = $2 AND w.id < $3 ORDER BY w.id DESC LIMIT $4";
-    let rows = sql::rows(client, LIST, &[&account_id, &archived, &page.bound(), &page.limit]).await?;
+    let rows = sql::rows(
+        client,
+        LIST,
+        &[&account_id, &archived, &page.bound(), &page.limit],
+    )
+    .await?;
     Ok(rows.iter().map(Webhook::of).collect())
 }
 
@@ -222,7 +247,12 @@ pub async fn archive(client: &impl GenericClient, account_id: Uuid, id: Uuid) ->
     Ok(())
 }
 
-pub async fn set_token(client: &impl GenericClient, account_id: Uuid, id: Uuid, token: &str) -> Result<()> {
+pub async fn set_token(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    token: &str,
+) -> Result<()> {
     const SET_TOKEN: &str = "/* webhooks.set_token */
         UPDATE webhooks SET token = $3, updated_at = now() WHERE account_id = $1 AND id = $2";
     sql::run(client, SET_TOKEN, &[&account_id, &id, &token]).await?;
@@ -230,7 +260,10 @@ pub async fn set_token(client: &impl GenericClient, account_id: Uuid, id: Uuid, 
 }
 
 /// The secrets of several webhooks that are still valid, oldest first, each with its webhook's id.
-pub async fn valid_secrets(client: &impl GenericClient, webhook_ids: &[Uuid]) -> Result<Vec<(Uuid, Secret)>> {
+pub async fn valid_secrets(
+    client: &impl GenericClient,
+    webhook_ids: &[Uuid],
+) -> Result<Vec<(Uuid, Secret)>> {
     const VALID: &str = "/* webhooks.valid_secrets */
         SELECT webhook_id, id, created_at, expires_at, last_used_at FROM webhook_secrets
          WHERE webhook_id = ANY($1) AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at, id";
@@ -265,7 +298,10 @@ pub async fn rotate_secret(
          WHERE webhook_id = $1";
     const ADD: &str = "/* webhooks.add_secret */
         INSERT INTO webhook_secrets (id, webhook_id, digest) VALUES ($1, $2, $3)";
-    #[expect(clippy::cast_precision_loss, reason = "at most some days of seconds; no amount of money")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "at most some days of seconds; no amount of money"
+    )]
     let overlap = overlap_seconds as f64;
     sql::run(client, SWEEP, &[&webhook_id]).await?;
     sql::run(client, EXPIRE, &[&webhook_id, &overlap]).await?;
@@ -275,12 +311,17 @@ pub async fn rotate_secret(
 
 /// Removes every secret: none is valid from now on.
 pub async fn remove_secrets(client: &impl GenericClient, webhook_id: Uuid) -> Result<()> {
-    const REMOVE: &str = "/* webhooks.remove_secrets */ DELETE FROM webhook_secrets WHERE webhook_id = $1";
+    const REMOVE: &str =
+        "/* webhooks.remove_secrets */ DELETE FROM webhook_secrets WHERE webhook_id = $1";
     sql::run(client, REMOVE, &[&webhook_id]).await?;
     Ok(())
 }
 
-pub async fn require_secret(client: &impl GenericClient, webhook_id: Uuid, required: bool) -> Result<()> {
+pub async fn require_secret(
+    client: &impl GenericClient,
+    webhook_id: Uuid,
+    required: bool,
+) -> Result<()> {
     const REQUIRE: &str = "/* webhooks.require_secret */
         UPDATE webhooks SET require_secret = $2, updated_at = now() WHERE id = $1";
     sql::run(client, REQUIRE, &[&webhook_id, &required]).await?;
@@ -290,9 +331,12 @@ pub async fn require_secret(client: &impl GenericClient, webhook_id: Uuid, requi
 /// Names of settings whose values differ, with the new values: what the audit log says of a change.
 pub fn changed(before: &Settings, after: &Settings) -> Value {
     match (as_json(before), as_json(after)) {
-        (Value::Object(before), Value::Object(after)) => {
-            Value::Object(after.into_iter().filter(|(name, value)| before.get(name) != Some(value)).collect())
-        }
+        (Value::Object(before), Value::Object(after)) => Value::Object(
+            after
+                .into_iter()
+                .filter(|(name, value)| before.get(name) != Some(value))
+                .collect(),
+        ),
         (_, after) => after,
     }
 }

@@ -43,7 +43,11 @@ impl Browser {
     /// `site` is where the pages are.
     pub async fn open(site: SocketAddr) -> Browser {
         let profile = tempfile::tempdir().expect("a folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("bound")
+            .port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .args(["--log-level=SEVERE"])
@@ -55,15 +59,26 @@ impl Browser {
                 panic!("tests of the pages need a browser ({e}): apt-get install chromium chromium-driver")
             });
         let address: SocketAddr = ([127, 0, 0, 1], port).into();
-        let mut browser =
-            Browser { driver, address, session: String::new(), base: format!("http://{site}"), _profile: profile };
+        let mut browser = Browser {
+            driver,
+            address,
+            session: String::new(),
+            base: format!("http://{site}"),
+            _profile: profile,
+        };
         browser.wait_for_driver().await;
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).to_vec();
-        flags.push(format!("--user-data-dir={}", browser._profile.path().display()));
+        flags.push(format!(
+            "--user-data-dir={}",
+            browser._profile.path().display()
+        ));
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "goog:loggingPrefs": { "browser": "ALL" }, "goog:chromeOptions": { "args": flags } } } });
         let made = browser.raw("POST", "/session", Some(wanted)).await;
-        browser.session = made["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {made}")).to_owned();
+        browser.session = made["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no session: {made}"))
+            .to_owned();
         browser
     }
 
@@ -94,18 +109,30 @@ impl Browser {
             body.len()
         );
         let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
-            stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+            let mut stream = TcpStream::connect(self.address)
+                .await
+                .map_err(|e| e.to_string())?;
+            stream
+                .write_all(request.as_bytes())
+                .await
+                .map_err(|e| e.to_string())?;
             let mut answer = Vec::new();
             // The driver keeps its connections: an answer ends where its length says.
             while !is_whole(&answer) {
-                if stream.read_buf(&mut answer).await.map_err(|e| e.to_string())? == 0 {
+                if stream
+                    .read_buf(&mut answer)
+                    .await
+                    .map_err(|e| e.to_string())?
+                    == 0
+                {
                     break;
                 }
             }
             Ok::<_, String>(answer)
         };
-        let answer = tokio::time::timeout(PATIENCE, exchange).await.map_err(|e| e.to_string())??;
+        let answer = tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .map_err(|e| e.to_string())??;
         let text = String::from_utf8_lossy(&answer);
         let json = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let said: Value = serde_json::from_str(json).map_err(|e| format!("{e}: {text}"))?;
@@ -116,26 +143,47 @@ impl Browser {
     }
 
     async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        self.raw(method, &format!("/session/{}{path}", self.session), body).await
+        self.raw(method, &format!("/session/{}{path}", self.session), body)
+            .await
     }
 
     pub async fn go(&self, path: &str) {
-        self.ask("POST", "/url", Some(json!({ "url": format!("{}{path}", self.base) }))).await;
+        self.ask(
+            "POST",
+            "/url",
+            Some(json!({ "url": format!("{}{path}", self.base) })),
+        )
+        .await;
     }
 
     /// The path and query that are shown.
     pub async fn path(&self) -> String {
         let url = self.ask("GET", "/url", None).await;
-        url.as_str().and_then(|url| url.strip_prefix(&self.base)).unwrap_or_default().to_owned()
+        url.as_str()
+            .and_then(|url| url.strip_prefix(&self.base))
+            .unwrap_or_default()
+            .to_owned()
     }
 
     pub async fn run(&self, script: &str) -> Value {
-        self.ask("POST", "/execute/sync", Some(json!({ "script": script, "args": [] }))).await
+        self.ask(
+            "POST",
+            "/execute/sync",
+            Some(json!({ "script": script, "args": [] })),
+        )
+        .await
     }
 
     async fn find(&self, xpath: &str) -> Option<String> {
         let body = json!({ "using": "xpath", "value": xpath });
-        let found = self.tried("POST", &format!("/session/{}/element", self.session), Some(body)).await.ok()?;
+        let found = self
+            .tried(
+                "POST",
+                &format!("/session/{}/element", self.session),
+                Some(body),
+            )
+            .await
+            .ok()?;
         found[ELEMENT].as_str().map(str::to_owned)
     }
 
@@ -162,13 +210,21 @@ impl Browser {
             if shown.contains(text) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{text:?} is not on {}:\n{shown}", self.path().await);
+            assert!(
+                Instant::now() < deadline,
+                "{text:?} is not on {}:\n{shown}",
+                self.path().await
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     pub async fn text(&self) -> String {
-        self.run("return document.body.innerText").await.as_str().unwrap_or_default().to_owned()
+        self.run("return document.body.innerText")
+            .await
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// A link or a button, by what it is called.
@@ -181,7 +237,12 @@ impl Browser {
 
     pub async fn click_at(&self, xpath: &str) {
         let element = self.wait(xpath).await;
-        self.ask("POST", &format!("/element/{element}/click"), Some(json!({}))).await;
+        self.ask(
+            "POST",
+            &format!("/element/{element}/click"),
+            Some(json!({})),
+        )
+        .await;
     }
 
     /// Into the field of this label, in place of what is there.
@@ -190,22 +251,38 @@ impl Browser {
             "//*[@id=(//label[starts-with(normalize-space(.),\"{label}\")]/@for)] | //label[starts-with(normalize-space(.),\"{label}\")]//*[self::input or self::textarea]"
         );
         let element = self.wait(&at).await;
-        self.ask("POST", &format!("/element/{element}/clear"), Some(json!({}))).await;
-        self.ask("POST", &format!("/element/{element}/value"), Some(json!({ "text": text }))).await;
+        self.ask(
+            "POST",
+            &format!("/element/{element}/clear"),
+            Some(json!({})),
+        )
+        .await;
+        self.ask(
+            "POST",
+            &format!("/element/{element}/value"),
+            Some(json!({ "text": text })),
+        )
+        .await;
     }
 
     /// Keys as a person presses them, wherever the focus is.
     pub async fn press(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()
-            .flat_map(|key| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })])
+            .flat_map(|key| {
+                [
+                    json!({ "type": "keyDown", "value": key }),
+                    json!({ "type": "keyUp", "value": key }),
+                ]
+            })
             .collect();
         let body = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] });
         self.ask("POST", "/actions", Some(body)).await;
     }
 
     pub async fn width(&self, width: u32) {
-        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+        let metrics =
+            json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         let body = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
         self.ask("POST", "/goog/cdp/execute", Some(body)).await;
     }
@@ -218,7 +295,8 @@ impl Browser {
 
     /// Where the viewer is, as far as the clock is concerned.
     pub async fn zone(&self, zone: &str) {
-        let body = json!({ "cmd": "Emulation.setTimezoneOverride", "params": { "timezoneId": zone } });
+        let body =
+            json!({ "cmd": "Emulation.setTimezoneOverride", "params": { "timezoneId": zone } });
         self.ask("POST", "/goog/cdp/execute", Some(body)).await;
     }
 
@@ -234,17 +312,22 @@ impl Browser {
     /// What is shown, as PNG, from the top of the page down to `height`.
     pub async fn picture(&self, width: u32, height: u32) -> Vec<u8> {
         use base64::Engine;
-        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let metrics =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         let body = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
         self.ask("POST", "/goog/cdp/execute", Some(body)).await;
         let picture = self.ask("GET", "/screenshot", None).await;
         let text = picture.as_str().unwrap_or_default();
-        base64::engine::general_purpose::STANDARD.decode(text).expect("WebDriver gives base64")
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .expect("WebDriver gives base64")
     }
 
     /// What the page's console has said since it was last asked, of warnings and errors.
     pub async fn complaints(&self) -> Vec<String> {
-        let log = self.ask("POST", "/se/log", Some(json!({ "type": "browser" }))).await;
+        let log = self
+            .ask("POST", "/se/log", Some(json!({ "type": "browser" })))
+            .await;
         let lines = log.as_array().cloned().unwrap_or_default();
         lines
             .iter()
@@ -256,10 +339,13 @@ impl Browser {
 
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
-    let Some((head, _)) = text.split_once("\r\n\r\n") else { return false };
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse::<usize>().ok())?
     });
     // Counted in bytes: the head of a driver's answer is plain ASCII.
     length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
@@ -281,8 +367,10 @@ impl Browser {
         const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
         let mut stream = std::net::TcpStream::connect_timeout(&self.address, GOODBYE_WITHIN)?;
         stream.set_read_timeout(Some(GOODBYE_WITHIN))?;
-        let goodbye =
-            format!("DELETE /session/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", self.session);
+        let goodbye = format!(
+            "DELETE /session/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            self.session
+        );
         stream.write_all(goodbye.as_bytes())?;
         // The answer comes when the browser is gone.
         let _ = stream.read(&mut [0_u8; 1024])?;

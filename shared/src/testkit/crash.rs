@@ -11,7 +11,10 @@ use uuid::Uuid;
 use crate::crash::Point;
 use crate::domain::event::RawEvent;
 
-#[allow(clippy::disallowed_methods, reason = "the tests' own variables, not the product's")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the tests' own variables, not the product's"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -22,8 +25,14 @@ fn wanted() -> Option<&'static (String, u32)> {
     let read = || {
         let text = variable("CRASH_AT")?;
         let (name, time) = text.split_once(':').unwrap_or((&text, "1"));
-        assert!(Point::ALL.iter().any(|point| point.name() == name), "CRASH_AT: there is no point {name:?}");
-        Some((name.to_owned(), time.parse().expect("CRASH_AT: a number after the colon")))
+        assert!(
+            Point::ALL.iter().any(|point| point.name() == name),
+            "CRASH_AT: there is no point {name:?}"
+        );
+        Some((
+            name.to_owned(),
+            time.parse().expect("CRASH_AT: a number after the colon"),
+        ))
     };
     WANTED.get_or_init(read).as_ref()
 }

@@ -44,8 +44,17 @@ impl Cutter {
         let address = listener.local_addr().expect("bound");
         let (weather, sky) = watch::channel(Weather::Fair);
         let connections = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(listener, targets.into(), sky, Arc::clone(&connections)));
-        Cutter { address, weather, connections }
+        tokio::spawn(accept(
+            listener,
+            targets.into(),
+            sky,
+            Arc::clone(&connections),
+        ));
+        Cutter {
+            address,
+            weather,
+            connections,
+        }
     }
 
     pub fn set(&self, weather: Weather) {
@@ -66,7 +75,12 @@ impl Cutter {
     }
 }
 
-async fn accept(listener: TcpListener, targets: Arc<[String]>, sky: watch::Receiver<Weather>, count: Arc<AtomicU64>) {
+async fn accept(
+    listener: TcpListener,
+    targets: Arc<[String]>,
+    sky: watch::Receiver<Weather>,
+    count: Arc<AtomicU64>,
+) {
     while let Ok((near, _)) = listener.accept().await {
         if *sky.borrow() == Weather::Cut {
             continue;
@@ -86,7 +100,9 @@ async fn first_of(targets: &[String]) -> Option<TcpStream> {
 }
 
 async fn carry(near: TcpStream, targets: Arc<[String]>, sky: watch::Receiver<Weather>) {
-    let Some(far) = first_of(&targets).await else { return };
+    let Some(far) = first_of(&targets).await else {
+        return;
+    };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
@@ -110,12 +126,22 @@ impl Way {
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::Receiver<Weather>, way: Way) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut sky: watch::Receiver<Weather>,
+    way: Way,
+) {
     let mut buffer = vec![0_u8; 64 * 1024];
     let mut half = sky.clone();
     let mut closed = false;
     loop {
-        let goodbye = async { drop(half.wait_for(|weather| *weather == Weather::HalfClosed).await) };
+        let goodbye = async {
+            drop(
+                half.wait_for(|weather| *weather == Weather::HalfClosed)
+                    .await,
+            )
+        };
         let read = tokio::select! {
             read = from.read(&mut buffer) => Some(read),
             () = goodbye, if way == Way::ToClient && !closed => None,
@@ -138,7 +164,12 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::R
             // time passes: that is this weather
             tokio::time::sleep(pause).await;
         }
-        if sky.wait_for(|weather| !way.held_by(*weather)).await.is_err() || to.write_all(&buffer[..n]).await.is_err() {
+        if sky
+            .wait_for(|weather| !way.held_by(*weather))
+            .await
+            .is_err()
+            || to.write_all(&buffer[..n]).await.is_err()
+        {
             return;
         }
     }

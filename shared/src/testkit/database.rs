@@ -47,9 +47,17 @@ impl TestDatabase {
         let admin = connect(admin_url).await;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}_{number}", std::process::id());
-        run(&admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        run(
+            &admin,
+            &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        )
+        .await;
         run(&admin, &format!("CREATE DATABASE {name} {how}")).await;
-        TestDatabase { url: url_of(admin_url, &name), name, admin_url: admin_url.to_owned() }
+        TestDatabase {
+            url: url_of(admin_url, &name),
+            name,
+            admin_url: admin_url.to_owned(),
+        }
     }
 
     /// A plain connection, for arranging and for looking.
@@ -82,11 +90,15 @@ impl Drop for TestDatabase {
         let (name, admin_url) = (self.name.clone(), self.admin_url.clone());
         // The test's own runtime may be ending: use another.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             if let Ok(runtime) = runtime {
                 runtime.block_on(async {
                     let admin = connect(&admin_url).await;
-                    let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+                    let _ = admin
+                        .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                        .await;
                 });
             }
         });
@@ -120,8 +132,9 @@ fn url_of(admin: &str, name: &str) -> String {
 }
 
 pub(super) async fn connect(url: &str) -> Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|e| panic!("tests need Postgres ({VARIABLE}): {e:?}"));
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .unwrap_or_else(|e| panic!("tests need Postgres ({VARIABLE}): {e:?}"));
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -129,33 +142,58 @@ pub(super) async fn connect(url: &str) -> Client {
 }
 
 async fn run(client: &Client, statement: &str) {
-    client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    client
+        .batch_execute(statement)
+        .await
+        .unwrap_or_else(|e| panic!("{statement}: {e}"));
 }
 
 /// Makes the template if this state of the migrations has none yet, and drops what was left behind.
 async fn template(admin: &Client, admin_url: &str) -> String {
     let name = format!("{PREFIX}template_{:016x}", migrate::fingerprint());
-    admin.execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK]).await.expect("locks");
-    let exists = admin.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name]).await.expect("looks");
+    admin
+        .execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK])
+        .await
+        .expect("locks");
+    let exists = admin
+        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&name])
+        .await
+        .expect("looks");
     if exists.is_none() {
         let making = format!("{name}_making");
-        run(admin, &format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)")).await;
+        run(
+            admin,
+            &format!("DROP DATABASE IF EXISTS {making} WITH (FORCE)"),
+        )
+        .await;
         run(admin, &format!("CREATE DATABASE {making}")).await;
-        migrate::run(&url_of(admin_url, &making)).await.expect("the migrations run");
+        migrate::run(&url_of(admin_url, &making))
+            .await
+            .expect("the migrations run");
         run(admin, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{making}'; "))
             .await;
         rename(admin, &making, &name).await;
         tidy(admin, &name).await;
     }
-    admin.execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK]).await.expect("unlocks");
+    admin
+        .execute("SELECT pg_advisory_unlock($1)", &[&ADVISORY_LOCK])
+        .await
+        .expect("unlocks");
     name
 }
 
 /// The migration's connection may take a moment to be gone.
 async fn rename(admin: &Client, from: &str, to: &str) {
-    super::eventually("the template is free", std::time::Duration::from_secs(10), || async {
-        admin.batch_execute(&format!("ALTER DATABASE {from} RENAME TO {to}")).await.ok()
-    })
+    super::eventually(
+        "the template is free",
+        std::time::Duration::from_secs(10),
+        || async {
+            admin
+                .batch_execute(&format!("ALTER DATABASE {from} RENAME TO {to}"))
+                .await
+                .ok()
+        },
+    )
     .await;
 }
 
@@ -163,15 +201,22 @@ async fn rename(admin: &Client, from: &str, to: &str) {
 /// then keeps its database until that one ends, too.
 async fn tidy(admin: &Client, keep: &str) {
     let rows = admin
-        .query("SELECT datname FROM pg_database WHERE datname LIKE 'trueup\\_test\\_%'", &[])
+        .query(
+            "SELECT datname FROM pg_database WHERE datname LIKE 'trueup\\_test\\_%'",
+            &[],
+        )
         .await
         .expect("lists databases");
     for row in rows {
         let name: String = row.get(0);
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()?.parse::<u32>().ok());
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('_').next()?.parse::<u32>().ok());
         let gone = pid.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
         if gone && name != keep {
-            let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+            let _ = admin
+                .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                .await;
         }
     }
 }

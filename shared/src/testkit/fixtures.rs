@@ -28,7 +28,13 @@ impl WebhookSpec {
     }
 
     pub fn with_secret(text: &str) -> Self {
-        WebhookSpec { secrets: vec![SecretSpec { text: text.to_owned(), expires_in: None }], ..WebhookSpec::default() }
+        WebhookSpec {
+            secrets: vec![SecretSpec {
+                text: text.to_owned(),
+                expires_in: None,
+            }],
+            ..WebhookSpec::default()
+        }
     }
 }
 
@@ -48,7 +54,13 @@ impl Webhook {
 
 pub async fn account(client: &Client) -> Uuid {
     let id = random_id();
-    client.execute("INSERT INTO accounts (id, name) VALUES ($1, 'test')", &[&id]).await.expect("an account");
+    client
+        .execute(
+            "INSERT INTO accounts (id, name) VALUES ($1, 'test')",
+            &[&id],
+        )
+        .await
+        .expect("an account");
     id
 }
 
@@ -76,7 +88,11 @@ pub async fn webhook(client: &Client, account_id: Uuid, spec: &WebhookSpec) -> W
     for secret in &spec.secrets {
         add_secret(client, id, secret).await;
     }
-    Webhook { id, account_id, token }
+    Webhook {
+        id,
+        account_id,
+        token,
+    }
 }
 
 pub async fn add_secret(client: &Client, webhook_id: Uuid, secret: &SecretSpec) -> Uuid {

@@ -20,7 +20,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -45,7 +48,10 @@ pub async fn send(
     body: &[u8],
 ) -> Result<Answer, io::ErrorKind> {
     let mut client = Client::connect(address).await.map_err(|e| e.kind())?;
-    client.send(method, path, headers, body).await.map_err(|e| e.kind())
+    client
+        .send(method, path, headers, body)
+        .await
+        .map_err(|e| e.kind())
 }
 
 /// A connection that is kept.
@@ -58,7 +64,10 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Client { stream, buffer: Vec::new() })
+        Ok(Client {
+            stream,
+            buffer: Vec::new(),
+        })
     }
 
     pub async fn send(
@@ -119,7 +128,12 @@ impl Client {
         if status == 100 {
             return Box::pin(self.read_answer(of_head)).await;
         }
-        let find = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+        let find = |wanted: &str| {
+            headers
+                .iter()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.clone())
+        };
         let body = if of_head || status == 204 || status == 304 {
             Vec::new()
         } else if find("transfer-encoding").is_some_and(|te| te.contains("chunked")) {
@@ -130,7 +144,11 @@ impl Client {
             while self.fill().await.is_ok() {}
             std::mem::take(&mut self.buffer)
         };
-        Ok(Answer { status, headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 
     async fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
@@ -144,8 +162,9 @@ impl Client {
             };
             let size = String::from_utf8_lossy(&self.buffer[..line]).into_owned();
             self.buffer.drain(..line + 2);
-            let size = usize::from_str_radix(size.trim(), 16)
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a chunk without a size"))?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidData, "a chunk without a size")
+            })?;
             let chunk = self.take(size + 2).await?;
             if size == 0 {
                 return Ok(body);

@@ -35,7 +35,10 @@ pub struct Lease {
 impl Lease {
     pub async fn take() -> Lease {
         let session = database::connect(&database::admin_url()).await;
-        let slot = super::eventually("a free vhost and Redis database", PATIENCE, || free_slot(&session)).await;
+        let slot = super::eventually("a free vhost and Redis database", PATIENCE, || {
+            free_slot(&session)
+        })
+        .await;
         let amqp = super::service("TRUEUP_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672");
         let redis = super::service("TRUEUP_TEST_REDIS_URL", "redis://127.0.0.1:6379");
         let vhost = format!("trueup_test_{slot}");
@@ -72,7 +75,9 @@ impl Lease {
 
     /// A connection of the test's own to its vhost.
     pub async fn broker(&self) -> Session {
-        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test").await.expect("the broker is there")
+        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test")
+            .await
+            .expect("the broker is there")
     }
 
     pub fn amqp_server(&self) -> &str {
@@ -84,16 +89,20 @@ impl Lease {
     }
 
     pub fn amqp_through(&self, address: std::net::SocketAddr) -> String {
-        self.amqp_url.replace(&self.amqp_server, &address.to_string())
+        self.amqp_url
+            .replace(&self.amqp_server, &address.to_string())
     }
 
     pub fn redis_through(&self, address: std::net::SocketAddr) -> String {
-        self.redis_url.replace(&self.redis_server, &address.to_string())
+        self.redis_url
+            .replace(&self.redis_server, &address.to_string())
     }
 
     /// One command to this lease's Redis database; the raw answer.
     pub async fn redis(&self, command: &[&str]) -> String {
-        let mut stream = TcpStream::connect(&self.redis_server).await.expect("tests need Redis");
+        let mut stream = TcpStream::connect(&self.redis_server)
+            .await
+            .expect("tests need Redis");
         let slot = self.redis_url.rsplit('/').next().unwrap_or("0").to_owned();
         let mut request = format!("*2\r\n$6\r\nSELECT\r\n${}\r\n{slot}\r\n", slot.len());
         request.push_str(&format!("*{}\r\n", command.len()));
@@ -101,35 +110,59 @@ impl Lease {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         request.push_str("*1\r\n$4\r\nQUIT\r\n");
-        stream.write_all(request.as_bytes()).await.expect("Redis reads");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("Redis reads");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("Redis answers");
+        stream
+            .read_to_string(&mut answer)
+            .await
+            .expect("Redis answers");
         let answer = answer.strip_prefix("+OK\r\n").unwrap_or(&answer);
         answer.strip_suffix("+OK\r\n").unwrap_or(answer).to_owned()
     }
 
     async fn empty_broker(&self) {
-        let connection = match Connection::connect(&self.amqp_url, ConnectionProperties::default()).await {
-            Ok(connection) => connection,
-            Err(_) => {
-                self.make_vhost();
-                Connection::connect(&self.amqp_url, ConnectionProperties::default())
-                    .await
-                    .expect("tests need RabbitMQ (TRUEUP_TEST_AMQP_URL)")
-            }
-        };
+        let connection =
+            match Connection::connect(&self.amqp_url, ConnectionProperties::default()).await {
+                Ok(connection) => connection,
+                Err(_) => {
+                    self.make_vhost();
+                    Connection::connect(&self.amqp_url, ConnectionProperties::default())
+                        .await
+                        .expect("tests need RabbitMQ (TRUEUP_TEST_AMQP_URL)")
+                }
+            };
         let channel = connection.create_channel().await.expect("a channel");
-        for queue in [topology::QUEUE, topology::PARKED_QUEUE, topology::DEAD_QUEUE] {
-            let _ = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+        for queue in [
+            topology::QUEUE,
+            topology::PARKED_QUEUE,
+            topology::DEAD_QUEUE,
+        ] {
+            let _ = channel
+                .queue_delete(queue.into(), QueueDeleteOptions::default())
+                .await;
         }
-        for exchange in [topology::EXCHANGE, topology::UNROUTABLE_EXCHANGE, topology::DEAD_EXCHANGE] {
-            let _ = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
+        for exchange in [
+            topology::EXCHANGE,
+            topology::UNROUTABLE_EXCHANGE,
+            topology::DEAD_EXCHANGE,
+        ] {
+            let _ = channel
+                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+                .await;
         }
         let _ = connection.close(200, "".into()).await;
     }
 
     fn make_vhost(&self) {
-        let user = self.amqp_url.split("://").nth(1).and_then(|rest| rest.split([':', '@']).next()).unwrap_or("guest");
+        let user = self
+            .amqp_url
+            .split("://")
+            .nth(1)
+            .and_then(|rest| rest.split([':', '@']).next())
+            .unwrap_or("guest");
         rabbitmqctl(&["add_vhost", &self.vhost]);
         rabbitmqctl(&["set_permissions", "-p", &self.vhost, user, ".*", ".*", ".*"]);
     }
@@ -144,14 +177,21 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
         .args(arguments)
         .output()
         .unwrap_or_else(|e| panic!("tests need {program} (TRUEUP_TEST_RABBITMQCTL): {e}"));
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 async fn free_slot(session: &Client) -> Option<i32> {
     for slot in SLOTS {
         let row = session
-            .query_one("SELECT pg_try_advisory_lock($1, $2)", &[&ADVISORY_CLASS, &slot])
+            .query_one(
+                "SELECT pg_try_advisory_lock($1, $2)",
+                &[&ADVISORY_CLASS, &slot],
+            )
             .await
             .expect("asks for a lock");
         if row.get(0) {
@@ -171,5 +211,9 @@ fn server_of(url: &str, port: u16) -> String {
     let rest = url.split("://").nth(1).unwrap_or(url);
     let authority = rest.split(['/', '?']).next().unwrap_or(rest);
     let server = authority.rsplit('@').next().unwrap_or(authority);
-    if server.contains(':') { server.to_owned() } else { format!("{server}:{port}") }
+    if server.contains(':') {
+        server.to_owned()
+    } else {
+        format!("{server}:{port}")
+    }
 }

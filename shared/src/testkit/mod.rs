@@ -28,7 +28,11 @@ use std::time::{Duration, Instant};
 
 /// Polls until `look` gives something, or panics with `what` after `within`. Tests wait for a state
 /// with this, never for a time.
-pub async fn eventually<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     eventually_or(what, within, async || look().await.ok_or("not yet")).await
 }
 
@@ -42,14 +46,23 @@ pub async fn eventually_or<T, E: std::fmt::Display>(
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(instead) => assert!(Instant::now() < deadline, "not within {within:?}: {what}: {instead}"),
+            Err(instead) => assert!(
+                Instant::now() < deadline,
+                "not within {within:?}: {what}: {instead}"
+            ),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Where a service is: the variable, or the port that its package uses.
-#[allow(clippy::disallowed_methods, reason = "the tests' own variables, not the product's")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the tests' own variables, not the product's"
+)]
 fn service(variable: &str, default: &str) -> String {
-    std::env::var(variable).ok().filter(|url| !url.is_empty()).unwrap_or_else(|| default.to_owned())
+    std::env::var(variable)
+        .ok()
+        .filter(|url| !url.is_empty())
+        .unwrap_or_else(|| default.to_owned())
 }

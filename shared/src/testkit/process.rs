@@ -35,16 +35,28 @@ impl Start {
     /// `binary` is `env!("CARGO_BIN_EXE_…")`. All listeners are on free ports of 127.0.0.1.
     pub fn new(binary: &str) -> Start {
         let mut environment = BTreeMap::new();
-        for name in ["GATEWAY", "GATEWAY_OPS", "CONSOLE", "CONSOLE_OPS", "WORKER_OPS"] {
+        for name in [
+            "GATEWAY",
+            "GATEWAY_OPS",
+            "CONSOLE",
+            "CONSOLE_OPS",
+            "WORKER_OPS",
+        ] {
             environment.insert(format!("TRUEUP_{name}_LISTEN"), "127.0.0.1:0".to_owned());
         }
         environment.insert("TRUEUP_LOG_FORMAT".into(), "json".into());
-        Start { binary: binary.to_owned(), arguments: Vec::new(), environment, files: None }
+        Start {
+            binary: binary.to_owned(),
+            arguments: Vec::new(),
+            environment,
+            files: None,
+        }
     }
 
     #[must_use]
     pub fn env(mut self, variable: &str, value: impl ToString) -> Start {
-        self.environment.insert(variable.to_owned(), value.to_string());
+        self.environment
+            .insert(variable.to_owned(), value.to_string());
         self
     }
 
@@ -68,18 +80,34 @@ impl Start {
             Some(most) => {
                 let mut shell = Command::new("sh");
                 // The shell becomes the process: it has its id.
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), &self.binary]);
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {most} && exec \"$0\" \"$@\""),
+                    &self.binary,
+                ]);
                 shell
             }
         };
         forget_settings(&mut command);
         command.args(&self.arguments).envs(&self.environment);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.binary));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.binary));
         let log = Arc::new(Mutex::new(Vec::new()));
-        let name = self.binary.rsplit('/').next().unwrap_or_default().to_owned();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().expect("piped above")), Box::new(child.stderr.take().expect("piped above"))];
+        let name = self
+            .binary
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("piped above")),
+            Box::new(child.stderr.take().expect("piped above")),
+        ];
         let readers = streams.map(|stream| {
             let log = Arc::clone(&log);
             std::thread::spawn(move || {
@@ -88,7 +116,12 @@ impl Start {
                 }
             })
         });
-        Process { name, child, log, readers: readers.into() }
+        Process {
+            name,
+            child,
+            log,
+            readers: readers.into(),
+        }
     }
 
     /// Starts it and waits until `/ready` says 200.
@@ -114,14 +147,30 @@ pub fn forget_settings(command: &mut Command) {
 pub fn built(package: &str) -> String {
     let mine = std::env::current_exe().expect("a test is a file");
     // …/<profile>/deps/<test>
-    let folder = mine.parent().and_then(std::path::Path::parent).expect("cargo's layout");
+    let folder = mine
+        .parent()
+        .and_then(std::path::Path::parent)
+        .expect("cargo's layout");
     let mut build = Command::new(env!("CARGO"));
-    build.args(["test", "--no-run", "--quiet", "--locked", "-p", package, "--test", "it", "--target-dir"]);
+    build.args([
+        "test",
+        "--no-run",
+        "--quiet",
+        "--locked",
+        "-p",
+        package,
+        "--test",
+        "it",
+        "--target-dir",
+    ]);
     build.arg(folder.parent().expect("cargo's layout"));
     if folder.ends_with("release") {
         build.arg("--release");
     }
-    assert!(build.status().is_ok_and(|status| status.success()), "{package} does not build");
+    assert!(
+        build.status().is_ok_and(|status| status.success()),
+        "{package} does not build"
+    );
     folder.join(package).to_string_lossy().into_owned()
 }
 
@@ -139,11 +188,16 @@ impl Process {
     pub async fn address(&mut self, listener: &str) -> SocketAddr {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            let found = self.log.lock().expect("no writer panics").iter().find_map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).ok()?;
-                (line["message"] == "listening" && line["listener"] == listener)
-                    .then(|| line["address"].as_str()?.parse().ok())?
-            });
+            let found = self
+                .log
+                .lock()
+                .expect("no writer panics")
+                .iter()
+                .find_map(|line| {
+                    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+                    (line["message"] == "listening" && line["listener"] == listener)
+                        .then(|| line["address"].as_str()?.parse().ok())?
+                });
             match found {
                 Some(address) => return address,
                 None => self.check_alive(deadline, &format!("a listener {listener:?}")),
@@ -204,20 +258,39 @@ impl Process {
         use std::os::unix::process::ExitStatusExt;
         let deadline = Instant::now() + within;
         loop {
-            let read = self.readers.iter().all(std::thread::JoinHandle::is_finished);
+            let read = self
+                .readers
+                .iter()
+                .all(std::thread::JoinHandle::is_finished);
             if let (Some(status), true) = (self.child.try_wait().expect("it is our child"), read) {
-                return status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+                return status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
             }
-            assert!(Instant::now() < deadline, "{} did not end within {within:?}:\n{}", self.name, self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{} did not end within {within:?}:\n{}",
+                self.name,
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     fn check_alive(&mut self, deadline: Instant, what: &str) {
         if let Ok(Some(status)) = self.child.try_wait() {
-            panic!("{} ended ({status}) before {what}:\n{}", self.name, self.log());
+            panic!(
+                "{} ended ({status}) before {what}:\n{}",
+                self.name,
+                self.log()
+            );
         }
-        assert!(Instant::now() < deadline, "{} not in time: {what}:\n{}", self.name, self.log());
+        assert!(
+            Instant::now() < deadline,
+            "{} not in time: {what}:\n{}",
+            self.name,
+            self.log()
+        );
     }
 }
 

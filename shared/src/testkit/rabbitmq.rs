@@ -30,14 +30,21 @@ impl Rabbit {
     /// Starts one and waits until it takes connections.
     pub async fn start() -> Rabbit {
         let programs = programs();
-        let folder = std::env::temp_dir().join(format!("trueup-rabbit-{}-{}", std::process::id(), free_port()));
+        let folder = std::env::temp_dir().join(format!(
+            "trueup-rabbit-{}-{}",
+            std::process::id(),
+            free_port()
+        ));
         for name in ["home", "data", "log"] {
             std::fs::create_dir_all(folder.join(name)).expect("a temporary folder");
         }
         let conf = "loopback_users.guest = true\ndisk_free_limit.absolute = 50MB\n";
-        for (name, text) in
-            [("rabbitmq.conf", conf), ("advanced.config", "[].\n"), ("env.conf", ""), ("enabled_plugins", "[].\n")]
-        {
+        for (name, text) in [
+            ("rabbitmq.conf", conf),
+            ("advanced.config", "[].\n"),
+            ("env.conf", ""),
+            ("enabled_plugins", "[].\n"),
+        ] {
             std::fs::write(folder.join(name), text).expect("writes");
         }
         let (port, mapper_port) = (free_port(), free_port());
@@ -48,8 +55,11 @@ impl Rabbit {
             .spawn()
             .expect("Erlang's port mapper starts");
         let mut command = Command::new(programs.join("rabbitmq-server"));
-        let server_process =
-            quiet(&mut command).current_dir(&folder).envs(environment.clone()).spawn().expect("RabbitMQ starts");
+        let server_process = quiet(&mut command)
+            .current_dir(&folder)
+            .envs(environment.clone())
+            .spawn()
+            .expect("RabbitMQ starts");
         let rabbit = Rabbit {
             amqp_url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
             server: format!("127.0.0.1:{port}"),
@@ -60,14 +70,18 @@ impl Rabbit {
             mapper,
         };
         super::eventually("a RabbitMQ of the test's own", UP_WITHIN, async || {
-            Session::connect(&SecretString::from(rabbit.amqp_url.as_str()), "test").await.ok()
+            Session::connect(&SecretString::from(rabbit.amqp_url.as_str()), "test")
+                .await
+                .ok()
         })
         .await;
         rabbit
     }
 
     pub async fn session(&self) -> Session {
-        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test").await.expect("it runs")
+        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test")
+            .await
+            .expect("it runs")
     }
 
     /// `rabbitmqctl` for this node.
@@ -80,12 +94,17 @@ impl Rabbit {
             .output()
             .await
             .expect("rabbitmqctl starts");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// From now on it takes nothing from publishers, as if its memory were used up.
     pub async fn memory_alarm(&self) {
-        self.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await;
+        self.ctl(&["set_vm_memory_high_watermark", "absolute", "1"])
+            .await;
     }
 
     pub async fn no_memory_alarm(&self) {
@@ -104,9 +123,14 @@ impl Rabbit {
 
 impl Drop for Rabbit {
     fn drop(&mut self) {
-        let pid = std::fs::read_to_string(self.folder.join("pid")).ok().and_then(|text| text.trim().parse().ok());
+        let pid = std::fs::read_to_string(self.folder.join("pid"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
         if let Some(pid) = pid {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         for process in [&mut self.server_process, &mut self.mapper] {
             let _ = process.kill();
@@ -122,10 +146,16 @@ fn programs() -> PathBuf {
     if debian.join("rabbitmq-server").is_file() {
         return debian;
     }
-    find(Path::new(""), "rabbitmq-server").parent().map(Path::to_path_buf).expect("a file has a folder")
+    find(Path::new(""), "rabbitmq-server")
+        .parent()
+        .map(Path::to_path_buf)
+        .expect("a file has a folder")
 }
 
-#[allow(clippy::disallowed_methods, reason = "where programs are, not a setting of the product")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "where programs are, not a setting of the product"
+)]
 fn find(first: &Path, program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(first.to_owned())
@@ -137,11 +167,19 @@ fn find(first: &Path, program: &str) -> PathBuf {
 
 /// Nothing of another node's settings gets in.
 fn surroundings() -> impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)> {
-    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| !name.starts_with("RABBITMQ_")))
+    std::env::vars_os().filter(|(name, _)| {
+        name.to_str()
+            .is_some_and(|name| !name.starts_with("RABBITMQ_"))
+    })
 }
 
 fn quiet(command: &mut Command) -> &mut Command {
-    command.env_clear().envs(surroundings()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    command
+        .env_clear()
+        .envs(surroundings())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
 }
 
 fn environment(folder: &Path, port: u16, mapper_port: u16) -> Vec<(&'static str, String)> {
@@ -154,7 +192,10 @@ fn environment(folder: &Path, port: u16, mapper_port: u16) -> Vec<(&'static str,
         ("RABBITMQ_DIST_PORT", free_port().to_string()),
         ("ERL_EPMD_PORT", mapper_port.to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-        ("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}".into()),
+        (
+            "ERL_FLAGS",
+            "-kernel inet_dist_use_interface {127,0,0,1}".into(),
+        ),
         ("RABBITMQ_MNESIA_BASE", path("data")),
         ("RABBITMQ_LOG_BASE", path("log")),
         ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),

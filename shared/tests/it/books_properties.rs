@@ -54,16 +54,21 @@ fn reports() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn copies() -> impl Strategy<Value = Vec<CallCopy>> {
-    let estimate = (prop::option::of(prop::sample::select(vec![2_500_i64, 5_000])), prop::option::of(any::<bool>()));
-    prop::collection::vec((prop::option::of(1_u128..4), estimate), CALLS as usize).prop_map(|calls| {
-        let numbered = (0_u128..).zip(calls);
-        let copy = |(n, (assignment, (value, qualified)))| CallCopy {
-            value_cents: Some(value),
-            qualified: Some(qualified),
-            ..plain_call(n, start(), assignment)
-        };
-        numbered.map(copy).collect()
-    })
+    let estimate = (
+        prop::option::of(prop::sample::select(vec![2_500_i64, 5_000])),
+        prop::option::of(any::<bool>()),
+    );
+    prop::collection::vec((prop::option::of(1_u128..4), estimate), CALLS as usize).prop_map(
+        |calls| {
+            let numbered = (0_u128..).zip(calls);
+            let copy = |(n, (assignment, (value, qualified)))| CallCopy {
+                value_cents: Some(value),
+                qualified: Some(qualified),
+                ..plain_call(n, start(), assignment)
+            };
+            numbered.map(copy).collect()
+        },
+    )
 }
 
 fn store(copies: &[CallCopy]) -> Store {

@@ -26,9 +26,13 @@ fn text(data: &[u8]) -> String {
 }
 
 fn entries(folder: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(folder);
     let listed = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut found: Vec<PathBuf> = listed.map(|entry| entry.expect("is listed").path()).collect();
+    let mut found: Vec<PathBuf> = listed
+        .map(|entry| entry.expect("is listed").path())
+        .collect();
     found.sort();
     found
 }
@@ -38,7 +42,11 @@ fn the_seeds_of_every_target_break_nothing() {
     let targets = entries("fuzz_targets");
     assert!(targets.len() >= 6, "the targets were not found");
     for target in targets {
-        let name = target.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        let name = target
+            .file_stem()
+            .expect("a file has a name")
+            .to_string_lossy()
+            .into_owned();
         let check = check(&name);
         let seeds = entries(&format!("seeds/{name}"));
         assert!(!seeds.is_empty(), "{name} starts from nothing");

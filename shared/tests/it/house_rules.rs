@@ -24,28 +24,44 @@ impl File {
 
     /// Test code: a test binary, the test kit, or what follows `#[cfg(test)]`.
     fn is_test_line(&self, number: usize) -> bool {
-        if self.path.contains("/tests/") || self.path.contains("/testkit/") || self.path.contains("/benches/") {
+        if self.path.contains("/tests/")
+            || self.path.contains("/testkit/")
+            || self.path.contains("/benches/")
+        {
             return true;
         }
-        let begins = self.lines().find(|(_, line)| line.trim() == "#[cfg(test)]").map(|(n, _)| n);
+        let begins = self
+            .lines()
+            .find(|(_, line)| line.trim() == "#[cfg(test)]")
+            .map(|(n, _)| n);
         begins.is_some_and(|n| number > n)
     }
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("shared/ lies in the workspace").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("shared/ lies in the workspace")
+        .to_path_buf()
 }
 
 /// Every text file of the project (not what is built, fetched or found by fuzzing).
 fn files() -> Vec<File> {
     let mut found = Vec::new();
     walk(&root(), &root(), &mut found);
-    assert!(found.len() > 20, "the walk lost its way: {} files", found.len());
+    assert!(
+        found.len() > 20,
+        "the walk lost its way: {} files",
+        found.len()
+    );
     found
 }
 
 fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
-    let mut entries: Vec<_> = fs::read_dir(dir).expect("a folder of ours").flatten().collect();
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .expect("a folder of ours")
+        .flatten()
+        .collect();
     entries.sort_by_key(|entry| entry.file_name());
     for entry in entries {
         let path = entry.path();
@@ -58,7 +74,11 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
         } else if kind.is_file() && name != "Cargo.lock" && name != ".git" {
             // What is no text (a picture, a fuzz seed) has no rule here.
             if let Ok(text) = fs::read_to_string(&path) {
-                let path = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+                let path = path
+                    .strip_prefix(root)
+                    .expect("below the root")
+                    .to_string_lossy()
+                    .into_owned();
                 found.push(File { path, text });
             }
         }
@@ -66,7 +86,10 @@ fn walk(root: &Path, dir: &Path, found: &mut Vec<File>) {
 }
 
 fn rust_files() -> Vec<File> {
-    files().into_iter().filter(|f| f.path.ends_with(".rs")).collect()
+    files()
+        .into_iter()
+        .filter(|f| f.path.ends_with(".rs"))
+        .collect()
 }
 
 fn nothing_breaks(rule: &str, broken: &[String]) {
@@ -82,7 +105,10 @@ fn a_person_can_hold_every_file() {
             broken.push(format!("{} has {lines} lines", file.path));
         }
     }
-    nothing_breaks("files stay under 600 lines; split by what the parts are for:", &broken);
+    nothing_breaks(
+        "files stay under 600 lines; split by what the parts are for:",
+        &broken,
+    );
 }
 
 #[test]
@@ -90,20 +116,33 @@ fn names_say_what_a_thing_is_for() {
     let mut broken = Vec::new();
     for file in rust_files() {
         for part in file.path.trim_end_matches(".rs").split('/') {
-            if ["utils", "util", "common", "helpers", "helper", "manager", "misc"].contains(&part) {
+            if [
+                "utils", "util", "common", "helpers", "helper", "manager", "misc",
+            ]
+            .contains(&part)
+            {
                 broken.push(file.path.clone());
             }
         }
         for (number, line) in file.lines() {
-            let declares = ["struct ", "enum ", "trait ", "mod "]
-                .iter()
-                .any(|word| line.trim_start().trim_start_matches("pub ").starts_with(word));
-            if declares && (line.contains("Manager") || line.contains("Helper") || line.contains("mod utils")) {
+            let declares = ["struct ", "enum ", "trait ", "mod "].iter().any(|word| {
+                line.trim_start()
+                    .trim_start_matches("pub ")
+                    .starts_with(word)
+            });
+            if declares
+                && (line.contains("Manager")
+                    || line.contains("Helper")
+                    || line.contains("mod utils"))
+            {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks("no utils, common, helpers, manager: name it after its purpose:", &broken);
+    nothing_breaks(
+        "no utils, common, helpers, manager: name it after its purpose:",
+        &broken,
+    );
 }
 
 #[test]
@@ -113,14 +152,21 @@ fn every_module_opens_with_what_it_is_for() {
         .filter(|file| !file.text.trim_start().starts_with("//!"))
         .map(|file| file.path)
         .collect();
-    nothing_breaks("a module's first line is a //! that says what it is for and what it refuses to do:", &broken);
+    nothing_breaks(
+        "a module's first line is a //! that says what it is for and what it refuses to do:",
+        &broken,
+    );
 }
 
 #[test]
 fn no_green_by_luck() {
     // Put together so that this file does not break its own rule.
     let ignored = format!("#[{}", "ignore");
-    let markers = [format!("TO{}", "DO"), format!("FIX{}", "ME"), format!("XX{}", "X:")];
+    let markers = [
+        format!("TO{}", "DO"),
+        format!("FIX{}", "ME"),
+        format!("XX{}", "X:"),
+    ];
     let mut broken = Vec::new();
     for file in rust_files() {
         for (number, line) in file.lines() {
@@ -152,13 +198,20 @@ fn tests_poll_and_do_not_sleep() {
                 let l = l.trim_start();
                 l.starts_with("loop") || l.starts_with("while ") || l.contains(" loop {")
             });
-            let said = above.iter().rev().take(2).any(|l| l.contains("// time passes"));
+            let said = above
+                .iter()
+                .rev()
+                .take(2)
+                .any(|l| l.contains("// time passes"));
             if !polls && !said {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks("poll a condition with a deadline instead of sleeping until it may hold:", &broken);
+    nothing_breaks(
+        "poll a condition with a deadline instead of sleeping until it may hold:",
+        &broken,
+    );
 }
 
 /// Dying on demand is for the tests: no product crate switches it on, and a release build has it not
@@ -167,10 +220,16 @@ fn tests_poll_and_do_not_sleep() {
 fn only_tests_can_be_told_to_die() {
     let feature = format!("crash-{}", "points");
     let guard = format!("cfg(all(feature = \"{feature}\", debug_assertions))");
-    let may_switch_it_on = ["shared/Cargo.toml", "worker/Cargo.toml", "deploy/faults/Cargo.toml"];
+    let may_switch_it_on = [
+        "shared/Cargo.toml",
+        "worker/Cargo.toml",
+        "deploy/faults/Cargo.toml",
+    ];
     let mut broken = Vec::new();
     for file in files().iter().filter(|f| f.text.contains(&feature)) {
-        let about_builds = [".toml", ".yml", ".yaml", "Dockerfile", "run"].iter().any(|end| file.path.ends_with(end));
+        let about_builds = [".toml", ".yml", ".yaml", "Dockerfile", "run"]
+            .iter()
+            .any(|end| file.path.ends_with(end));
         if about_builds && !may_switch_it_on.contains(&file.path.as_str()) {
             broken.push(format!("{} names {feature}", file.path));
         }
@@ -187,8 +246,12 @@ fn only_tests_can_be_told_to_die() {
             }
         }
     }
-    let worker = fs::read_to_string(root().join("worker/Cargo.toml")).expect("the worker's manifest");
-    let product = worker.split("[dev-dependencies]").next().unwrap_or_default();
+    let worker =
+        fs::read_to_string(root().join("worker/Cargo.toml")).expect("the worker's manifest");
+    let product = worker
+        .split("[dev-dependencies]")
+        .next()
+        .unwrap_or_default();
     if product.contains(&feature) {
         broken.push("worker/Cargo.toml switches it on outside of [dev-dependencies]".to_owned());
     }
@@ -199,13 +262,16 @@ fn only_tests_can_be_told_to_die() {
 fn the_public_door_and_the_console_do_not_know_each_other() {
     let mut broken = Vec::new();
     for file in rust_files() {
-        let foreign = if file.path.starts_with("gateway/src/ingest/") || file.path == "gateway/src/main.rs" {
-            "console"
-        } else if file.path.starts_with("gateway/src/console/") || file.path == "gateway/src/bin/console.rs" {
-            "ingest"
-        } else {
-            continue;
-        };
+        let foreign =
+            if file.path.starts_with("gateway/src/ingest/") || file.path == "gateway/src/main.rs" {
+                "console"
+            } else if file.path.starts_with("gateway/src/console/")
+                || file.path == "gateway/src/bin/console.rs"
+            {
+                "ingest"
+            } else {
+                continue;
+            };
         for (number, line) in file.lines() {
             if line.contains(&format!("{foreign}::")) || line.trim() == format!("mod {foreign};") {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
@@ -217,7 +283,15 @@ fn the_public_door_and_the_console_do_not_know_each_other() {
 
 #[test]
 fn sql_lives_in_the_store() {
-    let verbs = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "WITH ", "TRUNCATE ", "COPY "];
+    let verbs = [
+        "SELECT ",
+        "INSERT INTO ",
+        "UPDATE ",
+        "DELETE FROM ",
+        "WITH ",
+        "TRUNCATE ",
+        "COPY ",
+    ];
     let mut broken = Vec::new();
     for file in rust_files() {
         let home = file.path.starts_with("shared/src/store/") || file.path.starts_with("deploy/");
@@ -228,8 +302,10 @@ fn sql_lives_in_the_store() {
             let opens = line.split('"').skip(1).any(|text| {
                 // Ours open with their name: /* settle_lock_calls */ SELECT …
                 let text = text.trim_start();
-                let text =
-                    text.strip_prefix("/*").and_then(|t| t.split_once("*/")).map_or(text, |(_, t)| t.trim_start());
+                let text = text
+                    .strip_prefix("/*")
+                    .and_then(|t| t.split_once("*/"))
+                    .map_or(text, |(_, t)| t.trim_start());
                 verbs.iter().any(|verb| text.starts_with(verb)) && !text.ends_with('.')
             });
             if opens {
@@ -237,23 +313,32 @@ fn sql_lives_in_the_store() {
             }
         }
     }
-    nothing_breaks("SQL of the product has one home, shared/src/store:", &broken);
+    nothing_breaks(
+        "SQL of the product has one home, shared/src/store:",
+        &broken,
+    );
 }
 
 #[test]
 fn settings_are_read_in_one_place() {
     let mut broken = Vec::new();
     for file in rust_files() {
-        let home = file.path.starts_with("shared/src/ops/config") || file.path.starts_with("deploy/");
+        let home =
+            file.path.starts_with("shared/src/ops/config") || file.path.starts_with("deploy/");
         for (number, line) in file.lines() {
             let comment = line.trim_start().starts_with("//");
-            let reads = line.contains("env = \"") || line.contains("env::var(") || line.contains("env::var_os(");
+            let reads = line.contains("env = \"")
+                || line.contains("env::var(")
+                || line.contains("env::var_os(");
             if reads && !home && !comment && !file.is_test_line(number) {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
     }
-    nothing_breaks("environment variables are read in shared/src/ops/config alone (an error may name one):", &broken);
+    nothing_breaks(
+        "environment variables are read in shared/src/ops/config alone (an error may name one):",
+        &broken,
+    );
 }
 
 #[test]
@@ -280,7 +365,10 @@ fn the_domain_knows_no_outside() {
         "println!",
     ];
     let mut broken = Vec::new();
-    for file in rust_files().iter().filter(|f| f.path.starts_with("shared/src/domain/")) {
+    for file in rust_files()
+        .iter()
+        .filter(|f| f.path.starts_with("shared/src/domain/"))
+    {
         for (number, line) in file.lines() {
             let code = line.split("//").next().unwrap_or_default();
             if !file.is_test_line(number) && outside.iter().any(|word| code.contains(word)) {
@@ -288,7 +376,10 @@ fn the_domain_knows_no_outside() {
             }
         }
     }
-    nothing_breaks("the domain does no IO, reads no clock and draws no random number:", &broken);
+    nothing_breaks(
+        "the domain does no IO, reads no clock and draws no random number:",
+        &broken,
+    );
 }
 
 #[test]
@@ -354,7 +445,10 @@ fn nothing_tells_how_the_work_was_organised() {
             }
         }
     }
-    nothing_breaks("the project speaks of the product, not of how or by whom it is worked on:", &broken);
+    nothing_breaks(
+        "the project speaks of the product, not of how or by whom it is worked on:",
+        &broken,
+    );
 }
 
 #[test]
@@ -367,17 +461,28 @@ fn every_decision_is_in_the_index() {
         if name == "README.md" {
             continue;
         }
-        assert!(index.contains(&format!("({name})")), "{name} is missing in deploy/docs/adr/README.md");
-        let number: usize =
-            name.get(..4).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{name}: NNNN-what.md"));
+        assert!(
+            index.contains(&format!("({name})")),
+            "{name} is missing in deploy/docs/adr/README.md"
+        );
+        let number: usize = name
+            .get(..4)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or_else(|| panic!("{name}: NNNN-what.md"));
         numbers.push(number);
     }
     numbers.sort_unstable();
     let expected: Vec<usize> = (1..=numbers.len()).collect();
-    assert_eq!(numbers, expected, "decisions are numbered from 1 without a gap");
+    assert_eq!(
+        numbers, expected,
+        "decisions are numbered from 1 without a gap"
+    );
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one variable of this test, not of the product")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one variable of this test, not of the product"
+)]
 fn asked_to_update() -> bool {
     std::env::var_os("UPDATE_DOCS").is_some()
 }
@@ -415,9 +520,16 @@ fn settings_md_is_the_list_of_settings() {
          | variable | flag | default | what it is |\n|---|---|---|---|\n",
     );
     for setting in trueup_shared::ops::config::settings() {
-        let default = setting.default.filter(|d| !d.is_empty()).map(|d| format!("`{d}`")).unwrap_or_default();
+        let default = setting
+            .default
+            .filter(|d| !d.is_empty())
+            .map(|d| format!("`{d}`"))
+            .unwrap_or_default();
         let help = setting.help.replace('|', "\\|");
-        text.push_str(&format!("| `{}` | `{}` | {default} | {help} |\n", setting.variable, setting.flag));
+        text.push_str(&format!(
+            "| `{}` | `{}` | {default} | {help} |\n",
+            setting.variable, setting.flag
+        ));
     }
     is_documented("deploy/docs/SETTINGS.md", &text);
 }
@@ -428,10 +540,16 @@ fn settings_md_is_the_list_of_settings() {
 fn the_samples_of_settings_are_true() {
     let settings = trueup_shared::ops::config::settings();
     let mut named = Vec::new();
-    for file in files().into_iter().filter(|f| f.path.starts_with("deploy/env/")) {
+    for file in files()
+        .into_iter()
+        .filter(|f| f.path.starts_with("deploy/env/"))
+    {
         for (number, line) in file.lines() {
             let assigned = line.trim_start_matches('#').trim();
-            let Some((name, value)) = assigned.split_once('=').filter(|(name, _)| name.starts_with("TRUEUP_")) else {
+            let Some((name, value)) = assigned
+                .split_once('=')
+                .filter(|(name, _)| name.starts_with("TRUEUP_"))
+            else {
                 continue;
             };
             let find = |name: &str| settings.iter().find(|s| s.variable == name);
@@ -440,45 +558,76 @@ fn the_samples_of_settings_are_true() {
                 .unwrap_or_else(|| panic!("{}:{number}: {name} is no setting", file.path));
             let by_file = setting.variable != name;
             if let (true, Some(default)) = (line.starts_with('#') && !by_file, &setting.default) {
-                assert_eq!(value, default, "{}:{number}: {name} is commented out, so it shows the default", file.path);
+                assert_eq!(
+                    value, default,
+                    "{}:{number}: {name} is commented out, so it shows the default",
+                    file.path
+                );
             }
             named.push(setting.variable.clone());
         }
     }
-    let missing: Vec<_> = settings.iter().filter(|s| !named.contains(&s.variable)).map(|s| &s.variable).collect();
+    let missing: Vec<_> = settings
+        .iter()
+        .filter(|s| !named.contains(&s.variable))
+        .map(|s| &s.variable)
+        .collect();
     assert!(missing.is_empty(), "deploy/env/ shows no {missing:?}");
 }
 
 /// An alert on a metric that does not exist never fires, and a panel on one is empty for ever.
 #[test]
 fn alerts_and_dashboards_ask_for_metrics_that_exist() {
-    let names: Vec<&str> =
-        trueup_shared::ops::metrics::GROUPS.iter().flat_map(|(_, rows)| *rows).map(|row| row.name).collect();
+    let names: Vec<&str> = trueup_shared::ops::metrics::GROUPS
+        .iter()
+        .flat_map(|(_, rows)| *rows)
+        .map(|row| row.name)
+        .collect();
     let mut broken = Vec::new();
     for file in files() {
-        if !file.path.starts_with("deploy/prometheus/") && !file.path.starts_with("deploy/grafana/") {
+        if !file.path.starts_with("deploy/prometheus/") && !file.path.starts_with("deploy/grafana/")
+        {
             continue;
         }
         for (number, line) in file.lines() {
             for (at, _) in line.match_indices("trueup_") {
-                let word: String = line[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(&word);
+                let word: String = line[at..]
+                    .chars()
+                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                    .collect();
+                let base = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| word.strip_suffix(end))
+                    .unwrap_or(&word);
                 if !names.contains(&word.as_str()) && !names.contains(&base) {
                     broken.push(format!("{}:{number}: {word}", file.path));
                 }
             }
         }
     }
-    nothing_breaks("alerts and dashboards name metrics of shared/src/ops/metrics/table.rs:", &broken);
+    nothing_breaks(
+        "alerts and dashboards name metrics of shared/src/ops/metrics/table.rs:",
+        &broken,
+    );
 }
 
 /// Each alert is explained where the person who is woken looks.
 #[test]
 fn the_runbook_knows_every_alert() {
-    let rules = fs::read_to_string(root().join("deploy/prometheus/trueup.rules.yml")).expect("the alerts");
+    let rules =
+        fs::read_to_string(root().join("deploy/prometheus/trueup.rules.yml")).expect("the alerts");
     let runbook = fs::read_to_string(root().join("deploy/docs/RUNBOOK.md")).expect("the runbook");
-    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let alerts: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
     assert!(alerts.len() > 5, "the alerts were not found");
-    let missing: Vec<_> = alerts.iter().filter(|alert| !runbook.contains(&format!("### {alert}"))).collect();
-    assert!(missing.is_empty(), "RUNBOOK.md has no section for {missing:?}");
+    let missing: Vec<_> = alerts
+        .iter()
+        .filter(|alert| !runbook.contains(&format!("### {alert}")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "RUNBOOK.md has no section for {missing:?}"
+    );
 }

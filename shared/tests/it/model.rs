@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use trueup_shared::domain::books::{Books, Call, CallKey, CallReport, Role};
 use trueup_shared::domain::crediting::{Payee, Place, Terms, booked_revenue, credit};
-use trueup_shared::domain::decide::{Case, Course, Decision, Sighting, Sightings, decide, may_match_later};
+use trueup_shared::domain::decide::{
+    Case, Course, Decision, Sighting, Sightings, decide, may_match_later,
+};
 use trueup_shared::domain::reason::{Reason, Status, Strategy};
 use trueup_shared::domain::recording::{CallCopy, Recorded, record};
 use trueup_shared::domain::report::{Payout, Report};
@@ -18,7 +20,10 @@ use uuid::Uuid;
 pub const ACCOUNT: Uuid = Uuid::from_u128(0xACC);
 
 pub fn key(call_id: Uuid) -> CallKey {
-    CallKey { account_id: ACCOUNT, call_id }
+    CallKey {
+        account_id: ACCOUNT,
+        call_id,
+    }
 }
 
 /// One accepted report.
@@ -89,7 +94,11 @@ pub type Money = (Option<i64>, bool, Option<bool>, i64);
 
 impl Store {
     pub fn new() -> Store {
-        Store { webhooks: webhooks(), payees: payees(), ..Store::default() }
+        Store {
+            webhooks: webhooks(),
+            payees: payees(),
+            ..Store::default()
+        }
     }
 
     /// Records a copy of a call, estimates and all; `false` if the copy was refused.
@@ -111,7 +120,13 @@ impl Store {
         kept.recorded = recorded;
         if let Some(moved) = moved {
             let publisher = moved.payee.map(|p| p.publisher_id);
-            self.post(None, copy.id, publisher, moved.revenue_delta_cents, moved.credit_delta_cents);
+            self.post(
+                None,
+                copy.id,
+                publisher,
+                moved.revenue_delta_cents,
+                moved.credit_delta_cents,
+            );
         }
         true
     }
@@ -123,21 +138,46 @@ impl Store {
     pub fn money(&self) -> BTreeMap<Uuid, Money> {
         let money = |k: &Kept| {
             let r = &k.recorded;
-            (r.value_cents, r.value_from_webhook, r.qualified, r.credit_cents)
+            (
+                r.value_cents,
+                r.value_from_webhook,
+                r.qualified,
+                r.credit_cents,
+            )
         };
-        self.calls.iter().map(|(id, kept)| (*id, money(kept))).collect()
+        self.calls
+            .iter()
+            .map(|(id, kept)| (*id, money(kept)))
+            .collect()
     }
 
     /// The balances of those who are owed anything, or owe.
     pub fn owed(&self) -> BTreeMap<Uuid, i64> {
-        self.balances.iter().filter(|(_, cents)| **cents != 0).map(|(id, cents)| (*id, *cents)).collect()
+        self.balances
+            .iter()
+            .filter(|(_, cents)| **cents != 0)
+            .map(|(id, cents)| (*id, *cents))
+            .collect()
     }
 
-    fn post(&mut self, event: Option<Uuid>, call_id: Uuid, publisher: Option<Uuid>, revenue: i64, credit: i64) {
+    fn post(
+        &mut self,
+        event: Option<Uuid>,
+        call_id: Uuid,
+        publisher: Option<Uuid>,
+        revenue: i64,
+        credit: i64,
+    ) {
         if let Some(publisher) = publisher {
             *self.balances.entry(publisher).or_default() += credit;
         }
-        self.ledger.push(Entry { event, call_id, publisher, revenue, credit });
+        self.ledger.push(Entry {
+            event,
+            call_id,
+            publisher,
+            revenue,
+            credit,
+        });
     }
 
     /// The search, without locks: what a transaction sees when it begins.
@@ -145,11 +185,19 @@ impl Store {
         let line = |work: &Work| match work {
             Work::Fresh(event) => Some((event.clone(), Course::Fresh)),
             Work::Again(id) => Some((self.rows.get(id)?.event.clone(), Course::Again)),
-            Work::Assigned(id, call_id) => Some((self.rows.get(id)?.event.clone(), Course::Assigned(*call_id))),
+            Work::Assigned(id, call_id) => {
+                Some((self.rows.get(id)?.event.clone(), Course::Assigned(*call_id)))
+            }
             Work::Applied(event, call_id) => Some((event.clone(), Course::Applied(*call_id))),
         };
         let lines = work.iter().filter_map(line);
-        lines.map(|(event, course)| Line { sightings: self.sightings(&event), event, course }).collect()
+        lines
+            .map(|(event, course)| Line {
+                sightings: self.sightings(&event),
+                event,
+                course,
+            })
+            .collect()
     }
 
     fn sightings(&self, event: &Event) -> Sightings {
@@ -161,19 +209,36 @@ impl Store {
             signed: false,
         };
         let report = &event.report;
-        let by_caller = |kept: &&Kept| report.caller.is_some() && kept.recorded.caller == report.caller;
-        let by_ref_id = |kept: &&Kept| report.ref_id.is_some() && kept.recorded.ref_id == report.ref_id;
+        let by_caller =
+            |kept: &&Kept| report.caller.is_some() && kept.recorded.caller == report.caller;
+        let by_ref_id =
+            |kept: &&Kept| report.ref_id.is_some() && kept.recorded.ref_id == report.ref_id;
         Sightings {
-            by_ref_id: self.calls.values().filter(by_ref_id).map(sighting).collect(),
-            by_call_id: report.call_uuid().and_then(|id| self.calls.get(&id)).map(sighting),
-            by_caller: self.calls.values().filter(by_caller).map(sighting).collect(),
+            by_ref_id: self
+                .calls
+                .values()
+                .filter(by_ref_id)
+                .map(sighting)
+                .collect(),
+            by_call_id: report
+                .call_uuid()
+                .and_then(|id| self.calls.get(&id))
+                .map(sighting),
+            by_caller: self
+                .calls
+                .values()
+                .filter(by_caller)
+                .map(sighting)
+                .collect(),
         }
     }
 
     /// Locks, reads anew, decides in order of reception, and writes: one transaction.
     pub fn settle(&mut self, mut lines: Vec<Line>) -> Vec<Decision> {
         // Another worker settled some of them since: the whole batch runs again without those.
-        lines.retain(|l| l.course != Course::Fresh || !self.rows.contains_key(&l.event.place.event_id));
+        lines.retain(|l| {
+            l.course != Course::Fresh || !self.rows.contains_key(&l.event.place.event_id)
+        });
         lines.sort_by_key(|l| l.event.place);
         lines.dedup_by_key(|l| l.event.place);
         let mut books = Books::new(self.locked(&lines));
@@ -207,13 +272,26 @@ impl Store {
         let mut ids = BTreeSet::new();
         for line in lines {
             let seen = &line.sightings;
-            ids.extend(seen.by_ref_id.iter().chain(&seen.by_call_id).chain(&seen.by_caller).map(|s| s.call_id));
-            ids.extend(self.rows.get(&line.event.place.event_id).and_then(|row| row.call_id));
+            ids.extend(
+                seen.by_ref_id
+                    .iter()
+                    .chain(&seen.by_call_id)
+                    .chain(&seen.by_caller)
+                    .map(|s| s.call_id),
+            );
+            ids.extend(
+                self.rows
+                    .get(&line.event.place.event_id)
+                    .and_then(|row| row.call_id),
+            );
             if let Course::Assigned(id) | Course::Applied(id) = line.course {
                 ids.insert(id);
             }
         }
-        ids.iter().filter_map(|id| self.calls.get(id)).map(|kept| self.call(kept)).collect()
+        ids.iter()
+            .filter_map(|id| self.calls.get(id))
+            .map(|kept| self.call(kept))
+            .collect()
     }
 
     fn call(&self, kept: &Kept) -> Call {
@@ -238,7 +316,10 @@ impl Store {
     }
 
     fn write_call(&mut self, call: &Call) {
-        let kept = self.calls.get_mut(&call.key.call_id).expect("it was locked");
+        let kept = self
+            .calls
+            .get_mut(&call.key.call_id)
+            .expect("it was locked");
         if call.changed {
             kept.recorded.value_cents = call.value_cents;
             kept.recorded.value_from_webhook = call.value_from_webhook;
@@ -249,7 +330,10 @@ impl Store {
         }
         for report in call.reports.iter().filter(|r| r.unsaved) {
             kept.reports.retain(|r| r.place != report.place);
-            kept.reports.push(CallReport { unsaved: false, ..report.clone() });
+            kept.reports.push(CallReport {
+                unsaved: false,
+                ..report.clone()
+            });
         }
         kept.reports.sort_by_key(|r| r.place);
     }
@@ -263,7 +347,11 @@ impl Store {
             self.post(cause, posting.call.call_id, publisher, revenue, credit);
         }
         for place in &decision.displaced {
-            if let Some(row) = self.rows.get_mut(&place.event_id).filter(|row| row.status == Status::Matched) {
+            if let Some(row) = self
+                .rows
+                .get_mut(&place.event_id)
+                .filter(|row| row.status == Status::Matched)
+            {
                 row.reason = Some(Reason::ReplacedHeuristicMatch);
                 row.displaced = true;
             }
@@ -283,7 +371,9 @@ impl Store {
 
     pub fn has_posting(&self, id: Uuid) -> bool {
         let call_id = self.rows.get(&id).and_then(|row| row.call_id);
-        self.ledger.iter().any(|e| e.event == Some(id) && Some(e.call_id) == call_id)
+        self.ledger
+            .iter()
+            .any(|e| e.event == Some(id) && Some(e.call_id) == call_id)
     }
 
     /// The invariants of RULES.md that hold at any time; the text names the first breach.
@@ -301,33 +391,52 @@ impl Store {
             }
             let Some(event) = entry.event else { continue };
             *by_row.entry((event, entry.call_id)).or_default() += entry.credit;
-            if let Some(row) = self.rows.get(&event).filter(|row| row.status != Status::Matched) {
+            if let Some(row) = self
+                .rows
+                .get(&event)
+                .filter(|row| row.status != Status::Matched)
+            {
                 return Err(format!("invariant 4: {entry:?} was caused by {row:?}"));
             }
         }
         for (publisher, balance) in &self.balances {
             if sums.get(publisher).copied().unwrap_or(0) != *balance {
-                return Err(format!("invariant 2: {publisher} has {balance}, its postings give {sums:?}"));
+                return Err(format!(
+                    "invariant 2: {publisher} has {balance}, its postings give {sums:?}"
+                ));
             }
         }
         for (id, kept) in &self.calls {
             self.check_call(kept, by_call.get(id).copied().unwrap_or_default())?;
         }
         self.rows.iter().try_for_each(|(id, row)| {
-            let posted = row.call_id.and_then(|call_id| by_row.get(&(*id, call_id)).copied()).unwrap_or(0);
-            if posted == row.credit { Ok(()) } else { Err(format!("{row:?} says {}, posted {posted}", row.credit)) }
+            let posted = row
+                .call_id
+                .and_then(|call_id| by_row.get(&(*id, call_id)).copied())
+                .unwrap_or(0);
+            if posted == row.credit {
+                Ok(())
+            } else {
+                Err(format!("{row:?} says {}, posted {posted}", row.credit))
+            }
         })
     }
 
     fn check_call(&self, kept: &Kept, posted: (i64, i64)) -> Result<(), String> {
         let call = self.call(kept);
-        let due = credit(call.recorded.map(|p| p.terms), call.value_cents, call.qualified);
+        let due = credit(
+            call.recorded.map(|p| p.terms),
+            call.value_cents,
+            call.qualified,
+        );
         if due != call.credit_cents {
             return Err(format!("invariant 2: its terms give {due}: {call:?}"));
         }
         let booked = booked_revenue(call.value_cents, call.value_from_webhook, call.qualified);
         if posted != (booked, call.credit_cents) {
-            return Err(format!("invariant 2: posted {posted:?}, booked {booked}: {call:?}"));
+            return Err(format!(
+                "invariant 2: posted {posted:?}, booked {booked}: {call:?}"
+            ));
         }
         let (folded, _) = call.folded();
         if (folded.value_cents, folded.qualified, folded.reported)
@@ -339,12 +448,16 @@ impl Store {
         let guessed = |r: &CallReport| r.strategy == Strategy::CallerDuration && !r.by_person;
         let signatures: Vec<_> = standing().map(CallReport::signature).collect();
         if standing().all(guessed) && signatures.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(format!("M5: two different reports claimed one call: {call:?}"));
+            return Err(format!(
+                "M5: two different reports claimed one call: {call:?}"
+            ));
         }
         for report in standing() {
             let row = &self.rows[&report.place.event_id];
             if row.call_id != Some(call.key.call_id) {
-                return Err(format!("a report counts on a call that its row does not name: {row:?} {call:?}"));
+                return Err(format!(
+                    "a report counts on a call that its row does not name: {row:?} {call:?}"
+                ));
             }
         }
         Ok(())
@@ -352,11 +465,18 @@ impl Store {
 
     /// Invariant 3: the same reports in one pass, in order of reception, on an empty ledger.
     pub fn one_pass(&self) -> Store {
-        let mut store = Store { payees: self.payees.clone(), ..Store::new() };
+        let mut store = Store {
+            payees: self.payees.clone(),
+            ..Store::new()
+        };
         for kept in self.calls.values() {
             store.record(&copy_of(&kept.recorded));
         }
-        let work: Vec<Work> = self.rows.values().map(|row| Work::Fresh(row.event.clone())).collect();
+        let work: Vec<Work> = self
+            .rows
+            .values()
+            .map(|row| Work::Fresh(row.event.clone()))
+            .collect();
         let lines = store.sight(&work);
         store.settle(lines);
         store
@@ -370,7 +490,10 @@ fn copy_of(r: &Recorded) -> CallCopy {
         caller: Some(
             r.caller
                 .clone()
-                .map(|e164| trueup_shared::domain::recording::Caller { raw: e164.clone(), e164: Some(e164) }),
+                .map(|e164| trueup_shared::domain::recording::Caller {
+                    raw: e164.clone(),
+                    e164: Some(e164),
+                }),
         ),
         tracking_number: None,
         duration_seconds: r.duration_seconds,
@@ -389,7 +512,10 @@ pub fn plain_call(number: u128, ended_at: Timestamp, assignment: Option<u128>) -
     CallCopy {
         id: Uuid::from_u128(0xCA11_0000 + number),
         ref_id: Some(Some(format!("R{number}"))),
-        caller: Some(Some(trueup_shared::domain::recording::Caller { raw: caller.clone(), e164: Some(caller) })),
+        caller: Some(Some(trueup_shared::domain::recording::Caller {
+            raw: caller.clone(),
+            e164: Some(caller),
+        })),
         tracking_number: None,
         duration_seconds: 60 + i32::try_from(number % 5).expect("small") * 31,
         started_at: ended_at,
@@ -404,21 +530,43 @@ pub fn plain_call(number: u128, ended_at: Timestamp, assignment: Option<u128>) -
 /// Three publishers: two of a share, one of a flat amount. The assignments are 1 to 3.
 fn payees() -> HashMap<Uuid, Payee> {
     let terms = [
-        Terms::RevShare { percent_e4: 600_000 },
-        Terms::RevShare { percent_e4: 333_333 },
-        Terms::Flat { amount_cents: 1_800 },
+        Terms::RevShare {
+            percent_e4: 600_000,
+        },
+        Terms::RevShare {
+            percent_e4: 333_333,
+        },
+        Terms::Flat {
+            amount_cents: 1_800,
+        },
     ];
     let numbered = (1_u128..).zip(terms);
-    numbered.map(|(n, terms)| (Uuid::from_u128(n), Payee { publisher_id: Uuid::from_u128(100 + n), terms })).collect()
+    numbered
+        .map(|(n, terms)| {
+            (
+                Uuid::from_u128(n),
+                Payee {
+                    publisher_id: Uuid::from_u128(100 + n),
+                    terms,
+                },
+            )
+        })
+        .collect()
 }
 
 /// Two webhooks with the defaults.
 fn webhooks() -> Vec<Webhook> {
-    [11, 12].map(|n| Webhook::with_defaults(Uuid::from_u128(n), ACCOUNT)).to_vec()
+    [11, 12]
+        .map(|n| Webhook::with_defaults(Uuid::from_u128(n), ACCOUNT))
+        .to_vec()
 }
 
 /// A report that names its call by ref_id.
 pub fn by_ref_id(number: u128, payout: Option<i64>) -> Report {
     let payout = payout.map_or(Payout::Absent, Payout::Cents);
-    Report { ref_id: Some(format!("R{number}")), payout, ..Report::default() }
+    Report {
+        ref_id: Some(format!("R{number}")),
+        payout,
+        ..Report::default()
+    }
 }

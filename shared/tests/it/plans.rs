@@ -10,7 +10,10 @@ use trueup_shared::testkit::eventually;
 
 /// As a worker opens its own.
 fn settling(database: &TestDatabase) -> Pool {
-    let settings = PoolSettings { settling: true, ..PoolSettings::of("trueup-test", 2) };
+    let settings = PoolSettings {
+        settling: true,
+        ..PoolSettings::of("trueup-test", 2)
+    };
     Pool::new(&database.url, &settings).expect("a good URL")
 }
 
@@ -41,14 +44,30 @@ async fn every_hot_statement_uses_its_index_on_empty_tables_and_on_full_ones() {
     let pool = settling(&database);
     let client = pool.get().await.expect("a connection");
     let none: [String; 0] = [];
-    assert_eq!(unindexed(&client).await.expect("explains"), none, "never analysed");
+    assert_eq!(
+        unindexed(&client).await.expect("explains"),
+        none,
+        "never analysed"
+    );
     // The trap: statistics that say "nothing in there", and plans that are kept while the tables grow.
     client.batch_execute("ANALYZE").await.expect("analyses");
-    assert_eq!(unindexed(&client).await.expect("explains"), none, "analysed while empty");
+    assert_eq!(
+        unindexed(&client).await.expect("explains"),
+        none,
+        "analysed while empty"
+    );
     client.batch_execute(ROWS).await.expect("rows");
-    assert_eq!(unindexed(&client).await.expect("explains"), none, "with rows that nobody analysed");
+    assert_eq!(
+        unindexed(&client).await.expect("explains"),
+        none,
+        "with rows that nobody analysed"
+    );
     client.batch_execute("ANALYZE").await.expect("analyses");
-    assert_eq!(unindexed(&client).await.expect("explains"), none, "with rows");
+    assert_eq!(
+        unindexed(&client).await.expect("explains"),
+        none,
+        "with rows"
+    );
 }
 
 #[tokio::test]
@@ -60,7 +79,13 @@ async fn a_settling_session_makes_its_plans_anew_now_and_then() {
                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%DISCARD PLANS'";
     eventually("plans are discarded", Duration::from_secs(30), || async {
         drop(pool.get().await.expect("a connection"));
-        (onlooker.query_one(last, &[]).await.expect("a count").get::<_, i64>(0) == 1).then_some(())
+        (onlooker
+            .query_one(last, &[])
+            .await
+            .expect("a count")
+            .get::<_, i64>(0)
+            == 1)
+            .then_some(())
     })
     .await;
 }
@@ -70,7 +95,13 @@ async fn the_check_sees_a_missing_index() {
     let database = TestDatabase::fresh().await;
     let pool = settling(&database);
     let client = pool.get().await.expect("a connection");
-    client.batch_execute("DROP INDEX calls_by_ref_id").await.expect("drops");
+    client
+        .batch_execute("DROP INDEX calls_by_ref_id")
+        .await
+        .expect("drops");
     let wrong = unindexed(&client).await.expect("explains");
-    assert!(wrong.iter().any(|line| line.contains("find_by_ref_id")), "{wrong:?}");
+    assert!(
+        wrong.iter().any(|line| line.contains("find_by_ref_id")),
+        "{wrong:?}"
+    );
 }

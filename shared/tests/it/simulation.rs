@@ -84,7 +84,9 @@ impl Simulation {
         for step in 0..steps {
             self.step()?;
             if closely {
-                self.store.check().map_err(|breach| format!("after step {step}: {breach}"))?;
+                self.store
+                    .check()
+                    .map_err(|breach| format!("after step {step}: {breach}"))?;
             }
             if self.dice.below(STEPS_PER_REST) == 0 {
                 self.rest(false)?;
@@ -94,8 +96,12 @@ impl Simulation {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        self.now =
-            self.now.saturating_add(SignedDuration::from_millis(1_000 + self.dice.below(60_000) as i64)).expect("now");
+        self.now = self
+            .now
+            .saturating_add(SignedDuration::from_millis(
+                1_000 + self.dice.below(60_000) as i64,
+            ))
+            .expect("now");
         match self.dice.below(100) {
             0..30 => self.send(),
             30..40 => self.send_again(),
@@ -117,7 +123,15 @@ impl Simulation {
         let event_id = Uuid::from_u128(self.next_event);
         self.next_event += 1;
         let position = u16::try_from(self.dice.below(3)).expect("small");
-        let event = Event { place: Place { received_at: self.now, position, event_id }, webhook, report };
+        let event = Event {
+            place: Place {
+                received_at: self.now,
+                position,
+                event_id,
+            },
+            webhook,
+            report,
+        };
         self.accepted.insert(event_id, event.clone());
         self.last_sent.push(event.clone());
         if self.last_sent.len() > 12 {
@@ -125,10 +139,15 @@ impl Simulation {
         }
         match self.queue.back_mut() {
             // Group commit: what arrives together rides in one message.
-            Some(message) if !message.redelivered && message.events.len() < 4 && self.dice.likely(50) => {
+            Some(message)
+                if !message.redelivered && message.events.len() < 4 && self.dice.likely(50) =>
+            {
                 message.events.push(event);
             }
-            _ => self.queue.push_back(Message { events: vec![event], redelivered: false }),
+            _ => self.queue.push_back(Message {
+                events: vec![event],
+                redelivered: false,
+            }),
         }
     }
 
@@ -140,7 +159,11 @@ impl Simulation {
         let back = self.dice.below(10) as u128;
         let call = (self.calls + 1).saturating_sub(back);
         let payouts = [1_000, 2_500, 5_000, 5_000, 0, 0, -1_000, -5_000, 2_000_000];
-        let payout = if self.dice.likely(6) { None } else { self.dice.pick(&payouts).copied() };
+        let payout = if self.dice.likely(6) {
+            None
+        } else {
+            self.dice.pick(&payouts).copied()
+        };
         let mut report = by_ref_id(call, payout);
         if self.dice.likely(4) {
             report.currency = Some("EUR".into());
@@ -162,7 +185,10 @@ impl Simulation {
     fn name_by_caller(&mut self, call: u128, report: &mut Report) {
         let copy = plain_call(call, self.now, None);
         report.caller = copy.caller.flatten().and_then(|c| c.e164);
-        let shorter = *self.dice.pick(&[0, 28, 30, 30, 31, 59, 60, 61]).expect("not empty");
+        let shorter = *self
+            .dice
+            .pick(&[0, 28, 30, 30, 31, 59, 60, 61])
+            .expect("not empty");
         report.duration_seconds = u32::try_from(copy.duration_seconds - shorter).ok();
         if self.dice.likely(70) {
             report.call_id = None;
@@ -177,25 +203,44 @@ impl Simulation {
     }
 
     fn correct(&mut self) {
-        let Some(mut event) = self.dice.pick(&self.last_sent).cloned() else { return };
+        let Some(mut event) = self.dice.pick(&self.last_sent).cloned() else {
+            return;
+        };
         let stands = event.report.payout.cents().unwrap_or(0);
         let amounts = [0, -stands, stands + 1_000, 2_500, 5_000];
-        event.report.payout = self.dice.pick(&amounts).map_or(Payout::Absent, |cents| Payout::Cents(*cents));
+        event.report.payout = self
+            .dice
+            .pick(&amounts)
+            .map_or(Payout::Absent, |cents| Payout::Cents(*cents));
         self.accept(event.webhook, event.report);
     }
 
     fn record_call(&mut self) {
         let number = self.calls.saturating_sub(self.dice.below(8) as u128);
-        let assignment = *self.dice.pick(&[Some(1), Some(1), Some(2), Some(3), None]).expect("not empty");
+        let assignment = *self
+            .dice
+            .pick(&[Some(1), Some(1), Some(2), Some(3), None])
+            .expect("not empty");
         let copy = plain_call(number, self.now - SignedDuration::from_secs(20), assignment);
         if self.kind == Kind::ByIds && self.store.has_call(copy.id) {
             // A changed estimate is a matter of when; the one pass knows only how it ended.
             return;
         }
         let copy = match self.dice.below(4) {
-            0 => CallCopy { qualified: Some(Some(true)), value_cents: Some(Some(5_000)), ..copy },
-            1 => CallCopy { qualified: Some(Some(true)), ..copy },
-            2 => CallCopy { qualified: Some(Some(false)), value_cents: Some(Some(2_500)), ..copy },
+            0 => CallCopy {
+                qualified: Some(Some(true)),
+                value_cents: Some(Some(5_000)),
+                ..copy
+            },
+            1 => CallCopy {
+                qualified: Some(Some(true)),
+                ..copy
+            },
+            2 => CallCopy {
+                qualified: Some(Some(false)),
+                value_cents: Some(Some(2_500)),
+                ..copy
+            },
             _ => copy,
         };
         // A refused copy (its assignment is fixed) changes nothing.
@@ -203,8 +248,14 @@ impl Simulation {
     }
 
     fn move_clock(&mut self) {
-        let minutes = *self.dice.pick(&[-600, -20, -14, 14, 20, 600, 1_500]).expect("not empty");
-        self.now = self.now.saturating_add(SignedDuration::from_mins(minutes)).expect("not at the end of time");
+        let minutes = *self
+            .dice
+            .pick(&[-600, -20, -14, 14, 20, 600, 1_500])
+            .expect("not empty");
+        self.now = self
+            .now
+            .saturating_add(SignedDuration::from_mins(minutes))
+            .expect("not at the end of time");
     }
 
     /// A worker takes a message and searches; or decides and commits, and its ack may be lost.
@@ -212,16 +263,26 @@ impl Simulation {
         let n = self.dice.below(WORKERS);
         match self.workers[n].take() {
             None => {
-                let at = if self.dice.likely(80) { 0 } else { self.dice.below(self.queue.len()) };
+                let at = if self.dice.likely(80) {
+                    0
+                } else {
+                    self.dice.below(self.queue.len())
+                };
                 if let Some(message) = self.queue.remove(at) {
                     let work: Vec<Work> = message.events.iter().cloned().map(Work::Fresh).collect();
-                    self.workers[n] = Some(Busy { lines: self.store.sight(&work), message });
+                    self.workers[n] = Some(Busy {
+                        lines: self.store.sight(&work),
+                        message,
+                    });
                 }
             }
             Some(busy) => {
                 self.commit(&busy)?;
                 if self.dice.likely(20) {
-                    self.queue.push_back(Message { redelivered: true, ..busy.message });
+                    self.queue.push_back(Message {
+                        redelivered: true,
+                        ..busy.message
+                    });
                 }
             }
         }
@@ -238,7 +299,9 @@ impl Simulation {
         for batch in batches {
             for decision in self.store.settle(batch) {
                 if decision.postings.iter().any(|p| p.by_move) {
-                    return Err(format!("a report from the broker was decided as a person's move: {decision:?}"));
+                    return Err(format!(
+                        "a report from the broker was decided as a person's move: {decision:?}"
+                    ));
                 }
             }
         }
@@ -249,20 +312,31 @@ impl Simulation {
     fn kill(&mut self) {
         let n = self.dice.below(WORKERS);
         if let Some(busy) = self.workers[n].take() {
-            self.queue.push_front(Message { redelivered: true, ..busy.message });
+            self.queue.push_front(Message {
+                redelivered: true,
+                ..busy.message
+            });
         }
     }
 
     /// A gateway that saw no confirm publishes the same event once more.
     fn publish_again(&mut self) {
         if let Some(event) = self.dice.pick(&self.last_sent).cloned() {
-            self.queue.push_back(Message { events: vec![event], redelivered: false });
+            self.queue.push_back(Message {
+                events: vec![event],
+                redelivered: false,
+            });
         }
     }
 
     fn try_waiting(&mut self) -> Result<(), String> {
-        let waiting: Vec<Work> =
-            self.store.rows.iter().filter(|(_, row)| row.waiting).map(|(id, _)| Work::Again(*id)).collect();
+        let waiting: Vec<Work> = self
+            .store
+            .rows
+            .iter()
+            .filter(|(_, row)| row.waiting)
+            .map(|(id, _)| Work::Again(*id))
+            .collect();
         let lines = self.store.sight(&waiting);
         self.store.settle(lines);
         Ok(())
@@ -273,21 +347,38 @@ impl Simulation {
         let terms = *self
             .dice
             .pick(&[
-                Terms::RevShare { percent_e4: 500_000 },
-                Terms::RevShare { percent_e4: 1_000_000 },
+                Terms::RevShare {
+                    percent_e4: 500_000,
+                },
+                Terms::RevShare {
+                    percent_e4: 1_000_000,
+                },
                 Terms::Flat { amount_cents: 900 },
             ])
             .expect("not empty");
-        self.store.payees.insert(Uuid::from_u128(number), Payee { publisher_id: Uuid::from_u128(100 + number), terms });
+        self.store.payees.insert(
+            Uuid::from_u128(number),
+            Payee {
+                publisher_id: Uuid::from_u128(100 + number),
+                terms,
+            },
+        );
     }
 
     /// M8, with the conditions of `store::settle::person`.
     fn person(&mut self) -> Result<(), String> {
         let ids: Vec<Uuid> = self.store.rows.keys().rev().take(40).copied().collect();
-        let Some(id) = self.dice.pick(&ids).copied() else { return Ok(()) };
+        let Some(id) = self.dice.pick(&ids).copied() else {
+            return Ok(());
+        };
         let row = self.store.rows[&id].clone();
         let posted = self.store.has_posting(id);
-        let call_id = plain_call(self.calls.saturating_sub(self.dice.below(8) as u128), self.now, None).id;
+        let call_id = plain_call(
+            self.calls.saturating_sub(self.dice.below(8) as u128),
+            self.now,
+            None,
+        )
+        .id;
         let work = match self.dice.below(3) {
             0 if !posted => Work::Again(id),
             1 if self.store.has_call(call_id) && !posted => Work::Assigned(id, call_id),
@@ -305,10 +396,21 @@ impl Simulation {
     fn apply(&mut self, from: &Event, cents: i64, call_id: Uuid) -> Work {
         let event_id = Uuid::from_u128(self.next_event);
         self.next_event += 1;
-        let report =
-            Report { payout: Payout::Cents(cents), currency: None, rejection_word: None, ..from.report.clone() };
-        let event =
-            Event { place: Place { received_at: self.now, position: 0, event_id }, webhook: from.webhook, report };
+        let report = Report {
+            payout: Payout::Cents(cents),
+            currency: None,
+            rejection_word: None,
+            ..from.report.clone()
+        };
+        let event = Event {
+            place: Place {
+                received_at: self.now,
+                position: 0,
+                event_id,
+            },
+            webhook: from.webhook,
+            report,
+        };
         self.accepted.insert(event_id, event.clone());
         Work::Applied(event, call_id)
     }
@@ -322,12 +424,19 @@ impl Simulation {
         }
         while let Some(message) = self.queue.pop_front() {
             let work: Vec<Work> = message.events.iter().cloned().map(Work::Fresh).collect();
-            let busy = Busy { lines: self.store.sight(&work), message };
+            let busy = Busy {
+                lines: self.store.sight(&work),
+                message,
+            };
             self.commit(&busy)?;
         }
         self.try_waiting()?;
         self.store.check()?;
-        if let Some(lost) = self.accepted.keys().find(|id| !self.store.rows.contains_key(id)) {
+        if let Some(lost) = self
+            .accepted
+            .keys()
+            .find(|id| !self.store.rows.contains_key(id))
+        {
             return Err(format!("invariant 1: {lost} was accepted and has no row"));
         }
         if self.store.rows.len() != self.accepted.len() {
@@ -339,24 +448,37 @@ impl Simulation {
             once.check()?;
             let (is, should) = (self.store.money(), once.money());
             if let Some((id, money)) = should.iter().find(|(id, money)| is[*id] != **money) {
-                return Err(format!("invariant 3: {id} has {:?}, one pass gives {money:?}", is[id]));
+                return Err(format!(
+                    "invariant 3: {id} has {:?}, one pass gives {money:?}",
+                    is[id]
+                ));
             }
             if self.store.owed() != once.owed() {
-                return Err(format!("invariant 3: {:?}, one pass gives {:?}", self.store.owed(), once.owed()));
+                return Err(format!(
+                    "invariant 3: {:?}, one pass gives {:?}",
+                    self.store.owed(),
+                    once.owed()
+                ));
             }
         }
         Ok(())
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the variables are this test's own")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the variables are this test's own"
+)]
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Which seeds are run, and whether closely.
 fn seeds() -> (std::ops::Range<u64>, bool) {
-    let (seed, steps) = (number("TRUEUP_TEST_SIM_SEED"), number("TRUEUP_TEST_SIM_STEPS"));
+    let (seed, steps) = (
+        number("TRUEUP_TEST_SIM_SEED"),
+        number("TRUEUP_TEST_SIM_STEPS"),
+    );
     let runs = steps.unwrap_or(STEPS).div_ceil(STEPS_PER_RUN);
     match (seed, steps) {
         (Some(seed), None) => (seed..seed + 1, true),
@@ -387,6 +509,9 @@ fn the_invariants_hold_at_every_rest() {
     }
     println!("rows by status: {statuses:?}");
     for status in Status::ALL.iter().filter(|s| **s != Status::Refused) {
-        assert!(statuses.contains_key(status.code()), "the runs never came upon {status}: {statuses:?}");
+        assert!(
+            statuses.contains_key(status.code()),
+            "the runs never came upon {status}: {statuses:?}"
+        );
     }
 }

@@ -17,14 +17,24 @@ const RECEIVED: &str = "2026-03-14T12:02:10Z";
 const REPORTS: i64 = 600;
 
 fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn reports(world: &World) -> Vec<RawEvent> {
     let report = |n: i64| {
         let at = at(RECEIVED) + SignedDuration::from_secs(n);
-        world.event(at, json!({"ref_id": format!("R{}", n % 3), "payout": format!("{}.00", n % 11)}))
+        world.event(
+            at,
+            json!({"ref_id": format!("R{}", n % 3), "payout": format!("{}.00", n % 11)}),
+        )
     };
     (0..REPORTS).map(report).collect()
 }
@@ -41,29 +51,64 @@ async fn sum(client: &tokio_postgres::Client) -> (i64, i64, i64) {
 async fn a_dump_taken_under_load_is_restored_proven_and_brought_up_to_date() {
     let mut world = World::new().await;
     for ref_id in ["R0", "R1", "R2"] {
-        world.call(&CallSpec { ref_id: Some(ref_id), ..CallSpec::default() }).await;
+        world
+            .call(&CallSpec {
+                ref_id: Some(ref_id),
+                ..CallSpec::default()
+            })
+            .await;
     }
     let worker = world.worker().await;
     let events = reports(&world);
     for envelope in events.chunks(3) {
         world.publish(envelope.to_vec()).await;
     }
-    eventually("some rows", PATIENCE, || async { (world.count("events").await > 0).then_some(()) }).await;
+    eventually("some rows", PATIENCE, || async {
+        (world.count("events").await > 0).then_some(())
+    })
+    .await;
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("trueup.dump").to_string_lossy().into_owned();
-    run("pg_dump", &["--format=custom", "--file", &file, &world.database.url]);
-    eventually("all rows", PATIENCE, || async { (world.count("events").await == REPORTS).then_some(()) }).await;
+    let file = folder
+        .path()
+        .join("trueup.dump")
+        .to_string_lossy()
+        .into_owned();
+    run(
+        "pg_dump",
+        &["--format=custom", "--file", &file, &world.database.url],
+    );
+    eventually("all rows", PATIENCE, || async {
+        (world.count("events").await == REPORTS).then_some(())
+    })
+    .await;
     let whole = sum(&world.client).await;
     drop(worker);
 
     // The disaster: all there is is the dump, and an empty database.
     let restored = TestDatabase::empty().await;
     let client = restored.client().await;
-    run("pg_restore", &["--no-owner", "--exit-on-error", "--dbname", &restored.url, &file]);
+    run(
+        "pg_restore",
+        &[
+            "--no-owner",
+            "--exit-on-error",
+            "--dbname",
+            &restored.url,
+            &file,
+        ],
+    );
     let start = || world.start().env("TRUEUP_POSTGRES_URL", &restored.url);
     for command in [&["migrate"][..], &["reconcile", "--replay"]] {
-        let mut process = command.iter().fold(start(), |start, word| start.arg(word)).spawn();
-        assert_eq!(process.exit_code(PATIENCE).await, 0, "{command:?} on the restored books:\n{}", process.log());
+        let mut process = command
+            .iter()
+            .fold(start(), |start, word| start.arg(word))
+            .spawn();
+        assert_eq!(
+            process.exit_code(PATIENCE).await,
+            0,
+            "{command:?} on the restored books:\n{}",
+            process.log()
+        );
     }
     let (rows, ..) = sum(&client).await;
     assert!(rows <= REPORTS, "the dump is of one moment");
@@ -73,7 +118,10 @@ async fn a_dump_taken_under_load_is_restored_proven_and_brought_up_to_date() {
     for envelope in events.chunks(50) {
         world.publish(envelope.to_vec()).await;
     }
-    eventually("the same books as before", PATIENCE, || async { (sum(&client).await == whole).then_some(()) }).await;
+    eventually("the same books as before", PATIENCE, || async {
+        (sum(&client).await == whole).then_some(())
+    })
+    .await;
     let mut process = start().arg("reconcile").arg("--replay").spawn();
     assert_eq!(process.exit_code(PATIENCE).await, 0, "{}", process.log());
 }
@@ -82,22 +130,46 @@ async fn a_dump_taken_under_load_is_restored_proven_and_brought_up_to_date() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_lost_its_data_takes_only_the_unsettled_with_it() {
     let mut world = World::new().await;
-    world.call(&CallSpec { ref_id: Some("R1"), ..CallSpec::default() }).await;
+    world
+        .call(&CallSpec {
+            ref_id: Some("R1"),
+            ..CallSpec::default()
+        })
+        .await;
     let worker = world.worker().await;
-    world.report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"})).await;
+    world
+        .report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}))
+        .await;
     drop(worker);
-    let unsettled = world.event(at("2026-03-14T12:30:00Z"), json!({"ref_id": "R1", "payout": "40.00"}));
+    let unsettled = world.event(
+        at("2026-03-14T12:30:00Z"),
+        json!({"ref_id": "R1", "payout": "40.00"}),
+    );
     world.publish(vec![unsettled.clone()]).await;
     let broker = world.lease.broker().await;
     let channel = broker.channel().await.expect("a channel");
-    for queue in [topology::QUEUE, topology::PARKED_QUEUE, topology::DEAD_QUEUE] {
-        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deletes");
+    for queue in [
+        topology::QUEUE,
+        topology::PARKED_QUEUE,
+        topology::DEAD_QUEUE,
+    ] {
+        channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await
+            .expect("deletes");
     }
 
     let _worker = world.worker().await;
-    assert_eq!((world.count("events").await, world.balance("pubA").await), (1, 3_000), "what was settled stands");
+    assert_eq!(
+        (world.count("events").await, world.balance("pubA").await),
+        (1, 3_000),
+        "what was settled stands"
+    );
     world.reconcile().await;
-    let again = world.event(at("2026-03-14T12:45:00Z"), json!({"ref_id": "R1", "payout": "40.00"}));
+    let again = world.event(
+        at("2026-03-14T12:45:00Z"),
+        json!({"ref_id": "R1", "payout": "40.00"}),
+    );
     let id = again.id;
     world.publish(vec![again]).await;
     assert_eq!(world.row(id).await.status, "matched");

@@ -26,7 +26,14 @@ const REPORTS: [(&str, i64, &str); 12] = [
 async fn cast(world: &mut World) -> Vec<uuid::Uuid> {
     let mut calls = Vec::new();
     for ref_id in ["R1", "R2", "R3"] {
-        calls.push(world.call(&CallSpec { ref_id: Some(ref_id), ..CallSpec::default() }).await);
+        calls.push(
+            world
+                .call(&CallSpec {
+                    ref_id: Some(ref_id),
+                    ..CallSpec::default()
+                })
+                .await,
+        );
     }
     calls
 }
@@ -34,7 +41,10 @@ async fn cast(world: &mut World) -> Vec<uuid::Uuid> {
 fn events(world: &World) -> Vec<RawEvent> {
     let noon = at("2026-03-14T12:00:00Z");
     let event = |(ref_id, minutes, payout): &(&str, i64, &str)| {
-        world.event(noon + SignedDuration::from_mins(*minutes), json!({"ref_id": ref_id, "payout": payout}))
+        world.event(
+            noon + SignedDuration::from_mins(*minutes),
+            json!({"ref_id": ref_id, "payout": payout}),
+        )
     };
     REPORTS.iter().map(event).collect()
 }
@@ -66,7 +76,11 @@ async fn v3_one_by_one_reversed_and_in_one_batch_end_in_the_same_books() {
     let values: Vec<_> = expected.0.iter().map(value).collect();
     assert_eq!(
         values,
-        [(Some(7000), Some(true), 4200), (Some(4000), Some(true), 2400), (Some(0), Some(false), 0)],
+        [
+            (Some(7000), Some(true), 4200),
+            (Some(4000), Some(true), 2400),
+            (Some(0), Some(false), 0)
+        ],
         "and they are those of the rules"
     );
 
@@ -78,24 +92,47 @@ async fn v3_one_by_one_reversed_and_in_one_batch_end_in_the_same_books() {
         world.publish(vec![event.clone()]).await;
         world.row(event.id).await;
     }
-    assert_eq!(books(&world, &calls, &reversed).await, expected, "in reverse order of reception");
+    assert_eq!(
+        books(&world, &calls, &reversed).await,
+        expected,
+        "in reverse order of reception"
+    );
 
     world.next_account().await;
     let calls = cast(&mut world).await;
     let mut batch = events(&world);
     batch.rotate_left(5);
     world.publish(batch.clone()).await;
-    assert_eq!(books(&world, &calls, &batch).await, expected, "in one batch, out of order");
+    assert_eq!(
+        books(&world, &calls, &batch).await,
+        expected,
+        "in one batch, out of order"
+    );
 
     // The same envelope once more, as a gateway sends it that saw no confirm.
-    let before: Vec<Option<Row>> = futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
+    let before: Vec<Option<Row>> =
+        futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
     let rows = world.count("events").await;
     world.publish(batch.clone()).await;
-    let (probe, _) = world.report(at("2026-03-14T15:00:00Z"), json!({"ref_id": "R3", "payout": "0"})).await;
-    assert_eq!(world.row(probe).await.reason.as_deref(), Some("no_change"), "what came after it is settled");
-    assert_eq!(books(&world, &calls, &batch).await, expected, "an applied event that comes again");
+    let (probe, _) = world
+        .report(
+            at("2026-03-14T15:00:00Z"),
+            json!({"ref_id": "R3", "payout": "0"}),
+        )
+        .await;
+    assert_eq!(
+        world.row(probe).await.reason.as_deref(),
+        Some("no_change"),
+        "what came after it is settled"
+    );
+    assert_eq!(
+        books(&world, &calls, &batch).await,
+        expected,
+        "an applied event that comes again"
+    );
     assert_eq!(world.count("events").await, rows + 1);
-    let after: Vec<Option<Row>> = futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
+    let after: Vec<Option<Row>> =
+        futures_util::future::join_all(batch.iter().map(|e| world.find_row(e.id))).await;
     assert_eq!(after, before, "its rows are as they were");
     world.reconcile().await;
 }
@@ -106,8 +143,9 @@ async fn v3_elements_of_one_batch_count_in_their_order() {
     let _worker = world.worker().await;
     let call = world.call(&CallSpec::default()).await;
     let together = at("2026-03-14T12:02:10Z");
-    let mut elements: Vec<RawEvent> =
-        ["50", "60", "70"].map(|payout| world.event(together, json!({"ref_id": "R1", "payout": payout}))).to_vec();
+    let mut elements: Vec<RawEvent> = ["50", "60", "70"]
+        .map(|payout| world.event(together, json!({"ref_id": "R1", "payout": payout})))
+        .to_vec();
     for (position, element) in (0..).zip(&mut elements) {
         element.position = position;
     }
@@ -117,7 +155,11 @@ async fn v3_elements_of_one_batch_count_in_their_order() {
     for id in ids {
         assert_eq!(world.row(id).await.status, "matched");
     }
-    assert_eq!(world.money(call).await.value, Some(7000), "the last element stands");
+    assert_eq!(
+        world.money(call).await.value,
+        Some(7000),
+        "the last element stands"
+    );
     assert_eq!(world.balance("pubA").await, 4200);
     world.reconcile().await;
 }
@@ -130,15 +172,25 @@ async fn nothing_of_another_account_is_ever_looked_at() {
     world.next_account().await;
     let report = json!({"ref_id": "R1", "call_id": theirs, "caller_id": "+13055550142", "duration": 90, "payout": 50});
     let (_, row) = world.report(at("2026-03-14T12:02:10Z"), report).await;
-    assert_eq!((row.status.as_str(), row.reason.as_deref()), ("unmatched", Some("ref_id_not_found")));
+    assert_eq!(
+        (row.status.as_str(), row.reason.as_deref()),
+        ("unmatched", Some("ref_id_not_found"))
+    );
     assert_eq!(row.detail, json!({}), "not even as a near miss");
     assert_eq!(world.money(theirs).await.value, None);
 
     // The same id in both accounts is two calls.
     let ours = world.call_as(theirs, &CallSpec::default()).await;
-    world.row_with_status(world.newest_event().await, "matched").await;
+    world
+        .row_with_status(world.newest_event().await, "matched")
+        .await;
     let select = "SELECT count(*) FROM calls WHERE value_cents = 5000";
-    let matched: i64 = world.client.query_one(select, &[]).await.expect("a count").get(0);
+    let matched: i64 = world
+        .client
+        .query_one(select, &[])
+        .await
+        .expect("a count")
+        .get(0);
     assert_eq!((ours, matched), (theirs, 1));
     world.reconcile().await;
 }

@@ -16,7 +16,12 @@ const CURE: &str = "DROP TRIGGER refuse_poison ON events";
 
 async fn redrive(world: &World) {
     let mut process = world.start().arg("redrive").spawn();
-    assert_eq!(process.exit_code(PATIENCE).await, 0, "redrive says:\n{}", process.log());
+    assert_eq!(
+        process.exit_code(PATIENCE).await,
+        0,
+        "redrive says:\n{}",
+        process.log()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,25 +30,46 @@ async fn v12_an_event_that_postgres_refuses_is_parked_alone_and_redriven() {
     let worker = world.worker().await;
     let mut calls = Vec::new();
     for ref_id in ["R1", "POISON", "R3"] {
-        calls.push(world.call(&CallSpec { ref_id: Some(ref_id), ..CallSpec::default() }).await);
+        calls.push(
+            world
+                .call(&CallSpec {
+                    ref_id: Some(ref_id),
+                    ..CallSpec::default()
+                })
+                .await,
+        );
     }
     world.client.batch_execute(POISON).await.expect("poisoned");
     let received_at = at("2026-03-14T12:02:10Z");
-    let events: Vec<_> =
-        ["R1", "POISON", "R3"].map(|ref_id| world.event(received_at, json!({"ref_id": ref_id, "payout": 50}))).to_vec();
+    let events: Vec<_> = ["R1", "POISON", "R3"]
+        .map(|ref_id| world.event(received_at, json!({"ref_id": ref_id, "payout": 50})))
+        .to_vec();
     let ids: Vec<_> = events.iter().map(|e| e.id).collect();
     world.publish(events.clone()).await;
 
     for n in [0, 2] {
-        assert_eq!(world.row(ids[n]).await.status, "matched", "a neighbour is settled");
+        assert_eq!(
+            world.row(ids[n]).await.status,
+            "matched",
+            "a neighbour is settled"
+        );
     }
     let parked = world.row(ids[1]).await;
-    assert_eq!((parked.status.as_str(), parked.reason.as_deref()), ("held", Some("processing_failed")));
+    assert_eq!(
+        (parked.status.as_str(), parked.reason.as_deref()),
+        ("held", Some("processing_failed"))
+    );
     assert_eq!(world.money(calls[1]).await.value, None);
     assert_eq!(world.balance("pubA").await, 6000);
-    eventually("one dead letter", PATIENCE, || async { (world.depth(topology::DEAD_QUEUE).await == 1).then_some(()) })
-        .await;
-    assert_eq!(world.count("event_requests").await, 3, "its request is kept, so that it can be replayed");
+    eventually("one dead letter", PATIENCE, || async {
+        (world.depth(topology::DEAD_QUEUE).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(
+        world.count("event_requests").await,
+        3,
+        "its request is kept, so that it can be replayed"
+    );
     world.reconcile().await;
 
     // Redriven too early, it is parked again; nothing else happens.
@@ -53,26 +79,39 @@ async fn v12_an_event_that_postgres_refuses_is_parked_alone_and_redriven() {
         (idle && world.depth(topology::DEAD_QUEUE).await == 1).then_some(())
     })
     .await;
-    assert_eq!(world.row(ids[1]).await.reason.as_deref(), Some("processing_failed"));
+    assert_eq!(
+        world.row(ids[1]).await.reason.as_deref(),
+        Some("processing_failed")
+    );
 
     world.client.batch_execute(CURE).await.expect("cured");
     redrive(&world).await;
     let row = world.row_with_status(ids[1], "matched").await;
-    assert_eq!((row.call_id, row.credit), (Some(calls[1]), 3000), "as if it had come now, at its own place");
+    assert_eq!(
+        (row.call_id, row.credit),
+        (Some(calls[1]), 3000),
+        "as if it had come now, at its own place"
+    );
     assert_eq!(world.balance("pubA").await, 9000);
     assert_eq!(world.depth(topology::DEAD_QUEUE).await, 0);
 
     // What is settled is skipped, also by redrive: the same letter once more changes nothing.
     let dead = topology::DEAD_QUEUE;
     world.publish_dead(&events).await;
-    eventually("a dead letter", PATIENCE, || async { (world.depth(dead).await == 1).then_some(()) }).await;
+    eventually("a dead letter", PATIENCE, || async {
+        (world.depth(dead).await == 1).then_some(())
+    })
+    .await;
     redrive(&world).await;
     eventually("it is consumed", PATIENCE, || async {
         (world.depth(topology::QUEUE).await == 0 && world.depth(dead).await == 0).then_some(())
     })
     .await;
     drop(worker);
-    assert_eq!((world.balance("pubA").await, world.count("events").await), (9000, 3));
+    assert_eq!(
+        (world.balance("pubA").await, world.count("events").await),
+        (9000, 3)
+    );
     world.reconcile().await;
 }
 
@@ -83,14 +122,21 @@ async fn v12_settings_that_cannot_be_read_park_their_own_webhooks_reports_only()
     let call = world.call(&CallSpec::default()).await;
     let broken = world.another_webhook().await;
     let update = "UPDATE webhooks SET field_names = '{\"nonsense\": \"x\"}' WHERE id = $1";
-    world.client.execute(update, &[&broken.id]).await.expect("broken");
+    world
+        .client
+        .execute(update, &[&broken.id])
+        .await
+        .expect("broken");
     let received_at = at("2026-03-14T12:02:10Z");
     let bad = world.event_of(&broken, received_at, json!({"ref_id": "R1", "payout": 70}));
     let good = world.event(received_at, json!({"ref_id": "R1", "payout": 50}));
     let (bad_id, good_id) = (bad.id, good.id);
     world.publish(vec![bad, good]).await;
     assert_eq!(world.row(good_id).await.status, "matched");
-    assert_eq!(world.row(bad_id).await.reason.as_deref(), Some("processing_failed"));
+    assert_eq!(
+        world.row(bad_id).await.reason.as_deref(),
+        Some("processing_failed")
+    );
     assert_eq!(world.money(call).await.value, Some(5000));
     world.reconcile().await;
 }
@@ -100,14 +146,21 @@ async fn x1_a_nul_that_survives_the_door_breaks_nothing() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
     let call = world.call(&CallSpec::default()).await;
-    let mut event = world.event(at("2026-03-14T12:02:10Z"), json!({"ref_id": "R\u{0}1", "payout": "5\u{0}0"}));
+    let mut event = world.event(
+        at("2026-03-14T12:02:10Z"),
+        json!({"ref_id": "R\u{0}1", "payout": "5\u{0}0"}),
+    );
     if let Some(request) = &mut event.request {
         request.query = "status=a%00b&caller_id=%00&currency=US%00D".to_owned();
         request.content_type = Some("application/json\u{0}".to_owned());
     }
     let id = event.id;
     world.publish(vec![event]).await;
-    assert_eq!(world.row(id).await.status, "matched", "U+0000 is dropped (X1)");
+    assert_eq!(
+        world.row(id).await.status,
+        "matched",
+        "U+0000 is dropped (X1)"
+    );
     assert_eq!(world.money(call).await.value, Some(5000));
     assert_eq!(world.depth(topology::DEAD_QUEUE).await, 0);
 }

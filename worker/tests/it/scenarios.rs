@@ -85,7 +85,8 @@ async fn every_scenario_ends_as_the_rules_say() {
     let _worker = world.worker().await;
     let mut wrong = Vec::new();
     for line in include_str!("scenarios.jsonl").lines() {
-        let scenario: Scenario = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"));
+        let scenario: Scenario =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"));
         world.next_account().await;
         if let Err(what) = play(&mut world, &scenario).await {
             wrong.push(format!("{} ({}): {what}", scenario.id, scenario.why));
@@ -97,15 +98,26 @@ async fn every_scenario_ends_as_the_rules_say() {
 
 async fn play(world: &mut World, scenario: &Scenario) -> Result<(), String> {
     let mut cast = Cast::default();
-    cast.calls.extend(scenario.calls.iter().map(|c| (c.id.clone(), Uuid::new_v4())));
+    cast.calls.extend(
+        scenario
+            .calls
+            .iter()
+            .map(|c| (c.id.clone(), Uuid::new_v4())),
+    );
     for call in scenario.calls.iter().filter(|c| c.inserted_at.is_none()) {
         record(world, &mut cast, call).await;
     }
-    let mut later: Vec<&Call> = scenario.calls.iter().filter(|c| c.inserted_at.is_some()).collect();
+    let mut later: Vec<&Call> = scenario
+        .calls
+        .iter()
+        .filter(|c| c.inserted_at.is_some())
+        .collect();
     later.sort_by_key(|c| c.inserted_at);
     let mut later = later.into_iter().peekable();
     for event in &scenario.events {
-        while let Some(call) = later.next_if(|c| c.inserted_at.is_some_and(|at| at <= event.received_at)) {
+        while let Some(call) =
+            later.next_if(|c| c.inserted_at.is_some_and(|at| at <= event.received_at))
+        {
             record(world, &mut cast, call).await;
             settle_waiting(world).await;
         }
@@ -118,10 +130,23 @@ async fn play(world: &mut World, scenario: &Scenario) -> Result<(), String> {
     for (n, expected) in scenario.expect.iter().enumerate() {
         let row = world.row(cast.events[n]).await;
         let call_id = expected.call_id.as_ref().map(|name| cast.calls[name]);
-        let is = (row.status.as_str(), row.reason.as_deref(), row.strategy.as_deref(), row.call_id);
-        let should = (expected.status.as_str(), expected.reason.as_deref(), expected.strategy.as_deref(), call_id);
+        let is = (
+            row.status.as_str(),
+            row.reason.as_deref(),
+            row.strategy.as_deref(),
+            row.call_id,
+        );
+        let should = (
+            expected.status.as_str(),
+            expected.reason.as_deref(),
+            expected.strategy.as_deref(),
+            call_id,
+        );
         if is != should {
-            return Err(format!("event {n} is {is:?}, should be {should:?}; {}", row.detail));
+            return Err(format!(
+                "event {n} is {is:?}, should be {should:?}; {}",
+                row.detail
+            ));
         }
     }
     for (name, expected) in &scenario.money {
@@ -143,7 +168,9 @@ async fn play(world: &mut World, scenario: &Scenario) -> Result<(), String> {
 async fn settle_waiting(world: &World) {
     eventually("no note, and no report that is due", PATIENCE, || async {
         let notes = world.count("call_notes").await;
-        let due = world.count("pending_reports WHERE next_try_at <= now()").await;
+        let due = world
+            .count("pending_reports WHERE next_try_at <= now()")
+            .await;
         (notes + due == 0).then_some(())
     })
     .await;
@@ -157,11 +184,15 @@ fn leak(text: &str) -> &'static str {
 async fn record(world: &mut World, cast: &mut Cast, call: &Call) {
     let terms = match &call.terms {
         Some(terms) if terms["kind"] == "flat" => {
-            let cents = ["flat", "amount_cents", "cents"].iter().find_map(|key| terms[key].as_i64());
+            let cents = ["flat", "amount_cents", "cents"]
+                .iter()
+                .find_map(|key| terms[key].as_i64());
             Terms::Flat(cents.expect("an amount"))
         }
         // Basis points: percent × 10².
-        Some(terms) => Terms::Share(i32::try_from(terms["bps"].as_i64().expect("bps") * 100).expect("a share")),
+        Some(terms) => {
+            Terms::Share(i32::try_from(terms["bps"].as_i64().expect("bps") * 100).expect("a share"))
+        }
         None => Terms::Flat(0),
     };
     let buyer_id = match &call.buyer {
@@ -186,7 +217,11 @@ async fn buyer(world: &World, cast: &mut Cast, name: &str) -> Uuid {
     }
     let id = Uuid::new_v4();
     let insert = "INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, $3)";
-    world.client.execute(insert, &[&id, &world.account_id, &name]).await.expect("a buyer");
+    world
+        .client
+        .execute(insert, &[&id, &world.account_id, &name])
+        .await
+        .expect("a buyer");
     cast.buyers.insert(name.to_owned(), id);
     id
 }
@@ -198,12 +233,18 @@ async fn webhook(world: &World, cast: &mut Cast, scenario: &Scenario, name: &str
     let webhook = fixtures::webhook(&world.client, world.account_id, &WebhookSpec::open()).await;
     for (column, value) in &scenario.webhook {
         let value = match (column.as_str(), value) {
-            ("buyer", Value::String(name)) => format!("buyer_id = '{}'", buyer(world, cast, name).await),
+            ("buyer", Value::String(name)) => {
+                format!("buyer_id = '{}'", buyer(world, cast, name).await)
+            }
             (_, Value::String(text)) => format!("{column} = '{text}'"),
             (_, other) => format!("{column} = {other}"),
         };
         let update = format!("UPDATE webhooks SET {value} WHERE id = '{}'", webhook.id);
-        world.client.batch_execute(&update).await.expect("a setting");
+        world
+            .client
+            .batch_execute(&update)
+            .await
+            .expect("a setting");
     }
     cast.webhooks.insert(name.to_owned(), webhook.clone());
     webhook
@@ -217,15 +258,25 @@ async fn send(world: &World, cast: &mut Cast, scenario: &Scenario, event: &Event
         }
     };
     put("ref_id", event.ref_id.as_ref().map(|v| json!(v)));
-    let call_id = event.call_id.as_ref().map(|name| cast.calls.get(name).map_or(name.clone(), Uuid::to_string));
+    let call_id = event
+        .call_id
+        .as_ref()
+        .map(|name| cast.calls.get(name).map_or(name.clone(), Uuid::to_string));
     put("call_id", call_id.map(|v| json!(v)));
     put("caller_id", event.caller_e164.as_ref().map(|v| json!(v)));
     put("duration", event.duration_seconds.map(|v| json!(v)));
     let dollars = |cents: i64| {
         let sign = if cents < 0 { "-" } else { "" };
-        format!("{sign}{}.{:02}", cents.unsigned_abs() / 100, cents.unsigned_abs() % 100)
+        format!(
+            "{sign}{}.{:02}",
+            cents.unsigned_abs() / 100,
+            cents.unsigned_abs() % 100
+        )
     };
-    put("payout", event.payout_cents.map(|cents| json!(dollars(cents))));
+    put(
+        "payout",
+        event.payout_cents.map(|cents| json!(dollars(cents))),
+    );
     let webhook = webhook(world, cast, scenario, &event.webhook).await;
     let raw = world.event_of(&webhook, event.received_at, Value::Object(body));
     cast.events.push(raw.id);

@@ -26,9 +26,17 @@ async fn a_hundred_identical_reports_on_two_workers_are_one_credit() {
     for event in events {
         world.publish(vec![event]).await;
     }
-    eventually("100 rows", PATIENCE, || async { (world.count("events").await == 100).then_some(()) }).await;
+    eventually("100 rows", PATIENCE, || async {
+        (world.count("events").await == 100).then_some(())
+    })
+    .await;
     assert_eq!(world.count("events WHERE status = 'matched'").await, 1);
-    assert_eq!(world.count("events WHERE reason = 'same_payout_within_15m'").await, 99);
+    assert_eq!(
+        world
+            .count("events WHERE reason = 'same_payout_within_15m'")
+            .await,
+        99
+    );
     assert_eq!(world.count("postings").await, 1);
     assert_eq!(world.balance("pubA").await, 3_000);
     world.reconcile().await;
@@ -41,13 +49,21 @@ async fn workers_killed_in_the_middle_lose_nothing_and_pay_nothing_twice() {
     let mut world = World::new().await;
     for n in 0..CALLS {
         let ref_id: &'static str = Box::leak(format!("K{n}").into_boxed_str());
-        world.call(&CallSpec { ref_id: Some(ref_id), ..CallSpec::default() }).await;
+        world
+            .call(&CallSpec {
+                ref_id: Some(ref_id),
+                ..CallSpec::default()
+            })
+            .await;
     }
     let mut events = Vec::new();
     for n in 0..REPORTS {
         let at = at(RECEIVED) + SignedDuration::from_millis(i64::try_from(n).expect("small"));
         let payout = format!("{}.00", 1 + n % 7);
-        events.push(world.event(at, json!({"ref_id": format!("K{}", n % CALLS), "payout": payout})));
+        events.push(world.event(
+            at,
+            json!({"ref_id": format!("K{}", n % CALLS), "payout": payout}),
+        ));
     }
     for envelope in events.chunks(25) {
         world.publish(envelope.to_vec()).await;
@@ -66,13 +82,21 @@ async fn workers_killed_in_the_middle_lose_nothing_and_pay_nothing_twice() {
             kills += 1;
         } else {
             eventually("all rows", PATIENCE, || async {
-                (world.count("events").await == i64::try_from(REPORTS).expect("small")).then_some(())
+                (world.count("events").await == i64::try_from(REPORTS).expect("small"))
+                    .then_some(())
             })
             .await;
         }
     }
-    assert!(kills > 0, "the worker was faster than the test: publish more");
-    assert_eq!(world.depth(topology::DEAD_QUEUE).await, 0, "no healthy envelope is parked");
+    assert!(
+        kills > 0,
+        "the worker was faster than the test: publish more"
+    );
+    assert_eq!(
+        world.depth(topology::DEAD_QUEUE).await,
+        0,
+        "no healthy envelope is parked"
+    );
     world.reconcile().await;
 }
 
@@ -82,18 +106,30 @@ async fn v12_a_worker_without_postgres_keeps_its_messages_and_comes_back() {
     world.call(&CallSpec::default()).await;
     let cutter = Cutter::to(&world.database.server()).await;
     let through = world.database.url_through(cutter.address);
-    let mut worker = world.start().env("TRUEUP_POSTGRES_URL", through).ready().await;
+    let mut worker = world
+        .start()
+        .env("TRUEUP_POSTGRES_URL", through)
+        .ready()
+        .await;
     cutter.cut();
     let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
     let id = event.id;
     world.publish(vec![event]).await;
     let deadline = std::time::Instant::now() + PATIENCE;
     while worker.readiness().await["dependencies"]["postgres"]["state"] == "ok" {
-        assert!(std::time::Instant::now() < deadline, "/ready still says ok:\n{}", worker.log());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "/ready still says ok:\n{}",
+            worker.log()
+        );
     }
     cutter.restore();
     assert_eq!(world.row(id).await.status, "matched");
-    assert_eq!(world.count("event_attempts").await, 0, "an absence of Postgres is no failure of the event");
+    assert_eq!(
+        world.count("event_attempts").await,
+        0,
+        "an absence of Postgres is no failure of the event"
+    );
     world.reconcile().await;
 }
 
@@ -111,15 +147,27 @@ async fn a_worker_without_its_broker_comes_back_and_skips_what_is_settled() {
     cutter.cut();
     let deadline = std::time::Instant::now() + PATIENCE;
     while worker.readiness().await["dependencies"]["broker"]["state"] == "ok" {
-        assert!(std::time::Instant::now() < deadline, "/ready still says ok:\n{}", worker.log());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "/ready still says ok:\n{}",
+            worker.log()
+        );
     }
     cutter.restore();
     // The same event once more, and another one.
-    let correction = world.event(at("2026-03-14T12:30:00Z"), json!({"ref_id": "R1", "payout": "40.00"}));
+    let correction = world.event(
+        at("2026-03-14T12:30:00Z"),
+        json!({"ref_id": "R1", "payout": "40.00"}),
+    );
     let second = correction.id;
     world.publish(vec![event, correction]).await;
     world.row(second).await;
-    let money = Money { value: Some(4_000), from_webhook: true, qualified: Some(true), credit: 2_400 };
+    let money = Money {
+        value: Some(4_000),
+        from_webhook: true,
+        qualified: Some(true),
+        credit: 2_400,
+    };
     assert_eq!(world.money(call).await, money);
     assert_eq!(world.count("events").await, 2);
     world.reconcile().await;
@@ -129,15 +177,31 @@ async fn a_worker_without_its_broker_comes_back_and_skips_what_is_settled() {
 async fn m7_a_call_recorded_after_its_report_is_matched_within_two_seconds() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
-    let (id, row) = world.report(at(RECEIVED), json!({"ref_id": "LATE", "payout": "50.00"})).await;
-    assert_eq!((row.status.as_str(), row.reason.as_deref()), ("unmatched", Some("ref_id_not_found")));
+    let (id, row) = world
+        .report(at(RECEIVED), json!({"ref_id": "LATE", "payout": "50.00"}))
+        .await;
+    assert_eq!(
+        (row.status.as_str(), row.reason.as_deref()),
+        ("unmatched", Some("ref_id_not_found"))
+    );
     assert_eq!(world.count("events WHERE retry_until IS NOT NULL").await, 1);
-    let call = world.call(&CallSpec { ref_id: Some("LATE"), ..CallSpec::default() }).await;
+    let call = world
+        .call(&CallSpec {
+            ref_id: Some("LATE"),
+            ..CallSpec::default()
+        })
+        .await;
     let row = eventually("a late match", Duration::from_secs(2), || async {
-        world.find_row(id).await.filter(|row| row.status == "matched")
+        world
+            .find_row(id)
+            .await
+            .filter(|row| row.status == "matched")
     })
     .await;
-    assert_eq!((row.reason.as_deref(), row.call_id, row.credit), (Some("matched_late"), Some(call), 3_000));
+    assert_eq!(
+        (row.reason.as_deref(), row.call_id, row.credit),
+        (Some("matched_late"), Some(call), 3_000)
+    );
     assert_eq!(world.count("pending_reports").await, 0);
     world.reconcile().await;
 }
@@ -148,7 +212,12 @@ async fn sigterm_drains_and_leaves_the_rest_to_the_next() {
     world.call(&CallSpec::default()).await;
     let mut worker = world.worker().await;
     let events: Vec<_> = (0..500)
-        .map(|n| world.event(at(RECEIVED) + SignedDuration::from_secs(n), json!({"ref_id": "R1", "payout": n})))
+        .map(|n| {
+            world.event(
+                at(RECEIVED) + SignedDuration::from_secs(n),
+                json!({"ref_id": "R1", "payout": n}),
+            )
+        })
         .collect();
     for envelope in events.chunks(10) {
         world.publish(envelope.to_vec()).await;
@@ -156,7 +225,10 @@ async fn sigterm_drains_and_leaves_the_rest_to_the_next() {
     worker.terminate();
     assert_eq!(worker.exit_code(PATIENCE).await, 0, "{}", worker.log());
     let _next = world.worker().await;
-    eventually("all rows", PATIENCE, || async { (world.count("events").await == 500).then_some(()) }).await;
+    eventually("all rows", PATIENCE, || async {
+        (world.count("events").await == 500).then_some(())
+    })
+    .await;
     world.reconcile().await;
 }
 
@@ -166,12 +238,16 @@ async fn a_call_that_somebody_holds_locked_holds_up_its_own_lane_alone() {
     let held = world.call(&CallSpec::default()).await;
     let mut client = world.database.client().await;
     let holding = client.transaction().await.expect("a transaction");
-    holding.execute("SELECT FROM calls WHERE id = $1 FOR UPDATE", &[&held]).await.expect("a lock");
+    holding
+        .execute("SELECT FROM calls WHERE id = $1 FOR UPDATE", &[&held])
+        .await
+        .expect("a lock");
     let _worker = world.worker().await;
     let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
     let behind = event.id;
     world.publish(vec![event]).await;
-    let waiting = "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%settle_lock_calls%'
+    let waiting =
+        "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%settle_lock_calls%'
                     AND datname = current_database()";
     eventually("the lane stands before the lock", PATIENCE, || async {
         (world.count(waiting).await == 1).then_some(())
@@ -188,9 +264,16 @@ async fn a_call_that_somebody_holds_locked_holds_up_its_own_lane_alone() {
         (world.count("events").await > 0).then_some(())
     })
     .await;
-    assert_eq!(world.count(waiting).await, 1, "the first lane still stands there");
+    assert_eq!(
+        world.count(waiting).await,
+        1,
+        "the first lane still stands there"
+    );
     assert!(world.find_row(behind).await.is_none());
     holding.rollback().await.expect("released");
-    eventually("all rows", PATIENCE, || async { (world.count("events").await == 21).then_some(()) }).await;
+    eventually("all rows", PATIENCE, || async {
+        (world.count("events").await == 21).then_some(())
+    })
+    .await;
     world.reconcile().await;
 }

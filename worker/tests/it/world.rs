@@ -96,8 +96,18 @@ impl World {
         let account_id = fixtures::account(&client).await;
         let webhook = fixtures::webhook(&client, account_id, &WebhookSpec::open()).await;
         let broker = lease.broker().await;
-        topology::declare(broker.connection(), 2_000_000.try_into().expect("not 0")).await.expect("a topology");
-        World { database, lease, client, account_id, webhook, broker, publishers: BTreeMap::new() }
+        topology::declare(broker.connection(), 2_000_000.try_into().expect("not 0"))
+            .await
+            .expect("a topology");
+        World {
+            database,
+            lease,
+            client,
+            account_id,
+            webhook,
+            broker,
+            publishers: BTreeMap::new(),
+        }
     }
 
     /// Goes on in a new, empty account.
@@ -108,7 +118,9 @@ impl World {
     }
 
     pub fn start(&self) -> Start {
-        Start::new(WORKER).env("TRUEUP_POSTGRES_URL", &self.database.url).env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
+        Start::new(WORKER)
+            .env("TRUEUP_POSTGRES_URL", &self.database.url)
+            .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
     }
 
     pub async fn worker(&self) -> Process {
@@ -121,7 +133,10 @@ impl World {
         }
         let id = Uuid::new_v4();
         let insert = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)";
-        self.client.execute(insert, &[&id, &self.account_id, &name]).await.expect("a publisher");
+        self.client
+            .execute(insert, &[&id, &self.account_id, &name])
+            .await
+            .expect("a publisher");
         self.publishers.insert(name.to_owned(), id);
         id
     }
@@ -157,7 +172,10 @@ impl World {
         let publisher_id = self.publisher(publisher).await;
         let (campaign, id) = (Uuid::new_v4(), Uuid::new_v4());
         let insert = "INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, 'c')";
-        self.client.execute(insert, &[&campaign, &self.account_id]).await.expect("a campaign");
+        self.client
+            .execute(insert, &[&campaign, &self.account_id])
+            .await
+            .expect("a campaign");
         let (kind, amount, percent) = match terms {
             Terms::Share(percent) => ("rev_share", None, Some(percent)),
             Terms::Flat(amount) => ("flat", Some(amount), None),
@@ -165,9 +183,19 @@ impl World {
         let insert =
             "INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
                       VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-            [&id, &self.account_id, &campaign, &publisher_id, &kind, &amount, &percent];
-        self.client.execute(insert, &params).await.expect("an assignment");
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+            &id,
+            &self.account_id,
+            &campaign,
+            &publisher_id,
+            &kind,
+            &amount,
+            &percent,
+        ];
+        self.client
+            .execute(insert, &params)
+            .await
+            .expect("an assignment");
         id
     }
 
@@ -194,19 +222,25 @@ impl World {
 
     pub async fn publish(&self, events: Vec<RawEvent>) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
-        topology::publish_event(&channel, &envelope::encode(&Envelope::of(events))).await.expect("a confirm");
+        topology::publish_event(&channel, &envelope::encode(&Envelope::of(events)))
+            .await
+            .expect("a confirm");
     }
 
     pub async fn publish_raw(&self, message: &[u8]) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
-        topology::publish_event(&channel, message).await.expect("a confirm");
+        topology::publish_event(&channel, message)
+            .await
+            .expect("a confirm");
     }
 
     /// Among the dead letters, as one envelope.
     pub async fn publish_dead(&self, events: &[RawEvent]) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
         let message = envelope::encode(&Envelope::of(events.to_vec()));
-        topology::publish_dead(&channel, &message).await.expect("a confirm");
+        topology::publish_dead(&channel, &message)
+            .await
+            .expect("a confirm");
     }
 
     /// What the console would settle through.
@@ -221,12 +255,20 @@ impl World {
 
     pub async fn assignment_of(&self, call_id: Uuid) -> Uuid {
         let select = "SELECT assignment_id FROM calls WHERE id = $1";
-        self.client.query_one(select, &[&call_id]).await.expect("the call").get(0)
+        self.client
+            .query_one(select, &[&call_id])
+            .await
+            .expect("the call")
+            .get(0)
     }
 
     pub async fn newest_event(&self) -> Uuid {
         let select = "SELECT id FROM events ORDER BY received_at DESC, id DESC LIMIT 1";
-        self.client.query_one(select, &[]).await.expect("an event").get(0)
+        self.client
+            .query_one(select, &[])
+            .await
+            .expect("an event")
+            .get(0)
     }
 
     /// Publishes one report and waits for its row.
@@ -238,12 +280,19 @@ impl World {
     }
 
     pub async fn depth(&self, queue: &str) -> u32 {
-        topology::depth(self.broker.connection(), queue).await.expect("the broker").expect("the queue")
+        topology::depth(self.broker.connection(), queue)
+            .await
+            .expect("the broker")
+            .expect("the queue")
     }
 
     pub async fn find_row(&self, id: Uuid) -> Option<Row> {
         let select = "SELECT status, reason, strategy, matched_call_id, credit_delta_cents, detail::text FROM events WHERE id = $1";
-        let row = self.client.query_opt(select, &[&id]).await.expect("at most one row")?;
+        let row = self
+            .client
+            .query_opt(select, &[&id])
+            .await
+            .expect("at most one row")?;
         let detail: Option<String> = row.get(5);
         Some(Row {
             status: row.get(0),
@@ -260,24 +309,46 @@ impl World {
     }
 
     pub async fn row_with_status(&self, id: Uuid, status: &str) -> Row {
-        eventually(status, PATIENCE, || async move { self.find_row(id).await.filter(|row| row.status == status) }).await
+        eventually(status, PATIENCE, || async move {
+            self.find_row(id).await.filter(|row| row.status == status)
+        })
+        .await
     }
 
     pub async fn money(&self, call_id: Uuid) -> Money {
-        let select =
-            "SELECT value_cents, value_from_webhook, qualified, publisher_payout_cents FROM calls WHERE id = $1";
-        let row = self.client.query_one(select, &[&call_id]).await.expect("the call");
-        Money { value: row.get(0), from_webhook: row.get(1), qualified: row.get(2), credit: row.get(3) }
+        let select = "SELECT value_cents, value_from_webhook, qualified, publisher_payout_cents FROM calls WHERE id = $1";
+        let row = self
+            .client
+            .query_one(select, &[&call_id])
+            .await
+            .expect("the call");
+        Money {
+            value: row.get(0),
+            from_webhook: row.get(1),
+            qualified: row.get(2),
+            credit: row.get(3),
+        }
     }
 
     pub async fn balance(&self, publisher: &str) -> i64 {
-        let id = self.publishers.get(publisher).expect("a publisher of this test");
+        let id = self
+            .publishers
+            .get(publisher)
+            .expect("a publisher of this test");
         let select = "SELECT pending_balance_cents FROM publishers WHERE id = $1";
-        self.client.query_one(select, &[id]).await.expect("the publisher").get(0)
+        self.client
+            .query_one(select, &[id])
+            .await
+            .expect("the publisher")
+            .get(0)
     }
 
     pub async fn count(&self, from_where: &str) -> i64 {
-        self.client.query_one(&format!("SELECT count(*) FROM {from_where}"), &[]).await.expect("a count").get(0)
+        self.client
+            .query_one(&format!("SELECT count(*) FROM {from_where}"), &[])
+            .await
+            .expect("a count")
+            .get(0)
     }
 
     /// `reconcile --replay` on the real binary: the books are true.

@@ -39,7 +39,10 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Daemon { child, log: log.to_owned() })
+        Ok(Daemon {
+            child,
+            log: log.to_owned(),
+        })
     }
 
     fn group(&self) -> Pid {
@@ -74,7 +77,14 @@ impl Daemon {
             if ended || Instant::now() > deadline {
                 let text = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().rev().take(15).collect();
-                bail!("{what} {}: {lines:#?}", if ended { "ended" } else { "is not ready in time" });
+                bail!(
+                    "{what} {}: {lines:#?}",
+                    if ended {
+                        "ended"
+                    } else {
+                        "is not ready in time"
+                    }
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -95,7 +105,8 @@ pub struct Folder {
 
 impl Folder {
     pub fn make(name: &str, owner: Option<&User>) -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("trueup-faults-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("trueup-faults-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         if let Some(user) = owner {
             std::os::unix::fs::chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
@@ -127,10 +138,16 @@ pub fn spare_port() -> Result<u16> {
     bail!("no free port of loopback")
 }
 
-#[allow(clippy::disallowed_methods, reason = "where programs are is the machine's business, no setting of ours")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "where programs are is the machine's business, no setting of ours"
+)]
 /// A program in PATH, or where Debian hides the administrators'.
 pub fn find(name: &str, also: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain([PathBuf::from(also), "/usr/sbin".into()]);
-    places.map(|dir| dir.join(name)).find(|file| file.is_file()).with_context(|| format!("{name} is not installed"))
+    places
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("{name} is not installed"))
 }

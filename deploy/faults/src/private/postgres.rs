@@ -29,18 +29,27 @@ fn owner() -> Result<Option<User>> {
         return Ok(None);
     }
     let user = User::from_name("postgres")?;
-    Ok(Some(user.context("Postgres refuses to run as root and there is no user `postgres` to run it as")?))
+    Ok(Some(user.context(
+        "Postgres refuses to run as root and there is no user `postgres` to run it as",
+    )?))
 }
 
 /// Debian keeps the server's programs apart, by version.
 fn program(name: &str) -> Result<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let newest = versions.filter_map(|entry| {
         let version: u32 = entry.file_name().to_str()?.parse().ok()?;
         Some((version, entry.path().join("bin")))
     });
     // In PATH there may be Debian's wrappers of the same names, which want a cluster of theirs.
-    match newest.max().map(|(_, bin)| bin.join(name)).filter(|file| file.is_file()) {
+    match newest
+        .max()
+        .map(|(_, bin)| bin.join(name))
+        .filter(|file| file.is_file())
+    {
         Some(file) => Ok(file),
         None => find(name, "/usr/local/bin"),
     }
@@ -50,7 +59,10 @@ fn command(name: &str, dir: &Path) -> Result<Command> {
     let mut command = Command::new(program(name)?);
     command.current_dir(dir).env("LC_ALL", "C.UTF-8");
     if let Some(user) = owner()? {
-        command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", dir);
+        command
+            .uid(user.uid.as_raw())
+            .gid(user.gid.as_raw())
+            .env("HOME", dir);
     }
     Ok(command)
 }
@@ -58,7 +70,11 @@ fn command(name: &str, dir: &Path) -> Result<Command> {
 fn done(mut command: Command) -> Result<()> {
     let output = command.output()?;
     let name = command.get_program().to_string_lossy().into_owned();
-    ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -66,10 +82,21 @@ impl Postgres {
     pub async fn start() -> Result<Postgres> {
         let folder = Folder::make("postgres", owner()?.as_ref())?;
         let mut initdb = command("initdb", &folder.path)?;
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]);
+        initdb.args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "-D",
+        ]);
         initdb.arg(folder.path.join("data"));
         done(initdb)?;
-        let mut postgres = Postgres { port: spare_port()?, settings: Vec::new(), folder, daemon: None };
+        let mut postgres = Postgres {
+            port: spare_port()?,
+            settings: Vec::new(),
+            folder,
+            daemon: None,
+        };
         postgres.run().await?;
         Ok(postgres)
     }
@@ -79,17 +106,35 @@ impl Postgres {
         let mut primary = Postgres::start().await?;
         let folder = Folder::make("replica", owner()?.as_ref())?;
         let mut copy = command("pg_basebackup", &folder.path)?;
-        copy.args(["-h", "127.0.0.1", "-U", "postgres", "-X", "stream", "-c", "fast"]);
+        copy.args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ]);
         copy.args(["-p", &primary.port.to_string()]);
         copy.arg("-D").arg(folder.path.join("data"));
         done(copy)?;
         std::fs::write(folder.path.join("data/standby.signal"), "")?;
-        let stream =
-            format!("primary_conninfo=host=127.0.0.1 port={} user=postgres application_name={STANDBY}", primary.port);
-        let mut replica = Postgres { port: spare_port()?, settings: vec![stream], folder, daemon: None };
+        let stream = format!(
+            "primary_conninfo=host=127.0.0.1 port={} user=postgres application_name={STANDBY}",
+            primary.port
+        );
+        let mut replica = Postgres {
+            port: spare_port()?,
+            settings: vec![stream],
+            folder,
+            daemon: None,
+        };
         replica.run().await?;
         // Only now: until the standby is there, every commit would wait for it.
-        primary.settings.push(format!("synchronous_standby_names={STANDBY}"));
+        primary
+            .settings
+            .push(format!("synchronous_standby_names={STANDBY}"));
         primary.restart().await?;
         let client = primary.client().await?;
         let in_sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
@@ -108,7 +153,8 @@ impl Postgres {
     }
 
     async fn client(&self) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-        let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await?;
+        let (client, connection) =
+            tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -117,17 +163,29 @@ impl Postgres {
 
     async fn run(&mut self) -> Result<()> {
         let mut server = command("postgres", &self.folder.path)?;
-        server.arg("-D").arg(self.folder.path.join("data")).args(["-p", &self.port.to_string()]);
-        let fixed = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"];
-        for setting in fixed.into_iter().chain(self.settings.iter().map(String::as_str)) {
+        server
+            .arg("-D")
+            .arg(self.folder.path.join("data"))
+            .args(["-p", &self.port.to_string()]);
+        let fixed = [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "max_connections=200",
+        ];
+        for setting in fixed
+            .into_iter()
+            .chain(self.settings.iter().map(String::as_str))
+        {
             server.args(["-c", setting]);
         }
         let mut daemon = Daemon::start(server, &self.folder.path.join("postgres.log"))?;
         let url = self.url();
         daemon
-            .wait("Postgres", async || match tokio_postgres::connect(&url, tokio_postgres::NoTls).await {
-                Ok((_client, _connection)) => true,
-                Err(_) => false,
+            .wait("Postgres", async || {
+                match tokio_postgres::connect(&url, tokio_postgres::NoTls).await {
+                    Ok((_client, _connection)) => true,
+                    Err(_) => false,
+                }
             })
             .await?;
         self.daemon = Some(daemon);

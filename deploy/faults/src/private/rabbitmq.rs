@@ -32,10 +32,19 @@ impl RabbitMq {
         let folder = Folder::make("rabbitmq", None)?;
         let nodes = (1..=size).map(|n| {
             let name = format!("faults{n}@localhost");
-            Ok(Node { name, port: spare_port()?, distribution_port: spare_port()?, daemon: None })
+            Ok(Node {
+                name,
+                port: spare_port()?,
+                distribution_port: spare_port()?,
+                daemon: None,
+            })
         });
         let nodes: Vec<Node> = nodes.collect::<Result<_>>()?;
-        let mut broker = RabbitMq { folder, mapper_port: spare_port()?, nodes };
+        let mut broker = RabbitMq {
+            folder,
+            mapper_port: spare_port()?,
+            nodes,
+        };
         for n in 0..size {
             broker.write_files(n)?;
             // One after the other: the later ones find the first and join it.
@@ -63,12 +72,19 @@ impl RabbitMq {
             conf.push_str("cluster_formation.discovery_retry_limit = 2\n");
             conf.push_str("cluster_formation.discovery_retry_interval = 500\n");
             for (at, node) in self.nodes.iter().enumerate() {
-                conf.push_str(&format!("cluster_formation.classic_config.nodes.{} = {}\n", at + 1, node.name));
+                conf.push_str(&format!(
+                    "cluster_formation.classic_config.nodes.{} = {}\n",
+                    at + 1,
+                    node.name
+                ));
             }
         }
         std::fs::write(dir.join("rabbitmq.conf"), conf)?;
         // A dead node is noticed after about 5 s even where no packet tells of it (60 s by default).
-        std::fs::write(dir.join("advanced.config"), "[{kernel, [{net_ticktime, 8}]}].\n")?;
+        std::fs::write(
+            dir.join("advanced.config"),
+            "[{kernel, [{net_ticktime, 8}]}].\n",
+        )?;
         std::fs::write(dir.join("rabbitmq-env.conf"), "")?;
         Ok(std::fs::write(dir.join("enabled_plugins"), "[].\n")?)
     }
@@ -113,12 +129,14 @@ impl RabbitMq {
         let mut daemon = Daemon::start(command, &self.dir(n).join("start.log"))?;
         let url = self.url(n);
         daemon
-            .wait("RabbitMQ", async || match Connection::connect(&url, ConnectionProperties::default()).await {
-                Ok(connection) => {
-                    let _ = connection.close(200, "".into()).await;
-                    true
+            .wait("RabbitMQ", async || {
+                match Connection::connect(&url, ConnectionProperties::default()).await {
+                    Ok(connection) => {
+                        let _ = connection.close(200, "".into()).await;
+                        true
+                    }
+                    Err(_) => false,
                 }
-                Err(_) => false,
             })
             .await?;
         self.nodes[n].daemon = Some(daemon);
@@ -152,7 +170,11 @@ impl RabbitMq {
 
     /// What `rabbitmqctl` says, asked of a node that runs.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
-        let n = self.nodes.iter().position(|node| node.daemon.is_some()).context("no node runs")?;
+        let n = self
+            .nodes
+            .iter()
+            .position(|node| node.daemon.is_some())
+            .context("no node runs")?;
         let output = self.command("rabbitmqctl", n)?.args(arguments).output()?;
         ensure!(
             output.status.success(),
@@ -165,13 +187,30 @@ impl RabbitMq {
 
     /// The node that leads a quorum queue, and how many of its members are there.
     pub fn leader(&self, queue: &str) -> Result<(usize, usize)> {
-        let listed = self.ctl(&["-q", "list_queues", "--no-table-headers", "name", "leader", "online"])?;
-        let line = listed.lines().find(|line| line.split('\t').next() == Some(queue));
+        let listed = self.ctl(&[
+            "-q",
+            "list_queues",
+            "--no-table-headers",
+            "name",
+            "leader",
+            "online",
+        ])?;
+        let line = listed
+            .lines()
+            .find(|line| line.split('\t').next() == Some(queue));
         let line = line.with_context(|| format!("no queue {queue} in:\n{listed}"))?;
         let leader = line.split('\t').nth(1).unwrap_or_default();
         let n = self.nodes.iter().position(|node| node.name == leader);
-        let online = line.split('\t').nth(2).unwrap_or_default().matches("faults").count();
-        Ok((n.with_context(|| format!("no node is called {leader:?}"))?, online))
+        let online = line
+            .split('\t')
+            .nth(2)
+            .unwrap_or_default()
+            .matches("faults")
+            .count();
+        Ok((
+            n.with_context(|| format!("no node is called {leader:?}"))?,
+            online,
+        ))
     }
 }
 
@@ -183,7 +222,9 @@ impl Drop for RabbitMq {
         // Erlang leaves its port mapper behind; ours has a port of its own, so it is ours to end.
         if let Ok(epmd) = find("epmd", "/usr/bin") {
             let mut command = Command::new(epmd);
-            let _ = command.args(["-port", &self.mapper_port.to_string(), "-kill"]).output();
+            let _ = command
+                .args(["-port", &self.mapper_port.to_string(), "-kill"])
+                .output();
         }
     }
 }

@@ -15,7 +15,11 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Result<Redis> {
-        let mut redis = Redis { port: spare_port()?, folder: Folder::make("redis", None)?, daemon: None };
+        let mut redis = Redis {
+            port: spare_port()?,
+            folder: Folder::make("redis", None)?,
+            daemon: None,
+        };
         redis.run().await?;
         Ok(redis)
     }
@@ -26,11 +30,22 @@ impl Redis {
 
     async fn run(&mut self) -> Result<()> {
         let mut command = Command::new(find("redis-server", "/usr/bin")?);
-        command.current_dir(&self.folder.path).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.current_dir(&self.folder.path).args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
         command.args(["--port", &self.port.to_string()]);
         let mut daemon = Daemon::start(command, &self.folder.path.join("redis.log"))?;
         let port = self.port;
-        daemon.wait("Redis", async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await?;
+        daemon
+            .wait("Redis", async || {
+                TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+            })
+            .await?;
         self.daemon = Some(daemon);
         Ok(())
     }

@@ -27,7 +27,9 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Need) -> Result<
         packages.push("rabbitmq-server");
     }
     let prefix = need.prefix();
-    let or_else = format!(", or name running ones: {prefix}_POSTGRES_URL, {prefix}_REDIS_URL, {prefix}_AMQP_URL");
+    let or_else = format!(
+        ", or name running ones: {prefix}_POSTGRES_URL, {prefix}_REDIS_URL, {prefix}_AMQP_URL"
+    );
     install_with_apt(layout, &packages, &or_else)
 }
 
@@ -42,7 +44,12 @@ pub fn browser(layout: &Layout) -> Result<()> {
 
 /// What shifts the clocks of fault runs' gateways. Runs do without it, and then meet no wrong clock.
 pub fn clock_shifter(layout: &Layout) -> Result<()> {
-    let have = |machine| Path::new("/usr/lib").join(machine).join("faketime/libfaketime.so.1").exists();
+    let have = |machine| {
+        Path::new("/usr/lib")
+            .join(machine)
+            .join("faketime/libfaketime.so.1")
+            .exists()
+    };
     if have("x86_64-linux-gnu") || have("aarch64-linux-gnu") {
         return Ok(());
     }
@@ -55,7 +62,9 @@ fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result
     }
     let names = packages.join(" ");
     let Some(apt) = process::find_program("apt-get") else {
-        bail!("{names}: not installed, and this machine has no apt-get; please install them{or_else}");
+        bail!(
+            "{names}: not installed, and this machine has no apt-get; please install them{or_else}"
+        );
     };
     if process::as_root(&apt).is_none() {
         bail!(
@@ -64,7 +73,9 @@ fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result
         );
     }
     process::ask_for_sudo()?;
-    step(&format!("installing {names}"), |note| install(layout, &apt, packages, note))
+    step(&format!("installing {names}"), |note| {
+        install(layout, &apt, packages, note)
+    })
 }
 
 fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Result<()> {
@@ -72,13 +83,12 @@ fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Resul
     let log = layout.services().join("apt.log");
     let run = |arguments: &[&str]| -> Result<()> {
         // Through `env`, since sudo passes no variables on.
-        let mut command = process::as_root(Path::new("/usr/bin/env")).context("root was there a moment ago")?;
-        command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"]).arg(apt).args([
-            "-q",
-            "-y",
-            "-o",
-            LOCK_PATIENCE,
-        ]);
+        let mut command =
+            process::as_root(Path::new("/usr/bin/env")).context("root was there a moment ago")?;
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"])
+            .arg(apt)
+            .args(["-q", "-y", "-o", LOCK_PATIENCE]);
         command.args(arguments);
         process::run_logged(command, &log, note)
     };
@@ -104,7 +114,8 @@ impl NoDaemons {
         std::fs::create_dir_all(layout.services())?;
         let ours = layout.services().join("policy-rc.d");
         std::fs::write(&ours, "#!/bin/sh\nexit 101\n")?;
-        let mut install = process::as_root(Path::new("/usr/bin/install")).context("root was there a moment ago")?;
+        let mut install = process::as_root(Path::new("/usr/bin/install"))
+            .context("root was there a moment ago")?;
         install.args(["-m", "755"]).arg(&ours).arg(POLICY);
         process::output(install)?;
         Ok(NoDaemons { made: true })

@@ -38,7 +38,11 @@ pub enum Choice {
 
 impl Choice {
     pub fn from_flag(private: bool) -> Self {
-        if private { Choice::Private } else { Choice::Found }
+        if private {
+            Choice::Private
+        } else {
+            Choice::Found
+        }
     }
 }
 
@@ -57,11 +61,17 @@ pub enum Need {
 impl Need {
     /// The service as somebody named it from outside.
     fn named(self, service: &str) -> Option<String> {
-        std::env::var(format!("{}_{service}_URL", self.prefix())).ok().filter(|url| !url.is_empty())
+        std::env::var(format!("{}_{service}_URL", self.prefix()))
+            .ok()
+            .filter(|url| !url.is_empty())
     }
 
     fn prefix(self) -> &'static str {
-        if self == Need::System { "TRUEUP" } else { "TRUEUP_TEST" }
+        if self == Need::System {
+            "TRUEUP"
+        } else {
+            "TRUEUP_TEST"
+        }
     }
 }
 
@@ -121,15 +131,21 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
     }
     let [have_postgres, have_redis, have_rabbitmq] = missing;
     if !have_postgres {
-        let found = step("private Postgres", |note| postgres::start(layout, &mut state, &mut services, need, note))?;
+        let found = step("private Postgres", |note| {
+            postgres::start(layout, &mut state, &mut services, need, note)
+        })?;
         note_started(&mut services, "postgres", found);
     }
     if !have_redis {
-        let found = step("private Redis", |_| redis::start(layout, &mut state, &mut services))?;
+        let found = step("private Redis", |_| {
+            redis::start(layout, &mut state, &mut services)
+        })?;
         note_started(&mut services, "redis", found);
     }
     if !have_rabbitmq {
-        let found = step("private RabbitMQ", |_| rabbitmq::start(layout, &mut state, &mut services))?;
+        let found = step("private RabbitMQ", |_| {
+            rabbitmq::start(layout, &mut state, &mut services)
+        })?;
         note_started(&mut services, "rabbitmq", found);
     }
     if need == Need::System {
@@ -187,7 +203,11 @@ pub fn stop(layout: &Layout, names: &[&str]) -> Result<()> {
             continue;
         };
         // Postgres: SIGINT is the fast shutdown, SIGTERM would wait for its clients.
-        let signal = if *name == "postgres" { Signal::SIGINT } else { Signal::SIGTERM };
+        let signal = if *name == "postgres" {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
         step(&format!("stopping private {name}"), |_| {
             daemon.stop(signal, STOP_PATIENCE)?;
             if *name == "rabbitmq" {

@@ -28,13 +28,27 @@ pub fn ask(port: u16, user: &str, database: &str, statements: &str) -> Result<Ro
     execute_within(PATIENCE_WITH_A_STRANGER, port, user, database, statements)
 }
 
-fn execute_within(patience: Duration, port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
+fn execute_within(
+    patience: Duration,
+    port: u16,
+    user: &str,
+    database: &str,
+    statements: &str,
+) -> Result<Rows> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let mut startup = PROTOCOL.to_be_bytes().to_vec();
-    for word in ["user", user, "database", database, "application_name", "xtask", ""] {
+    for word in [
+        "user",
+        user,
+        "database",
+        database,
+        "application_name",
+        "xtask",
+        "",
+    ] {
         startup.extend_from_slice(word.as_bytes());
         startup.push(0);
     }
@@ -67,7 +81,8 @@ fn read_until_ready(stream: &mut TcpStream) -> Result<Rows> {
             return Err(error.unwrap_or_else(|| anyhow::Error::from(cut)));
         }
         let [kind, a, b, c, d] = head;
-        let size = usize::try_from(i32::from_be_bytes([a, b, c, d]) - 4).context("a message has a size")?;
+        let size = usize::try_from(i32::from_be_bytes([a, b, c, d]) - 4)
+            .context("a message has a size")?;
         if size > MAX_MESSAGE_BYTES {
             bail!("this is no Postgres");
         }
@@ -107,5 +122,8 @@ fn complaint(payload: &[u8]) -> String {
     payload
         .split(|byte| *byte == 0)
         .find_map(|field| field.strip_prefix(b"M"))
-        .map_or_else(|| "an error without a message".to_owned(), |m| String::from_utf8_lossy(m).into_owned())
+        .map_or_else(
+            || "an error without a message".to_owned(),
+            |m| String::from_utf8_lossy(m).into_owned(),
+        )
 }

@@ -67,8 +67,13 @@ pub fn create_database(services: &Services) -> Result<()> {
     if pg_wire::execute(*port, user, DATABASE, "SELECT 1").is_ok() {
         return Ok(());
     }
-    pg_wire::execute(*port, user, "postgres", &format!("CREATE DATABASE {DATABASE}"))
-        .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
+    pg_wire::execute(
+        *port,
+        user,
+        "postgres",
+        &format!("CREATE DATABASE {DATABASE}"),
+    )
+    .with_context(|| format!("cannot make the database `{DATABASE}`"))?;
     Ok(())
 }
 
@@ -87,7 +92,9 @@ pub fn programs() -> Option<PathBuf> {
         .max();
     match newest {
         Some((_, bin)) => Some(bin),
-        None => process::find_program("initdb")?.parent().map(Path::to_path_buf),
+        None => process::find_program("initdb")?
+            .parent()
+            .map(Path::to_path_buf),
     }
 }
 
@@ -105,7 +112,10 @@ fn command(program: &Path, owner: Option<&User>, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir).env("LC_ALL", "C.UTF-8");
     if let Some(user) = owner {
-        command.uid(user.uid.as_raw()).gid(user.gid.as_raw()).env("HOME", dir);
+        command
+            .uid(user.uid.as_raw())
+            .gid(user.gid.as_raw())
+            .env("HOME", dir);
     }
     command
 }
@@ -139,7 +149,13 @@ fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
     Ok(dir)
 }
 
-pub fn start(layout: &Layout, state: &mut State, services: &mut Services, need: Need, note: &Note) -> Result<Found> {
+pub fn start(
+    layout: &Layout,
+    state: &mut State,
+    services: &mut Services,
+    need: Need,
+    note: &Note,
+) -> Result<Found> {
     let answers = |port| pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
     if let Some(port) = serving(state, "postgres", answers)? {
         set(services, "postgres", port);
@@ -158,16 +174,31 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, need: 
             std::fs::remove_dir_all(&making)?;
         }
         let mut initdb = command(&bin.join("initdb"), owner.as_ref(), &dir);
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]).arg(&making);
+        initdb
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
+            .arg(&making);
         process::run_logged(initdb, &log, note)?;
         std::fs::rename(&making, &data)?;
     }
-    let advised = if need == Need::Load { advised(layout)? } else { Vec::new() };
+    let advised = if need == Need::Load {
+        advised(layout)?
+    } else {
+        Vec::new()
+    };
     let port = spare_port(PRIVATE_FROM_PORT)?;
     let began = Instant::now();
     let daemon = loop {
         let daemon = process::start(server(&bin, owner.as_ref(), &dir, port, &advised), &log)?;
-        state.set("postgres", json!({ "daemon": daemon.to_json(), "port": port }))?;
+        state.set(
+            "postgres",
+            json!({ "daemon": daemon.to_json(), "port": port }),
+        )?;
         process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
         if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
             break daemon;
@@ -177,7 +208,9 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, need: 
     };
     set(services, "postgres", port);
     process::wait_ready("Postgres", daemon, &log, START_PATIENCE, || answers(port))?;
-    if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")? != vec![vec![Some("on".to_owned())]] {
+    if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")?
+        != vec![vec![Some("on".to_owned())]]
+    {
         bail!("this Postgres does not write durably (fsync is off)");
     }
     Ok(Found { started: true })
@@ -187,14 +220,21 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services, need: 
 fn advised(layout: &Layout) -> Result<Vec<String>> {
     let file = layout.root.join("deploy/postgres/postgresql.conf");
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let settings = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
-    Ok(settings.map(|(name, value)| format!("{}={}", name.trim(), value.trim())).collect())
+    let settings = text
+        .lines()
+        .filter_map(|line| line.split('#').next()?.split_once('='));
+    Ok(settings
+        .map(|(name, value)| format!("{}={}", name.trim(), value.trim()))
+        .collect())
 }
 
 /// Of a setting that is there twice, the last counts.
 fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16, advised: &[String]) -> Command {
     let mut server = command(&bin.join("postgres"), owner, dir);
-    server.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
+    server
+        .arg("-D")
+        .arg(dir.join("data"))
+        .args(["-p", &port.to_string()]);
     let ours = [
         "listen_addresses=127.0.0.1".to_owned(),
         "unix_socket_directories=".to_owned(),

@@ -26,7 +26,10 @@ pub fn redis(port: u16) -> Result<()> {
     if &answer == b"+PONG\r\n" {
         return Ok(());
     }
-    bail!("it answers {:?} (a password, perhaps)", String::from_utf8_lossy(&answer))
+    bail!(
+        "it answers {:?} (a password, perhaps)",
+        String::from_utf8_lossy(&answer)
+    )
 }
 
 /// What a broker says to guest's login on a vhost.

@@ -41,7 +41,9 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
     let program = process::find_program("rabbitmqctl");
     services.rabbitmqctl = match program {
         Some(program) if process::is_root() => Some(program.display().to_string()),
-        Some(program) => process::as_root(&program).map(|_| format!("sudo -n {}", program.display())),
+        Some(program) => {
+            process::as_root(&program).map(|_| format!("sudo -n {}", program.display()))
+        }
         None => None,
     };
     // Tests make vhosts.
@@ -58,12 +60,20 @@ pub fn use_own_vhost(services: &mut Services) {
     let Some(port) = guest_port(&services.amqp_url) else {
         return;
     };
-    let opens = || matches!(probe::amqp(port, "guest", "guest", VHOST), Ok(Broker::LetsIn));
+    let opens = || {
+        matches!(
+            probe::amqp(port, "guest", "guest", VHOST),
+            Ok(Broker::LetsIn)
+        )
+    };
     if !opens() {
         let Some(ctl) = &services.rabbitmqctl else {
             return;
         };
-        let make = [&["add_vhost", VHOST][..], &["set_permissions", "-p", VHOST, "guest", ".*", ".*", ".*"]];
+        let make = [
+            &["add_vhost", VHOST][..],
+            &["set_permissions", "-p", VHOST, "guest", ".*", ".*", ".*"],
+        ];
         for arguments in make {
             let mut words = ctl.split(' ');
             let mut command = Command::new(words.next().unwrap_or_default());
@@ -80,7 +90,10 @@ pub fn use_own_vhost(services: &mut Services) {
 
 /// The port of a URL that was made in here; `None` for one that was given from outside.
 fn guest_port(url: &str) -> Option<u16> {
-    url.strip_prefix("amqp://guest:guest@127.0.0.1:")?.strip_suffix("/%2f")?.parse().ok()
+    url.strip_prefix("amqp://guest:guest@127.0.0.1:")?
+        .strip_suffix("/%2f")?
+        .parse()
+        .ok()
 }
 
 /// Debian's scripts without their wrapper, which insists on the user `rabbitmq`.
@@ -89,7 +102,9 @@ pub fn programs() -> Option<PathBuf> {
     if debian.join("rabbitmq-server").is_file() {
         return Some(debian);
     }
-    process::find_program("rabbitmq-server")?.parent().map(Path::to_path_buf)
+    process::find_program("rabbitmq-server")?
+        .parent()
+        .map(Path::to_path_buf)
 }
 
 struct Node {
@@ -110,7 +125,10 @@ impl Node {
             ("RABBITMQ_DIST_PORT", self.distribution_port.to_string()),
             ("ERL_EPMD_PORT", self.mapper_port.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-            ("ERL_FLAGS", "-kernel inet_dist_use_interface {127,0,0,1}".into()),
+            (
+                "ERL_FLAGS",
+                "-kernel inet_dist_use_interface {127,0,0,1}".into(),
+            ),
             ("RABBITMQ_MNESIA_BASE", path("data")),
             ("RABBITMQ_LOG_BASE", path("log")),
             ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
@@ -147,7 +165,10 @@ impl Node {
         for (name, value) in self.environment() {
             script.push_str(&format!("export {name}='{value}'\n"));
         }
-        script.push_str(&format!("exec '{}' \"$@\"\n", bin.join("rabbitmqctl").display()));
+        script.push_str(&format!(
+            "exec '{}' \"$@\"\n",
+            bin.join("rabbitmqctl").display()
+        ));
         let path = self.dir.join("rabbitmqctl");
         std::fs::write(&path, script)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
@@ -157,7 +178,9 @@ impl Node {
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Result<Found> {
     let dir = layout.services().join("rabbitmq");
-    if let Some(port) = serving(state, "rabbitmq", |port| probe::amqp(port, "guest", "guest", "/").is_ok())? {
+    if let Some(port) = serving(state, "rabbitmq", |port| {
+        probe::amqp(port, "guest", "guest", "/").is_ok()
+    })? {
         set(services, &dir, port);
         return Ok(Found { started: false });
     }
@@ -182,7 +205,8 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
     command.envs(node.environment());
     let log = dir.join("start.log");
     let daemon = process::start(command, &log)?;
-    let remember = json!({ "daemon": daemon.to_json(), "port": node.port, "mapper_port": node.mapper_port });
+    let remember =
+        json!({ "daemon": daemon.to_json(), "port": node.port, "mapper_port": node.mapper_port });
     state.set("rabbitmq", remember)?;
     process::wait_ready("RabbitMQ", daemon, &log, START_PATIENCE, || {
         probe::amqp(node.port, "guest", "guest", "/").is_ok()
@@ -198,12 +222,17 @@ fn set(services: &mut Services, dir: &Path, port: u16) {
 
 /// Erlang leaves its port mapper behind; ours has a port of its own, so it is ours to end.
 pub fn stop_port_mapper(layout: &Layout, state: &State) {
-    let port = state.get("rabbitmq").and_then(|r| r.get("mapper_port")).and_then(Value::as_u64);
+    let port = state
+        .get("rabbitmq")
+        .and_then(|r| r.get("mapper_port"))
+        .and_then(Value::as_u64);
     let (Some(port), Some(epmd)) = (port, process::find_program("epmd")) else {
         return;
     };
     let mut command = Command::new(epmd);
-    command.args(["-port", &port.to_string(), "-kill"]).current_dir(layout.services());
+    command
+        .args(["-port", &port.to_string(), "-kill"])
+        .current_dir(layout.services());
     // If it is gone already, all the better.
     let _ = process::output(command);
 }

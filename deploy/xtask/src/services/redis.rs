@@ -59,14 +59,25 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
     let port = spare_port(PRIVATE_FROM_PORT)?;
     let mut command = Command::new(program);
     command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ])
         .arg("--dir")
         .arg(&dir)
         .current_dir(&dir);
     let log = dir.join("redis.log");
     let daemon = process::start(command, &log)?;
     state.set("redis", json!({ "daemon": daemon.to_json(), "port": port }))?;
-    process::wait_ready("Redis", daemon, &log, Duration::from_secs(20), || probe::redis(port).is_ok())?;
+    process::wait_ready("Redis", daemon, &log, Duration::from_secs(20), || {
+        probe::redis(port).is_ok()
+    })?;
     set(services, port);
     Ok(Found { started: true })
 }

@@ -74,26 +74,52 @@ impl AccountBody {
     fn read(mut fields: Fields) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
         let name = fields.need("name", name);
-        let default_region = fields.text("default_region", 2).value().unwrap_or_else(|| "US".to_owned());
+        let default_region = fields
+            .text("default_region", 2)
+            .value()
+            .unwrap_or_else(|| "US".to_owned());
         if !region::is_region(&default_region) {
-            fields.fault("default_region", "must be a region of ISO 3166 in capitals, such as US");
+            fields.fault(
+                "default_region",
+                "must be a region of ISO 3166 in capitals, such as US",
+            );
         }
-        let currency = fields.text("currency", 3).value().unwrap_or_else(|| "USD".to_owned());
+        let currency = fields
+            .text("currency", 3)
+            .value()
+            .unwrap_or_else(|| "USD".to_owned());
         if !region::is_currency(&currency) {
-            fields.fault("currency", "must be a currency of ISO 4217 in capitals, such as USD");
+            fields.fault(
+                "currency",
+                "must be a currency of ISO 4217 in capitals, such as USD",
+            );
         }
-        let time_zone = fields.text("time_zone", 64).value().unwrap_or_else(|| "UTC".to_owned());
+        let time_zone = fields
+            .text("time_zone", 64)
+            .value()
+            .unwrap_or_else(|| "UTC".to_owned());
         if jiff::tz::TimeZone::get(&time_zone).is_err() {
-            fields.fault("time_zone", "must be a time zone of the IANA database, such as America/New_York");
+            fields.fault(
+                "time_zone",
+                "must be a time zone of the IANA database, such as America/New_York",
+            );
         }
         fields.done()?;
-        Ok(AccountBody { name, default_region, currency, time_zone })
+        Ok(AccountBody {
+            name,
+            default_region,
+            currency,
+            time_zone,
+        })
     }
 }
 
 #[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = AccountBody, security(("admin_key" = [])),
     responses((status = 201, description = "It is made; its first key is shown this once", body = Account)))]
-pub async fn create(State(app): State<App>, Setting(fields): Setting) -> Result<(StatusCode, Json<Account>), Problem> {
+pub async fn create(
+    State(app): State<App>,
+    Setting(fields): Setting,
+) -> Result<(StatusCode, Json<Account>), Problem> {
     let body = AccountBody::read(fields)?;
     let account = accounts::Account {
         id: Uuid::now_v7(),
@@ -104,7 +130,10 @@ pub async fn create(State(app): State<App>, Setting(fields): Setting) -> Result<
         created_at: ids::to_microseconds(Timestamp::now()),
     };
     let (key, prefix) = secrets::api_key();
-    let answer = Account { api_key: Some(key.clone()), ..account.clone().into() };
+    let answer = Account {
+        api_key: Some(key.clone()),
+        ..account.clone().into()
+    };
     run_tx(&app.pool, "accounts.create", move |tx| {
         let (account, key, prefix) = (account.clone(), key.clone(), prefix.clone());
         Box::pin(async move {
@@ -127,7 +156,10 @@ pub async fn create(State(app): State<App>, Setting(fields): Setting) -> Result<
 
 #[utoipa::path(get, path = "/api/v1/accounts", tag = "accounts", params(ListParams), security(("admin_key" = [])),
     responses((status = 200, description = "Newest first", body = Page<Account>)))]
-pub async fn list(State(app): State<App>, Query(mut fields): Query) -> Result<Json<Page<Account>>, Problem> {
+pub async fn list(
+    State(app): State<App>,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Account>>, Problem> {
     let paging = Paging::<Uuid>::read(&mut fields, "accounts");
     fields.done()?;
     let rows = accounts::list(&app.pool.get().await?, paging.ids()).await?;

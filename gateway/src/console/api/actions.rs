@@ -13,7 +13,11 @@ use super::request::{Id, Setting};
 use super::{App, MAX_CENTS};
 
 fn asked(operator: &Operator, event_id: Uuid) -> Asked {
-    Asked { account_id: operator.account_id(), event_id, actor: operator.actor.clone() }
+    Asked {
+        account_id: operator.account_id(),
+        event_id,
+        actor: operator.actor.clone(),
+    }
 }
 
 impl From<Unfit> for Problem {
@@ -21,7 +25,9 @@ impl From<Unfit> for Problem {
         match why {
             Unfit::NoSuchEvent => Problem::not_found("event (or it has not been processed yet)"),
             Unfit::NoSuchCall => Problem::field("call_id", why.to_string()),
-            Unfit::NoAmount | Unfit::NegativeAmount => Problem::field("payout_cents", why.to_string()),
+            Unfit::NoAmount | Unfit::NegativeAmount => {
+                Problem::field("payout_cents", why.to_string())
+            }
             Unfit::HasPosting | Unfit::NotAReport | Unfit::NoCall | Unfit::WouldNotMatch => {
                 Problem::conflict("not_possible", why.to_string())
             }
@@ -30,13 +36,19 @@ impl From<Unfit> for Problem {
 }
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct AssignBody {
     call_id: Uuid,
 }
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct ApplyBody {
     /// What the buyer pays for the call in the end; left out: the row's own amount.
     #[schema(minimum = 0)]

@@ -75,16 +75,28 @@ pub async fn create(
     let (key, prefix) = secrets::api_key();
     let shown = key.clone();
     let made = run_tx(&app.pool, "api_keys.create", move |tx| {
-        let (operator, name, key, prefix) = (operator.clone(), body.name.clone(), key.clone(), prefix.clone());
+        let (operator, name, key, prefix) = (
+            operator.clone(),
+            body.name.clone(),
+            key.clone(),
+            prefix.clone(),
+        );
         Box::pin(async move {
-            let made = api_keys::insert(tx, operator.account_id(), id, &name, &key, &prefix).await?;
+            let made =
+                api_keys::insert(tx, operator.account_id(), id, &name, &key, &prefix).await?;
             let detail = json!({ "name": name, "prefix": prefix });
             audit::record(tx, operator.change("create", "api_key", id, detail)).await?;
             Ok(made)
         })
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(ApiKey { api_key: Some(shown), ..made.into() })))
+    Ok((
+        StatusCode::CREATED,
+        Json(ApiKey {
+            api_key: Some(shown),
+            ..made.into()
+        }),
+    ))
 }
 
 #[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
@@ -102,7 +114,11 @@ pub async fn list(
 
 #[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api keys", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Not valid from now on")))]
-pub async fn revoke(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<StatusCode, Problem> {
+pub async fn revoke(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
     let revoked = run_tx(&app.pool, "api_keys.revoke", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
@@ -114,5 +130,9 @@ pub async fn revoke(State(app): State<App>, operator: Operator, Id(id): Id) -> R
         })
     })
     .await?;
-    if revoked { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("key")) }
+    if revoked {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found("key"))
+    }
 }

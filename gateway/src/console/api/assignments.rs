@@ -38,7 +38,9 @@ impl From<crediting::Terms> for Terms {
     fn from(terms: crediting::Terms) -> Self {
         match terms {
             crediting::Terms::Flat { amount_cents } => Terms::Flat { amount_cents },
-            crediting::Terms::RevShare { percent_e4 } => Terms::RevShare { percent: percent::to_text(percent_e4) },
+            crediting::Terms::RevShare { percent_e4 } => Terms::RevShare {
+                percent: percent::to_text(percent_e4),
+            },
         }
     }
 }
@@ -67,7 +69,10 @@ impl From<assignments::Assignment> for Assignment {
 }
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct AssignmentBody {
     campaign_id: Uuid,
     publisher_id: Uuid,
@@ -75,7 +80,10 @@ pub struct AssignmentBody {
 }
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct AssignmentPatch {
     campaign_id: Option<Uuid>,
     /// Cannot change: make a new assignment for another publisher.
@@ -94,24 +102,34 @@ fn read_payout(fields: &mut Fields) -> Given<crediting::Terms> {
     let amount_cents = payout.integer("amount_cents", 0..=MAX_CENTS);
     let percent = payout.read("percent", |value| match value {
         Value::String(text) => percent::parse(text.trim()).map_err(str::to_owned),
-        other => Err(format!("must be decimal text such as \"60\", not {}", super::fields::kind_of(&other))),
+        other => Err(format!(
+            "must be decimal text such as \"60\", not {}",
+            super::fields::kind_of(&other)
+        )),
     });
     let terms = match kind {
         "flat" => {
             if percent != Given::Absent {
                 payout.fault("percent", "does not go with kind flat; give amount_cents");
             }
-            crediting::Terms::Flat { amount_cents: payout.need("amount_cents", amount_cents) }
+            crediting::Terms::Flat {
+                amount_cents: payout.need("amount_cents", amount_cents),
+            }
         }
         _ => {
             if amount_cents != Given::Absent {
-                payout.fault("amount_cents", "does not go with kind rev_share; give percent");
+                payout.fault(
+                    "amount_cents",
+                    "does not go with kind rev_share; give percent",
+                );
             }
             if kind.is_empty() {
                 // The kind's own fault says enough.
                 crediting::Terms::Flat { amount_cents: 0 }
             } else {
-                crediting::Terms::RevShare { percent_e4: payout.need("percent", percent) }
+                crediting::Terms::RevShare {
+                    percent_e4: payout.need("percent", percent),
+                }
             }
         }
     };
@@ -135,7 +153,9 @@ pub async fn create(
         fields.fault("payout", "is required");
     }
     fields.done()?;
-    let Given::Is(terms) = terms else { return Err(Problem::field("payout", "is required")) };
+    let Given::Is(terms) = terms else {
+        return Err(Problem::field("payout", "is required"));
+    };
 
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "assignments.create", move |tx| {
@@ -164,7 +184,10 @@ pub async fn create(
 }
 
 pub(super) fn not_ours(field: &str, what: &str) -> Fault {
-    Fault { field: field.to_owned(), message: format!("this account has no such {what}") }
+    Fault {
+        field: field.to_owned(),
+        message: format!("this account has no such {what}"),
+    }
 }
 
 #[utoipa::path(get, path = "/api/v1/assignments", tag = "assignments", params(ListParams),
@@ -176,15 +199,22 @@ pub async fn list(
 ) -> Result<Json<Page<Assignment>>, Problem> {
     let paging = Paging::<Uuid>::read(&mut fields, "assignments");
     fields.done()?;
-    let rows = assignments::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let rows =
+        assignments::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Assignment)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Assignment>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Assignment>, Problem> {
     let found = assignments::get(&app.pool.get().await?, operator.account_id(), id).await?;
-    found.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("assignment"))
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("assignment"))
 }
 
 #[utoipa::path(patch, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
@@ -216,11 +246,17 @@ pub async fn update(
                 return Ok(Err(Problem::field("publisher_id", message)));
             }
             if let Some(campaign) = campaign_id
-                && campaigns::get(tx, operator.account_id(), campaign).await?.is_none()
+                && campaigns::get(tx, operator.account_id(), campaign)
+                    .await?
+                    .is_none()
             {
-                return Ok(Err(Problem::invalid(vec![not_ours("campaign_id", "campaign")], Vec::new())));
+                return Ok(Err(Problem::invalid(
+                    vec![not_ours("campaign_id", "campaign")],
+                    Vec::new(),
+                )));
             }
-            let updated = assignments::update(tx, operator.account_id(), id, campaign_id, terms).await?;
+            let updated =
+                assignments::update(tx, operator.account_id(), id, campaign_id, terms).await?;
             let detail = json!({ "campaign_id": campaign_id, "payout": terms.map(Terms::from),
                 "payout_before": Terms::from(before.terms) });
             audit::record(tx, operator.change("update", "assignment", id, detail)).await?;

@@ -42,7 +42,14 @@ impl Operator {
         object_id: Uuid,
         detail: Value,
     ) -> audit::Change<'_> {
-        audit::Change { account_id: self.account.id, actor: &self.actor, action, object_kind, object_id, detail }
+        audit::Change {
+            account_id: self.account.id,
+            actor: &self.actor,
+            action,
+            object_kind,
+            object_id,
+            detail,
+        }
     }
 }
 
@@ -68,14 +75,23 @@ pub async fn require_account_key(
     let holder = api_keys::holder(&client, key).await?;
     drop(client);
     let Some(holder) = holder else {
-        return Err(Problem::unauthorized("this key is not valid (any more); make one with POST /api/v1/api-keys"));
+        return Err(Problem::unauthorized(
+            "this key is not valid (any more); make one with POST /api/v1/api-keys",
+        ));
     };
-    let operator = Operator { account: holder.account, actor: format!("key:{}", holder.key_prefix) };
+    let operator = Operator {
+        account: holder.account,
+        actor: format!("key:{}", holder.key_prefix),
+    };
     request.extensions_mut().insert(operator);
     Ok(next.run(request).await)
 }
 
-pub async fn require_admin_key(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn require_admin_key(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let key = bearer(&request)?;
     let Some(admin_key) = &app.admin_key else {
         return Err(Problem::forbidden(
@@ -83,9 +99,14 @@ pub async fn require_admin_key(State(app): State<App>, request: Request, next: N
         ));
     };
     // Digests are of one length, so the comparison tells nothing of the key's.
-    let (given, wanted) = (Sha256::digest(key.as_bytes()), Sha256::digest(admin_key.expose_secret().as_bytes()));
+    let (given, wanted) = (
+        Sha256::digest(key.as_bytes()),
+        Sha256::digest(admin_key.expose_secret().as_bytes()),
+    );
     if !bool::from(given.as_slice().ct_eq(wanted.as_slice())) {
-        return Err(Problem::unauthorized("this is not the admin key (TRUEUP_ADMIN_KEY of the console)"));
+        return Err(Problem::unauthorized(
+            "this is not the admin key (TRUEUP_ADMIN_KEY of the console)",
+        ));
     }
     Ok(next.run(request).await)
 }
@@ -93,7 +114,11 @@ pub async fn require_admin_key(State(app): State<App>, request: Request, next: N
 fn bearer(request: &Request) -> Result<&str, Problem> {
     let missing = || Problem::unauthorized("send the key as: Authorization: Bearer <key>");
     let header = request.headers().get(AUTHORIZATION).ok_or_else(missing)?;
-    let (scheme, key) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    let (scheme, key) = header
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(missing)?;
     let key = key.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(missing());

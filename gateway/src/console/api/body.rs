@@ -17,7 +17,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
     match tokio::time::timeout(TIMEOUT, collect(body, limit)).await {
         Ok(read) => read,
-        Err(_) => Err(Problem::too_slow(format!("the body did not arrive within {} s", TIMEOUT.as_secs()))),
+        Err(_) => Err(Problem::too_slow(format!(
+            "the body did not arrive within {} s",
+            TIMEOUT.as_secs()
+        ))),
     }
 }
 
@@ -27,7 +30,9 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
         let frame = frame.map_err(|_| Problem::malformed("the body broke off"))?;
         if let Ok(data) = frame.into_data() {
             if read.len() + data.len() > limit {
-                return Err(Problem::too_large(format!("the body is over {limit} bytes; send it in parts")));
+                return Err(Problem::too_large(format!(
+                    "the body is over {limit} bytes; send it in parts"
+                )));
             }
             read.extend_from_slice(&data);
         }

@@ -26,7 +26,11 @@ pub struct Buyer {
 
 impl From<buyers::Buyer> for Buyer {
     fn from(it: buyers::Buyer) -> Self {
-        Buyer { id: it.id, name: it.name, created_at: it.created_at }
+        Buyer {
+            id: it.id,
+            name: it.name,
+            created_at: it.created_at,
+        }
     }
 }
 
@@ -58,7 +62,11 @@ pub async fn create(
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let made = buyers::insert(tx, operator.account_id(), id, &name).await?;
-            audit::record(tx, operator.change("create", "buyer", id, json!({ "name": name }))).await?;
+            audit::record(
+                tx,
+                operator.change("create", "buyer", id, json!({ "name": name })),
+            )
+            .await?;
             Ok(made)
         })
     })
@@ -81,9 +89,15 @@ pub async fn list(
 
 #[utoipa::path(get, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Buyer)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Buyer>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Buyer>, Problem> {
     let found = buyers::get(&app.pool.get().await?, operator.account_id(), id).await?;
-    found.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("buyer"))
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("buyer"))
 }
 
 #[utoipa::path(patch, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
@@ -100,11 +114,17 @@ pub async fn rename(
         Box::pin(async move {
             let renamed = buyers::rename(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit::record(tx, operator.change("update", "buyer", id, json!({ "name": name }))).await?;
+                audit::record(
+                    tx,
+                    operator.change("update", "buyer", id, json!({ "name": name })),
+                )
+                .await?;
             }
             Ok(renamed)
         })
     })
     .await?;
-    renamed.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("buyer"))
+    renamed
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("buyer"))
 }

@@ -93,23 +93,37 @@ pub struct CallError {
     request_body(description = "One call, an array, or one a line; at most 10,000", content(
         (CallBodies = "application/json"), (CallBody = "application/x-ndjson"))),
     responses((status = 200, description = "How many were recorded, and why the others were not", body = CallsRecorded)))]
-pub async fn record(State(app): State<App>, operator: Operator, request: Body) -> Result<Json<CallsRecorded>, Problem> {
+pub async fn record(
+    State(app): State<App>,
+    operator: Operator,
+    request: Body,
+) -> Result<Json<CallsRecorded>, Problem> {
     let bytes = body::read(request, BODY_LIMIT).await?;
     let items = split(&bytes)?;
-    let mut answer = CallsRecorded { accepted: 0, errors: Vec::new(), ids: vec![None; items.len()] };
+    let mut answer = CallsRecorded {
+        accepted: 0,
+        errors: Vec::new(),
+        ids: vec![None; items.len()],
+    };
     let mut copies = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         match item.and_then(|item| read_copy(item, index, &operator.account.default_region)) {
             Ok(copy) => copies.push((index, copy)),
-            Err(errors) => answer.errors.extend(errors.into_iter().map(|e| CallError { index, ..e })),
+            Err(errors) => answer
+                .errors
+                .extend(errors.into_iter().map(|e| CallError { index, ..e })),
         }
     }
     record_copies(&app, &operator, copies, &mut answer).await?;
     answer.errors.sort_by_key(|e| e.index);
     answer.accepted = answer.ids.iter().flatten().count();
-    metrics::console().calls.add(&["recorded"], u64::try_from(answer.accepted).unwrap_or(0));
+    metrics::console()
+        .calls
+        .add(&["recorded"], u64::try_from(answer.accepted).unwrap_or(0));
     let refused = answer.ids.len() - answer.accepted;
-    metrics::console().calls.add(&["refused"], u64::try_from(refused).unwrap_or(0));
+    metrics::console()
+        .calls
+        .add(&["refused"], u64::try_from(refused).unwrap_or(0));
     Ok(Json(answer))
 }
 
@@ -139,7 +153,11 @@ async fn record_copies(
             let index = chunk[at].0;
             answer.ids[index] = None;
             let (field, message) = (why.field().to_owned(), why.to_string());
-            answer.errors.push(CallError { index, field, message });
+            answer.errors.push(CallError {
+                index,
+                field,
+                message,
+            });
         }
     }
     Ok(())
@@ -148,15 +166,19 @@ async fn record_copies(
 type Item = Result<Value, Vec<CallError>>;
 
 fn whole(message: String) -> Vec<CallError> {
-    vec![CallError { index: 0, field: String::new(), message }]
+    vec![CallError {
+        index: 0,
+        field: String::new(),
+        message,
+    }]
 }
 
 /// One object, an array, or one object a line.
 fn split(body: &[u8]) -> Result<Vec<Item>, Problem> {
     let text = body.trim_ascii();
     let items: Vec<Item> = if text.first() == Some(&b'[') {
-        let values: Vec<Value> =
-            serde_json::from_slice(text).map_err(|e| Problem::malformed(format!("the body is not JSON: {e}")))?;
+        let values: Vec<Value> = serde_json::from_slice(text)
+            .map_err(|e| Problem::malformed(format!("the body is not JSON: {e}")))?;
         values.into_iter().map(Ok).collect()
     } else if let Ok(one) = serde_json::from_slice::<Value>(text) {
         vec![Ok(one)]
@@ -173,17 +195,29 @@ fn split(body: &[u8]) -> Result<Vec<Item>, Problem> {
 }
 
 fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
-    let lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let lines = text
+        .split(|b| *b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty());
     let items: Vec<Item> = lines
-        .map(|line| serde_json::from_slice(line).map_err(|e| whole(format!("this line is not JSON: {e}"))))
+        .map(|line| {
+            serde_json::from_slice(line).map_err(|e| whole(format!("this line is not JSON: {e}")))
+        })
         .collect();
     // A lone broken object is a broken body, not a list of broken lines.
-    if items.iter().any(|item| item.as_ref().is_ok_and(Value::is_object)) {
+    if items
+        .iter()
+        .any(|item| item.as_ref().is_ok_and(Value::is_object))
+    {
         return Ok(items);
     }
     match serde_json::from_slice::<Value>(text) {
-        Err(e) => Err(Problem::malformed(format!("the body is neither JSON nor one JSON object a line: {e}"))),
-        Ok(_) => Err(Problem::malformed("the body must be a call, an array of calls, or one call a line")),
+        Err(e) => Err(Problem::malformed(format!(
+            "the body is neither JSON nor one JSON object a line: {e}"
+        ))),
+        Ok(_) => Err(Problem::malformed(
+            "the body must be a call, an array of calls, or one call a line",
+        )),
     }
 }
 
@@ -206,11 +240,18 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<Ca
     if ended_at.is_some_and(|ended_at| ended_at < started_at) {
         f.fault("ended_at", "is before started_at");
     }
-    let by_duration = started_at.checked_add(SignedDuration::from_secs(duration)).unwrap_or(started_at);
+    let by_duration = started_at
+        .checked_add(SignedDuration::from_secs(duration))
+        .unwrap_or(started_at);
     let copy = CallCopy {
         id,
         ref_id,
-        caller: caller.map(|raw| raw.map(|raw| Caller { e164: phone::normalise(&raw, region).ok(), raw })),
+        caller: caller.map(|raw| {
+            raw.map(|raw| Caller {
+                e164: phone::normalise(&raw, region).ok(),
+                raw,
+            })
+        }),
         tracking_number,
         duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
         started_at,
@@ -224,7 +265,14 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<Ca
     if faults.is_empty() {
         return Ok(copy);
     }
-    Err(faults.into_iter().map(|fault| CallError { index, field: fault.field, message: fault.message }).collect())
+    Err(faults
+        .into_iter()
+        .map(|fault| CallError {
+            index,
+            field: fault.field,
+            message: fault.message,
+        })
+        .collect())
 }
 
 /// What a copy says of a field: nothing, that it is empty, or a value.
@@ -253,9 +301,19 @@ mod tests {
         assert_eq!(shapes("{\n \"a\": 1\n}").expect("one"), [true]);
         assert_eq!(shapes("[{}, 7, {}]").expect("an array"), [true, true, true]);
         assert_eq!(shapes("{}\r\n\n{}\n").expect("lines"), [true, true]);
-        assert_eq!(shapes("{}\n{\"a\":\n{}").expect("lines"), [true, false, true]);
+        assert_eq!(
+            shapes("{}\n{\"a\":\n{}").expect("lines"),
+            [true, false, true]
+        );
         assert_eq!(shapes("[]").expect("none"), [] as [bool; 0]);
-        for bad in ["", "{\"a\":", "[{}", "{\n\"a\": 1,\n", "nonsense", "{} trailing"] {
+        for bad in [
+            "",
+            "{\"a\":",
+            "[{}",
+            "{\n\"a\": 1,\n",
+            "nonsense",
+            "{} trailing",
+        ] {
             assert!(shapes(bad).is_err(), "{bad:?}");
         }
         let many = vec!["{}"; MAX_CALLS + 1].join("\n");

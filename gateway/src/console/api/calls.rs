@@ -119,9 +119,21 @@ impl From<calls::Report> for CallReport {
 
 #[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with its reports", body = Call)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Call>, Problem> {
-    let found = calls::get(&app.pool.get().await?, operator.account_id(), id, REPORTS_OF_ONE).await?;
-    found.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("call"))
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Call>, Problem> {
+    let found = calls::get(
+        &app.pool.get().await?,
+        operator.account_id(),
+        id,
+        REPORTS_OF_ONE,
+    )
+    .await?;
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("call"))
 }
 
 #[derive(IntoParams)]
@@ -169,7 +181,24 @@ pub async fn list(
         to: fields.time("to").value(),
     };
     fields.done()?;
-    let page = TimePage { below: paging.after.map(|p| (p.at, p.id)), limit: paging.fetch() };
-    let rows = calls::list(&app.pool.get().await?, operator.account_id(), &filter, page, REPORTS_IN_LIST).await?;
-    Ok(Json(paging.page(rows, |row| Position { at: row.started_at, id: row.id }, Into::into)))
+    let page = TimePage {
+        below: paging.after.map(|p| (p.at, p.id)),
+        limit: paging.fetch(),
+    };
+    let rows = calls::list(
+        &app.pool.get().await?,
+        operator.account_id(),
+        &filter,
+        page,
+        REPORTS_IN_LIST,
+    )
+    .await?;
+    Ok(Json(paging.page(
+        rows,
+        |row| Position {
+            at: row.started_at,
+            id: row.id,
+        },
+        Into::into,
+    )))
 }

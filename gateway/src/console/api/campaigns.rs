@@ -26,7 +26,11 @@ pub struct Campaign {
 
 impl From<campaigns::Campaign> for Campaign {
     fn from(it: campaigns::Campaign) -> Self {
-        Campaign { id: it.id, name: it.name, created_at: it.created_at }
+        Campaign {
+            id: it.id,
+            name: it.name,
+            created_at: it.created_at,
+        }
     }
 }
 
@@ -58,7 +62,11 @@ pub async fn create(
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let made = campaigns::insert(tx, operator.account_id(), id, &name).await?;
-            audit::record(tx, operator.change("create", "campaign", id, json!({ "name": name }))).await?;
+            audit::record(
+                tx,
+                operator.change("create", "campaign", id, json!({ "name": name })),
+            )
+            .await?;
             Ok(made)
         })
     })
@@ -81,9 +89,15 @@ pub async fn list(
 
 #[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Campaign)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Campaign>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Campaign>, Problem> {
     let found = campaigns::get(&app.pool.get().await?, operator.account_id(), id).await?;
-    found.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("campaign"))
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("campaign"))
 }
 
 #[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
@@ -100,11 +114,17 @@ pub async fn rename(
         Box::pin(async move {
             let renamed = campaigns::rename(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit::record(tx, operator.change("update", "campaign", id, json!({ "name": name }))).await?;
+                audit::record(
+                    tx,
+                    operator.change("update", "campaign", id, json!({ "name": name })),
+                )
+                .await?;
             }
             Ok(renamed)
         })
     })
     .await?;
-    renamed.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("campaign"))
+    renamed
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("campaign"))
 }

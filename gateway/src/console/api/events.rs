@@ -210,18 +210,42 @@ impl From<RawRequest> for Request {
         use base64::Engine;
         let (body, body_base64) = match String::from_utf8(raw.body) {
             Ok(text) => (Some(text), None),
-            Err(e) => (None, Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes()))),
+            Err(e) => (
+                None,
+                Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes())),
+            ),
         };
-        let (method, query, content_type, element) = (raw.method, raw.query, raw.content_type, raw.element);
-        Request { method, query, content_type, body, body_base64, element }
+        let (method, query, content_type, element) =
+            (raw.method, raw.query, raw.content_type, raw.element);
+        Request {
+            method,
+            query,
+            content_type,
+            body,
+            body_base64,
+            element,
+        }
     }
 }
 
 impl From<SlotReading> for Slot {
     fn from(it: SlotReading) -> Self {
-        let passed_over =
-            it.passed_over.into_iter().map(|p| PassedOver { name: p.name, raw: p.raw, why: p.why }).collect();
-        Slot { slot: it.slot, name: it.name, raw: it.raw, value: it.value, passed_over }
+        let passed_over = it
+            .passed_over
+            .into_iter()
+            .map(|p| PassedOver {
+                name: p.name,
+                raw: p.raw,
+                why: p.why,
+            })
+            .collect();
+        Slot {
+            slot: it.slot,
+            name: it.name,
+            raw: it.raw,
+            value: it.value,
+            passed_over,
+        }
     }
 }
 
@@ -256,18 +280,30 @@ pub struct EventListParams {
 }
 
 /// Codes with commas between them; each must be one of the closed set.
-fn codes<T>(fields: &mut Fields, name: &'static str, known: &[T], of: impl Fn(&str) -> Option<T>) -> Vec<T>
+fn codes<T>(
+    fields: &mut Fields,
+    name: &'static str,
+    known: &[T],
+    of: impl Fn(&str) -> Option<T>,
+) -> Vec<T>
 where
     T: std::fmt::Display,
 {
     let given = fields.text(name, 1_000).value().unwrap_or_default();
     let mut found = Vec::new();
-    for code in given.split(',').map(str::trim).filter(|code| !code.is_empty()) {
+    for code in given
+        .split(',')
+        .map(str::trim)
+        .filter(|code| !code.is_empty())
+    {
         match of(code) {
             Some(value) => found.push(value),
             None => {
                 let all: Vec<String> = known.iter().map(ToString::to_string).collect();
-                fields.fault(name, format!("{code:?} is none; known are {}", all.join(", ")));
+                fields.fault(
+                    name,
+                    format!("{code:?} is none; known are {}", all.join(", ")),
+                );
             }
         }
     }
@@ -289,7 +325,9 @@ pub async fn of_webhook(
         webhooks: vec![id],
         statuses: codes(&mut fields, "status", Status::ALL, Status::from_code),
         reasons: codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
-        text_as_caller: text.as_deref().and_then(|text| phone::normalise(text, &operator.account.default_region).ok()),
+        text_as_caller: text
+            .as_deref()
+            .and_then(|text| phone::normalise(text, &operator.account.default_region).ok()),
         text,
         since: fields.time("since").value(),
         until: fields.time("until").value(),
@@ -297,14 +335,26 @@ pub async fn of_webhook(
     };
     fields.done()?;
     let client = app.pool.get().await?;
-    if webhooks::get(&client, operator.account_id(), id).await?.is_none() {
+    if webhooks::get(&client, operator.account_id(), id)
+        .await?
+        .is_none()
+    {
         return Err(Problem::not_found("webhook"));
     }
     let below = paging.after.map(|p| (p.at, p.id));
-    let found = pages_events::page(&client, operator.account_id(), &search, below, paging.rows()).await?;
+    let found = pages_events::page(
+        &client,
+        operator.account_id(),
+        &search,
+        below,
+        paging.rows(),
+    )
+    .await?;
     let currency = &operator.account.currency;
     let next = found.next.map(|(at, id)| Position { at, id });
-    Ok(Json(paging.page_of(found.events, next, |row| Event::of(row, currency))))
+    Ok(Json(paging.page_of(found.events, next, |row| {
+        Event::of(row, currency)
+    })))
 }
 
 /// One event in full; `None` if the account has no such row (yet).
@@ -312,7 +362,8 @@ pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventIn
     let client = app.pool.get().await?;
     let account_id = operator.account_id();
     let found = events::get(&client, account_id, id).await?;
-    let found = found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
+    let found =
+        found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
     let kept = events::kept(&client, found.received_at, id).await?;
     let postings = match &found.matched_call {
         Some(call) => ledger::of_event(&client, account_id, call.id, id).await?,
@@ -344,6 +395,10 @@ pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventIn
 #[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with the request and how it was read; 404 until it has been processed",
         body = EventInFull)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<EventInFull>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<EventInFull>, Problem> {
     in_full(&app, &operator, id).await.map(Json)
 }

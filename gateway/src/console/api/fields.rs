@@ -63,7 +63,13 @@ pub struct Fields {
 
 impl Fields {
     fn new(values: Map<String, Value>, prefix: String, from_text: bool) -> Self {
-        Fields { values, known: Vec::new(), faults: Vec::new(), prefix, from_text }
+        Fields {
+            values,
+            known: Vec::new(),
+            faults: Vec::new(),
+            prefix,
+            from_text,
+        }
     }
 
     /// A JSON object; an empty body counts as `{}`.
@@ -73,7 +79,10 @@ impl Fields {
         }
         match serde_json::from_slice(body) {
             Ok(Value::Object(values)) => Ok(Fields::new(values, String::new(), false)),
-            Ok(other) => Err(Problem::malformed(format!("the body must be a JSON object, not {}", kind_of(&other)))),
+            Ok(other) => Err(Problem::malformed(format!(
+                "the body must be a JSON object, not {}",
+                kind_of(&other)
+            ))),
             Err(e) => Err(Problem::malformed(format!("the body is not JSON: {e}"))),
         }
     }
@@ -86,7 +95,11 @@ impl Fields {
     pub fn of_query(query: Option<&str>) -> Self {
         let mut fields = Fields::new(Map::new(), String::new(), true);
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if fields.values.insert(name.clone().into_owned(), Value::String(value.into_owned())).is_some() {
+            if fields
+                .values
+                .insert(name.clone().into_owned(), Value::String(value.into_owned()))
+                .is_some()
+            {
                 fields.fault(&name, "is given twice");
             }
         }
@@ -95,7 +108,10 @@ impl Fields {
 
     pub fn fault(&mut self, field: &str, message: impl Into<String>) {
         let field = format!("{}{field}", self.prefix);
-        self.faults.push(Fault { field, message: message.into() });
+        self.faults.push(Fault {
+            field,
+            message: message.into(),
+        });
     }
 
     fn take(&mut self, name: &'static str) -> Given<Value> {
@@ -109,7 +125,11 @@ impl Fields {
     }
 
     /// Takes a field and reads it; `read` says what is wrong with it.
-    pub fn read<T>(&mut self, name: &'static str, read: impl FnOnce(Value) -> Result<T, String>) -> Given<T> {
+    pub fn read<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Given<T> {
         match self.take(name) {
             Given::Absent => Given::Absent,
             Given::Null => Given::Null,
@@ -182,9 +202,11 @@ impl Fields {
         self.read(name, |value| {
             let number = match &value {
                 Value::Number(number) if number.is_i64() || number.is_u64() => number.as_i64(),
-                Value::String(text) if from_text => {
-                    Some(text.trim().parse().map_err(|_| "must be a whole number".to_owned())?)
-                }
+                Value::String(text) if from_text => Some(
+                    text.trim()
+                        .parse()
+                        .map_err(|_| "must be a whole number".to_owned())?,
+                ),
                 other => return Err(wrong_type("a whole number", other)),
             };
             number
@@ -197,14 +219,19 @@ impl Fields {
         let from_text = self.from_text;
         self.read(name, |value| match &value {
             Value::Bool(b) => Ok(*b),
-            Value::String(text) if from_text => text.trim().parse().map_err(|_| "must be true or false".to_owned()),
+            Value::String(text) if from_text => text
+                .trim()
+                .parse()
+                .map_err(|_| "must be true or false".to_owned()),
             other => Err(wrong_type("true or false", other)),
         })
     }
 
     pub fn uuid(&mut self, name: &'static str) -> Given<Uuid> {
         self.read(name, |value| match &value {
-            Value::String(text) => Uuid::try_parse(text.trim()).map_err(|_| "must be a UUID".to_owned()),
+            Value::String(text) => {
+                Uuid::try_parse(text.trim()).map_err(|_| "must be a UUID".to_owned())
+            }
             other => Err(wrong_type("a UUID as text", other)),
         })
     }
@@ -222,7 +249,10 @@ impl Fields {
             let Value::String(text) = &value else {
                 return Err(wrong_type("text", &value));
             };
-            of.iter().find(|c| **c == text.trim()).copied().ok_or_else(|| format!("must be one of {}", of.join(", ")))
+            of.iter()
+                .find(|c| **c == text.trim())
+                .copied()
+                .ok_or_else(|| format!("must be one of {}", of.join(", ")))
         })
     }
 
@@ -242,12 +272,17 @@ impl Fields {
     }
 
     pub fn has_fault(&self, name: &str) -> bool {
-        self.faults.iter().any(|f| f.field.strip_prefix(&self.prefix) == Some(name))
+        self.faults
+            .iter()
+            .any(|f| f.field.strip_prefix(&self.prefix) == Some(name))
     }
 
     /// All faults, those of unknown fields last; and the known names, if there were unknown ones.
     pub fn into_faults(mut self) -> (Vec<Fault>, Vec<&'static str>) {
-        let unknown: Vec<String> = std::mem::take(&mut self.values).into_iter().map(|(name, _)| name).collect();
+        let unknown: Vec<String> = std::mem::take(&mut self.values)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         for name in &unknown {
             let message = match nearest(name, &self.known) {
                 Some(known) => format!("is no field here; did you mean {known}?"),
@@ -255,21 +290,29 @@ impl Fields {
             };
             self.fault(name, message);
         }
-        let known = if unknown.is_empty() { Vec::new() } else { self.known };
+        let known = if unknown.is_empty() {
+            Vec::new()
+        } else {
+            self.known
+        };
         (self.faults, known)
     }
 
     /// Ends the reading: an error if anything was wrong.
     pub fn done(self) -> Result<(), Problem> {
         let (faults, known) = self.into_faults();
-        if faults.is_empty() { Ok(()) } else { Err(Problem::invalid(faults, known)) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(faults, known))
+        }
     }
 }
 
 fn read_time(text: &str) -> Result<Timestamp, String> {
-    let time: Timestamp = text
-        .parse()
-        .map_err(|_| "must be a time with its offset (RFC 3339), such as 2026-03-14T12:02:10Z".to_owned())?;
+    let time: Timestamp = text.parse().map_err(|_| {
+        "must be a time with its offset (RFC 3339), such as 2026-03-14T12:02:10Z".to_owned()
+    })?;
     // Further away it is a mistake of units, and Postgres could not keep it.
     if !(0..=253_402_300_799).contains(&time.as_second()) {
         return Err("must be a time between 1970 and 9999".to_owned());
@@ -335,20 +378,36 @@ mod tests {
     #[test]
     fn all_faults_are_told_at_once_each_with_its_field() {
         assert_eq!(read(r#"{"name":" Ann "}"#), ("Ann".to_owned(), vec![]));
-        let (_, faults) = read(r#"{"name":7,"payout_cap_cents":1.5,"payout_cap_cnets":1,"zebra":0}"#);
-        let told: Vec<_> = faults.iter().map(|f| (f.field.as_str(), f.message.as_str())).collect();
+        let (_, faults) =
+            read(r#"{"name":7,"payout_cap_cents":1.5,"payout_cap_cnets":1,"zebra":0}"#);
+        let told: Vec<_> = faults
+            .iter()
+            .map(|f| (f.field.as_str(), f.message.as_str()))
+            .collect();
         assert_eq!(
             told,
             [
                 ("name", "must be text, not a whole number"),
-                ("payout_cap_cents", "must be a whole number, not a number with a fraction"),
-                ("payout_cap_cnets", "is no field here; did you mean payout_cap_cents?"),
-                ("zebra", "is no field here; known are name, payout_cap_cents"),
+                (
+                    "payout_cap_cents",
+                    "must be a whole number, not a number with a fraction"
+                ),
+                (
+                    "payout_cap_cnets",
+                    "is no field here; did you mean payout_cap_cents?"
+                ),
+                (
+                    "zebra",
+                    "is no field here; known are name, payout_cap_cents"
+                ),
             ]
         );
         assert_eq!(read("{}").1[0].message, "is required");
         assert_eq!(read(r#"{"name":"  "}"#).1[0].message, "must not be blank");
         assert_eq!(read(r#"{"name":"abcdef"}"#).1.len(), 1);
-        assert_eq!(read(r#"{"name":"a","payout_cap_cents":11}"#).1[0].message, "must be from 1 to 10");
+        assert_eq!(
+            read(r#"{"name":"a","payout_cap_cents":11}"#).1[0].message,
+            "must be from 1 to 10"
+        );
     }
 }

@@ -66,9 +66,19 @@ pub async fn of_publisher(
     let paging = Paging::<i64>::read(&mut fields, "ledger");
     fields.done()?;
     let client = app.pool.get().await?;
-    if publishers::get(&client, operator.account_id(), id).await?.is_none() {
+    if publishers::get(&client, operator.account_id(), id)
+        .await?
+        .is_none()
+    {
         return Err(Problem::not_found("publisher"));
     }
-    let rows = ledger::of_publisher(&client, operator.account_id(), id, paging.after, paging.fetch()).await?;
+    let rows = ledger::of_publisher(
+        &client,
+        operator.account_id(),
+        id,
+        paging.after,
+        paging.fetch(),
+    )
+    .await?;
     Ok(Json(paging.page(rows, |row| row.seq, Into::into)))
 }

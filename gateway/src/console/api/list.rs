@@ -27,7 +27,10 @@ pub struct Page<T> {
 /// The parameters of every list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used; the values are read by `paging`")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the values are read by `paging`"
+)]
 pub struct ListParams {
     /// Rows in one page.
     #[param(minimum = 1, maximum = 500, default = 50)]
@@ -75,7 +78,10 @@ impl Key for Position {
     fn from_text(text: &str) -> Option<Self> {
         let (at, id) = text.split_once('.')?;
         let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
-        Some(Position { at, id: Uuid::try_parse(id).ok()? })
+        Some(Position {
+            at,
+            id: Uuid::try_parse(id).ok()?,
+        })
     }
 }
 
@@ -92,18 +98,24 @@ impl Key for i64 {
 impl<K: Key> Paging<K> {
     /// Reads `limit` and `cursor`.
     pub fn read(fields: &mut Fields, list: &'static str) -> Self {
-        let limit = fields.integer("limit", 1..=MAX_LIMIT).value().unwrap_or(DEFAULT_LIMIT);
+        let limit = fields
+            .integer("limit", 1..=MAX_LIMIT)
+            .value()
+            .unwrap_or(DEFAULT_LIMIT);
         let after = fields.read("cursor", |value| match value {
-            Value::String(text) => {
-                decode(list, text.trim()).ok_or_else(|| "is no cursor of this list; take next_cursor as it is".into())
-            }
+            Value::String(text) => decode(list, text.trim())
+                .ok_or_else(|| "is no cursor of this list; take next_cursor as it is".into()),
             _ => Err("must be text".to_owned()),
         });
         let after = match after {
             Given::Is(key) => Some(key),
             Given::Absent | Given::Null => None,
         };
-        Paging { list, after, limit: usize::try_from(limit).unwrap_or(1) }
+        Paging {
+            list,
+            after,
+            limit: usize::try_from(limit).unwrap_or(1),
+        }
     }
 
     /// One more than the page holds: whether that one is there says whether there is a next page.
@@ -119,21 +131,38 @@ impl<K: Key> Paging<K> {
     /// A page whose end the finder knows by itself.
     pub fn page_of<R, T>(&self, rows: Vec<R>, next: Option<K>, show: impl Fn(R) -> T) -> Page<T> {
         let next_cursor = next.map(|key| encode(self.list, &key));
-        Page { data: rows.into_iter().map(show).collect(), next_cursor }
+        Page {
+            data: rows.into_iter().map(show).collect(),
+            next_cursor,
+        }
     }
 
     /// Cuts off the row too many, if it is there, and makes the cursor of the last row that stays.
-    pub fn page<R, T>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> K, show: impl Fn(R) -> T) -> Page<T> {
+    pub fn page<R, T>(
+        &self,
+        mut rows: Vec<R>,
+        key: impl Fn(&R) -> K,
+        show: impl Fn(R) -> T,
+    ) -> Page<T> {
         let more = rows.len() > self.limit;
         rows.truncate(self.limit);
-        let next_cursor = rows.last().filter(|_| more).map(|row| encode(self.list, &key(row)));
-        Page { data: rows.into_iter().map(show).collect(), next_cursor }
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| encode(self.list, &key(row)));
+        Page {
+            data: rows.into_iter().map(show).collect(),
+            next_cursor,
+        }
     }
 }
 
 impl Paging<Uuid> {
     pub fn ids(&self) -> IdPage {
-        IdPage { below: self.after, limit: self.fetch() }
+        IdPage {
+            below: self.after,
+            limit: self.fetch(),
+        }
     }
 }
 
@@ -152,7 +181,10 @@ mod tests {
 
     #[test]
     fn a_cursor_is_of_one_list_only() {
-        let at = Position { at: Timestamp::from_microsecond(1_700_000_000_123_456).expect("a time"), id: Uuid::max() };
+        let at = Position {
+            at: Timestamp::from_microsecond(1_700_000_000_123_456).expect("a time"),
+            id: Uuid::max(),
+        };
         let cursor = encode("events", &at);
         assert_eq!(decode::<Position>("events", &cursor), Some(at));
         assert_eq!(decode::<Position>("calls", &cursor), None);
@@ -167,7 +199,10 @@ mod tests {
         assert_eq!(paging.fetch(), 3);
         let page = paging.page(vec![9_i64, 8, 7], |n| *n, |n| n);
         assert_eq!(page.data, [9, 8]);
-        assert_eq!(decode::<i64>("rows", &page.next_cursor.expect("there is more")), Some(8));
+        assert_eq!(
+            decode::<i64>("rows", &page.next_cursor.expect("there is more")),
+            Some(8)
+        );
         assert_eq!(paging.page(vec![9_i64, 8], |n| *n, |n| n).next_cursor, None);
     }
 }

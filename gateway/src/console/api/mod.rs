@@ -41,30 +41,75 @@ const MAX_CENTS: i64 = 999_999_999_999;
 
 pub fn router(app: &App) -> Router<App> {
     let for_admin = Router::new()
-        .route("/api/v1/accounts", post(accounts::create).get(accounts::list))
+        .route(
+            "/api/v1/accounts",
+            post(accounts::create).get(accounts::list),
+        )
         .route_layer(from_fn_with_state(app.clone(), auth::require_admin_key));
-    let for_accounts = settings().route_layer(from_fn_with_state(app.clone(), auth::require_account_key));
-    Router::new().merge(for_admin).merge(for_accounts).route("/api/v1/openapi.json", get(openapi::document))
+    let for_accounts =
+        settings().route_layer(from_fn_with_state(app.clone(), auth::require_account_key));
+    Router::new()
+        .merge(for_admin)
+        .merge(for_accounts)
+        .route("/api/v1/openapi.json", get(openapi::document))
 }
 
 fn settings() -> Router<App> {
     Router::new()
         .route("/api/v1/account", get(accounts::own))
-        .route("/api/v1/api-keys", post(api_keys::create).get(api_keys::list))
+        .route(
+            "/api/v1/api-keys",
+            post(api_keys::create).get(api_keys::list),
+        )
         .route("/api/v1/api-keys/{id}", delete(api_keys::revoke))
         .route("/api/v1/buyers", post(buyers::create).get(buyers::list))
-        .route("/api/v1/buyers/{id}", get(buyers::get).patch(buyers::rename))
-        .route("/api/v1/publishers", post(publishers::create).get(publishers::list))
-        .route("/api/v1/publishers/{id}", get(publishers::get).patch(publishers::rename))
+        .route(
+            "/api/v1/buyers/{id}",
+            get(buyers::get).patch(buyers::rename),
+        )
+        .route(
+            "/api/v1/publishers",
+            post(publishers::create).get(publishers::list),
+        )
+        .route(
+            "/api/v1/publishers/{id}",
+            get(publishers::get).patch(publishers::rename),
+        )
         .route("/api/v1/publishers/{id}/ledger", get(ledger::of_publisher))
-        .route("/api/v1/campaigns", post(campaigns::create).get(campaigns::list))
-        .route("/api/v1/campaigns/{id}", get(campaigns::get).patch(campaigns::rename))
-        .route("/api/v1/assignments", post(assignments::create).get(assignments::list))
-        .route("/api/v1/assignments/{id}", get(assignments::get).patch(assignments::update))
-        .route("/api/v1/webhooks", post(webhooks::create).get(webhooks::list))
-        .route("/api/v1/webhooks/{id}", get(webhooks::get).patch(webhooks::update).delete(webhooks::archive))
-        .route("/api/v1/webhooks/{id}/secret", post(webhook_secrets::rotate).delete(webhook_secrets::remove))
-        .route("/api/v1/webhooks/{id}/token", post(webhook_secrets::new_token))
+        .route(
+            "/api/v1/campaigns",
+            post(campaigns::create).get(campaigns::list),
+        )
+        .route(
+            "/api/v1/campaigns/{id}",
+            get(campaigns::get).patch(campaigns::rename),
+        )
+        .route(
+            "/api/v1/assignments",
+            post(assignments::create).get(assignments::list),
+        )
+        .route(
+            "/api/v1/assignments/{id}",
+            get(assignments::get).patch(assignments::update),
+        )
+        .route(
+            "/api/v1/webhooks",
+            post(webhooks::create).get(webhooks::list),
+        )
+        .route(
+            "/api/v1/webhooks/{id}",
+            get(webhooks::get)
+                .patch(webhooks::update)
+                .delete(webhooks::archive),
+        )
+        .route(
+            "/api/v1/webhooks/{id}/secret",
+            post(webhook_secrets::rotate).delete(webhook_secrets::remove),
+        )
+        .route(
+            "/api/v1/webhooks/{id}/token",
+            post(webhook_secrets::new_token),
+        )
         .route("/api/v1/calls", post(call_copies::record).get(calls::list))
         .route("/api/v1/calls/{id}", get(calls::get))
         .route("/api/v1/webhooks/{id}/try", post(trial::sample))
@@ -88,7 +133,9 @@ pub mod handlers {
     pub use super::body::read as read_body;
     pub use super::buyers::{create as create_buyer, rename as rename_buyer};
     pub use super::campaigns::{create as create_campaign, rename as rename_campaign};
-    pub use super::events::{Action, Candidate, Event, EventInFull, Slot, in_full as event_in_full};
+    pub use super::events::{
+        Action, Candidate, Event, EventInFull, Slot, in_full as event_in_full,
+    };
     pub use super::fields::Fields;
     pub use super::ledger::Posting;
     pub use super::problem::Problem;
@@ -98,6 +145,7 @@ pub mod handlers {
     pub use super::trial::{TriedReport, sample as try_sample};
     pub use super::webhook_secrets::{new_token, remove as remove_secret, rotate as rotate_secret};
     pub use super::webhooks::{
-        Webhook, archive as archive_webhook, create as create_webhook, show as show_webhook, update as update_webhook,
+        Webhook, archive as archive_webhook, create as create_webhook, show as show_webhook,
+        update as update_webhook,
     };
 }

@@ -10,8 +10,8 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    accounts, actions, api_keys, assignments, audit, buyers, call_copies, calls, campaigns, events, ledger, problem,
-    publishers, revenue, trial, webhook_secrets, webhooks,
+    accounts, actions, api_keys, assignments, audit, buyers, call_copies, calls, campaigns, events,
+    ledger, problem, publishers, revenue, trial, webhook_secrets, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -52,7 +52,10 @@ impl Modify for Errors {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let components = api.components.get_or_insert_with(Components::new);
         for (name, says) in [
-            ("account_key", "A key of an account: POST /api/v1/api-keys makes one, POST /api/v1/accounts the first."),
+            (
+                "account_key",
+                "A key of an account: POST /api/v1/api-keys makes one, POST /api/v1/accounts the first.",
+            ),
             ("admin_key", "The console's TRUEUP_ADMIN_KEY."),
         ] {
             let mut http = Http::new(HttpAuthScheme::Bearer);
@@ -60,14 +63,22 @@ impl Modify for Errors {
             components.add_security_scheme(name, SecurityScheme::Http(http));
         }
         for (path, item) in &mut api.paths.paths {
-            let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete]
-                .into_iter()
-                .filter_map(Option::as_mut);
+            let operations = [
+                &mut item.get,
+                &mut item.post,
+                &mut item.patch,
+                &mut item.delete,
+            ]
+            .into_iter()
+            .filter_map(Option::as_mut);
             for operation in operations {
                 let mut errors = vec![
                     ("401", "No key, or one that is not valid"),
                     ("422", "A field is not as it must be; the problem names it"),
-                    ("503", "The database is out of reach; ask again after Retry-After"),
+                    (
+                        "503",
+                        "The database is out of reach; ask again after Retry-After",
+                    ),
                 ];
                 if path.contains('{') {
                     errors.push(("404", "This account has no such object"));
@@ -78,9 +89,14 @@ impl Modify for Errors {
                 }
                 for (status, description) in errors {
                     let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                    let response =
-                        ResponseBuilder::new().description(description).content("application/problem+json", content);
-                    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+                    let response = ResponseBuilder::new()
+                        .description(description)
+                        .content("application/problem+json", content);
+                    operation
+                        .responses
+                        .responses
+                        .entry(status.to_owned())
+                        .or_insert_with(|| response.build().into());
                 }
             }
         }
@@ -88,7 +104,8 @@ impl Modify for Errors {
 }
 
 static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let mut document = serde_json::to_value(Document::openapi()).expect("the document is plain data");
+    let mut document =
+        serde_json::to_value(Document::openapi()).expect("the document is plain data");
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas {
             if !REQUESTS.iter().any(|ending| name.ends_with(ending)) {
@@ -104,18 +121,30 @@ const REQUESTS: [&str; 4] = ["Body", "Patch", "CallCopy", "CallCopies"];
 
 /// In an answer a field that may be null is there all the same: a client need not ask whether it is.
 fn require_nullable(schema: &mut Value) {
-    for part in schema.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten() {
+    for part in schema
+        .get_mut("allOf")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         require_nullable(part);
     }
-    let Some(properties) = schema["properties"].as_object() else { return };
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
     let is_null = |schema: &Value| match &schema["type"] {
         Value::String(one) => one == "null",
         Value::Array(several) => several.iter().any(|one| one == "null"),
         _ => false,
     };
-    let nullable = properties
-        .iter()
-        .filter(|(_, property)| is_null(property) || property["oneOf"].as_array().into_iter().flatten().any(is_null));
+    let nullable = properties.iter().filter(|(_, property)| {
+        is_null(property)
+            || property["oneOf"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(is_null)
+    });
     let mut required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
     required.extend(nullable.map(|(name, _)| Value::from(name.as_str())));
     required.sort_by(|a, b| a.as_str().cmp(&b.as_str()));

@@ -59,22 +59,48 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Problem { status, code, detail: detail.into(), errors: Vec::new(), known_fields: Vec::new() }
+        Problem {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            known_fields: Vec::new(),
+        }
     }
 
     /// The request's fields are not as they must be; `faults` must not be empty.
     pub fn invalid(faults: Vec<Fault>, known_fields: Vec<&'static str>) -> Self {
         let detail = faults
             .iter()
-            .map(|f| if f.field.is_empty() { f.message.clone() } else { format!("{}: {}", f.field, f.message) })
+            .map(|f| {
+                if f.field.is_empty() {
+                    f.message.clone()
+                } else {
+                    format!("{}: {}", f.field, f.message)
+                }
+            })
             .collect::<Vec<_>>()
             .join("; ");
-        let code = if known_fields.is_empty() { "invalid_field" } else { "unknown_field" };
-        Problem { errors: faults, known_fields, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail) }
+        let code = if known_fields.is_empty() {
+            "invalid_field"
+        } else {
+            "unknown_field"
+        };
+        Problem {
+            errors: faults,
+            known_fields,
+            ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+        }
     }
 
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Problem::invalid(vec![Fault { field: field.into(), message: message.into() }], Vec::new())
+        Problem::invalid(
+            vec![Fault {
+                field: field.into(),
+                message: message.into(),
+            }],
+            Vec::new(),
+        )
     }
 
     pub fn malformed(detail: impl Into<String>) -> Self {
@@ -99,7 +125,11 @@ impl Problem {
 
     /// The same for an object that is not there and for one of another account.
     pub fn not_found(what: &str) -> Self {
-        Problem::new(StatusCode::NOT_FOUND, "not_found", format!("this account has no such {what}"))
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("this account has no such {what}"),
+        )
     }
 
     pub fn no_route() -> Self {
@@ -121,7 +151,8 @@ impl Problem {
     }
 
     pub fn internal() -> Self {
-        let detail = "something went wrong here; nothing of this request was kept, and the log says more";
+        let detail =
+            "something went wrong here; nothing of this request was kept, and the log says more";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
@@ -153,11 +184,15 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.sqlstate() == Some(STATEMENT_TIMEOUT) {
             tracing::warn!(%error, "a statement took too long");
-            return Problem::unavailable("the database took too long; ask for less, or again later");
+            return Problem::unavailable(
+                "the database took too long; ask for less, or again later",
+            );
         }
         if error.is_unreachable() || error.is_transient() {
             tracing::warn!(%error, "the database did not answer");
-            return Problem::unavailable("the database is out of reach just now; nothing was lost, ask again");
+            return Problem::unavailable(
+                "the database is out of reach just now; nothing was lost, ask again",
+            );
         }
         tracing::error!(%error, "the database refused a statement");
         Problem::internal()
@@ -177,12 +212,18 @@ impl IntoResponse for Problem {
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from_static(RETRY_AFTER_SECONDS),
+            );
         }
         response
     }

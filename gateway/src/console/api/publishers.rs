@@ -65,7 +65,11 @@ pub async fn create(
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let made = publishers::insert(tx, operator.account_id(), id, &name).await?;
-            audit::record(tx, operator.change("create", "publisher", id, json!({ "name": name }))).await?;
+            audit::record(
+                tx,
+                operator.change("create", "publisher", id, json!({ "name": name })),
+            )
+            .await?;
             Ok(made)
         })
     })
@@ -82,15 +86,22 @@ pub async fn list(
 ) -> Result<Json<Page<Publisher>>, Problem> {
     let paging = Paging::<Uuid>::read(&mut fields, "publishers");
     fields.done()?;
-    let rows = publishers::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let rows =
+        publishers::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Publisher)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Publisher>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Publisher>, Problem> {
     let found = publishers::get(&app.pool.get().await?, operator.account_id(), id).await?;
-    found.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("publisher"))
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("publisher"))
 }
 
 #[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
@@ -107,11 +118,17 @@ pub async fn rename(
         Box::pin(async move {
             let renamed = publishers::rename(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit::record(tx, operator.change("update", "publisher", id, json!({ "name": name }))).await?;
+                audit::record(
+                    tx,
+                    operator.change("update", "publisher", id, json!({ "name": name })),
+                )
+                .await?;
             }
             Ok(renamed)
         })
     })
     .await?;
-    renamed.map(|it| Json(it.into())).ok_or_else(|| Problem::not_found("publisher"))
+    renamed
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("publisher"))
 }

@@ -18,7 +18,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         let Ok(Path(text)) = Path::<String>::from_request_parts(parts, state).await else {
             return Err(Problem::no_route());
         };
-        Uuid::try_parse(&text).map(Id).map_err(|_| Problem::not_found("object: an id is a UUID"))
+        Uuid::try_parse(&text)
+            .map(Id)
+            .map_err(|_| Problem::not_found("object: an id is a UUID"))
     }
 }
 

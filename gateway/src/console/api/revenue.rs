@@ -59,8 +59,12 @@ pub struct Revenue {
 
 impl From<Sums> for Revenue {
     fn from(it: Sums) -> Self {
-        let revenue_cents = it.real_revenue_cents.saturating_add(it.estimated_revenue_cents);
-        let credits_cents = it.real_credits_cents.saturating_add(it.estimated_credits_cents);
+        let revenue_cents = it
+            .real_revenue_cents
+            .saturating_add(it.estimated_revenue_cents);
+        let credits_cents = it
+            .real_credits_cents
+            .saturating_add(it.estimated_credits_cents);
         Revenue {
             key: it.key,
             name: it.name,
@@ -85,10 +89,18 @@ fn totals(rows: &[Sums]) -> Sums {
         calls: sum.calls.saturating_add(row.calls),
         reported_calls: sum.reported_calls.saturating_add(row.reported_calls),
         qualified_calls: sum.qualified_calls.saturating_add(row.qualified_calls),
-        real_revenue_cents: sum.real_revenue_cents.saturating_add(row.real_revenue_cents),
-        estimated_revenue_cents: sum.estimated_revenue_cents.saturating_add(row.estimated_revenue_cents),
-        real_credits_cents: sum.real_credits_cents.saturating_add(row.real_credits_cents),
-        estimated_credits_cents: sum.estimated_credits_cents.saturating_add(row.estimated_credits_cents),
+        real_revenue_cents: sum
+            .real_revenue_cents
+            .saturating_add(row.real_revenue_cents),
+        estimated_revenue_cents: sum
+            .estimated_revenue_cents
+            .saturating_add(row.estimated_revenue_cents),
+        real_credits_cents: sum
+            .real_credits_cents
+            .saturating_add(row.real_credits_cents),
+        estimated_credits_cents: sum
+            .estimated_credits_cents
+            .saturating_add(row.estimated_credits_cents),
     })
 }
 
@@ -108,11 +120,19 @@ pub struct RevenueParams {
 }
 
 /// A day's beginning (for `to`: its end), or a time as it is.
-fn read_edge(fields: &mut Fields, name: &'static str, zone: &TimeZone, whole_day: bool) -> Option<Timestamp> {
+fn read_edge(
+    fields: &mut Fields,
+    name: &'static str,
+    zone: &TimeZone,
+    whole_day: bool,
+) -> Option<Timestamp> {
     let zone = zone.clone();
     let given = fields.read(name, |value| {
-        const FORM: &str = "must be a day such as 2026-03-14, or a time such as 2026-03-14T12:00:00Z";
-        let Value::String(text) = &value else { return Err(FORM.to_owned()) };
+        const FORM: &str =
+            "must be a day such as 2026-03-14, or a time such as 2026-03-14T12:00:00Z";
+        let Value::String(text) = &value else {
+            return Err(FORM.to_owned());
+        };
         let text = text.trim();
         if text.len() > "2026-03-14".len() {
             return text.parse::<Timestamp>().map_err(|_| FORM.to_owned());
@@ -124,8 +144,18 @@ fn read_edge(fields: &mut Fields, name: &'static str, zone: &TimeZone, whole_day
 }
 
 fn edge_of(day: Date, zone: &TimeZone, end: bool) -> Option<Timestamp> {
-    let day = if end { day.checked_add(1.day()).ok()? } else { day };
-    Some(day.to_zoned(zone.clone()).ok()?.start_of_day().ok()?.timestamp())
+    let day = if end {
+        day.checked_add(1.day()).ok()?
+    } else {
+        day
+    };
+    Some(
+        day.to_zoned(zone.clone())
+            .ok()?
+            .start_of_day()
+            .ok()?
+            .timestamp(),
+    )
 }
 
 #[utoipa::path(get, path = "/api/v1/reports/revenue", tag = "reports", params(RevenueParams),
@@ -139,11 +169,15 @@ pub async fn report(
     let zone = TimeZone::get(&time_zone).unwrap_or(TimeZone::UTC);
     let from = read_edge(&mut fields, "from", &zone, false);
     let to = read_edge(&mut fields, "to", &zone, true);
-    let group = fields.choice("group", &["day", "buyer", "publisher", "webhook"]).value().unwrap_or("day");
+    let group = fields
+        .choice("group", &["day", "buyer", "publisher", "webhook"])
+        .value()
+        .unwrap_or("day");
     let to = to.or_else(|| edge_of(Timestamp::now().to_zoned(zone.clone()).date(), &zone, true));
     let to = to.unwrap_or_else(Timestamp::now);
     let from = from.unwrap_or_else(|| {
-        to.checked_sub(SignedDuration::from_hours(24 * DEFAULT_DAYS)).unwrap_or(Timestamp::UNIX_EPOCH)
+        to.checked_sub(SignedDuration::from_hours(24 * DEFAULT_DAYS))
+            .unwrap_or(Timestamp::UNIX_EPOCH)
     });
     if from >= to {
         fields.fault("to", "must be after from");
@@ -162,5 +196,13 @@ pub async fn report(
     let totals = totals(&rows).into();
     let data = rows.into_iter().map(Into::into).collect();
     let currency = operator.account.currency;
-    Ok(Json(RevenueReport { from, to, group: group.to_owned(), time_zone, currency, data, totals }))
+    Ok(Json(RevenueReport {
+        from,
+        to,
+        group: group.to_owned(),
+        time_zone,
+        currency,
+        data,
+        totals,
+    }))
 }

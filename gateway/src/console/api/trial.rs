@@ -32,7 +32,10 @@ const ELEMENTS: usize = 20;
 const MAX_CONTENT_TYPE: usize = 256;
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct TryBody {
     /// By default POST with a body and GET without.
     #[schema(example = "POST")]
@@ -87,16 +90,37 @@ fn read_sample(mut fields: Fields) -> Result<RawRequest, Problem> {
     let body = body.value().unwrap_or_default();
     let limit = limits::body_bytes(batch::first_significant(&body));
     if body.len() > limit {
-        fields.fault("body", format!("is over {limit} bytes; the gateway would answer 413"));
+        fields.fault(
+            "body",
+            format!("is over {limit} bytes; the gateway would answer 413"),
+        );
     }
     let methods = ["GET", "POST", "PUT", "PATCH", "HEAD"];
-    let method = fields.choice("method", &methods).value().unwrap_or(if body.is_empty() { "GET" } else { "POST" });
-    let query = fields.text("query", limits::URL_BYTES).value().unwrap_or_default();
-    let query = query.strip_prefix('?').map_or_else(|| query.clone(), str::to_owned);
+    let method = fields
+        .choice("method", &methods)
+        .value()
+        .unwrap_or(if body.is_empty() { "GET" } else { "POST" });
+    let query = fields
+        .text("query", limits::URL_BYTES)
+        .value()
+        .unwrap_or_default();
+    let query = query
+        .strip_prefix('?')
+        .map_or_else(|| query.clone(), str::to_owned);
     let content_type = fields.text("content_type", MAX_CONTENT_TYPE);
-    let content_type = if content_type == Given::Is(String::new()) { None } else { content_type.value() };
+    let content_type = if content_type == Given::Is(String::new()) {
+        None
+    } else {
+        content_type.value()
+    };
     fields.done()?;
-    Ok(RawRequest { method: method.to_owned(), query, content_type, body, element: false })
+    Ok(RawRequest {
+        method: method.to_owned(),
+        query,
+        content_type,
+        body,
+        element: false,
+    })
 }
 
 /// What the gateway would make of it: one event, or one for each element of a batch.
@@ -105,12 +129,19 @@ fn events_of(sample: RawRequest) -> Result<Vec<RawRequest>, Problem> {
         Split::NotABatch | Split::Empty | Split::Unparseable => Ok(vec![sample]),
         Split::TooMany => {
             let limit = limits::BATCH_ELEMENTS;
-            Err(Problem::field("body", format!("has more than {limit} reports; the gateway would answer 413")))
+            Err(Problem::field(
+                "body",
+                format!("has more than {limit} reports; the gateway would answer 413"),
+            ))
         }
         Split::Elements(ranges) => Ok(ranges
             .into_iter()
             .take(ELEMENTS)
-            .map(|range| RawRequest { body: sample.body[range].to_vec(), element: true, ..sample.clone() })
+            .map(|range| RawRequest {
+                body: sample.body[range].to_vec(),
+                element: true,
+                ..sample.clone()
+            })
             .collect()),
     }
 }
@@ -127,7 +158,10 @@ pub async fn sample(
 ) -> Result<Json<Tried>, Problem> {
     let bytes = body::read(request, BODY_LIMIT).await?;
     let sample = read_sample(Fields::of_body(&bytes)?)?;
-    if webhooks::get(&app.pool.get().await?, operator.account_id(), id).await?.is_none() {
+    if webhooks::get(&app.pool.get().await?, operator.account_id(), id)
+        .await?
+        .is_none()
+    {
         return Err(Problem::not_found("webhook"));
     }
     let requests = events_of(sample)?;
@@ -149,7 +183,10 @@ pub async fn sample(
         tried.push(show(&app, &operator, settled).await?);
     }
     let first = tried.first().cloned().ok_or_else(Problem::internal)?;
-    Ok(Json(Tried { first, elements: if is_batch { tried } else { Vec::new() } }))
+    Ok(Json(Tried {
+        first,
+        elements: if is_batch { tried } else { Vec::new() },
+    }))
 }
 
 async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedReport, Problem> {
@@ -160,8 +197,13 @@ async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedR
     let matched_call = match decision.call_id {
         None => None,
         Some(call_id) => {
-            let found = calls::get(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
-            found.map(|c| MatchedCall { id: c.id, caller: c.caller, tracking_number: c.tracking_number })
+            let found =
+                calls::get(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
+            found.map(|c| MatchedCall {
+                id: c.id,
+                caller: c.caller,
+                tracking_number: c.tracking_number,
+            })
         }
     };
     let report = settled.report;
@@ -178,11 +220,25 @@ async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedR
         reading: settled.slots.into_iter().map(Into::into).collect(),
         status: decision.status.code().to_owned(),
         reason: decision.reason.map(|r| r.code().to_owned()),
-        reason_text: sentence(decision.status, decision.reason, &decision.detail, &operator.account.currency),
+        reason_text: sentence(
+            decision.status,
+            decision.reason,
+            &decision.detail,
+            &operator.account.currency,
+        ),
         strategy: decision.strategy.map(|s| s.code().to_owned()),
         matched_call,
-        revenue_delta_cents: decision.postings.iter().map(|p| p.revenue_delta_cents).sum(),
+        revenue_delta_cents: decision
+            .postings
+            .iter()
+            .map(|p| p.revenue_delta_cents)
+            .sum(),
         credit_delta_cents: decision.postings.iter().map(|p| p.credit_delta_cents).sum(),
-        candidates: decision.detail.candidates.into_iter().map(Into::into).collect(),
+        candidates: decision
+            .detail
+            .candidates
+            .into_iter()
+            .map(Into::into)
+            .collect(),
     })
 }

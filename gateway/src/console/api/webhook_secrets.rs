@@ -31,7 +31,10 @@ pub struct NewSecret {
 }
 
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct RotateBody {
     /// How long the secrets before it still work; 0: not at all.
     #[schema(minimum = 0, maximum = 2592000, default = 86400)]
@@ -47,7 +50,10 @@ pub async fn rotate(
     Id(id): Id,
     Setting(mut fields): Setting,
 ) -> Result<Json<NewSecret>, Problem> {
-    let overlap = fields.integer("overlap_seconds", 0..=MAX_OVERLAP_SECONDS).value().unwrap_or(DEFAULT_OVERLAP_SECONDS);
+    let overlap = fields
+        .integer("overlap_seconds", 0..=MAX_OVERLAP_SECONDS)
+        .value()
+        .unwrap_or(DEFAULT_OVERLAP_SECONDS);
     fields.done()?;
     let (secret, secret_id) = (secrets::webhook_secret(), Uuid::now_v7());
     let given = secret.clone();
@@ -62,16 +68,26 @@ pub async fn rotate(
             let valid = webhooks::valid_secrets(tx, &[id]).await?;
             let detail = json!({ "secret_id": secret_id, "overlap_seconds": overlap });
             audit::record(tx, operator.change("rotate_secret", "webhook", id, detail)).await?;
-            Ok::<_, StoreError>(Ok(valid.iter().filter_map(|(_, secret)| secret.expires_at).max()))
+            Ok::<_, StoreError>(Ok(valid
+                .iter()
+                .filter_map(|(_, secret)| secret.expires_at)
+                .max()))
         })
     })
     .await??;
-    Ok(Json(NewSecret { secret, old_secrets_expire_at }))
+    Ok(Json(NewSecret {
+        secret,
+        old_secrets_expire_at,
+    }))
 }
 
 #[utoipa::path(delete, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "No secret is required, and none is valid any more")))]
-pub async fn remove(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<StatusCode, Problem> {
+pub async fn remove(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
     run_tx(&app.pool, "webhooks.remove_secret", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
@@ -80,7 +96,11 @@ pub async fn remove(State(app): State<App>, operator: Operator, Id(id): Id) -> R
             }
             webhooks::remove_secrets(tx, id).await?;
             webhooks::require_secret(tx, id, false).await?;
-            audit::record(tx, operator.change("remove_secret", "webhook", id, json!({}))).await?;
+            audit::record(
+                tx,
+                operator.change("remove_secret", "webhook", id, json!({})),
+            )
+            .await?;
             Ok::<_, StoreError>(Ok(()))
         })
     })
@@ -120,9 +140,11 @@ async fn locked_in_use(
     operator: &Operator,
     id: Uuid,
 ) -> Result<Result<(), Problem>, StoreError> {
-    Ok(match webhooks::get_locked(tx, operator.account_id(), id).await? {
-        None => Err(Problem::not_found("webhook")),
-        Some(webhook) if webhook.archived_at.is_some() => Err(archived()),
-        Some(_) => Ok(()),
-    })
+    Ok(
+        match webhooks::get_locked(tx, operator.account_id(), id).await? {
+            None => Err(Problem::not_found("webhook")),
+            Some(webhook) if webhook.archived_at.is_some() => Err(archived()),
+            Some(_) => Ok(()),
+        },
+    )
 }

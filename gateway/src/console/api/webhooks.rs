@@ -101,7 +101,10 @@ pub struct Secret {
 /// What a webhook is made of; only the name is required.
 #[derive(Debug, ToSchema)]
 #[schema(as = WebhookBody)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct WebhookBody {
     #[schema(max_length = 200)]
     name: String,
@@ -134,7 +137,10 @@ pub struct WebhookBody {
 /// The changes of a webhook: what is left out stays; null clears what may be empty. `field_names` is
 /// replaced as a whole.
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used; the fields are read one by one")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the fields are read one by one"
+)]
 pub struct WebhookPatch {
     #[schema(max_length = 200)]
     name: Option<String>,
@@ -267,10 +273,16 @@ impl Changes {
             Given::Null => s.field_names = json!({}),
             Given::Is(names) => s.field_names = json!(names),
         }
-        s.duration_tolerance_seconds = self.duration_tolerance_seconds.map_or(s.duration_tolerance_seconds, small);
+        s.duration_tolerance_seconds = self
+            .duration_tolerance_seconds
+            .map_or(s.duration_tolerance_seconds, small);
         s.match_window_hours = self.match_window_hours.map_or(s.match_window_hours, small);
-        self.limit_per_minute.map(small).set(&mut s.limit_per_minute);
-        self.ip_limit_per_minute.map(small).set(&mut s.ip_limit_per_minute);
+        self.limit_per_minute
+            .map(small)
+            .set(&mut s.limit_per_minute);
+        self.ip_limit_per_minute
+            .map(small)
+            .set(&mut s.ip_limit_per_minute);
         s.payout_cap_cents = self.payout_cap_cents.unwrap_or(s.payout_cap_cents);
         put(&mut s.duration_unit, self.duration_unit);
         put(&mut s.payout_unit, self.payout_unit);
@@ -284,11 +296,15 @@ fn read_param_name(value: Value) -> Result<String, String> {
         Value::String(name)
             if !name.is_empty()
                 && name.len() <= MAX_PARAM_NAME
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
         {
             Ok(name)
         }
-        _ => Err(format!("must be text of at most {MAX_PARAM_NAME} letters, digits, '-', '_' and '.'")),
+        _ => Err(format!(
+            "must be text of at most {MAX_PARAM_NAME} letters, digits, '-', '_' and '.'"
+        )),
     }
 }
 
@@ -306,17 +322,29 @@ fn read_field_names(f: &mut Fields) -> Given<BTreeMap<&'static str, String>> {
 }
 
 /// One webhook with its secrets, as the API shows it.
-pub async fn show(app: &App, operator: &Operator, id: Uuid, secret: Option<String>) -> Result<Webhook, Problem> {
+pub async fn show(
+    app: &App,
+    operator: &Operator,
+    id: Uuid,
+    secret: Option<String>,
+) -> Result<Webhook, Problem> {
     let client = app.pool.get().await?;
     let found = webhooks::get(&client, operator.account_id(), id).await?;
     let found = found.ok_or_else(|| Problem::not_found("webhook"))?;
     let valid = webhooks::valid_secrets(&client, &[id]).await?;
-    let shown = Webhook::of(found, valid.into_iter().map(|(_, secret)| secret).collect(), &app.public_url);
+    let shown = Webhook::of(
+        found,
+        valid.into_iter().map(|(_, secret)| secret).collect(),
+        &app.public_url,
+    );
     Ok(Webhook { secret, ..shown })
 }
 
 pub(super) fn archived() -> Problem {
-    Problem::conflict("archived", "this webhook is archived and cannot be changed any more; make a new one")
+    Problem::conflict(
+        "archived",
+        "this webhook is archived and cannot be changed any more; make a new one",
+    )
 }
 
 #[utoipa::path(post, path = "/api/v1/webhooks", tag = "webhooks", request_body = WebhookBody,
@@ -338,12 +366,22 @@ pub async fn create(
     let secret = settings.require_secret.then(secrets::webhook_secret);
     let (actor, given) = (operator.clone(), secret.clone());
     run_tx(&app.pool, "webhooks.create", move |tx| {
-        let (operator, settings, token, secret) = (actor.clone(), settings.clone(), token.clone(), given.clone());
+        let (operator, settings, token, secret) = (
+            actor.clone(),
+            settings.clone(),
+            token.clone(),
+            given.clone(),
+        );
         Box::pin(async move {
             if let Some(buyer) = settings.buyer_id
-                && buyers::get(tx, operator.account_id(), buyer).await?.is_none()
+                && buyers::get(tx, operator.account_id(), buyer)
+                    .await?
+                    .is_none()
             {
-                return Ok(Err(Problem::invalid(vec![not_ours("buyer_id", "buyer")], Vec::new())));
+                return Ok(Err(Problem::invalid(
+                    vec![not_ours("buyer_id", "buyer")],
+                    Vec::new(),
+                )));
             }
             webhooks::insert(tx, operator.account_id(), id, &token, &settings).await?;
             if let Some(secret) = secret {
@@ -355,7 +393,10 @@ pub async fn create(
         })
     })
     .await??;
-    Ok((StatusCode::CREATED, Json(show(&app, &operator, id, secret).await?)))
+    Ok((
+        StatusCode::CREATED,
+        Json(show(&app, &operator, id, secret).await?),
+    ))
 }
 
 #[derive(IntoParams)]
@@ -392,7 +433,11 @@ pub async fn list(
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, archived or not", body = Webhook)))]
-pub async fn get(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<Json<Webhook>, Problem> {
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Webhook>, Problem> {
     show(&app, &operator, id, None).await.map(Json)
 }
 
@@ -422,9 +467,14 @@ pub async fn update(
             changes.apply(&mut settings);
             if settings.buyer_id != before.settings.buyer_id
                 && let Some(buyer) = settings.buyer_id
-                && buyers::get(tx, operator.account_id(), buyer).await?.is_none()
+                && buyers::get(tx, operator.account_id(), buyer)
+                    .await?
+                    .is_none()
             {
-                return Ok(Err(Problem::invalid(vec![not_ours("buyer_id", "buyer")], Vec::new())));
+                return Ok(Err(Problem::invalid(
+                    vec![not_ours("buyer_id", "buyer")],
+                    Vec::new(),
+                )));
             }
             let mut secret = None;
             if settings.require_secret && webhooks::valid_secrets(tx, &[id]).await?.is_empty() {
@@ -444,7 +494,11 @@ pub async fn update(
 
 #[utoipa::path(delete, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Archived: its URL answers 404, its history stays")))]
-pub async fn archive(State(app): State<App>, operator: Operator, Id(id): Id) -> Result<StatusCode, Problem> {
+pub async fn archive(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
     run_tx(&app.pool, "webhooks.archive", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {

@@ -24,17 +24,28 @@ pub struct Addresses {
     pub icon: String,
 }
 
-pub static ADDRESSES: LazyLock<Addresses> =
-    LazyLock::new(|| Addresses { css: address("console.css"), js: address("console.js"), icon: address("icon.svg") });
+pub static ADDRESSES: LazyLock<Addresses> = LazyLock::new(|| Addresses {
+    css: address("console.css"),
+    js: address("console.js"),
+    icon: address("icon.svg"),
+});
 
 fn address(name: &str) -> String {
     let file = Files::get(name).expect("it is embedded from assets/");
-    let digest: String = file.metadata.sha256_hash().iter().take(DIGEST_BYTES).map(|b| format!("{b:02x}")).collect();
+    let digest: String = file
+        .metadata
+        .sha256_hash()
+        .iter()
+        .take(DIGEST_BYTES)
+        .map(|b| format!("{b:02x}"))
+        .collect();
     format!("/assets/{name}?v={digest}")
 }
 
 pub async fn get(Path(name): Path<String>) -> Response {
-    let Some(file) = Files::get(&name) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(file) = Files::get(&name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let kind = match name.rsplit('.').next() {
         Some("css") => "text/css; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
@@ -42,5 +53,9 @@ pub async fn get(Path(name): Path<String>) -> Response {
         Some("txt") => "text/plain; charset=utf-8",
         _ => "image/svg+xml",
     };
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, KEEP)], file.data.into_owned()).into_response()
+    (
+        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, KEEP)],
+        file.data.into_owned(),
+    )
+        .into_response()
 }

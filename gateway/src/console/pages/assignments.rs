@@ -48,9 +48,19 @@ async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
     let account = viewer.account.id;
     let campaigns = pages_webhooks::names(&client, account, Named::Campaigns).await?;
     let publishers = pages_webhooks::names(&client, account, Named::Publishers).await?;
-    let found = assignments::list(&client, account, IdPage { below: None, limit: MOST }).await?;
-    let (of_campaign, of_publisher): (HashMap<_, _>, HashMap<_, _>) =
-        (campaigns.iter().cloned().collect(), publishers.iter().cloned().collect());
+    let found = assignments::list(
+        &client,
+        account,
+        IdPage {
+            below: None,
+            limit: MOST,
+        },
+    )
+    .await?;
+    let (of_campaign, of_publisher): (HashMap<_, _>, HashMap<_, _>) = (
+        campaigns.iter().cloned().collect(),
+        publishers.iter().cloned().collect(),
+    );
     let rows = found
         .into_iter()
         .map(|it| {
@@ -60,8 +70,14 @@ async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
             };
             Row {
                 id: it.id,
-                campaign: of_campaign.get(&it.campaign_id).cloned().unwrap_or_default(),
-                publisher: of_publisher.get(&it.publisher_id).cloned().unwrap_or_default(),
+                campaign: of_campaign
+                    .get(&it.campaign_id)
+                    .cloned()
+                    .unwrap_or_default(),
+                publisher: of_publisher
+                    .get(&it.publisher_id)
+                    .cloned()
+                    .unwrap_or_default(),
                 publisher_id: it.publisher_id,
                 terms: words::terms(it.terms, viewer.currency()),
                 kind,
@@ -97,7 +113,10 @@ fn payout_of(form: &Form) -> Result<Value, String> {
 }
 
 async fn again(app: &App, viewer: &Viewer, fault: String) -> Shown {
-    let list = List { fault: Some(fault), ..build(app, viewer).await? };
+    let list = List {
+        fault: Some(fault),
+        ..build(app, viewer).await?
+    };
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &list)
 }
 
@@ -116,7 +135,9 @@ pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown
         .put("payout", payout);
     match handlers::create_assignment(State(app.clone()), viewer.operator(), setting.into()).await {
         Ok(_) => go("/assignments?done=made"),
-        Err(problem) if is_ours_to_say(&problem) => again(&app, &viewer, problem.detail().to_owned()).await,
+        Err(problem) if is_ours_to_say(&problem) => {
+            again(&app, &viewer, problem.detail().to_owned()).await
+        }
         Err(problem) => Err(problem.into()),
     }
 }
@@ -127,9 +148,18 @@ pub async fn update(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Fo
         Err(fault) => return again(&app, &viewer, fault).await,
     };
     let setting = Setting::default().put("payout", payout);
-    match handlers::update_assignment(State(app.clone()), viewer.operator(), Id(id), setting.into()).await {
+    match handlers::update_assignment(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        setting.into(),
+    )
+    .await
+    {
         Ok(_) => go("/assignments?done=saved"),
-        Err(problem) if is_ours_to_say(&problem) => again(&app, &viewer, problem.detail().to_owned()).await,
+        Err(problem) if is_ours_to_say(&problem) => {
+            again(&app, &viewer, problem.detail().to_owned()).await
+        }
         Err(problem) => Err(problem.into()),
     }
 }

@@ -44,8 +44,14 @@ const NOTE_EVERY: i32 = 10;
 
 /// A text of a spreadsheet: quoted, and never a formula.
 pub fn cell(text: &str) -> String {
-    let plain_number = text.bytes().all(|b| b.is_ascii_digit() || b"+-. ".contains(&b));
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !plain_number { "'" } else { "" };
+    let plain_number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+-. ".contains(&b));
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !plain_number {
+        "'"
+    } else {
+        ""
+    };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
@@ -58,7 +64,13 @@ pub fn csv_line(cells: &[String]) -> String {
 /// A file that arrives as it is written.
 pub fn csv_answer(name: &str, body: Body) -> axum::response::Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
+    (
+        [
+            (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+            (header::CONTENT_DISPOSITION, disposition),
+        ],
+        body,
+    )
         .into_response()
 }
 
@@ -91,13 +103,27 @@ fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> Stri
         event.status.to_string(),
         event.reason.map(|r| r.to_string()).unwrap_or_default(),
         sentence(event.status, event.reason, &event.detail, currency),
-        event.caller.clone().or_else(|| event.caller_raw.clone()).unwrap_or_default(),
-        event.duration_seconds.map(|s| s.to_string()).unwrap_or_default(),
+        event
+            .caller
+            .clone()
+            .or_else(|| event.caller_raw.clone())
+            .unwrap_or_default(),
+        event
+            .duration_seconds
+            .map(|s| s.to_string())
+            .unwrap_or_default(),
         text(&event.ref_id),
         text(&event.call_id),
         text(&event.payout_raw),
-        event.payout_cents.map(words::plain_amount).unwrap_or_default(),
-        event.matched_call.as_ref().map(|c| c.id.to_string()).unwrap_or_default(),
+        event
+            .payout_cents
+            .map(words::plain_amount)
+            .unwrap_or_default(),
+        event
+            .matched_call
+            .as_ref()
+            .map(|c| c.id.to_string())
+            .unwrap_or_default(),
         text(&event.strategy),
         words::plain_amount(event.revenue_delta_cents),
         words::plain_amount(event.credit_delta_cents),
@@ -141,8 +167,13 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let search = filter.search(&viewer, webhooks);
     let client = app.pool.get().await?;
     let names = pages_webhooks::names(&client, viewer.account.id, Named::Webhooks).await?;
-    let newest = search.until.map_or(Timestamp::now(), |until| until.min(Timestamp::now()));
-    let oldest = pages_events::oldest(&client, &search.webhooks).await?.max(search.since).unwrap_or(newest);
+    let newest = search
+        .until
+        .map_or(Timestamp::now(), |until| until.min(Timestamp::now()));
+    let oldest = pages_events::oldest(&client, &search.webhooks)
+        .await?
+        .max(search.since)
+        .unwrap_or(newest);
     drop(client);
     let export = Export {
         account: viewer.account.id,
@@ -165,7 +196,11 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     });
     // Rows come newest first: whoever knows both ends knows how far the file is.
     let ends = [(OLDEST, oldest.to_string()), (NEWEST, newest.to_string())];
-    Ok((AppendHeaders(ends), csv_answer("events.csv", Body::from_stream(chunks))).into_response())
+    Ok((
+        AppendHeaders(ends),
+        csv_answer("events.csv", Body::from_stream(chunks)),
+    )
+        .into_response())
 }
 
 #[derive(Template)]
@@ -184,7 +219,8 @@ async fn rows(app: &App, account: Uuid, search: &Search) -> Result<(Vec<Uuid>, b
     let (mut ids, mut below) = (Vec::new(), None);
     loop {
         let client = app.pool.get().await?;
-        let Found { events, next, .. } = pages_events::page(&client, account, search, below, CHUNK).await?;
+        let Found { events, next, .. } =
+            pages_events::page(&client, account, search, below, CHUNK).await?;
         ids.extend(events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id));
         if ids.len() > MOST {
             ids.truncate(MOST);
@@ -199,7 +235,10 @@ async fn rows(app: &App, account: Uuid, search: &Search) -> Result<(Vec<Uuid>, b
 
 fn may_be_replayed(event: &Event) -> bool {
     let moved = event.revenue_delta_cents != 0 || event.credit_delta_cents != 0;
-    let stands = matches!(event.status, Status::Matched | Status::Duplicate | Status::Superseded);
+    let stands = matches!(
+        event.status,
+        Status::Matched | Status::Duplicate | Status::Superseded
+    );
     !moved && !stands && event.ignored_at.is_none()
 }
 
@@ -229,7 +268,15 @@ pub async fn begin(State(app): State<App>, viewer: Viewer, form: Form) -> Shown 
     let id = Uuid::now_v7();
     let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
     let (account, actor) = (viewer.account.id, viewer.actor());
-    pages_events::begin_replay(&app.pool.get().await?, account, id, &actor, &filter.query(), total).await?;
+    pages_events::begin_replay(
+        &app.pool.get().await?,
+        account,
+        id,
+        &actor,
+        &filter.query(),
+        total,
+    )
+    .await?;
     tokio::spawn(run(app, account, actor, id, ids));
     go(&format!("/events/replays/{id}"))
 }
@@ -237,9 +284,20 @@ pub async fn begin(State(app): State<App>, viewer: Viewer, form: Form) -> Shown 
 async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uuid>) {
     let [mut done, mut matched, mut refused, mut failed] = [0_i32; 4];
     for event_id in events {
-        let asked = Asked { account_id, event_id, actor: actor.clone() };
+        let asked = Asked {
+            account_id,
+            event_id,
+            actor: actor.clone(),
+        };
         match person::replay(&app.pool, &asked).await {
-            Ok(Ok(settled)) if settled.decision.as_ref().is_some_and(|d| d.status == Status::Matched) => matched += 1,
+            Ok(Ok(settled))
+                if settled
+                    .decision
+                    .as_ref()
+                    .is_some_and(|d| d.status == Status::Matched) =>
+            {
+                matched += 1
+            }
             Ok(Ok(_)) => {}
             Ok(Err(_)) => refused += 1,
             Err(error) => {
@@ -284,12 +342,19 @@ async fn replay_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<BulkReplay, F
 }
 
 pub async fn progress(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let part = ProgressPart { replay: replay_of(&app, &viewer, id).await? };
-    page(&Progress { look: Look::of(&viewer, "Replaying", "/events"), part })
+    let part = ProgressPart {
+        replay: replay_of(&app, &viewer, id).await?,
+    };
+    page(&Progress {
+        look: Look::of(&viewer, "Replaying", "/events"),
+        part,
+    })
 }
 
 pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    page(&ProgressPart { replay: replay_of(&app, &viewer, id).await? })
+    page(&ProgressPart {
+        replay: replay_of(&app, &viewer, id).await?,
+    })
 }
 
 #[cfg(test)]

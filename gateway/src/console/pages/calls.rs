@@ -53,7 +53,11 @@ struct List {
 /// Real if a buyer reported it, an estimate if not; nothing where there is no value.
 fn source_of(call: &Call) -> Option<Pill> {
     call.value_cents?;
-    Some(if call.value_from_webhook { Pill::of("real", "real") } else { Pill::of("estimate", "estimate") })
+    Some(if call.value_from_webhook {
+        Pill::of("real", "real")
+    } else {
+        Pill::of("estimate", "estimate")
+    })
 }
 
 fn qualified_words(qualified: Option<bool>) -> &'static str {
@@ -70,9 +74,15 @@ fn row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Row {
         at: viewer.zone.when(call.started_at),
         source: source_of(&call),
         ref_id: call.ref_id.unwrap_or_default(),
-        caller: call.caller.or(call.caller_raw).unwrap_or_else(|| "withheld".to_owned()),
+        caller: call
+            .caller
+            .or(call.caller_raw)
+            .unwrap_or_else(|| "withheld".to_owned()),
         duration: words::span(Some(call.duration_seconds)),
-        buyer: call.buyer_id.and_then(|id| buyers.get(&id).cloned()).unwrap_or_default(),
+        buyer: call
+            .buyer_id
+            .and_then(|id| buyers.get(&id).cloned())
+            .unwrap_or_default(),
         value: words::money(call.value_cents, viewer.currency()),
         qualified: qualified_words(call.qualified),
         credit: words::money(Some(call.publisher_payout_cents), viewer.currency()),
@@ -82,7 +92,11 @@ fn row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Row {
 pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let query = uri.query().unwrap_or_default();
     let form = Form::parse(query.as_bytes());
-    let (q, buyer, value) = (form.text("q").to_owned(), form.text("buyer").to_owned(), form.text("value").to_owned());
+    let (q, buyer, value) = (
+        form.text("q").to_owned(),
+        form.text("buyer").to_owned(),
+        form.text("value").to_owned(),
+    );
     let mut filter = Filter {
         buyer_id: Uuid::try_parse(&buyer).ok(),
         value_from_webhook: match value.as_str() {
@@ -106,7 +120,17 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         }
     }
     let below = cursor_of(form.text("before"));
-    let mut found = calls::list(&client, account, &filter, TimePage { below, limit: ROWS + 1 }, 0).await?;
+    let mut found = calls::list(
+        &client,
+        account,
+        &filter,
+        TimePage {
+            below,
+            limit: ROWS + 1,
+        },
+        0,
+    )
+    .await?;
     let more = found.len() > usize::try_from(ROWS).unwrap_or(50);
     found.truncate(usize::try_from(ROWS).unwrap_or(50));
     let next = found.last().filter(|_| more).map(|call| {
@@ -116,13 +140,21 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 writer.append_pair(name, value);
             }
         }
-        format!("/calls?{}", writer.append_pair("before", &cursor_text((call.started_at, call.id))).finish())
+        format!(
+            "/calls?{}",
+            writer
+                .append_pair("before", &cursor_text((call.started_at, call.id)))
+                .finish()
+        )
     });
     let buyers = pages_webhooks::names(&client, account, Named::Buyers).await?;
     let names: HashMap<Uuid, String> = buyers.iter().cloned().collect();
     page(&List {
         look: Look::of(&viewer, "Calls", "/calls"),
-        rows: found.into_iter().map(|call| row(call, &viewer, &names)).collect(),
+        rows: found
+            .into_iter()
+            .map(|call| row(call, &viewer, &names))
+            .collect(),
         q,
         buyer,
         value,
@@ -157,7 +189,9 @@ struct One {
 pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let call = calls::get(&client, account, id, REPORTS).await?.ok_or(Fault::NotFound("call"))?;
+    let call = calls::get(&client, account, id, REPORTS)
+        .await?
+        .ok_or(Fault::NotFound("call"))?;
     let names = |what| pages_webhooks::names(&client, account, what);
     let buyers: HashMap<_, _> = names(Named::Buyers).await?.into_iter().collect();
     let webhooks: HashMap<_, _> = names(Named::Webhooks).await?.into_iter().collect();
@@ -169,12 +203,20 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
         facts.push(("Terms", words::terms(payee.terms, currency)));
     }
     if let Some(webhook) = call.reported_by_webhook_id {
-        facts.push(("Value reported by", webhooks.get(&webhook).cloned().unwrap_or_default()));
+        facts.push((
+            "Value reported by",
+            webhooks.get(&webhook).cloned().unwrap_or_default(),
+        ));
     }
-    let publisher = call
-        .terms
-        .as_ref()
-        .map(|payee| (payee.publisher_id, publishers.get(&payee.publisher_id).cloned().unwrap_or_default()));
+    let publisher = call.terms.as_ref().map(|payee| {
+        (
+            payee.publisher_id,
+            publishers
+                .get(&payee.publisher_id)
+                .cloned()
+                .unwrap_or_default(),
+        )
+    });
     let reports = call
         .reports
         .iter()
@@ -182,8 +224,15 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
         .map(|report| ReportLine {
             event: report.event_id,
             at: viewer.zone.when(report.received_at),
-            webhook: webhooks.get(&report.webhook_id).cloned().unwrap_or_default(),
-            pill: report.status.as_deref().and_then(Status::from_code).map(Pill::status),
+            webhook: webhooks
+                .get(&report.webhook_id)
+                .cloned()
+                .unwrap_or_default(),
+            pill: report
+                .status
+                .as_deref()
+                .and_then(Status::from_code)
+                .map(Pill::status),
             reason: reason_words(report.reason.as_deref().and_then(Reason::from_code)),
             payout: words::money(Some(report.payout_cents), currency),
             counts: match report.role.as_str() {

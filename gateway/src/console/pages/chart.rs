@@ -10,7 +10,12 @@ const SPARK_HEIGHT: i64 = 26;
 
 /// Bars of hours: what went well below, what did not on top of it.
 pub fn spark(hours: &[(i64, i64)]) -> Markup {
-    let most = hours.iter().map(|(ok, no)| ok + no).max().unwrap_or(0).max(1);
+    let most = hours
+        .iter()
+        .map(|(ok, no)| ok + no)
+        .max()
+        .unwrap_or(0)
+        .max(1);
     let all: i64 = hours.iter().map(|(ok, no)| ok + no).sum();
     let bad: i64 = hours.iter().map(|(_, no)| no).sum();
     let step = SPARK_WIDTH / i64::try_from(hours.len()).unwrap_or(1).max(1);
@@ -20,7 +25,13 @@ pub fn spark(hours: &[(i64, i64)]) -> Markup {
         SPARK_HEIGHT - 1
     );
     for (at, (ok, no)) in (0_i64..).zip(hours) {
-        let high = |n: i64| if n == 0 { 0 } else { (n * (SPARK_HEIGHT - 2) / most).max(1) };
+        let high = |n: i64| {
+            if n == 0 {
+                0
+            } else {
+                (n * (SPARK_HEIGHT - 2) / most).max(1)
+            }
+        };
         let (x, up, on) = (at * step, high(*ok), high(*no));
         let width = (step - 1).max(1);
         if up > 0 {
@@ -32,7 +43,10 @@ pub fn spark(hours: &[(i64, i64)]) -> Markup {
         }
         if on > 0 {
             let y = (SPARK_HEIGHT - 1 - up - on).max(0);
-            let _ = write!(svg, "<rect class=\"no\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{on}\"/>");
+            let _ = write!(
+                svg,
+                "<rect class=\"no\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{on}\"/>"
+            );
         }
     }
     svg.push_str("</svg>");
@@ -47,8 +61,15 @@ const HOURS_LABEL: i64 = 6;
 
 /// The last 24 hours, larger: as [`spark`], with the hours named. `label` is told how many hours ago.
 pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
-    let most = hours.iter().map(|(ok, no)| ok + no).max().unwrap_or(0).max(1);
-    let (all, bad) = hours.iter().fold((0, 0), |(all, bad), (ok, no)| (all + ok + no, bad + no));
+    let most = hours
+        .iter()
+        .map(|(ok, no)| ok + no)
+        .max()
+        .unwrap_or(0)
+        .max(1);
+    let (all, bad) = hours
+        .iter()
+        .fold((0, 0), |(all, bad), (ok, no)| (all + ok + no, bad + no));
     let n = i64::try_from(hours.len()).unwrap_or(1).max(1);
     let foot = HOURS_HEIGHT - HOURS_FOOT;
     let mut svg = format!(
@@ -57,7 +78,13 @@ pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
          <rect class=\"base\" x=\"0\" y=\"{foot}\" width=\"{HOURS_WIDTH}\" height=\"1\"/>"
     );
     for (at, (ok, no)) in (0_i64..).zip(hours) {
-        let high = |n: i64| if n == 0 { 0 } else { (n * (foot - 2) / most).max(2) };
+        let high = |n: i64| {
+            if n == 0 {
+                0
+            } else {
+                (n * (foot - 2) / most).max(2)
+            }
+        };
         let (x, next) = (at * HOURS_WIDTH / n, (at + 1) * HOURS_WIDTH / n);
         let (up, on, wide) = (high(*ok), high(*no), next - x - 3);
         let when = label(n - 1 - at);
@@ -78,7 +105,11 @@ pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
         }
         svg.push_str("</g>");
         if (n - 1 - at) % HOURS_LABEL == 0 {
-            let (x, anchor) = if at == n - 1 { (HOURS_WIDTH, "end") } else { ((x + next) / 2, "middle") };
+            let (x, anchor) = if at == n - 1 {
+                (HOURS_WIDTH, "end")
+            } else {
+                ((x + next) / 2, "middle")
+            };
             let _ = write!(
                 svg,
                 "<text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
@@ -146,7 +177,10 @@ fn round_up(cents: i64) -> i64 {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// A bar that stands on its foot: rounded at its head alone.
@@ -166,13 +200,19 @@ fn standing(class: &str, left: i64, top: i64, width: i64, foot: i64, round: bool
 
 /// Days as columns: the estimate standing on the real, credits as a line through them.
 pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Markup {
-    let most = columns.iter().map(|c| (c.real + c.estimate).max(c.credit)).max().unwrap_or(0);
+    let most = columns
+        .iter()
+        .map(|c| (c.real + c.estimate).max(c.credit))
+        .max()
+        .unwrap_or(0);
     let top = round_up(most.max(100));
     let high = HEIGHT - TOP - BOTTOM;
     let y_of = |cents: i64| TOP + high - cents.max(0) * high / top;
     let n = i64::try_from(columns.len()).unwrap_or(1).max(1);
-    let mut svg =
-        format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(says));
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        escape(says)
+    );
     for quarter in 0..=4 {
         let cents = top * quarter / 4;
         let (y, class) = (y_of(cents), if quarter == 0 { "base" } else { "rule" });
@@ -192,7 +232,11 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
         let gap = ((next - x) / 4).clamp(1, 14);
         let (left, width) = (x + gap / 2, (next - x - gap).clamp(1, 64));
         let left = left + ((next - x - gap) - width).max(0) / 2;
-        let (real, both, foot) = (y_of(column.real), y_of(column.real + column.estimate), y_of(0));
+        let (real, both, foot) = (
+            y_of(column.real),
+            y_of(column.real + column.estimate),
+            y_of(0),
+        );
         let _ = write!(
             svg,
             "<g><title>{}</title><rect class=\"room\" x=\"{x}\" y=\"{TOP}\" width=\"{}\" height=\"{high}\"/>{}{}</g>",
@@ -204,7 +248,10 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
         let (middle, y) = (left + width / 2, y_of(column.credit));
         let _ = write!(line, "{}{middle},{y}", if at == 0 { "" } else { " " });
         if n <= DOTS {
-            let _ = write!(dots, "<circle class=\"dot\" cx=\"{middle}\" cy=\"{y}\" r=\"2.5\"/>");
+            let _ = write!(
+                dots,
+                "<circle class=\"dot\" cx=\"{middle}\" cy=\"{y}\" r=\"2.5\"/>"
+            );
         }
         if at % every == 0 {
             let _ = write!(
@@ -215,7 +262,10 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
             );
         }
     }
-    let _ = write!(svg, "<polyline class=\"credit\" points=\"{line}\"/>{dots}</svg>");
+    let _ = write!(
+        svg,
+        "<polyline class=\"credit\" points=\"{line}\"/>{dots}</svg>"
+    );
     Markup(svg)
 }
 
@@ -233,15 +283,26 @@ pub fn ranks(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Mark
     let mut rows: Vec<&Column> = rows.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.real + row.estimate));
     rows.truncate(MOST_ROWS);
-    let most = rows.iter().map(|row| (row.real + row.estimate).max(row.credit)).max().unwrap_or(0).max(1);
+    let most = rows
+        .iter()
+        .map(|row| (row.real + row.estimate).max(row.credit))
+        .max()
+        .unwrap_or(0)
+        .max(1);
     let height = ROW * i64::try_from(rows.len()).unwrap_or(1) + 4;
     let room = WIDTH - NAMES - AMOUNTS;
-    let mut svg =
-        format!("<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escape(says));
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
+        escape(says)
+    );
     for (at, row) in (0_i64..).zip(rows) {
         let y = at * ROW + 8;
         let long = |cents: i64| cents.max(0) * room / most;
-        let (real, both, credit) = (long(row.real), long(row.real + row.estimate), NAMES + long(row.credit));
+        let (real, both, credit) = (
+            long(row.real),
+            long(row.real + row.estimate),
+            NAMES + long(row.credit),
+        );
         let name: String = match row.label.char_indices().nth(MOST_NAME) {
             Some((cut, _)) => format!("{}…", &row.label[..cut]),
             None => row.label.clone(),
@@ -276,7 +337,10 @@ const BAR_WIDTH: i64 = 220;
 /// One row's bar beside its figures: real, then the estimate, against the longest of all.
 pub fn bar(real: i64, estimate: i64, most: i64) -> Markup {
     let most = most.max(1);
-    let (a, b) = (real.max(0) * BAR_WIDTH / most, estimate.max(0) * BAR_WIDTH / most);
+    let (a, b) = (
+        real.max(0) * BAR_WIDTH / most,
+        estimate.max(0) * BAR_WIDTH / most,
+    );
     Markup(format!(
         "<svg class=\"chart bar\" viewBox=\"0 0 {BAR_WIDTH} 12\" width=\"{BAR_WIDTH}\" height=\"12\" aria-hidden=\"true\">\
          <rect class=\"track\" x=\"0\" y=\"2\" width=\"{BAR_WIDTH}\" height=\"8\" rx=\"4\"/>\
@@ -292,18 +356,40 @@ mod tests {
 
     #[test]
     fn a_chart_holds_no_text_of_others_as_markup() {
-        let column = Column { label: "<b>".into(), title: "\"><script>".into(), real: 5_000, estimate: 0, credit: -10 };
+        let column = Column {
+            label: "<b>".into(),
+            title: "\"><script>".into(),
+            real: 5_000,
+            estimate: 0,
+            credit: -10,
+        };
         let svg = columns(&[column], "a < b", |c| c.to_string()).0;
-        assert!(!svg.contains("<b>") && !svg.contains("<script>") && svg.contains("&lt;b&gt;"), "{svg}");
+        assert!(
+            !svg.contains("<b>") && !svg.contains("<script>") && svg.contains("&lt;b&gt;"),
+            "{svg}"
+        );
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
-        let svg =
-            ranks(&[Column { label: "<b>".into(), title: "<i>".into(), real: 1, estimate: 2, credit: 3 }], "x", |c| {
-                c.to_string()
-            })
-            .0;
+        let svg = ranks(
+            &[Column {
+                label: "<b>".into(),
+                title: "<i>".into(),
+                real: 1,
+                estimate: 2,
+                credit: 3,
+            }],
+            "x",
+            |c| c.to_string(),
+        )
+        .0;
         assert!(!svg.contains("<b>") && !svg.contains("<i>"), "{svg}");
         assert_eq!(
-            [round_up(1), round_up(101), round_up(201), round_up(501), round_up(801)],
+            [
+                round_up(1),
+                round_up(101),
+                round_up(201),
+                round_up(501),
+                round_up(801)
+            ],
             [100, 200, 400, 600, 1_000]
         );
     }

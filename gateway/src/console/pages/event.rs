@@ -113,7 +113,11 @@ fn slot_line(slot: Slot, currency: &str) -> SlotLine {
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
         value: words::read_as(slot.value.unwrap_or_default(), currency),
-        passed_over: slot.passed_over.into_iter().map(|p| (p.name, p.raw, p.why)).collect(),
+        passed_over: slot
+            .passed_over
+            .into_iter()
+            .map(|p| (p.name, p.raw, p.why))
+            .collect(),
     }
 }
 
@@ -123,7 +127,10 @@ fn ended_before(seconds: i64) -> String {
         s @ 120..=7_199 => (s / 60, "min"),
         s => (s / 3_600, "h"),
     };
-    format!("{n} {unit} {}", if seconds < 0 { "after" } else { "before" })
+    format!(
+        "{n} {unit} {}",
+        if seconds < 0 { "after" } else { "before" }
+    )
 }
 
 fn strategy_words(code: Option<&str>) -> String {
@@ -140,14 +147,33 @@ fn strategy_words(code: Option<&str>) -> String {
 fn facts_of(event: &handlers::Event, currency: &str) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
-    let raw = event.caller_raw.clone().filter(|raw| Some(raw) != event.caller.as_ref());
-    add("Caller", event.caller.clone().or(Some("none could be read".to_owned())));
+    let raw = event
+        .caller_raw
+        .clone()
+        .filter(|raw| Some(raw) != event.caller.as_ref());
+    add(
+        "Caller",
+        event
+            .caller
+            .clone()
+            .or(Some("none could be read".to_owned())),
+    );
     add("Caller as sent", raw);
-    add("Duration", event.duration_seconds.map(|s| format!("{} ({s} s)", words::span(Some(s)))));
+    add(
+        "Duration",
+        event
+            .duration_seconds
+            .map(|s| format!("{} ({s} s)", words::span(Some(s)))),
+    );
     add("ref_id", event.ref_id.clone());
     add("call_id", event.call_id.clone());
     add("Payout as sent", event.payout_raw.clone());
-    add("Payout", event.payout_cents.map(|cents| format_cents(cents, currency)));
+    add(
+        "Payout",
+        event
+            .payout_cents
+            .map(|cents| format_cents(cents, currency)),
+    );
     add("Currency", event.currency.clone());
     add("Word of rejection", event.rejection_word.clone());
     add("Source address", event.source_ip.map(|ip| ip.to_string()));
@@ -161,9 +187,17 @@ fn action_words(action: &handlers::Action, currency: &str) -> String {
     let detail = |name: &str| action.detail.as_ref().and_then(|d| d.get(name).cloned());
     match action.action.as_str() {
         "assign" => {
-            format!("assigned to {}", detail("call_id").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default())
+            format!(
+                "assigned to {}",
+                detail("call_id")
+                    .and_then(|v| v.as_str().map(str::to_owned))
+                    .unwrap_or_default()
+            )
         }
-        "apply" => format!("applied {}", words::money(detail("payout_cents").and_then(|v| v.as_i64()), currency)),
+        "apply" => format!(
+            "applied {}",
+            words::money(detail("payout_cents").and_then(|v| v.as_i64()), currency)
+        ),
         "replay" => "replayed".to_owned(),
         _ => "ignored".to_owned(),
     }
@@ -172,16 +206,26 @@ fn action_words(action: &handlers::Action, currency: &str) -> String {
 /// Pretty where it is JSON, as it came where it is not.
 fn body_text(text: String) -> String {
     match serde_json::from_str::<serde_json::Value>(&text) {
-        Ok(json) if json.is_object() || json.is_array() => serde_json::to_string_pretty(&json).unwrap_or(text),
+        Ok(json) if json.is_object() || json.is_array() => {
+            serde_json::to_string_pretty(&json).unwrap_or(text)
+        }
         _ => text,
     }
 }
 
-async fn offers(app: &App, viewer: &Viewer, event: &handlers::Event, find: &str) -> Result<Vec<Offer>, Fault> {
+async fn offers(
+    app: &App,
+    viewer: &Viewer,
+    event: &handlers::Event,
+    find: &str,
+) -> Result<Vec<Offer>, Fault> {
     let week = SignedDuration::from_hours(24 * 7);
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let page = TimePage { below: None, limit: OFFERED };
+    let page = TimePage {
+        below: None,
+        limit: OFFERED,
+    };
     let mut filter = calls::Filter::default();
     if let Ok(id) = Uuid::try_parse(find) {
         let found = calls::get(&client, account, id, 0).await?;
@@ -189,7 +233,9 @@ async fn offers(app: &App, viewer: &Viewer, event: &handlers::Event, find: &str)
     }
     match phone::normalise(find, &viewer.account.default_region) {
         _ if find.is_empty() => {
-            let Some(caller) = event.caller.clone() else { return Ok(Vec::new()) };
+            let Some(caller) = event.caller.clone() else {
+                return Ok(Vec::new());
+            };
             filter.caller = Some(caller);
             filter.from = event.received_at.checked_sub(week).ok();
         }
@@ -203,7 +249,10 @@ async fn offers(app: &App, viewer: &Viewer, event: &handlers::Event, find: &str)
 fn offer(call: calls::Call, viewer: &Viewer) -> Offer {
     Offer {
         id: call.id,
-        caller: call.caller.or(call.caller_raw).unwrap_or_else(|| "withheld".to_owned()),
+        caller: call
+            .caller
+            .or(call.caller_raw)
+            .unwrap_or_else(|| "withheld".to_owned()),
         at: viewer.zone.when(call.started_at),
         duration: words::span(Some(call.duration_seconds)),
         value: words::money(call.value_cents, viewer.currency()),
@@ -212,14 +261,21 @@ fn offer(call: calls::Call, viewer: &Viewer) -> Offer {
 }
 
 async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<EventPage, Fault> {
-    let full = handlers::event_in_full(app, &viewer.operator(), id).await.map_err(gone)?;
-    let webhook = handlers::show_webhook(app, &viewer.operator(), full.event.webhook_id, None).await?;
+    let full = handlers::event_in_full(app, &viewer.operator(), id)
+        .await
+        .map_err(gone)?;
+    let webhook =
+        handlers::show_webhook(app, &viewer.operator(), full.event.webhook_id, None).await?;
     let offers = offers(app, viewer, &full.event, find).await?;
     let weighed = weighed(app, viewer, &full.candidates).await?;
     Ok(assemble(viewer, full, &webhook, &weighed, offers, find))
 }
 
-fn candidate_line(candidate: handlers::Candidate, weighed: &Weighed, tolerance: i32) -> CandidateLine {
+fn candidate_line(
+    candidate: handlers::Candidate,
+    weighed: &Weighed,
+    tolerance: i32,
+) -> CandidateLine {
     CandidateLine {
         id: candidate.call_id,
         call: weighed.get(&candidate.call_id).cloned(),
@@ -237,13 +293,20 @@ fn candidate_line(candidate: handlers::Candidate, weighed: &Weighed, tolerance: 
 /// The calls that were considered, as a person knows them.
 type Weighed = HashMap<Uuid, (When, String)>;
 
-async fn weighed(app: &App, viewer: &Viewer, candidates: &[handlers::Candidate]) -> Result<Weighed, Fault> {
+async fn weighed(
+    app: &App,
+    viewer: &Viewer,
+    candidates: &[handlers::Candidate],
+) -> Result<Weighed, Fault> {
     let client = app.pool.get().await?;
     let mut weighed = Weighed::new();
     for candidate in candidates.iter().take(MOST_WEIGHED) {
         if let Some(call) = calls::get(&client, viewer.account.id, candidate.call_id, 0).await? {
             let duration = words::span(Some(call.duration_seconds));
-            let says = call.ref_id.map_or_else(|| duration.clone(), |ref_id| format!("{duration}, {ref_id}"));
+            let says = call.ref_id.map_or_else(
+                || duration.clone(),
+                |ref_id| format!("{duration}, {ref_id}"),
+            );
             weighed.insert(call.id, (viewer.zone.when(call.started_at), says));
         }
     }
@@ -279,7 +342,14 @@ fn assemble(
     offers: Vec<Offer>,
     find: &str,
 ) -> EventPage {
-    let EventInFull { event, request, reading, candidates, postings, actions } = full;
+    let EventInFull {
+        event,
+        request,
+        reading,
+        candidates,
+        postings,
+        actions,
+    } = full;
     let currency = viewer.currency();
     let when = |at| viewer.zone.when(at);
     let status = Status::from_code(&event.status).unwrap_or(Status::Held);
@@ -306,33 +376,62 @@ fn assemble(
         strategy: strategy_words(event.strategy.as_deref()),
         moved: words::moved(event.credit_delta_cents, currency),
         applied_from: event.applied_from,
-        ignored: event.ignored_at.map(|at| (when(at), event.ignored_by.clone().unwrap_or_default())),
+        ignored: event
+            .ignored_at
+            .map(|at| (when(at), event.ignored_by.clone().unwrap_or_default())),
         count: event.count,
-        request_line: request
+        request_line: request.as_ref().map(|r| {
+            format!(
+                "{} {}",
+                r.method,
+                r.content_type.as_deref().unwrap_or("(no content type)")
+            )
+        }),
+        query: request
             .as_ref()
-            .map(|r| format!("{} {}", r.method, r.content_type.as_deref().unwrap_or("(no content type)"))),
-        query: request.as_ref().map(|r| r.query.clone()).filter(|q| !q.is_empty()),
-        body: request.and_then(|r| r.body.or(r.body_base64)).filter(|b| !b.is_empty()).map(body_text),
-        slots: reading.into_iter().map(|slot| slot_line(slot, currency)).collect(),
+            .map(|r| r.query.clone())
+            .filter(|q| !q.is_empty()),
+        body: request
+            .and_then(|r| r.body.or(r.body_base64))
+            .filter(|b| !b.is_empty())
+            .map(body_text),
+        slots: reading
+            .into_iter()
+            .map(|slot| slot_line(slot, currency))
+            .collect(),
         candidates: candidates
             .into_iter()
             .map(|c| candidate_line(c, weighed, webhook.settings.duration_tolerance_seconds))
             .collect(),
-        postings: postings.into_iter().map(|p| posting_line(p, viewer)).collect(),
-        actions: actions.into_iter().map(|a| action_line(a, viewer)).collect(),
+        postings: postings
+            .into_iter()
+            .map(|p| posting_line(p, viewer))
+            .collect(),
+        actions: actions
+            .into_iter()
+            .map(|a| action_line(a, viewer))
+            .collect(),
         find: find.to_owned(),
         offers,
         can_replay: is_report && free,
         can_assign: is_report && (free || displaced),
         can_apply: is_report && call.is_some(),
-        amount: event.payout_cents.filter(|c| *c >= 0).map(words::plain_amount).unwrap_or_default(),
+        amount: event
+            .payout_cents
+            .filter(|c| *c >= 0)
+            .map(words::plain_amount)
+            .unwrap_or_default(),
         call,
         currency: currency.to_owned(),
     }
 }
 
 fn gone(problem: Problem) -> Fault {
-    if problem.status() == StatusCode::NOT_FOUND { Fault::NotFound("event") } else { problem.into() }
+    if problem.status() == StatusCode::NOT_FOUND {
+        Fault::NotFound("event")
+    } else {
+        problem.into()
+    }
 }
 
 pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri) -> Shown {
@@ -350,22 +449,45 @@ async fn outcome(
 ) -> Shown {
     match result {
         Ok(Json(full)) => go(&format!("/events/{}?done={done}", full.event.id)),
-        Err(problem) if matches!(problem.status(), StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) => {
+        Err(problem)
+            if matches!(
+                problem.status(),
+                StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
+            ) =>
+        {
             let fault = Some(problem.detail().to_owned());
-            page_with(problem.status(), &EventPage { fault, ..page_of(app, viewer, id, "").await? })
+            page_with(
+                problem.status(),
+                &EventPage {
+                    fault,
+                    ..page_of(app, viewer, id, "").await?
+                },
+            )
         }
         Err(problem) => Err(gone(problem)),
     }
 }
 
 pub async fn replay(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let result = handlers::replay(State(app.clone()), viewer.operator(), Id(id), Setting::default().into()).await;
+    let result = handlers::replay(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        Setting::default().into(),
+    )
+    .await;
     outcome(&app, &viewer, id, "replayed", result).await
 }
 
 pub async fn assign(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let setting = Setting::default().put("call_id", form.text("call_id"));
-    let result = handlers::assign(State(app.clone()), viewer.operator(), Id(id), setting.into()).await;
+    let result = handlers::assign(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        setting.into(),
+    )
+    .await;
     outcome(&app, &viewer, id, "assigned", result).await
 }
 
@@ -374,15 +496,30 @@ pub async fn apply(State(app): State<App>, viewer: Viewer, Id(id): Id, form: For
         Ok(cents) => Setting::default().put("payout_cents", cents),
         Err(why) => {
             let fault = Some(format!("The amount {why}."));
-            let page = EventPage { fault, ..page_of(&app, &viewer, id, "").await? };
+            let page = EventPage {
+                fault,
+                ..page_of(&app, &viewer, id, "").await?
+            };
             return page_with(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
-    let result = handlers::apply(State(app.clone()), viewer.operator(), Id(id), setting.into()).await;
+    let result = handlers::apply(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        setting.into(),
+    )
+    .await;
     outcome(&app, &viewer, id, "applied", result).await
 }
 
 pub async fn ignore(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let result = handlers::ignore(State(app.clone()), viewer.operator(), Id(id), Setting::default().into()).await;
+    let result = handlers::ignore(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        Setting::default().into(),
+    )
+    .await;
     outcome(&app, &viewer, id, "ignored", result).await
 }

@@ -49,7 +49,9 @@ pub struct Line {
 
 /// A reason's code as words.
 pub fn reason_words(reason: Option<Reason>) -> String {
-    reason.map(|r| r.code().replace('_', " ")).unwrap_or_default()
+    reason
+        .map(|r| r.code().replace('_', " "))
+        .unwrap_or_default()
 }
 
 /// The payout as it was reported, or what is known of it.
@@ -65,7 +67,10 @@ impl Line {
     pub fn of(event: Event, viewer: &Viewer, names: &HashMap<Uuid, String>) -> Line {
         let currency = viewer.currency();
         let call = event.matched_call.map(|call| {
-            let label = call.tracking_number.or(call.caller).unwrap_or_else(|| call.id.to_string());
+            let label = call
+                .tracking_number
+                .or(call.caller)
+                .unwrap_or_else(|| call.id.to_string());
             (call.id, label)
         });
         Line {
@@ -83,7 +88,12 @@ impl Line {
             moved: words::moved(event.credit_delta_cents, currency),
             count: event.count,
             ignored: event.ignored_at.is_some(),
-            state: format!("{}{}{}", event.status, reason_words(event.reason), event.ignored_at.is_some()),
+            state: format!(
+                "{}{}{}",
+                event.status,
+                reason_words(event.reason),
+                event.ignored_at.is_some()
+            ),
         }
     }
 }
@@ -119,7 +129,8 @@ impl Day {
         let now = Timestamp::now();
         let client = app.pool.get().await?;
         let today = viewer.zone.day_start(now);
-        let mut found = pages_webhooks::activity(&client, viewer.account.id, &[webhook], now, today).await?;
+        let mut found =
+            pages_webhooks::activity(&client, viewer.account.id, &[webhook], now, today).await?;
         let activity = found.remove(&webhook).unwrap_or_default();
         Ok(Day {
             webhook,
@@ -154,7 +165,11 @@ struct Panel {
 
 impl Panel {
     fn link(&self, query: String) -> String {
-        if query.is_empty() { self.path.clone() } else { format!("{}?{query}", self.path) }
+        if query.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{query}", self.path)
+        }
     }
 
     fn segments(&self) -> Vec<FilterLink> {
@@ -170,9 +185,15 @@ impl Panel {
 
     /// What narrows the rows now, each with the way back.
     fn chips(&self) -> Vec<FilterLink> {
-        let names: HashMap<String, &String> = self.webhooks.iter().map(|(id, name)| (id.to_string(), name)).collect();
+        let names: HashMap<String, &String> = self
+            .webhooks
+            .iter()
+            .map(|(id, name)| (id.to_string(), name))
+            .collect();
         let label = |name: &str, value: &str| match name {
-            "webhook" => names.get(value).map_or_else(|| value.to_owned(), |name| (*name).clone()),
+            "webhook" => names
+                .get(value)
+                .map_or_else(|| value.to_owned(), |name| (*name).clone()),
             "q" => format!("\u{201C}{value}\u{201D}"),
             "reason" => value.replace('_', " "),
             "status" => value.to_owned(),
@@ -190,7 +211,10 @@ impl Panel {
     }
 
     fn reasons(&self) -> Vec<(&'static str, String)> {
-        Reason::ALL.iter().map(|r| (r.code(), reason_words(Some(*r)))).collect()
+        Reason::ALL
+            .iter()
+            .map(|r| (r.code(), reason_words(Some(*r))))
+            .collect()
     }
 
     fn all(&self) -> bool {
@@ -205,10 +229,20 @@ pub async fn webhooks_of(app: &App, viewer: &Viewer, filter: &Filter) -> Result<
         return Ok(all);
     }
     let wanted = Uuid::try_parse(&filter.webhook).map_err(|_| Fault::NotFound("webhook"))?;
-    if all.contains(&wanted) { Ok(vec![wanted]) } else { Err(Fault::NotFound("webhook")) }
+    if all.contains(&wanted) {
+        Ok(vec![wanted])
+    } else {
+        Err(Fault::NotFound("webhook"))
+    }
 }
 
-async fn panel(app: &App, viewer: &Viewer, head: Option<Head>, uri: &Uri, headers: &HeaderMap) -> Shown {
+async fn panel(
+    app: &App,
+    viewer: &Viewer,
+    head: Option<Head>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Shown {
     let query = uri.query().unwrap_or_default();
     let mut filter = Filter::read(query);
     let webhooks = match &head {
@@ -223,13 +257,22 @@ async fn panel(app: &App, viewer: &Viewer, head: Option<Head>, uri: &Uri, header
     let client = app.pool.get().await?;
     let account = viewer.account.id;
     let names = pages_webhooks::names(&client, account, Named::Webhooks).await?;
-    let Found { events, next, looked_back_to } = pages_events::page(&client, account, &search, below, ROWS).await?;
+    let Found {
+        events,
+        next,
+        looked_back_to,
+    } = pages_events::page(&client, account, &search, below, ROWS).await?;
     drop(client);
     let by_id: HashMap<Uuid, String> = names.iter().cloned().collect();
-    let lines: Vec<Line> = events.into_iter().map(|event| Line::of(event, viewer, &by_id)).collect();
+    let lines: Vec<Line> = events
+        .into_iter()
+        .map(|event| Line::of(event, viewer, &by_id))
+        .collect();
     let all = head.is_none();
     let day = match &head {
-        Some(head) if !headers.contains_key("x-fragment") => Some(Day::of(app, viewer, head.id).await?),
+        Some(head) if !headers.contains_key("x-fragment") => {
+            Some(Day::of(app, viewer, head.id).await?)
+        }
         _ => None,
     };
     if headers.contains_key("x-fragment") {
@@ -245,7 +288,10 @@ async fn panel(app: &App, viewer: &Viewer, head: Option<Head>, uri: &Uri, header
         }
         None => "/events".to_owned(),
     };
-    let title = head.as_ref().map_or_else(|| "Recent events".to_owned(), |h| format!("{}: recent events", h.name));
+    let title = head.as_ref().map_or_else(
+        || "Recent events".to_owned(),
+        |h| format!("{}: recent events", h.name),
+    );
     page(&Panel {
         look: Look::of(viewer, title, if all { "/events" } else { "/webhooks" }),
         poll: below.is_none().then(|| format!("{path}?{}", local.query())),
@@ -266,8 +312,16 @@ pub async fn all(State(app): State<App>, viewer: Viewer, uri: Uri, headers: Head
     panel(&app, &viewer, None, &uri, &headers).await
 }
 
-pub async fn of_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri, headers: HeaderMap) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await.map_err(gone)?;
+pub async fn of_webhook(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Shown {
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
     let head = Head::of(&webhook, &viewer, "events");
     panel(&app, &viewer, Some(head), &uri, &headers).await
 }
@@ -279,7 +333,14 @@ pub async fn newest(app: &App, viewer: &Viewer, id: Uuid) -> Result<Option<Line>
     if !all.contains(&id) {
         return Err(Fault::NotFound("webhook"));
     }
-    let search = pages_events::Search { webhooks: vec![id], ..pages_events::Search::default() };
+    let search = pages_events::Search {
+        webhooks: vec![id],
+        ..pages_events::Search::default()
+    };
     let found = pages_events::page(&client, viewer.account.id, &search, None, 1).await?;
-    Ok(found.events.into_iter().next().map(|event| Line::of(event, viewer, &HashMap::new())))
+    Ok(found
+        .events
+        .into_iter()
+        .next()
+        .map(|event| Line::of(event, viewer, &HashMap::new())))
 }

@@ -87,27 +87,41 @@ impl Filter {
 
     /// What is set, but this one: for links and forms that change it alone.
     pub fn others(&self, but: &str) -> Vec<(&'static str, &str)> {
-        self.pairs().into_iter().filter(|(name, value)| *name != but && !value.is_empty()).collect()
+        self.pairs()
+            .into_iter()
+            .filter(|(name, value)| *name != but && !value.is_empty())
+            .collect()
     }
 
     /// What is set outside of the form of the finer filters.
     pub fn broad(&self) -> Vec<(&'static str, &str)> {
-        self.pairs().into_iter().filter(|(name, value)| BROAD.contains(name) && !value.is_empty()).collect()
+        self.pairs()
+            .into_iter()
+            .filter(|(name, value)| BROAD.contains(name) && !value.is_empty())
+            .collect()
     }
 
     /// Is one of the finer filters set?
     pub fn is_narrow(&self) -> bool {
-        self.pairs().iter().any(|(name, value)| !BROAD.contains(name) && !value.is_empty())
+        self.pairs()
+            .iter()
+            .any(|(name, value)| !BROAD.contains(name) && !value.is_empty())
     }
 
     /// The kind of field that can show this edge of the time: a day, or text for anything finer.
     pub fn kind(&self, edge: &str) -> &'static str {
-        if edge.is_empty() || edge.parse::<Date>().is_ok() { "date" } else { "text" }
+        if edge.is_empty() || edge.parse::<Date>().is_ok() {
+            "date"
+        } else {
+            "text"
+        }
     }
 
     /// Is anything filtered but by webhook?
     pub fn is_set(&self) -> bool {
-        self.pairs().iter().any(|(name, value)| *name != "webhook" && !value.is_empty())
+        self.pairs()
+            .iter()
+            .any(|(name, value)| *name != "webhook" && !value.is_empty())
     }
 
     /// What is searched for, among these webhooks. Faults are noted in `self`.
@@ -116,31 +130,46 @@ impl Filter {
         let region = &viewer.account.default_region;
         let caller = some(&self.caller).map(|text| {
             phone::normalise(text, region).unwrap_or_else(|_| {
-                faults.push(format!("{text:?} is no phone number; nothing can come from it"));
+                faults.push(format!(
+                    "{text:?} is no phone number; nothing can come from it"
+                ));
                 text.to_owned()
             })
         });
-        let amount_cents = some(&self.amount)
-            .and_then(|text| words::cents_of(text).map_err(|why| faults.push(format!("the amount {why}"))).ok());
+        let amount_cents = some(&self.amount).and_then(|text| {
+            words::cents_of(text)
+                .map_err(|why| faults.push(format!("the amount {why}")))
+                .ok()
+        });
         let mut edge = |name: &str, text: &str, end: bool| {
             some(text).and_then(|text| {
                 let read = moment(text, viewer, end);
                 if read.is_none() {
-                    faults.push(format!("{name} {text:?} is no day such as 2026-03-14 and no time"));
+                    faults.push(format!(
+                        "{name} {text:?} is no day such as 2026-03-14 and no time"
+                    ));
                 }
                 read
             })
         };
-        let (since, until) = (edge("since", &self.since, false), edge("until", &self.until, true));
+        let (since, until) = (
+            edge("since", &self.since, false),
+            edge("until", &self.until, true),
+        );
         let status = some(&self.status).and_then(Status::from_code);
         let reason = some(&self.reason).and_then(Reason::from_code);
-        for (text, known) in [(&self.status, status.is_some()), (&self.reason, reason.is_some())] {
+        for (text, known) in [
+            (&self.status, status.is_some()),
+            (&self.reason, reason.is_some()),
+        ] {
             if !text.is_empty() && !known {
                 faults.push(format!("{text:?} is no status or reason"));
             }
         }
         let text = some(&self.q).map(str::to_owned);
-        let text_as_caller = text.as_deref().and_then(|text| phone::normalise(text, region).ok());
+        let text_as_caller = text
+            .as_deref()
+            .and_then(|text| phone::normalise(text, region).ok());
         self.faults = faults;
         Search {
             webhooks,
@@ -181,5 +210,8 @@ pub fn cursor_text((at, id): Key) -> String {
 
 pub fn cursor_of(text: &str) -> Option<Key> {
     let (at, id) = text.split_once('.')?;
-    Some((Timestamp::from_microsecond(at.parse().ok()?).ok()?, Uuid::try_parse(id).ok()?))
+    Some((
+        Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+        Uuid::try_parse(id).ok()?,
+    ))
 }

@@ -33,7 +33,10 @@ impl Form {
 
     /// As typed: a password's spaces count.
     pub fn raw(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or("", |(_, value)| value.as_str())
     }
 
     pub fn is_on(&self, name: &str) -> bool {
@@ -60,13 +63,18 @@ pub async fn check(request: Request, next: Next) -> Response {
         Err(problem) => return Fault::from(problem).into_response(),
     };
     let form = Form::parse(&bytes);
-    let wanted = parts.extensions.get::<Signed>().map(|signed| signed.csrf.clone()).unwrap_or_default();
+    let wanted = parts
+        .extensions
+        .get::<Signed>()
+        .map(|signed| signed.csrf.clone())
+        .unwrap_or_default();
     let given = form.raw("csrf");
     if wanted.is_empty() || !bool::from(wanted.as_bytes().ct_eq(given.as_bytes())) {
         return Fault::Expired.into_response();
     }
     parts.extensions.insert(form);
-    next.run(Request::from_parts(parts, axum::body::Body::empty())).await
+    next.run(Request::from_parts(parts, axum::body::Body::empty()))
+        .await
 }
 
 /// Collects what a form says as the API's fields: the API's handlers then read it, so that a setting
@@ -89,14 +97,23 @@ impl From<Setting> for handlers::Setting {
 
 /// A number of a form, or its text where it is none, so that the API says what is wrong with it.
 pub fn number(text: &str) -> Value {
-    text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
+    text.parse::<i64>()
+        .map_or_else(|_| Value::from(text), Value::from)
 }
 
 /// Blank empties the setting.
 pub fn number_or_null(text: &str) -> Value {
-    if text.is_empty() { Value::Null } else { number(text) }
+    if text.is_empty() {
+        Value::Null
+    } else {
+        number(text)
+    }
 }
 
 pub fn text_or_null(text: &str) -> Value {
-    if text.is_empty() { Value::Null } else { Value::from(text) }
+    if text.is_empty() {
+        Value::Null
+    } else {
+        Value::from(text)
+    }
 }

@@ -33,7 +33,10 @@ struct List {
 }
 
 async fn build(app: &App, viewer: &Viewer, new: Option<(String, String)>) -> Shown {
-    let page_of = IdPage { below: None, limit: MOST };
+    let page_of = IdPage {
+        below: None,
+        limit: MOST,
+    };
     let found = api_keys::list(&app.pool.get().await?, viewer.account.id, page_of).await?;
     let when = |at| viewer.zone.when(at);
     let rows = found
@@ -47,7 +50,11 @@ async fn build(app: &App, viewer: &Viewer, new: Option<(String, String)>) -> Sho
             revoked: key.revoked_at.map(when),
         })
         .collect();
-    page(&List { look: Look::of(viewer, "API keys", "/keys"), rows, new })
+    page(&List {
+        look: Look::of(viewer, "API keys", "/keys"),
+        rows,
+        new,
+    })
 }
 
 pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
@@ -56,7 +63,8 @@ pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
 
 pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     let setting = Setting::default().put("name", form.text("name"));
-    let (_, Json(made)) = handlers::create_key(State(app.clone()), viewer.operator(), setting.into()).await?;
+    let (_, Json(made)) =
+        handlers::create_key(State(app.clone()), viewer.operator(), setting.into()).await?;
     build(&app, &viewer, made.api_key.map(|key| (made.name, key))).await
 }
 

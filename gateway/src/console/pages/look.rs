@@ -23,7 +23,11 @@ pub struct Person {
 impl Person {
     /// What stands where a face would.
     pub fn initial(&self) -> String {
-        self.account.chars().find(|c| c.is_alphanumeric()).unwrap_or('T').to_string()
+        self.account
+            .chars()
+            .find(|c| c.is_alphanumeric())
+            .unwrap_or('T')
+            .to_string()
     }
 }
 
@@ -67,7 +71,11 @@ const GROUPS: [(&str, &[Entry]); 4] = [
                 "Calls",
                 "M3.2 2.5h2.3l1.2 3-1.6 1.2a8 8 0 0 0 4.2 4.2l1.2-1.6 3 1.2v2.3a1 1 0 0 1-1 1A10.3 10.3 0 0 1 2.2 3.5a1 1 0 0 1 1-1z",
             ),
-            ("/revenue", "Revenue", "M2.5 13.5v-4M6.2 13.5v-8M9.8 13.5v-6M13.5 13.5v-11"),
+            (
+                "/revenue",
+                "Revenue",
+                "M2.5 13.5v-4M6.2 13.5v-8M9.8 13.5v-6M13.5 13.5v-11",
+            ),
         ],
     ),
     (
@@ -78,25 +86,41 @@ const GROUPS: [(&str, &[Entry]); 4] = [
                 "Publishers",
                 "M6 7.5a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5zM1.5 13.5c0-2.5 2-4 4.5-4s4.5 1.5 4.5 4M10.8 2.8a2.5 2.5 0 0 1 0 4.4M12.2 9.9c1.5.5 2.3 1.8 2.3 3.6",
             ),
-            ("/buyers", "Buyers", "M2 5h12v8.5H2zM5.5 5V3.2a.7.7 0 0 1 .7-.7h3.6a.7.7 0 0 1 .7.7V5M2 8.8h12"),
+            (
+                "/buyers",
+                "Buyers",
+                "M2 5h12v8.5H2zM5.5 5V3.2a.7.7 0 0 1 .7-.7h3.6a.7.7 0 0 1 .7.7V5M2 8.8h12",
+            ),
             (
                 "/campaigns",
                 "Campaigns",
                 "M2.5 6.5v3l8.5 3.5V3zM11 6.2a2 2 0 0 1 2 1.8 2 2 0 0 1-2 1.8M4.5 10.4l.8 3.1h1.9l-.9-2.4",
             ),
-            ("/assignments", "Assignments", "M2.5 4.5h6M11.8 4.5h1.7M2.5 11.5h1.7M7.8 11.5h5.7M10.2 2.9v3.2M6 9.9v3.2"),
+            (
+                "/assignments",
+                "Assignments",
+                "M2.5 4.5h6M11.8 4.5h1.7M2.5 11.5h1.7M7.8 11.5h5.7M10.2 2.9v3.2M6 9.9v3.2",
+            ),
         ],
     ),
     (
         "API & Webhooks",
         &[
-            ("/webhooks", "Webhooks", "M9.5 2.5h3a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-3M2.5 8h7M6.8 5.2 9.6 8l-2.8 2.8"),
+            (
+                "/webhooks",
+                "Webhooks",
+                "M9.5 2.5h3a1 1 0 0 1 1 1v9a1 1 0 0 1-1 1h-3M2.5 8h7M6.8 5.2 9.6 8l-2.8 2.8",
+            ),
             (
                 "/try",
                 "Try a report",
                 "M6 2.5h4M6.8 2.5v4L3 12.2a.9.9 0 0 0 .8 1.3h8.4a.9.9 0 0 0 .8-1.3L9.2 6.5v-4M4.8 10h6.4",
             ),
-            ("/keys", "API keys", "M9.8 8.2a3.2 3.2 0 1 0-2-2L2.5 11.5v2h2.2v-1.7h1.7v-1.7h1.5zM11 5h.01"),
+            (
+                "/keys",
+                "API keys",
+                "M9.8 8.2a3.2 3.2 0 1 0-2-2L2.5 11.5v2h2.2v-1.7h1.7v-1.7h1.5zM11 5h.01",
+            ),
         ],
     ),
     (
@@ -107,7 +131,11 @@ const GROUPS: [(&str, &[Entry]); 4] = [
                 "People",
                 "M8 8a2.8 2.8 0 1 0 0-5.6A2.8 2.8 0 0 0 8 8zM2.8 13.8c.4-2.7 2.5-4 5.2-4s4.8 1.3 5.2 4",
             ),
-            ("/audit", "Audit log", "M8 14a6 6 0 1 0 0-12 6 6 0 0 0 0 12zM8 4.8V8l2.2 1.6"),
+            (
+                "/audit",
+                "Audit log",
+                "M8 14a6 6 0 1 0 0-12 6 6 0 0 0 0 12zM8 4.8V8l2.2 1.6",
+            ),
             (
                 "/account",
                 "Your account",
@@ -151,7 +179,13 @@ impl Look {
 
     pub fn groups(&self) -> Vec<Group> {
         let item = |(href, name, icon): &Entry| Item { href, name, icon };
-        GROUPS.iter().map(|(name, items)| Group { name, items: items.iter().map(item).collect() }).collect()
+        GROUPS
+            .iter()
+            .map(|(name, items)| Group {
+                name,
+                items: items.iter().map(item).collect(),
+            })
+            .collect()
     }
 
     /// May this person change things? Buttons that would only answer "no" are not shown.
@@ -234,7 +268,10 @@ impl IntoResponse for Fault {
             ),
             Fault::Said(status, text) => (status, status.canonical_reason().unwrap_or("Error"), text),
         };
-        let template = FaultPage { look: Look::bare(title, ""), text };
+        let template = FaultPage {
+            look: Look::bare(title, ""),
+            text,
+        };
         let html = template.render().unwrap_or_else(|_| title.to_owned());
         (status, Html(html)).into_response()
     }
@@ -252,6 +289,8 @@ pub async fn headers(mut response: Response) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // What is shown is one account's: no cache may keep it.
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -97,7 +97,10 @@ fn operating() -> Router<App> {
         .route("/webhooks/new", get(webhooks::new))
         .route("/webhooks/{id}/settings", post(webhook_settings::save))
         .route("/webhooks/{id}/switch", post(webhook_settings::switch))
-        .route("/webhooks/{id}/field-name", post(webhook_settings::set_field_name))
+        .route(
+            "/webhooks/{id}/field-name",
+            post(webhook_settings::set_field_name),
+        )
         .route("/webhooks/{id}/secret", post(webhook_secret::rotate))
         .route("/webhooks/{id}/secret/remove", post(webhook_secret::remove))
         .route("/webhooks/{id}/token", post(webhook_secret::new_url))

@@ -31,22 +31,49 @@ struct List {
     rows: Vec<Row>,
 }
 
-const PAGE: IdPage = IdPage { below: None, limit: MOST };
+const PAGE: IdPage = IdPage {
+    below: None,
+    limit: MOST,
+};
 
 pub async fn list_buyers(State(app): State<App>, viewer: Viewer) -> Shown {
     let found = buyers::list(&app.pool.get().await?, viewer.account.id, PAGE).await?;
-    let rows =
-        found.into_iter().map(|b| Row { id: b.id, name: b.name, made: viewer.zone.when(b.created_at) }).collect();
+    let rows = found
+        .into_iter()
+        .map(|b| Row {
+            id: b.id,
+            name: b.name,
+            made: viewer.zone.when(b.created_at),
+        })
+        .collect();
     let hint = "Who takes the calls and reports what was paid for them. A webhook that names a buyer matches only calls sold to them.";
-    page(&List { look: Look::of(&viewer, "Buyers", "/buyers"), path: "buyers", one: "buyer", hint, rows })
+    page(&List {
+        look: Look::of(&viewer, "Buyers", "/buyers"),
+        path: "buyers",
+        one: "buyer",
+        hint,
+        rows,
+    })
 }
 
 pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> Shown {
     let found = campaigns::list(&app.pool.get().await?, viewer.account.id, PAGE).await?;
-    let rows =
-        found.into_iter().map(|c| Row { id: c.id, name: c.name, made: viewer.zone.when(c.created_at) }).collect();
+    let rows = found
+        .into_iter()
+        .map(|c| Row {
+            id: c.id,
+            name: c.name,
+            made: viewer.zone.when(c.created_at),
+        })
+        .collect();
     let hint = "What publishers send calls for. What each earns is set in an assignment.";
-    page(&List { look: Look::of(&viewer, "Campaigns", "/campaigns"), path: "campaigns", one: "campaign", hint, rows })
+    page(&List {
+        look: Look::of(&viewer, "Campaigns", "/campaigns"),
+        path: "campaigns",
+        one: "campaign",
+        hint,
+        rows,
+    })
 }
 
 fn name_of(form: &Form) -> handlers::Setting {
@@ -68,7 +95,13 @@ pub async fn create_campaign(State(app): State<App>, viewer: Viewer, form: Form)
     go("/campaigns?done=made")
 }
 
-pub async fn rename_campaign(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let _ = handlers::rename_campaign(State(app), viewer.operator(), Id(id), name_of(&form)).await?;
+pub async fn rename_campaign(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> Shown {
+    let _ =
+        handlers::rename_campaign(State(app), viewer.operator(), Id(id), name_of(&form)).await?;
     go("/campaigns?done=saved")
 }

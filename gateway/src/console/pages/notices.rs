@@ -6,24 +6,54 @@ use axum::http::Uri;
 const SENTENCES: &[(&str, &str)] = &[
     ("saved", "Saved."),
     ("made", "It is made."),
-    ("paused", "Paused. Reports are answered 200 \"endpoint disabled\" from now on, and kept to be replayed."),
-    ("resumed", "Switched on. Reports are taken again, within 2 seconds at every gateway."),
-    ("archived", "Archived. Its URL answers 404 from now on; its history stays."),
-    ("secret-removed", "The secret is removed. Requests need none any more."),
-    ("new-url", "The webhook has a new URL. The old one answers 404 from now on: give the buyer the new one."),
-    ("revoked", "Revoked. Requests with this key are refused from now on."),
+    (
+        "paused",
+        "Paused. Reports are answered 200 \"endpoint disabled\" from now on, and kept to be replayed.",
+    ),
+    (
+        "resumed",
+        "Switched on. Reports are taken again, within 2 seconds at every gateway.",
+    ),
+    (
+        "archived",
+        "Archived. Its URL answers 404 from now on; its history stays.",
+    ),
+    (
+        "secret-removed",
+        "The secret is removed. Requests need none any more.",
+    ),
+    (
+        "new-url",
+        "The webhook has a new URL. The old one answers 404 from now on: give the buyer the new one.",
+    ),
+    (
+        "revoked",
+        "Revoked. Requests with this key are refused from now on.",
+    ),
     ("replayed", "Replayed under the rules as they stand now."),
     ("assigned", "Assigned to the call."),
-    ("applied", "Applied. A new event of yours carries the amount."),
+    (
+        "applied",
+        "Applied. A new event of yours carries the amount.",
+    ),
     ("ignored", "Ignored. It is looked at no more."),
-    ("override", "The field name is set. Reports from now on are read with it; replay the ones that failed."),
+    (
+        "override",
+        "The field name is set. Reports from now on are read with it; replay the ones that failed.",
+    ),
     ("person-added", "They can sign in now."),
     ("standing", "Changed."),
-    ("password", "Your password is changed; you stay signed in here and are signed out everywhere else."),
+    (
+        "password",
+        "Your password is changed; you stay signed in here and are signed out everywhere else.",
+    ),
 ];
 
 pub fn asked_for(uri: &Uri) -> Option<&'static str> {
     let query = uri.query()?;
     let (_, code) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?;
-    SENTENCES.iter().find(|(known, _)| *known == code).map(|(_, sentence)| *sentence)
+    SENTENCES
+        .iter()
+        .find(|(known, _)| *known == code)
+        .map(|(_, sentence)| *sentence)
 }

@@ -24,23 +24,31 @@ const REMEMBERED: usize = 10_000;
 
 static PERMITS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
 /// Compared with where nobody is known, so that the answer takes as long as for a wrong password.
-static NOBODY: LazyLock<String> = LazyLock::new(|| hash_now("nobody has this password").unwrap_or_default());
+static NOBODY: LazyLock<String> =
+    LazyLock::new(|| hash_now("nobody has this password").unwrap_or_default());
 
 fn hash_now(password: &str) -> Result<String, String> {
-    Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|e| e.to_string())
+    Argon2::default()
+        .hash_password(password.as_bytes())
+        .map(|hash| hash.to_string())
+        .map_err(|e| e.to_string())
 }
 
 /// Why a new password is not taken.
 pub fn fault(password: &str) -> Option<String> {
     if password.chars().count() < MIN_CHARS {
-        return Some(format!("a password has at least {MIN_CHARS} characters; four random words are a good one"));
+        return Some(format!(
+            "a password has at least {MIN_CHARS} characters; four random words are a good one"
+        ));
     }
     (password.len() > MAX_BYTES).then(|| format!("a password has at most {MAX_BYTES} bytes"))
 }
 
 pub async fn hash(password: String) -> Result<String, String> {
     let _permit = PERMITS.acquire().await;
-    tokio::task::spawn_blocking(move || hash_now(&password)).await.map_err(|e| e.to_string())?
+    tokio::task::spawn_blocking(move || hash_now(&password))
+        .await
+        .map_err(|e| e.to_string())?
 }
 
 /// Does the password belong to the hash? Without a hash: no, after as long.
@@ -52,8 +60,11 @@ pub async fn fits(password: String, hash: Option<String>) -> bool {
     let checked = tokio::task::spawn_blocking(move || {
         let known = hash.is_some();
         let text = hash.unwrap_or_else(|| NOBODY.clone());
-        let fits = PasswordHash::new(&text)
-            .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+        let fits = PasswordHash::new(&text).is_ok_and(|hash| {
+            Argon2::default()
+                .verify_password(password.as_bytes(), &hash)
+                .is_ok()
+        });
         fits && known
     });
     checked.await.unwrap_or(false)
@@ -87,9 +98,14 @@ mod tests {
     #[test]
     fn one_address_is_slowed_down_and_no_other() {
         let attempts = Attempts::default();
-        let passed = (0..50).filter(|_| attempts.one_more("Ann@example.test")).count();
+        let passed = (0..50)
+            .filter(|_| attempts.one_more("Ann@example.test"))
+            .count();
         assert!((10..=11).contains(&passed), "{passed}");
-        assert!(!attempts.one_more(" ann@EXAMPLE.test "), "case and spaces are no way around it");
+        assert!(
+            !attempts.one_more(" ann@EXAMPLE.test "),
+            "case and spaces are no way around it"
+        );
         assert!(attempts.one_more("bob@example.test"));
     }
 }

@@ -63,21 +63,34 @@ pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
 }
 
 async fn refused(app: &App, viewer: &Viewer, fault: impl Into<String>) -> Shown {
-    page_with(StatusCode::UNPROCESSABLE_ENTITY, &build(app, viewer, Some(fault.into())).await?)
+    page_with(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        &build(app, viewer, Some(fault.into())).await?,
+    )
 }
 
 fn internal(why: &str) -> Fault {
     tracing::error!(why, "a password could not be hashed");
-    Fault::Said(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here; nothing was changed.".to_owned())
+    Fault::Said(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Something went wrong here; nothing was changed.".to_owned(),
+    )
 }
 
 pub async fn add(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let (email, password) = (form.text("email").to_owned(), form.raw("password").to_owned());
-    let Some(role) = Role::from_code(form.text("role")) else { return refused(&app, &viewer, "Choose a role.").await };
+    let (email, password) = (
+        form.text("email").to_owned(),
+        form.raw("password").to_owned(),
+    );
+    let Some(role) = Role::from_code(form.text("role")) else {
+        return refused(&app, &viewer, "Choose a role.").await;
+    };
     if let Some(fault) = user_command::email_fault(&email).or_else(|| passwords::fault(&password)) {
         return refused(&app, &viewer, fault).await;
     }
-    let hash = passwords::hash(password).await.map_err(|why| internal(&why))?;
+    let hash = passwords::hash(password)
+        .await
+        .map_err(|why| internal(&why))?;
     let (id, operator) = (Uuid::now_v7(), viewer.operator());
     let made = run_tx(&app.pool, "people.add", move |tx| {
         let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
@@ -92,13 +105,20 @@ pub async fn add(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     })
     .await?;
     if !made {
-        return refused(&app, &viewer, "Somebody signs in with this e-mail address already.").await;
+        return refused(
+            &app,
+            &viewer,
+            "Somebody signs in with this e-mail address already.",
+        )
+        .await;
     }
     go("/people?done=person-added")
 }
 
 pub async fn set_standing(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let Some(role) = Role::from_code(form.text("role")) else { return refused(&app, &viewer, "Choose a role.").await };
+    let Some(role) = Role::from_code(form.text("role")) else {
+        return refused(&app, &viewer, "Choose a role.").await;
+    };
     let (out, operator) = (form.is_on("out"), viewer.operator());
     let set = run_tx(&app.pool, "people.set_standing", move |tx| {
         let operator = operator.clone();
@@ -117,7 +137,14 @@ pub async fn set_standing(State(app): State<App>, viewer: Viewer, Id(id): Id, fo
     .await?;
     match set {
         None => Err(Fault::NotFound("person")),
-        Some(false) => refused(&app, &viewer, "This is the last owner: the account would be left without one.").await,
+        Some(false) => {
+            refused(
+                &app,
+                &viewer,
+                "This is the last owner: the account would be left without one.",
+            )
+            .await
+        }
         Some(true) => go("/people?done=standing"),
     }
 }
@@ -153,7 +180,8 @@ pub async fn account(viewer: Viewer) -> Shown {
 pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     let time_zone = form.text("time_zone").to_owned();
     if jiff::tz::TimeZone::get(&time_zone).is_err() {
-        let fault = format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
+        let fault =
+            format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
         return page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
     }
     let operator = viewer.operator();
@@ -162,7 +190,11 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
         Box::pin(async move {
             let id = operator.account_id();
             accounts::set_time_zone(tx, id, &time_zone).await?;
-            audit::record(tx, operator.change("update", "account", id, json!({ "time_zone": time_zone }))).await
+            audit::record(
+                tx,
+                operator.change("update", "account", id, json!({ "time_zone": time_zone })),
+            )
+            .await
         })
     })
     .await?;
@@ -170,16 +202,24 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
 }
 
 /// One's own password; every other session of the person ends.
-pub async fn set_password(State(app): State<App>, viewer: Viewer, form: Form, headers: axum::http::HeaderMap) -> Shown {
+pub async fn set_password(
+    State(app): State<App>,
+    viewer: Viewer,
+    form: Form,
+    headers: axum::http::HeaderMap,
+) -> Shown {
     let new = form.raw("new").to_owned();
-    let refuse = |fault: String| page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
+    let refuse =
+        |fault: String| page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
     if !app.attempts.one_more(&viewer.user.email) {
         return Err(Fault::TooMany);
     }
     if let Some(fault) = passwords::fault(&new) {
         return refuse(fault);
     }
-    let known = people::by_email(&app.pool.get().await?, &viewer.user.email).await?.map(|(_, hash)| hash);
+    let known = people::by_email(&app.pool.get().await?, &viewer.user.email)
+        .await?
+        .map(|(_, hash)| hash);
     if !passwords::fits(form.raw("old").to_owned(), known).await {
         return refuse("The old password is not right.".to_owned());
     }
@@ -219,7 +259,10 @@ struct Log {
 pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     let below = Uuid::try_parse(form.text("before")).ok();
-    let page_of = IdPage { below, limit: ENTRIES + 1 };
+    let page_of = IdPage {
+        below,
+        limit: ENTRIES + 1,
+    };
     let mut found = audit::list(&app.pool.get().await?, viewer.account.id, page_of).await?;
     let most = usize::try_from(ENTRIES).unwrap_or(100);
     let more = found.len() > most;
@@ -230,7 +273,11 @@ pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         .map(|entry| Entry {
             at: viewer.zone.when(entry.created_at),
             actor: entry.actor,
-            what: format!("{} {}", entry.action.replace('_', " "), entry.object_kind.replace('_', " ")),
+            what: format!(
+                "{} {}",
+                entry.action.replace('_', " "),
+                entry.object_kind.replace('_', " ")
+            ),
             detail: entry
                 .detail
                 .filter(|d| d.as_object().is_none_or(|o| !o.is_empty()))
@@ -238,5 +285,9 @@ pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 .unwrap_or_default(),
         })
         .collect();
-    page(&Log { look: Look::of(&viewer, "Audit log", "/audit"), entries, next })
+    page(&Log {
+        look: Look::of(&viewer, "Audit log", "/audit"),
+        entries,
+        next,
+    })
 }

@@ -41,8 +41,15 @@ struct List {
 }
 
 pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    let found =
-        publishers::list(&app.pool.get().await?, viewer.account.id, IdPage { below: None, limit: MOST }).await?;
+    let found = publishers::list(
+        &app.pool.get().await?,
+        viewer.account.id,
+        IdPage {
+            below: None,
+            limit: MOST,
+        },
+    )
+    .await?;
     let currency = viewer.currency();
     let total: i64 = found.iter().map(|p| p.pending_balance_cents).sum();
     let rows = found
@@ -56,7 +63,11 @@ pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
         })
         .collect();
     let total = words::money(Some(total), currency);
-    page(&List { look: Look::of(&viewer, "Publishers", "/publishers"), rows, total })
+    page(&List {
+        look: Look::of(&viewer, "Publishers", "/publishers"),
+        rows,
+        total,
+    })
 }
 
 struct Line {
@@ -91,7 +102,10 @@ fn line(posting: Posting, viewer: &Viewer) -> Line {
         call: posting.call_id,
         event: posting.event_id,
         actor: posting.actor.unwrap_or_default(),
-        terms: posting.terms.map(|t| words::terms(t, currency)).unwrap_or_default(),
+        terms: posting
+            .terms
+            .map(|t| words::terms(t, currency))
+            .unwrap_or_default(),
         revenue: words::moved(posting.revenue_delta_cents, currency),
         credit: words::moved(posting.credit_delta_cents, currency),
         balance: words::money(posting.balance_after_cents, currency),
@@ -103,7 +117,9 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri) 
     let below = form.text("before").parse::<i64>().ok();
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let publisher = publishers::get(&client, account, id).await?.ok_or(Fault::NotFound("publisher"))?;
+    let publisher = publishers::get(&client, account, id)
+        .await?
+        .ok_or(Fault::NotFound("publisher"))?;
     let mut found = ledger::of_publisher(&client, account, id, below, ROWS + 1).await?;
     let rows = usize::try_from(ROWS).unwrap_or(50);
     let more = found.len() > rows;
@@ -114,7 +130,10 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri) 
         id,
         name: publisher.name,
         balance: words::money(Some(publisher.pending_balance_cents), viewer.currency()),
-        lines: found.into_iter().map(|posting| line(posting, &viewer)).collect(),
+        lines: found
+            .into_iter()
+            .map(|posting| line(posting, &viewer))
+            .collect(),
         next,
         first: below.is_none(),
     })
@@ -137,8 +156,16 @@ impl Export {
         self.below = found.last().map(|posting| posting.seq);
         let mut text = String::new();
         if !self.begun {
-            let columns =
-                ["posted_at", "kind", "call_id", "event_id", "by", "revenue_moved", "credit_moved", "balance_after"];
+            let columns = [
+                "posted_at",
+                "kind",
+                "call_id",
+                "event_id",
+                "by",
+                "revenue_moved",
+                "credit_moved",
+                "balance_after",
+            ];
             text.push_str(&csv_line(&columns.map(str::to_owned)));
             self.begun = true;
         }
@@ -151,7 +178,9 @@ impl Export {
                 p.actor.unwrap_or_default(),
                 words::plain_amount(p.revenue_delta_cents),
                 words::plain_amount(p.credit_delta_cents),
-                p.balance_after_cents.map(words::plain_amount).unwrap_or_default(),
+                p.balance_after_cents
+                    .map(words::plain_amount)
+                    .unwrap_or_default(),
             ]));
         }
         Ok(Bytes::from(text))
@@ -160,8 +189,17 @@ impl Export {
 
 pub async fn export(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
     let account = viewer.account.id;
-    publishers::get(&app.pool.get().await?, account, id).await?.ok_or(Fault::NotFound("publisher"))?;
-    let export = Export { app, account, id, below: None, begun: false, over: false };
+    publishers::get(&app.pool.get().await?, account, id)
+        .await?
+        .ok_or(Fault::NotFound("publisher"))?;
+    let export = Export {
+        app,
+        account,
+        id,
+        below: None,
+        begun: false,
+        over: false,
+    };
     let chunks = stream::unfold(export, |mut export| async move {
         if export.over {
             return None;
@@ -175,12 +213,14 @@ pub async fn export(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown
 
 pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     let setting = Setting::default().put("name", form.text("name"));
-    let (_, Json(made)) = handlers::create_publisher(State(app), viewer.operator(), setting.into()).await?;
+    let (_, Json(made)) =
+        handlers::create_publisher(State(app), viewer.operator(), setting.into()).await?;
     go(&format!("/publishers/{}?done=made", made.id))
 }
 
 pub async fn rename(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let setting = Setting::default().put("name", form.text("name"));
-    let _ = handlers::rename_publisher(State(app), viewer.operator(), Id(id), setting.into()).await?;
+    let _ =
+        handlers::rename_publisher(State(app), viewer.operator(), Id(id), setting.into()).await?;
     go(&format!("/publishers/{id}?done=saved"))
 }

@@ -18,8 +18,12 @@ use crate::console::api::handlers::{self, Fields, Query, Revenue as Sums};
 
 /// Days shown if none are named.
 const DAYS: i64 = 30;
-const GROUPS: [(&str, &str); 4] =
-    [("day", "By day"), ("buyer", "By buyer"), ("publisher", "By publisher"), ("webhook", "By webhook")];
+const GROUPS: [(&str, &str); 4] = [
+    ("day", "By day"),
+    ("buyer", "By buyer"),
+    ("publisher", "By publisher"),
+    ("webhook", "By webhook"),
+];
 
 struct Row {
     name: String,
@@ -75,13 +79,17 @@ fn name_of(sums: &Sums, group: &str) -> String {
 /// `Mon, Nov 23, 2026`.
 fn day_name(key: &str) -> String {
     let day = key.parse::<jiff::civil::Date>();
-    day.map_or_else(|_| key.to_owned(), |day| day.strftime("%a, %b %-d, %Y").to_string())
+    day.map_or_else(
+        |_| key.to_owned(),
+        |day| day.strftime("%a, %b %-d, %Y").to_string(),
+    )
 }
 
 /// Whole units, short: `$1,200`.
 fn axis(cents: i64, currency: &str) -> String {
     let text = format_cents(cents, currency);
-    text.strip_suffix(".00").map_or_else(|| text.replace(".00 ", " "), str::to_owned)
+    text.strip_suffix(".00")
+        .map_or_else(|| text.replace(".00 ", " "), str::to_owned)
 }
 
 fn column(label: String, sums: &Sums, currency: &str) -> Column {
@@ -93,12 +101,21 @@ fn column(label: String, sums: &Sums, currency: &str) -> Column {
         text(sums.credits_cents)
     );
     let (real, estimate) = (sums.real_revenue_cents, sums.estimated_revenue_cents);
-    Column { label, title, real, estimate, credit: sums.credits_cents }
+    Column {
+        label,
+        title,
+        real,
+        estimate,
+        credit: sums.credits_cents,
+    }
 }
 
 /// Every day of the time, also those without a call.
 fn days(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
-    let (Ok(first), Ok(last)) = (from.parse::<jiff::civil::Date>(), to.parse::<jiff::civil::Date>()) else {
+    let (Ok(first), Ok(last)) = (
+        from.parse::<jiff::civil::Date>(),
+        to.parse::<jiff::civil::Date>(),
+    ) else {
         return Vec::new();
     };
     let none = Sums::default();
@@ -107,7 +124,10 @@ fn days(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
         .take_while(|day| *day <= last)
         .map(|day| {
             let key = day.to_string();
-            let sums = report.iter().find(|s| s.key.as_deref() == Some(&key)).unwrap_or(&none);
+            let sums = report
+                .iter()
+                .find(|s| s.key.as_deref() == Some(&key))
+                .unwrap_or(&none);
             column(day.strftime("%b %-d").to_string(), sums, currency)
         })
         .collect()
@@ -118,23 +138,41 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let today = jiff::Timestamp::now().to_zoned(viewer.zone.inner()).date();
     let given = |name: &str, otherwise: jiff::civil::Date| {
         let text = form.text(name);
-        if text.is_empty() { otherwise.to_string() } else { text.to_owned() }
+        if text.is_empty() {
+            otherwise.to_string()
+        } else {
+            text.to_owned()
+        }
     };
     let to = given("to", today);
-    let from = given("from", today.checked_sub((DAYS - 1).days()).unwrap_or(today));
-    let group = GROUPS.iter().map(|(g, _)| *g).find(|g| *g == form.text("group")).unwrap_or("day");
+    let from = given(
+        "from",
+        today.checked_sub((DAYS - 1).days()).unwrap_or(today),
+    );
+    let group = GROUPS
+        .iter()
+        .map(|(g, _)| *g)
+        .find(|g| *g == form.text("group"))
+        .unwrap_or("day");
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("from", &from)
         .append_pair("to", &to)
         .append_pair("group", group)
         .finish();
-    let asked = handlers::revenue_report(State(app), viewer.operator(), Query(Fields::of_query(Some(&query)))).await;
+    let asked = handlers::revenue_report(
+        State(app),
+        viewer.operator(),
+        Query(Fields::of_query(Some(&query))),
+    )
+    .await;
     let currency = viewer.currency();
     let (data, totals, fault) = match asked {
         Ok(Json(report)) => (report.data, report.totals, None),
-        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            (Vec::new(), Sums::default(), Some(problem.detail().to_owned()))
-        }
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => (
+            Vec::new(),
+            Sums::default(),
+            Some(problem.detail().to_owned()),
+        ),
         Err(problem) => return Err(problem.into()),
     };
     let most = data.iter().map(|s| s.revenue_cents).max().unwrap_or(0);
@@ -145,13 +183,25 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
             format_cents(totals.estimated_revenue_cents, currency)
         );
         if group == "day" {
-            return chart::columns(&days(&data, &from, &to, currency), &says, |cents| axis(cents, currency));
+            return chart::columns(&days(&data, &from, &to, currency), &says, |cents| {
+                axis(cents, currency)
+            });
         }
-        let rows: Vec<Column> = data.iter().map(|sums| column(name_of(sums, group), sums, currency)).collect();
+        let rows: Vec<Column> = data
+            .iter()
+            .map(|sums| column(name_of(sums, group), sums, currency))
+            .collect();
         chart::ranks(&rows, &says, |cents| format_cents(cents, currency))
     });
-    let share = if totals.calls == 0 { 0 } else { totals.reported_calls * 100 / totals.calls };
-    let mut rows: Vec<Row> = data.iter().map(|s| row(s, name_of(s, group), most, currency)).collect();
+    let share = if totals.calls == 0 {
+        0
+    } else {
+        totals.reported_calls * 100 / totals.calls
+    };
+    let mut rows: Vec<Row> = data
+        .iter()
+        .map(|s| row(s, name_of(s, group), most, currency))
+        .collect();
     if group == "day" {
         rows.reverse();
     }

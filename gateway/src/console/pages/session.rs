@@ -74,14 +74,20 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(signed);
     let mut response = next.run(request).await;
     if let Some(visitor) = fresh_visitor.filter(|_| shows_a_form) {
-        append_cookie(&mut response, &format!("{VISITOR_COOKIE}={visitor}"), secure);
+        append_cookie(
+            &mut response,
+            &format!("{VISITOR_COOKIE}={visitor}"),
+            secure,
+        );
     }
     response
 }
 
 /// A proxy that ends TLS before us says so; a client that lies about it only loses its own cookie.
 pub fn over_tls(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+    headers
+        .get("x-forwarded-proto")
+        .is_some_and(|proto| proto == "https")
 }
 
 fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
@@ -123,7 +129,10 @@ pub struct Viewer {
 impl Viewer {
     /// As the API and the audit log know who did something.
     pub fn operator(&self) -> Operator {
-        Operator { account: self.account.clone(), actor: self.actor() }
+        Operator {
+            account: self.account.clone(),
+            actor: self.actor(),
+        }
     }
 
     pub fn actor(&self) -> String {
@@ -149,8 +158,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Viewer {
 
 /// Lets only people of the account in.
 pub async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let signed = request.extensions().get::<Signed>().cloned().unwrap_or_default();
-    let Some(session) = &signed.session else { return to_sign_in(&request) };
+    let signed = request
+        .extensions()
+        .get::<Signed>()
+        .cloned()
+        .unwrap_or_default();
+    let Some(session) = &signed.session else {
+        return to_sign_in(&request);
+    };
     let found = match app.pool.get().await {
         Ok(client) => people::holder(&client, session).await,
         Err(error) => Err(error),
@@ -179,7 +194,8 @@ fn to_sign_in(request: &Request) -> Response {
     }
     let target = match *request.method() {
         Method::GET => {
-            let here: String = form_urlencoded::byte_serialize(path_and_query(request.uri()).as_bytes()).collect();
+            let here: String =
+                form_urlencoded::byte_serialize(path_and_query(request.uri()).as_bytes()).collect();
             format!("/sign-in?next={here}")
         }
         _ => "/sign-in".to_owned(),
@@ -192,7 +208,12 @@ fn path_and_query(uri: &Uri) -> &str {
 }
 
 /// Laid around the routes that change something: nobody below the role gets through.
-pub async fn require_role(State(role): State<Role>, viewer: Viewer, request: Request, next: Next) -> Response {
+pub async fn require_role(
+    State(role): State<Role>,
+    viewer: Viewer,
+    request: Request,
+    next: Next,
+) -> Response {
     if viewer.user.role < role {
         let text = match role {
             Role::Owner => "Only an owner of the account may do this. Ask one of them.",

@@ -24,26 +24,53 @@ struct SignIn {
 
 /// Only a path of ours: an address of another server must not be where signing in leads.
 fn safe_next(next: &str) -> String {
-    let ours = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
-    if ours { next.to_owned() } else { "/".to_owned() }
+    let ours = next.starts_with('/')
+        && !next.starts_with("//")
+        && !next.contains(['\\', '\r', '\n', '\t']);
+    if ours {
+        next.to_owned()
+    } else {
+        "/".to_owned()
+    }
 }
 
 fn blank(request: &Request) -> SignIn {
-    let csrf = request.extensions().get::<Signed>().map(|s| s.csrf.clone()).unwrap_or_default();
-    let look = Look { csrf, ..Look::bare("Sign in", session::theme(request.headers())) };
-    SignIn { look, fault: None, email: String::new(), next: "/".to_owned() }
+    let csrf = request
+        .extensions()
+        .get::<Signed>()
+        .map(|s| s.csrf.clone())
+        .unwrap_or_default();
+    let look = Look {
+        csrf,
+        ..Look::bare("Sign in", session::theme(request.headers()))
+    };
+    SignIn {
+        look,
+        fault: None,
+        email: String::new(),
+        next: "/".to_owned(),
+    }
 }
 
 pub async fn show(State(app): State<App>, request: Request) -> Shown {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let next = safe_next(query.text("next"));
-    let signed = request.extensions().get::<Signed>().cloned().unwrap_or_default();
+    let signed = request
+        .extensions()
+        .get::<Signed>()
+        .cloned()
+        .unwrap_or_default();
     if let Some(session) = &signed.session
-        && people::holder(&app.pool.get().await?, session).await?.is_some()
+        && people::holder(&app.pool.get().await?, session)
+            .await?
+            .is_some()
     {
         return Ok(Redirect::to(&next).into_response());
     }
-    page(&SignIn { next, ..blank(&request) })
+    page(&SignIn {
+        next,
+        ..blank(&request)
+    })
 }
 
 pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Shown {
@@ -59,9 +86,19 @@ pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Show
     let hash = found.as_ref().map(|(_, hash)| hash.clone());
     if !passwords::fits(form.raw("password").to_owned(), hash).await {
         let fault = Some("This e-mail address and password do not go together.");
-        return page_with(StatusCode::UNAUTHORIZED, &SignIn { fault, email, next, ..blank(&request) });
+        return page_with(
+            StatusCode::UNAUTHORIZED,
+            &SignIn {
+                fault,
+                email,
+                next,
+                ..blank(&request)
+            },
+        );
     }
-    let Some((user, _)) = found else { return Err(Fault::Expired) };
+    let Some((user, _)) = found else {
+        return Err(Fault::Expired);
+    };
     let id = secrets::session();
     let given = id.clone();
     run_tx(&app.pool, "people.sign_in", move |tx| {
@@ -85,8 +122,16 @@ pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Show
     Ok(response)
 }
 
-pub async fn leave(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, Fault> {
-    let signed = request.extensions().get::<Signed>().cloned().unwrap_or_default();
+pub async fn leave(
+    State(app): State<App>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Fault> {
+    let signed = request
+        .extensions()
+        .get::<Signed>()
+        .cloned()
+        .unwrap_or_default();
     if let Some(session) = &signed.session {
         people::end_session(&app.pool.get().await?, session).await?;
     }

@@ -60,7 +60,8 @@ struct Try {
 }
 
 async fn blank(app: &App, viewer: &Viewer, webhook: &str, text: &str) -> Result<Try, Fault> {
-    let webhooks = pages_webhooks::names(&app.pool.get().await?, viewer.account.id, Named::Webhooks).await?;
+    let webhooks =
+        pages_webhooks::names(&app.pool.get().await?, viewer.account.id, Named::Webhooks).await?;
     Ok(Try {
         look: Look::of(viewer, "Try a report", "/try"),
         webhooks,
@@ -88,19 +89,38 @@ pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
     let pasted = take_apart(text);
     let sample = json!({ "method": pasted.method, "query": pasted.query, "content_type": pasted.content_type,
         "body": pasted.body });
-    match handlers::try_sample(State(app), viewer.operator(), Id(webhook), Body::from(sample.to_string())).await {
+    match handlers::try_sample(
+        State(app),
+        viewer.operator(),
+        Id(webhook),
+        Body::from(sample.to_string()),
+    )
+    .await
+    {
         Ok(Json(tried)) => {
-            let all = if tried.elements.is_empty() { vec![tried.first] } else { tried.elements };
+            let all = if tried.elements.is_empty() {
+                vec![tried.first]
+            } else {
+                tried.elements
+            };
             let outcomes = all.into_iter().map(|one| outcome(one, &viewer)).collect();
             page(&Try { outcomes, ..blank })
         }
-        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => refuse(blank, problem.detail()),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            refuse(blank, problem.detail())
+        }
         Err(problem) => Err(gone(problem)),
     }
 }
 
 fn refuse(blank: Try, fault: &str) -> Shown {
-    page_with(StatusCode::UNPROCESSABLE_ENTITY, &Try { fault: Some(fault.to_owned()), ..blank })
+    page_with(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        &Try {
+            fault: Some(fault.to_owned()),
+            ..blank
+        },
+    )
 }
 
 fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
@@ -110,10 +130,17 @@ fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
         value: words::read_as(slot.value.unwrap_or_default(), viewer.currency()),
-        passed_over: slot.passed_over.into_iter().map(|p| (p.name, p.why)).collect(),
+        passed_over: slot
+            .passed_over
+            .into_iter()
+            .map(|p| (p.name, p.why))
+            .collect(),
     });
     let call = tried.matched_call.map(|call| {
-        let label = call.tracking_number.or(call.caller).unwrap_or_else(|| call.id.to_string());
+        let label = call
+            .tracking_number
+            .or(call.caller)
+            .unwrap_or_else(|| call.id.to_string());
         (call.id, label)
     });
     Outcome {
@@ -148,13 +175,19 @@ fn take_apart(text: &str) -> Pasted {
         return curl(&shell_words(text));
     }
     if text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/') {
-        return Pasted { query: query_of(text), ..Pasted::default() };
+        return Pasted {
+            query: query_of(text),
+            ..Pasted::default()
+        };
     }
     let first_line = text.lines().next().unwrap_or_default();
     if let Some((method, rest)) = first_line.split_once(' ') {
         let known = ["GET", "POST", "PUT", "PATCH", "HEAD"].contains(&method);
         if known {
-            let body = text.split_once("\n\n").or_else(|| text.split_once("\r\n\r\n")).map_or("", |(_, body)| body);
+            let body = text
+                .split_once("\n\n")
+                .or_else(|| text.split_once("\r\n\r\n"))
+                .map_or("", |(_, body)| body);
             let url = rest.split_whitespace().next().unwrap_or_default();
             return Pasted {
                 method: Some(method.to_owned()),
@@ -171,12 +204,17 @@ fn take_apart(text: &str) -> Pasted {
             ..Pasted::default()
         };
     }
-    Pasted { query: text.trim_start_matches('?').replace(['\n', '\r'], ""), ..Pasted::default() }
+    Pasted {
+        query: text.trim_start_matches('?').replace(['\n', '\r'], ""),
+        ..Pasted::default()
+    }
 }
 
 fn query_of(url: &str) -> String {
     let joined: String = url.split_whitespace().collect();
-    joined.split_once('?').map_or(String::new(), |(_, query)| query.split('#').next().unwrap_or_default().to_owned())
+    joined.split_once('?').map_or(String::new(), |(_, query)| {
+        query.split('#').next().unwrap_or_default().to_owned()
+    })
 }
 
 fn curl(words: &[String]) -> Pasted {
@@ -205,10 +243,15 @@ fn curl(words: &[String]) -> Pasted {
             "--data-urlencode" => {
                 let pair = next();
                 let (name, value) = pair.split_once('=').unwrap_or(("", &pair));
-                data.push(form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish());
+                data.push(
+                    form_urlencoded::Serializer::new(String::new())
+                        .append_pair(name, value)
+                        .finish(),
+                );
             }
             "-G" | "--get" => as_query = true,
-            "-A" | "-u" | "-o" | "-e" | "-b" | "--user" | "--user-agent" | "--output" | "--max-time" | "-m" => {
+            "-A" | "-u" | "-o" | "-e" | "-b" | "--user" | "--user-agent" | "--output"
+            | "--max-time" | "-m" => {
                 next();
             }
             url if url.contains("://") || url.contains('?') => pasted.query = query_of(url),
@@ -269,20 +312,31 @@ mod tests {
 
     #[test]
     fn whatever_is_pasted_is_taken_for_what_it_is() {
-        let url = take_apart("https://x.test/api/v1/ppc/inbound-webhooks/tok?caller_id=%2B1305&payout=50#x");
+        let url = take_apart(
+            "https://x.test/api/v1/ppc/inbound-webhooks/tok?caller_id=%2B1305&payout=50#x",
+        );
         assert_eq!(url.query, "caller_id=%2B1305&payout=50");
         let json = take_apart("  {\"payout\": 50}");
-        assert_eq!((json.body.as_str(), json.query.as_str()), ("{\"payout\": 50}", ""));
+        assert_eq!(
+            (json.body.as_str(), json.query.as_str()),
+            ("{\"payout\": 50}", "")
+        );
         assert_eq!(take_apart("?a=1&b=2").query, "a=1&b=2");
-        let line =
-            "curl -X post 'https://x.test/t?a=1' \\\n  -H \"Content-Type: application/json\" -d '{\"p\":\"it'\\''s\"}'";
+        let line = "curl -X post 'https://x.test/t?a=1' \\\n  -H \"Content-Type: application/json\" -d '{\"p\":\"it'\\''s\"}'";
         let pasted = take_apart(line);
         assert_eq!(pasted.method.as_deref(), Some("POST"));
-        assert_eq!((pasted.query.as_str(), pasted.body.as_str()), ("a=1", "{\"p\":\"it's\"}"));
+        assert_eq!(
+            (pasted.query.as_str(), pasted.body.as_str()),
+            ("a=1", "{\"p\":\"it's\"}")
+        );
         assert_eq!(pasted.content_type.as_deref(), Some("application/json"));
-        let get = take_apart("curl -G https://x.test/t --data-urlencode 'caller=+1 305' -d payout=5");
+        let get =
+            take_apart("curl -G https://x.test/t --data-urlencode 'caller=+1 305' -d payout=5");
         assert_eq!(get.query, "caller=%2B1+305&payout=5");
         let http = take_apart("POST /t?x=1 HTTP/1.1\nHost: y\n\npayout=5");
-        assert_eq!((http.query.as_str(), http.body.as_str()), ("x=1", "payout=5"));
+        assert_eq!(
+            (http.query.as_str(), http.body.as_str()),
+            ("x=1", "payout=5")
+        );
     }
 }

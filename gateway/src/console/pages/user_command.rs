@@ -1,5 +1,8 @@
 //! `trueup-console user add`: makes a person who may sign in, the first one above all.
-#![allow(clippy::print_stdout, reason = "a command talks to its user by printing")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a command talks to its user by printing"
+)]
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -54,7 +57,9 @@ pub struct Add {
 
 /// An address has a name, an @ and a host; whether it is somebody's, only a letter could tell.
 pub fn email_fault(email: &str) -> Option<String> {
-    let whole = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    let whole = email
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
     let plain = email.chars().all(|c| !c.is_whitespace() && !c.is_control());
     (!whole || !plain || email.chars().count() > MAX_EMAIL)
         .then(|| format!("{email:?} is no e-mail address; give one such as ann@example.com"))
@@ -74,26 +79,41 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
         return Err(wrong(fault));
     }
     if jiff::tz::TimeZone::get(&add.time_zone).is_err() {
-        return Err(wrong("--time-zone must be one of the IANA database, such as America/New_York"));
+        return Err(wrong(
+            "--time-zone must be one of the IANA database, such as America/New_York",
+        ));
     }
-    let role = Role::from_code(&add.role).ok_or_else(|| wrong("--role is owner, operator or viewer"))?;
+    let role =
+        Role::from_code(&add.role).ok_or_else(|| wrong("--role is owner, operator or viewer"))?;
     let client = pool.get().await.map_err(down)?;
-    let known = people::accounts_called(&client, &add.account).await.map_err(down)?;
+    let known = people::accounts_called(&client, &add.account)
+        .await
+        .map_err(down)?;
     drop(client);
     let (account, is_new) = match known.as_slice() {
         [account] => (account.clone(), false),
         [] if add.new_account => (new_account(&add), true),
         [] => {
-            let text = format!("no account has the id or name {:?}; add --new-account to make it", add.account);
+            let text = format!(
+                "no account has the id or name {:?}; add --new-account to make it",
+                add.account
+            );
             return Err(wrong(text));
         }
-        _ => return Err(wrong(format!("several accounts are called {:?}; give the id", add.account))),
+        _ => {
+            return Err(wrong(format!(
+                "several accounts are called {:?}; give the id",
+                add.account
+            )));
+        }
     };
     let password = password(add.password_file.as_deref()).map_err(wrong)?;
     if let Some(fault) = passwords::fault(password.expose_secret()) {
         return Err(wrong(fault));
     }
-    let hash = passwords::hash(password.expose_secret().to_owned()).await.map_err(wrong)?;
+    let hash = passwords::hash(password.expose_secret().to_owned())
+        .await
+        .map_err(wrong)?;
     let (email, id) = (add.email.clone(), Uuid::now_v7());
     let of = account.clone();
     let made = run_tx(&pool, "people.add", move |tx| {
@@ -118,9 +138,18 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
     .await
     .map_err(down)?;
     if !made {
-        return Err(wrong(format!("{} can sign in already; nothing was changed", add.email)));
+        return Err(wrong(format!(
+            "{} can sign in already; nothing was changed",
+            add.email
+        )));
     }
-    println!("{} may sign in as {} of {:?} ({}).", add.email, role.code(), account.name, account.id);
+    println!(
+        "{} may sign in as {} of {:?} ({}).",
+        add.email,
+        role.code(),
+        account.name,
+        account.id
+    );
     Ok(Exit::Drained)
 }
 
@@ -140,7 +169,9 @@ fn password(file: Option<&Path>) -> Result<SecretString, String> {
     if let Some(path) = file {
         let open = std::fs::File::open(path).map_err(|e| format!("--password-file: {e}"))?;
         let mut text = String::new();
-        open.take(MAX_FILE).read_to_string(&mut text).map_err(|e| format!("--password-file: {e}"))?;
+        open.take(MAX_FILE)
+            .read_to_string(&mut text)
+            .map_err(|e| format!("--password-file: {e}"))?;
         return Ok(text.lines().next().unwrap_or_default().to_owned().into());
     }
     let input = std::io::stdin();
@@ -156,7 +187,11 @@ fn password(file: Option<&Path>) -> Result<SecretString, String> {
 
 fn line() -> Result<String, String> {
     let mut text = String::new();
-    std::io::stdin().lock().take(MAX_FILE).read_line(&mut text).map_err(|e| format!("the password: {e}"))?;
+    std::io::stdin()
+        .lock()
+        .take(MAX_FILE)
+        .read_line(&mut text)
+        .map_err(|e| format!("the password: {e}"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 

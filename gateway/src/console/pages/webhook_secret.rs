@@ -36,9 +36,19 @@ pub fn shown_once(viewer: &Viewer, id: Uuid, name: &str, secret: &str, new: bool
 
 pub async fn rotate(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let hours = form.text("overlap_hours");
-    let seconds = hours.parse::<i64>().ok().and_then(|h| h.checked_mul(3_600)).map_or(number(hours), Into::into);
+    let seconds = hours
+        .parse::<i64>()
+        .ok()
+        .and_then(|h| h.checked_mul(3_600))
+        .map_or(number(hours), Into::into);
     let setting = Setting::default().put("overlap_seconds", seconds);
-    let Json(made) = handlers::rotate_secret(State(app.clone()), viewer.operator(), Id(id), setting.into()).await?;
+    let Json(made) = handlers::rotate_secret(
+        State(app.clone()),
+        viewer.operator(),
+        Id(id),
+        setting.into(),
+    )
+    .await?;
     let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await?;
     page(&Once {
         look: Look::of(&viewer, "The new secret", "/webhooks"),
@@ -56,6 +66,12 @@ pub async fn remove(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown
 }
 
 pub async fn new_url(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let _ = handlers::new_token(State(app), viewer.operator(), Id(id), Setting::default().into()).await?;
+    let _ = handlers::new_token(
+        State(app),
+        viewer.operator(),
+        Id(id),
+        Setting::default().into(),
+    )
+    .await?;
     go(&format!("/webhooks/{id}/setup?done=new-url"))
 }

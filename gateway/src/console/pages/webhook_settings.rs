@@ -76,7 +76,10 @@ impl Editor {
     }
 
     fn fault(&self, name: &str) -> Option<&str> {
-        self.faults.iter().find(|(field, _)| field == name).map(|(_, message)| message.as_str())
+        self.faults
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, message)| message.as_str())
     }
 }
 
@@ -146,8 +149,11 @@ fn name_fields(value: impl Fn(&str) -> String) -> Vec<NameField> {
 }
 
 async fn editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Fault> {
-    let webhook = handlers::show_webhook(app, &viewer.operator(), id, None).await.map_err(gone)?;
-    let buyers = pages_webhooks::names(&app.pool.get().await?, viewer.account.id, Named::Buyers).await?;
+    let webhook = handlers::show_webhook(app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
+    let buyers =
+        pages_webhooks::names(&app.pool.get().await?, viewer.account.id, Named::Buyers).await?;
     let when = |at| viewer.zone.when(at);
     let secrets = webhook.secrets.iter().map(|s| Secret {
         made: when(s.created_at),
@@ -158,7 +164,14 @@ async fn editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Fault> {
         look: Look::of(viewer, format!("{}: settings", webhook.name), "/webhooks"),
         head: Head::of(&webhook, viewer, "settings"),
         values: values_of(&webhook),
-        names: name_fields(|slot| webhook.settings.field_names.get(slot).cloned().unwrap_or_default()),
+        names: name_fields(|slot| {
+            webhook
+                .settings
+                .field_names
+                .get(slot)
+                .cloned()
+                .unwrap_or_default()
+        }),
         faults: Vec::new(),
         buyers,
         secrets: secrets.collect(),
@@ -168,7 +181,11 @@ async fn editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Fault> {
 
 /// Another account's webhook is as good as none.
 pub fn gone(problem: Problem) -> Fault {
-    if problem.status() == StatusCode::NOT_FOUND { Fault::NotFound("webhook") } else { problem.into() }
+    if problem.status() == StatusCode::NOT_FOUND {
+        Fault::NotFound("webhook")
+    } else {
+        problem.into()
+    }
 }
 
 pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
@@ -189,13 +206,33 @@ fn setting_of(form: &Form) -> (Setting, Vec<(String, String)>) {
         .put("buyer_id", text_or_null(form.text("buyer_id")))
         .put("enabled", form.is_on("enabled"))
         .put("require_secret", form.is_on("require_secret"))
-        .put("secret_query_param", text_or_null(form.text("secret_query_param")))
+        .put(
+            "secret_query_param",
+            text_or_null(form.text("secret_query_param")),
+        )
         .put("field_names", Value::Object(names))
-        .put("duration_tolerance_seconds", number(form.text("duration_tolerance_seconds")))
-        .put("match_window_hours", number(form.text("match_window_hours")))
-        .put("limit_per_minute", number_or_null(form.text("limit_per_minute")))
-        .put("ip_limit_per_minute", number_or_null(form.text("ip_limit_per_minute")));
-    for choice in ["duration_unit", "payout_unit", "on_currency_mismatch", "on_rejection_word"] {
+        .put(
+            "duration_tolerance_seconds",
+            number(form.text("duration_tolerance_seconds")),
+        )
+        .put(
+            "match_window_hours",
+            number(form.text("match_window_hours")),
+        )
+        .put(
+            "limit_per_minute",
+            number_or_null(form.text("limit_per_minute")),
+        )
+        .put(
+            "ip_limit_per_minute",
+            number_or_null(form.text("ip_limit_per_minute")),
+        );
+    for choice in [
+        "duration_unit",
+        "payout_unit",
+        "on_currency_mismatch",
+        "on_rejection_word",
+    ] {
         setting = setting.put(choice, form.text(choice));
     }
     match words::cents_of(form.text("payout_cap")) {
@@ -208,16 +245,28 @@ fn setting_of(form: &Form) -> (Setting, Vec<(String, String)>) {
 pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let (setting, mut faults) = setting_of(&form);
     if faults.is_empty() {
-        match handlers::update_webhook(State(app.clone()), viewer.operator(), Id(id), setting.into()).await {
+        match handlers::update_webhook(
+            State(app.clone()),
+            viewer.operator(),
+            Id(id),
+            setting.into(),
+        )
+        .await
+        {
             Ok(Json(saved)) => {
                 return match saved.secret {
-                    Some(secret) => super::webhook_secret::shown_once(&viewer, id, &saved.name, &secret, false),
+                    Some(secret) => {
+                        super::webhook_secret::shown_once(&viewer, id, &saved.name, &secret, false)
+                    }
                     None => go(&format!("/webhooks/{id}/settings?done=saved")),
                 };
             }
             Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
                 faults.extend(problem.faults().iter().map(|fault| {
-                    let field = fault.field.replace("field_names.", "field_").replace("payout_cap_cents", "payout_cap");
+                    let field = fault
+                        .field
+                        .replace("field_names.", "field_")
+                        .replace("payout_cap_cents", "payout_cap");
                     (field, fault.message.clone())
                 }));
             }
@@ -225,7 +274,10 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
         }
     }
     let mut editor = editor(&app, &viewer, id).await?;
-    editor.values = TEXTS.into_iter().map(|name| (name, form.text(name).to_owned())).collect();
+    editor.values = TEXTS
+        .into_iter()
+        .map(|name| (name, form.text(name).to_owned()))
+        .collect();
     editor.names = name_fields(|slot| form.text(&format!("field_{slot}")).to_owned());
     editor.faults = faults;
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &editor)
@@ -235,7 +287,9 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
 pub async fn switch(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
     let enabled = form.is_on("enabled");
     let setting = Setting::default().put("enabled", enabled);
-    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await.map_err(gone)?;
+    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into())
+        .await
+        .map_err(gone)?;
     let done = if enabled { "resumed" } else { "paused" };
     match form.text("back") {
         "list" => go(&format!("/webhooks?done={done}")),
@@ -244,18 +298,30 @@ pub async fn switch(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Fo
 }
 
 /// One field name set from what senders really use (`why`), the other names kept.
-pub async fn set_field_name(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await.map_err(gone)?;
+pub async fn set_field_name(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> Shown {
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
     let mut names = webhook.settings.field_names;
     names.insert(form.text("slot").to_owned(), form.text("field").to_owned());
-    let names: Map<String, Value> = names.into_iter().map(|(slot, name)| (slot, Value::from(name))).collect();
+    let names: Map<String, Value> = names
+        .into_iter()
+        .map(|(slot, name)| (slot, Value::from(name)))
+        .collect();
     let setting = Setting::default().put("field_names", Value::Object(names));
     let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await?;
     go(&format!("/webhooks/{id}/why?done=override"))
 }
 
 pub async fn archive(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    handlers::archive_webhook(State(app), viewer.operator(), Id(id)).await.map_err(gone)?;
+    handlers::archive_webhook(State(app), viewer.operator(), Id(id))
+        .await
+        .map_err(gone)?;
     go("/webhooks?done=archived")
 }
 
@@ -284,9 +350,18 @@ async fn waiting_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<Waiting, Fau
 }
 
 pub async fn setup(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await.map_err(gone)?;
-    let header = if webhook.settings.require_secret { " -H 'X-Webhook-Secret: <the secret>'" } else { "" };
-    let curl = format!("curl{header} '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'", webhook.url);
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
+    let header = if webhook.settings.require_secret {
+        " -H 'X-Webhook-Secret: <the secret>'"
+    } else {
+        ""
+    };
+    let curl = format!(
+        "curl{header} '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'",
+        webhook.url
+    );
     page(&Setup {
         look: Look::of(&viewer, format!("{}: setup", webhook.name), "/webhooks"),
         head: Head::of(&webhook, &viewer, "setup"),

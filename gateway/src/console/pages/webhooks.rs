@@ -54,19 +54,35 @@ pub const FINE: [Status; 3] = [Status::Matched, Status::Duplicate, Status::Super
 /// Today's requests of these statuses.
 pub fn figure(activity: &Activity, statuses: &[Status]) -> String {
     let n: i64 = statuses.iter().map(|s| activity.today(*s)).sum();
-    format!("{}{}", words::count(n), if activity.more { "+" } else { "" })
+    format!(
+        "{}{}",
+        words::count(n),
+        if activity.more { "+" } else { "" }
+    )
 }
 
 pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
     let archived = Form::parse(uri.query().unwrap_or_default().as_bytes()).is_on("archived");
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let found = webhooks::list(&client, account, archived, IdPage { below: None, limit: MOST }).await?;
-    let buyers: HashMap<Uuid, String> =
-        pages_webhooks::names(&client, account, Named::Buyers).await?.into_iter().collect();
+    let found = webhooks::list(
+        &client,
+        account,
+        archived,
+        IdPage {
+            below: None,
+            limit: MOST,
+        },
+    )
+    .await?;
+    let buyers: HashMap<Uuid, String> = pages_webhooks::names(&client, account, Named::Buyers)
+        .await?
+        .into_iter()
+        .collect();
     let ids: Vec<Uuid> = found.iter().map(|w| w.id).collect();
     let now = Timestamp::now();
-    let mut activity = pages_webhooks::activity(&client, account, &ids, now, viewer.zone.day_start(now)).await?;
+    let mut activity =
+        pages_webhooks::activity(&client, account, &ids, now, viewer.zone.day_start(now)).await?;
     drop(client);
     let rows = found
         .into_iter()
@@ -74,7 +90,11 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
             let activity = activity.remove(&webhook.id).unwrap_or_default();
             Row {
                 id: webhook.id,
-                buyer: webhook.settings.buyer_id.and_then(|id| buyers.get(&id).cloned()).unwrap_or_default(),
+                buyer: webhook
+                    .settings
+                    .buyer_id
+                    .and_then(|id| buyers.get(&id).cloned())
+                    .unwrap_or_default(),
                 name: webhook.settings.name,
                 enabled: webhook.settings.enabled,
                 secret: webhook.settings.require_secret,
@@ -90,7 +110,11 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
             }
         })
         .collect();
-    page(&List { look: Look::of(&viewer, "Webhooks", "/webhooks"), rows, archived })
+    page(&List {
+        look: Look::of(&viewer, "Webhooks", "/webhooks"),
+        rows,
+        archived,
+    })
 }
 
 #[derive(Template)]
@@ -124,14 +148,17 @@ pub async fn new(State(app): State<App>, viewer: Viewer) -> Shown {
 }
 
 pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let mut setting =
-        Setting::default().put("name", form.text("name")).put("buyer_id", text_or_null(form.text("buyer_id")));
+    let mut setting = Setting::default()
+        .put("name", form.text("name"))
+        .put("buyer_id", text_or_null(form.text("buyer_id")));
     if form.is_on("require_secret") {
         setting = setting.put("require_secret", true);
     }
     match handlers::create_webhook(State(app.clone()), viewer.operator(), setting.into()).await {
         Ok((_, Json(made))) => match made.secret {
-            Some(secret) => super::webhook_secret::shown_once(&viewer, made.id, &made.name, &secret, true),
+            Some(secret) => {
+                super::webhook_secret::shown_once(&viewer, made.id, &made.name, &secret, true)
+            }
             None => go(&format!("/webhooks/{}/setup", made.id)),
         },
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {

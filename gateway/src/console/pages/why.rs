@@ -63,8 +63,12 @@ struct Why {
 }
 
 pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await.map_err(gone)?;
-    let since = Timestamp::now().checked_sub(DAY).unwrap_or(Timestamp::UNIX_EPOCH);
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
+    let since = Timestamp::now()
+        .checked_sub(DAY)
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     let client = app.pool.get().await?;
     let account = viewer.account.id;
     let groups = pages_webhooks::reasons(&client, account, id, since).await?;
@@ -75,8 +79,10 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
     let groups = groups
         .into_iter()
         .map(|group| {
-            let detail: Detail =
-                group.example_detail.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let detail: Detail = group
+                .example_detail
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or_default();
             Group {
                 pill: Pill::status(group.status),
                 code: group.reason.code(),
@@ -90,7 +96,11 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
         })
         .collect();
     page(&Why {
-        look: Look::of(&viewer, format!("{}: why is it unmatched?", webhook.name), "/webhooks"),
+        look: Look::of(
+            &viewer,
+            format!("{}: why is it unmatched?", webhook.name),
+            "/webhooks",
+        ),
         head: Head::of(&webhook, &viewer, "why"),
         groups,
         proposals,
@@ -114,7 +124,9 @@ fn fields_of(request: &RawRequest) -> Vec<(String, String)> {
 }
 
 fn pairs(text: &str) -> Vec<(String, String)> {
-    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+    form_urlencoded::parse(text.as_bytes())
+        .into_owned()
+        .collect()
 }
 
 fn flatten(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
@@ -144,34 +156,66 @@ fn collect(requests: &[RawRequest]) -> Seen {
 }
 
 fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
-    let alias = ALIASES.iter().any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
-    alias || configured.values().any(|set| set.eq_ignore_ascii_case(name))
+    let alias = ALIASES
+        .iter()
+        .any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
+    alias
+        || configured
+            .values()
+            .any(|set| set.eq_ignore_ascii_case(name))
 }
 
 /// Does the name speak of the slot, and do nearly all of its values fit it?
 fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    let all = |fits: &dyn Fn(&str) -> bool| values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9;
-    let number = |v: &str| v.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b':');
+    let all = |fits: &dyn Fn(&str) -> bool| {
+        values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9
+    };
+    let number = |v: &str| {
+        v.bytes()
+            .all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
+    };
     match slot {
         "caller" => all(&|v| v.len() >= 10 && phone::normalise(v, region).is_ok()),
-        "duration" => has(&["dur", "sec", "length", "talk", "time", "billsec"]) && all(&|v| v.len() <= 8 && number(v)),
+        "duration" => {
+            has(&["dur", "sec", "length", "talk", "time", "billsec"])
+                && all(&|v| v.len() <= 8 && number(v))
+        }
         "payout" => {
-            has(&["pay", "rev", "amount", "price", "earn", "commission", "bid", "usd", "value"])
-                && all(&|v| v.len() <= 12 && number(v.trim_start_matches('$')))
+            has(&[
+                "pay",
+                "rev",
+                "amount",
+                "price",
+                "earn",
+                "commission",
+                "bid",
+                "usd",
+                "value",
+            ]) && all(&|v| v.len() <= 12 && number(v.trim_start_matches('$')))
         }
         _ => false,
     }
 }
 
-fn is_read(slot: &str, seen: &Seen, requests: usize, configured: &BTreeMap<String, String>) -> bool {
-    let aliases = ALIASES.iter().find(|(known, _)| slot_name(*known) == slot).map_or(&[][..], |(_, a)| *a);
+fn is_read(
+    slot: &str,
+    seen: &Seen,
+    requests: usize,
+    configured: &BTreeMap<String, String>,
+) -> bool {
+    let aliases = ALIASES
+        .iter()
+        .find(|(known, _)| slot_name(*known) == slot)
+        .map_or(&[][..], |(_, a)| *a);
     let filled: usize = seen
         .iter()
         .filter(|(name, _)| {
             aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
-                || configured.get(slot).is_some_and(|set| set.eq_ignore_ascii_case(name))
+                || configured
+                    .get(slot)
+                    .is_some_and(|set| set.eq_ignore_ascii_case(name))
         })
         .map(|(_, values)| values.len())
         .sum();
@@ -188,22 +232,48 @@ async fn proposals(
         return Ok(Vec::new());
     }
     let seen = collect(requests);
-    let unknown: Vec<(&String, &Vec<String>)> = seen.iter().filter(|(name, _)| !is_known(name, configured)).collect();
+    let unknown: Vec<(&String, &Vec<String>)> = seen
+        .iter()
+        .filter(|(name, _)| !is_known(name, configured))
+        .collect();
     let mut found = Vec::new();
     let mut add = |slot: &'static str, field: &str, values: &[String], why: String| {
         let sample = values.first().cloned().unwrap_or_default();
-        found.push(Proposal { slot, field: field.to_owned(), why, sample });
+        found.push(Proposal {
+            slot,
+            field: field.to_owned(),
+            why,
+            sample,
+        });
     };
     // An id is recognised by what it hits: the surest of all.
-    let texts: Vec<String> = unknown.iter().flat_map(|(_, values)| values.iter().cloned()).collect();
-    let hits = pages_webhooks::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts).await?;
+    let texts: Vec<String> = unknown
+        .iter()
+        .flat_map(|(_, values)| values.iter().cloned())
+        .collect();
+    let hits =
+        pages_webhooks::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts).await?;
     let best = unknown
         .iter()
-        .map(|(name, values)| (values.iter().filter(|v| hits.contains(v)).count(), *name, *values))
+        .map(|(name, values)| {
+            (
+                values.iter().filter(|v| hits.contains(v)).count(),
+                *name,
+                *values,
+            )
+        })
         .max_by_key(|(hits, _, _)| *hits)
         .filter(|(hits, _, _)| *hits > 0);
     if let Some((hits, name, values)) = best {
-        add("ref_id", name, values, format!("{hits} of {} values are ref_ids of your calls", values.len()));
+        add(
+            "ref_id",
+            name,
+            values,
+            format!(
+                "{hits} of {} values are ref_ids of your calls",
+                values.len()
+            ),
+        );
     }
     for slot in ["caller", "duration", "payout"] {
         if is_read(slot, &seen, requests.len(), configured) {
@@ -211,14 +281,20 @@ async fn proposals(
         }
         let fits = unknown
             .iter()
-            .filter(|(_, values)| values.len() * 10 >= requests.len() * MOST_OF_TEN || values.len() >= 3)
+            .filter(|(_, values)| {
+                values.len() * 10 >= requests.len() * MOST_OF_TEN || values.len() >= 3
+            })
             .find(|(name, values)| speaks_of(slot, name, values, &viewer.account.default_region));
         if let Some((name, values)) = fits {
             add(
                 slot,
                 name,
                 values,
-                format!("in {} of {} requests, and no {slot} field that we know", values.len(), requests.len()),
+                format!(
+                    "in {} of {} requests, and no {slot} field that we know",
+                    values.len(),
+                    requests.len()
+                ),
             );
         }
     }
@@ -233,15 +309,34 @@ mod tests {
     fn names_are_found_in_forms_queries_and_inner_objects() {
         let request = RawRequest {
             query: "phone_no=%2B13055550142".into(),
-            body: br#"{"call":{"secs_talked":95,"money":{"commission_usd":"12.50"}},"x":null}"#.to_vec(),
+            body: br#"{"call":{"secs_talked":95,"money":{"commission_usd":"12.50"}},"x":null}"#
+                .to_vec(),
             ..RawRequest::default()
         };
         let seen = collect(&[request]);
         let names: Vec<&str> = seen.keys().map(String::as_str).collect();
-        assert_eq!(names, ["call.money.commission_usd", "call.secs_talked", "phone_no"]);
+        assert_eq!(
+            names,
+            ["call.money.commission_usd", "call.secs_talked", "phone_no"]
+        );
         assert!(speaks_of("caller", "phone_no", &seen["phone_no"], "US"));
-        assert!(speaks_of("duration", "call.secs_talked", &seen["call.secs_talked"], "US"));
-        assert!(speaks_of("payout", "call.money.commission_usd", &seen["call.money.commission_usd"], "US"));
-        assert!(!speaks_of("caller", "call.secs_talked", &seen["call.secs_talked"], "US"));
+        assert!(speaks_of(
+            "duration",
+            "call.secs_talked",
+            &seen["call.secs_talked"],
+            "US"
+        ));
+        assert!(speaks_of(
+            "payout",
+            "call.money.commission_usd",
+            &seen["call.money.commission_usd"],
+            "US"
+        ));
+        assert!(!speaks_of(
+            "caller",
+            "call.secs_talked",
+            &seen["call.secs_talked"],
+            "US"
+        ));
     }
 }

@@ -55,13 +55,17 @@ impl Zone {
 
     /// The hour of the day, so many hours before `now`: `14:00`.
     pub fn hour(&self, now: Timestamp, ago: i64) -> String {
-        let at = now.checked_sub(jiff::SignedDuration::from_hours(ago)).unwrap_or(now);
+        let at = now
+            .checked_sub(jiff::SignedDuration::from_hours(ago))
+            .unwrap_or(now);
         at.to_zoned(self.0.clone()).strftime("%H:00").to_string()
     }
 
     /// The first moment of the day that `at` lies in.
     pub fn day_start(&self, at: Timestamp) -> Timestamp {
-        at.to_zoned(self.0.clone()).start_of_day().map_or(at, |zoned| zoned.timestamp())
+        at.to_zoned(self.0.clone())
+            .start_of_day()
+            .map_or(at, |zoned| zoned.timestamp())
     }
 }
 
@@ -76,7 +80,11 @@ impl HtmlSafe for Pill {}
 
 impl fmt::Display for Pill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<span class=\"pill pill-{}\">{}</span>", self.kind, self.word)
+        write!(
+            f,
+            "<span class=\"pill pill-{}\">{}</span>",
+            self.kind, self.word
+        )
     }
 }
 
@@ -86,7 +94,10 @@ impl Pill {
     }
 
     pub fn status(status: trueup_shared::domain::reason::Status) -> Pill {
-        Pill { kind: status.code(), word: status.code() }
+        Pill {
+            kind: status.code(),
+            word: status.code(),
+        }
     }
 }
 
@@ -109,7 +120,9 @@ pub fn money(cents: Option<i64>, currency: &str) -> String {
 
 /// What a slot was read as: whole cents as an amount, anything else as it is.
 pub fn read_as(value: String, currency: &str) -> String {
-    let cents = value.strip_suffix(" cents").and_then(|cents| cents.parse().ok());
+    let cents = value
+        .strip_suffix(" cents")
+        .and_then(|cents| cents.parse().ok());
     cents.map_or(value, |cents| format_cents(cents, currency))
 }
 
@@ -134,8 +147,12 @@ pub fn span(seconds: Option<i32>) -> String {
 /// What a publisher earns, in words.
 pub fn terms(terms: Terms, currency: &str) -> String {
     match terms {
-        Terms::Flat { amount_cents } => format!("{} a qualified call", format_cents(amount_cents, currency)),
-        Terms::RevShare { percent_e4 } => format!("{} % of the payout", percent::to_text(percent_e4)),
+        Terms::Flat { amount_cents } => {
+            format!("{} a qualified call", format_cents(amount_cents, currency))
+        }
+        Terms::RevShare { percent_e4 } => {
+            format!("{} % of the payout", percent::to_text(percent_e4))
+        }
     }
 }
 
@@ -156,10 +173,17 @@ pub fn count(n: i64) -> String {
 pub fn cents_of(text: &str) -> Result<i64, &'static str> {
     const FORM: &str = "must be an amount such as 50 or 12.50";
     let text = text.trim().trim_start_matches('$').replace(',', "");
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text.as_str()), |rest| (true, rest));
+    let (negative, digits) = text
+        .strip_prefix('-')
+        .map_or((false, text.as_str()), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 10 || !plain(whole) || fraction.len() > 2 || !plain(fraction) {
+    if whole.is_empty()
+        || whole.len() > 10
+        || !plain(whole)
+        || fraction.len() > 2
+        || !plain(fraction)
+    {
         return Err(FORM);
     }
     let cents: i64 = format!("{whole}{fraction:0<2}").parse().map_err(|_| FORM)?;
@@ -169,7 +193,11 @@ pub fn cents_of(text: &str) -> Result<i64, &'static str> {
 /// Whole cents as a form's text: `12.50`.
 pub fn plain_amount(cents: i64) -> String {
     let sign = if cents < 0 { "-" } else { "" };
-    format!("{sign}{}.{:02}", cents.unsigned_abs() / 100, cents.unsigned_abs() % 100)
+    format!(
+        "{sign}{}.{:02}",
+        cents.unsigned_abs() / 100,
+        cents.unsigned_abs() % 100
+    )
 }
 
 #[cfg(test)]
@@ -178,15 +206,42 @@ mod tests {
 
     #[test]
     fn an_amount_of_a_form_is_exact_or_refused() {
-        for (text, cents) in [("50", 5_000), ("12.5", 1_250), ("$1,250.00", 125_000), ("-3.01", -301), ("0", 0)] {
+        for (text, cents) in [
+            ("50", 5_000),
+            ("12.5", 1_250),
+            ("$1,250.00", 125_000),
+            ("-3.01", -301),
+            ("0", 0),
+        ] {
             assert_eq!(cents_of(text), Ok(cents), "{text}");
         }
-        for bad in ["", "abc", "1.234", "1e2", "--1", "12,5.0.0", "99999999999", ".5"] {
+        for bad in [
+            "",
+            "abc",
+            "1.234",
+            "1e2",
+            "--1",
+            "12,5.0.0",
+            "99999999999",
+            ".5",
+        ] {
             assert!(cents_of(bad).is_err(), "{bad}");
         }
-        assert_eq!([read_as("7200 cents".into(), "USD"), read_as("90 s".into(), "USD")], ["$72.00", "90 s"]);
+        assert_eq!(
+            [
+                read_as("7200 cents".into(), "USD"),
+                read_as("90 s".into(), "USD")
+            ],
+            ["$72.00", "90 s"]
+        );
         assert_eq!(plain_amount(-301), "-3.01");
-        assert_eq!([count(0), count(999), count(1_000), count(-1_234_567)], ["0", "999", "1,000", "-1,234,567"]);
-        assert_eq!([span(Some(90)), span(Some(3_661)), span(None)], ["1:30", "1:01:01", "–"]);
+        assert_eq!(
+            [count(0), count(999), count(1_000), count(-1_234_567)],
+            ["0", "999", "1,000", "-1,234,567"]
+        );
+        assert_eq!(
+            [span(Some(90)), span(Some(3_661)), span(None)],
+            ["1:30", "1:01:01", "–"]
+        );
     }
 }

@@ -39,7 +39,11 @@ impl Limit {
     /// limit never meets the other kind.
     pub fn write_redis_key(&self, name: &mut String) {
         name.push_str(PREFIX);
-        name.push(if self.per_minute > EXACT_UP_TO { 'b' } else { 'l' });
+        name.push(if self.per_minute > EXACT_UP_TO {
+            'b'
+        } else {
+            'l'
+        });
         // A String takes whatever is written.
         let _ = match self.key {
             Key::Address(address) => write!(name, ":ip:{address}"),

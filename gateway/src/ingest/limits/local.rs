@@ -71,7 +71,10 @@ impl Local {
         match self.over(question, now) {
             Some(verdict) => verdict,
             None => {
-                let keep = question.keeping.as_ref().is_some_and(|keeping| self.wait(keeping, now).is_none());
+                let keep = question
+                    .keeping
+                    .as_ref()
+                    .is_some_and(|keeping| self.wait(keeping, now).is_none());
                 let verdict = Verdict::Pass { keep };
                 self.passed(question, verdict, now);
                 verdict
@@ -82,16 +85,24 @@ impl Local {
     /// The refusal, if there is no room.
     pub fn over(&mut self, question: &Question, now: u64) -> Option<Verdict> {
         if let Some(retry_after) = self.wait(&question.address, now) {
-            return Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after });
+            return Some(Verdict::AddressOver {
+                limit: question.address.per_minute,
+                retry_after,
+            });
         }
         let token = question.token.as_ref()?;
         let retry_after = self.wait(token, now)?;
-        Some(Verdict::TokenOver { limit: token.per_minute, retry_after })
+        Some(Verdict::TokenOver {
+            limit: token.per_minute,
+            retry_after,
+        })
     }
 
     /// Counts what was let pass, here or by Redis.
     pub fn passed(&mut self, question: &Question, verdict: Verdict, now: u64) {
-        let Verdict::Pass { keep } = verdict else { return };
+        let Verdict::Pass { keep } = verdict else {
+            return;
+        };
         self.count(&question.address, now);
         if let Some(token) = &question.token {
             self.count(token, now);
@@ -108,11 +119,17 @@ impl Local {
                 let nth = times.len().checked_sub(limit.per_minute as usize)?;
                 let ago = millis_since(*times.get(nth)?, now);
                 // One more, since both ends are cut to the millisecond.
-                (WINDOW_MILLIS + 1).checked_sub(ago)?.saturating_add(1).saturating_mul(MILLI)
+                (WINDOW_MILLIS + 1)
+                    .checked_sub(ago)?
+                    .saturating_add(1)
+                    .saturating_mul(MILLI)
             }
             Passes::Buckets(buckets) => {
                 let second = now / MICROS;
-                while buckets.front().is_some_and(|(at, _)| at + WINDOW.as_secs() < second) {
+                while buckets
+                    .front()
+                    .is_some_and(|(at, _)| at + WINDOW.as_secs() < second)
+                {
                     buckets.pop_front();
                 }
                 let sum: u64 = buckets.iter().map(|(_, n)| u64::from(*n)).sum();
@@ -133,7 +150,9 @@ impl Local {
         }
         if self.passes.len() >= FEW_KEYS {
             let full = self.passes.len() >= KEYS;
-            if now.saturating_sub(self.swept_at) >= if full { SWEEP_FULL_EVERY } else { SWEEP_EVERY } {
+            if now.saturating_sub(self.swept_at)
+                >= if full { SWEEP_FULL_EVERY } else { SWEEP_EVERY }
+            {
                 self.swept_at = now;
                 self.sweep(now);
             }
@@ -155,9 +174,9 @@ impl Local {
         self.passes.retain(|_, passes| {
             let age = match passes {
                 Passes::Exact(times) => times.back().map(|at| millis_since(*at, now)),
-                Passes::Buckets(buckets) => {
-                    buckets.back().map(|(second, _)| (now / MICROS).saturating_sub(*second) * 1_000)
-                }
+                Passes::Buckets(buckets) => buckets
+                    .back()
+                    .map(|(second, _)| (now / MICROS).saturating_sub(*second) * 1_000),
             };
             age.is_some_and(|age| age <= WINDOW_MILLIS + 1_000)
         });
@@ -174,8 +193,14 @@ mod tests {
 
     fn question(address_limit: u32, token_limit: u32) -> Question {
         Question {
-            address: Limit { key: Key::Address(IpAddr::from([192, 0, 2, 1])), per_minute: address_limit },
-            token: Some(Limit { key: Key::Token(Uuid::nil()), per_minute: token_limit }),
+            address: Limit {
+                key: Key::Address(IpAddr::from([192, 0, 2, 1])),
+                per_minute: address_limit,
+            },
+            token: Some(Limit {
+                key: Key::Token(Uuid::nil()),
+                per_minute: token_limit,
+            }),
             keeping: None,
         }
     }
@@ -184,7 +209,9 @@ mod tests {
     fn steps(seed: u64) -> impl Iterator<Item = u64> {
         let mut state = seed;
         std::iter::repeat_with(move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % 400_000
         })
     }
@@ -197,8 +224,16 @@ mod tests {
             let mut now = 17;
             for step in steps(u64::from(limit)).take(if limit > 500 { 9_000 } else { 20_000 }) {
                 now += step / if limit > 500 { 20 } else { 1 };
-                let inside = passed.iter().rev().take_while(|at| now - **at <= WINDOW_MILLIS * MILLI).count();
-                let nearly = passed.iter().rev().take_while(|at| now - **at <= (WINDOW_MILLIS + 3) * MILLI).count();
+                let inside = passed
+                    .iter()
+                    .rev()
+                    .take_while(|at| now - **at <= WINDOW_MILLIS * MILLI)
+                    .count();
+                let nearly = passed
+                    .iter()
+                    .rev()
+                    .take_while(|at| now - **at <= (WINDOW_MILLIS + 3) * MILLI)
+                    .count();
                 let verdict = local.decide(&question(limit, u32::MAX), now);
                 match verdict {
                     Verdict::Pass { .. } => {
@@ -207,7 +242,10 @@ mod tests {
                     }
                     Verdict::AddressOver { retry_after, .. } => {
                         assert!(!exact || nearly >= limit as usize, "refused too early");
-                        assert!(retry_after <= WINDOW + Duration::from_secs(1) && !retry_after.is_zero());
+                        assert!(
+                            retry_after <= WINDOW + Duration::from_secs(1)
+                                && !retry_after.is_zero()
+                        );
                     }
                     other => panic!("{other:?}"),
                 }
@@ -221,11 +259,20 @@ mod tests {
         let mut local = Local::default();
         for n in 0..10 {
             let verdict = local.decide(&question(50, 3), n);
-            assert_eq!(matches!(verdict, Verdict::Pass { .. }), n < 3, "{verdict:?}");
+            assert_eq!(
+                matches!(verdict, Verdict::Pass { .. }),
+                n < 3,
+                "{verdict:?}"
+            );
         }
         let mut alone = question(50, 3);
         alone.token = None;
-        let passes = (10..100).filter(|n| matches!(local.decide(&alone, *n), Verdict::Pass { .. })).count();
-        assert_eq!(passes, 47, "the seven that the webhook refused did not use up the address");
+        let passes = (10..100)
+            .filter(|n| matches!(local.decide(&alone, *n), Verdict::Pass { .. }))
+            .count();
+        assert_eq!(
+            passes, 47,
+            "the seven that the webhook refused did not use up the address"
+        );
     }
 }

@@ -119,7 +119,11 @@ impl Limits {
         checks.inc(&["local"]);
         let now = self.now();
         self.alone_at.store(now, Ordering::Relaxed);
-        let verdict = self.local.lock().unwrap_or_else(PoisonError::into_inner).decide(question, now);
+        let verdict = self
+            .local
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .decide(question, now);
         self.remember(question, verdict);
         verdict
     }
@@ -143,20 +147,31 @@ impl Limits {
 
     /// Microseconds of a clock that nobody sets.
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+        u64::try_from(self.started.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
     }
 
     fn recall(&self, question: &Question) -> Option<Verdict> {
         if let Some(retry_after) = self.recall_limit(&question.address) {
-            return Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after });
+            return Some(Verdict::AddressOver {
+                limit: question.address.per_minute,
+                retry_after,
+            });
         }
         let token = question.token.as_ref()?;
-        Some(Verdict::TokenOver { limit: token.per_minute, retry_after: self.recall_limit(token)? })
+        Some(Verdict::TokenOver {
+            limit: token.per_minute,
+            retry_after: self.recall_limit(token)?,
+        })
     }
 
     /// For how long this limit is known to be over.
     pub fn recall_limit(&self, limit: &Limit) -> Option<Duration> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let retry_after = remembered.wait(limit, Instant::now())?;
         metrics::gateway().limit_checks.inc(&["remembered"]);
         Some(retry_after)
@@ -169,7 +184,10 @@ impl Limits {
             _ => return,
         };
         let now = Instant::now();
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(limit, now + retry_after, now);
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .put(limit, now + retry_after, now);
     }
 }
 
@@ -182,7 +200,10 @@ pub struct Policy {
 impl Policy {
     /// The limit of an address at all webhooks that have none of their own for it.
     pub fn address(&self, source: IpAddr) -> Limit {
-        Limit { key: Key::Address(keys::network(source)), per_minute: self.address_per_minute }
+        Limit {
+            key: Key::Address(keys::network(source)),
+            per_minute: self.address_per_minute,
+        }
     }
 
     /// `admitted`: the secret was right, or none is required.
@@ -196,14 +217,23 @@ impl Policy {
     ) -> Question {
         let (token_limit, address_limit) = limits;
         let address = match address_limit.filter(|_| admitted) {
-            Some(per_minute) => Limit { key: Key::AddressOf(keys::network(source), webhook), per_minute },
+            Some(per_minute) => Limit {
+                key: Key::AddressOf(keys::network(source), webhook),
+                per_minute,
+            },
             None => self.address(source),
         };
         let per_minute = token_limit.unwrap_or(self.token_per_minute);
         Question {
             address,
-            token: (admitted && enabled).then_some(Limit { key: Key::Token(webhook), per_minute }),
-            keeping: (admitted && !enabled).then_some(Limit { key: Key::Keeping(webhook), per_minute }),
+            token: (admitted && enabled).then_some(Limit {
+                key: Key::Token(webhook),
+                per_minute,
+            }),
+            keeping: (admitted && !enabled).then_some(Limit {
+                key: Key::Keeping(webhook),
+                per_minute,
+            }),
         }
     }
 }

@@ -58,7 +58,12 @@ impl Handle {
             return None;
         }
         let (answer, verdict) = oneshot::channel();
-        self.questions.try_send(Waiting { question: *question, answer }).ok()?;
+        self.questions
+            .try_send(Waiting {
+                question: *question,
+                answer,
+            })
+            .ok()?;
         verdict.await.ok().flatten()
     }
 }
@@ -77,7 +82,14 @@ pub fn start(
     let client = client(url)?;
     let (questions, waiting) = mpsc::channel(WAITING);
     let up = Arc::new(AtomicBool::new(false));
-    let asker = Asker { client, script: Script::new(SCRIPT), up: Arc::clone(&up), health, when_down, answer_within };
+    let asker = Asker {
+        client,
+        script: Script::new(SCRIPT),
+        up: Arc::clone(&up),
+        health,
+        when_down,
+        answer_within,
+    };
     spawn_vital("limits", async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -108,7 +120,10 @@ impl Asker {
             match ended {
                 Ended::Stopped => return,
                 Ended::Late(connection) => {
-                    self.away(&format!("no answer within {} ms", self.answer_within.as_millis()));
+                    self.away(&format!(
+                        "no answer within {} ms",
+                        self.answer_within.as_millis()
+                    ));
                     kept = Some(connection);
                 }
                 Ended::Failed(error) => self.away(&describe(&error)),
@@ -137,10 +152,18 @@ impl Asker {
                     None => self.connect().await?,
                 };
                 let question = [probe()];
-                match tokio::time::timeout(self.answer_within, self.call(&mut connection, &question)).await {
+                match tokio::time::timeout(
+                    self.answer_within,
+                    self.call(&mut connection, &question),
+                )
+                .await
+                {
                     Ok(Ok(_)) => Ok(connection),
                     Ok(Err(e)) => Err(e),
-                    Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer to a probe in time"))),
+                    Err(_) => Err(RedisError::from((
+                        redis::ErrorKind::Io,
+                        "no answer to a probe in time",
+                    ))),
                 }
             };
             let outcome = tokio::select! {
@@ -163,14 +186,21 @@ impl Asker {
             .set_connection_timeout(Some(CONNECT_WITHIN))
             // The calls have their own, shorter one.
             .set_response_timeout(Some(CONNECT_WITHIN));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
-    async fn serve(&self, connection: MultiplexedConnection, waiting: &mut mpsc::Receiver<Waiting>) -> Ended {
+    async fn serve(
+        &self,
+        connection: MultiplexedConnection,
+        waiting: &mut mpsc::Receiver<Waiting>,
+    ) -> Ended {
         let mut gathered: Vec<Waiting> = Vec::new();
         let mut out = FuturesUnordered::new();
         loop {
-            while out.len() < CALLS && !gathered.is_empty() && gathered.len() >= ENOUGH * out.len() {
+            while out.len() < CALLS && !gathered.is_empty() && gathered.len() >= ENOUGH * out.len()
+            {
                 let batch = gathered.drain(..gathered.len().min(QUESTIONS)).collect();
                 out.push(self.decide(connection.clone(), batch));
             }
@@ -191,10 +221,15 @@ impl Asker {
         }
     }
 
-    async fn decide(&self, mut connection: MultiplexedConnection, batch: Vec<Waiting>) -> Result<(), Failed> {
+    async fn decide(
+        &self,
+        mut connection: MultiplexedConnection,
+        batch: Vec<Waiting>,
+    ) -> Result<(), Failed> {
         let figures = metrics::gateway();
         let began = Instant::now();
-        let outcome = tokio::time::timeout(self.answer_within, self.call(&mut connection, &batch)).await;
+        let outcome =
+            tokio::time::timeout(self.answer_within, self.call(&mut connection, &batch)).await;
         figures.limit_seconds.since(&[], began);
         match outcome {
             Ok(Ok(numbers)) => {
@@ -216,12 +251,20 @@ impl Asker {
     }
 
     /// EVALSHA, and EVAL if this server has not seen the script (it is new, or was restarted).
-    async fn call(&self, connection: &mut MultiplexedConnection, batch: &[Waiting]) -> Result<Vec<i64>, RedisError> {
+    async fn call(
+        &self,
+        connection: &mut MultiplexedConnection,
+        batch: &[Waiting],
+    ) -> Result<Vec<i64>, RedisError> {
         let mut keys = 0_usize;
         let mut limits = Vec::with_capacity(batch.len() * 12);
         let mut names = Names::default();
         for one in batch {
-            let Question { address, token, keeping } = &one.question;
+            let Question {
+                address,
+                token,
+                keeping,
+            } = &one.question;
             for limit in [Some(address), token.as_ref(), keeping.as_ref()] {
                 limits.extend_from_slice(&limit.map_or(0, |limit| limit.per_minute).to_le_bytes());
                 if let Some(limit) = limit {
@@ -239,7 +282,10 @@ impl Asker {
             command.arg(&limits[..]);
             command
         };
-        match ask("EVALSHA", self.script.get_hash()).query_async(connection).await {
+        match ask("EVALSHA", self.script.get_hash())
+            .query_async(connection)
+            .await
+        {
             Err(e) if e.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
                 ask("EVAL", SCRIPT).query_async(connection).await
             }
@@ -251,8 +297,18 @@ impl Asker {
 /// A question like any other, under a name of its own: a Redis that answers but cannot count (a
 /// replica, or one that is out of memory) is not taken for a good one.
 fn probe() -> Waiting {
-    let address = Limit { key: Key::Probe, per_minute: EXACT_UP_TO };
-    Waiting { question: Question { address, token: None, keeping: None }, answer: oneshot::channel().0 }
+    let address = Limit {
+        key: Key::Probe,
+        per_minute: EXACT_UP_TO,
+    };
+    Waiting {
+        question: Question {
+            address,
+            token: None,
+            keeping: None,
+        },
+        answer: oneshot::channel().0,
+    }
 }
 
 /// The names of many limits, in one piece of memory.
@@ -270,7 +326,11 @@ impl Names {
 
     fn iter(&self) -> impl Iterator<Item = &str> {
         let mut from = 0;
-        self.ends.iter().map(move |end| self.text.get(std::mem::replace(&mut from, *end)..*end).unwrap_or_default())
+        self.ends.iter().map(move |end| {
+            self.text
+                .get(std::mem::replace(&mut from, *end)..*end)
+                .unwrap_or_default()
+        })
     }
 }
 
@@ -304,8 +364,14 @@ fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
     match code {
         0 => Some(Verdict::Pass { keep: true }),
         1 => Some(Verdict::Pass { keep: false }),
-        2 => Some(Verdict::AddressOver { limit: question.address.per_minute, retry_after }),
-        3 => Some(Verdict::TokenOver { limit: question.token?.per_minute, retry_after }),
+        2 => Some(Verdict::AddressOver {
+            limit: question.address.per_minute,
+            retry_after,
+        }),
+        3 => Some(Verdict::TokenOver {
+            limit: question.token?.per_minute,
+            retry_after,
+        }),
         _ => None,
     }
 }

@@ -25,12 +25,17 @@ impl Remembered {
         if *per_minute != limit.per_minute {
             return None;
         }
-        until.checked_duration_since(now).filter(|wait| !wait.is_zero())
+        until
+            .checked_duration_since(now)
+            .filter(|wait| !wait.is_zero())
     }
 
     pub fn put(&mut self, limit: Limit, until: Instant, now: Instant) {
         if self.until.len() >= ENTRIES && !self.until.contains_key(&limit.key) {
-            if self.swept.is_some_and(|at| now.duration_since(at) < SWEEP_EVERY) {
+            if self
+                .swept
+                .is_some_and(|at| now.duration_since(at) < SWEEP_EVERY)
+            {
                 return;
             }
             self.swept = Some(now);
@@ -53,11 +58,23 @@ mod tests {
     fn it_forgets_at_the_time_and_when_the_limit_is_another() {
         let mut remembered = Remembered::default();
         let now = Instant::now();
-        let limit = Limit { key: Key::Token(Uuid::nil()), per_minute: 50 };
+        let limit = Limit {
+            key: Key::Token(Uuid::nil()),
+            per_minute: 50,
+        };
         remembered.put(limit, now + Duration::from_secs(7), now);
         assert_eq!(remembered.wait(&limit, now), Some(Duration::from_secs(7)));
         assert_eq!(remembered.wait(&limit, now + Duration::from_secs(7)), None);
-        assert_eq!(remembered.wait(&Limit { per_minute: 51, ..limit }, now), None);
+        assert_eq!(
+            remembered.wait(
+                &Limit {
+                    per_minute: 51,
+                    ..limit
+                },
+                now
+            ),
+            None
+        );
     }
 
     #[test]
@@ -65,12 +82,22 @@ mod tests {
         let mut remembered = Remembered::default();
         let now = Instant::now();
         for n in 0..ENTRIES as u128 + 10 {
-            let limit = Limit { key: Key::Token(Uuid::from_u128(n)), per_minute: 50 };
+            let limit = Limit {
+                key: Key::Token(Uuid::from_u128(n)),
+                per_minute: 50,
+            };
             remembered.put(limit, now + Duration::from_secs(7), now);
         }
         assert_eq!(remembered.until.len(), ENTRIES);
         let later = now + Duration::from_secs(8);
-        remembered.put(Limit { key: Key::Token(Uuid::from_u128(u128::MAX)), per_minute: 50 }, later, later);
+        remembered.put(
+            Limit {
+                key: Key::Token(Uuid::from_u128(u128::MAX)),
+                per_minute: 50,
+            },
+            later,
+            later,
+        );
         assert_eq!(remembered.until.len(), 1);
     }
 }

@@ -86,17 +86,26 @@ impl<'a> Place<'a> {
         let count = load.events.fetch_add(events.len(), Ordering::Relaxed) + events.len();
         let bytes = load.bytes.fetch_add(events.bytes, Ordering::Relaxed) + events.bytes;
         let place = Place { load, events };
-        metrics::gateway().in_flight.set(&[], i64::try_from(count).unwrap_or(i64::MAX));
+        metrics::gateway()
+            .in_flight
+            .set(&[], i64::try_from(count).unwrap_or(i64::MAX));
         (count <= WAITING_EVENTS && bytes <= WAITING_BYTES).then_some(place)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let before = self.load.events.fetch_sub(self.events.len(), Ordering::Relaxed);
-        self.load.bytes.fetch_sub(self.events.bytes, Ordering::Relaxed);
+        let before = self
+            .load
+            .events
+            .fetch_sub(self.events.len(), Ordering::Relaxed);
+        self.load
+            .bytes
+            .fetch_sub(self.events.bytes, Ordering::Relaxed);
         let now = before.saturating_sub(self.events.len());
-        metrics::gateway().in_flight.set(&[], i64::try_from(now).unwrap_or(i64::MAX));
+        metrics::gateway()
+            .in_flight
+            .set(&[], i64::try_from(now).unwrap_or(i64::MAX));
     }
 }
 
@@ -104,7 +113,13 @@ impl Broker {
     pub fn start(settings: Settings, health: Dependency, stop: CancellationToken) -> Broker {
         let (parcels, waiting) = mpsc::channel(WAITING_EVENTS);
         let load = Arc::new(Load::default());
-        let supervisor = Supervisor { settings, health, load: Arc::clone(&load), waiting, gathered: Vec::new() };
+        let supervisor = Supervisor {
+            settings,
+            health,
+            load: Arc::clone(&load),
+            waiting,
+            gathered: Vec::new(),
+        };
         spawn_vital("broker", supervisor.run(stop));
         Broker { parcels, load }
     }
@@ -121,7 +136,9 @@ impl Broker {
         let kept = Arc::clone(&events);
         let _place = Place::take(&self.load, &kept).ok_or(NotTaken::Full)?;
         let (reply, answer) = oneshot::channel();
-        self.parcels.try_send(Parcel { events, reply }).map_err(|_| NotTaken::Full)?;
+        self.parcels
+            .try_send(Parcel { events, reply })
+            .map_err(|_| NotTaken::Full)?;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(NotTaken::Away),
@@ -171,7 +188,9 @@ impl Supervisor {
                         End::Finished => return,
                         End::Lost => self.away("the connection was lost"),
                         End::Silent => self.away("the broker did not confirm in time"),
-                        End::Returned => self.away("the broker has no queue for reports; declaring it anew"),
+                        End::Returned => {
+                            self.away("the broker has no queue for reports; declaring it anew")
+                        }
                     }
                     if since.elapsed() >= GOOD_AFTER {
                         backoff.reset();
@@ -195,7 +214,8 @@ impl Supervisor {
     }
 
     fn away(&self, why: &str) {
-        self.health.degraded(format!("{}: {why}", self.settings.meanwhile));
+        self.health
+            .degraded(format!("{}: {why}", self.settings.meanwhile));
     }
 
     fn set_open(&self, open: bool) {
@@ -275,14 +295,19 @@ impl Supervisor {
 
 /// Something, if no message is out, so that an idle door waits for nothing.
 fn is_enough(gathered: &[Parcel], out: usize) -> bool {
-    let events: usize = gathered.iter().map(|parcel| parcel.events.len().max(1)).sum();
+    let events: usize = gathered
+        .iter()
+        .map(|parcel| parcel.events.len().max(1))
+        .sum();
     events > 0 && events >= ENOUGH * out
 }
 
 async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), QueueError> {
     let session = Session::connect(&settings.amqp_url, "trueup-gateway").await?;
     let declaring = topology::declare(session.connection(), settings.queue_max_length);
-    tokio::time::timeout(DECLARE_WITHIN, declaring).await.map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))??;
+    tokio::time::timeout(DECLARE_WITHIN, declaring)
+        .await
+        .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))??;
     let mut channels = Vec::with_capacity(UNCONFIRMED);
     for _ in 0..UNCONFIRMED {
         channels.push(session.confirm_channel().await?);
@@ -316,17 +341,33 @@ struct Sent {
 
 async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
     let figures = metrics::gateway();
-    let events = parcels.iter().flat_map(|parcel| parcel.events.parts.iter().map(Vec::as_slice));
-    let bytes = parcels.iter().map(|parcel| parcel.events.bytes + parcel.events.len()).sum();
-    let uses: Vec<SecretUse> = parcels.iter().flat_map(|parcel| parcel.events.uses.iter().cloned()).collect();
+    let events = parcels
+        .iter()
+        .flat_map(|parcel| parcel.events.parts.iter().map(Vec::as_slice));
+    let bytes = parcels
+        .iter()
+        .map(|parcel| parcel.events.bytes + parcel.events.len())
+        .sum();
+    let uses: Vec<SecretUse> = parcels
+        .iter()
+        .flat_map(|parcel| parcel.events.uses.iter().cloned())
+        .collect();
     let message = envelope::assemble(events, bytes, &uses);
     let count: usize = parcels.iter().map(|parcel| parcel.events.len()).sum();
-    figures.envelope_events.observe(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    figures
+        .envelope_events
+        .observe(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     let began = Instant::now();
     let publishing = async {
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
         let (exchange, key) = (topology::EXCHANGE.into(), topology::ROUTING_KEY.into());
-        channel.basic_publish(exchange, key, options, &message, envelope::properties()).await?.await
+        channel
+            .basic_publish(exchange, key, options, &message, envelope::properties())
+            .await?
+            .await
     };
     let (said, label) = match tokio::time::timeout(CONFIRM_WITHIN, publishing).await {
         Ok(Ok(confirmation)) => {
@@ -337,7 +378,11 @@ async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
         Err(_) => (Said::Nothing, "no_confirm"),
     };
     figures.publishes.inc(&[label]);
-    Sent { said, parcels, channel }
+    Sent {
+        said,
+        parcels,
+        channel,
+    }
 }
 
 /// Only an ack that brings nothing back is success: an unroutable message is acked, too.
@@ -353,7 +398,11 @@ fn read(confirmation: &Confirmation) -> (Said, &'static str) {
 
 fn tell(parcels: Vec<Parcel>, said: Said) {
     for parcel in parcels {
-        let _ = parcel.reply.send(if said == Said::Taken { Ok(()) } else { Err(NotTaken::Away) });
+        let _ = parcel.reply.send(if said == Said::Taken {
+            Ok(())
+        } else {
+            Err(NotTaken::Away)
+        });
     }
 }
 
@@ -375,9 +424,12 @@ mod tests {
             refusal: None,
         };
         let events = Events::of(&vec![event; events_each]);
-        std::iter::repeat_with(|| Parcel { events: Arc::clone(&events), reply: oneshot::channel().0 })
-            .take(count)
-            .collect()
+        std::iter::repeat_with(|| Parcel {
+            events: Arc::clone(&events),
+            reply: oneshot::channel().0,
+        })
+        .take(count)
+        .collect()
     }
 
     #[test]
@@ -388,6 +440,9 @@ mod tests {
         assert!(!is_enough(&parcels(ENOUGH - 1, 1), 1));
         assert!(is_enough(&parcels(ENOUGH, 1), 1));
         assert!(!is_enough(&parcels(ENOUGH, 1), 2));
-        assert!(is_enough(&parcels(1, 2 * ENOUGH), 2), "a batch is as many events");
+        assert!(
+            is_enough(&parcels(1, 2 * ENOUGH), 2),
+            "a batch is as many events"
+        );
     }
 }

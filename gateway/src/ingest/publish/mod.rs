@@ -38,7 +38,11 @@ impl Events {
     /// Of parts that were written before.
     fn written(parts: Vec<Vec<u8>>) -> Arc<Events> {
         let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(Events { parts, bytes, uses: Vec::new() })
+        Arc::new(Events {
+            parts,
+            bytes,
+            uses: Vec::new(),
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -77,18 +81,32 @@ pub struct Settings {
 
 impl Durable {
     /// The dependencies are the broker and, where there is one, the spool.
-    pub fn start(settings: Settings, readiness: &Readiness, stop: CancellationToken) -> Result<Durable, String> {
+    pub fn start(
+        settings: Settings,
+        readiness: &Readiness,
+        stop: CancellationToken,
+    ) -> Result<Durable, String> {
         let meanwhile = match settings.spool {
             Some(_) => "reports are kept on this disk",
             None => "reports are answered 503",
         };
-        let broker =
-            broker::Settings { amqp_url: settings.amqp_url, queue_max_length: settings.queue_max_length, meanwhile };
-        let broker = Arc::new(Broker::start(broker, readiness.dependency("broker"), stop.clone()));
+        let broker = broker::Settings {
+            amqp_url: settings.amqp_url,
+            queue_max_length: settings.queue_max_length,
+            meanwhile,
+        };
+        let broker = Arc::new(Broker::start(
+            broker,
+            readiness.dependency("broker"),
+            stop.clone(),
+        ));
         let spool = match settings.spool {
             Some(opened) => {
                 let spool = Arc::new(opened.start(readiness.dependency("spool"))?);
-                spawn_vital("spool", drain(Arc::clone(&spool), Arc::clone(&broker), stop));
+                spawn_vital(
+                    "spool",
+                    drain(Arc::clone(&spool), Arc::clone(&broker), stop),
+                );
                 Some(spool)
             }
             None => None,

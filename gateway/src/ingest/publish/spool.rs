@@ -15,7 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_shared::ops::http::Dependency;
 use trueup_shared::ops::metrics;
@@ -86,19 +89,32 @@ impl Spool {
                     tokio::time::sleep(OPEN_AGAIN).await;
                 }
                 Err(DatabaseError::DatabaseAlreadyOpen) => {
-                    return Err(format!("{}: another gateway uses it; give each its own", directory.display()));
+                    return Err(format!(
+                        "{}: another gateway uses it; give each its own",
+                        directory.display()
+                    ));
                 }
                 Err(e) => return Err(format!("{}: {e}", file.display())),
             }
         };
-        let (rows, bytes, next) = measure(&database).map_err(|e| format!("{}: {e}", file.display()))?;
-        Ok(Opened { file, max_bytes, database, rows, bytes, next })
+        let (rows, bytes, next) =
+            measure(&database).map_err(|e| format!("{}: {e}", file.display()))?;
+        Ok(Opened {
+            file,
+            max_bytes,
+            database,
+            rows,
+            bytes,
+            next,
+        })
     }
 
     /// On this disk, fsynced, when it is `Ok`.
     pub async fn append(&self, events: Arc<Events>) -> Result<(), NotTaken> {
         let (reply, answer) = oneshot::channel();
-        self.commands.try_send(Command::Append(events, reply)).map_err(|_| NotTaken::Full)?;
+        self.commands
+            .try_send(Command::Append(events, reply))
+            .map_err(|_| NotTaken::Full)?;
         answer.await.unwrap_or(Err(NotTaken::Away))
     }
 
@@ -119,14 +135,23 @@ impl Spool {
     /// True if they are off the disk.
     pub async fn remove(&self, last: u64) -> bool {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Remove(last, reply)).await.is_ok() && answer.await.unwrap_or(false)
+        self.commands
+            .send(Command::Remove(last, reply))
+            .await
+            .is_ok()
+            && answer.await.unwrap_or(false)
     }
 }
 
 /// Whole reports are in it, callers' numbers among them: for this user's eyes only.
 fn keep_private(file: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).open(file)?;
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(file)?;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
 }
 
@@ -141,7 +166,9 @@ fn measure(database: &Database) -> Result<(u64, u64, u64), redb::Error> {
     writing.open_table(TABLE)?;
     writing.commit()?;
     let table = database.begin_read()?.open_table(TABLE)?;
-    let next = table.last()?.map_or(0, |(key, _)| key.value().saturating_add(1));
+    let next = table
+        .last()?
+        .map_or(0, |(key, _)| key.value().saturating_add(1));
     let rows = table.len()?;
     let bytes = table.stats()?.stored_bytes();
     Ok((rows, bytes.saturating_add(rows.saturating_mul(ROW)), next))
@@ -261,7 +288,11 @@ impl Keeper {
         // The figures first: who has its answer finds them true.
         self.tell();
         for (events, reply) in accepted {
-            let label = if written.is_some() { "written" } else { "failed" };
+            let label = if written.is_some() {
+                "written"
+            } else {
+                "failed"
+            };
             figures.add(&[label], events.len() as u64);
             let _ = reply.send(written.ok_or(NotTaken::Away));
         }
@@ -271,10 +302,16 @@ impl Keeper {
     }
 
     fn remove(&mut self, last: u64) -> bool {
-        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else { return false };
+        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else {
+            return false;
+        };
         metrics::gateway().spooled.add(&["drained"], rows);
         self.rows = self.rows.saturating_sub(rows);
-        self.bytes = if self.rows == 0 { 0 } else { self.bytes.saturating_sub(bytes + rows * ROW) };
+        self.bytes = if self.rows == 0 {
+            0
+        } else {
+            self.bytes.saturating_sub(bytes + rows * ROW)
+        };
         if self.rows == 0
             && let Some(database) = &mut self.database
         {
@@ -311,17 +348,29 @@ impl Keeper {
         self.counts.events.store(self.rows, Ordering::Relaxed);
         self.counts.bytes.store(self.bytes, Ordering::Relaxed);
         let figures = metrics::gateway();
-        figures.spool_events.set(&[], i64::try_from(self.rows).unwrap_or(i64::MAX));
-        figures.spool_bytes.set(&[], i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        figures
+            .spool_events
+            .set(&[], i64::try_from(self.rows).unwrap_or(i64::MAX));
+        figures
+            .spool_bytes
+            .set(&[], i64::try_from(self.bytes).unwrap_or(i64::MAX));
         match (&self.database, self.rows) {
-            (None, _) => self.health.degraded("the disk failed; without the broker, reports are answered 503"),
+            (None, _) => self
+                .health
+                .degraded("the disk failed; without the broker, reports are answered 503"),
             (Some(_), 0) => self.health.ok(),
-            (Some(_), _) => self.health.degraded("reports wait on this disk for the broker"),
+            (Some(_), _) => self
+                .health
+                .degraded("reports wait on this disk for the broker"),
         }
     }
 }
 
-fn write<'a>(database: &Database, first: u64, parts: impl Iterator<Item = &'a Vec<u8>>) -> Result<(), redb::Error> {
+fn write<'a>(
+    database: &Database,
+    first: u64,
+    parts: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<(), redb::Error> {
     // Durability::Immediate is the default: commit returns after the fsync.
     let writing = database.begin_write()?;
     {
@@ -346,7 +395,10 @@ fn read(database: &Database) -> Result<Option<Batch>, redb::Error> {
             break;
         }
     }
-    Ok(last.map(|last| Batch { events: Events::written(parts), last }))
+    Ok(last.map(|last| Batch {
+        events: Events::written(parts),
+        last,
+    }))
 }
 
 /// How many rows went, and their bytes.
@@ -373,12 +425,20 @@ mod tests {
     use super::*;
 
     fn events(n: usize, size: usize) -> Arc<Events> {
-        Events::written((0..n).map(|at| vec![u8::try_from(at % 251).expect("small"); size]).collect())
+        Events::written(
+            (0..n)
+                .map(|at| vec![u8::try_from(at % 251).expect("small"); size])
+                .collect(),
+        )
     }
 
     async fn start(directory: &Path, max: u64) -> Spool {
         let health = Readiness::new("test").dependency("spool");
-        Spool::open(directory, max).await.expect("opens").start(health).expect("starts")
+        Spool::open(directory, max)
+            .await
+            .expect("opens")
+            .start(health)
+            .expect("starts")
     }
 
     #[tokio::test]
@@ -415,7 +475,9 @@ mod tests {
                 taken += 50;
             }
             assert!(taken * 1000 > MAX / 4, "{taken}");
-            let length = std::fs::metadata(directory.path().join(FILE)).expect("a file").len();
+            let length = std::fs::metadata(directory.path().join(FILE))
+                .expect("a file")
+                .len();
             assert!(length <= MAX + 4096, "{length} bytes");
             let mut drained = 0;
             while let Some(batch) = spool.read().await {
@@ -424,7 +486,9 @@ mod tests {
             }
             assert_eq!(drained, taken);
         }
-        let length = std::fs::metadata(directory.path().join(FILE)).expect("a file").len();
+        let length = std::fs::metadata(directory.path().join(FILE))
+            .expect("a file")
+            .len();
         assert!(length <= MAX / 2, "{length} bytes when empty");
     }
 }

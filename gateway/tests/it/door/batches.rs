@@ -12,7 +12,14 @@ async fn x3_a_batch_is_one_event_for_each_element_in_order() {
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     world.events().await;
-    let answer = post(door, &webhook, "198.51.100.7", &[], "[{\"payout\":1}, 7 ,{\"payout\":3}]").await;
+    let answer = post(
+        door,
+        &webhook,
+        "198.51.100.7",
+        &[],
+        "[{\"payout\":1}, 7 ,{\"payout\":3}]",
+    )
+    .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let ids: Vec<String> = answer.json()["event_ids"]
         .as_array()
@@ -21,9 +28,22 @@ async fn x3_a_batch_is_one_event_for_each_element_in_order() {
         .map(|id| id.as_str().expect("text").to_owned())
         .collect();
     let events = world.events().await;
-    let found: Vec<_> = events.iter().map(|e| (e.id.to_string(), e.position)).collect();
-    assert_eq!(found, [(ids[0].clone(), 0), (ids[1].clone(), 1), (ids[2].clone(), 2)]);
-    let bodies: Vec<_> = events.iter().map(|e| e.request.clone().expect("a report")).collect();
+    let found: Vec<_> = events
+        .iter()
+        .map(|e| (e.id.to_string(), e.position))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (ids[0].clone(), 0),
+            (ids[1].clone(), 1),
+            (ids[2].clone(), 2)
+        ]
+    );
+    let bodies: Vec<_> = events
+        .iter()
+        .map(|e| e.request.clone().expect("a report"))
+        .collect();
     assert_eq!(bodies[1].body, b"7");
     assert!(bodies.iter().all(|r| r.element));
 
@@ -32,7 +52,10 @@ async fn x3_a_batch_is_one_event_for_each_element_in_order() {
         assert!(answer.json()["event_id"].is_string(), "{}", answer.text());
         let events = world.events().await;
         let request = events[0].request.as_ref().expect("a report");
-        assert_eq!((request.body.as_slice(), request.element), (body.as_bytes(), element));
+        assert_eq!(
+            (request.body.as_slice(), request.element),
+            (body.as_bytes(), element)
+        );
     }
     let many = format!("[{}]", vec!["{}"; 501].join(","));
     let answer = post(door, &webhook, "198.51.100.7", &[], &many).await;
@@ -44,15 +67,39 @@ async fn x3_a_batch_is_one_event_for_each_element_in_order() {
 #[tokio::test]
 async fn x1_a_body_has_64_kib_and_a_batch_512() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
-    let status = async |body: String| post(door, &webhook, "198.51.100.7", &[], &body).await.status;
-    assert_eq!(status(format!("a={}", "x".repeat(64 * 1024 - 2))).await, 200);
-    assert_eq!(status(format!("a={}", "x".repeat(64 * 1024 - 1))).await, 413);
-    assert_eq!(status(format!("[\"{}\"]", "x".repeat(512 * 1024 - 4))).await, 200);
-    assert_eq!(status(format!("[\"{}\"]", "x".repeat(512 * 1024 - 3))).await, 413);
-    assert_eq!(status(format!("{{\"a\":\"{}\"}}", "x".repeat(100 * 1024))).await, 413);
+    let status = async |body: String| {
+        post(door, &webhook, "198.51.100.7", &[], &body)
+            .await
+            .status
+    };
+    assert_eq!(
+        status(format!("a={}", "x".repeat(64 * 1024 - 2))).await,
+        200
+    );
+    assert_eq!(
+        status(format!("a={}", "x".repeat(64 * 1024 - 1))).await,
+        413
+    );
+    assert_eq!(
+        status(format!("[\"{}\"]", "x".repeat(512 * 1024 - 4))).await,
+        200
+    );
+    assert_eq!(
+        status(format!("[\"{}\"]", "x".repeat(512 * 1024 - 3))).await,
+        413
+    );
+    assert_eq!(
+        status(format!("{{\"a\":\"{}\"}}", "x".repeat(100 * 1024))).await,
+        413
+    );
 }
 
 #[tokio::test]
@@ -62,7 +109,10 @@ async fn a_chunked_body_has_the_same_limits() {
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     world.events().await;
-    let head = format!("POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", webhook.path());
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        webhook.path()
+    );
 
     let mut client = Client::connect(door).await.expect("connects");
     client.write(head.as_bytes()).await.expect("writes");
@@ -70,7 +120,14 @@ async fn a_chunked_body_has_the_same_limits() {
         client.write(piece.as_bytes()).await.expect("writes");
     }
     assert_eq!(client.answer(false).await.expect("an answer").status, 200);
-    assert_eq!(world.events().await[0].request.as_ref().expect("a report").body, b"{\"a\":1}");
+    assert_eq!(
+        world.events().await[0]
+            .request
+            .as_ref()
+            .expect("a report")
+            .body,
+        b"{\"a\":1}"
+    );
 
     let mut client = Client::connect(door).await.expect("connects");
     client.write(head.as_bytes()).await.expect("writes");
@@ -80,7 +137,10 @@ async fn a_chunked_body_has_the_same_limits() {
         let _ = client.write(chunk.as_bytes()).await;
     }
     let answer = client.answer(false).await.expect("an answer");
-    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (413, Some("close"))
+    );
     assert_eq!(world.events().await, []);
 }
 
@@ -91,11 +151,18 @@ async fn a_sender_that_is_still_writing_gets_to_read_its_413() {
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     let mut client = Client::connect(door).await.expect("connects");
-    let head = format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", webhook.path(), 4 * 1024 * 1024);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        webhook.path(),
+        4 * 1024 * 1024
+    );
     client.write(head.as_bytes()).await.expect("writes");
     let piece = vec![b'x'; 64 * 1024];
     for _ in 0..64 {
-        client.write(&piece).await.expect("the door reads on until the sender is done");
+        client
+            .write(&piece)
+            .await
+            .expect("the door reads on until the sender is done");
     }
     assert_eq!(client.answer(false).await.expect("an answer").status, 413);
 }
@@ -115,13 +182,20 @@ async fn expect_100_continue_is_met_only_for_a_body_that_is_wanted() {
     let first_line = async |client: &mut Client| {
         use tokio::io::AsyncReadExt;
         let mut line = [0_u8; 12];
-        client.stream().read_exact(&mut line).await.expect("an answer");
+        client
+            .stream()
+            .read_exact(&mut line)
+            .await
+            .expect("an answer");
         String::from_utf8_lossy(&line).into_owned()
     };
     let mut wanted = Client::connect(door).await.expect("connects");
     wanted.write(head(2).as_bytes()).await.expect("writes");
     assert_eq!(first_line(&mut wanted).await, "HTTP/1.1 100");
     let mut unwanted = Client::connect(door).await.expect("connects");
-    unwanted.write(head(10_000_000).as_bytes()).await.expect("writes");
+    unwanted
+        .write(head(10_000_000).as_bytes())
+        .await
+        .expect("writes");
     assert_eq!(first_line(&mut unwanted).await, "HTTP/1.1 413");
 }

@@ -38,7 +38,10 @@ struct Crowd {
 
 impl Crowd {
     fn start(door: SocketAddr, webhook: &Webhook, senders: usize) -> Crowd {
-        let (told, stop) = (Arc::new(Mutex::new(Told::default())), Arc::new(AtomicBool::new(false)));
+        let (told, stop) = (
+            Arc::new(Mutex::new(Told::default())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let mut tasks = JoinSet::new();
         for n in 0..senders {
             let (told, stop, path) = (Arc::clone(&told), Arc::clone(&stop), webhook.path());
@@ -65,14 +68,22 @@ impl Crowd {
     /// Waits until so many more were accepted.
     async fn goes_on(&self, more: usize, within: Duration) {
         let before = self.accepted();
-        eventually("reports are accepted", within, async || (self.accepted() >= before + more).then_some(())).await;
+        eventually("reports are accepted", within, async || {
+            (self.accepted() >= before + more).then_some(())
+        })
+        .await;
     }
 
     /// Waits until one of them was told that its report was not taken. Those in flight when the broker
     /// blocks wait for their confirm first.
     async fn is_refused(&self) {
         let refused = || self.told.lock().expect("no sender panics").unavailable > 0;
-        eventually("a sender is told 503", Duration::from_secs(20), async || refused().then_some(())).await;
+        eventually(
+            "a sender is told 503",
+            Duration::from_secs(20),
+            async || refused().then_some(()),
+        )
+        .await;
     }
 
     async fn end(mut self) -> Told {
@@ -84,14 +95,27 @@ impl Crowd {
     }
 }
 
-async fn send(client: Option<Client>, door: SocketAddr, path: &str, body: &str, told: &Mutex<Told>) -> Option<Client> {
+async fn send(
+    client: Option<Client>,
+    door: SocketAddr,
+    path: &str,
+    body: &str,
+    told: &Mutex<Told>,
+) -> Option<Client> {
     let mut client = match client {
         Some(client) => client,
         // The gateway may be away for a moment: then there is no request either.
         None => Client::connect(door).await.ok()?,
     };
     let began = Instant::now();
-    let answer = client.send("POST", path, &[("Content-Type", "application/json")], body.as_bytes()).await;
+    let answer = client
+        .send(
+            "POST",
+            path,
+            &[("Content-Type", "application/json")],
+            body.as_bytes(),
+        )
+        .await;
     let mut told = told.lock().expect("no sender panics");
     let Ok(answer) = answer else {
         told.unanswered += 1;
@@ -100,11 +124,18 @@ async fn send(client: Option<Client>, door: SocketAddr, path: &str, body: &str, 
     told.slowest = told.slowest.max(began.elapsed());
     match answer.status {
         200 => {
-            let id = answer.json()["event_id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+            let id = answer.json()["event_id"]
+                .as_str()
+                .and_then(|id| id.parse().ok())
+                .expect("an id");
             assert!(told.accepted.insert(id), "an id was given twice");
         }
         503 => {
-            assert!(answer.header("retry-after").is_some() && answer.json()["ok"] == false, "{}", answer.text());
+            assert!(
+                answer.header("retry-after").is_some() && answer.json()["ok"] == false,
+                "{}",
+                answer.text()
+            );
             told.unavailable += 1;
         }
         other => panic!("{other}: {}", answer.text()),
@@ -127,7 +158,11 @@ async fn broker_is(gateway: &mut Process, state: &str, word: &str) {
 async fn a_broker_out_of_memory_is_a_503_in_time_and_nothing_that_was_accepted_is_lost() {
     let (world, rabbit) = tokio::join!(World::new(), Rabbit::start());
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", &rabbit.amqp_url).ready().await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", &rabbit.amqp_url)
+        .ready()
+        .await;
     let public = door(&mut gateway, &webhook).await;
     let crowd = Crowd::start(public, &webhook, 8);
     crowd.goes_on(100, Duration::from_secs(20)).await;
@@ -139,10 +174,24 @@ async fn a_broker_out_of_memory_is_a_503_in_time_and_nothing_that_was_accepted_i
     let mut client = Client::connect(public).await.expect("connects");
     for _ in 0..20 {
         let began = Instant::now();
-        assert_eq!(client.send("POST", &webhook.path(), &[], b"{}").await.expect("an answer").status, 503);
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        assert_eq!(
+            client
+                .send("POST", &webhook.path(), &[], b"{}")
+                .await
+                .expect("an answer")
+                .status,
+            503
+        );
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
     }
-    assert!(gateway.metric("trueup_gateway_in_flight_events").await < 100.0, "nothing piles up");
+    assert!(
+        gateway.metric("trueup_gateway_in_flight_events").await < 100.0,
+        "nothing piles up"
+    );
     crowd.is_refused().await;
 
     rabbit.no_memory_alarm().await;
@@ -151,15 +200,30 @@ async fn a_broker_out_of_memory_is_a_503_in_time_and_nothing_that_was_accepted_i
     assert_eq!(gateway.metric("trueup_gateway_broker_blocked").await, 0.0);
     let told = crowd.end().await;
     assert_eq!(told.unanswered, 0);
-    assert!(told.slowest < IN_TIME, "{} × 503, {:?}", told.unavailable, told.slowest);
+    assert!(
+        told.slowest < IN_TIME,
+        "{} × 503, {:?}",
+        told.unavailable,
+        told.slowest
+    );
     let found = ids(&rabbit).await;
     let lost: Vec<_> = told.accepted.difference(&found).collect();
-    assert!(lost.is_empty(), "{} of {} are lost", lost.len(), told.accepted.len());
+    assert!(
+        lost.is_empty(),
+        "{} of {} are lost",
+        lost.len(),
+        told.accepted.len()
+    );
 }
 
 async fn ids(rabbit: &Rabbit) -> BTreeSet<Uuid> {
     let session = rabbit.session().await;
-    take_all(&session).await.into_iter().flat_map(|envelope| envelope.events).map(|event| event.id).collect()
+    take_all(&session)
+        .await
+        .into_iter()
+        .flat_map(|envelope| envelope.events)
+        .map(|event| event.id)
+        .collect()
 }
 
 /// Long enough for whoever restarts a broker.
@@ -194,7 +258,10 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
     assert!(gateway.metric("trueup_gateway_spool_events").await > 500.0);
     gateway.kill();
     let mut gateway = start(public.port()).ready().await;
-    assert!(gateway.metric("trueup_gateway_spool_events").await > 500.0, "what was on the disk still is");
+    assert!(
+        gateway.metric("trueup_gateway_spool_events").await > 500.0,
+        "what was on the disk still is"
+    );
     crowd.goes_on(500, OUTAGE / 2).await;
     outage.await;
     rabbit.start_again().await;
@@ -202,21 +269,36 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
     crowd.goes_on(200, Duration::from_secs(20)).await;
     let told = crowd.end().await;
     assert_eq!(told.unavailable, 0, "with a spool nobody is sent away");
-    assert!(told.unanswered <= 8, "{} requests were cut off by one kill of 8 connections", told.unanswered);
+    assert!(
+        told.unanswered <= 8,
+        "{} requests were cut off by one kill of 8 connections",
+        told.unanswered
+    );
 
     let mut rows = Vec::new();
-    eventually_or("each 200 has its row", Duration::from_secs(90), async || {
-        let found = world.sql.query("SELECT id FROM events", &[]).await.expect("reads");
-        rows = found.iter().map(|row| row.get::<_, Uuid>(0)).collect();
-        let all: BTreeSet<Uuid> = rows.iter().copied().collect();
-        let spooled = gateway.metric("trueup_gateway_spool_events").await;
-        let missing = told.accepted.difference(&all).count();
-        if spooled == 0.0 && missing == 0 {
-            return Ok(());
-        }
-        let (door, worker) = (gateway.readiness().await, settling.readiness().await);
-        Err(format!("{spooled} on the disk, {missing} of {} have none; {door}; {worker}", told.accepted.len()))
-    })
+    eventually_or(
+        "each 200 has its row",
+        Duration::from_secs(90),
+        async || {
+            let found = world
+                .sql
+                .query("SELECT id FROM events", &[])
+                .await
+                .expect("reads");
+            rows = found.iter().map(|row| row.get::<_, Uuid>(0)).collect();
+            let all: BTreeSet<Uuid> = rows.iter().copied().collect();
+            let spooled = gateway.metric("trueup_gateway_spool_events").await;
+            let missing = told.accepted.difference(&all).count();
+            if spooled == 0.0 && missing == 0 {
+                return Ok(());
+            }
+            let (door, worker) = (gateway.readiness().await, settling.readiness().await);
+            Err(format!(
+                "{spooled} on the disk, {missing} of {} have none; {door}; {worker}",
+                told.accepted.len()
+            ))
+        },
+    )
     .await;
     let once: BTreeSet<Uuid> = rows.iter().copied().collect();
     assert_eq!(once.len(), rows.len(), "a report has one row");
@@ -225,5 +307,13 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
     assert!(more <= 8 + 1, "{more} rows that nobody was told of");
     settling.terminate();
     assert_eq!(settling.exit_code(Duration::from_secs(30)).await, 0);
-    assert_eq!(worker.arg("reconcile").spawn().exit_code(Duration::from_secs(60)).await, 0, "the books are right");
+    assert_eq!(
+        worker
+            .arg("reconcile")
+            .spawn()
+            .exit_code(Duration::from_secs(60))
+            .await,
+        0,
+        "the books are right"
+    );
 }

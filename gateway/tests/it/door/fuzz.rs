@@ -76,7 +76,9 @@ fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>) {
             1 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
             2 => bytes.truncate(at),
             3 => drop(bytes.splice(at..at, PIECES[dice.below(PIECES.len())].iter().copied())),
-            4 if at < bytes.len() => drop(bytes.drain(at..(at + 1 + dice.below(40)).min(bytes.len()))),
+            4 if at < bytes.len() => {
+                drop(bytes.drain(at..(at + 1 + dice.below(40)).min(bytes.len())))
+            }
             _ => {
                 let piece = bytes[at..(at + dice.below(60)).min(bytes.len())].to_vec();
                 let times = 1 + dice.below(40);
@@ -122,8 +124,14 @@ async fn no_bytes_end_or_hang_the_door() {
                 let Ok(answer) = tokio::time::timeout(ENDS_WITHIN, talk).await else {
                     panic!("connection {number} did not end: {:?}", text());
                 };
-                assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{number}: {:?}", text());
-                let status = answer.get(9..12).map(|s| String::from_utf8_lossy(s).into_owned());
+                assert!(
+                    answer.is_empty() || answer.starts_with(b"HTTP/1."),
+                    "{number}: {:?}",
+                    text()
+                );
+                let status = answer
+                    .get(9..12)
+                    .map(|s| String::from_utf8_lossy(s).into_owned());
                 assert!(status.is_none_or(|s| s != "500"), "{number}: {:?}", text());
             });
         }
@@ -132,8 +140,17 @@ async fn no_bytes_end_or_hang_the_door() {
         }
         assert!(gateway.is_running(), "{}", gateway.log());
     }
-    assert_eq!(post(public, &webhook, "198.51.100.7", &[], "{}").await.status, 200);
+    assert_eq!(
+        post(public, &webhook, "198.51.100.7", &[], "{}")
+            .await
+            .status,
+        200
+    );
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
     gateway.terminate();
-    assert_eq!(gateway.exit_code(Duration::from_secs(10)).await, 0, "no connection was left behind");
+    assert_eq!(
+        gateway.exit_code(Duration::from_secs(10)).await,
+        0,
+        "no connection was left behind"
+    );
 }

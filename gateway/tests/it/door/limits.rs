@@ -13,7 +13,10 @@ impl World {
              local t = redis.call('LRANGE', k, 0, -1) \
              for i, v in ipairs(t) do redis.call('LSET', k, i - 1, string.format('%.0f', tonumber(v) - ARGV[1] * 1000000)) end \
              end return 1";
-        let answer = self.lease.redis(&["EVAL", AGE, "0", &seconds.to_string()]).await;
+        let answer = self
+            .lease
+            .redis(&["EVAL", AGE, "0", &seconds.to_string()])
+            .await;
         assert!(answer.starts_with(":1"), "{answer}");
     }
 }
@@ -35,19 +38,36 @@ async fn passes(doors: &[SocketAddr; 2], webhook: &Webhook, from: &str, n: usize
 #[tokio::test]
 async fn fifty_from_one_address_in_any_minute_over_two_gateways() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     // A gateway remembers what it refused; those of the next step have to ask Redis.
     let fresh = async || {
         let start = world.gateway();
         let (mut one, mut other) = tokio::join!(start.ready(), start.ready());
-        let doors = [door(&mut one, &webhook).await, door(&mut other, &webhook).await];
+        let doors = [
+            door(&mut one, &webhook).await,
+            door(&mut other, &webhook).await,
+        ];
         (one, other, doors)
     };
-    for (address, phase) in [("198.51.100.1", 0), ("198.51.100.2", 17), ("198.51.100.3", 31), ("2001:db8::7", 45)] {
+    for (address, phase) in [
+        ("198.51.100.1", 0),
+        ("198.51.100.2", 17),
+        ("198.51.100.3", 31),
+        ("2001:db8::7", 45),
+    ] {
         let (_one, _other, doors) = fresh().await;
         assert_eq!(passes(&doors, &webhook, address, 20).await, 20);
         world.age(phase).await;
-        assert_eq!(passes(&doors, &webhook, address, 40).await, 30, "{address}: the 51st of a minute is refused");
+        assert_eq!(
+            passes(&doors, &webhook, address, 40).await,
+            30,
+            "{address}: the 51st of a minute is refused"
+        );
 
         // Some 50 s after the first: nothing has fallen out of the minute yet.
         let (_one, _other, doors) = fresh().await;
@@ -58,36 +78,64 @@ async fn fifty_from_one_address_in_any_minute_over_two_gateways() {
         let (_one, _other, doors) = fresh().await;
         world.age(11).await;
         let again = if phase == 0 { 50 } else { 20 };
-        assert_eq!(passes(&doors, &webhook, address, again + 10).await, again, "{address}");
+        assert_eq!(
+            passes(&doors, &webhook, address, again + 10).await,
+            again,
+            "{address}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_ipv6_customer_is_one_sender_and_an_untrusted_hop_speaks_for_nobody_else() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     for (from, other) in [
         // One customer has a /64 of addresses.
-        (["2001:db8:0:7::1", "2001:db8:0:7:ffff::2"], "2001:db8:0:8::1"),
+        (
+            ["2001:db8:0:7::1", "2001:db8:0:7:ffff::2"],
+            "2001:db8:0:8::1",
+        ),
         // Left of the hop that our proxy saw, a sender may write what it likes.
-        (["1.1.1.1, 198.51.100.1", "2.2.2.2,198.51.100.1"], "198.51.100.1, 198.51.100.2"),
+        (
+            ["1.1.1.1, 198.51.100.1", "2.2.2.2,198.51.100.1"],
+            "198.51.100.1, 198.51.100.2",
+        ),
     ] {
         let mut passed = 0;
         for n in 0..60 {
             passed += usize::from(post(door, &webhook, from[n % 2], &[], "{}").await.status == 200);
         }
         assert_eq!(passed, 50, "{from:?}");
-        assert_eq!(post(door, &webhook, other, &[], "{}").await.status, 200, "{other}");
+        assert_eq!(
+            post(door, &webhook, other, &[], "{}").await.status,
+            200,
+            "{other}"
+        );
     }
 
     // Without a trusted proxy nobody's header is believed.
-    let mut gateway = world.gateway().env("TRUEUP_TRUSTED_PROXIES", "").ready().await;
+    let mut gateway = world
+        .gateway()
+        .env("TRUEUP_TRUSTED_PROXIES", "")
+        .ready()
+        .await;
     let door = gateway.address("public").await;
     let mut passed = 0;
     for n in 0..60 {
-        passed += usize::from(post(door, &webhook, &format!("198.51.100.{n}"), &[], "{}").await.status == 200);
+        passed += usize::from(
+            post(door, &webhook, &format!("198.51.100.{n}"), &[], "{}")
+                .await
+                .status
+                == 200,
+        );
     }
     assert_eq!(passed, 50, "all came from here");
 }
@@ -96,10 +144,18 @@ async fn an_ipv6_customer_is_one_sender_and_an_untrusted_hop_speaks_for_nobody_e
 async fn a_crowd_at_two_gateways_at_once_gets_exactly_its_limit() {
     let world = World::new().await;
     for (limit, exactly) in [(37, true), (1200, false)] {
-        let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(limit), ..WebhookSpec::open() }).await;
+        let webhook = world
+            .webhook(&WebhookSpec {
+                limit_per_minute: Some(limit),
+                ..WebhookSpec::open()
+            })
+            .await;
         let start = world.gateway();
         let (mut one, mut other) = tokio::join!(start.ready(), start.ready());
-        let doors = [door(&mut one, &webhook).await, door(&mut other, &webhook).await];
+        let doors = [
+            door(&mut one, &webhook).await,
+            door(&mut other, &webhook).await,
+        ];
         // The probes for the webhook have been counted, too.
         let used = 2;
         let mut senders = tokio::task::JoinSet::new();
@@ -109,7 +165,12 @@ async fn a_crowd_at_two_gateways_at_once_gets_exactly_its_limit() {
                 let mut passed = 0;
                 for m in 0..40 {
                     let from = format!("10.{n}.{m}.1");
-                    passed += usize::from(post(doors[(n + m) % 2], &webhook, &from, &[], "{}").await.status == 200);
+                    passed += usize::from(
+                        post(doors[(n + m) % 2], &webhook, &from, &[], "{}")
+                            .await
+                            .status
+                            == 200,
+                    );
                 }
                 passed
             });
@@ -117,15 +178,28 @@ async fn a_crowd_at_two_gateways_at_once_gets_exactly_its_limit() {
         let passed: usize = senders.join_all().await.into_iter().sum();
         let limit = usize::try_from(limit).expect("small");
         assert!(passed + used <= limit, "{passed} passed of {limit}");
-        assert!(!exactly || passed + used >= limit, "{passed} passed of {limit}");
+        assert!(
+            !exactly || passed + used >= limit,
+            "{passed} passed of {limit}"
+        );
     }
 }
 
 #[tokio::test]
 async fn what_a_webhook_refuses_is_not_counted_at_the_address() {
     let world = World::new().await;
-    let tight = world.webhook(&WebhookSpec { limit_per_minute: Some(6), ..WebhookSpec::open() }).await;
-    let wide = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let tight = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(6),
+            ..WebhookSpec::open()
+        })
+        .await;
+    let wide = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let start = world.gateway();
     let (mut one, mut other) = tokio::join!(start.ready(), start.ready());
     let doors = [door(&mut one, &tight).await, door(&mut other, &tight).await];
@@ -133,13 +207,22 @@ async fn what_a_webhook_refuses_is_not_counted_at_the_address() {
     let from = "198.51.100.11";
     let passed = passes(&doors, &tight, from, 20).await;
     assert!((1..=6).contains(&passed), "{passed}");
-    assert_eq!(passes(&doors, &wide, from, 60).await, 50 - passed, "both gateways were refused once by Redis");
+    assert_eq!(
+        passes(&doors, &wide, from, 60).await,
+        50 - passed,
+        "both gateways were refused once by Redis"
+    );
 }
 
 #[tokio::test]
 async fn an_answer_429_says_when_to_come_again() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(3), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(3),
+            ..WebhookSpec::open()
+        })
+        .await;
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     let mut last = None;
@@ -148,10 +231,20 @@ async fn an_answer_429_says_when_to_come_again() {
     }
     let answer = last.expect("three answers");
     assert_eq!(answer.status, 429);
-    let seconds: u64 = answer.header("retry-after").expect("Retry-After").parse().expect("seconds");
+    let seconds: u64 = answer
+        .header("retry-after")
+        .expect("Retry-After")
+        .parse()
+        .expect("seconds");
     assert!((1..=60).contains(&seconds));
-    assert_eq!(answer.header("ratelimit-policy"), Some("\"webhook\";q=3;w=60"));
-    assert_eq!(answer.header("ratelimit"), Some(format!("\"webhook\";r=0;t={seconds}").as_str()));
+    assert_eq!(
+        answer.header("ratelimit-policy"),
+        Some("\"webhook\";q=3;w=60")
+    );
+    assert_eq!(
+        answer.header("ratelimit"),
+        Some(format!("\"webhook\";r=0;t={seconds}").as_str())
+    );
     assert_eq!(answer.json()["ok"], false);
 }
 
@@ -174,7 +267,14 @@ async fn a_stranger_without_the_secret_cannot_use_up_the_buyers_limit() {
     let mut passed = 0;
     for n in 0..205 {
         let from = format!("192.0.2.{}", n % 10);
-        let answer = post(door, &webhook, &from, &[("X-Webhook-Secret", "s3cret")], "{}").await;
+        let answer = post(
+            door,
+            &webhook,
+            &from,
+            &[("X-Webhook-Secret", "s3cret")],
+            "{}",
+        )
+        .await;
         passed += usize::from(answer.status == 200);
     }
     assert_eq!(passed, 200, "the whole limit is the buyer's");
@@ -192,12 +292,21 @@ async fn a_webhooks_own_limit_for_addresses_counts_when_the_secret_is_right() {
     let count = async |headers: &[(&str, &str)], status: u16| {
         let mut n = 0;
         for _ in 0..80 {
-            n += u32::from(post(door, &webhook, "198.51.100.7", headers, "{}").await.status == status);
+            n += u32::from(
+                post(door, &webhook, "198.51.100.7", headers, "{}")
+                    .await
+                    .status
+                    == status,
+            );
         }
         n
     };
     assert_eq!(count(&[], 401).await, 50, "a stranger has the door's limit");
-    assert_eq!(count(&[("X-Webhook-Secret", "s3cret")], 200).await, 70, "and does not use up the other");
+    assert_eq!(
+        count(&[("X-Webhook-Secret", "s3cret")], 200).await,
+        70,
+        "and does not use up the other"
+    );
 }
 
 /// Requests of each of the flood's 16 connections: 100,000 in all.
@@ -213,11 +322,16 @@ async fn a_flood_that_is_being_refused_costs_no_redis() {
     for _ in 0..16 {
         let webhook = webhook.clone();
         flood.spawn(async move {
-            let mut client = trueup_shared::testkit::http::Client::connect(door).await.expect("connects");
+            let mut client = trueup_shared::testkit::http::Client::connect(door)
+                .await
+                .expect("connects");
             let from = [("X-Forwarded-For", "198.51.100.7")];
             let mut refused = 0;
             for _ in 0..EACH {
-                let answer = client.send("POST", &webhook.path(), &from, b"{}").await.expect("an answer");
+                let answer = client
+                    .send("POST", &webhook.path(), &from, b"{}")
+                    .await
+                    .expect("an answer");
                 refused += u32::from(answer.status == 429);
             }
             refused
@@ -225,8 +339,12 @@ async fn a_flood_that_is_being_refused_costs_no_redis() {
     }
     let refused: u32 = flood.join_all().await.into_iter().sum();
     assert_eq!(refused, 16 * EACH - 50);
-    let calls = gateway.metric("trueup_gateway_limit_calls_total{outcome=\"ok\"}").await;
+    let calls = gateway
+        .metric("trueup_gateway_limit_calls_total{outcome=\"ok\"}")
+        .await;
     assert!(calls < 100.0, "{calls} calls");
-    let remembered = gateway.metric("trueup_gateway_limit_checks_total{by=\"remembered\"}").await;
+    let remembered = gateway
+        .metric("trueup_gateway_limit_checks_total{by=\"remembered\"}")
+        .await;
     assert!(remembered >= f64::from(16 * EACH - 1000), "{remembered}");
 }

@@ -42,7 +42,12 @@ impl World {
         let (db, lease) = tokio::join!(TestDatabase::fresh(), Lease::take());
         let sql = db.client().await;
         let account = fixtures::account(&sql).await;
-        World { db, lease, sql, account }
+        World {
+            db,
+            lease,
+            sql,
+            account,
+        }
     }
 
     /// A gateway on this world's services. The test is its trusted proxy, so that it can come from
@@ -59,7 +64,9 @@ impl World {
 
     /// One whose limits no test reaches by asking again and again until something is so.
     pub fn generous_gateway(&self) -> Start {
-        self.gateway().env("TRUEUP_LIMIT_IP_PER_MINUTE", 1_000_000).env("TRUEUP_LIMIT_TOKEN_PER_MINUTE", 1_000_000)
+        self.gateway()
+            .env("TRUEUP_LIMIT_IP_PER_MINUTE", 1_000_000)
+            .env("TRUEUP_LIMIT_TOKEN_PER_MINUTE", 1_000_000)
     }
 
     pub async fn webhook(&self, spec: &WebhookSpec) -> Webhook {
@@ -73,19 +80,29 @@ impl World {
     }
 
     pub async fn events(&self) -> Vec<RawEvent> {
-        self.envelopes().await.into_iter().flat_map(|envelope| envelope.events).collect()
+        self.envelopes()
+            .await
+            .into_iter()
+            .flat_map(|envelope| envelope.events)
+            .collect()
     }
 
     pub async fn secrets_used(&self) -> Vec<SecretUse> {
-        self.envelopes().await.into_iter().flat_map(|envelope| envelope.secrets_used).collect()
+        self.envelopes()
+            .await
+            .into_iter()
+            .flat_map(|envelope| envelope.secrets_used)
+            .collect()
     }
 }
 
 pub async fn take_all(broker: &Session) -> Vec<Envelope> {
     let channel = broker.channel().await.expect("a channel");
     let mut found = Vec::new();
-    while let Some(message) =
-        channel.basic_get(topology::QUEUE.into(), BasicGetOptions::default()).await.expect("the queue is there")
+    while let Some(message) = channel
+        .basic_get(topology::QUEUE.into(), BasicGetOptions::default())
+        .await
+        .expect("the queue is there")
     {
         message.ack(BasicAckOptions::default()).await.expect("acks");
         found.push(envelope::decode(&message.data).expect("an envelope"));
@@ -101,15 +118,31 @@ pub async fn door(gateway: &mut Process, webhook: &Webhook) -> SocketAddr {
         let path = format!("{}?probe", webhook.path());
         // A stranger's address of its own, so that no test's limit is touched.
         let from = [("X-Forwarded-For", "203.0.113.254")];
-        (http::send(public, "GET", &path, &from, b"").await.ok()?.status != 404).then_some(())
+        (http::send(public, "GET", &path, &from, b"")
+            .await
+            .ok()?
+            .status
+            != 404)
+            .then_some(())
     })
     .await;
     public
 }
 
 /// A report from an address.
-pub async fn post(door: SocketAddr, webhook: &Webhook, from: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut all = vec![("X-Forwarded-For", from), ("Content-Type", "application/json")];
+pub async fn post(
+    door: SocketAddr,
+    webhook: &Webhook,
+    from: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut all = vec![
+        ("X-Forwarded-For", from),
+        ("Content-Type", "application/json"),
+    ];
     all.extend_from_slice(headers);
-    http::send(door, "POST", &webhook.path(), &all, body.as_bytes()).await.expect("an answer")
+    http::send(door, "POST", &webhook.path(), &all, body.as_bytes())
+        .await
+        .expect("an answer")
 }

@@ -17,29 +17,56 @@ pub fn assert_unavailable(answer: &Answer, began: Instant) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
     assert_eq!(answer.json()["ok"], false);
-    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 pub async fn state(gateway: &mut Process, dependency: &str) -> String {
     let readiness = gateway.readiness().await;
     assert_eq!(readiness["ready"], true, "{readiness}");
-    readiness["dependencies"][dependency]["state"].as_str().unwrap_or_default().to_owned()
+    readiness["dependencies"][dependency]["state"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[tokio::test]
 async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let cutter = Cutter::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
-    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", url)
+        .ready()
+        .await;
     let door = door(&mut gateway, &webhook).await;
-    let send = async |n: u8| post(door, &webhook, &format!("198.51.100.{n}"), &[], "{\"payout\":1}").await;
+    let send = async |n: u8| {
+        post(
+            door,
+            &webhook,
+            &format!("198.51.100.{n}"),
+            &[],
+            "{\"payout\":1}",
+        )
+        .await
+    };
 
     for weather in [Weather::Cut, Weather::Hung] {
-        eventually("the broker takes reports", Duration::from_secs(10), || async {
-            (send(1).await.status == 200).then_some(())
-        })
+        eventually(
+            "the broker takes reports",
+            Duration::from_secs(10),
+            || async { (send(1).await.status == 200).then_some(()) },
+        )
         .await;
         assert_eq!(state(&mut gateway, "broker").await, "ok");
         world.events().await;
@@ -50,13 +77,19 @@ async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
         }
         assert_eq!(state(&mut gateway, "broker").await, "degraded");
         if weather == Weather::Cut {
-            assert_eq!(world.events().await, [], "a 503 of a cut connection is on no disk");
+            assert_eq!(
+                world.events().await,
+                [],
+                "a 503 of a cut connection is on no disk"
+            );
         }
         cutter.restore();
     }
-    eventually("the broker takes reports", Duration::from_secs(15), || async {
-        (send(1).await.status == 200).then_some(())
-    })
+    eventually(
+        "the broker takes reports",
+        Duration::from_secs(15),
+        || async { (send(1).await.status == 200).then_some(()) },
+    )
     .await;
 }
 
@@ -67,11 +100,19 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
     let webhook = world.webhook(&WebhookSpec::open()).await;
     let cutter = Cutter::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
-    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", url)
+        .ready()
+        .await;
     let door = door(&mut gateway, &webhook).await;
-    eventually("the broker takes reports", Duration::from_secs(10), || async {
-        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
-    })
+    eventually(
+        "the broker takes reports",
+        Duration::from_secs(10),
+        || async {
+            (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+        },
+    )
     .await;
     cutter.set(Weather::Hung);
     // 30,000 reports, of which 20,000 may wait.
@@ -87,11 +128,20 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
         });
     }
     let answers = senders.join_all().await;
-    let slowest = |busy: bool| answers.iter().filter(|(was, _)| *was == busy).map(|(_, took)| *took).max();
+    let slowest = |busy: bool| {
+        answers
+            .iter()
+            .filter(|(was, _)| *was == busy)
+            .map(|(_, took)| *took)
+            .max()
+    };
     let at_once = answers.iter().filter(|(busy, _)| *busy).count();
     // Not all 20, if some come so late that the broker is known to be away by then.
     assert!((1..=REQUESTS - 40).contains(&at_once), "{answers:?}");
-    assert!(slowest(true) < slowest(false), "nobody waits who has no place to wait in: {answers:?}");
+    assert!(
+        slowest(true) < slowest(false),
+        "nobody waits who has no place to wait in: {answers:?}"
+    );
 }
 
 #[tokio::test]
@@ -100,31 +150,56 @@ async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
     let webhook = world.webhook(&WebhookSpec::open()).await;
     let cutter = Cutter::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
-    let mut gateway = world.generous_gateway().env("TRUEUP_AMQP_URL", url).ready().await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", url)
+        .ready()
+        .await;
     let door = door(&mut gateway, &webhook).await;
-    eventually("the broker takes reports", Duration::from_secs(10), || async {
-        (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
-    })
+    eventually(
+        "the broker takes reports",
+        Duration::from_secs(10),
+        || async {
+            (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
+        },
+    )
     .await;
     cutter.set(Weather::Slow(Duration::from_millis(300)));
     let began = Instant::now();
-    assert_eq!(post(door, &webhook, "198.51.100.2", &[], "{}").await.status, 200);
-    assert!(began.elapsed() >= Duration::from_millis(600), "there and back");
+    assert_eq!(
+        post(door, &webhook, "198.51.100.2", &[], "{}").await.status,
+        200
+    );
+    assert!(
+        began.elapsed() >= Duration::from_millis(600),
+        "there and back"
+    );
     cutter.set(Weather::Slow(Duration::from_millis(1200)));
     let began = Instant::now();
-    assert_unavailable(&post(door, &webhook, "198.51.100.3", &[], "{}").await, began);
+    assert_unavailable(
+        &post(door, &webhook, "198.51.100.3", &[], "{}").await,
+        began,
+    );
 }
 
 #[tokio::test]
 async fn a_deleted_queue_loses_nothing_and_is_made_again() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let mut gateway = world.generous_gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     let broker = world.lease.broker().await;
     let channel = broker.channel().await.expect("a channel");
     for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
-        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("deletes");
+        channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await
+            .expect("deletes");
     }
     let mut accepted = 0_u32;
     let mut unavailable = 0;
@@ -139,14 +214,28 @@ async fn a_deleted_queue_loses_nothing_and_is_made_again() {
     .await;
     assert!(unavailable > 0);
     assert_eq!(world.events().await.len(), 3, "every 200 is in the queue");
-    assert!(gateway.metric("trueup_gateway_publishes_total{outcome=\"returned\"}").await >= 1.0);
+    assert!(
+        gateway
+            .metric("trueup_gateway_publishes_total{outcome=\"returned\"}")
+            .await
+            >= 1.0
+    );
 }
 
 #[tokio::test]
 async fn a_full_queue_is_a_503() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
-    let mut gateway = world.generous_gateway().env("TRUEUP_QUEUE_MAX_LENGTH", 1).ready().await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_QUEUE_MAX_LENGTH", 1)
+        .ready()
+        .await;
     let door = door(&mut gateway, &webhook).await;
     let (mut accepted, mut refused) = (1, 0); // the probe
     eventually("the queue is full", Duration::from_secs(10), async || {
@@ -161,7 +250,12 @@ async fn a_full_queue_is_a_503() {
         (refused == 3).then_some(())
     })
     .await;
-    assert!(gateway.metric("trueup_gateway_publishes_total{outcome=\"nacked\"}").await >= 3.0);
+    assert!(
+        gateway
+            .metric("trueup_gateway_publishes_total{outcome=\"nacked\"}")
+            .await
+            >= 3.0
+    );
     assert_eq!(world.events().await.len(), accepted);
 }
 
@@ -177,7 +271,14 @@ async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
         .env("TRUEUP_POSTGRES_URL", world.db.url_through(cutter.address))
         .env("TRUEUP_SNAPSHOT_FILE", file.display());
     let send = async |door, status| {
-        let answer = post(door, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await;
+        let answer = post(
+            door,
+            &webhook,
+            "198.51.100.1",
+            &[("X-Webhook-Secret", "s3cret")],
+            "{}",
+        )
+        .await;
         assert_eq!(answer.status, status, "{}", answer.text());
     };
 
@@ -189,17 +290,32 @@ async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
     })
     .await;
     send(public, 200).await;
-    eventually("the copy", Duration::from_secs(5), || async { file.exists().then_some(()) }).await;
+    eventually("the copy", Duration::from_secs(5), || async {
+        file.exists().then_some(())
+    })
+    .await;
     let copy = std::fs::read_to_string(&file).expect("reads");
     assert!(!copy.contains("s3cret"));
     gateway.kill();
 
     let mut gateway = start.ready().await;
     let readiness = gateway.readiness().await;
-    assert_eq!(readiness["dependencies"]["snapshot"]["state"], "degraded", "{readiness}");
+    assert_eq!(
+        readiness["dependencies"]["snapshot"]["state"], "degraded",
+        "{readiness}"
+    );
     let public = gateway.address("public").await;
     eventually("the broker is there", Duration::from_secs(10), || async {
-        (post(public, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await.status == 200)
+        (post(
+            public,
+            &webhook,
+            "198.51.100.1",
+            &[("X-Webhook-Secret", "s3cret")],
+            "{}",
+        )
+        .await
+        .status
+            == 200)
             .then_some(())
     })
     .await;
@@ -214,7 +330,16 @@ async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
     cutter.restore();
     gateway.wait_ready().await;
     eventually("it knows", Duration::from_secs(10), || async {
-        (post(public, &webhook, "198.51.100.1", &[("X-Webhook-Secret", "s3cret")], "{}").await.status == 200)
+        (post(
+            public,
+            &webhook,
+            "198.51.100.1",
+            &[("X-Webhook-Secret", "s3cret")],
+            "{}",
+        )
+        .await
+        .status
+            == 200)
             .then_some(())
     })
     .await;
@@ -238,8 +363,17 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
         let began = Instant::now();
         let answer = post(public, &webhook, "198.51.100.7", &[], "{\"payout\":1}").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        accepted.insert(answer.json()["event_id"].as_str().expect("an id").to_owned());
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        accepted.insert(
+            answer.json()["event_id"]
+                .as_str()
+                .expect("an id")
+                .to_owned(),
+        );
     };
 
     for weather in [Weather::Hung, Weather::Cut] {
@@ -254,7 +388,11 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
     gateway.kill();
     use std::os::unix::fs::PermissionsExt;
     let file = std::fs::metadata(directory.path().join("spool/reports.redb")).expect("a file");
-    assert_eq!(file.permissions().mode() & 0o077, 0, "nobody else may read what is in it");
+    assert_eq!(
+        file.permissions().mode() & 0o077,
+        0,
+        "nobody else may read what is in it"
+    );
     let mut gateway = start.ready().await;
     public = gateway.address("public").await;
     for _ in 0..20 {
@@ -267,9 +405,19 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
     .await;
     send(public).await;
     assert_eq!(state(&mut gateway, "spool").await, "ok");
-    let events: Vec<String> = world.events().await.into_iter().map(|e| e.id.to_string()).collect();
+    let events: Vec<String> = world
+        .events()
+        .await
+        .into_iter()
+        .map(|e| e.id.to_string())
+        .collect();
     let found: std::collections::BTreeSet<String> = events.iter().cloned().collect();
-    assert!(accepted.is_subset(&found), "{} of {} came", found.len(), accepted.len());
+    assert!(
+        accepted.is_subset(&found),
+        "{} of {} came",
+        found.len(),
+        accepted.len()
+    );
 }
 
 #[tokio::test]
@@ -298,10 +446,18 @@ async fn a_full_spool_is_a_503_and_a_bad_one_is_said_before_the_start() {
     };
     assert_unavailable(&answer, Instant::now());
     assert!(taken > 5, "{taken}");
-    assert!(gateway.metric("trueup_gateway_spool_events_total{what=\"full\"}").await >= 1.0);
+    assert!(
+        gateway
+            .metric("trueup_gateway_spool_events_total{what=\"full\"}")
+            .await
+            >= 1.0
+    );
 
     std::fs::write(directory.path().join("a-file"), b"").expect("writes");
-    let bad = world.gateway().env("TRUEUP_SPOOL_DIR", directory.path().join("a-file").display());
+    let bad = world.gateway().env(
+        "TRUEUP_SPOOL_DIR",
+        directory.path().join("a-file").display(),
+    );
     let mut never = bad.spawn();
     assert_eq!(never.exit_code(Duration::from_secs(10)).await, 64);
     assert!(!never.log().contains("\"listening\""), "{}", never.log());

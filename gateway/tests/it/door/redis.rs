@@ -12,18 +12,36 @@ use super::{World, door, post};
 #[tokio::test]
 async fn without_redis_the_same_limits_hold_in_the_process() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let cutter = Cutter::to(world.lease.redis_server()).await;
     let url = world.lease.redis_through(cutter.address);
-    let start = world.gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", 50);
+    let start = world
+        .gateway()
+        .env("TRUEUP_REDIS_URL", &url)
+        .env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", 50);
     let mut gateway = start.ready().await;
     let door = door(&mut gateway, &webhook).await;
     eventually("Redis is used", Duration::from_secs(5), || async {
-        (post(door, &webhook, "198.51.100.250", &[], "{}").await.status == 200).then_some(())
+        (post(door, &webhook, "198.51.100.250", &[], "{}")
+            .await
+            .status
+            == 200)
+            .then_some(())
     })
     .await;
 
-    for (n, weather) in [Weather::Cut, Weather::Hung, Weather::Slow(Duration::from_millis(200))].into_iter().enumerate()
+    for (n, weather) in [
+        Weather::Cut,
+        Weather::Hung,
+        Weather::Slow(Duration::from_millis(200)),
+    ]
+    .into_iter()
+    .enumerate()
     {
         cutter.set(weather);
         let (mut passed, mut slowest) = (0, Duration::ZERO);
@@ -34,20 +52,41 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
             slowest = slowest.max(began.elapsed());
         }
         assert_eq!(passed, 50, "{weather:?}");
-        assert!(slowest < Duration::from_secs(1), "{slowest:?} with {weather:?}");
+        assert!(
+            slowest < Duration::from_secs(1),
+            "{slowest:?} with {weather:?}"
+        );
         assert_eq!(state(&mut gateway, "redis").await, "degraded");
         cutter.restore();
-        let before = gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await;
+        let before = gateway
+            .metric("trueup_gateway_limit_checks_total{by=\"redis\"}")
+            .await;
         for at in 0.. {
-            post(door, &webhook, &format!("203.0.113.{}", at % 200), &[], "{}").await;
-            if gateway.metric("trueup_gateway_limit_checks_total{by=\"redis\"}").await > before {
+            post(
+                door,
+                &webhook,
+                &format!("203.0.113.{}", at % 200),
+                &[],
+                "{}",
+            )
+            .await;
+            if gateway
+                .metric("trueup_gateway_limit_checks_total{by=\"redis\"}")
+                .await
+                > before
+            {
                 break;
             }
             assert!(at < 1000, "Redis is not used again");
         }
         assert_eq!(state(&mut gateway, "redis").await, "ok");
     }
-    assert!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await >= 100.0);
+    assert!(
+        gateway
+            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .await
+            >= 100.0
+    );
 }
 
 #[tokio::test]
@@ -56,7 +95,10 @@ async fn without_redis_it_can_be_told_to_refuse() {
     let webhook = world.webhook(&WebhookSpec::open()).await;
     let cutter = Cutter::to(world.lease.redis_server()).await;
     let url = world.lease.redis_through(cutter.address);
-    let start = world.generous_gateway().env("TRUEUP_REDIS_URL", &url).env("TRUEUP_LIMIT_REDIS_DOWN", "refuse");
+    let start = world
+        .generous_gateway()
+        .env("TRUEUP_REDIS_URL", &url)
+        .env("TRUEUP_LIMIT_REDIS_DOWN", "refuse");
     let mut gateway = start.ready().await;
     let door = door(&mut gateway, &webhook).await;
     eventually("Redis is used", Duration::from_secs(5), || async {
@@ -65,7 +107,10 @@ async fn without_redis_it_can_be_told_to_refuse() {
     .await;
     cutter.cut();
     let began = Instant::now();
-    assert_unavailable(&post(door, &webhook, "198.51.100.1", &[], "{}").await, began);
+    assert_unavailable(
+        &post(door, &webhook, "198.51.100.1", &[], "{}").await,
+        began,
+    );
     cutter.restore();
     eventually("Redis is used again", Duration::from_secs(5), || async {
         (post(door, &webhook, "198.51.100.1", &[], "{}").await.status == 200).then_some(())
@@ -79,10 +124,21 @@ async fn a_redis_that_was_replaced_learns_the_script() {
     let webhook = world.webhook(&WebhookSpec::open()).await;
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
-    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
+    assert_eq!(
+        post(door, &webhook, "198.51.100.1", &[], "{}").await.status,
+        200
+    );
     world.lease.redis(&["SCRIPT", "FLUSH"]).await;
-    assert_eq!(post(door, &webhook, "198.51.100.1", &[], "{}").await.status, 200);
-    assert_eq!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await, 0.0);
+    assert_eq!(
+        post(door, &webhook, "198.51.100.1", &[], "{}").await.status,
+        200
+    );
+    assert_eq!(
+        gateway
+            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .await,
+        0.0
+    );
 }
 
 /// A Redis of the test's own, ended with its guard.
@@ -101,14 +157,25 @@ impl OwnRedis {
 
     async fn start_at(port: u16) -> OwnRedis {
         let process = std::process::Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .stdout(std::process::Stdio::null())
             .spawn()
             .expect("tests need redis-server");
         let own = OwnRedis { process, port };
-        eventually("a Redis of the test's own", Duration::from_secs(10), async || {
-            (own.say("PING").await == "+PONG").then_some(())
-        })
+        eventually(
+            "a Redis of the test's own",
+            Duration::from_secs(10),
+            async || (own.say("PING").await == "+PONG").then_some(()),
+        )
         .await;
         own
     }
@@ -118,7 +185,10 @@ impl OwnRedis {
         let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await else {
             return String::new();
         };
-        stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await.expect("writes");
+        stream
+            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+            .await
+            .expect("writes");
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer).await;
         answer.lines().next().unwrap_or_default().to_owned()
@@ -135,14 +205,21 @@ impl Drop for OwnRedis {
 #[tokio::test]
 async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_says_so() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let own = OwnRedis::start().await;
     let url = format!("redis://127.0.0.1:{}", own.port);
     let mut gateway = world.gateway().env("TRUEUP_REDIS_URL", url).ready().await;
     let public = door(&mut gateway, &webhook).await;
     assert_eq!(state(&mut gateway, "redis").await, "ok");
-    let illnesses =
-        [("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"), ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0")];
+    let illnesses = [
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    ];
     for (n, (ill, well)) in illnesses.into_iter().enumerate() {
         assert_eq!(own.say(ill).await, "+OK");
         let from = format!("198.51.100.{n}");
@@ -151,7 +228,9 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
             passed += u32::from(post(public, &webhook, &from, &[], "{}").await.status == 200);
         }
         assert_eq!(passed, 50, "{ill}: the same limit holds");
-        let tried = gateway.metric("trueup_gateway_limit_calls_total{outcome=\"error\"}").await;
+        let tried = gateway
+            .metric("trueup_gateway_limit_calls_total{outcome=\"error\"}")
+            .await;
         assert!(tried <= 10.0, "{ill}: {tried} calls that could not help");
         assert_eq!(state(&mut gateway, "redis").await, "degraded", "{ill}");
         assert_eq!(own.say(well).await, "+OK");
@@ -165,15 +244,29 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
 #[tokio::test]
 async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_through_twice() {
     let world = World::new().await;
-    let webhook = world.webhook(&WebhookSpec { limit_per_minute: Some(1000), ..WebhookSpec::open() }).await;
+    let webhook = world
+        .webhook(&WebhookSpec {
+            limit_per_minute: Some(1000),
+            ..WebhookSpec::open()
+        })
+        .await;
     let own = OwnRedis::start().await;
     let port = own.port;
-    let mut gateway = world.gateway().env("TRUEUP_REDIS_URL", format!("redis://127.0.0.1:{port}")).ready().await;
+    let mut gateway = world
+        .gateway()
+        .env("TRUEUP_REDIS_URL", format!("redis://127.0.0.1:{port}"))
+        .ready()
+        .await;
     let public = door(&mut gateway, &webhook).await;
     let passes = async |n: u32| {
         let mut passed = 0;
         for _ in 0..n {
-            passed += u32::from(post(public, &webhook, "198.51.100.1", &[], "{}").await.status == 200);
+            passed += u32::from(
+                post(public, &webhook, "198.51.100.1", &[], "{}")
+                    .await
+                    .status
+                    == 200,
+            );
         }
         passed
     };
@@ -186,6 +279,15 @@ async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_t
         (state(&mut gateway, "redis").await == "ok").then_some(())
     })
     .await;
-    assert_eq!(passes(30).await, 10, "what passed before the new one's time still counts");
-    assert!(gateway.metric("trueup_gateway_limit_checks_total{by=\"local\"}").await >= 20.0);
+    assert_eq!(
+        passes(30).await,
+        10,
+        "what passed before the new one's time still counts"
+    );
+    assert!(
+        gateway
+            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .await
+            >= 20.0
+    );
 }

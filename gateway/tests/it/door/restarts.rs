@@ -12,7 +12,10 @@ use trueup_shared::testkit::process::Process;
 use super::{World, door, post};
 
 fn unlimited() -> WebhookSpec {
-    WebhookSpec { limit_per_minute: Some(1_000_000), ..WebhookSpec::open() }
+    WebhookSpec {
+        limit_per_minute: Some(1_000_000),
+        ..WebhookSpec::open()
+    }
 }
 
 #[tokio::test]
@@ -22,7 +25,13 @@ async fn an_idle_door_ends_at_once_and_with_0() {
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     let mut idle = Client::connect(door).await.expect("connects");
-    assert_eq!(idle.send("GET", &webhook.path(), &[], b"").await.expect("an answer").status, 200);
+    assert_eq!(
+        idle.send("GET", &webhook.path(), &[], b"")
+            .await
+            .expect("an answer")
+            .status,
+        200
+    );
     gateway.terminate();
     assert_eq!(gateway.exit_code(Duration::from_secs(5)).await, 0);
     assert!(Client::connect(door).await.is_err(), "the port is closed");
@@ -35,10 +44,16 @@ async fn a_request_that_never_ends_is_cut_off_and_the_exit_code_says_so() {
     let mut gateway = world.gateway().env("TRUEUP_GRACE_SECONDS", 1).ready().await;
     let door = door(&mut gateway, &webhook).await;
     let mut slow = Client::connect(door).await.expect("connects");
-    let half = format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{{\"payout\"", webhook.path());
+    let half = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{{\"payout\"",
+        webhook.path()
+    );
     slow.write(half.as_bytes()).await.expect("writes");
     // Until it is in the handler's hands.
-    assert_eq!(post(door, &webhook, "198.51.100.7", &[], "{}").await.status, 200);
+    assert_eq!(
+        post(door, &webhook, "198.51.100.7", &[], "{}").await.status,
+        200
+    );
     gateway.terminate();
     assert_eq!(gateway.exit_code(Duration::from_secs(10)).await, 75);
 }
@@ -49,11 +64,17 @@ async fn what_was_refused_is_told_before_the_end() {
     let webhook = world.webhook(&WebhookSpec::with_secret("s3cret")).await;
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
-    assert_eq!(post(door, &webhook, "198.51.100.7", &[], "{}").await.status, 401);
+    assert_eq!(
+        post(door, &webhook, "198.51.100.7", &[], "{}").await.status,
+        401
+    );
     gateway.terminate();
     assert_eq!(gateway.exit_code(Duration::from_secs(5)).await, 0);
     let told = world.events().await;
-    assert!(told.iter().any(|e| e.source_ip.to_string() == "198.51.100.7" && e.refusal.is_some()));
+    assert!(
+        told.iter()
+            .any(|e| e.source_ip.to_string() == "198.51.100.7" && e.refusal.is_some())
+    );
 }
 
 /// Sends until told to stop; reconnects to the other gateway when one goes away. Answers the ids that
@@ -81,9 +102,16 @@ async fn keep_sending(
                     }
                 }
             };
-            let Ok(answer) = mine.send("POST", &path, &headers, b"{\"payout\":1}").await else { continue };
+            let Ok(answer) = mine.send("POST", &path, &headers, b"{\"payout\":1}").await else {
+                continue;
+            };
             assert_eq!(answer.status, 200, "{}", answer.text());
-            accepted.push(answer.json()["event_id"].as_str().expect("an id").to_owned());
+            accepted.push(
+                answer.json()["event_id"]
+                    .as_str()
+                    .expect("an id")
+                    .to_owned(),
+            );
             if answer.header("connection") != Some("close") {
                 client = Some(mine);
             }
@@ -102,10 +130,17 @@ async fn never_twice(door: std::net::SocketAddr, path: String, n: usize) -> Vec<
     let mut client = Client::connect(door).await.expect("connects");
     let mut accepted = Vec::new();
     loop {
-        let answer = client.send("POST", &path, &headers, b"{\"payout\":1}").await;
+        let answer = client
+            .send("POST", &path, &headers, b"{\"payout\":1}")
+            .await;
         let answer = answer.expect("a request on an open connection is answered");
         assert_eq!(answer.status, 200, "{}", answer.text());
-        accepted.push(answer.json()["event_id"].as_str().expect("an id").to_owned());
+        accepted.push(
+            answer.json()["event_id"]
+                .as_str()
+                .expect("an id")
+                .to_owned(),
+        );
         if answer.header("connection") == Some("close") {
             return accepted;
         }
@@ -124,18 +159,33 @@ async fn a_stop_under_load_tells_each_sender_which_answer_is_the_last() {
         senders.spawn(never_twice(public, webhook.path(), n));
     }
     trueup_shared::testkit::eventually("load", Duration::from_secs(20), async || {
-        (gateway.metric("trueup_gateway_answers_total{answer=\"accepted\"}").await > 300.0).then_some(())
+        (gateway
+            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .await
+            > 300.0)
+            .then_some(())
     })
     .await;
     // One that is let in but has not yet spoken may still say what it came for.
     let mut late = Client::connect(public).await.expect("connects");
     gateway.terminate();
-    let answer = late.send("POST", &webhook.path(), &[], b"{\"payout\":1}").await.expect("an answer");
+    let answer = late
+        .send("POST", &webhook.path(), &[], b"{\"payout\":1}")
+        .await
+        .expect("an answer");
     assert_eq!(answer.status, 200);
     let accepted: BTreeSet<String> = senders.join_all().await.into_iter().flatten().collect();
     assert_eq!(gateway.exit_code(Duration::from_secs(10)).await, 0);
-    let events: BTreeSet<String> = world.events().await.into_iter().map(|e| e.id.to_string()).collect();
-    assert!(accepted.len() > 300 && accepted.is_subset(&events), "every 200 is on the broker");
+    let events: BTreeSet<String> = world
+        .events()
+        .await
+        .into_iter()
+        .map(|e| e.id.to_string())
+        .collect();
+    assert!(
+        accepted.len() > 300 && accepted.is_subset(&events),
+        "every 200 is on the broker"
+    );
 }
 
 #[tokio::test]
@@ -159,15 +209,26 @@ async fn a_rolling_restart_under_load_loses_no_request_and_no_report() {
     let stop = Arc::new(AtomicBool::new(false));
     let mut senders = tokio::task::JoinSet::new();
     for n in 0..16 {
-        senders.spawn(keep_sending(Arc::clone(&doors), webhook.path(), n, Arc::clone(&stop)));
+        senders.spawn(keep_sending(
+            Arc::clone(&doors),
+            webhook.path(),
+            n,
+            Arc::clone(&stop),
+        ));
     }
     for at in 0..2 {
-        let before = gateways[1 - at].metric("trueup_gateway_answers_total{answer=\"accepted\"}").await;
+        let before = gateways[1 - at]
+            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .await;
         gateways[at].terminate();
         assert_eq!(gateways[at].exit_code(Duration::from_secs(10)).await, 0);
         gateways[at] = start(doors[at].port()).ready().await;
         let other = &mut gateways[1 - at];
-        while other.metric("trueup_gateway_answers_total{answer=\"accepted\"}").await < before + 200.0 {
+        while other
+            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .await
+            < before + 200.0
+        {
             tokio::task::yield_now().await;
         }
         // The new one takes part before the other goes.
@@ -181,6 +242,11 @@ async fn a_rolling_restart_under_load_loses_no_request_and_no_report() {
         accepted.extend(ids);
     }
     assert!(accepted.len() > 400);
-    let events: BTreeSet<String> = world.events().await.into_iter().map(|e| e.id.to_string()).collect();
+    let events: BTreeSet<String> = world
+        .events()
+        .await
+        .into_iter()
+        .map(|e| e.id.to_string())
+        .collect();
     assert!(accepted.is_subset(&events), "every 200 is on the broker");
 }

@@ -29,8 +29,11 @@ pub(super) fn reading(gathered: Gathered<'_, '_>, settings: &ReadSettings) -> Re
     report.call_id = ids(Slot::CallId);
 
     let mut log = Log::new(Slot::Caller);
-    report.caller =
-        log.first(of(&fields, Target::Slot(Slot::Caller)), |value| caller(value, settings), |number| number.clone());
+    report.caller = log.first(
+        of(&fields, Target::Slot(Slot::Caller)),
+        |value| caller(value, settings),
+        |number| number.clone(),
+    );
     report.caller_raw = log.raw();
     log.close(&mut slots);
 
@@ -50,7 +53,10 @@ pub(super) fn reading(gathered: Gathered<'_, '_>, settings: &ReadSettings) -> Re
 
     report.currency = currency(&fields, settings);
     report.rejection_word = rejection(&fields);
-    Reading { report: Ok(report), slots }
+    Reading {
+        report: Ok(report),
+        slots,
+    }
 }
 
 /// The fields of one target, best first.
@@ -91,7 +97,13 @@ struct Log {
 impl Log {
     fn new(slot: Slot) -> Self {
         Log {
-            reading: SlotReading { slot, name: None, raw: None, value: None, passed_over: Vec::new() },
+            reading: SlotReading {
+                slot,
+                name: None,
+                raw: None,
+                value: None,
+                passed_over: Vec::new(),
+            },
             any: false,
             unreadable: None,
             absent: None,
@@ -156,7 +168,11 @@ impl Log {
 
     /// The text that a person should see for the slot, however it was read.
     fn raw(&mut self) -> Option<String> {
-        self.reading.raw.clone().or_else(|| self.unreadable.take()).or_else(|| self.absent.take())
+        self.reading
+            .raw
+            .clone()
+            .or_else(|| self.unreadable.take())
+            .or_else(|| self.absent.take())
     }
 
     fn close(self, slots: &mut Vec<SlotReading>) {
@@ -207,13 +223,20 @@ fn cents(value: &Value<'_>, settings: &ReadSettings) -> Result<i64, &'static str
         Value::Bool(_) => return Err("true or false"),
         Value::List | Value::Null => return Err("a list"),
     };
-    money::parse_cents(text, json_number, settings.payout_unit, &settings.currency).map_err(money::NotMoney::why)
+    money::parse_cents(text, json_number, settings.payout_unit, &settings.currency)
+        .map_err(money::NotMoney::why)
 }
 
 /// X5: the first payout name that says anything decides, readable or not.
-fn payout(fields: &[Field<'_>], beyond: Option<(u8, String)>, settings: &ReadSettings, log: &mut Log) -> Payout {
-    let a_name_is_blank =
-        fields.chunk_by(|a, b| a.rank == b.rank).any(|name| name.iter().all(|f| nothing(&f.value).is_some()));
+fn payout(
+    fields: &[Field<'_>],
+    beyond: Option<(u8, String)>,
+    settings: &ReadSettings,
+    log: &mut Log,
+) -> Payout {
+    let a_name_is_blank = fields
+        .chunk_by(|a, b| a.rank == b.rank)
+        .any(|name| name.iter().all(|f| nothing(&f.value).is_some()));
     for field in fields {
         if let Some((rank, name)) = beyond.as_ref().filter(|(rank, _)| *rank <= field.rank) {
             return stop_beyond_limit(*rank, name, log);
@@ -258,7 +281,10 @@ fn stop_beyond_limit(_rank: u8, name: &str, log: &mut Log) -> Payout {
 
 /// The first value of a target that says anything.
 fn first_said<'f, 'a>(fields: &'f [Field<'a>], target: Target) -> Option<&'f Value<'a>> {
-    of(fields, target).iter().map(|f| &f.value).find(|v| nothing(v).is_none())
+    of(fields, target)
+        .iter()
+        .map(|f| &f.value)
+        .find(|v| nothing(v).is_none())
 }
 
 /// V8: the code as written, upper case; a symbol of the account's own currency is its code.
@@ -279,7 +305,9 @@ fn rejection(fields: &[Field<'_>]) -> Option<String> {
             return Some((*word).to_owned());
         }
     }
-    let reverse = first_said(fields, Target::Reverse).map(shown).map(trimmed)?;
+    let reverse = first_said(fields, Target::Reverse)
+        .map(shown)
+        .map(trimmed)?;
     // A sender whose flags are JSON's or a language's own means the same by `true`.
     (reverse == "1" || reverse.eq_ignore_ascii_case("true")).then(|| "reverse=1".to_owned())
 }

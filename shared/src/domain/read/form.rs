@@ -13,7 +13,11 @@ use crate::domain::text::starts_with_ignoring_case;
 const BOUNDARY_BYTES: usize = 200;
 
 /// A body that is not JSON.
-pub(super) fn body<'a>(bytes: &'a [u8], content_type: Option<&str>, gathered: &mut Gathered<'a, '_>) {
+pub(super) fn body<'a>(
+    bytes: &'a [u8],
+    content_type: Option<&str>,
+    gathered: &mut Gathered<'a, '_>,
+) {
     let bytes = without_bom(bytes).trim_ascii();
     let declared = content_type.and_then(declared_boundary);
     let is_multipart = match declared.as_deref().or_else(|| opening_boundary(bytes)) {
@@ -41,7 +45,10 @@ fn decoded(bytes: &[u8]) -> Cow<'_, str> {
     if bytes.iter().all(is_plain) {
         return String::from_utf8_lossy(bytes);
     }
-    let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    let spaced: Vec<u8> = bytes
+        .iter()
+        .map(|b| if *b == b'+' { b' ' } else { *b })
+        .collect();
     let decoded: Vec<u8> = percent_encoding::percent_decode(&spaced).collect();
     Cow::Owned(readable(&decoded).into_owned())
 }

@@ -1,7 +1,10 @@
 //! The flat map (X2): every field of a request whose name means something, with the place that decides
 //! between several of a name. Nothing is judged here; a value is looked at only when its slot is chosen.
 
-#![expect(clippy::ptr_arg, reason = "a name that is borrowed from the request is kept without a copy")]
+#![expect(
+    clippy::ptr_arg,
+    reason = "a name that is borrowed from the request is kept without a copy"
+)]
 
 use std::borrow::Cow;
 
@@ -11,7 +14,13 @@ use crate::domain::report::{ReadSettings, Slot};
 use crate::domain::text::{fingerprint, same_name, trimmed};
 
 /// Names of one slot cannot be more than its aliases and a configured one.
-const SLOTS: [Slot; 5] = [Slot::RefId, Slot::CallId, Slot::Caller, Slot::Duration, Slot::Payout];
+const SLOTS: [Slot; 5] = [
+    Slot::RefId,
+    Slot::CallId,
+    Slot::Caller,
+    Slot::Duration,
+    Slot::Payout,
+];
 
 /// The level of the query's fields: after whatever the body holds, however deep.
 const QUERY_LEVEL: u8 = u8::MAX;
@@ -37,7 +46,10 @@ pub(super) struct Key {
 }
 
 /// A query's and a form's fields stand in no object, and replace nothing.
-const NO_KEY: Key = Key { object: 0, print: 0 };
+const NO_KEY: Key = Key {
+    object: 0,
+    print: 0,
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field<'a> {
@@ -136,7 +148,10 @@ impl<'a, 's> Gathered<'a, 's> {
 
     /// A configured name is its slot's alone: a duration that was named `value` is no payout.
     fn meaning(&self, name: &str, outer: &[Cow<'a, str>], flat: bool) -> Meaning {
-        let mut meaning = Meaning { configured: [false; SLOTS.len()], alias: None };
+        let mut meaning = Meaning {
+            configured: [false; SLOTS.len()],
+            alias: None,
+        };
         let mut any = false;
         for (slot, wanted) in &self.configured {
             if (flat && same_name(wanted, name)) || is_path(wanted, outer, name) {
@@ -187,7 +202,10 @@ impl<'a, 's> Gathered<'a, 's> {
             return true;
         }
         for (target, rank) in meaning.targets() {
-            let better = self.payout_beyond_limit.as_ref().is_none_or(|(best, _)| rank < *best);
+            let better = self
+                .payout_beyond_limit
+                .as_ref()
+                .is_none_or(|(best, _)| rank < *best);
             if target == Target::Slot(Slot::Payout) && better {
                 self.payout_beyond_limit = Some((rank, name.to_owned()));
             }
@@ -195,7 +213,14 @@ impl<'a, 's> Gathered<'a, 's> {
         false
     }
 
-    fn push(&mut self, meaning: &Meaning, name: &Cow<'a, str>, value: impl FnOnce() -> Value<'a>, level: u8, key: Key) {
+    fn push(
+        &mut self,
+        meaning: &Meaning,
+        name: &Cow<'a, str>,
+        value: impl FnOnce() -> Value<'a>,
+        level: u8,
+        key: Key,
+    ) {
         let value = value();
         for (target, rank) in meaning.targets() {
             self.fields.push(Field {
@@ -218,7 +243,10 @@ impl<'a, 's> Gathered<'a, 's> {
 
     /// A field named `name` begins in `object`: an earlier one of that name there is no more (X2).
     pub fn begin_field(&mut self, object: u32, name: &str) -> Key {
-        let key = Key { object, print: fingerprint(name) };
+        let key = Key {
+            object,
+            print: fingerprint(name),
+        };
         for field in &mut self.fields {
             field.dropped |= field.key == key && same_name(&field.name, name);
         }
@@ -241,7 +269,11 @@ impl<'a, 's> Gathered<'a, 's> {
     /// The fields since `mark` came from an object under `name`, whose key is `key`.
     pub fn span(&mut self, key: Key, name: &Cow<'a, str>, mark: usize) {
         if mark < self.fields.len() {
-            self.spans.push(Span { key, name: name.clone(), fields: mark..self.fields.len() });
+            self.spans.push(Span {
+                key,
+                name: name.clone(),
+                fields: mark..self.fields.len(),
+            });
         }
     }
 
@@ -260,7 +292,9 @@ fn is_path(wanted: &str, outer: &[Cow<'_, str>], name: &str) -> bool {
     }
     let mut rest = wanted;
     for step in outer {
-        let Some((head, tail)) = rest.get(..step.len()).zip(rest.get(step.len()..).and_then(|t| t.strip_prefix('.')))
+        let Some((head, tail)) = rest
+            .get(..step.len())
+            .zip(rest.get(step.len()..).and_then(|t| t.strip_prefix('.')))
         else {
             return false;
         };

@@ -19,7 +19,10 @@ use gather::Gathered;
 pub fn read(request: &RawRequest, settings: &ReadSettings) -> Reading {
     let mut gathered = Gathered::new(settings);
     if let Err(no_report) = body(request, &mut gathered) {
-        return Reading { report: Err(no_report), slots: Vec::new() };
+        return Reading {
+            report: Err(no_report),
+            slots: Vec::new(),
+        };
     }
     gathered.begin_query();
     form::urlencoded(request.query.as_bytes(), &mut gathered);
@@ -56,8 +59,9 @@ fn array<'a>(bytes: &'a [u8], gathered: &mut Gathered<'a, '_>) -> Result<(), NoR
             if batch::first_significant(element) != Some(b'{') {
                 return Err(NoReport::UnparseableElement);
             }
-            object::report(element, gathered)
-                .map_err(|at| NoReport::UnparseableBody { byte: start.saturating_add(at.byte) })
+            object::report(element, gathered).map_err(|at| NoReport::UnparseableBody {
+                byte: start.saturating_add(at.byte),
+            })
         }
         Split::Elements(_) | Split::TooMany | Split::NotABatch => Err(NoReport::UnparseableElement),
         Split::Unparseable => {

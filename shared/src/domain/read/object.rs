@@ -1,7 +1,10 @@
 //! The fields of a JSON report (X1, X2): objects to depth 3, a list of one object entered, the last of a
 //! repeated key. Recursion is bounded by the depth that a report may have.
 
-#![expect(clippy::ptr_arg, reason = "a name that is borrowed from the request is kept without a copy")]
+#![expect(
+    clippy::ptr_arg,
+    reason = "a name that is borrowed from the request is kept without a copy"
+)]
 
 use std::borrow::Cow;
 
@@ -11,7 +14,11 @@ use crate::domain::limits::{FLAT_DEPTH, JSON_DEPTH};
 
 /// Gathers the fields of the object that `bytes` hold; they must hold nothing else.
 pub(super) fn report<'a>(bytes: &'a [u8], gathered: &mut Gathered<'a, '_>) -> Result<(), NotJson> {
-    let mut walk = Walk { scanner: Scanner::new(bytes), gathered, outer: Vec::new() };
+    let mut walk = Walk {
+        scanner: Scanner::new(bytes),
+        gathered,
+        outer: Vec::new(),
+    };
     walk.scanner.expect(b'{')?;
     walk.object(1, 1)?;
     walk.scanner.end()
@@ -51,18 +58,24 @@ impl<'a> Walk<'a, '_, '_> {
         let flat = level <= FLAT_DEPTH;
         // A field has at most `JSON_DEPTH` objects around it.
         let place = u8::try_from(level).unwrap_or(u8::MAX);
-        self.gathered.member(key, place, &self.outer, name, flat, || match token {
-            Token::Null => Value::Null,
-            Token::Bool(is) => Value::Bool(is),
-            Token::Number(digits) => Value::Number(digits),
-            Token::Text(text) => Value::Text(text.read()),
-            Token::Object | Token::Array => Value::List,
-        });
+        self.gathered
+            .member(key, place, &self.outer, name, flat, || match token {
+                Token::Null => Value::Null,
+                Token::Bool(is) => Value::Bool(is),
+                Token::Number(digits) => Value::Number(digits),
+                Token::Text(text) => Value::Text(text.read()),
+                Token::Object | Token::Array => Value::List,
+            });
     }
 
     /// A field's value: a scalar, [`Token::Array`] for a list, `None` for what was entered or passed
     /// over as an object.
-    fn value(&mut self, depth: usize, level: usize, name: &Cow<'a, str>) -> Result<Option<Token<'a>>, NotJson> {
+    fn value(
+        &mut self,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> Result<Option<Token<'a>>, NotJson> {
         let room = JSON_DEPTH.saturating_sub(depth);
         match self.scanner.peek() {
             Some(b'{') => self.enter(depth, level, name).map(|()| None),
@@ -94,7 +107,12 @@ impl<'a> Walk<'a, '_, '_> {
     }
 
     /// The rest of a list whose bracket, the `depth`th, was consumed.
-    fn list(&mut self, depth: usize, level: usize, name: &Cow<'a, str>) -> Result<Option<Token<'a>>, NotJson> {
+    fn list(
+        &mut self,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> Result<Option<Token<'a>>, NotJson> {
         if self.scanner.take(b']') {
             return Ok(Some(Token::Array));
         }

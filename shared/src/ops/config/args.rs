@@ -100,7 +100,13 @@ pub struct GatewayArgs {
     pub limit_token_per_minute: NonZeroU32,
 
     /// Without Redis: count in this process alone, or refuse with 503
-    #[arg(long, env = "TRUEUP_LIMIT_REDIS_DOWN", value_name = "WHAT", global = true, default_value = "local")]
+    #[arg(
+        long,
+        env = "TRUEUP_LIMIT_REDIS_DOWN",
+        value_name = "WHAT",
+        global = true,
+        default_value = "local"
+    )]
     pub limit_redis_down: RedisDown,
 
     /// How long a request waits for Redis before the above applies; a healthy Redis nearby answers in 2 ms
@@ -120,7 +126,12 @@ pub struct GatewayArgs {
     pub trusted_proxies: Proxies,
 
     /// Keep reports here while the broker is away [default: none, answer 503]
-    #[arg(long, env = "TRUEUP_SPOOL_DIR", value_name = "DIRECTORY", global = true)]
+    #[arg(
+        long,
+        env = "TRUEUP_SPOOL_DIR",
+        value_name = "DIRECTORY",
+        global = true
+    )]
     pub spool_dir: Option<PathBuf>,
 
     /// The spool's size at most
@@ -166,7 +177,11 @@ impl Proxies {
             .map(|part| {
                 part.parse::<IpNet>()
                     .or_else(|_| part.parse::<IpAddr>().map(IpNet::from))
-                    .map_err(|_| format!("{part:?} is no network; give CIDRs such as 10.0.0.0/8,192.0.2.7/32"))
+                    .map_err(|_| {
+                        format!(
+                            "{part:?} is no network; give CIDRs such as 10.0.0.0/8,192.0.2.7/32"
+                        )
+                    })
             })
             .collect::<Result<_, _>>()
             .map(Proxies)

@@ -15,12 +15,16 @@ pub fn redact(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let authority = after.find(['/', '?', '#', ' ', '"', '\'']).unwrap_or(after.len());
+        let authority = after
+            .find(['/', '?', '#', ' ', '"', '\''])
+            .unwrap_or(after.len());
         // A password may itself hold a '/': then the last '@' of the word tells where it ends.
         let word = after.find([' ', '"', '\'']).unwrap_or(after.len());
-        let at_sign = after[..authority]
-            .rfind('@')
-            .or_else(|| after[..authority].find(':').and_then(|_| after[..word].rfind('@')));
+        let at_sign = after[..authority].rfind('@').or_else(|| {
+            after[..authority]
+                .find(':')
+                .and_then(|_| after[..word].rfind('@'))
+        });
         match at_sign {
             Some(end) => {
                 let user = after[..end].split(':').next().unwrap_or_default();
@@ -52,10 +56,15 @@ fn redact_parameter(text: &str, name: &str) -> String {
 
 fn url(text: &str, schemes: &[&str], example: &str) -> Result<SecretString, String> {
     let Some(rest) = schemes.iter().find_map(|s| text.strip_prefix(s)) else {
-        return Err(format!("a URL is needed that starts with {}; such as {example}", schemes.join(" or ")));
+        return Err(format!(
+            "a URL is needed that starts with {}; such as {example}",
+            schemes.join(" or ")
+        ));
     };
     if rest.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(format!("the URL names no host, or holds a blank; such as {example}"));
+        return Err(format!(
+            "the URL names no host, or holds a blank; such as {example}"
+        ));
     }
     Ok(SecretString::from(text))
 }
@@ -64,7 +73,8 @@ pub fn postgres_url(text: &str) -> Result<SecretString, String> {
     let example = "postgres://user:password@host:5432/database";
     let checked = url(text, &["postgres://", "postgresql://"], example)?;
     #[cfg(feature = "store")]
-    text.parse::<tokio_postgres::Config>().map_err(|e| format!("{}; such as {example}", chain(&e)))?;
+    text.parse::<tokio_postgres::Config>()
+        .map_err(|e| format!("{}; such as {example}", chain(&e)))?;
     Ok(checked)
 }
 
@@ -72,12 +82,17 @@ pub fn amqp_url(text: &str) -> Result<SecretString, String> {
     let example = "amqp://user:password@host:5672/%2f";
     let checked = url(text, &["amqp://", "amqps://"], example)?;
     #[cfg(feature = "queue")]
-    text.parse::<lapin::uri::AMQPUri>().map_err(|e| format!("{e}; such as {example} (%2f is the default vhost)"))?;
+    text.parse::<lapin::uri::AMQPUri>()
+        .map_err(|e| format!("{e}; such as {example} (%2f is the default vhost)"))?;
     Ok(checked)
 }
 
 pub fn redis_url(text: &str) -> Result<SecretString, String> {
-    url(text, &["redis://", "rediss://"], "redis://user:password@host:6379/0")
+    url(
+        text,
+        &["redis://", "rediss://"],
+        "redis://user:password@host:6379/0",
+    )
 }
 
 /// Without the `/` at the end, so that a path can be put after it.
@@ -96,12 +111,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 pub fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "an address and a port are needed, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".into())
+    text.parse().map_err(|_| {
+        "an address and a port are needed, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".into()
+    })
 }
 
 pub fn positive(text: &str) -> Result<NonZeroU32, String> {
-    text.parse().map_err(|_| "a whole number is needed, 1 or more".into())
+    text.parse()
+        .map_err(|_| "a whole number is needed, 1 or more".into())
 }
 
 pub fn positive_bytes(text: &str) -> Result<NonZeroU64, String> {
@@ -134,21 +151,26 @@ pub fn milliseconds(text: &str) -> Result<Duration, String> {
     const MOST: u64 = 2_000;
     match text.parse::<u64>() {
         Ok(n) if (1..=MOST).contains(&n) => Ok(Duration::from_millis(n)),
-        _ => Err(format!("a whole number of milliseconds is needed, 1 to {MOST}")),
+        _ => Err(format!(
+            "a whole number of milliseconds is needed, 1 to {MOST}"
+        )),
     }
 }
 
 pub fn log_filter(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
-        .map_err(|e| format!("{e}; give a level (error, warn, info, debug, trace) or target=level,…"))
+        .map_err(|e| {
+            format!("{e}; give a level (error, warn, info, debug, trace) or target=level,…")
+        })
 }
 
 /// Long enough that nobody guesses it (characters).
 const ADMIN_KEY_AT_LEAST: usize = 16;
 
 pub fn admin_key(text: &str) -> Result<SecretString, String> {
-    if text.len() < ADMIN_KEY_AT_LEAST || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if text.len() < ADMIN_KEY_AT_LEAST || text.chars().any(|c| c.is_whitespace() || c.is_control())
+    {
         return Err(format!(
             "a key of at least {ADMIN_KEY_AT_LEAST} characters without blanks is needed; make one with `openssl rand -hex 24`"
         ));

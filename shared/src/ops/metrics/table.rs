@@ -6,7 +6,9 @@
 use super::{Counter, Gauge, Histogram, groups};
 
 /// From a fast answer to one that a sender gives up on (seconds).
-const SHORT_TIMES: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0];
+const SHORT_TIMES: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0,
+];
 const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 
 const DEPENDENCIES: &[&str] = &["postgres", "redis", "broker", "snapshot", "spool"];
@@ -72,12 +74,25 @@ const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 
 /// The label of a route's template.
 pub fn console_route(template: &str) -> &'static str {
-    CONSOLE_ROUTES.iter().find(|known| **known == template).copied().unwrap_or("other")
+    CONSOLE_ROUTES
+        .iter()
+        .find(|known| **known == template)
+        .copied()
+        .unwrap_or("other")
 }
 /// From a fast batch to a queue that has not moved for an hour (seconds).
-const LONG_TIMES: &[f64] = &[0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+const LONG_TIMES: &[f64] = &[
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0,
+];
 /// As `domain::reason::Status` has them; a test compares.
-const STATUSES: &[&str] = &["matched", "duplicate", "superseded", "held", "unmatched", "refused"];
+const STATUSES: &[&str] = &[
+    "matched",
+    "duplicate",
+    "superseded",
+    "held",
+    "unmatched",
+    "refused",
+];
 /// As `domain::reason::Reason` has them, and `none`; a test compares.
 const REASONS: &[&str] = &[
     "none",
@@ -225,8 +240,14 @@ mod tests {
 
     #[test]
     fn labels_are_the_closed_sets_of_the_domain() {
-        assert_eq!(STATUSES, Status::ALL.iter().map(|s| s.code()).collect::<Vec<_>>());
-        let reasons: Vec<_> = ["none"].into_iter().chain(Reason::ALL.iter().map(|r| r.code())).collect();
+        assert_eq!(
+            STATUSES,
+            Status::ALL.iter().map(|s| s.code()).collect::<Vec<_>>()
+        );
+        let reasons: Vec<_> = ["none"]
+            .into_iter()
+            .chain(Reason::ALL.iter().map(|r| r.code()))
+            .collect();
         assert_eq!(REASONS, reasons);
     }
 }

@@ -2,7 +2,9 @@
 //! promises nothing against an impostor. Whoever wants that says `sslmode=require`.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
@@ -13,7 +15,9 @@ pub struct AnyCertificate {
 
 impl AnyCertificate {
     pub fn new(provider: &CryptoProvider) -> Self {
-        AnyCertificate { algorithms: provider.signature_verification_algorithms }
+        AnyCertificate {
+            algorithms: provider.signature_verification_algorithms,
+        }
     }
 }
 

@@ -108,8 +108,14 @@ fn sighting(row: &Row, signed: bool) -> (usize, Sighting) {
 async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreError> {
     let (mut ref_lines, mut ref_accounts, mut refs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut id_lines, mut id_accounts, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (n, line) in lines.iter().enumerate().filter(|(_, line)| line.course.searches()) {
-        let Some(report) = line.report() else { continue };
+    for (n, line) in lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| line.course.searches())
+    {
+        let Some(report) = line.report() else {
+            continue;
+        };
         if let Some(ref_id) = &report.ref_id {
             ref_lines.push(index(n));
             ref_accounts.push(line.account_id);
@@ -124,7 +130,10 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreErr
     let by_ref = tx.prepare_cached(BY_REF_ID).await?;
     let by_id = tx.prepare_cached(BY_CALL_ID).await?;
     let (ref_rows, id_rows) = try_join(
-        tx.query(&by_ref, &[&ref_lines, &ref_accounts, &refs, &CALLS_OF_A_REF_ID]),
+        tx.query(
+            &by_ref,
+            &[&ref_lines, &ref_accounts, &refs, &CALLS_OF_A_REF_ID],
+        ),
         tx.query(&by_id, &[&id_lines, &id_accounts, &ids]),
     )
     .await?;
@@ -165,9 +174,18 @@ fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
 impl Searches {
     fn of(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> Searches {
         let mut s = Searches::default();
-        for (n, line) in lines.iter().enumerate().filter(|(_, line)| line.course.searches()) {
-            let (Some(report), Some(webhook)) = (line.report(), webhooks.get(&line.webhook_id)) else { continue };
-            let (Some(caller), Some(duration)) = (&report.caller, report.duration_seconds) else { continue };
+        for (n, line) in lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| line.course.searches())
+        {
+            let (Some(report), Some(webhook)) = (line.report(), webhooks.get(&line.webhook_id))
+            else {
+                continue;
+            };
+            let (Some(caller), Some(duration)) = (&report.caller, report.duration_seconds) else {
+                continue;
+            };
             if found_by_id(line, webhook) {
                 continue;
             }
@@ -176,10 +194,15 @@ impl Searches {
             s.lines.push(index(n));
             s.accounts.push(line.account_id);
             s.callers.push(caller.clone());
-            s.durations.push(i32::try_from(duration).unwrap_or(i32::MAX));
-            s.tolerances.push(i32::try_from(webhook.duration_tolerance_seconds).unwrap_or(i32::MAX));
+            s.durations
+                .push(i32::try_from(duration).unwrap_or(i32::MAX));
+            s.tolerances
+                .push(i32::try_from(webhook.duration_tolerance_seconds).unwrap_or(i32::MAX));
             s.low.push(shifted(received_at, -window));
-            s.high.push(shifted(received_at, SignedDuration::from_micros(CLOCK_SKEW_MICROS)));
+            s.high.push(shifted(
+                received_at,
+                SignedDuration::from_micros(CLOCK_SKEW_MICROS),
+            ));
             s.webhooks.push(line.webhook_id);
             s.window_low.push(shifted(received_at, -window));
             s.window_high.push(shifted(received_at, window));
@@ -221,15 +244,30 @@ async fn by_caller(
         ),
         tx.query(
             &by_signature,
-            &[&s.lines, &s.accounts, &s.callers, &s.durations, &s.webhooks, &s.window_low, &s.window_high],
+            &[
+                &s.lines,
+                &s.accounts,
+                &s.callers,
+                &s.durations,
+                &s.webhooks,
+                &s.window_low,
+                &s.window_high,
+            ],
         ),
     )
     .await?;
     for row in signed.iter().chain(&near) {
         let (n, sighting) = sighting(row, row.get(5));
-        let Some(line) = lines.get_mut(n) else { continue };
+        let Some(line) = lines.get_mut(n) else {
+            continue;
+        };
         // A call that is both signed and near is kept once, as signed.
-        if line.sightings.by_caller.iter().all(|s| s.call_id != sighting.call_id) {
+        if line
+            .sightings
+            .by_caller
+            .iter()
+            .all(|s| s.call_id != sighting.call_id)
+        {
             line.sightings.by_caller.push(sighting);
         }
     }

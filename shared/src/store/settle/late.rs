@@ -61,7 +61,10 @@ pub(super) const WAKE_AGAIN: &str = wake!(
 /// Makes the reports due that may be about calls recorded since. Returns how many notes of recorded calls
 /// were dealt with.
 pub async fn wake(pool: &Pool) -> Result<u64, StoreError> {
-    let again = run_tx(pool, "late_wake_again", |tx| Box::pin(wake_by(tx, WAKE_AGAIN))).await?;
+    let again = run_tx(pool, "late_wake_again", |tx| {
+        Box::pin(wake_by(tx, WAKE_AGAIN))
+    })
+    .await?;
     let first = run_tx(pool, "late_wake", |tx| Box::pin(wake_by(tx, WAKE))).await?;
     Ok(again.saturating_add(first))
 }
@@ -123,17 +126,26 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreErro
     run_tx(pool, "late_settle", |tx| {
         Box::pin(async move {
             let statement = tx.prepare_cached(DUE).await?;
-            let due: Vec<(Uuid, Timestamp)> =
-                tx.query(&statement, &[&limit]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let due: Vec<(Uuid, Timestamp)> = tx
+                .query(&statement, &[&limit])
+                .await?
+                .iter()
+                .map(|row| (row.get(0), row.get(1)))
+                .collect();
             if due.is_empty() {
                 return Ok(Vec::new());
             }
             let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
             let schedule: Vec<f64> = RETRY_SECONDS.iter().map(|s| f64::from(*s)).collect();
-            tx.execute(&tx.prepare_cached(RESCHEDULE).await?, &[&ids, &schedule]).await?;
+            tx.execute(&tx.prepare_cached(RESCHEDULE).await?, &[&ids, &schedule])
+                .await?;
             let work = due
                 .into_iter()
-                .map(|(id, received_at)| Work::Stored { id, received_at, course: Course::Again })
+                .map(|(id, received_at)| Work::Stored {
+                    id,
+                    received_at,
+                    course: Course::Again,
+                })
                 .collect();
             let settled = settle(tx, work).await?;
             give_up(tx, &ids).await?;
@@ -145,13 +157,18 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreErro
 
 /// What has been tried for the last time no longer waits, and its row says so.
 async fn give_up(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreError> {
-    let over = tx.query(&tx.prepare_cached(STOP_WAITING).await?, &[&ids]).await?;
+    let over = tx
+        .query(&tx.prepare_cached(STOP_WAITING).await?, &[&ids])
+        .await?;
     if over.is_empty() {
         return Ok(());
     }
-    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) =
-        over.iter().map(|row| (row.get::<_, Timestamp>(0), row.get::<_, Uuid>(1))).unzip();
-    tx.execute(&tx.prepare_cached(GIVE_UP).await?, &[&times, &ids]).await?;
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = over
+        .iter()
+        .map(|row| (row.get::<_, Timestamp>(0), row.get::<_, Uuid>(1)))
+        .unzip();
+    tx.execute(&tx.prepare_cached(GIVE_UP).await?, &[&times, &ids])
+        .await?;
     Ok(())
 }
 
@@ -161,6 +178,11 @@ const POSTPONE: &str = "/* late_postpone */
 
 async fn postpone(pool: &Pool) -> Result<(), StoreError> {
     let client = pool.get().await?;
-    client.execute(&client.prepare_cached(POSTPONE).await?, &[&POSTPONE_SECONDS]).await?;
+    client
+        .execute(
+            &client.prepare_cached(POSTPONE).await?,
+            &[&POSTPONE_SECONDS],
+        )
+        .await?;
     Ok(())
 }

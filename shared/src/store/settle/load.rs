@@ -42,14 +42,26 @@ pub(super) async fn load(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Loaded
         })
         .collect();
     let begun = async { Ok(tx.query_one(&begin, &[]).await?) };
-    let (_, mut webhooks, (lines, skipped)) = try_join3(begun, webhooks(tx, &named), lines(tx, work)).await?;
-    let others: BTreeSet<Uuid> = lines.iter().map(|l| l.webhook_id).filter(|id| !named.contains(id)).collect();
+    let (_, mut webhooks, (lines, skipped)) =
+        try_join3(begun, webhooks(tx, &named), lines(tx, work)).await?;
+    let others: BTreeSet<Uuid> = lines
+        .iter()
+        .map(|l| l.webhook_id)
+        .filter(|id| !named.contains(id))
+        .collect();
     webhooks.extend(self::webhooks(tx, &others).await?);
-    Ok(Loaded { lines, skipped, webhooks })
+    Ok(Loaded {
+        lines,
+        skipped,
+        webhooks,
+    })
 }
 
 /// The lines of a batch, and the fresh events that turned out to be settled already.
-async fn lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+async fn lines(
+    tx: &Transaction<'_>,
+    work: Vec<Work>,
+) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
     let mut fresh = Vec::new();
     let mut stored = Vec::new();
     for item in work {
@@ -77,7 +89,10 @@ pub(super) const SETTLED_IDS: &str = "/* settled_ids */
            SELECT id, status = 'held' AND reason = 'processing_failed' AS failed FROM events
             WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
-async fn fresh_lines(tx: &Transaction<'_>, events: Vec<RawEvent>) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+async fn fresh_lines(
+    tx: &Transaction<'_>,
+    events: Vec<RawEvent>,
+) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
     if events.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
@@ -85,8 +100,12 @@ async fn fresh_lines(tx: &Transaction<'_>, events: Vec<RawEvent>) -> Result<(Vec
     keys.sort_unstable();
     let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
     let statement = tx.prepare_cached(SETTLED_IDS).await?;
-    let known: HashMap<Uuid, bool> =
-        tx.query(&statement, &[&times, &ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let known: HashMap<Uuid, bool> = tx
+        .query(&statement, &[&times, &ids])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     let mut lines = Vec::with_capacity(events.len());
     let mut skipped = Vec::new();
     let mut seen = HashSet::new();
@@ -115,9 +134,16 @@ fn skip(event: &RawEvent) -> Settled {
 
 fn fresh_line(event: RawEvent, exists: bool) -> Line {
     let refused = event.refusal.as_ref().map(|r| r.reason);
-    let count = event.refusal.as_ref().map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
+    let count = event
+        .refusal
+        .as_ref()
+        .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
     Line {
-        place: Place { received_at: event.received_at, position: event.position, event_id: event.id },
+        place: Place {
+            received_at: event.received_at,
+            position: event.position,
+            event_id: event.id,
+        },
         account_id: event.account_id,
         webhook_id: event.webhook_id,
         course: Course::Fresh,
@@ -128,7 +154,10 @@ fn fresh_line(event: RawEvent, exists: bool) -> Line {
         earlier_call: None,
         count,
         refused,
-        reading: Reading { report: Ok(Report::default()), slots: Vec::new() },
+        reading: Reading {
+            report: Ok(Report::default()),
+            slots: Vec::new(),
+        },
         sightings: Sightings::default(),
         decision: None,
         before: None,
@@ -142,14 +171,19 @@ pub(super) const WEBHOOKS: &str = "/* settle_webhooks */
       FROM webhooks w JOIN accounts a ON a.id = w.account_id
      WHERE w.id = ANY($1)";
 
-async fn webhooks(tx: &Transaction<'_>, ids: &BTreeSet<Uuid>) -> Result<HashMap<Uuid, Webhook>, StoreError> {
+async fn webhooks(
+    tx: &Transaction<'_>,
+    ids: &BTreeSet<Uuid>,
+) -> Result<HashMap<Uuid, Webhook>, StoreError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = ids.iter().copied().collect();
     let statement = tx.prepare_cached(WEBHOOKS).await?;
     let rows = tx.query(&statement, &[&ids]).await?;
-    rows.iter().map(|row| webhook(row).map(|w| (w.id, w))).collect()
+    rows.iter()
+        .map(|row| webhook(row).map(|w| (w.id, w)))
+        .collect()
 }
 
 fn webhook(row: &Row) -> Result<Webhook, StoreError> {
@@ -169,8 +203,10 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
         on_currency_mismatch: word::<OnDoubt>(row, "on_currency_mismatch")?,
         on_rejection_word: word::<OnDoubt>(row, "on_rejection_word")?,
         read: ReadSettings {
-            field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(field_names)
-                .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,
+            field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(
+                field_names,
+            )
+            .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,
             default_region: row.get("default_region"),
             currency: row.get("currency"),
             duration_unit: word::<DurationUnit>(row, "duration_unit")?,
@@ -210,7 +246,10 @@ pub(super) struct LockedBooks {
     pub at: HashMap<CallKey, String>,
 }
 
-pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) -> Result<LockedBooks, StoreError> {
+pub(super) async fn lock_books(
+    tx: &Transaction<'_>,
+    keys: BTreeSet<CallKey>,
+) -> Result<LockedBooks, StoreError> {
     if keys.is_empty() {
         return Ok(LockedBooks::default());
     }
@@ -218,38 +257,73 @@ pub(super) async fn lock_books(tx: &Transaction<'_>, keys: BTreeSet<CallKey>) ->
     let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
     let lock = tx.prepare_cached(LOCK_CALLS).await?;
     let locked = tx.query(&lock, &[&accounts, &ids]).await?;
-    let assignment_ids: BTreeSet<Uuid> = locked.iter().filter_map(|row| row.get("assignment_id")).collect();
+    let assignment_ids: BTreeSet<Uuid> = locked
+        .iter()
+        .filter_map(|row| row.get("assignment_id"))
+        .collect();
     let assignment_ids: Vec<Uuid> = assignment_ids.into_iter().collect();
     let reports = tx.prepare_cached(REPORTS).await?;
     let assignments = tx.prepare_cached(ASSIGNMENTS).await?;
-    let (report_rows, assignment_rows) =
-        try_join(tx.query(&reports, &[&accounts, &ids]), tx.query(&assignments, &[&assignment_ids])).await?;
-    let payees: HashMap<Uuid, Payee> =
-        assignment_rows.iter().map(|row| Ok((row.get("id"), payee(row)?))).collect::<Result<_, StoreError>>()?;
+    let (report_rows, assignment_rows) = try_join(
+        tx.query(&reports, &[&accounts, &ids]),
+        tx.query(&assignments, &[&assignment_ids]),
+    )
+    .await?;
+    let payees: HashMap<Uuid, Payee> = assignment_rows
+        .iter()
+        .map(|row| Ok((row.get("id"), payee(row)?)))
+        .collect::<Result<_, StoreError>>()?;
     let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
     let mut stored = HashSet::with_capacity(report_rows.len());
     for row in &report_rows {
-        let key = CallKey { account_id: row.get("account_id"), call_id: row.get("call_id") };
+        let key = CallKey {
+            account_id: row.get("account_id"),
+            call_id: row.get("call_id"),
+        };
         let report = call_report(row)?;
         stored.insert((key, report.place));
         by_call.entry(key).or_default().push(report);
     }
-    let calls = locked.iter().map(|row| call(row, &payees, &mut by_call)).collect::<Result<Vec<_>, _>>()?;
-    let at = calls.iter().zip(&locked).map(|(call, row)| (call.key, row.get("at"))).collect();
-    Ok(LockedBooks { books: Books::new(calls), stored, at })
+    let calls = locked
+        .iter()
+        .map(|row| call(row, &payees, &mut by_call))
+        .collect::<Result<Vec<_>, _>>()?;
+    let at = calls
+        .iter()
+        .zip(&locked)
+        .map(|(call, row)| (call.key, row.get("at")))
+        .collect();
+    Ok(LockedBooks {
+        books: Books::new(calls),
+        stored,
+        at,
+    })
 }
 
 fn payee(row: &Row) -> Result<Payee, StoreError> {
-    let terms = terms(row.get("kind"), row.get("amount_cents"), row.get("percent_e4"))?;
-    Ok(Payee { publisher_id: row.get("publisher_id"), terms })
+    let terms = terms(
+        row.get("kind"),
+        row.get("amount_cents"),
+        row.get("percent_e4"),
+    )?;
+    Ok(Payee {
+        publisher_id: row.get("publisher_id"),
+        terms,
+    })
 }
 
 /// The terms as their three columns say them.
-pub fn terms(kind: &str, amount_cents: Option<i64>, percent_e4: Option<i32>) -> Result<Terms, StoreError> {
+pub fn terms(
+    kind: &str,
+    amount_cents: Option<i64>,
+    percent_e4: Option<i32>,
+) -> Result<Terms, StoreError> {
     match (kind, amount_cents, percent_e4) {
         ("flat", Some(amount_cents), _) => Ok(Terms::Flat { amount_cents }),
         ("rev_share", _, Some(percent_e4)) => Ok(Terms::RevShare { percent_e4 }),
-        _ => Err(StoreError::Corrupt(format!("terms of kind {kind} without their figure"))),
+        _ => Err(StoreError::Corrupt(format!(
+            "terms of kind {kind} without their figure"
+        ))),
     }
 }
 
@@ -258,11 +332,21 @@ fn call(
     payees: &HashMap<Uuid, Payee>,
     reports: &mut HashMap<CallKey, Vec<CallReport>>,
 ) -> Result<Call, StoreError> {
-    let key = CallKey { account_id: row.get("account_id"), call_id: row.get("id") };
-    let recorded = match (row.get::<_, Option<Uuid>>("terms_publisher_id"), row.get::<_, Option<&str>>("terms_kind")) {
+    let key = CallKey {
+        account_id: row.get("account_id"),
+        call_id: row.get("id"),
+    };
+    let recorded = match (
+        row.get::<_, Option<Uuid>>("terms_publisher_id"),
+        row.get::<_, Option<&str>>("terms_kind"),
+    ) {
         (Some(publisher_id), Some(kind)) => Some(Payee {
             publisher_id,
-            terms: terms(kind, row.get("terms_amount_cents"), row.get("terms_percent_e4"))?,
+            terms: terms(
+                kind,
+                row.get("terms_amount_cents"),
+                row.get("terms_percent_e4"),
+            )?,
         }),
         _ => None,
     };
@@ -276,8 +360,13 @@ fn call(
         value_from_webhook: row.get("value_from_webhook"),
         qualified: row.get("qualified"),
         credit_cents: row.get("publisher_payout_cents"),
-        estimate: Estimate { value_cents: row.get("estimate_value_cents"), qualified: row.get("estimate_qualified") },
-        assigned: row.get::<_, Option<Uuid>>("assignment_id").and_then(|id| payees.get(&id).copied()),
+        estimate: Estimate {
+            value_cents: row.get("estimate_value_cents"),
+            qualified: row.get("estimate_qualified"),
+        },
+        assigned: row
+            .get::<_, Option<Uuid>>("assignment_id")
+            .and_then(|id| payees.get(&id).copied()),
         recorded,
         reported_by: row.get("reported_by_webhook_id"),
         reports: reports.remove(&key).unwrap_or_default(),
@@ -290,7 +379,8 @@ fn call_report(row: &Row) -> Result<CallReport, StoreError> {
     Ok(CallReport {
         place: Place {
             received_at: row.get("received_at"),
-            position: u16::try_from(row.get::<_, i32>("position")).map_err(|_| corrupt("position"))?,
+            position: u16::try_from(row.get::<_, i32>("position"))
+                .map_err(|_| corrupt("position"))?,
             event_id: row.get("event_id"),
         },
         webhook_id: row.get("webhook_id"),
@@ -325,5 +415,8 @@ pub(super) fn role_code(role: Role) -> &'static str {
 }
 
 pub(super) fn reason_of(code: Option<&str>) -> Result<Option<Reason>, StoreError> {
-    code.map(|c| Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))).transpose()
+    code.map(|c| {
+        Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))
+    })
+    .transpose()
 }

@@ -30,7 +30,9 @@ use super::StoreError;
 use crate::crash::{self, Point};
 use crate::domain::books::{Books, CallKey};
 use crate::domain::crediting::Place;
-use crate::domain::decide::{Case, Course, Decision, Sightings, decide, may_match_later, no_report};
+use crate::domain::decide::{
+    Case, Course, Decision, Sightings, decide, may_match_later, no_report,
+};
 use crate::domain::event::{RawEvent, RawRequest};
 use crate::domain::read::read;
 use crate::domain::reason::{Detail, Reason, Status, Strategy};
@@ -43,7 +45,11 @@ pub enum Work {
     /// From the broker. One that is settled already is skipped.
     Fresh(RawEvent),
     /// A row that is there already: tried again (M7), replayed or assigned (M8).
-    Stored { id: Uuid, received_at: Timestamp, course: Course },
+    Stored {
+        id: Uuid,
+        received_at: Timestamp,
+        course: Course,
+    },
     /// A person's own report about the call of an earlier row (M8).
     Apply {
         id: Uuid,
@@ -100,7 +106,9 @@ pub(super) struct Before {
 impl Line {
     /// Tried again in vain (M7): the row says already what would be written, six times in a day.
     fn is_as_before(&self) -> bool {
-        let (Some(before), Some(decision)) = (&self.before, &self.decision) else { return false };
+        let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
+            return false;
+        };
         self.course == Course::Again
             && decision.status == Status::Unmatched
             && before.status == decision.status.code()
@@ -110,13 +118,21 @@ impl Line {
     }
 
     fn report(&self) -> Option<&Report> {
-        if self.refused.is_some() { None } else { self.reading.report.as_ref().ok() }
+        if self.refused.is_some() {
+            None
+        } else {
+            self.reading.report.as_ref().ok()
+        }
     }
 }
 
 /// Settles `work` inside `tx`. The order of `work` does not matter; the order of reception does.
 pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled>, StoreError> {
-    let load::Loaded { mut lines, skipped, webhooks } = load::load(tx, work).await?;
+    let load::Loaded {
+        mut lines,
+        skipped,
+        webhooks,
+    } = load::load(tx, work).await?;
     read_reports(&mut lines, &webhooks);
     lines.sort_by_key(|line| line.place);
     find::sight(tx, &mut lines, &webhooks).await?;
@@ -144,8 +160,11 @@ fn settled(line: Line) -> Settled {
 fn read_reports(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>) {
     for line in lines {
         // Rows whose raw request is gone were read from their columns when they were loaded.
-        if let (Some(request), Some(webhook), None) = (&line.request, webhooks.get(&line.webhook_id), line.applied_from)
-        {
+        if let (Some(request), Some(webhook), None) = (
+            &line.request,
+            webhooks.get(&line.webhook_id),
+            line.applied_from,
+        ) {
             line.reading = read(request, &webhook.read);
         }
     }
@@ -155,15 +174,28 @@ fn read_reports(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>) {
 fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
     let mut keys = BTreeSet::new();
     for line in lines {
-        let mut add = |call_id: Uuid| keys.insert(CallKey { account_id: line.account_id, call_id });
+        let mut add = |call_id: Uuid| {
+            keys.insert(CallKey {
+                account_id: line.account_id,
+                call_id,
+            })
+        };
         line.earlier_call.map(&mut add);
         if let Course::Assigned(call_id) | Course::Applied(call_id) = line.course {
             add(call_id);
             continue;
         }
-        line.sightings.by_ref_id.iter().for_each(|s| _ = add(s.call_id));
-        line.sightings.by_call_id.iter().for_each(|s| _ = add(s.call_id));
-        let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else { continue };
+        line.sightings
+            .by_ref_id
+            .iter()
+            .for_each(|s| _ = add(s.call_id));
+        line.sightings
+            .by_call_id
+            .iter()
+            .for_each(|s| _ = add(s.call_id));
+        let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else {
+            continue;
+        };
         for sighting in &line.sightings.by_caller {
             let off = sighting.duration_seconds - i64::from(report.duration_seconds.unwrap_or(0));
             if off.abs() <= webhook.duration_tolerance_seconds || sighting.signed {
@@ -184,7 +216,13 @@ fn decide_line(line: &Line, webhooks: &HashMap<Uuid, Webhook>, books: &mut Books
     match &line.reading.report {
         Err(why) => no_report(*why),
         Ok(report) => {
-            let case = Case { place: line.place, webhook, report, sightings: &line.sightings, course: line.course };
+            let case = Case {
+                place: line.place,
+                webhook,
+                report,
+                sightings: &line.sightings,
+                course: line.course,
+            };
             decide(&case, books)
         }
     }

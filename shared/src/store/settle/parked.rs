@@ -23,7 +23,10 @@ const BEGIN: &str = "/* parked_begin_attempt */
 pub async fn begin_attempt(pool: &Pool, event_id: Uuid, counts: bool) -> Result<i32, StoreError> {
     let client = pool.get().await?;
     let statement = client.prepare_cached(BEGIN).await?;
-    Ok(client.query_one(&statement, &[&event_id, &i32::from(counts)]).await?.get(0))
+    Ok(client
+        .query_one(&statement, &[&event_id, &i32::from(counts)])
+        .await?
+        .get(0))
 }
 
 /// `Ok` if Postgres takes a write and has our tables. An answer alone says little: a standby, a full
@@ -33,7 +36,8 @@ pub async fn probe(pool: &Pool) -> Result<(), StoreError> {
     forget_attempts(pool, &[Uuid::nil()]).await
 }
 
-const FORGET: &str = "/* parked_forget_attempts */ DELETE FROM event_attempts WHERE event_id = ANY($1)";
+const FORGET: &str =
+    "/* parked_forget_attempts */ DELETE FROM event_attempts WHERE event_id = ANY($1)";
 
 /// The events were settled, or are given a new chance: their tries no longer count.
 pub async fn forget_attempts(pool: &Pool, event_ids: &[Uuid]) -> Result<(), StoreError> {
@@ -62,9 +66,16 @@ pub async fn unsettled(pool: &Pool, events: Vec<RawEvent>) -> Result<Vec<RawEven
     let ids: Vec<Uuid> = events.iter().map(|e| e.id).collect();
     let client = pool.get().await?;
     let statement = client.prepare_cached(SETTLED).await?;
-    let settled: HashSet<Uuid> =
-        client.query(&statement, &[&times, &ids]).await?.iter().map(|row| row.get(0)).collect();
-    Ok(events.into_iter().filter(|e| !settled.contains(&e.id)).collect())
+    let settled: HashSet<Uuid> = client
+        .query(&statement, &[&times, &ids])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    Ok(events
+        .into_iter()
+        .filter(|e| !settled.contains(&e.id))
+        .collect())
 }
 
 const PARK: &str = "/* parked_insert_event */
@@ -82,11 +93,20 @@ pub async fn park(pool: &Pool, event: &RawEvent) -> Result<(), StoreError> {
     client
         .execute(
             PARK,
-            &[&event.received_at, &event.id, &event.account_id, &event.webhook_id, &position, &event.source_ip],
+            &[
+                &event.received_at,
+                &event.id,
+                &event.account_id,
+                &event.webhook_id,
+                &position,
+                &event.source_ip,
+            ],
         )
         .await?;
     if let Some(Ok(request)) = event.request.as_ref().map(serde_json::to_string)
-        && let Err(error) = client.execute(PARK_REQUEST, &[&event.received_at, &event.id, &request]).await
+        && let Err(error) = client
+            .execute(PARK_REQUEST, &[&event.received_at, &event.id, &request])
+            .await
     {
         let error = StoreError::from(error);
         if error.is_surroundings() {

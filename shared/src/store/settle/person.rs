@@ -22,13 +22,17 @@ pub enum Unfit {
     NoSuchEvent,
     #[error("no such call in this account")]
     NoSuchCall,
-    #[error("this row has already moved money; to change the call's value, apply the right amount instead")]
+    #[error(
+        "this row has already moved money; to change the call's value, apply the right amount instead"
+    )]
     HasPosting,
     #[error(
         "this row moved money on the call that it was first matched to, and on this call it would count for nothing or be held; apply the right amount to the call instead"
     )]
     WouldNotMatch,
-    #[error("this row stands for requests that were refused and not kept; there is no report in it")]
+    #[error(
+        "this row stands for requests that were refused and not kept; there is no report in it"
+    )]
     NotAReport,
     #[error("this row has no call; assign it to one first")]
     NoCall,
@@ -69,16 +73,28 @@ const HAS_POSTING: &str = "/* person_has_posting */
     SELECT EXISTS (SELECT 1 FROM postings p WHERE p.account_id = $1 AND p.call_id = $2 AND p.event_id = $3)";
 
 async fn target(tx: &Transaction<'_>, asked: &Asked) -> Result<Option<Target>, StoreError> {
-    let Some((low, high)) = ids::time_of_event_id(asked.event_id) else { return Ok(None) };
+    let Some((low, high)) = ids::time_of_event_id(asked.event_id) else {
+        return Ok(None);
+    };
     let statement = tx.prepare_cached(TARGET).await?;
-    let row = tx.query_opt(&statement, &[&low, &high, &asked.event_id, &asked.account_id]).await?;
+    let row = tx
+        .query_opt(
+            &statement,
+            &[&low, &high, &asked.event_id, &asked.account_id],
+        )
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let call_id: Option<Uuid> = row.get("matched_call_id");
     let statement = tx.prepare_cached(HAS_POSTING).await?;
-    let has_posting = tx.query_one(&statement, &[&asked.account_id, &call_id, &asked.event_id]).await?.get(0);
+    let has_posting = tx
+        .query_one(&statement, &[&asked.account_id, &call_id, &asked.event_id])
+        .await?
+        .get(0);
     let corrupt = |what: &str| StoreError::Corrupt(format!("events.{what}"));
     let detail: Option<&str> = row.get("detail");
-    let detail: Detail = detail.and_then(|d| serde_json::from_str(d).ok()).unwrap_or_default();
+    let detail: Detail = detail
+        .and_then(|d| serde_json::from_str(d).ok())
+        .unwrap_or_default();
     Ok(Some(Target {
         received_at: row.get("received_at"),
         status: Status::from_code(row.get("status")).ok_or_else(|| corrupt("status"))?,
@@ -108,25 +124,49 @@ async fn record(
     outcome: Option<&Settled>,
 ) -> Result<(), StoreError> {
     let id = ids::event_id(Timestamp::now(), &rand::rng().random());
-    let outcome = outcome.and_then(|s| s.decision.as_ref()).map(|d| match d.reason {
-        Some(reason) => format!("{} · {reason}", d.status),
-        None => d.status.to_string(),
-    });
+    let outcome = outcome
+        .and_then(|s| s.decision.as_ref())
+        .map(|d| match d.reason {
+            Some(reason) => format!("{} · {reason}", d.status),
+            None => d.status.to_string(),
+        });
     let statement = tx.prepare_cached(ACTION).await?;
-    tx.execute(&statement, &[&id, &asked.account_id, &asked.event_id, &action, &asked.actor, &detail, &outcome])
-        .await?;
+    tx.execute(
+        &statement,
+        &[
+            &id,
+            &asked.account_id,
+            &asked.event_id,
+            &action,
+            &asked.actor,
+            &detail,
+            &outcome,
+        ],
+    )
+    .await?;
     Ok(())
 }
 
-const CALL_EXISTS: &str = "/* person_call_exists */ SELECT 1 FROM calls WHERE account_id = $1 AND id = $2";
+const CALL_EXISTS: &str =
+    "/* person_call_exists */ SELECT 1 FROM calls WHERE account_id = $1 AND id = $2";
 
-async fn call_exists(tx: &Transaction<'_>, account_id: Uuid, call_id: Uuid) -> Result<bool, StoreError> {
+async fn call_exists(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    call_id: Uuid,
+) -> Result<bool, StoreError> {
     let statement = tx.prepare_cached(CALL_EXISTS).await?;
-    Ok(tx.query_opt(&statement, &[&account_id, &call_id]).await?.is_some())
+    Ok(tx
+        .query_opt(&statement, &[&account_id, &call_id])
+        .await?
+        .is_some())
 }
 
 fn first(settled: Vec<Settled>) -> Result<Settled, StoreError> {
-    settled.into_iter().next().ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
+    settled
+        .into_iter()
+        .next()
+        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
 }
 
 /// The same rules as they stand now, at the original time of reception.
@@ -141,7 +181,11 @@ pub async fn replay(pool: &Pool, asked: &Asked) -> Result<Result<Settled, Unfit>
                 Some(target) if !target.is_report() => return Ok(Err(Unfit::NotAReport)),
                 Some(target) => target,
             };
-            let work = Work::Stored { id: asked.event_id, received_at: target.received_at, course: Course::Replayed };
+            let work = Work::Stored {
+                id: asked.event_id,
+                received_at: target.received_at,
+                course: Course::Replayed,
+            };
             let settled = first(settle(tx, vec![work]).await?)?;
             record(tx, asked, "replay", None, Some(&settled)).await?;
             Ok(Ok(settled))
@@ -151,7 +195,11 @@ pub async fn replay(pool: &Pool, asked: &Asked) -> Result<Result<Settled, Unfit>
 }
 
 /// A person says which call the report is about.
-pub async fn assign(pool: &Pool, asked: &Asked, call_id: Uuid) -> Result<Result<Settled, Unfit>, StoreError> {
+pub async fn assign(
+    pool: &Pool,
+    asked: &Asked,
+    call_id: Uuid,
+) -> Result<Result<Settled, Unfit>, StoreError> {
     let assigning = run_tx(pool, "person_assign", |tx| {
         let asked = asked.clone();
         Box::pin(async move {
@@ -169,10 +217,19 @@ pub async fn assign(pool: &Pool, asked: &Asked, call_id: Uuid) -> Result<Result<
                 return Ok(Err(Unfit::NoSuchCall));
             }
             let course = Course::Assigned(call_id);
-            let work = Work::Stored { id: asked.event_id, received_at: target.received_at, course };
+            let work = Work::Stored {
+                id: asked.event_id,
+                received_at: target.received_at,
+                course,
+            };
             let settled = first(settle(tx, vec![work]).await?)?;
             // The row keeps the posting of its first match: it must not become one that has none.
-            if target.has_posting && settled.decision.as_ref().is_none_or(|d| d.status != Status::Matched) {
+            if target.has_posting
+                && settled
+                    .decision
+                    .as_ref()
+                    .is_none_or(|d| d.status != Status::Matched)
+            {
                 return Err(StoreError::Abandoned);
             }
             let detail = format!("{{\"call_id\":\"{call_id}\"}}");
@@ -197,16 +254,29 @@ pub async fn apply(
         let asked = asked.clone();
         Box::pin(async move {
             let asked = &asked;
-            let Some(target) = target(tx, asked).await? else { return Ok(Err(Unfit::NoSuchEvent)) };
-            let Some(call_id) = target.call_id else { return Ok(Err(Unfit::NoCall)) };
-            let Some(payout_cents) = payout_cents.or(target.payout_cents) else { return Ok(Err(Unfit::NoAmount)) };
+            let Some(target) = target(tx, asked).await? else {
+                return Ok(Err(Unfit::NoSuchEvent));
+            };
+            let Some(call_id) = target.call_id else {
+                return Ok(Err(Unfit::NoCall));
+            };
+            let Some(payout_cents) = payout_cents.or(target.payout_cents) else {
+                return Ok(Err(Unfit::NoAmount));
+            };
             if payout_cents < 0 {
                 return Ok(Err(Unfit::NegativeAmount));
             }
             let received_at = ids::to_microseconds(Timestamp::now());
             let id = ids::event_id(received_at, &rand::rng().random());
             let (from_id, from_received_at) = (asked.event_id, target.received_at);
-            let work = Work::Apply { id, received_at, from_id, from_received_at, payout_cents, call_id };
+            let work = Work::Apply {
+                id,
+                received_at,
+                from_id,
+                from_received_at,
+                payout_cents,
+                call_id,
+            };
             let settled = first(settle(tx, vec![work]).await?)?;
             let detail = format!("{{\"payout_cents\":{payout_cents},\"event_id\":\"{id}\"}}");
             record(tx, asked, "apply", Some(detail), Some(&settled)).await?;
@@ -219,7 +289,8 @@ pub async fn apply(
 const IGNORE: &str = "/* person_ignore */
     UPDATE events SET ignored_at = COALESCE(ignored_at, now()), ignored_by = COALESCE(ignored_by, $3), retry_until = NULL
      WHERE received_at = $1 AND id = $2";
-const STOP_WAITING: &str = "/* person_stop_waiting */ DELETE FROM pending_reports WHERE event_id = $1";
+const STOP_WAITING: &str =
+    "/* person_stop_waiting */ DELETE FROM pending_reports WHERE event_id = $1";
 
 /// Closes a row: it is looked at no more, by persons or by the schedule.
 pub async fn ignore(pool: &Pool, asked: &Asked) -> Result<Result<(), Unfit>, StoreError> {
@@ -227,10 +298,16 @@ pub async fn ignore(pool: &Pool, asked: &Asked) -> Result<Result<(), Unfit>, Sto
         let asked = asked.clone();
         Box::pin(async move {
             let asked = &asked;
-            let Some(target) = target(tx, asked).await? else { return Ok(Err(Unfit::NoSuchEvent)) };
-            tx.execute(&tx.prepare_cached(IGNORE).await?, &[&target.received_at, &asked.event_id, &asked.actor])
+            let Some(target) = target(tx, asked).await? else {
+                return Ok(Err(Unfit::NoSuchEvent));
+            };
+            tx.execute(
+                &tx.prepare_cached(IGNORE).await?,
+                &[&target.received_at, &asked.event_id, &asked.actor],
+            )
+            .await?;
+            tx.execute(&tx.prepare_cached(STOP_WAITING).await?, &[&asked.event_id])
                 .await?;
-            tx.execute(&tx.prepare_cached(STOP_WAITING).await?, &[&asked.event_id]).await?;
             record(tx, asked, "ignore", None, None).await?;
             Ok(Ok(()))
         })

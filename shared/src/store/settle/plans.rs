@@ -45,8 +45,15 @@ const WARM: &[&str] = &[
 ];
 
 /// Tables that grow with the business. Partitions bear their parent's name and a number.
-const GROWING: [&str; 7] =
-    ["calls", "call_reports", "events", "event_requests", "postings", "publishers", "pending_reports"];
+const GROWING: [&str; 7] = [
+    "calls",
+    "call_reports",
+    "events",
+    "event_requests",
+    "postings",
+    "publishers",
+    "pending_reports",
+];
 
 /// Tables of one page at most: to read it is what an index would cost.
 const SMALL: &str = "/* plans_small_tables */
@@ -56,15 +63,29 @@ const SMALL: &str = "/* plans_small_tables */
 /// statement, one line for each table that would be read whole.
 pub async fn unindexed(client: &Client) -> Result<Vec<String>, StoreError> {
     let mut wrong = Vec::new();
-    client.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
+    client
+        .batch_execute("SET plan_cache_mode = force_generic_plan")
+        .await?;
     let small = client.query(SMALL, &[]).await?;
     let small: HashSet<&str> = small.iter().map(|row| row.get(0)).collect();
     let none = HashSet::new();
-    for (sql, exempt) in HOT.iter().map(|sql| (sql, &none)).chain(WARM.iter().map(|sql| (sql, &small))) {
-        let name = sql.split("/*").nth(1).and_then(|s| s.split("*/").next()).map_or("?", str::trim);
-        client.batch_execute(&format!("PREPARE hot AS {sql}")).await?;
+    for (sql, exempt) in HOT
+        .iter()
+        .map(|sql| (sql, &none))
+        .chain(WARM.iter().map(|sql| (sql, &small)))
+    {
+        let name = sql
+            .split("/*")
+            .nth(1)
+            .and_then(|s| s.split("*/").next())
+            .map_or("?", str::trim);
+        client
+            .batch_execute(&format!("PREPARE hot AS {sql}"))
+            .await?;
         let nulls = vec!["NULL"; parameters(sql)].join(", ");
-        let row = client.query_one(&format!("EXPLAIN (FORMAT JSON) EXECUTE hot ({nulls})"), &[]).await?;
+        let row = client
+            .query_one(&format!("EXPLAIN (FORMAT JSON) EXECUTE hot ({nulls})"), &[])
+            .await?;
         let plan: Value = row.get(0);
         look(&plan, name, exempt, &mut wrong);
         client.batch_execute("DEALLOCATE hot").await?;
@@ -75,33 +96,57 @@ pub async fn unindexed(client: &Client) -> Result<Vec<String>, StoreError> {
 
 /// How many parameters a statement has: the highest `$n` in it.
 fn parameters(sql: &str) -> usize {
-    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
-    sql.split('$').skip(1).filter_map(|part| digits(part).parse().ok()).max().unwrap_or(0)
+    let digits = |part: &str| {
+        part.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    sql.split('$')
+        .skip(1)
+        .filter_map(|part| digits(part).parse().ok())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Whether a condition such as `((account_id = q.account_id) AND (ref_id = q.ref_id))` picks out more than
 /// an account.
 fn narrows(condition: &str) -> bool {
-    condition.split(" AND ").any(|part| !part.trim_start_matches('(').starts_with("account_id "))
+    condition
+        .split(" AND ")
+        .any(|part| !part.trim_start_matches('(').starts_with("account_id "))
 }
 
 /// Goes through a plan's nodes, whatever they are called that hold others.
 fn look(node: &Value, statement: &str, exempt: &HashSet<&str>, wrong: &mut Vec<String>) {
-    if let (Some(kind), Some(table)) = (node["Node Type"].as_str(), node["Relation Name"].as_str()) {
-        let is_partition = |parent: &str| table.strip_prefix(parent).is_some_and(|rest| rest.starts_with('_'));
-        let grows =
-            GROWING.iter().any(|parent| table == *parent || (parent.starts_with("event") && is_partition(parent)));
+    if let (Some(kind), Some(table)) = (node["Node Type"].as_str(), node["Relation Name"].as_str())
+    {
+        let is_partition = |parent: &str| {
+            table
+                .strip_prefix(parent)
+                .is_some_and(|rest| rest.starts_with('_'))
+        };
+        let grows = GROWING.iter().any(|parent| {
+            table == *parent || (parent.starts_with("event") && is_partition(parent))
+        });
         let reads = kind.ends_with("Scan");
-        let has_condition = (kind.contains("Index") && node["Index Cond"].as_str().is_some_and(narrows))
+        let has_condition = (kind.contains("Index")
+            && node["Index Cond"].as_str().is_some_and(narrows))
             || (kind == "Tid Scan" && node.get("TID Cond").is_some());
         // A bitmap's condition stands on the scan of the index below it.
-        if grows && reads && !has_condition && !exempt.contains(table) && kind != "Bitmap Heap Scan" {
-            wrong.push(format!("{statement}: {kind} on {table} without a condition that an index narrows down"));
+        if grows && reads && !has_condition && !exempt.contains(table) && kind != "Bitmap Heap Scan"
+        {
+            wrong.push(format!(
+                "{statement}: {kind} on {table} without a condition that an index narrows down"
+            ));
         }
     }
     match node {
-        Value::Array(nodes) => nodes.iter().for_each(|node| look(node, statement, exempt, wrong)),
-        Value::Object(fields) => fields.values().for_each(|node| look(node, statement, exempt, wrong)),
+        Value::Array(nodes) => nodes
+            .iter()
+            .for_each(|node| look(node, statement, exempt, wrong)),
+        Value::Object(fields) => fields
+            .values()
+            .for_each(|node| look(node, statement, exempt, wrong)),
         _ => {}
     }
 }
@@ -118,7 +163,9 @@ mod tests {
 
     #[test]
     fn an_account_alone_narrows_nothing_down() {
-        assert!(narrows("((account_id = q.account_id) AND (ref_id = q.ref_id))"));
+        assert!(narrows(
+            "((account_id = q.account_id) AND (ref_id = q.ref_id))"
+        ));
         assert!(narrows("(id = ANY ($1))"));
         assert!(!narrows("(account_id = q.account_id)"));
     }

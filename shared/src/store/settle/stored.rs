@@ -32,28 +32,56 @@ pub(super) async fn row_lines(
     ids: &[Uuid],
 ) -> Result<Vec<Line>, StoreError> {
     let statement = tx.prepare_cached(STORED_ROWS).await?;
-    tx.query(&statement, &[&times, &ids]).await?.iter().map(line_of_row).collect()
+    tx.query(&statement, &[&times, &ids])
+        .await?
+        .iter()
+        .map(line_of_row)
+        .collect()
 }
 
-pub(super) async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Line>, StoreError> {
+pub(super) async fn stored_lines(
+    tx: &Transaction<'_>,
+    work: Vec<Work>,
+) -> Result<Vec<Line>, StoreError> {
     let mut keys: Vec<(Timestamp, Uuid)> = work
         .iter()
         .map(|item| match item {
-            Work::Stored { id, received_at, .. } => (*received_at, *id),
-            Work::Apply { from_id, from_received_at, .. } => (*from_received_at, *from_id),
+            Work::Stored {
+                id, received_at, ..
+            } => (*received_at, *id),
+            Work::Apply {
+                from_id,
+                from_received_at,
+                ..
+            } => (*from_received_at, *from_id),
             Work::Fresh(event) => (event.received_at, event.id),
         })
         .collect();
     keys.sort_unstable();
     let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
-    let mut rows: HashMap<Uuid, Line> =
-        row_lines(tx, &times, &ids).await?.into_iter().map(|line| (line.place.event_id, line)).collect();
+    let mut rows: HashMap<Uuid, Line> = row_lines(tx, &times, &ids)
+        .await?
+        .into_iter()
+        .map(|line| (line.place.event_id, line))
+        .collect();
     let mut lines = Vec::with_capacity(work.len());
     for item in work {
         match item {
-            Work::Stored { id, course, .. } => lines.extend(rows.remove(&id).map(|line| Line { course, ..line })),
-            Work::Apply { id, received_at, from_id, payout_cents, call_id, .. } => {
-                lines.extend(rows.remove(&from_id).map(|from| applied(from, id, received_at, payout_cents, call_id)));
+            Work::Stored { id, course, .. } => {
+                lines.extend(rows.remove(&id).map(|line| Line { course, ..line }))
+            }
+            Work::Apply {
+                id,
+                received_at,
+                from_id,
+                payout_cents,
+                call_id,
+                ..
+            } => {
+                lines.extend(
+                    rows.remove(&from_id)
+                        .map(|from| applied(from, id, received_at, payout_cents, call_id)),
+                );
             }
             Work::Fresh(_) => {}
         }
@@ -65,7 +93,11 @@ pub(super) async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Resul
 fn applied(from: Line, id: Uuid, received_at: Timestamp, payout_cents: i64, call_id: Uuid) -> Line {
     let report = from.reading.report.unwrap_or_default();
     Line {
-        place: Place { received_at, position: 0, event_id: id },
+        place: Place {
+            received_at,
+            position: 0,
+            event_id: id,
+        },
         course: Course::Applied(call_id),
         exists: false,
         request: None,
@@ -99,10 +131,18 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
         .transpose()
         .map_err(|e| StoreError::Corrupt(format!("event_requests.request: {e}")))?;
     // A request to a paused webhook was kept whole, so that it can become a report now (statuses).
-    let refused =
-        if status == Status::Refused.code() && reason != Some(Reason::EndpointDisabled) { reason } else { None };
+    let refused = if status == Status::Refused.code() && reason != Some(Reason::EndpointDisabled) {
+        reason
+    } else {
+        None
+    };
     let report = report_of_row(row, reason);
-    let before = Before { status: status.to_owned(), reason, detail: row.get("detail"), report: report.clone() };
+    let before = Before {
+        status: status.to_owned(),
+        reason,
+        detail: row.get("detail"),
+        report: report.clone(),
+    };
     Ok(Line {
         place: Place {
             received_at: row.get("received_at"),
@@ -114,12 +154,17 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
         course: Course::Again,
         exists: true,
         request,
-        source_ip: row.get::<_, Option<&str>>("source_ip").and_then(|ip| ip.parse().ok()),
+        source_ip: row
+            .get::<_, Option<&str>>("source_ip")
+            .and_then(|ip| ip.parse().ok()),
         applied_from: None,
         earlier_call: row.get("matched_call_id"),
         count: row.get("count"),
         refused,
-        reading: Reading { report, slots: Vec::new() },
+        reading: Reading {
+            report,
+            slots: Vec::new(),
+        },
         sightings: Sightings::default(),
         decision: None,
         before: Some(Box::new(before)),
@@ -144,7 +189,9 @@ fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, NoReport> 
         call_id: row.get("call_id"),
         caller: row.get("caller"),
         caller_raw: row.get("caller_raw"),
-        duration_seconds: row.get::<_, Option<i32>>("duration_seconds").and_then(|d| u32::try_from(d).ok()),
+        duration_seconds: row
+            .get::<_, Option<i32>>("duration_seconds")
+            .and_then(|d| u32::try_from(d).ok()),
         payout,
         payout_raw: row.get("payout_raw"),
         currency: row.get("currency"),

@@ -27,7 +27,11 @@ pub(super) const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 /// One write of a batch; all of them go out in one flight.
 type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
-pub(super) async fn batch(tx: &Transaction<'_>, lines: &[Line], books: &LockedBooks) -> Result<(), StoreError> {
+pub(super) async fn batch(
+    tx: &Transaction<'_>,
+    lines: &[Line],
+    books: &LockedBooks,
+) -> Result<(), StoreError> {
     let balances = balance_changes(lines);
     let mut writes: Vec<Write<'_>> = Vec::new();
     writes.extend(insert_rows(lines));
@@ -40,7 +44,10 @@ pub(super) async fn batch(tx: &Transaction<'_>, lines: &[Line], books: &LockedBo
     writes.extend(pending(lines));
     let calls = writes.iter().position(|(sql, _)| *sql == UPDATE_CALLS);
     let written = run(tx, writes).await?;
-    if calls.and_then(|at| written.get(at)).is_some_and(|rows| *rows != changed_calls as u64) {
+    if calls
+        .and_then(|at| written.get(at))
+        .is_some_and(|rows| *rows != changed_calls as u64)
+    {
         // A locked row lay elsewhere than the lock said. It cannot be, so nothing is built upon it.
         return Err(StoreError::Raced);
     }
@@ -55,7 +62,10 @@ async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<Vec<u64>, S
     }
     // Polled together they are pipelined: one round trip for all.
     try_join_all(prepared.iter().map(|(statement, params)| async move {
-        let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p.as_ref() as &(dyn ToSql + Sync)).collect();
+        let params: Vec<&(dyn ToSql + Sync)> = params
+            .iter()
+            .map(|p| p.as_ref() as &(dyn ToSql + Sync))
+            .collect();
         tx.execute(statement, &params).await
     }))
     .await
@@ -65,9 +75,14 @@ async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<Vec<u64>, S
 /// Another worker made the same report's row since we looked: run again, it will be skipped.
 fn raced(error: tokio_postgres::Error) -> StoreError {
     let twice = error.as_db_error().is_some_and(|db| {
-        *db.code() == SqlState::UNIQUE_VIOLATION && db.table().is_some_and(|table| table.starts_with("event"))
+        *db.code() == SqlState::UNIQUE_VIOLATION
+            && db.table().is_some_and(|table| table.starts_with("event"))
     });
-    if twice { StoreError::Raced } else { error.into() }
+    if twice {
+        StoreError::Raced
+    } else {
+        error.into()
+    }
 }
 
 fn boxed<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Box<dyn ToSql + Sync + Send + 'a> {
@@ -85,12 +100,21 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn of(lines: &'a [Line], exists: bool) -> Self {
-        let meant = lines.iter().filter(|l| l.exists == exists && !l.is_as_before());
-        Columns { decisions: meant.filter_map(|l| Some((l, l.decision.as_ref()?))).collect() }
+        let meant = lines
+            .iter()
+            .filter(|l| l.exists == exists && !l.is_as_before());
+        Columns {
+            decisions: meant
+                .filter_map(|l| Some((l, l.decision.as_ref()?)))
+                .collect(),
+        }
     }
 
     fn map<T>(&self, f: impl Fn(&'a Line, &'a Decision) -> T) -> Vec<T> {
-        self.decisions.iter().map(|(line, decision)| f(line, decision)).collect()
+        self.decisions
+            .iter()
+            .map(|(line, decision)| f(line, decision))
+            .collect()
     }
 
     /// `$1`, `$2`: the key; `$3` … `$20`: what both the insert and the update write.
@@ -200,20 +224,39 @@ const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
 
 /// The requests of new rows are new; those of rows that were there may be there.
 fn requests(lines: &[Line]) -> impl Iterator<Item = Write<'_>> {
-    [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)].into_iter().filter_map(|(sql, exists)| {
-        let (mut times, mut ids, mut requests, mut readings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for line in lines.iter().filter(|line| line.exists == exists && !line.is_as_before()) {
-            let Some(request) = &line.request else { continue };
-            // Plain data of our own: it always serialises.
-            let Ok(text) = serde_json::to_string(request) else { continue };
-            times.push(line.place.received_at);
-            ids.push(line.place.event_id);
-            requests.push(text);
-            let slots = &line.reading.slots;
-            readings.push(if slots.is_empty() { None } else { serde_json::to_string(slots).ok() });
-        }
-        (!times.is_empty()).then(|| (sql, vec![boxed(times), boxed(ids), boxed(requests), boxed(readings)]))
-    })
+    [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)]
+        .into_iter()
+        .filter_map(|(sql, exists)| {
+            let (mut times, mut ids, mut requests, mut readings) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            for line in lines
+                .iter()
+                .filter(|line| line.exists == exists && !line.is_as_before())
+            {
+                let Some(request) = &line.request else {
+                    continue;
+                };
+                // Plain data of our own: it always serialises.
+                let Ok(text) = serde_json::to_string(request) else {
+                    continue;
+                };
+                times.push(line.place.received_at);
+                ids.push(line.place.event_id);
+                requests.push(text);
+                let slots = &line.reading.slots;
+                readings.push(if slots.is_empty() {
+                    None
+                } else {
+                    serde_json::to_string(slots).ok()
+                });
+            }
+            (!times.is_empty()).then(|| {
+                (
+                    sql,
+                    vec![boxed(times), boxed(ids), boxed(requests), boxed(readings)],
+                )
+            })
+        })
 }
 
 pub(super) const UPDATE_CALLS: &str = "/* settle_update_calls */
@@ -233,22 +276,40 @@ fn update_calls(locked: &LockedBooks) -> Option<Write<'_>> {
     if changed.is_empty() {
         return None;
     }
-    let terms: Vec<_> = changed.iter().map(|c| terms_columns(c.recorded.map(|p| p.terms))).collect();
+    let terms: Vec<_> = changed
+        .iter()
+        .map(|c| terms_columns(c.recorded.map(|p| p.terms)))
+        .collect();
     Some((
         UPDATE_CALLS,
         vec![
             boxed(changed.iter().map(|c| c.key.account_id).collect::<Vec<_>>()),
             boxed(changed.iter().map(|c| c.key.call_id).collect::<Vec<_>>()),
             boxed(changed.iter().map(|c| c.value_cents).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.value_from_webhook).collect::<Vec<_>>()),
+            boxed(
+                changed
+                    .iter()
+                    .map(|c| c.value_from_webhook)
+                    .collect::<Vec<_>>(),
+            ),
             boxed(changed.iter().map(|c| c.qualified).collect::<Vec<_>>()),
             boxed(changed.iter().map(|c| c.credit_cents).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.recorded.map(|p| p.publisher_id)).collect::<Vec<_>>()),
+            boxed(
+                changed
+                    .iter()
+                    .map(|c| c.recorded.map(|p| p.publisher_id))
+                    .collect::<Vec<_>>(),
+            ),
             boxed(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
             boxed(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
             boxed(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
             boxed(changed.iter().map(|c| c.reported_by).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| locked.at.get(&c.key).map(String::as_str)).collect::<Vec<_>>()),
+            boxed(
+                changed
+                    .iter()
+                    .map(|c| locked.at.get(&c.key).map(String::as_str))
+                    .collect::<Vec<_>>(),
+            ),
         ],
     ))
 }
@@ -287,10 +348,18 @@ fn reports(books: &LockedBooks) -> impl Iterator<Item = Write<'_>> {
     ) -> Box<dyn ToSql + Sync + Send + 'a> {
         boxed(rows.iter().map(|(c, r)| f(c, r)).collect::<Vec<T>>())
     }
-    let unsaved = || books.books.calls().flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r)));
-    let (there, new): (Vec<_>, Vec<_>) = unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.place)));
-    [(INSERT_REPORTS, new), (UPDATE_REPORTS, there)].into_iter().filter(|(_, rows)| !rows.is_empty()).map(
-        |(sql, rows)| {
+    let unsaved = || {
+        books
+            .books
+            .calls()
+            .flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r)))
+    };
+    let (there, new): (Vec<_>, Vec<_>) =
+        unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.place)));
+    [(INSERT_REPORTS, new), (UPDATE_REPORTS, there)]
+        .into_iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(|(sql, rows)| {
             let columns = vec![
                 column(&rows, |c, _| c.key.account_id),
                 column(&rows, |c, _| c.key.call_id),
@@ -304,13 +373,14 @@ fn reports(books: &LockedBooks) -> impl Iterator<Item = Write<'_>> {
                 column(&rows, |_, r| r.by_person),
                 column(&rows, |_, r| r.payout_cents),
                 column(&rows, |_, r| r.caller.as_deref()),
-                column(&rows, |_, r| r.duration_seconds.and_then(|d| i32::try_from(d).ok())),
+                column(&rows, |_, r| {
+                    r.duration_seconds.and_then(|d| i32::try_from(d).ok())
+                }),
                 column(&rows, |_, r| r.ref_id.as_deref()),
                 column(&rows, |_, r| r.call_id_text.as_deref()),
             ];
             (sql, columns)
-        },
-    )
+        })
 }
 
 pub(super) const MARK_DISPLACED: &str = "/* settle_mark_displaced */
@@ -323,9 +393,19 @@ fn mark_displaced(lines: &[Line]) -> Option<Write<'_>> {
         .iter()
         .flat_map(|line| {
             let by = line.place.event_id;
-            let places = line.decision.iter().flat_map(|d| d.displaced.iter().copied());
+            let places = line
+                .decision
+                .iter()
+                .flat_map(|d| d.displaced.iter().copied());
             places.map(move |place| {
-                (place, detail_json(&Detail { displaced: true, other_event: Some(by), ..Detail::default() }))
+                (
+                    place,
+                    detail_json(&Detail {
+                        displaced: true,
+                        other_event: Some(by),
+                        ..Detail::default()
+                    }),
+                )
             })
         })
         .collect();
@@ -335,8 +415,18 @@ fn mark_displaced(lines: &[Line]) -> Option<Write<'_>> {
     Some((
         MARK_DISPLACED,
         vec![
-            boxed(displaced.iter().map(|(p, _)| p.received_at).collect::<Vec<_>>()),
-            boxed(displaced.iter().map(|(p, _)| p.event_id).collect::<Vec<_>>()),
+            boxed(
+                displaced
+                    .iter()
+                    .map(|(p, _)| p.received_at)
+                    .collect::<Vec<_>>(),
+            ),
+            boxed(
+                displaced
+                    .iter()
+                    .map(|(p, _)| p.event_id)
+                    .collect::<Vec<_>>(),
+            ),
             boxed(displaced.into_iter().map(|(_, d)| d).collect::<Vec<_>>()),
         ],
     ))
@@ -354,18 +444,29 @@ pub(super) const DELETE_PENDING: &str = "/* settle_delete_pending */
 
 fn pending(lines: &[Line]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
-    let waiting: Vec<&Line> = lines.iter().filter(|l| wants_another_try(l) && !l.is_as_before()).collect();
+    let waiting: Vec<&Line> = lines
+        .iter()
+        .filter(|l| wants_another_try(l) && !l.is_as_before())
+        .collect();
     if !waiting.is_empty() {
         let of = |f: fn(&Report) -> Option<&str>| -> Vec<Option<&str>> {
             waiting.iter().map(|l| l.report().and_then(f)).collect()
         };
         let caller = of(|r| r.duration_seconds.and(r.caller.as_deref()));
-        let call_ids: Vec<Option<Uuid>> = waiting.iter().map(|l| l.report().and_then(Report::call_uuid)).collect();
+        let call_ids: Vec<Option<Uuid>> = waiting
+            .iter()
+            .map(|l| l.report().and_then(Report::call_uuid))
+            .collect();
         writes.push((
             INSERT_PENDING,
             vec![
                 boxed(waiting.iter().map(|l| l.place.event_id).collect::<Vec<_>>()),
-                boxed(waiting.iter().map(|l| l.place.received_at).collect::<Vec<_>>()),
+                boxed(
+                    waiting
+                        .iter()
+                        .map(|l| l.place.received_at)
+                        .collect::<Vec<_>>(),
+                ),
                 boxed(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
                 boxed(of(|r| r.ref_id.as_deref())),
                 boxed(call_ids),
@@ -374,8 +475,11 @@ fn pending(lines: &[Line]) -> Vec<Write<'_>> {
             ],
         ));
     }
-    let done: Vec<Uuid> =
-        lines.iter().filter(|l| l.exists && !wants_another_try(l)).map(|l| l.place.event_id).collect();
+    let done: Vec<Uuid> = lines
+        .iter()
+        .filter(|l| l.exists && !wants_another_try(l))
+        .map(|l| l.place.event_id)
+        .collect();
     if !done.is_empty() {
         writes.push((DELETE_PENDING, vec![boxed(done)]));
     }
@@ -384,7 +488,11 @@ fn pending(lines: &[Line]) -> Vec<Write<'_>> {
 
 fn balance_changes(lines: &[Line]) -> Balances {
     let mut changes: BTreeMap<Uuid, i64> = BTreeMap::new();
-    for posting in lines.iter().filter_map(|l| l.decision.as_ref()).flat_map(|d| &d.postings) {
+    for posting in lines
+        .iter()
+        .filter_map(|l| l.decision.as_ref())
+        .flat_map(|d| &d.postings)
+    {
         if let Some(payee) = posting.payee {
             *changes.entry(payee.publisher_id).or_default() += posting.credit_delta_cents;
         }
@@ -424,33 +532,56 @@ pub struct Entry {
 
 async fn post(tx: &Transaction<'_>, lines: &[Line], balances: &Balances) -> Result<(), StoreError> {
     let entries = lines.iter().flat_map(|line| {
-        line.decision.iter().flat_map(|d| &d.postings).map(|p| Entry {
-            call: p.call,
-            publisher_id: p.payee.map(|payee| payee.publisher_id),
-            event_id: if p.by_move { None } else { Some(line.place.event_id) },
-            actor: p.by_move.then(|| format!("moved with event {}", line.place.event_id)),
-            kind: if matches!(line.course, Course::Applied(_)) { "apply" } else { "report" },
-            revenue_delta_cents: p.revenue_delta_cents,
-            credit_delta_cents: p.credit_delta_cents,
-            terms: p.payee.map(|payee| payee.terms),
-        })
+        line.decision
+            .iter()
+            .flat_map(|d| &d.postings)
+            .map(|p| Entry {
+                call: p.call,
+                publisher_id: p.payee.map(|payee| payee.publisher_id),
+                event_id: if p.by_move {
+                    None
+                } else {
+                    Some(line.place.event_id)
+                },
+                actor: p
+                    .by_move
+                    .then(|| format!("moved with event {}", line.place.event_id)),
+                kind: if matches!(line.course, Course::Applied(_)) {
+                    "apply"
+                } else {
+                    "report"
+                },
+                revenue_delta_cents: p.revenue_delta_cents,
+                credit_delta_cents: p.credit_delta_cents,
+                terms: p.payee.map(|payee| payee.terms),
+            })
     });
     write_entries(tx, entries.collect(), balances).await
 }
 
 /// Locks the publishers in id order, moves their balances and writes the postings that explain it.
 /// Whoever moves money calls this last in its transaction.
-pub async fn write_entries(tx: &Transaction<'_>, entries: Vec<Entry>, balances: &Balances) -> Result<(), StoreError> {
+pub async fn write_entries(
+    tx: &Transaction<'_>,
+    entries: Vec<Entry>,
+    balances: &Balances,
+) -> Result<(), StoreError> {
     if entries.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = balances.keys().copied().collect();
     let deltas: Vec<i64> = balances.values().copied().collect();
     let lock = tx.prepare_cached(LOCK_PUBLISHERS).await?;
-    let mut running: HashMap<Uuid, i64> =
-        tx.query(&lock, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut running: HashMap<Uuid, i64> = tx
+        .query(&lock, &[&ids])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     if let Some(missing) = ids.iter().find(|id| !running.contains_key(id)) {
-        return Err(StoreError::Corrupt(format!("no publisher {missing}, whom a call's terms name")));
+        return Err(StoreError::Corrupt(format!(
+            "no publisher {missing}, whom a call's terms name"
+        )));
     }
     let now = Timestamp::now();
     let terms: Vec<_> = entries.iter().map(|e| terms_columns(e.terms)).collect();
@@ -462,21 +593,44 @@ pub async fn write_entries(tx: &Transaction<'_>, entries: Vec<Entry>, balances: 
             Some(*balance)
         })
         .collect();
-    let column_ids: Vec<Uuid> = entries.iter().map(|_| ids::event_id(now, &rand::rng().random())).collect();
+    let column_ids: Vec<Uuid> = entries
+        .iter()
+        .map(|_| ids::event_id(now, &rand::rng().random()))
+        .collect();
     let writes: Vec<Write<'_>> = vec![
         (UPDATE_PUBLISHERS, vec![boxed(ids), boxed(deltas)]),
         (
             INSERT_POSTINGS,
             vec![
                 boxed(column_ids),
-                boxed(entries.iter().map(|e| e.call.account_id).collect::<Vec<_>>()),
+                boxed(
+                    entries
+                        .iter()
+                        .map(|e| e.call.account_id)
+                        .collect::<Vec<_>>(),
+                ),
                 boxed(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
                 boxed(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.actor.as_deref()).collect::<Vec<_>>()),
+                boxed(
+                    entries
+                        .iter()
+                        .map(|e| e.actor.as_deref())
+                        .collect::<Vec<_>>(),
+                ),
                 boxed(entries.iter().map(|e| e.kind).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.revenue_delta_cents).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.credit_delta_cents).collect::<Vec<_>>()),
+                boxed(
+                    entries
+                        .iter()
+                        .map(|e| e.revenue_delta_cents)
+                        .collect::<Vec<_>>(),
+                ),
+                boxed(
+                    entries
+                        .iter()
+                        .map(|e| e.credit_delta_cents)
+                        .collect::<Vec<_>>(),
+                ),
                 boxed(after),
                 boxed(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
                 boxed(terms.iter().map(|t| t.1).collect::<Vec<_>>()),

@@ -23,29 +23,38 @@ fn request(query: &str, body: &[u8], content_type: Option<&str>) -> RawRequest {
 }
 
 fn report(request: &RawRequest) -> Report {
-    read(request, &ReadSettings::default()).report.expect("a report")
+    read(request, &ReadSettings::default())
+        .report
+        .expect("a report")
 }
 
 /// Everything escaped, as the strictest sender would.
 fn urlencoded(fields: &[(String, String)]) -> String {
     let escaped = |text: &str| -> String { text.bytes().map(|b| format!("%{b:02X}")).collect() };
-    let pairs: Vec<String> =
-        fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
+    let pairs: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+        .collect();
     pairs.join("&")
 }
 
 fn multipart(fields: &[(String, String)]) -> String {
     let mut out = String::new();
     for (name, value) in fields {
-        write!(out, "--frontier\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-            .expect("a string");
+        write!(
+            out,
+            "--frontier\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        )
+        .expect("a string");
     }
     out + "--frontier--\r\n"
 }
 
 fn json(fields: &[(String, String)]) -> String {
-    let members: serde_json::Map<String, serde_json::Value> =
-        fields.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    let members: serde_json::Map<String, serde_json::Value> = fields
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .collect();
     serde_json::Value::Object(members).to_string()
 }
 
@@ -261,10 +270,13 @@ fn json_like() -> impl Strategy<Value = String> {
     ];
     let value = leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+            prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|items| format!("[{}]", items.join(", "))),
             prop::collection::vec(("[a-z]{1,3}", inner), 0..4).prop_map(|items| {
-                let members: Vec<String> =
-                    items.into_iter().map(|(name, value)| format!("\"{name}\" :{value}")).collect();
+                let members: Vec<String> = items
+                    .into_iter()
+                    .map(|(name, value)| format!("\"{name}\" :{value}"))
+                    .collect();
                 format!("{{{}}}", members.join(","))
             }),
         ]

@@ -6,7 +6,9 @@ use serde_json::Value;
 use trueup_shared::domain::batch::{Split, split};
 use trueup_shared::domain::event::RawRequest;
 use trueup_shared::domain::read::read;
-use trueup_shared::domain::report::{DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Slot};
+use trueup_shared::domain::report::{
+    DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Slot,
+};
 
 const POSTBACKS: &str = include_str!("postbacks.jsonl");
 const CASES: &str = include_str!("cases.jsonl");
@@ -16,7 +18,11 @@ pub fn events(request: RawRequest) -> Vec<RawRequest> {
     match split(&request.body) {
         Split::Elements(ranges) => ranges
             .into_iter()
-            .map(|range| RawRequest { body: request.body[range].to_vec(), element: true, ..request.clone() })
+            .map(|range| RawRequest {
+                body: request.body[range].to_vec(),
+                element: true,
+                ..request.clone()
+            })
             .collect(),
         Split::NotABatch | Split::Empty | Split::Unparseable | Split::TooMany => vec![request],
     }
@@ -47,7 +53,10 @@ fn settings(case: &Value) -> ReadSettings {
         Some("cents") => settings.payout_unit = PayoutUnit::Cents,
         other => panic!("{other:?}"),
     }
-    match case.get("duration_unit").map(|v| v.as_str().expect("a unit")) {
+    match case
+        .get("duration_unit")
+        .map(|v| v.as_str().expect("a unit"))
+    {
         None => {}
         Some("milliseconds") => settings.duration_unit = DurationUnit::Milliseconds,
         Some("minutes") => settings.duration_unit = DurationUnit::Minutes,
@@ -101,7 +110,10 @@ fn check(table: &str) -> usize {
             element: false,
         };
         let settings = settings(&case);
-        let got: Vec<Value> = events(request).iter().map(|event| told(&read(event, &settings))).collect();
+        let got: Vec<Value> = events(request)
+            .iter()
+            .map(|event| told(&read(event, &settings)))
+            .collect();
         let mut want = match case.get("batch") {
             Some(batch) => batch.as_array().expect("a list").clone(),
             None => vec![case["expect"].clone()],
@@ -115,7 +127,12 @@ fn check(table: &str) -> usize {
             wrong.push(format!("{id} {note}\n  got  {got:?}\n  want {want:?}"));
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     count
 }
 
@@ -132,26 +149,44 @@ fn every_rules_corner_is_read_right() {
 #[test]
 fn x1_bodies_that_are_no_text() {
     let read_body = |body: &[u8]| {
-        let request = RawRequest { method: "POST".into(), body: body.to_vec(), ..RawRequest::default() };
+        let request = RawRequest {
+            method: "POST".into(),
+            body: body.to_vec(),
+            ..RawRequest::default()
+        };
         told(&read(&request, &ReadSettings::default()))
     };
     let latin = b"{\"ref_id\":\"caf\xE9\",\"payout\":5}";
-    assert_eq!(read_body(latin), serde_json::json!({"ref_id": "caf\u{FFFD}", "cents": 500}));
-    let utf16: Vec<u8> = [0xFF, 0xFE].into_iter().chain("{\"payout\": 5}".bytes().flat_map(|b| [b, 0])).collect();
+    assert_eq!(
+        read_body(latin),
+        serde_json::json!({"ref_id": "caf\u{FFFD}", "cents": 500})
+    );
+    let utf16: Vec<u8> = [0xFF, 0xFE]
+        .into_iter()
+        .chain("{\"payout\": 5}".bytes().flat_map(|b| [b, 0]))
+        .collect();
     assert_eq!(read_body(&utf16), serde_json::json!({"cents": 500}));
-    assert_eq!(read_body(b"\0payout=\x005\0&ref_id=A\0B"), serde_json::json!({"ref_id": "AB", "cents": 500}));
+    assert_eq!(
+        read_body(b"\0payout=\x005\0&ref_id=A\0B"),
+        serde_json::json!({"ref_id": "AB", "cents": 500})
+    );
     assert_eq!(read_body(&[0x80, 0xFF, 0x00]), serde_json::json!({}));
 }
 
 fn reading_of(query: &str) -> Reading {
-    let request = RawRequest { method: "GET".into(), query: query.into(), ..RawRequest::default() };
+    let request = RawRequest {
+        method: "GET".into(),
+        query: query.into(),
+        ..RawRequest::default()
+    };
     read(&request, &ReadSettings::default())
 }
 
 #[test]
 fn how_each_slot_was_read_is_kept() {
-    let reading =
-        reading_of("Caller_ID=anonymous&ANI=305-555-0142&duration=%5Blen%5D&length=90&payout=&revenue=%2412.50");
+    let reading = reading_of(
+        "Caller_ID=anonymous&ANI=305-555-0142&duration=%5Blen%5D&length=90&payout=&revenue=%2412.50",
+    );
     let report = reading.report.expect("a report");
     assert_eq!(report.caller_raw.as_deref(), Some("305-555-0142"));
     assert_eq!(report.payout_raw.as_deref(), Some("$12.50"));
@@ -190,7 +225,11 @@ fn x5_what_stopped_the_search_is_kept() {
 
 #[test]
 fn what_is_kept_of_a_text_is_bounded() {
-    let reading = reading_of(&format!("payout={0}&{1}", "9".repeat(5000), "caller=x&".repeat(250)));
+    let reading = reading_of(&format!(
+        "payout={0}&{1}",
+        "9".repeat(5000),
+        "caller=x&".repeat(250)
+    ));
     let report = reading.report.expect("a report");
     assert!(report.payout_raw.expect("kept").chars().count() <= 257);
     assert!(reading.slots[0].passed_over.len() <= 32);
