@@ -1,4 +1,16 @@
-//! The public door as a library, for its binary and for the fuzzer. The console is no part of it: what
-//! the public process does not link, nobody can reach through it.
+//! The gateway as a library, for its binary, its tests and the fuzzer. It links nothing that knows
+//! money, and no part of the console: what the public process does not link, nobody can reach through it.
 
-pub mod ingest;
+pub mod app_state;
+pub mod body;
+pub mod connection_io;
+pub mod handler;
+pub mod limits;
+pub mod listener;
+pub mod publish;
+pub mod refusals;
+pub mod request_head;
+pub mod responses;
+pub mod secret_check;
+pub mod server;
+pub mod webhook_cache;

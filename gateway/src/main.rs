@@ -6,11 +6,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use trueup_gateway::ingest;
-use trueup_shared::ops::config::{
+use trueup_gateway::server;
+use trueup_ops::settings::{
     self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs,
 };
-use trueup_shared::ops::{logging, shutdown};
+use trueup_ops::{logging, shutdown};
 
 /// Takes payout reports from buyers, checks who may send them and how often, and puts them on the
 /// broker before it says that it has them.
@@ -34,12 +34,12 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    let settings: Settings = config::parse();
+    let settings: Settings = settings::parse();
     logging::init(&settings.log);
     let threads = settings.gateway.gateway_threads;
     shutdown::run(
         threads,
-        ingest::run(ingest::Settings {
+        server::run(server::Settings {
             postgres: settings.postgres,
             amqp: settings.amqp,
             redis_url: settings.redis.redis_url,

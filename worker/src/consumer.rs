@@ -10,19 +10,21 @@ use lapin::Channel;
 use lapin::message::Delivery;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
-use trueup_shared::ops::http::{self, Dependency, Readiness};
-use trueup_shared::ops::metrics;
-use trueup_shared::ops::shutdown::{Exit, Failure, Shutdown};
-use trueup_shared::queue::session::{Backoff, Session};
-use trueup_shared::queue::{QueueError, envelope, topology};
-use trueup_shared::store::settle::parked;
-use trueup_shared::store::{Pool, PoolSettings, migrate};
+use trueup_event::envelope;
+use trueup_ops::backoff::Backoff;
+use trueup_ops::health::{Dependency, Readiness};
+use trueup_ops::shutdown::{Exit, Failure, Shutdown};
+use trueup_ops::{metrics, private_listener};
+use trueup_queue::connection::Session;
+use trueup_queue::{QueueError, topology};
+use trueup_store::settlement::attempts;
+use trueup_store::{Pool, PoolSettings, migrate};
 
-use crate::lanes::{Lanes, Origin};
-use crate::process::{Processor, Stuck};
+use crate::batch_settlement::{Processor, Stuck};
+use crate::queue_consumer::Source;
+use crate::scheduler::{Lanes, Origin};
 use crate::settings::Settings;
-use crate::source::Source;
-use crate::{late, upkeep as housekeeping};
+use crate::{late_matching, maintenance};
 
 /// Connections beside the lanes': late matches, upkeep, secrets' uses.
 const OTHER_CONNECTIONS: usize = 4;
@@ -51,15 +53,19 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let postgres = readiness.dependency("postgres");
     let broker = readiness.dependency("broker");
     let ops = settings.worker.ops_listen;
-    let listener = http::bind(ops)
+    let listener = private_listener::bind(ops)
         .await
         .map_err(|e| Failure::unbound("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
     let ops_stop = CancellationToken::new();
-    tokio::spawn(http::serve(listener, readiness.clone(), ops_stop.clone()));
+    tokio::spawn(private_listener::serve(
+        listener,
+        readiness.clone(),
+        ops_stop.clone(),
+    ));
 
     let processor = Processor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
-    let late = tokio::spawn(late::run(pool.clone(), shutdown.stop().clone()));
-    tokio::spawn(housekeeping::run(
+    let late = tokio::spawn(late_matching::run(pool.clone(), shutdown.stop().clone()));
+    tokio::spawn(maintenance::run(
         pool,
         settings.worker.clone(),
         shutdown.stop().clone(),
@@ -138,7 +144,7 @@ impl Supervisor {
     async fn postgres_can_work(&self) -> Result<(), String> {
         let pool = self.processor.pool();
         match migrate::behind(pool).await {
-            Ok(None) => parked::probe(pool).await.map_err(|e| e.to_string()),
+            Ok(None) => attempts::probe(pool).await.map_err(|e| e.to_string()),
             Ok(Some(why)) => Err(why),
             Err(error) => Err(error.to_string()),
         }
@@ -328,8 +334,8 @@ mod tests {
     use std::future::pending;
     use std::time::Instant;
 
-    use trueup_shared::testkit::cutter::Cutter;
-    use trueup_shared::testkit::lease::Lease;
+    use trueup_testkit::broker_and_redis::Lease;
+    use trueup_testkit::tcp_proxy::Cutter;
 
     use super::*;
 

@@ -1,9 +1,7 @@
 //! What the worker is told at its start.
 
 use clap::{Parser, Subcommand};
-use trueup_shared::ops::config::{
-    AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs, WorkerArgs,
-};
+use trueup_ops::settings::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs, WorkerArgs};
 
 /// Matches payout reports with their calls and credits publishers.
 #[derive(Debug, Clone, Parser)]

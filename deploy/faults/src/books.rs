@@ -1,8 +1,8 @@
 //! The account that the senders report to: publishers, calls, a key for its people.
 
 use tokio_postgres::Client;
-use trueup_shared::store::api_keys;
-use trueup_shared::testkit::fixtures::{self, Webhook, WebhookSpec};
+use trueup_store::api_keys;
+use trueup_testkit::builders::{self, Webhook, WebhookSpec};
 use uuid::Uuid;
 
 /// Calls that are there when the senders begin.
@@ -41,8 +41,8 @@ pub fn seconds(n: usize) -> i32 {
 }
 
 pub async fn open(client: &Client) -> anyhow::Result<Account> {
-    let account_id = fixtures::account(client).await;
-    let webhook = fixtures::webhook(client, account_id, &WebhookSpec::with_secret(SECRET)).await;
+    let account_id = builders::account(client).await;
+    let webhook = builders::webhook(client, account_id, &WebhookSpec::with_secret(SECRET)).await;
     let key =
         "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, $3, 'tuk_for')";
     client

@@ -4,14 +4,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use trueup_shared::queue::topology;
+use trueup_queue::topology;
 
-use crate::Arguments;
 use crate::ground::{Private, Services};
 use crate::persons::Persons;
 use crate::scene::Scene;
 use crate::senders::Senders;
-use crate::verdict;
+use crate::{Arguments, verdict};
 
 /// Longer than any election or promotion takes.
 const BACK_WITHIN: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::sync::Mutex;
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::lease::Lease;
+use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::database::TestDatabase;
 
 use crate::private::postgres::Postgres;
 use crate::private::rabbitmq::RabbitMq;

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use trueup_shared::testkit::http;
+use trueup_testkit::http;
 use uuid::Uuid;
 
 use crate::books::{

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use trueup_shared::testkit::cutter::Weather;
+use trueup_testkit::tcp_proxy::Weather;
 
 use crate::scene::{LINKS, Scene, faketime};
 

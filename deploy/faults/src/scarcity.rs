@@ -4,15 +4,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::cutter::Weather;
+use trueup_queue::topology;
+use trueup_testkit::tcp_proxy::Weather;
 
-use crate::Arguments;
 use crate::ground::Services;
 use crate::persons::Persons;
 use crate::scene::Scene;
 use crate::senders::Senders;
-use crate::verdict;
+use crate::{Arguments, verdict};
 
 const WORKER_POSTGRES: usize = 4;
 /// Envelopes that the queue of an overload holds.

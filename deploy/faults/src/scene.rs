@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
-use trueup_shared::testkit::cutter::Cutter;
-use trueup_shared::testkit::process::{Process, Start};
+use trueup_testkit::process::{Process, Start};
+use trueup_testkit::tcp_proxy::Cutter;
 
 use crate::Arguments;
 use crate::books::{self, Account};

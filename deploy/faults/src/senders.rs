@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use trueup_shared::testkit::http::Client;
+use trueup_testkit::http::Client;
 use uuid::Uuid;
 
 use crate::books::{self, CALLS, LATE_CALLS, caller, late_caller, late_ref_id, ref_id};

@@ -8,8 +8,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tokio_postgres::Client;
-use trueup_shared::domain::event::{Envelope, RawEvent};
-use trueup_shared::queue::{envelope, topology};
+use trueup_event::envelope;
+use trueup_event::raw_event::{Envelope, RawEvent};
+use trueup_queue::topology;
 use uuid::Uuid;
 
 use crate::persons::Done;
@@ -142,7 +143,7 @@ async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::
     }
 }
 
-async fn waiting(session: &trueup_shared::queue::session::Session) -> anyhow::Result<u32> {
+async fn waiting(session: &trueup_queue::connection::Session) -> anyhow::Result<u32> {
     let mut sum = 0;
     for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
         sum += topology::depth(session.connection(), queue)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use trueup_shared::testkit::process::Process;
+use trueup_testkit::process::Process;
 
 use crate::door::sent;
 use crate::requests::Kind;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio_postgres::Client;
-use trueup_shared::domain::event::Envelope;
-use trueup_shared::queue::{envelope, topology};
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::lease::Lease;
+use trueup_event::envelope;
+use trueup_event::raw_event::Envelope;
+use trueup_queue::topology;
+use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::database::TestDatabase;
 
 use crate::books::Books;
 use crate::drain::{ENVELOPE, Worker, depth, event};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trueup_shared::testkit::http;
+use trueup_testkit::http;
 
 use crate::goals::{Better, Goal, Report};
 use crate::requests::{Kind, Sender};

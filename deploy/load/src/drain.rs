@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
-use trueup_shared::domain::event::{Envelope, RawEvent, RawRequest};
-use trueup_shared::domain::ids;
-use trueup_shared::queue::session::Session;
-use trueup_shared::queue::{envelope, topology};
-use trueup_shared::store::settle::plans;
-use trueup_shared::store::{Pool, PoolSettings};
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::lease::Lease;
-use trueup_shared::testkit::process::forget_settings;
+use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
+use trueup_event::{envelope, ids};
+use trueup_queue::connection::Session;
+use trueup_queue::topology;
+use trueup_store::{Pool, PoolSettings};
+use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::process::forget_settings;
+use trueup_testkit::query_plans;
 
 use crate::books::{self, Books};
 use crate::goals::{Better, Goal, Report};
@@ -219,7 +219,7 @@ async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
     };
     let pool = Pool::new(&database.url, &settings)?;
     let client = pool.get().await?;
-    let wrong = plans::unindexed(&client).await?;
+    let wrong = query_plans::unindexed(&client).await?;
     anyhow::ensure!(
         wrong.is_empty(),
         "hot statements without an index:\n{}",

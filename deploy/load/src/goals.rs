@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use crate::plot;
-use crate::say;
+use crate::{plot, say};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {

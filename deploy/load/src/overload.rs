@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use trueup_shared::testkit::http;
+use trueup_testkit::http;
 
 use crate::door::{in_short, sent};
 use crate::goals::{Memory, Report};

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use trueup_shared::testkit::database::TestDatabase;
+use trueup_testkit::database::TestDatabase;
 
 use crate::door::{self, Spans};
-use crate::drain;
 use crate::goals::Report;
 use crate::stage::Stage;
-use crate::whole;
-use crate::{overload, say};
+use crate::{drain, overload, say, whole};
 
 #[derive(Args, Clone)]
 pub struct Options {

@@ -9,8 +9,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
-use trueup_shared::domain::ids;
-use trueup_shared::testkit::database::TestDatabase;
+use trueup_event::ids;
+use trueup_testkit::database::TestDatabase;
 use uuid::Uuid;
 
 use crate::books::Books;

@@ -7,10 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use lapin::options::QueuePurgeOptions;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::lease::Lease;
-use trueup_shared::testkit::process::{Process, Start};
+use trueup_queue::topology;
+use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::process::{Process, Start};
 
 use crate::books::{self, ACCOUNT, ACCOUNTS, Books};
 use crate::requests::{SECRET, WEBHOOKS, token};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
-use trueup_shared::testkit::http;
-use trueup_shared::testkit::process::Process;
+use trueup_testkit::http;
+use trueup_testkit::process::Process;
 
 use crate::books::ACCOUNTS;
 use crate::door::{self, Spans};

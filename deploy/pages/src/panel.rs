@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::{Timestamp, ToSpan};
-use trueup_shared::domain::reason::{Reason, Status};
-use trueup_shared::store::pages_events::{self, Key, Search};
-use trueup_shared::store::{IdPage, pages_webhooks, webhooks};
-use trueup_shared::testkit::database::TestDatabase;
+use trueup_event::reason::{Reason, Status};
+use trueup_store::event_search::{self, Key, Search};
+use trueup_store::{IdPage, webhook_activity, webhooks};
+use trueup_testkit::database::TestDatabase;
 
 use crate::panel_rows::{ACCOUNT, caller, fill, ref_id, webhook};
 use crate::plans::{Run, Watched};
@@ -61,7 +61,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let mut table = Table::default();
     for (name, search, below) in questions(plan) {
         for _ in 0..RUNS {
-            pages_events::page(&watched.client, ACCOUNT, &search, below, ROWS)
+            event_search::page(&watched.client, ACCOUNT, &search, below, ROWS)
                 .await
                 .with_context(|| name.clone())?;
         }
@@ -92,12 +92,13 @@ async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::R
             },
         )
         .await?;
-        pages_webhooks::activity(&watched.client, ACCOUNT, &all, now, day).await?;
+        webhook_activity::activity(&watched.client, ACCOUNT, &all, now, day).await?;
     }
     table.add("webhooks table", watched.runs());
     for _ in 0..RUNS {
-        pages_webhooks::reasons(&watched.client, ACCOUNT, webhook(0), day).await?;
-        pages_webhooks::unmatched_requests(&watched.client, ACCOUNT, webhook(0), day, 200).await?;
+        webhook_activity::reasons(&watched.client, ACCOUNT, webhook(0), day).await?;
+        webhook_activity::unmatched_requests(&watched.client, ACCOUNT, webhook(0), day, 200)
+            .await?;
     }
     table.add("why is it unmatched?", watched.runs());
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use trueup_shared::testkit::browser::Browser;
+use trueup_testkit::webdriver::Browser;
 
 use crate::sample::{EMAIL, Network, PASSWORD};
 use crate::sample_reports;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::http;
-use trueup_shared::testkit::process::{Process, Start};
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::http;
+use trueup_testkit::process::{Process, Start};
 use uuid::Uuid;
 
 const ADMIN_KEY: &str = "an-admin-key-for-the-pictures-0123456789";

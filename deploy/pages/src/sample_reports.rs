@@ -2,11 +2,12 @@
 //! at which they would have come: most of them good, and some with everything that goes wrong in life.
 
 use jiff::{Timestamp, ToSpan};
-use trueup_shared::domain::event::{RawEvent, RawRequest, Refusal};
-use trueup_shared::domain::ids;
-use trueup_shared::domain::reason::Reason;
-use trueup_shared::store::settle::{Work, settle};
-use trueup_shared::store::{Pool, PoolSettings, run_tx};
+use trueup_domain::batch_decision::Work;
+use trueup_event::ids;
+use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
+use trueup_event::reason::Reason;
+use trueup_settlement::settle;
+use trueup_store::{Pool, PoolSettings, run_tx};
 use uuid::Uuid;
 
 use crate::sample::{AMBIGUOUS_CALLER, Call, Dice, Network};

@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::faults;
 use crate::layout::Layout;
-use crate::licences;
 use crate::progress::seconds;
 use crate::services::{self, Choice, Need};
-use crate::suite;
+use crate::{faults, licences, suite};
 
 pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     let mut times = Vec::new();
@@ -22,15 +20,6 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     };
     timed(&mut times, "format", || cargo(&["fmt", "--all", "--check"]))?;
     timed(&mut times, "licences", || licences::check(layout))?;
-    timed(&mut times, "the domain is pure", || {
-        cargo(&[
-            "check",
-            "--locked",
-            "-p",
-            "trueup-shared",
-            "--no-default-features",
-        ])
-    })?;
     timed(&mut times, "lints", || {
         cargo(&[
             "clippy",

@@ -7,14 +7,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::api::{Api, money, text};
-use crate::clock;
 use crate::demo_account::{EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record, wait_for_row};
 use crate::http::{self, Answer, Request};
 use crate::layout::Layout;
-use crate::process;
-use crate::processes;
 use crate::progress::step;
 use crate::up::{door, part};
+use crate::{clock, process, processes};
 
 struct Shot {
     what: &'static str,

@@ -122,7 +122,7 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
             .args([
                 "test",
                 "-p",
-                "trueup-shared",
+                "trueup-domain",
                 "--test",
                 "it",
                 "simulation",
@@ -144,6 +144,8 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
         "--locked",
         "-p",
         "trueup-gateway",
+        "-p",
+        "trueup-console",
         "-p",
         "trueup-worker",
         "-p",

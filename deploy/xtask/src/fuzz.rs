@@ -25,7 +25,7 @@ pub struct Options {
 }
 
 /// The crates of the targets; each is apart from the workspace.
-const CRATES: [&str; 2] = ["shared/fuzz", "gateway/fuzz"];
+const CRATES: [&str; 2] = ["shared/domain/fuzz", "gateway/fuzz"];
 
 struct Place {
     dir: PathBuf,

@@ -48,6 +48,8 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
         "-p",
         "trueup-gateway",
         "-p",
+        "trueup-console",
+        "-p",
         "trueup-worker",
         "-p",
         "trueup-load",

@@ -30,7 +30,7 @@ pub fn screenshots(layout: &Layout, choice: Choice) -> Result<()> {
             "build",
             "--locked",
             "-p",
-            "trueup-gateway",
+            "trueup-console",
             "-p",
             "trueup-pages",
             "--bins",

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::http;
 use crate::layout::Layout;
 use crate::process::{self, Daemon};
 use crate::progress::{Note, step};
-use crate::services::{Services, spare_port};
+use crate::services::{self, Services, spare_port};
 use crate::state::State;
-use crate::{http, services};
 
 /// The contract's own bound for `/ready` on an empty database is 20 s; a busy machine gets thrice that.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -101,6 +101,8 @@ pub fn build(layout: &Layout, build: Build) -> Result<()> {
         "--locked",
         "-p",
         "trueup-gateway",
+        "-p",
+        "trueup-console",
         "-p",
         "trueup-worker",
     ]);

@@ -9,12 +9,11 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::api::{Api, text};
-use crate::demo_account;
 use crate::layout::Layout;
-use crate::process;
 use crate::processes::{self, Build, System};
 use crate::progress::step;
 use crate::services::{self, Choice, Need, Services};
+use crate::{demo_account, process};
 
 pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
     let services = services::ensure(layout, choice, Need::System)?;

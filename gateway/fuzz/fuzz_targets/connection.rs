@@ -6,7 +6,9 @@ use std::cell::OnceCell;
 
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
-use trueup_gateway::ingest::alone::Alone;
+#[path = "../standalone_server.rs"]
+mod standalone_server;
+use standalone_server::Alone;
 
 thread_local! {
     static DOOR: OnceCell<(Runtime, Alone)> = const { OnceCell::new() };

@@ -1,78 +1,48 @@
-//! How the gateway and the console start and refuse to: settings, ports, Postgres that never comes.
+//! How the gateway starts and refuses to: settings, ports, Postgres that never comes.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
-use trueup_shared::testkit::http;
-use trueup_shared::testkit::process::Start;
+use trueup_testkit::http;
+use trueup_testkit::process::Start;
 
 use crate::door::World;
 
 const GATEWAY: &str = env!("CARGO_BIN_EXE_trueup-gateway");
-const CONSOLE: &str = env!("CARGO_BIN_EXE_trueup-console");
 const SOON: Duration = Duration::from_secs(30);
 const NOBODY_LISTENS: &str = "127.0.0.1:1";
 
 #[tokio::test]
 async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
-    for (binary, variable, value, says) in [
+    for (variable, value, says) in [
         (
-            GATEWAY,
             "TRUEUP_POSTGRES_URL",
             "postgres://u:hunter2@h:port/db",
             "TRUEUP_POSTGRES_URL",
         ),
         (
-            GATEWAY,
             "TRUEUP_REDIS_URL",
             "redis://u:hunter2@h:6379/one",
             "TRUEUP_REDIS_URL",
         ),
+        ("TRUEUP_AMQP_URL", "http://u:hunter2@h/", "TRUEUP_AMQP_URL"),
         (
-            GATEWAY,
-            "TRUEUP_AMQP_URL",
-            "http://u:hunter2@h/",
-            "TRUEUP_AMQP_URL",
-        ),
-        (
-            GATEWAY,
             "TRUEUP_TRUSTED_PROXIES",
             "everybody",
             "TRUEUP_TRUSTED_PROXIES",
         ),
         (
-            GATEWAY,
             "TRUEUP_LIMIT_IP_PER_MINUT",
             "50",
             "TRUEUP_LIMIT_IP_PER_MINUTE",
         ),
         (
-            GATEWAY,
             "TRUEUP_REDIS_URL_FILE",
             "/nowhere/redis-url",
             "TRUEUP_REDIS_URL_FILE",
         ),
-        (CONSOLE, "TRUEUP_ADMIN_KEY", "hunter2", "TRUEUP_ADMIN_KEY"),
-        (
-            CONSOLE,
-            "TRUEUP_PUBLIC_URL",
-            "hooks.example.com",
-            "TRUEUP_PUBLIC_URL",
-        ),
-        (
-            CONSOLE,
-            "TRUEUP_CONSOLE_LISTEN",
-            "8090",
-            "TRUEUP_CONSOLE_LISTEN",
-        ),
-        (
-            CONSOLE,
-            "TRUEUP_GATEWAY_LISTN",
-            "0.0.0.0:80",
-            "TRUEUP_GATEWAY_LISTEN",
-        ),
     ] {
-        let mut process = Start::new(binary).env(variable, value).spawn();
+        let mut process = Start::new(GATEWAY).env(variable, value).spawn();
         assert_eq!(
             process.exit_code(SOON).await,
             64,
@@ -92,13 +62,8 @@ async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
 async fn a_port_that_is_taken_is_named_with_its_variable() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
-    for (binary, variable) in [
-        (GATEWAY, "TRUEUP_GATEWAY_LISTEN"),
-        (GATEWAY, "TRUEUP_GATEWAY_OPS_LISTEN"),
-        (CONSOLE, "TRUEUP_CONSOLE_LISTEN"),
-        (CONSOLE, "TRUEUP_CONSOLE_OPS_LISTEN"),
-    ] {
-        let mut process = Start::new(binary).env(variable, &address).spawn();
+    for variable in ["TRUEUP_GATEWAY_LISTEN", "TRUEUP_GATEWAY_OPS_LISTEN"] {
+        let mut process = Start::new(GATEWAY).env(variable, &address).spawn();
         assert_eq!(process.exit_code(SOON).await, 64, "{}", process.log());
         assert!(
             process.log().contains(variable) && process.log().contains(&address),

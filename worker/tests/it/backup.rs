@@ -6,12 +6,12 @@ use std::process::Command;
 use jiff::SignedDuration;
 use lapin::options::QueueDeleteOptions;
 use serde_json::json;
-use trueup_shared::domain::event::RawEvent;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::eventually;
+use trueup_event::raw_event::RawEvent;
+use trueup_queue::topology;
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::eventually;
 
-use crate::world::{CallSpec, PATIENCE, World, at};
+use crate::harness::{CallSpec, PATIENCE, World, at};
 
 const RECEIVED: &str = "2026-03-14T12:02:10Z";
 const REPORTS: i64 = 600;

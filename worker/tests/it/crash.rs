@@ -1,12 +1,12 @@
 //! The worker dies at each of its points, in the middle of what it does; the next one makes it good.
 
 use serde_json::json;
-use trueup_shared::crash::Point;
-use trueup_shared::domain::event::RawEvent;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::eventually;
+use trueup_event::raw_event::RawEvent;
+use trueup_ops::crash_points::Point;
+use trueup_queue::topology;
+use trueup_testkit::eventually;
 
-use crate::world::{CallSpec, Money, PATIENCE, World, at};
+use crate::harness::{CallSpec, Money, PATIENCE, World, at};
 
 /// A process that aborted: 128 and SIGABRT.
 const ABORTED: i32 = 134;

@@ -1,14 +1,14 @@
 //! The worker on real services: scenarios of the rules, outages, two at once, kills.
 
 mod backup;
+mod commands;
 mod crash;
-mod house;
+mod exactly_once;
+mod harness;
+mod manual_actions;
 mod money;
 mod order;
 mod outages;
-mod persons;
 mod poison;
 mod scenarios;
-mod settling;
 mod starts;
-mod world;

@@ -2,12 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use trueup_shared::domain::recording::CallCopy;
-use trueup_shared::store::recording::record_calls;
-use trueup_shared::store::run_tx;
+use trueup_domain::call_record::CallCopy;
+use trueup_settlement::call_recording::record_calls;
+use trueup_store::run_tx;
 use uuid::Uuid;
 
-use crate::world::{CallSpec, Terms, World, at};
+use crate::harness::{CallSpec, Terms, World, at};
 
 fn minute(n: i64) -> Timestamp {
     at("2026-03-14T12:00:00Z") + SignedDuration::from_mins(n)

@@ -3,9 +3,9 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use trueup_shared::domain::event::RawEvent;
+use trueup_event::raw_event::RawEvent;
 
-use crate::world::{CallSpec, Money, Row, World, at};
+use crate::harness::{CallSpec, Money, Row, World, at};
 
 /// Call, minutes after noon, payout: corrections, retries, a zero, a reversal, all of them folded.
 const REPORTS: [(&str, i64, &str); 12] = [

@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeleteOptions};
 use serde_json::json;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::process::Process;
+use trueup_queue::topology;
+use trueup_testkit::eventually;
+use trueup_testkit::process::Process;
 
-use crate::world::{CallSpec, PATIENCE, World, at};
+use crate::harness::{CallSpec, PATIENCE, World, at};
 
 const RECEIVED: &str = "2026-03-14T12:02:10Z";
 

@@ -1,10 +1,10 @@
 //! An event that breaks the worker is set aside alone (V12), and comes back when it is redriven.
 
 use serde_json::json;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::eventually;
+use trueup_queue::topology;
+use trueup_testkit::eventually;
 
-use crate::world::{CallSpec, PATIENCE, World, at};
+use crate::harness::{CallSpec, PATIENCE, World, at};
 
 /// Postgres refuses the row of a report about it, and no other.
 const POISON: &str = "

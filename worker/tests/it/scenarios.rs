@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::{self, Webhook, WebhookSpec};
+use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::eventually;
 use uuid::Uuid;
 
-use crate::world::{CallSpec, Money, PATIENCE, Terms, World};
+use crate::harness::{CallSpec, Money, PATIENCE, Terms, World};
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -230,7 +230,7 @@ async fn webhook(world: &World, cast: &mut Cast, scenario: &Scenario, name: &str
     if let Some(webhook) = cast.webhooks.get(name) {
         return webhook.clone();
     }
-    let webhook = fixtures::webhook(&world.client, world.account_id, &WebhookSpec::open()).await;
+    let webhook = builders::webhook(&world.client, world.account_id, &WebhookSpec::open()).await;
     for (column, value) in &scenario.webhook {
         let value = match (column.as_str(), value) {
             ("buyer", Value::String(name)) => {

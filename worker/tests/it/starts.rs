@@ -4,11 +4,11 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::json;
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::process::Start;
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::eventually;
+use trueup_testkit::process::Start;
 
-use crate::world::{CallSpec, PATIENCE, WORKER, World, at};
+use crate::harness::{CallSpec, PATIENCE, WORKER, World, at};
 
 const NOBODY_LISTENS: &str = "127.0.0.1:1";
 
@@ -163,9 +163,7 @@ async fn each_start_is_ready_within_its_time_and_ends_with_0() {
     let mut worker = world.worker().await;
     for path in ["/live", "/ready", "/metrics"] {
         let ops = worker.address("ops").await;
-        let answer = trueup_shared::testkit::http::get(ops, path)
-            .await
-            .expect("answers");
+        let answer = trueup_testkit::http::get(ops, path).await.expect("answers");
         assert_eq!(answer.status, 200, "{path}");
     }
     let readiness = worker.readiness().await;

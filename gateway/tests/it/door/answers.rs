@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::{SecretSpec, WebhookSpec, add_secret};
-use trueup_shared::testkit::http;
+use trueup_testkit::builders::{SecretSpec, WebhookSpec, add_secret};
+use trueup_testkit::{eventually, http};
 
 use super::{World, door, post};
 
@@ -69,7 +68,7 @@ async fn every_method_and_every_shape_is_taken_as_it_came() {
         );
         assert_eq!(event.source_ip.to_string(), "198.51.100.7");
         assert!(event.received_at >= before && event.received_at <= jiff::Timestamp::now());
-        let (low, high) = trueup_shared::domain::ids::time_of_event_id(event.id).expect("a v7");
+        let (low, high) = trueup_event::ids::time_of_event_id(event.id).expect("a v7");
         assert!(low <= event.received_at && event.received_at < high);
     }
     let request = |n: usize| events[n].request.clone().expect("a report");
@@ -308,7 +307,7 @@ async fn settings_reach_the_door_within_two_seconds() {
     set("require_secret = false, archived_at = now()").await;
     says("404").await;
     set("archived_at = NULL, token = token || 'x'").await;
-    let renamed = trueup_shared::testkit::fixtures::Webhook {
+    let renamed = trueup_testkit::builders::Webhook {
         token: format!("{}x", webhook.token),
         ..webhook.clone()
     };

@@ -1,7 +1,7 @@
 //! X1, X3: bodies, their limits, and batches.
 
-use trueup_shared::testkit::fixtures::WebhookSpec;
-use trueup_shared::testkit::http::Client;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::http::Client;
 
 use super::{World, door, post};
 

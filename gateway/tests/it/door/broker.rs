@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use trueup_shared::testkit::fixtures::{Webhook, WebhookSpec};
-use trueup_shared::testkit::http::Client;
-use trueup_shared::testkit::process::{Process, Start, built};
-use trueup_shared::testkit::rabbitmq::Rabbit;
-use trueup_shared::testkit::{eventually, eventually_or};
+use trueup_testkit::builders::{Webhook, WebhookSpec};
+use trueup_testkit::http::Client;
+use trueup_testkit::private_rabbitmq::Rabbit;
+use trueup_testkit::process::{Process, Start, built};
+use trueup_testkit::{eventually, eventually_or};
 use uuid::Uuid;
 
 use super::{World, door, take_all};

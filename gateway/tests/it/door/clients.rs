@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::WebhookSpec;
-use trueup_shared::testkit::http::{self, Client};
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::eventually;
+use trueup_testkit::http::{self, Client};
 
 use super::{World, door, post};
 
@@ -308,10 +308,7 @@ async fn connections_are_bounded_in_all_and_for_each_address() {
 }
 
 /// Of 300 reports, one after the other.
-async fn p99(
-    door: std::net::SocketAddr,
-    webhook: &trueup_shared::testkit::fixtures::Webhook,
-) -> Duration {
+async fn p99(door: std::net::SocketAddr, webhook: &trueup_testkit::builders::Webhook) -> Duration {
     let mut times = Vec::new();
     for _ in 0..300 {
         let began = Instant::now();

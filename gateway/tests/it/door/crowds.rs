@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use trueup_shared::testkit::cutter::Cutter;
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::WebhookSpec;
-use trueup_shared::testkit::http::{self, Client};
-use trueup_shared::testkit::process::Process;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::eventually;
+use trueup_testkit::http::{self, Client};
+use trueup_testkit::process::Process;
+use trueup_testkit::tcp_proxy::Cutter;
 
 use super::{World, door, post};
 

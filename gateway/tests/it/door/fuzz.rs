@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trueup_shared::testkit::fixtures::WebhookSpec;
+use trueup_testkit::builders::WebhookSpec;
 
 use super::{World, door, post};
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use trueup_shared::testkit::fixtures::{Webhook, WebhookSpec};
+use trueup_testkit::builders::{Webhook, WebhookSpec};
 
 use super::{World, door, post};
 
@@ -322,7 +322,7 @@ async fn a_flood_that_is_being_refused_costs_no_redis() {
     for _ in 0..16 {
         let webhook = webhook.clone();
         flood.spawn(async move {
-            let mut client = trueup_shared::testkit::http::Client::connect(door)
+            let mut client = trueup_testkit::http::Client::connect(door)
                 .await
                 .expect("connects");
             let from = [("X-Forwarded-For", "198.51.100.7")];

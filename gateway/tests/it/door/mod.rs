@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use tokio_postgres::Client;
-use trueup_shared::domain::event::{Envelope, RawEvent, SecretUse};
-use trueup_shared::queue::session::Session;
-use trueup_shared::queue::{envelope, topology};
-use trueup_shared::testkit::database::TestDatabase;
-use trueup_shared::testkit::fixtures::{self, Webhook, WebhookSpec};
-use trueup_shared::testkit::http::{self, Answer};
-use trueup_shared::testkit::lease::Lease;
-use trueup_shared::testkit::process::{Process, Start};
+use trueup_event::envelope;
+use trueup_event::raw_event::{Envelope, RawEvent, SecretUse};
+use trueup_queue::connection::Session;
+use trueup_queue::topology;
+use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::database::TestDatabase;
+use trueup_testkit::http::{self, Answer};
+use trueup_testkit::process::{Process, Start};
 use uuid::Uuid;
 
 /// A change of settings must be known within this (contract), and a slow machine needs some of it.
@@ -41,7 +42,7 @@ impl World {
     pub async fn new() -> World {
         let (db, lease) = tokio::join!(TestDatabase::fresh(), Lease::take());
         let sql = db.client().await;
-        let account = fixtures::account(&sql).await;
+        let account = builders::account(&sql).await;
         World {
             db,
             lease,
@@ -70,7 +71,7 @@ impl World {
     }
 
     pub async fn webhook(&self, spec: &WebhookSpec) -> Webhook {
-        fixtures::webhook(&self.sql, self.account, spec).await
+        builders::webhook(&self.sql, self.account, spec).await
     }
 
     /// Everything that waits in the events' queue, taken out of it.
@@ -114,7 +115,7 @@ pub async fn take_all(broker: &Session) -> Vec<Envelope> {
 pub async fn door(gateway: &mut Process, webhook: &Webhook) -> SocketAddr {
     let public = gateway.address("public").await;
     // OPTIONS is answered 405 for any path of the door: it counts nowhere, so ask the figures instead.
-    trueup_shared::testkit::eventually("the webhook is known", KNOWN_WITHIN * 5, || async {
+    trueup_testkit::eventually("the webhook is known", KNOWN_WITHIN * 5, || async {
         let path = format!("{}?probe", webhook.path());
         // A stranger's address of its own, so that no test's limit is touched.
         let from = [("X-Forwarded-For", "203.0.113.254")];

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use lapin::options::QueueDeleteOptions;
-use trueup_shared::queue::topology;
-use trueup_shared::testkit::cutter::{Cutter, Weather};
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::WebhookSpec;
-use trueup_shared::testkit::http::Answer;
-use trueup_shared::testkit::process::Process;
+use trueup_queue::topology;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::eventually;
+use trueup_testkit::http::Answer;
+use trueup_testkit::process::Process;
+use trueup_testkit::tcp_proxy::{Cutter, Weather};
 
 use super::{World, door, post};
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use trueup_shared::testkit::cutter::{Cutter, Weather};
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::WebhookSpec;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::eventually;
+use trueup_testkit::tcp_proxy::{Cutter, Weather};
 
 use super::outages::{assert_unavailable, state};
 use super::{World, door, post};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trueup_shared::domain::event::RawEvent;
-use trueup_shared::testkit::eventually;
-use trueup_shared::testkit::fixtures::WebhookSpec;
+use trueup_event::raw_event::RawEvent;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::eventually;
 
 use super::{World, door, post};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use trueup_shared::testkit::fixtures::WebhookSpec;
-use trueup_shared::testkit::http::Client;
-use trueup_shared::testkit::process::Process;
+use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::http::Client;
+use trueup_testkit::process::Process;
 
 use super::{World, door, post};
 
@@ -158,7 +158,7 @@ async fn a_stop_under_load_tells_each_sender_which_answer_is_the_last() {
     for n in 0..16 {
         senders.spawn(never_twice(public, webhook.path(), n));
     }
-    trueup_shared::testkit::eventually("load", Duration::from_secs(20), async || {
+    trueup_testkit::eventually("load", Duration::from_secs(20), async || {
         (gateway
             .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
             .await

@@ -1,0 +1,3 @@
+//! The one integration-test binary of this crate; each module is a topic.
+
+mod house_rules;

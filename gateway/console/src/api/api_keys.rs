@@ -1,0 +1,138 @@
+//! Keys of the operator API: made, listed, revoked. A key is shown once, when it is made.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use trueup_store::{api_keys, audit_log, run_tx};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::field_reader::Fields;
+use super::list::{ListParams, Page, Paging};
+use super::problem::Problem;
+use super::request::{Id, Query, Setting};
+use super::{App, MAX_NAME};
+use crate::secrets;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApiKey {
+    pub id: Uuid,
+    pub name: String,
+    /// The first characters of the key, to recognise it by.
+    pub prefix: String,
+    pub created_at: Timestamp,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// The key itself; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub api_key: Option<String>,
+}
+
+impl From<api_keys::ApiKey> for ApiKey {
+    fn from(it: api_keys::ApiKey) -> Self {
+        ApiKey {
+            id: it.id,
+            name: it.name,
+            prefix: it.prefix,
+            created_at: it.created_at,
+            last_used_at: it.last_used_at,
+            revoked_at: it.revoked_at,
+            api_key: None,
+        }
+    }
+}
+
+#[derive(Debug, ToSchema)]
+pub struct ApiKeyBody {
+    #[schema(max_length = 200)]
+    pub name: String,
+}
+
+impl ApiKeyBody {
+    fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let name = fields.name("name", MAX_NAME);
+        let name = fields.need("name", name);
+        fields.done()?;
+        Ok(ApiKeyBody { name })
+    }
+}
+
+#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = ApiKeyBody,
+    responses((status = 201, description = "The key is shown this once", body = ApiKey)))]
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    Setting(fields): Setting,
+) -> Result<(StatusCode, Json<ApiKey>), Problem> {
+    let body = ApiKeyBody::read(fields)?;
+    let id = Uuid::now_v7();
+    let (key, prefix) = secrets::api_key();
+    let shown = key.clone();
+    let made = run_tx(&app.pool, "api_keys.create", move |tx| {
+        let (operator, name, key, prefix) = (
+            operator.clone(),
+            body.name.clone(),
+            key.clone(),
+            prefix.clone(),
+        );
+        Box::pin(async move {
+            let made =
+                api_keys::insert(tx, operator.account_id(), id, &name, &key, &prefix).await?;
+            let detail = json!({ "name": name, "prefix": prefix });
+            audit_log::record(tx, operator.change("create", "api_key", id, detail)).await?;
+            Ok(made)
+        })
+    })
+    .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(ApiKey {
+            api_key: Some(shown),
+            ..made.into()
+        }),
+    ))
+}
+
+#[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
+    responses((status = 200, description = "Newest first, the revoked ones among them", body = Page<ApiKey>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    Query(mut fields): Query,
+) -> Result<Json<Page<ApiKey>>, Problem> {
+    let paging = Paging::<Uuid>::read(&mut fields, "api_keys");
+    fields.done()?;
+    let rows = api_keys::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    Ok(Json(paging.page(rows, |row| row.id, Into::into)))
+}
+
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api keys", params(("id" = Uuid, Path)),
+    responses((status = 204, description = "Not valid from now on")))]
+pub async fn revoke(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
+    let revoked = run_tx(&app.pool, "api_keys.revoke", move |tx| {
+        let operator = operator.clone();
+        Box::pin(async move {
+            let revoked = api_keys::revoke(tx, operator.account_id(), id).await?;
+            if revoked {
+                audit_log::record(tx, operator.change("revoke", "api_key", id, json!({}))).await?;
+            }
+            Ok(revoked)
+        })
+    })
+    .await?;
+    if revoked {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found("key"))
+    }
+}

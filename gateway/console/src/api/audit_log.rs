@@ -1,0 +1,54 @@
+//! The audit log: who changed which setting, and when.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use trueup_store::audit_log;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::list::{ListParams, Page, Paging};
+use super::problem::Problem;
+use super::request::Query;
+use crate::app_state::App;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditEntry {
+    pub id: Uuid,
+    /// `admin`, or `key:` and the first characters of the key that did it.
+    pub actor: String,
+    #[schema(example = "update")]
+    pub action: String,
+    #[schema(example = "webhook")]
+    pub object_kind: String,
+    pub object_id: Option<Uuid>,
+    /// What changed, with its new values; never a secret.
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<Value>,
+    pub created_at: Timestamp,
+}
+
+#[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),
+    responses((status = 200, description = "Newest first", body = Page<AuditEntry>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    Query(mut fields): Query,
+) -> Result<Json<Page<AuditEntry>>, Problem> {
+    let paging = Paging::<Uuid>::read(&mut fields, "audit");
+    fields.done()?;
+    let rows = audit_log::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let show = |it: audit_log::Entry| AuditEntry {
+        id: it.id,
+        actor: it.actor,
+        action: it.action,
+        object_kind: it.object_kind,
+        object_id: it.object_id,
+        detail: it.detail,
+        created_at: it.created_at,
+    };
+    Ok(Json(paging.page(rows, |row| row.id, show)))
+}

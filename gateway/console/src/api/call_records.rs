@@ -1,0 +1,325 @@
+//! Records calls: one, an array, or one a line. Each copy is read and recorded for itself, so that one
+//! bad call never spoils its neighbours; its faults are told by its index.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use jiff::SignedDuration;
+use serde::Serialize;
+use serde_json::Value;
+use trueup_domain::call_record::{CallCopy, Caller};
+use trueup_domain::phone;
+use trueup_ops::metrics;
+use trueup_settlement::call_recording;
+use trueup_store::run_tx;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::calls::{MAX_CALLER, MAX_REF_ID};
+use super::field_reader::{Fields, Given, kind_of};
+use super::problem::Problem;
+use super::{App, MAX_CENTS, body};
+
+/// Calls in one request (contract).
+const MAX_CALLS: usize = 10_000;
+/// Ten thousand calls of some 1,600 bytes (bytes).
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+const MAX_TRACKING_NUMBER: usize = 64;
+const DAY_SECONDS: i64 = 86_400;
+
+/// One copy of a call. Recording it again changes what the copy names and keeps the rest; what a
+/// webhook reported is never undone.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CallCopy)]
+pub struct CallBody {
+    /// Any UUID of yours; made here if left out.
+    id: Option<Uuid>,
+    /// What buyers echo back.
+    #[schema(max_length = 256)]
+    ref_id: Option<String>,
+    /// In any form; null or withheld is fine.
+    #[schema(max_length = 256)]
+    caller: Option<String>,
+    #[schema(max_length = 64)]
+    tracking_number: Option<String>,
+    #[schema(minimum = 0, maximum = 86400)]
+    duration_seconds: i32,
+    started_at: jiff::Timestamp,
+    /// By default `started_at` + `duration_seconds`.
+    ended_at: Option<jiff::Timestamp>,
+    buyer_id: Option<Uuid>,
+    /// Cannot change once money was posted for the call.
+    assignment_id: Option<Uuid>,
+    /// The estimated value; it credits the publisher if the call is qualified.
+    #[schema(minimum = 0)]
+    value_cents: Option<i64>,
+    qualified: Option<bool>,
+}
+
+/// One call, or an array of them.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = CallCopies)]
+#[expect(dead_code, reason = "only its description is used")]
+pub enum CallBodies {
+    #[schema(title = "One")]
+    One(CallBody),
+    #[schema(title = "Many")]
+    Many(Vec<CallBody>),
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallsRecorded {
+    /// How many were recorded.
+    pub accepted: usize,
+    /// Why the others were not.
+    pub errors: Vec<CallError>,
+    /// The id of each, in the order given; null for those that were not recorded.
+    pub ids: Vec<Option<Uuid>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CallError {
+    /// Counted from 0.
+    pub index: usize,
+    /// Empty if the whole is meant.
+    pub field: String,
+    pub message: String,
+}
+
+#[utoipa::path(post, path = "/api/v1/calls", tag = "calls",
+    request_body(description = "One call, an array, or one a line; at most 10,000", content(
+        (CallBodies = "application/json"), (CallBody = "application/x-ndjson"))),
+    responses((status = 200, description = "How many were recorded, and why the others were not", body = CallsRecorded)))]
+pub async fn record(
+    State(app): State<App>,
+    operator: Operator,
+    request: Body,
+) -> Result<Json<CallsRecorded>, Problem> {
+    let bytes = body::read(request, BODY_LIMIT).await?;
+    let items = split(&bytes)?;
+    let mut answer = CallsRecorded {
+        accepted: 0,
+        errors: Vec::new(),
+        ids: vec![None; items.len()],
+    };
+    let mut copies = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        match item.and_then(|item| read_copy(item, index, &operator.account.default_region)) {
+            Ok(copy) => copies.push((index, copy)),
+            Err(errors) => answer
+                .errors
+                .extend(errors.into_iter().map(|e| CallError { index, ..e })),
+        }
+    }
+    record_copies(&app, &operator, copies, &mut answer).await?;
+    answer.errors.sort_by_key(|e| e.index);
+    answer.accepted = answer.ids.iter().flatten().count();
+    metrics::console()
+        .calls
+        .add(&["recorded"], u64::try_from(answer.accepted).unwrap_or(0));
+    let refused = answer.ids.len() - answer.accepted;
+    metrics::console()
+        .calls
+        .add(&["refused"], u64::try_from(refused).unwrap_or(0));
+    Ok(Json(answer))
+}
+
+async fn record_copies(
+    app: &App,
+    operator: &Operator,
+    copies: Vec<(usize, CallCopy)>,
+    answer: &mut CallsRecorded,
+) -> Result<(), Problem> {
+    for chunk in copies.chunks(call_recording::CHUNK) {
+        let batch: Arc<[CallCopy]> = chunk.iter().map(|(_, copy)| copy.clone()).collect();
+        let (account_id, actor) = (operator.account_id(), operator.actor.clone());
+        let refused = run_tx(&app.pool, "calls.record", move |tx| {
+            let (batch, actor) = (Arc::clone(&batch), actor.clone());
+            Box::pin(
+                async move { call_recording::record_calls(tx, account_id, &actor, &batch).await },
+            )
+        })
+        .await
+        .map_err(|e| {
+            let done = answer.ids.iter().flatten().count();
+            let again = "send all of them again: a call that has an id is never recorded twice";
+            Problem::from(e).saying(&format!("{done} calls were recorded before; {again}"))
+        })?;
+        for (index, copy) in chunk {
+            answer.ids[*index] = Some(copy.id);
+        }
+        for (at, why) in refused {
+            let index = chunk[at].0;
+            answer.ids[index] = None;
+            let (field, message) = (why.field().to_owned(), why.to_string());
+            answer.errors.push(CallError {
+                index,
+                field,
+                message,
+            });
+        }
+    }
+    Ok(())
+}
+
+type Item = Result<Value, Vec<CallError>>;
+
+fn whole(message: String) -> Vec<CallError> {
+    vec![CallError {
+        index: 0,
+        field: String::new(),
+        message,
+    }]
+}
+
+/// One object, an array, or one object a line.
+fn split(body: &[u8]) -> Result<Vec<Item>, Problem> {
+    let text = body.trim_ascii();
+    let items: Vec<Item> = if text.first() == Some(&b'[') {
+        let values: Vec<Value> = serde_json::from_slice(text)
+            .map_err(|e| Problem::malformed(format!("the body is not JSON: {e}")))?;
+        values.into_iter().map(Ok).collect()
+    } else if let Ok(one) = serde_json::from_slice::<Value>(text) {
+        vec![Ok(one)]
+    } else {
+        split_lines(text)?
+    };
+    if items.len() > MAX_CALLS {
+        return Err(Problem::too_large(format!(
+            "{} calls are too many; at most {MAX_CALLS} in one request",
+            items.len()
+        )));
+    }
+    Ok(items)
+}
+
+fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
+    let lines = text
+        .split(|b| *b == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty());
+    let items: Vec<Item> = lines
+        .map(|line| {
+            serde_json::from_slice(line).map_err(|e| whole(format!("this line is not JSON: {e}")))
+        })
+        .collect();
+    // A lone broken object is a broken body, not a list of broken lines.
+    if items
+        .iter()
+        .any(|item| item.as_ref().is_ok_and(Value::is_object))
+    {
+        return Ok(items);
+    }
+    match serde_json::from_slice::<Value>(text) {
+        Err(e) => Err(Problem::malformed(format!(
+            "the body is neither JSON nor one JSON object a line: {e}"
+        ))),
+        Ok(_) => Err(Problem::malformed(
+            "the body must be a call, an array of calls, or one call a line",
+        )),
+    }
+}
+
+fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<CallError>> {
+    let values = match item {
+        Value::Object(values) => values,
+        other => return Err(whole(format!("must be an object, not {}", kind_of(&other)))),
+    };
+    let mut f = Fields::of_object(values);
+    let id = f.uuid("id");
+    let id = f.not_null("id", id).unwrap_or_else(Uuid::now_v7);
+    let ref_id = unblank(f.text("ref_id", MAX_REF_ID));
+    let caller = unblank(f.text("caller", MAX_CALLER));
+    let tracking_number = unblank(f.text("tracking_number", MAX_TRACKING_NUMBER));
+    let duration = f.integer("duration_seconds", 0..=DAY_SECONDS);
+    let duration = f.need("duration_seconds", duration);
+    let started_at = f.time("started_at");
+    let started_at = f.need("started_at", started_at);
+    let ended_at = f.time("ended_at").value();
+    if ended_at.is_some_and(|ended_at| ended_at < started_at) {
+        f.fault("ended_at", "is before started_at");
+    }
+    let by_duration = started_at
+        .checked_add(SignedDuration::from_secs(duration))
+        .unwrap_or(started_at);
+    let copy = CallCopy {
+        id,
+        ref_id,
+        caller: caller.map(|raw| {
+            raw.map(|raw| Caller {
+                e164: phone::normalise(&raw, region).ok(),
+                raw,
+            })
+        }),
+        tracking_number,
+        duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
+        started_at,
+        ended_at: ended_at.unwrap_or(by_duration),
+        buyer_id: named(f.uuid("buyer_id")),
+        assignment_id: named(f.uuid("assignment_id")),
+        value_cents: named(f.integer("value_cents", 0..=MAX_CENTS)),
+        qualified: named(f.boolean("qualified")),
+    };
+    let (faults, _) = f.into_faults();
+    if faults.is_empty() {
+        return Ok(copy);
+    }
+    Err(faults
+        .into_iter()
+        .map(|fault| CallError {
+            index,
+            field: fault.field,
+            message: fault.message,
+        })
+        .collect())
+}
+
+/// What a copy says of a field: nothing, that it is empty, or a value.
+fn named<T>(given: Given<T>) -> Option<Option<T>> {
+    match given {
+        Given::Absent => None,
+        Given::Null => Some(None),
+        Given::Is(value) => Some(Some(value)),
+    }
+}
+
+fn unblank(given: Given<String>) -> Option<Option<String>> {
+    named(given).map(|text| text.filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes(body: &str) -> Result<Vec<bool>, Problem> {
+        split(body.as_bytes()).map(|items| items.iter().map(Result::is_ok).collect())
+    }
+
+    #[test]
+    fn one_an_array_or_one_a_line() {
+        assert_eq!(shapes("{\n \"a\": 1\n}").expect("one"), [true]);
+        assert_eq!(shapes("[{}, 7, {}]").expect("an array"), [true, true, true]);
+        assert_eq!(shapes("{}\r\n\n{}\n").expect("lines"), [true, true]);
+        assert_eq!(
+            shapes("{}\n{\"a\":\n{}").expect("lines"),
+            [true, false, true]
+        );
+        assert_eq!(shapes("[]").expect("none"), [] as [bool; 0]);
+        for bad in [
+            "",
+            "{\"a\":",
+            "[{}",
+            "{\n\"a\": 1,\n",
+            "nonsense",
+            "{} trailing",
+        ] {
+            assert!(shapes(bad).is_err(), "{bad:?}");
+        }
+        let many = vec!["{}"; MAX_CALLS + 1].join("\n");
+        assert!(shapes(&many).is_err());
+    }
+}

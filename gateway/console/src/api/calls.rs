@@ -1,0 +1,204 @@
+//! Calls: shown and searched. Recording them is [`super::call_records`]'s.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use trueup_domain::phone;
+use trueup_store::calls::{self, Filter, TimePage};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::assignments::Terms;
+use super::field_reader::Given;
+use super::list::{ListParams, Page, Paging, Position};
+use super::problem::Problem;
+use super::request::{Id, Query};
+use crate::app_state::App;
+
+/// A text that may hold a caller (characters).
+pub(super) const MAX_CALLER: usize = 256;
+/// A reported id is no longer either (X6, characters).
+pub(super) const MAX_REF_ID: usize = 256;
+/// Reports shown with each call of a list; one call shows all that are kept.
+const REPORTS_IN_LIST: i64 = 20;
+const REPORTS_OF_ONE: i64 = 1_000;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Call {
+    pub id: Uuid,
+    pub ref_id: Option<String>,
+    /// E.164; null if withheld.
+    pub caller: Option<String>,
+    /// As it was given.
+    pub caller_raw: Option<String>,
+    pub tracking_number: Option<String>,
+    pub duration_seconds: i32,
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+    pub buyer_id: Option<Uuid>,
+    pub assignment_id: Option<Uuid>,
+    /// What the call is worth: reported if `value_from_webhook`, else estimated.
+    pub value_cents: Option<i64>,
+    pub value_from_webhook: bool,
+    pub qualified: Option<bool>,
+    /// What its publisher earns from it.
+    pub publisher_payout_cents: i64,
+    /// What its last copy said before the first report.
+    pub estimate_value_cents: Option<i64>,
+    pub estimate_qualified: Option<bool>,
+    /// The publisher and the terms of its last posting.
+    pub publisher_id: Option<Uuid>,
+    pub terms: Option<Terms>,
+    pub reported_by_webhook_id: Option<Uuid>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The reports that were found to be about it, in order of reception; in a list the last 20.
+    pub reports: Vec<CallReport>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallReport {
+    pub event_id: Uuid,
+    pub received_at: Timestamp,
+    pub webhook_id: Uuid,
+    /// `ref_id`, `call_id`, `caller_duration` or `person`.
+    pub strategy: String,
+    /// `folded`: it counts; `held`: a person decides; `displaced`: another report took its place.
+    pub role: String,
+    pub payout_cents: i64,
+    /// Of its row; null once retention has dropped the row.
+    pub status: Option<String>,
+    pub reason: Option<String>,
+}
+
+impl From<calls::Call> for Call {
+    fn from(it: calls::Call) -> Self {
+        Call {
+            id: it.id,
+            ref_id: it.ref_id,
+            caller: it.caller,
+            caller_raw: it.caller_raw,
+            tracking_number: it.tracking_number,
+            duration_seconds: it.duration_seconds,
+            started_at: it.started_at,
+            ended_at: it.ended_at,
+            buyer_id: it.buyer_id,
+            assignment_id: it.assignment_id,
+            value_cents: it.value_cents,
+            value_from_webhook: it.value_from_webhook,
+            qualified: it.qualified,
+            publisher_payout_cents: it.publisher_payout_cents,
+            estimate_value_cents: it.estimate.value_cents,
+            estimate_qualified: it.estimate.qualified,
+            publisher_id: it.terms.map(|p| p.publisher_id),
+            terms: it.terms.map(|p| p.terms.into()),
+            reported_by_webhook_id: it.reported_by_webhook_id,
+            created_at: it.created_at,
+            updated_at: it.updated_at,
+            reports: it.reports.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<calls::Report> for CallReport {
+    fn from(it: calls::Report) -> Self {
+        CallReport {
+            event_id: it.event_id,
+            received_at: it.received_at,
+            webhook_id: it.webhook_id,
+            strategy: it.strategy,
+            role: it.role,
+            payout_cents: it.payout_cents,
+            status: it.status,
+            reason: it.reason,
+        }
+    }
+}
+
+#[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "It, with its reports", body = Call)))]
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Call>, Problem> {
+    let found = calls::get(
+        &app.pool.get().await?,
+        operator.account_id(),
+        id,
+        REPORTS_OF_ONE,
+    )
+    .await?;
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("call"))
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+pub struct CallListParams {
+    /// In any form that a caller may have; it is read as a recorded call's is.
+    caller: Option<String>,
+    ref_id: Option<String>,
+    buyer_id: Option<Uuid>,
+    assignment_id: Option<Uuid>,
+    /// `true`: only calls that a buyer reported on; `false`: only the others.
+    value_from_webhook: Option<bool>,
+    /// Started at or after.
+    from: Option<Timestamp>,
+    /// Started before.
+    to: Option<Timestamp>,
+}
+
+#[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
+    responses((status = 200, description = "Newest first, by when they started", body = Page<Call>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Call>>, Problem> {
+    let paging = Paging::<Position>::read(&mut fields, "calls");
+    let caller = match fields.text("caller", MAX_CALLER) {
+        Given::Is(raw) => match phone::normalise(&raw, &operator.account.default_region) {
+            Ok(caller) => Some(caller),
+            Err(why) => {
+                fields.fault("caller", format!("is no caller's number ({})", why.why()));
+                None
+            }
+        },
+        Given::Absent | Given::Null => None,
+    };
+    let filter = Filter {
+        caller,
+        ref_id: fields.text("ref_id", MAX_REF_ID).value(),
+        buyer_id: fields.uuid("buyer_id").value(),
+        assignment_id: fields.uuid("assignment_id").value(),
+        value_from_webhook: fields.boolean("value_from_webhook").value(),
+        from: fields.time("from").value(),
+        to: fields.time("to").value(),
+    };
+    fields.done()?;
+    let page = TimePage {
+        below: paging.after.map(|p| (p.at, p.id)),
+        limit: paging.fetch(),
+    };
+    let rows = calls::list(
+        &app.pool.get().await?,
+        operator.account_id(),
+        &filter,
+        page,
+        REPORTS_IN_LIST,
+    )
+    .await?;
+    Ok(Json(paging.page(
+        rows,
+        |row| Position {
+            at: row.started_at,
+            id: row.id,
+        },
+        Into::into,
+    )))
+}

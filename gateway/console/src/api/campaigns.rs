@@ -1,0 +1,130 @@
+//! Campaigns: what publishers are assigned to.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use trueup_store::{audit_log, campaigns, run_tx};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::field_reader::Fields;
+use super::list::{ListParams, Page, Paging};
+use super::problem::Problem;
+use super::request::{Id, Query, Setting};
+use super::{App, MAX_NAME};
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Campaign {
+    pub id: Uuid,
+    pub name: String,
+    pub created_at: Timestamp,
+}
+
+impl From<campaigns::Campaign> for Campaign {
+    fn from(it: campaigns::Campaign) -> Self {
+        Campaign {
+            id: it.id,
+            name: it.name,
+            created_at: it.created_at,
+        }
+    }
+}
+
+#[derive(Debug, ToSchema)]
+pub struct CampaignBody {
+    #[schema(max_length = 200)]
+    pub name: String,
+}
+
+impl CampaignBody {
+    fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let name = fields.name("name", MAX_NAME);
+        let name = fields.need("name", name);
+        fields.done()?;
+        Ok(CampaignBody { name })
+    }
+}
+
+#[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignBody,
+    responses((status = 201, description = "It is made", body = Campaign)))]
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    Setting(fields): Setting,
+) -> Result<(StatusCode, Json<Campaign>), Problem> {
+    let body = CampaignBody::read(fields)?;
+    let id = Uuid::now_v7();
+    let made = run_tx(&app.pool, "campaigns.create", move |tx| {
+        let (operator, name) = (operator.clone(), body.name.clone());
+        Box::pin(async move {
+            let made = campaigns::insert(tx, operator.account_id(), id, &name).await?;
+            audit_log::record(
+                tx,
+                operator.change("create", "campaign", id, json!({ "name": name })),
+            )
+            .await?;
+            Ok(made)
+        })
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+#[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(ListParams),
+    responses((status = 200, description = "Newest first", body = Page<Campaign>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Campaign>>, Problem> {
+    let paging = Paging::<Uuid>::read(&mut fields, "campaigns");
+    fields.done()?;
+    let rows = campaigns::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    Ok(Json(paging.page(rows, |row| row.id, Into::into)))
+}
+
+#[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "It", body = Campaign)))]
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Campaign>, Problem> {
+    let found = campaigns::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("campaign"))
+}
+
+#[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
+    request_body = CampaignBody, responses((status = 200, description = "As it is now", body = Campaign)))]
+pub async fn rename(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+    Setting(fields): Setting,
+) -> Result<Json<Campaign>, Problem> {
+    let body = CampaignBody::read(fields)?;
+    let renamed = run_tx(&app.pool, "campaigns.rename", move |tx| {
+        let (operator, name) = (operator.clone(), body.name.clone());
+        Box::pin(async move {
+            let renamed = campaigns::rename(tx, operator.account_id(), id, &name).await?;
+            if renamed.is_some() {
+                audit_log::record(
+                    tx,
+                    operator.change("update", "campaign", id, json!({ "name": name })),
+                )
+                .await?;
+            }
+            Ok(renamed)
+        })
+    })
+    .await?;
+    renamed
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("campaign"))
+}

@@ -1,0 +1,404 @@
+//! Recent events: every report that came to a webhook, what became of it, and why.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use trueup_domain::phone;
+use trueup_domain::reason_text::{sentence, waiting_until};
+use trueup_domain::report::SlotReading;
+use trueup_event::raw_event::RawRequest;
+use trueup_event::reason::{CandidateNote, Reason, Status};
+use trueup_store::event_search::{self, Search};
+use trueup_store::{events, ledger, webhooks};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::field_reader::Fields;
+use super::ledger::Posting;
+use super::list::{ListParams, Page, Paging, Position};
+use super::problem::Problem;
+use super::request::{Id, Query};
+use crate::app_state::App;
+
+/// What is searched for in a list (characters).
+const MAX_SEARCH: usize = 128;
+
+/// What became of one report, or of a bundle of refused requests.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Event {
+    pub id: Uuid,
+    pub received_at: Timestamp,
+    pub webhook_id: Uuid,
+    /// Its place in the batch that it came in, from 0.
+    pub position: i32,
+    #[schema(value_type = Option<String>)]
+    pub source_ip: Option<std::net::IpAddr>,
+    /// E.164; null if none could be read.
+    pub caller: Option<String>,
+    /// As it was sent.
+    pub caller_raw: Option<String>,
+    pub duration_seconds: Option<i32>,
+    /// As reported, never the match's.
+    pub ref_id: Option<String>,
+    /// As reported, never the match's.
+    pub call_id: Option<String>,
+    pub payout_raw: Option<String>,
+    pub payout_cents: Option<i64>,
+    pub currency: Option<String>,
+    /// A word of rejection beside the amount.
+    pub rejection_word: Option<String>,
+    /// `matched`, `duplicate`, `superseded`, `held`, `unmatched` or `refused`.
+    pub status: String,
+    /// A code of a closed set; null where there is nothing to say.
+    pub reason: Option<String>,
+    /// What happened, and what to do about it.
+    pub reason_text: String,
+    /// `ref_id`, `call_id`, `caller_duration` or `person`.
+    pub strategy: Option<String>,
+    pub matched_call: Option<MatchedCall>,
+    pub revenue_delta_cents: i64,
+    pub credit_delta_cents: i64,
+    /// How many requests a refused row stands for; else 1.
+    pub count: i32,
+    /// An unmatched report is tried again until then.
+    pub retry_until: Option<Timestamp>,
+    /// The row that a person applied this one from.
+    pub applied_from: Option<Uuid>,
+    pub ignored_at: Option<Timestamp>,
+    pub ignored_by: Option<String>,
+    /// When it was first decided about.
+    pub processed_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MatchedCall {
+    pub id: Uuid,
+    pub caller: Option<String>,
+    pub tracking_number: Option<String>,
+}
+
+/// An event with all that is known of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventInFull {
+    #[serde(flatten)]
+    pub event: Event,
+    /// The request as it came, a secret in it redacted; null once retention has dropped it, and on
+    /// refused requests that were not kept.
+    pub request: Option<Request>,
+    /// How each slot was read.
+    pub reading: Vec<Slot>,
+    /// The calls that were considered, nearest first.
+    pub candidates: Vec<Candidate>,
+    /// What it posted to the ledger.
+    pub postings: Vec<Posting>,
+    /// What persons did with it.
+    pub actions: Vec<Action>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Request {
+    pub method: String,
+    pub query: String,
+    pub content_type: Option<String>,
+    /// Its text; null if it is not UTF-8.
+    pub body: Option<String>,
+    /// The body in base64, where it is not UTF-8.
+    pub body_base64: Option<String>,
+    /// True if the body is one element of a batch.
+    pub element: bool,
+}
+
+/// How one slot was read.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Slot {
+    /// `ref_id`, `call_id`, `caller`, `duration` or `payout`.
+    #[schema(value_type = String)]
+    pub slot: trueup_domain::report::Slot,
+    /// The name whose value was taken, as it stood in the request.
+    pub name: Option<String>,
+    /// The text that was taken.
+    pub raw: Option<String>,
+    /// What it was read as.
+    pub value: Option<String>,
+    /// Names that were looked at first, and why each was passed over.
+    pub passed_over: Vec<PassedOver>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PassedOver {
+    pub name: String,
+    pub raw: String,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Candidate {
+    pub call_id: Uuid,
+    /// Our duration minus theirs.
+    pub off_seconds: i64,
+    /// How long before the report was received the call had ended.
+    pub ended_seconds_before: i64,
+    /// Claimed by another report.
+    pub claimed: bool,
+    /// Sold to another buyer than the webhook's.
+    pub other_buyer: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Action {
+    pub id: Uuid,
+    /// `replay`, `assign`, `apply` or `ignore`.
+    pub action: String,
+    pub actor: String,
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<Value>,
+    pub outcome: Option<String>,
+    pub created_at: Timestamp,
+}
+
+fn reason_text(it: &events::Event, currency: &str) -> String {
+    let told = sentence(it.status, it.reason, &it.detail, currency);
+    match it.retry_until {
+        Some(until) => told + &waiting_until(until),
+        None => told,
+    }
+}
+
+impl Event {
+    pub(super) fn of(it: events::Event, currency: &str) -> Self {
+        Event {
+            reason_text: reason_text(&it, currency),
+            id: it.id,
+            received_at: it.received_at,
+            webhook_id: it.webhook_id,
+            position: it.position,
+            source_ip: it.source_ip,
+            caller: it.caller,
+            caller_raw: it.caller_raw,
+            duration_seconds: it.duration_seconds,
+            ref_id: it.ref_id,
+            call_id: it.call_id,
+            payout_raw: it.payout_raw,
+            payout_cents: it.payout_cents,
+            currency: it.currency,
+            rejection_word: it.rejection_word,
+            status: it.status.code().to_owned(),
+            reason: it.reason.map(|r| r.code().to_owned()),
+            strategy: it.strategy,
+            matched_call: it.matched_call.map(|c| MatchedCall {
+                id: c.id,
+                caller: c.caller,
+                tracking_number: c.tracking_number,
+            }),
+            revenue_delta_cents: it.revenue_delta_cents,
+            credit_delta_cents: it.credit_delta_cents,
+            count: it.count,
+            retry_until: it.retry_until,
+            applied_from: it.applied_from,
+            ignored_at: it.ignored_at,
+            ignored_by: it.ignored_by,
+            processed_at: it.processed_at,
+        }
+    }
+}
+
+impl From<RawRequest> for Request {
+    fn from(raw: RawRequest) -> Self {
+        use base64::Engine;
+        let (body, body_base64) = match String::from_utf8(raw.body) {
+            Ok(text) => (Some(text), None),
+            Err(e) => (
+                None,
+                Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes())),
+            ),
+        };
+        let (method, query, content_type, element) =
+            (raw.method, raw.query, raw.content_type, raw.element);
+        Request {
+            method,
+            query,
+            content_type,
+            body,
+            body_base64,
+            element,
+        }
+    }
+}
+
+impl From<SlotReading> for Slot {
+    fn from(it: SlotReading) -> Self {
+        let passed_over = it
+            .passed_over
+            .into_iter()
+            .map(|p| PassedOver {
+                name: p.name,
+                raw: p.raw,
+                why: p.why,
+            })
+            .collect();
+        Slot {
+            slot: it.slot,
+            name: it.name,
+            raw: it.raw,
+            value: it.value,
+            passed_over,
+        }
+    }
+}
+
+impl From<CandidateNote> for Candidate {
+    fn from(it: CandidateNote) -> Self {
+        Candidate {
+            call_id: it.call_id,
+            off_seconds: it.off_seconds,
+            ended_seconds_before: it.ended_seconds_before,
+            claimed: it.claimed,
+            other_buyer: it.other_buyer,
+        }
+    }
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used")]
+pub struct EventListParams {
+    /// One or several, with commas between.
+    status: Option<String>,
+    /// One or several, with commas between.
+    reason: Option<String>,
+    /// Part of a caller, an id or a payout, as reported. In a long history a whole caller or id is found
+    /// however old it is; a part of one is looked for in the newest 10,000 rows from the cursor on, so that a
+    /// page may hold few rows or none and yet have a `next_cursor`.
+    q: Option<String>,
+    /// Received at or after.
+    since: Option<Timestamp>,
+    /// Received before.
+    until: Option<Timestamp>,
+}
+
+/// Codes with commas between them; each must be one of the closed set.
+fn codes<T>(
+    fields: &mut Fields,
+    name: &'static str,
+    known: &[T],
+    of: impl Fn(&str) -> Option<T>,
+) -> Vec<T>
+where
+    T: std::fmt::Display,
+{
+    let given = fields.text(name, 1_000).value().unwrap_or_default();
+    let mut found = Vec::new();
+    for code in given
+        .split(',')
+        .map(str::trim)
+        .filter(|code| !code.is_empty())
+    {
+        match of(code) {
+            Some(value) => found.push(value),
+            None => {
+                let all: Vec<String> = known.iter().map(ToString::to_string).collect();
+                fields.fault(
+                    name,
+                    format!("{code:?} is none; known are {}", all.join(", ")),
+                );
+            }
+        }
+    }
+    found
+}
+
+#[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", tag = "events",
+    params(("id" = Uuid, Path), EventListParams, ListParams),
+    responses((status = 200, description = "Newest first", body = Page<Event>)))]
+pub async fn of_webhook(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Event>>, Problem> {
+    let paging = Paging::<Position>::read(&mut fields, "events");
+    let text = fields.text("q", MAX_SEARCH).value();
+    let search = Search {
+        webhooks: vec![id],
+        statuses: codes(&mut fields, "status", Status::ALL, Status::from_code),
+        reasons: codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
+        text_as_caller: text
+            .as_deref()
+            .and_then(|text| phone::normalise(text, &operator.account.default_region).ok()),
+        text,
+        since: fields.time("since").value(),
+        until: fields.time("until").value(),
+        ..Search::default()
+    };
+    fields.done()?;
+    let client = app.pool.get().await?;
+    if webhooks::get(&client, operator.account_id(), id)
+        .await?
+        .is_none()
+    {
+        return Err(Problem::not_found("webhook"));
+    }
+    let below = paging.after.map(|p| (p.at, p.id));
+    let found = event_search::page(
+        &client,
+        operator.account_id(),
+        &search,
+        below,
+        paging.rows(),
+    )
+    .await?;
+    let currency = &operator.account.currency;
+    let next = found.next.map(|(at, id)| Position { at, id });
+    Ok(Json(paging.page_of(found.events, next, |row| {
+        Event::of(row, currency)
+    })))
+}
+
+/// One event in full; `None` if the account has no such row (yet).
+pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventInFull, Problem> {
+    let client = app.pool.get().await?;
+    let account_id = operator.account_id();
+    let found = events::get(&client, account_id, id).await?;
+    let found =
+        found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
+    let kept = events::kept(&client, found.received_at, id).await?;
+    let postings = match &found.matched_call {
+        Some(call) => ledger::of_event(&client, account_id, call.id, id).await?,
+        None => Vec::new(),
+    };
+    let actions = events::actions(&client, account_id, id).await?;
+    let candidates = found.detail.candidates.clone();
+    let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
+    Ok(EventInFull {
+        event: Event::of(found, &operator.account.currency),
+        request: request.map(Into::into),
+        reading: slots.into_iter().map(Into::into).collect(),
+        candidates: candidates.into_iter().map(Into::into).collect(),
+        postings: postings.into_iter().map(Into::into).collect(),
+        actions: actions
+            .into_iter()
+            .map(|a| Action {
+                id: a.id,
+                action: a.action,
+                actor: a.actor,
+                detail: a.detail.and_then(|text| serde_json::from_str(&text).ok()),
+                outcome: a.outcome,
+                created_at: a.created_at,
+            })
+            .collect(),
+    })
+}
+
+#[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "It, with the request and how it was read; 404 until it has been processed",
+        body = EventInFull)))]
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<EventInFull>, Problem> {
+    in_full(&app, &operator, id).await.map(Json)
+}

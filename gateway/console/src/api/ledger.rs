@@ -1,0 +1,84 @@
+//! A publisher's ledger: why the balance is what it is.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::Serialize;
+use trueup_store::{ledger, publishers};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::assignments::Terms;
+use super::list::{ListParams, Page, Paging};
+use super::problem::Problem;
+use super::request::{Id, Query};
+use crate::app_state::App;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Posting {
+    pub id: Uuid,
+    pub call_id: Uuid,
+    /// Null: a call without an assignment, which credits nobody.
+    pub publisher_id: Option<Uuid>,
+    /// The report that caused it; null where `actor` did.
+    pub event_id: Option<Uuid>,
+    /// Who caused it, where no report did.
+    pub actor: Option<String>,
+    /// `estimate`, `report` or `apply`.
+    pub kind: String,
+    pub revenue_delta_cents: i64,
+    pub credit_delta_cents: i64,
+    /// The publisher's balance after it.
+    pub balance_after_cents: Option<i64>,
+    /// The terms that it was reckoned on.
+    pub terms: Option<Terms>,
+    pub created_at: Timestamp,
+}
+
+impl From<ledger::Posting> for Posting {
+    fn from(it: ledger::Posting) -> Self {
+        Posting {
+            id: it.id,
+            call_id: it.call_id,
+            publisher_id: it.publisher_id,
+            event_id: it.event_id,
+            actor: it.actor,
+            kind: it.kind,
+            revenue_delta_cents: it.revenue_delta_cents,
+            credit_delta_cents: it.credit_delta_cents,
+            balance_after_cents: it.balance_after_cents,
+            terms: it.terms.map(Into::into),
+            created_at: it.created_at,
+        }
+    }
+}
+
+#[utoipa::path(get, path = "/api/v1/publishers/{id}/ledger", tag = "publishers",
+    params(("id" = Uuid, Path), ListParams),
+    responses((status = 200, description = "Newest first", body = Page<Posting>)))]
+pub async fn of_publisher(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Posting>>, Problem> {
+    let paging = Paging::<i64>::read(&mut fields, "ledger");
+    fields.done()?;
+    let client = app.pool.get().await?;
+    if publishers::get(&client, operator.account_id(), id)
+        .await?
+        .is_none()
+    {
+        return Err(Problem::not_found("publisher"));
+    }
+    let rows = ledger::of_publisher(
+        &client,
+        operator.account_id(),
+        id,
+        paging.after,
+        paging.fetch(),
+    )
+    .await?;
+    Ok(Json(paging.page(rows, |row| row.seq, Into::into)))
+}

@@ -1,0 +1,134 @@
+//! Publishers: who sends the calls, and what is owed to them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use trueup_store::{audit_log, publishers, run_tx};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::api_key_auth::Operator;
+use super::field_reader::Fields;
+use super::list::{ListParams, Page, Paging};
+use super::problem::Problem;
+use super::request::{Id, Query, Setting};
+use super::{App, MAX_NAME};
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Publisher {
+    pub id: Uuid,
+    pub name: String,
+    /// The sum of the ledger: what is owed, in cents. May be negative.
+    pub pending_balance_cents: i64,
+    pub created_at: Timestamp,
+}
+
+impl From<publishers::Publisher> for Publisher {
+    fn from(it: publishers::Publisher) -> Self {
+        Publisher {
+            id: it.id,
+            name: it.name,
+            pending_balance_cents: it.pending_balance_cents,
+            created_at: it.created_at,
+        }
+    }
+}
+
+#[derive(Debug, ToSchema)]
+pub struct PublisherBody {
+    #[schema(max_length = 200)]
+    pub name: String,
+}
+
+impl PublisherBody {
+    fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let name = fields.name("name", MAX_NAME);
+        let name = fields.need("name", name);
+        fields.done()?;
+        Ok(PublisherBody { name })
+    }
+}
+
+#[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = PublisherBody,
+    responses((status = 201, description = "It is made", body = Publisher)))]
+pub async fn create(
+    State(app): State<App>,
+    operator: Operator,
+    Setting(fields): Setting,
+) -> Result<(StatusCode, Json<Publisher>), Problem> {
+    let body = PublisherBody::read(fields)?;
+    let id = Uuid::now_v7();
+    let made = run_tx(&app.pool, "publishers.create", move |tx| {
+        let (operator, name) = (operator.clone(), body.name.clone());
+        Box::pin(async move {
+            let made = publishers::insert(tx, operator.account_id(), id, &name).await?;
+            audit_log::record(
+                tx,
+                operator.change("create", "publisher", id, json!({ "name": name })),
+            )
+            .await?;
+            Ok(made)
+        })
+    })
+    .await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+#[utoipa::path(get, path = "/api/v1/publishers", tag = "publishers", params(ListParams),
+    responses((status = 200, description = "Newest first", body = Page<Publisher>)))]
+pub async fn list(
+    State(app): State<App>,
+    operator: Operator,
+    Query(mut fields): Query,
+) -> Result<Json<Page<Publisher>>, Problem> {
+    let paging = Paging::<Uuid>::read(&mut fields, "publishers");
+    fields.done()?;
+    let rows =
+        publishers::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    Ok(Json(paging.page(rows, |row| row.id, Into::into)))
+}
+
+#[utoipa::path(get, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "It", body = Publisher)))]
+pub async fn get(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+) -> Result<Json<Publisher>, Problem> {
+    let found = publishers::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    found
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("publisher"))
+}
+
+#[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
+    request_body = PublisherBody, responses((status = 200, description = "As it is now", body = Publisher)))]
+pub async fn rename(
+    State(app): State<App>,
+    operator: Operator,
+    Id(id): Id,
+    Setting(fields): Setting,
+) -> Result<Json<Publisher>, Problem> {
+    let body = PublisherBody::read(fields)?;
+    let renamed = run_tx(&app.pool, "publishers.rename", move |tx| {
+        let (operator, name) = (operator.clone(), body.name.clone());
+        Box::pin(async move {
+            let renamed = publishers::rename(tx, operator.account_id(), id, &name).await?;
+            if renamed.is_some() {
+                audit_log::record(
+                    tx,
+                    operator.change("update", "publisher", id, json!({ "name": name })),
+                )
+                .await?;
+            }
+            Ok(renamed)
+        })
+    })
+    .await?;
+    renamed
+        .map(|it| Json(it.into()))
+        .ok_or_else(|| Problem::not_found("publisher"))
+}

@@ -1,0 +1,48 @@
+//! What handlers take out of a request, each answering with a problem where it cannot.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use uuid::Uuid;
+
+use super::body;
+use super::field_reader::Fields;
+use super::problem::Problem;
+
+/// The `{id}` of a path. A text that is no UUID is the id of nothing.
+pub struct Id(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Ok(Path(text)) = Path::<String>::from_request_parts(parts, state).await else {
+            return Err(Problem::no_route());
+        };
+        Uuid::try_parse(&text)
+            .map(Id)
+            .map_err(|_| Problem::not_found("object: an id is a UUID"))
+    }
+}
+
+/// The parameters of the query string.
+pub struct Query(pub Fields);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Query(Fields::of_query(parts.uri.query())))
+    }
+}
+
+/// The fields of a small JSON body.
+pub struct Setting(pub Fields);
+
+impl<S: Send + Sync> FromRequest<S> for Setting {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body = body::read(request.into_body(), body::SETTING_LIMIT).await?;
+        Fields::of_body(&body).map(Setting)
+    }
+}

@@ -1,0 +1,109 @@
+//! The console: the operator API and, beside it, the pages. It sets and shows; it never settles a
+//! report by itself, and nothing of it is in the public binary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
+use trueup_ops::health::{Dependency, Readiness};
+use trueup_ops::private_listener;
+use trueup_ops::shutdown::{Exit, Failure, Shutdown};
+use trueup_store::{Pool, PoolSettings};
+
+use crate::app_state::{App, Console};
+use crate::middleware::metrics::measure;
+use crate::middleware::timeout::limit_time;
+use crate::passwords::Attempts;
+use crate::settings::{Args, Command};
+use crate::{api, pages, server, user_command};
+
+/// The console waits for the database, it does not compute: more connections would only take them
+/// from the workers.
+const CONNECTIONS: usize = 16;
+/// How often Postgres is asked whether it is there, for `/ready`.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
+pub async fn run(args: Args) -> Result<Exit, Failure> {
+    let settings = PoolSettings {
+        looking: true,
+        ..PoolSettings::of("trueup-console", CONNECTIONS)
+    };
+    let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &settings)
+        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
+    if let Some(Command::User(command)) = args.command {
+        return user_command::run(command, pool).await;
+    }
+    let shutdown = Shutdown::install(args.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    let (ops, listener) = (args.console.ops_listen, args.console.listen);
+    let ops = private_listener::bind(ops)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
+    let listener = server::bind(listener)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
+
+    let readiness = Readiness::new("trueup-console");
+    let postgres = readiness.dependency("postgres");
+    let over = CancellationToken::new();
+    let ops = tokio::spawn(private_listener::serve(
+        ops,
+        readiness.clone(),
+        over.clone(),
+    ));
+    tokio::spawn(watch(pool.clone(), postgres, over.clone()));
+
+    let app = Arc::new(Console {
+        pool,
+        public_url: args.console.public_url.trim_end_matches('/').to_owned(),
+        admin_key: args.console.admin_key,
+        attempts: Attempts::default(),
+    });
+    let draining = readiness.clone();
+    let stop = shutdown.stop().clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        draining.draining();
+    });
+    let exit = server::serve(listener, router(&app), &shutdown).await;
+    over.cancel();
+    let _ = ops.await;
+    Ok(exit)
+}
+
+/// Keeps `/ready` told of Postgres. Without it the console still answers honestly (503), so it is
+/// degraded, not down.
+async fn watch(pool: Pool, postgres: Dependency, over: CancellationToken) {
+    loop {
+        match pool.ping().await {
+            Ok(()) => postgres.ok(),
+            Err(e) => postgres.degraded(e.to_string()),
+        }
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(PING_EVERY) => {}
+        }
+    }
+}
+
+fn router(app: &App) -> Router {
+    api::router(app)
+        .merge(pages::router(app))
+        .fallback(no_route)
+        .method_not_allowed_fallback(async || api::Problem::method_not_allowed())
+        .layer(from_fn(limit_time))
+        .layer(from_fn(measure))
+        .with_state(app.clone())
+}
+
+async fn no_route(request: Request) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        return api::Problem::no_route().into_response();
+    }
+    pages::Fault::NotFound("page").into_response()
+}

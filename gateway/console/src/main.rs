@@ -1,0 +1,26 @@
+//! `trueup-console`: the operator API and the pages.
+
+mod api;
+mod app;
+mod app_state;
+mod middleware;
+mod pages;
+mod passwords;
+mod secrets;
+mod server;
+mod settings;
+mod user_command;
+
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+
+use trueup_ops::{logging, shutdown};
+
+/// Two: one long list of calls that is being read must not keep everybody else waiting.
+const THREADS: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
+
+fn main() -> ExitCode {
+    let args: settings::Args = trueup_ops::settings::parse();
+    logging::init(&args.log);
+    shutdown::run(THREADS, app::run(args))
+}

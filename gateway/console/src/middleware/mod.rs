@@ -1,0 +1,4 @@
+//! What every request of the console goes through.
+
+pub mod metrics;
+pub mod timeout;

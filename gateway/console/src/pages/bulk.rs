@@ -1,0 +1,373 @@
+//! Many rows at once: their export, streamed row by row, and their replay, counted first.
+//!
+//! A replay runs in this process, one row after the other under the rules of a single one; how far it is
+//! is in the database, so that any console can show it. One that was cut off has done what it counted and
+//! is simply begun again: replaying twice is harmless.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, Uri, header};
+use axum::response::{AppendHeaders, IntoResponse};
+use bytes::Bytes;
+use futures_util::stream;
+use jiff::Timestamp;
+use trueup_domain::reason_text::sentence;
+use trueup_event::reason::Status;
+use trueup_settlement::manual_actions::{self, Asked};
+use trueup_store::StoreError;
+use trueup_store::event_search::{self, BulkReplay, Found, Key, Search};
+use trueup_store::events::Event;
+use trueup_store::webhook_activity::{self, Named};
+use uuid::Uuid;
+
+use super::events::webhooks_of;
+use super::filter::Filter;
+use super::form::Form;
+use super::formatting;
+use super::layout::{Fault, Look, Shown, go, page};
+use super::session::Viewer;
+use crate::api::handlers::Id;
+use crate::app_state::App;
+
+/// Rows fetched at a time.
+const CHUNK: i64 = 500;
+/// A replay of more is cut into several by its filters (rows).
+const MOST: usize = 10_000;
+/// The times between which an export's rows lie.
+const OLDEST: HeaderName = HeaderName::from_static("x-oldest");
+const NEWEST: HeaderName = HeaderName::from_static("x-newest");
+/// Rows between two notes of how far it is.
+const NOTE_EVERY: i32 = 10;
+
+/// A text of a spreadsheet: quoted, and never a formula.
+pub fn cell(text: &str) -> String {
+    let plain_number = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b"+-. ".contains(&b));
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !plain_number {
+        "'"
+    } else {
+        ""
+    };
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}
+
+pub fn csv_line(cells: &[String]) -> String {
+    let mut line = cells.iter().map(|c| cell(c)).collect::<Vec<_>>().join(",");
+    line.push_str("\r\n");
+    line
+}
+
+/// A file that arrives as it is written.
+pub fn csv_answer(name: &str, body: Body) -> axum::response::Response {
+    let disposition = format!("attachment; filename=\"{name}\"");
+    (
+        [
+            (header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+            (header::CONTENT_DISPOSITION, disposition),
+        ],
+        body,
+    )
+        .into_response()
+}
+
+const COLUMNS: [&str; 17] = [
+    "event_id",
+    "received_at",
+    "webhook",
+    "status",
+    "reason",
+    "reason_text",
+    "caller",
+    "duration_seconds",
+    "ref_id",
+    "call_id",
+    "payout_as_sent",
+    "payout",
+    "matched_call_id",
+    "strategy",
+    "revenue_moved",
+    "credit_moved",
+    "requests",
+];
+
+fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> String {
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    csv_line(&[
+        event.id.to_string(),
+        event.received_at.to_string(),
+        names.get(&event.webhook_id).cloned().unwrap_or_default(),
+        event.status.to_string(),
+        event.reason.map(|r| r.to_string()).unwrap_or_default(),
+        sentence(event.status, event.reason, &event.detail, currency),
+        event
+            .caller
+            .clone()
+            .or_else(|| event.caller_raw.clone())
+            .unwrap_or_default(),
+        event
+            .duration_seconds
+            .map(|s| s.to_string())
+            .unwrap_or_default(),
+        text(&event.ref_id),
+        text(&event.call_id),
+        text(&event.payout_raw),
+        event
+            .payout_cents
+            .map(formatting::plain_amount)
+            .unwrap_or_default(),
+        event
+            .matched_call
+            .as_ref()
+            .map(|c| c.id.to_string())
+            .unwrap_or_default(),
+        text(&event.strategy),
+        formatting::plain_amount(event.revenue_delta_cents),
+        formatting::plain_amount(event.credit_delta_cents),
+        event.count.to_string(),
+    ])
+}
+
+struct Export {
+    app: App,
+    account: Uuid,
+    currency: String,
+    names: HashMap<Uuid, String>,
+    search: Search,
+    below: Option<Key>,
+    begun: bool,
+    over: bool,
+}
+
+impl Export {
+    async fn chunk(&mut self) -> Result<Bytes, StoreError> {
+        let client = self.app.pool.get().await?;
+        let Found { events, next, .. } =
+            event_search::page(&client, self.account, &self.search, self.below, CHUNK).await?;
+        self.below = next;
+        self.over = next.is_none();
+        let mut text = String::new();
+        if !self.begun {
+            text.push_str(&csv_line(&COLUMNS.map(str::to_owned)));
+            self.begun = true;
+        }
+        for event in &events {
+            text.push_str(&line_of(event, &self.names, &self.currency));
+        }
+        Ok(Bytes::from(text))
+    }
+}
+
+pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+    let mut filter = Filter::read(uri.query().unwrap_or_default());
+    let webhooks = webhooks_of(&app, &viewer, &filter).await?;
+    let search = filter.search(&viewer, webhooks);
+    let client = app.pool.get().await?;
+    let names = webhook_activity::names(&client, viewer.account.id, Named::Webhooks).await?;
+    let newest = search
+        .until
+        .map_or(Timestamp::now(), |until| until.min(Timestamp::now()));
+    let oldest = event_search::oldest(&client, &search.webhooks)
+        .await?
+        .max(search.since)
+        .unwrap_or(newest);
+    drop(client);
+    let export = Export {
+        account: viewer.account.id,
+        currency: viewer.account.currency.clone(),
+        names: names.into_iter().collect(),
+        search,
+        below: None,
+        begun: false,
+        over: false,
+        app,
+    };
+    let chunks = stream::unfold(export, |mut export| async move {
+        if export.over {
+            return None;
+        }
+        let chunk = export.chunk().await;
+        // The file breaks off where the database did: an error ends the transfer, visibly.
+        export.over |= chunk.is_err();
+        Some((chunk, export))
+    });
+    // Rows come newest first: whoever knows both ends knows how far the file is.
+    let ends = [(OLDEST, oldest.to_string()), (NEWEST, newest.to_string())];
+    Ok((
+        AppendHeaders(ends),
+        csv_answer("events.csv", Body::from_stream(chunks)),
+    )
+        .into_response())
+}
+
+#[derive(Template)]
+#[template(path = "bulk_replay.html")]
+struct Ask {
+    look: Look,
+    filter: Filter,
+    query: String,
+    count: String,
+    none: bool,
+    more: bool,
+}
+
+/// The rows that a replay would be tried on; those that moved money or hold no report refuse it.
+async fn rows(app: &App, account: Uuid, search: &Search) -> Result<(Vec<Uuid>, bool), StoreError> {
+    let (mut ids, mut below) = (Vec::new(), None);
+    loop {
+        let client = app.pool.get().await?;
+        let Found { events, next, .. } =
+            event_search::page(&client, account, search, below, CHUNK).await?;
+        ids.extend(events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id));
+        if ids.len() > MOST {
+            ids.truncate(MOST);
+            return Ok((ids, true));
+        }
+        match next {
+            Some(key) => below = Some(key),
+            None => return Ok((ids, false)),
+        }
+    }
+}
+
+fn may_be_replayed(event: &Event) -> bool {
+    let moved = event.revenue_delta_cents != 0 || event.credit_delta_cents != 0;
+    let stands = matches!(
+        event.status,
+        Status::Matched | Status::Duplicate | Status::Superseded
+    );
+    !moved && !stands && event.ignored_at.is_none()
+}
+
+async fn wanted(app: &App, viewer: &Viewer, query: &str) -> Result<(Filter, Search), Fault> {
+    let mut filter = Filter::read(query);
+    let webhooks = webhooks_of(app, viewer, &filter).await?;
+    let search = filter.search(viewer, webhooks);
+    Ok((filter, search))
+}
+
+pub async fn ask(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+    let (filter, search) = wanted(&app, &viewer, uri.query().unwrap_or_default()).await?;
+    let (ids, more) = rows(&app, viewer.account.id, &search).await?;
+    page(&Ask {
+        look: Look::of(&viewer, "Replay", "/events"),
+        query: filter.query(),
+        count: formatting::count(i64::try_from(ids.len()).unwrap_or(0)),
+        none: ids.is_empty(),
+        more,
+        filter,
+    })
+}
+
+pub async fn begin(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+    let (filter, search) = wanted(&app, &viewer, form.text("filter")).await?;
+    let (ids, _) = rows(&app, viewer.account.id, &search).await?;
+    let id = Uuid::now_v7();
+    let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
+    let (account, actor) = (viewer.account.id, viewer.actor());
+    event_search::begin_replay(
+        &app.pool.get().await?,
+        account,
+        id,
+        &actor,
+        &filter.query(),
+        total,
+    )
+    .await?;
+    tokio::spawn(run(app, account, actor, id, ids));
+    go(&format!("/events/replays/{id}"))
+}
+
+async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uuid>) {
+    let [mut done, mut matched, mut refused, mut failed] = [0_i32; 4];
+    for event_id in events {
+        let asked = Asked {
+            account_id,
+            event_id,
+            actor: actor.clone(),
+        };
+        match manual_actions::replay(&app.pool, &asked).await {
+            Ok(Ok(settled))
+                if settled
+                    .decision
+                    .as_ref()
+                    .is_some_and(|d| d.status == Status::Matched) =>
+            {
+                matched += 1
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => refused += 1,
+            Err(error) => {
+                tracing::warn!(%error, "a row of a bulk replay could not be settled");
+                failed += 1;
+            }
+        }
+        done += 1;
+        if done % NOTE_EVERY == 0 {
+            note(&app, id, [done, matched, refused, failed], false).await;
+        }
+    }
+    note(&app, id, [done, matched, refused, failed], true).await;
+}
+
+async fn note(app: &App, id: Uuid, counts: [i32; 4], over: bool) {
+    let noted = match app.pool.get().await {
+        Ok(client) => event_search::advance_replay(&client, id, counts, over).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the progress of a bulk replay could not be written");
+    }
+}
+
+#[derive(Template)]
+#[template(path = "bulk_progress.html")]
+struct Progress {
+    look: Look,
+    part: ProgressPart,
+}
+
+#[derive(Template)]
+#[template(path = "bulk_progress_part.html")]
+struct ProgressPart {
+    replay: BulkReplay,
+}
+
+async fn replay_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<BulkReplay, Fault> {
+    let found = event_search::replay(&app.pool.get().await?, viewer.account.id, id).await?;
+    found.ok_or(Fault::NotFound("replay"))
+}
+
+pub async fn progress(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+    let part = ProgressPart {
+        replay: replay_of(&app, &viewer, id).await?,
+    };
+    page(&Progress {
+        look: Look::of(&viewer, "Replaying", "/events"),
+        part,
+    })
+}
+
+pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+    page(&ProgressPart {
+        replay: replay_of(&app, &viewer, id).await?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn a_cell_is_never_a_formula() {
+        assert_eq!(cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
+        assert_eq!(cell("@SUM(A1)"), "\"'@SUM(A1)\"");
+        assert_eq!(cell("-cmd|x"), "\"'-cmd|x\"");
+        assert_eq!(cell("+13055551234"), "\"+13055551234\"");
+        assert_eq!(cell("-12.50"), "\"-12.50\"");
+        assert_eq!(cell("abc,1"), "\"abc,1\"");
+    }
+}

@@ -1,0 +1,254 @@
+//! Calls: what each is worth, by the buyer's word or by our estimate, told apart everywhere.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::Uri;
+use trueup_domain::phone;
+use trueup_event::reason::{Reason, Status};
+use trueup_store::calls::{self, Call, Filter, TimePage};
+use trueup_store::webhook_activity::{self, Named};
+use uuid::Uuid;
+
+use super::events::reason_words;
+use super::filter::{cursor_of, cursor_text};
+use super::form::Form;
+use super::formatting::{self, Pill, When};
+use super::layout::{Fault, Look, Shown, page};
+use super::session::Viewer;
+use crate::api::handlers::Id;
+use crate::app_state::App;
+
+const ROWS: i64 = 50;
+/// Reports shown with one call; more is a buyer's loop.
+const REPORTS: i64 = 100;
+
+struct Row {
+    id: Uuid,
+    at: When,
+    caller: String,
+    ref_id: String,
+    duration: String,
+    buyer: String,
+    value: String,
+    source: Option<Pill>,
+    qualified: &'static str,
+    credit: String,
+}
+
+#[derive(Template)]
+#[template(path = "calls.html")]
+struct List {
+    look: Look,
+    rows: Vec<Row>,
+    q: String,
+    buyer: String,
+    value: String,
+    buyers: Vec<(Uuid, String)>,
+    next: Option<String>,
+    first: bool,
+}
+
+/// Real if a buyer reported it, an estimate if not; nothing where there is no value.
+fn source_of(call: &Call) -> Option<Pill> {
+    call.value_cents?;
+    Some(if call.value_from_webhook {
+        Pill::of("real", "real")
+    } else {
+        Pill::of("estimate", "estimate")
+    })
+}
+
+fn qualified_words(qualified: Option<bool>) -> &'static str {
+    match qualified {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "not known",
+    }
+}
+
+fn row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Row {
+    Row {
+        id: call.id,
+        at: viewer.zone.when(call.started_at),
+        source: source_of(&call),
+        ref_id: call.ref_id.unwrap_or_default(),
+        caller: call
+            .caller
+            .or(call.caller_raw)
+            .unwrap_or_else(|| "withheld".to_owned()),
+        duration: formatting::span(Some(call.duration_seconds)),
+        buyer: call
+            .buyer_id
+            .and_then(|id| buyers.get(&id).cloned())
+            .unwrap_or_default(),
+        value: formatting::money(call.value_cents, viewer.currency()),
+        qualified: qualified_words(call.qualified),
+        credit: formatting::money(Some(call.publisher_payout_cents), viewer.currency()),
+    }
+}
+
+pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+    let query = uri.query().unwrap_or_default();
+    let form = Form::parse(query.as_bytes());
+    let (q, buyer, value) = (
+        form.text("q").to_owned(),
+        form.text("buyer").to_owned(),
+        form.text("value").to_owned(),
+    );
+    let mut filter = Filter {
+        buyer_id: Uuid::try_parse(&buyer).ok(),
+        value_from_webhook: match value.as_str() {
+            "real" => Some(true),
+            "estimate" => Some(false),
+            _ => None,
+        },
+        ..Filter::default()
+    };
+    let client = app.pool.get().await?;
+    let account = viewer.account.id;
+    if let Ok(id) = Uuid::try_parse(&q)
+        && calls::get(&client, account, id, 0).await?.is_some()
+    {
+        return super::layout::go(&format!("/calls/{id}"));
+    }
+    if !q.is_empty() {
+        match phone::normalise(&q, &viewer.account.default_region) {
+            Ok(caller) => filter.caller = Some(caller),
+            Err(_) => filter.ref_id = Some(q.clone()),
+        }
+    }
+    let below = cursor_of(form.text("before"));
+    let mut found = calls::list(
+        &client,
+        account,
+        &filter,
+        TimePage {
+            below,
+            limit: ROWS + 1,
+        },
+        0,
+    )
+    .await?;
+    let more = found.len() > usize::try_from(ROWS).unwrap_or(50);
+    found.truncate(usize::try_from(ROWS).unwrap_or(50));
+    let next = found.last().filter(|_| more).map(|call| {
+        let mut writer = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("q", &q), ("buyer", &buyer), ("value", &value)] {
+            if !value.is_empty() {
+                writer.append_pair(name, value);
+            }
+        }
+        format!(
+            "/calls?{}",
+            writer
+                .append_pair("before", &cursor_text((call.started_at, call.id)))
+                .finish()
+        )
+    });
+    let buyers = webhook_activity::names(&client, account, Named::Buyers).await?;
+    let names: HashMap<Uuid, String> = buyers.iter().cloned().collect();
+    page(&List {
+        look: Look::of(&viewer, "Calls", "/calls"),
+        rows: found
+            .into_iter()
+            .map(|call| row(call, &viewer, &names))
+            .collect(),
+        q,
+        buyer,
+        value,
+        buyers,
+        next,
+        first: below.is_none(),
+    })
+}
+
+struct ReportLine {
+    event: Uuid,
+    at: When,
+    webhook: String,
+    pill: Option<Pill>,
+    reason: String,
+    payout: String,
+    counts: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "call.html")]
+struct One {
+    look: Look,
+    row: Row,
+    tracking: String,
+    ended: When,
+    facts: Vec<(&'static str, String)>,
+    publisher: Option<(Uuid, String)>,
+    reports: Vec<ReportLine>,
+}
+
+pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+    let client = app.pool.get().await?;
+    let account = viewer.account.id;
+    let call = calls::get(&client, account, id, REPORTS)
+        .await?
+        .ok_or(Fault::NotFound("call"))?;
+    let names = |what| webhook_activity::names(&client, account, what);
+    let buyers: HashMap<_, _> = names(Named::Buyers).await?.into_iter().collect();
+    let webhooks: HashMap<_, _> = names(Named::Webhooks).await?.into_iter().collect();
+    let publishers: HashMap<_, _> = names(Named::Publishers).await?.into_iter().collect();
+    let currency = viewer.currency();
+    let estimate = formatting::money(call.estimate.value_cents, currency);
+    let mut facts = vec![("Estimate", estimate)];
+    if let Some(payee) = &call.terms {
+        facts.push(("Terms", formatting::terms(payee.terms, currency)));
+    }
+    if let Some(webhook) = call.reported_by_webhook_id {
+        facts.push((
+            "Value reported by",
+            webhooks.get(&webhook).cloned().unwrap_or_default(),
+        ));
+    }
+    let publisher = call.terms.as_ref().map(|payee| {
+        (
+            payee.publisher_id,
+            publishers
+                .get(&payee.publisher_id)
+                .cloned()
+                .unwrap_or_default(),
+        )
+    });
+    let reports = call
+        .reports
+        .iter()
+        .rev()
+        .map(|report| ReportLine {
+            event: report.event_id,
+            at: viewer.zone.when(report.received_at),
+            webhook: webhooks
+                .get(&report.webhook_id)
+                .cloned()
+                .unwrap_or_default(),
+            pill: report
+                .status
+                .as_deref()
+                .and_then(Status::from_code)
+                .map(Pill::status),
+            reason: reason_words(report.reason.as_deref().and_then(Reason::from_code)),
+            payout: formatting::money(Some(report.payout_cents), currency),
+            counts: match report.role.as_str() {
+                "folded" => "counts",
+                "held" => "held",
+                _ => "displaced",
+            },
+        })
+        .collect();
+    page(&One {
+        look: Look::of(&viewer, "Call", "/calls"),
+        tracking: call.tracking_number.clone().unwrap_or_default(),
+        ended: viewer.zone.when(call.ended_at),
+        facts,
+        publisher,
+        reports,
+        row: row(call, &viewer, &buyers),
+    })
+}

@@ -1,0 +1,346 @@
+//! Recent events: the panel of a webhook, or of all of them, live and filtered by its address.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use jiff::Timestamp;
+use trueup_domain::reason_text::sentence;
+use trueup_event::reason::{Reason, Status};
+use trueup_store::event_search::{self, Found};
+use trueup_store::events::Event;
+use trueup_store::webhook_activity::{self, Named};
+use uuid::Uuid;
+
+use super::chart;
+use super::filter::{Filter, cursor_of, cursor_text};
+use super::form::Form;
+use super::formatting::{self, Markup, Pill, When};
+use super::layout::{Fault, Look, Shown, page};
+use super::session::Viewer;
+use super::webhook_settings::{Head, gone};
+use super::webhooks::{FINE, figure};
+use crate::api::handlers::{self, Id};
+use crate::app_state::App;
+
+/// Rows on a page.
+const ROWS: i64 = 50;
+
+/// One row of the panel.
+pub struct Line {
+    pub id: Uuid,
+    pub at: When,
+    pub webhook: String,
+    pub pill: Pill,
+    pub caller: String,
+    pub duration: String,
+    pub ref_id: String,
+    pub payout: String,
+    pub call: Option<(Uuid, String)>,
+    pub reason: String,
+    pub sentence: String,
+    pub moved: String,
+    pub count: i32,
+    pub ignored: bool,
+    /// Changes when the row must be drawn again.
+    pub state: String,
+}
+
+/// A reason's code as words.
+pub fn reason_words(reason: Option<Reason>) -> String {
+    reason
+        .map(|r| r.code().replace('_', " "))
+        .unwrap_or_default()
+}
+
+/// The payout as it was reported, or what is known of it.
+pub fn payout_text(raw: Option<&str>, cents: Option<i64>, currency: &str) -> String {
+    match (raw, cents) {
+        (Some(raw), _) => raw.chars().take(40).collect(),
+        (None, Some(cents)) => formatting::money(Some(cents), currency),
+        (None, None) => "–".to_owned(),
+    }
+}
+
+impl Line {
+    pub fn of(event: Event, viewer: &Viewer, names: &HashMap<Uuid, String>) -> Line {
+        let currency = viewer.currency();
+        let call = event.matched_call.map(|call| {
+            let label = call
+                .tracking_number
+                .or(call.caller)
+                .unwrap_or_else(|| call.id.to_string());
+            (call.id, label)
+        });
+        Line {
+            id: event.id,
+            at: viewer.zone.when(event.received_at),
+            webhook: names.get(&event.webhook_id).cloned().unwrap_or_default(),
+            pill: Pill::status(event.status),
+            caller: event.caller.or(event.caller_raw).unwrap_or_default(),
+            duration: formatting::span(event.duration_seconds),
+            ref_id: event.ref_id.or(event.call_id).unwrap_or_default(),
+            payout: payout_text(event.payout_raw.as_deref(), event.payout_cents, currency),
+            call,
+            reason: reason_words(event.reason),
+            sentence: sentence(event.status, event.reason, &event.detail, currency),
+            moved: formatting::moved(event.credit_delta_cents, currency),
+            count: event.count,
+            ignored: event.ignored_at.is_some(),
+            state: format!(
+                "{}{}{}",
+                event.status,
+                reason_words(event.reason),
+                event.ignored_at.is_some()
+            ),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "event_rows.html")]
+struct Rows<'a> {
+    lines: &'a [Line],
+    all: bool,
+}
+
+/// A filter as a link: one that sets it, or one that takes it away.
+struct FilterLink {
+    label: String,
+    href: String,
+    current: bool,
+}
+
+/// What a webhook did lately, above its rows.
+struct Day {
+    webhook: Uuid,
+    matched: String,
+    unmatched: String,
+    held: String,
+    refused: String,
+    /// Something is unmatched.
+    stuck: bool,
+    chart: Markup,
+}
+
+impl Day {
+    async fn of(app: &App, viewer: &Viewer, webhook: Uuid) -> Result<Day, Fault> {
+        let now = Timestamp::now();
+        let client = app.pool.get().await?;
+        let today = viewer.zone.day_start(now);
+        let mut found =
+            webhook_activity::activity(&client, viewer.account.id, &[webhook], now, today).await?;
+        let activity = found.remove(&webhook).unwrap_or_default();
+        Ok(Day {
+            webhook,
+            matched: figure(&activity, &FINE),
+            unmatched: figure(&activity, &[Status::Unmatched]),
+            held: figure(&activity, &[Status::Held]),
+            refused: figure(&activity, &[Status::Refused]),
+            stuck: activity.today(Status::Unmatched) > 0,
+            chart: chart::hours(&activity.hours, |ago| viewer.zone.hour(now, ago)),
+        })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "events.html")]
+struct Panel {
+    look: Look,
+    /// The webhook's head, where the panel is of one.
+    head: Option<Head>,
+    filter: Filter,
+    lines: Vec<Line>,
+    webhooks: Vec<(Uuid, String)>,
+    /// Of the page itself, without a query.
+    path: String,
+    poll: Option<String>,
+    next: Option<String>,
+    looked_back_to: Option<When>,
+    first_page: bool,
+    exportable: String,
+    day: Option<Day>,
+}
+
+impl Panel {
+    fn link(&self, query: String) -> String {
+        if query.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{query}", self.path)
+        }
+    }
+
+    fn segments(&self) -> Vec<FilterLink> {
+        let all = std::iter::once(("", "All"));
+        all.chain(Status::ALL.iter().map(|s| (s.code(), s.code())))
+            .map(|(status, label)| FilterLink {
+                label: label.to_owned(),
+                href: self.link(self.filter.query_with("status", status)),
+                current: self.filter.status == status,
+            })
+            .collect()
+    }
+
+    /// What narrows the rows now, each with the way back.
+    fn chips(&self) -> Vec<FilterLink> {
+        let names: HashMap<String, &String> = self
+            .webhooks
+            .iter()
+            .map(|(id, name)| (id.to_string(), name))
+            .collect();
+        let label = |name: &str, value: &str| match name {
+            "webhook" => names
+                .get(value)
+                .map_or_else(|| value.to_owned(), |name| (*name).clone()),
+            "q" => format!("\u{201C}{value}\u{201D}"),
+            "reason" => value.replace('_', " "),
+            "status" => value.to_owned(),
+            "amount" => format!("payout {value}"),
+            _ => format!("{name} {value}"),
+        };
+        let set = self.filter.others("");
+        set.into_iter()
+            .map(|(name, value)| FilterLink {
+                label: label(name, value),
+                href: self.link(self.filter.query_with(name, "")),
+                current: false,
+            })
+            .collect()
+    }
+
+    fn reasons(&self) -> Vec<(&'static str, String)> {
+        Reason::ALL
+            .iter()
+            .map(|r| (r.code(), reason_words(Some(*r))))
+            .collect()
+    }
+
+    fn all(&self) -> bool {
+        self.head.is_none()
+    }
+}
+
+/// The webhooks that a filter is about: the one that it names, if it is the account's, or all.
+pub async fn webhooks_of(app: &App, viewer: &Viewer, filter: &Filter) -> Result<Vec<Uuid>, Fault> {
+    let all = event_search::webhooks_of(&app.pool.get().await?, viewer.account.id).await?;
+    if filter.webhook.is_empty() {
+        return Ok(all);
+    }
+    let wanted = Uuid::try_parse(&filter.webhook).map_err(|_| Fault::NotFound("webhook"))?;
+    if all.contains(&wanted) {
+        Ok(vec![wanted])
+    } else {
+        Err(Fault::NotFound("webhook"))
+    }
+}
+
+async fn panel(
+    app: &App,
+    viewer: &Viewer,
+    head: Option<Head>,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Shown {
+    let query = uri.query().unwrap_or_default();
+    let mut filter = Filter::read(query);
+    let webhooks = match &head {
+        Some(head) => {
+            filter.webhook = head.id.to_string();
+            vec![head.id]
+        }
+        None => webhooks_of(app, viewer, &filter).await?,
+    };
+    let search = filter.search(viewer, webhooks);
+    let below = cursor_of(Form::parse(query.as_bytes()).text("before"));
+    let client = app.pool.get().await?;
+    let account = viewer.account.id;
+    let names = webhook_activity::names(&client, account, Named::Webhooks).await?;
+    let Found {
+        events,
+        next,
+        looked_back_to,
+    } = event_search::page(&client, account, &search, below, ROWS).await?;
+    drop(client);
+    let by_id: HashMap<Uuid, String> = names.iter().cloned().collect();
+    let lines: Vec<Line> = events
+        .into_iter()
+        .map(|event| Line::of(event, viewer, &by_id))
+        .collect();
+    let all = head.is_none();
+    let day = match &head {
+        Some(head) if !headers.contains_key("x-fragment") => {
+            Some(Day::of(app, viewer, head.id).await?)
+        }
+        _ => None,
+    };
+    if headers.contains_key("x-fragment") {
+        return page(&Rows { lines: &lines, all });
+    }
+    let exportable = filter.query();
+    // A webhook's own panel has it in its path.
+    let mut local = filter.clone();
+    let path = match &head {
+        Some(head) => {
+            local.webhook = String::new();
+            format!("/webhooks/{}", head.id)
+        }
+        None => "/events".to_owned(),
+    };
+    let title = head.as_ref().map_or_else(
+        || "Recent events".to_owned(),
+        |h| format!("{}: recent events", h.name),
+    );
+    page(&Panel {
+        look: Look::of(viewer, title, if all { "/events" } else { "/webhooks" }),
+        poll: below.is_none().then(|| format!("{path}?{}", local.query())),
+        next: next.map(|key| format!("{path}?{}", local.query_with("before", &cursor_text(key)))),
+        looked_back_to: looked_back_to.map(|at| viewer.zone.when(at)),
+        first_page: below.is_none(),
+        head,
+        filter: local,
+        lines,
+        webhooks: names,
+        path,
+        exportable,
+        day,
+    })
+}
+
+pub async fn all(State(app): State<App>, viewer: Viewer, uri: Uri, headers: HeaderMap) -> Shown {
+    panel(&app, &viewer, None, &uri, &headers).await
+}
+
+pub async fn of_webhook(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Shown {
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
+    let head = Head::of(&webhook, &viewer, "events");
+    panel(&app, &viewer, Some(head), &uri, &headers).await
+}
+
+/// The newest row of a webhook, for the page that waits for the first.
+pub async fn newest(app: &App, viewer: &Viewer, id: Uuid) -> Result<Option<Line>, Fault> {
+    let client = app.pool.get().await?;
+    let all = event_search::webhooks_of(&client, viewer.account.id).await?;
+    if !all.contains(&id) {
+        return Err(Fault::NotFound("webhook"));
+    }
+    let search = event_search::Search {
+        webhooks: vec![id],
+        ..event_search::Search::default()
+    };
+    let found = event_search::page(&client, viewer.account.id, &search, None, 1).await?;
+    Ok(found
+        .events
+        .into_iter()
+        .next()
+        .map(|event| Line::of(event, viewer, &HashMap::new())))
+}

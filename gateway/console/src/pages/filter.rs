@@ -1,0 +1,217 @@
+//! The panel's filters, as they stand in the address: read, and written back for links, cursors and forms.
+//! What cannot be read is said and not silently dropped.
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use trueup_domain::phone;
+use trueup_event::reason::{Reason, Status};
+use trueup_store::event_search::{Key, Search};
+use uuid::Uuid;
+
+use super::form::Form;
+use super::formatting;
+use super::session::Viewer;
+
+/// What is typed into a filter is short (characters).
+const MAX_TEXT: usize = 256;
+/// Filters that are set beside the form of the others.
+const BROAD: [&str; 2] = ["status", "q"];
+
+/// The texts as typed; each is a field of the form.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub webhook: String,
+    pub status: String,
+    pub reason: String,
+    pub caller: String,
+    pub ref_id: String,
+    pub amount: String,
+    pub q: String,
+    pub since: String,
+    pub until: String,
+    /// What cannot be read, in sentences.
+    pub faults: Vec<String>,
+}
+
+impl Filter {
+    pub fn read(query: &str) -> Filter {
+        let form = Form::parse(query.as_bytes());
+        let text = |name: &str| form.text(name).chars().take(MAX_TEXT).collect::<String>();
+        Filter {
+            webhook: text("webhook"),
+            status: text("status"),
+            reason: text("reason"),
+            caller: text("caller"),
+            ref_id: text("ref_id"),
+            amount: text("amount"),
+            q: text("q"),
+            since: text("since"),
+            until: text("until"),
+            faults: Vec::new(),
+        }
+    }
+
+    fn pairs(&self) -> [(&'static str, &str); 9] {
+        [
+            ("webhook", &self.webhook),
+            ("status", &self.status),
+            ("reason", &self.reason),
+            ("caller", &self.caller),
+            ("ref_id", &self.ref_id),
+            ("amount", &self.amount),
+            ("q", &self.q),
+            ("since", &self.since),
+            ("until", &self.until),
+        ]
+    }
+
+    /// For links: only what is set.
+    pub fn query(&self) -> String {
+        let mut writer = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in self.pairs() {
+            if !value.is_empty() {
+                writer.append_pair(name, value);
+            }
+        }
+        writer.finish()
+    }
+
+    pub fn query_with(&self, name: &str, value: &str) -> String {
+        let mut writer = form_urlencoded::Serializer::new(String::new());
+        writer.extend_pairs(self.others(name));
+        if !value.is_empty() {
+            writer.append_pair(name, value);
+        }
+        writer.finish()
+    }
+
+    /// What is set, but this one: for links and forms that change it alone.
+    pub fn others(&self, but: &str) -> Vec<(&'static str, &str)> {
+        self.pairs()
+            .into_iter()
+            .filter(|(name, value)| *name != but && !value.is_empty())
+            .collect()
+    }
+
+    /// What is set outside of the form of the finer filters.
+    pub fn broad(&self) -> Vec<(&'static str, &str)> {
+        self.pairs()
+            .into_iter()
+            .filter(|(name, value)| BROAD.contains(name) && !value.is_empty())
+            .collect()
+    }
+
+    /// Is one of the finer filters set?
+    pub fn is_narrow(&self) -> bool {
+        self.pairs()
+            .iter()
+            .any(|(name, value)| !BROAD.contains(name) && !value.is_empty())
+    }
+
+    /// The kind of field that can show this edge of the time: a day, or text for anything finer.
+    pub fn kind(&self, edge: &str) -> &'static str {
+        if edge.is_empty() || edge.parse::<Date>().is_ok() {
+            "date"
+        } else {
+            "text"
+        }
+    }
+
+    /// Is anything filtered but by webhook?
+    pub fn is_set(&self) -> bool {
+        self.pairs()
+            .iter()
+            .any(|(name, value)| *name != "webhook" && !value.is_empty())
+    }
+
+    /// What is searched for, among these webhooks. Faults are noted in `self`.
+    pub fn search(&mut self, viewer: &Viewer, webhooks: Vec<Uuid>) -> Search {
+        let mut faults = Vec::new();
+        let region = &viewer.account.default_region;
+        let caller = some(&self.caller).map(|text| {
+            phone::normalise(text, region).unwrap_or_else(|_| {
+                faults.push(format!(
+                    "{text:?} is no phone number; nothing can come from it"
+                ));
+                text.to_owned()
+            })
+        });
+        let amount_cents = some(&self.amount).and_then(|text| {
+            formatting::cents_of(text)
+                .map_err(|why| faults.push(format!("the amount {why}")))
+                .ok()
+        });
+        let mut edge = |name: &str, text: &str, end: bool| {
+            some(text).and_then(|text| {
+                let read = moment(text, viewer, end);
+                if read.is_none() {
+                    faults.push(format!(
+                        "{name} {text:?} is no day such as 2026-03-14 and no time"
+                    ));
+                }
+                read
+            })
+        };
+        let (since, until) = (
+            edge("since", &self.since, false),
+            edge("until", &self.until, true),
+        );
+        let status = some(&self.status).and_then(Status::from_code);
+        let reason = some(&self.reason).and_then(Reason::from_code);
+        for (text, known) in [
+            (&self.status, status.is_some()),
+            (&self.reason, reason.is_some()),
+        ] {
+            if !text.is_empty() && !known {
+                faults.push(format!("{text:?} is no status or reason"));
+            }
+        }
+        let text = some(&self.q).map(str::to_owned);
+        let text_as_caller = text
+            .as_deref()
+            .and_then(|text| phone::normalise(text, region).ok());
+        self.faults = faults;
+        Search {
+            webhooks,
+            statuses: status.into_iter().collect(),
+            reasons: reason.into_iter().collect(),
+            caller,
+            ref_id: some(&self.ref_id).map(str::to_owned),
+            amount_cents,
+            text,
+            text_as_caller,
+            since,
+            until,
+        }
+    }
+}
+
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+/// A day (for the end: its last moment), or a local time as a form's field gives it, or an exact one.
+fn moment(text: &str, viewer: &Viewer, end: bool) -> Option<Timestamp> {
+    if let Ok(day) = text.parse::<Date>() {
+        let day = if end { day.tomorrow().ok()? } else { day };
+        return Some(day.to_zoned(viewer.zone.inner()).ok()?.timestamp());
+    }
+    if let Ok(exact) = text.parse::<Timestamp>() {
+        return Some(exact);
+    }
+    let local: DateTime = text.parse().ok()?;
+    Some(local.to_zoned(viewer.zone.inner()).ok()?.timestamp())
+}
+
+/// Where a page begins, as text: microseconds and id.
+pub fn cursor_text((at, id): Key) -> String {
+    format!("{}.{}", at.as_microsecond(), id.simple())
+}
+
+pub fn cursor_of(text: &str) -> Option<Key> {
+    let (at, id) = text.split_once('.')?;
+    Some((
+        Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+        Uuid::try_parse(id).ok()?,
+    ))
+}

@@ -1,0 +1,247 @@
+//! How money, times, statuses and spans are written on every page. Everything that comes from outside
+//! is text and is escaped by the templates; only what is built here from closed sets is markup.
+
+use std::fmt;
+
+use askama::filters::HtmlSafe;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use trueup_domain::crediting::Terms;
+use trueup_domain::percent;
+use trueup_domain::reason_text::format_cents;
+
+/// A moment: in the account's zone from the server, in the viewer's once the script has run.
+#[derive(Debug, Clone)]
+pub struct When {
+    at: Timestamp,
+    text: String,
+    exact: String,
+}
+
+impl HtmlSafe for When {}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "<time class=\"nowrap\" datetime=\"{}\" title=\"{}\" data-local>{}</time>",
+            self.at, self.exact, self.text
+        )
+    }
+}
+
+/// The zone whose days and hours the account counts in.
+#[derive(Debug, Clone)]
+pub struct Zone(TimeZone);
+
+impl Zone {
+    /// An unknown name cannot have been stored; UTC is what a new account has.
+    pub fn named(name: &str) -> Zone {
+        Zone(TimeZone::get(name).unwrap_or(TimeZone::UTC))
+    }
+
+    pub fn inner(&self) -> TimeZone {
+        self.0.clone()
+    }
+
+    pub fn when(&self, at: Timestamp) -> When {
+        let zoned = at.to_zoned(self.0.clone());
+        When {
+            at,
+            text: zoned.strftime("%b %-d, %H:%M:%S").to_string(),
+            exact: zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+        }
+    }
+
+    /// The hour of the day, so many hours before `now`: `14:00`.
+    pub fn hour(&self, now: Timestamp, ago: i64) -> String {
+        let at = now
+            .checked_sub(jiff::SignedDuration::from_hours(ago))
+            .unwrap_or(now);
+        at.to_zoned(self.0.clone()).strftime("%H:00").to_string()
+    }
+
+    /// The first moment of the day that `at` lies in.
+    pub fn day_start(&self, at: Timestamp) -> Timestamp {
+        at.to_zoned(self.0.clone())
+            .start_of_day()
+            .map_or(at, |zoned| zoned.timestamp())
+    }
+}
+
+/// A status as a pill: its word, and a colour that repeats it.
+#[derive(Debug, Clone)]
+pub struct Pill {
+    kind: &'static str,
+    word: &'static str,
+}
+
+impl HtmlSafe for Pill {}
+
+impl fmt::Display for Pill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "<span class=\"pill pill-{}\">{}</span>",
+            self.kind, self.word
+        )
+    }
+}
+
+impl Pill {
+    pub const fn of(kind: &'static str, word: &'static str) -> Pill {
+        Pill { kind, word }
+    }
+
+    pub fn status(status: trueup_event::reason::Status) -> Pill {
+        Pill {
+            kind: status.code(),
+            word: status.code(),
+        }
+    }
+}
+
+/// Markup that was built from numbers and closed sets alone.
+#[derive(Debug, Clone, Default)]
+pub struct Markup(pub String);
+
+impl HtmlSafe for Markup {}
+
+impl fmt::Display for Markup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `$12.50`, or a dash where there is none.
+pub fn money(cents: Option<i64>, currency: &str) -> String {
+    cents.map_or_else(|| "–".to_owned(), |cents| format_cents(cents, currency))
+}
+
+/// What a slot was read as: whole cents as an amount, anything else as it is.
+pub fn read_as(value: String, currency: &str) -> String {
+    let cents = value
+        .strip_suffix(" cents")
+        .and_then(|cents| cents.parse().ok());
+    cents.map_or(value, |cents| format_cents(cents, currency))
+}
+
+/// A change of money, with its sign; a dash where nothing moved.
+pub fn moved(cents: i64, currency: &str) -> String {
+    match cents {
+        0 => "–".to_owned(),
+        1.. => format!("+{}", format_cents(cents, currency)),
+        _ => format_cents(cents, currency),
+    }
+}
+
+/// `1:30`; hours only where there are any.
+pub fn span(seconds: Option<i32>) -> String {
+    match seconds {
+        None => "–".to_owned(),
+        Some(s) if s >= 3_600 => format!("{}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60),
+        Some(s) => format!("{}:{:02}", s / 60, s % 60),
+    }
+}
+
+/// What a publisher earns, in words.
+pub fn terms(terms: Terms, currency: &str) -> String {
+    match terms {
+        Terms::Flat { amount_cents } => {
+            format!("{} a qualified call", format_cents(amount_cents, currency))
+        }
+        Terms::RevShare { percent_e4 } => {
+            format!("{} % of the payout", percent::to_text(percent_e4))
+        }
+    }
+}
+
+/// `12,345`.
+pub fn count(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if n < 0 { format!("-{text}") } else { text }
+}
+
+/// `$`-text of a form to whole cents: digits, at most two decimals; nothing else is guessed at.
+pub fn cents_of(text: &str) -> Result<i64, &'static str> {
+    const FORM: &str = "must be an amount such as 50 or 12.50";
+    let text = text.trim().trim_start_matches('$').replace(',', "");
+    let (negative, digits) = text
+        .strip_prefix('-')
+        .map_or((false, text.as_str()), |rest| (true, rest));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let plain = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || whole.len() > 10
+        || !plain(whole)
+        || fraction.len() > 2
+        || !plain(fraction)
+    {
+        return Err(FORM);
+    }
+    let cents: i64 = format!("{whole}{fraction:0<2}").parse().map_err(|_| FORM)?;
+    Ok(if negative { -cents } else { cents })
+}
+
+/// Whole cents as a form's text: `12.50`.
+pub fn plain_amount(cents: i64) -> String {
+    let sign = if cents < 0 { "-" } else { "" };
+    format!(
+        "{sign}{}.{:02}",
+        cents.unsigned_abs() / 100,
+        cents.unsigned_abs() % 100
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_of_a_form_is_exact_or_refused() {
+        for (text, cents) in [
+            ("50", 5_000),
+            ("12.5", 1_250),
+            ("$1,250.00", 125_000),
+            ("-3.01", -301),
+            ("0", 0),
+        ] {
+            assert_eq!(cents_of(text), Ok(cents), "{text}");
+        }
+        for bad in [
+            "",
+            "abc",
+            "1.234",
+            "1e2",
+            "--1",
+            "12,5.0.0",
+            "99999999999",
+            ".5",
+        ] {
+            assert!(cents_of(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            [
+                read_as("7200 cents".into(), "USD"),
+                read_as("90 s".into(), "USD")
+            ],
+            ["$72.00", "90 s"]
+        );
+        assert_eq!(plain_amount(-301), "-3.01");
+        assert_eq!(
+            [count(0), count(999), count(1_000), count(-1_234_567)],
+            ["0", "999", "1,000", "-1,234,567"]
+        );
+        assert_eq!(
+            [span(Some(90)), span(Some(3_661)), span(None)],
+            ["1:30", "1:01:01", "–"]
+        );
+    }
+}

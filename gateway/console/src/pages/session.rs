@@ -1,0 +1,228 @@
+//! Who is looking: the session's cookie, the roles, and the CSRF token that follows from the cookie.
+//!
+//! A session is a random id that only the browser has. The token is a digest of it, so it needs no
+//! place of its own and ends with it.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+use trueup_store::accounts::Account;
+use trueup_store::users::{self, Role, User};
+
+use super::formatting::Zone;
+use super::layout::Fault;
+use super::notices;
+use crate::api::handlers::Operator;
+use crate::app_state::App;
+use crate::secrets;
+
+const SESSION_COOKIE: &str = "trueup_session";
+/// Before signing in there is no session, but the form that signs in is checked like any other.
+const VISITOR_COOKIE: &str = "trueup_visitor";
+const THEME_COOKIE: &str = "trueup_theme";
+/// No id of ours is longer (bytes); nothing longer is looked up.
+const MAX_COOKIE_BYTES: usize = 100;
+
+/// What a request's cookies say, before anybody asks the database.
+#[derive(Debug, Clone, Default)]
+pub struct Signed {
+    pub session: Option<String>,
+    pub csrf: String,
+}
+
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(n, value)| *n == name && !value.is_empty() && value.len() <= MAX_COOKIE_BYTES)
+        .map(|(_, value)| value)
+}
+
+fn csrf_of(id: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"trueup csrf ");
+    hash.update(id.as_bytes());
+    URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
+/// Reads the cookies once, for everything behind it; gives a visitor an id for the form to sign in.
+pub async fn read_cookies(mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let session = cookie(headers, SESSION_COOKIE).map(str::to_owned);
+    let mut fresh_visitor = None;
+    let csrf = match (&session, cookie(headers, VISITOR_COOKIE)) {
+        (Some(session), _) => csrf_of(session),
+        (None, Some(visitor)) => csrf_of(visitor),
+        (None, None) => {
+            let visitor = secrets::session();
+            let csrf = csrf_of(&visitor);
+            fresh_visitor = Some(visitor);
+            csrf
+        }
+    };
+    let secure = over_tls(headers);
+    let signed = Signed { session, csrf };
+    let shows_a_form = request.uri().path() == "/sign-in";
+    request.extensions_mut().insert(signed);
+    let mut response = next.run(request).await;
+    if let Some(visitor) = fresh_visitor.filter(|_| shows_a_form) {
+        append_cookie(
+            &mut response,
+            &format!("{VISITOR_COOKIE}={visitor}"),
+            secure,
+        );
+    }
+    response
+}
+
+/// A proxy that ends TLS before us says so; a client that lies about it only loses its own cookie.
+pub fn over_tls(headers: &HeaderMap) -> bool {
+    headers
+        .get("x-forwarded-proto")
+        .is_some_and(|proto| proto == "https")
+}
+
+fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
+    let secure = if secure { "; Secure" } else { "" };
+    let text = format!("{pair}; Path=/; HttpOnly; SameSite=Lax{secure}");
+    let value = HeaderValue::from_str(&text).expect("cookies are made of base64 and our own words");
+    response.headers_mut().append(SET_COOKIE, value);
+}
+
+/// Gives the browser its session. The visitor's id is dropped: what was known before is worth nothing now.
+pub fn begin(response: &mut Response, session: &str, secure: bool) {
+    append_cookie(response, &format!("{SESSION_COOKIE}={session}"), secure);
+    append_cookie(response, &format!("{VISITOR_COOKIE}=; Max-Age=0"), secure);
+}
+
+pub fn end(response: &mut Response, secure: bool) {
+    append_cookie(response, &format!("{SESSION_COOKIE}=; Max-Age=0"), secure);
+}
+
+pub fn theme(headers: &HeaderMap) -> &'static str {
+    match cookie(headers, THEME_COOKIE) {
+        Some("dark") => "dark",
+        Some("light") => "light",
+        _ => "",
+    }
+}
+
+/// The person a page is shown to.
+#[derive(Debug, Clone)]
+pub struct Viewer {
+    pub user: User,
+    pub account: Account,
+    pub csrf: String,
+    pub theme: &'static str,
+    pub notice: Option<&'static str>,
+    pub zone: Zone,
+}
+
+impl Viewer {
+    /// As the API and the audit log know who did something.
+    pub fn operator(&self) -> Operator {
+        Operator {
+            account: self.account.clone(),
+            actor: self.actor(),
+        }
+    }
+
+    pub fn actor(&self) -> String {
+        self.user.email.clone()
+    }
+
+    pub fn currency(&self) -> &str {
+        &self.account.currency
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Viewer {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        // Only a route outside of `require` gets here without; it must not answer.
+        parts.extensions.get::<Viewer>().cloned().ok_or_else(|| {
+            tracing::error!("a page is not behind the check of sessions");
+            Fault::Forbidden("Sign in first.")
+        })
+    }
+}
+
+/// Lets only people of the account in.
+pub async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let signed = request
+        .extensions()
+        .get::<Signed>()
+        .cloned()
+        .unwrap_or_default();
+    let Some(session) = &signed.session else {
+        return to_sign_in(&request);
+    };
+    let found = match app.pool.get().await {
+        Ok(client) => users::holder(&client, session).await,
+        Err(error) => Err(error),
+    };
+    let (user, account) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => return to_sign_in(&request),
+        Err(error) => return Fault::from(error).into_response(),
+    };
+    let viewer = Viewer {
+        zone: Zone::named(&account.time_zone),
+        user,
+        account,
+        csrf: signed.csrf,
+        theme: theme(request.headers()),
+        notice: notices::asked_for(request.uri()),
+    };
+    request.extensions_mut().insert(viewer);
+    next.run(request).await
+}
+
+fn to_sign_in(request: &Request) -> Response {
+    // A part of a page that refreshes itself must not swallow the form to sign in.
+    if request.headers().contains_key("x-fragment") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let target = match *request.method() {
+        Method::GET => {
+            let here: String =
+                form_urlencoded::byte_serialize(path_and_query(request.uri()).as_bytes()).collect();
+            format!("/sign-in?next={here}")
+        }
+        _ => "/sign-in".to_owned(),
+    };
+    Redirect::to(&target).into_response()
+}
+
+fn path_and_query(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |p| p.as_str())
+}
+
+/// Laid around the routes that change something: nobody below the role gets through.
+pub async fn require_role(
+    State(role): State<Role>,
+    viewer: Viewer,
+    request: Request,
+    next: Next,
+) -> Response {
+    if viewer.user.role < role {
+        let text = match role {
+            Role::Owner => "Only an owner of the account may do this. Ask one of them.",
+            _ => {
+                "Your role is viewer: you may look at everything and change nothing. Ask an owner of the account for the role of operator."
+            }
+        };
+        return Fault::Forbidden(text).into_response();
+    }
+    next.run(request).await
+}

@@ -1,0 +1,343 @@
+//! "Why is it unmatched?": the reasons of the last 24 hours, each with its fix, and field names that
+//! senders really use and we do not know, with a button that sets them.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::State;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use trueup_domain::field_aliases::ALIASES;
+use trueup_domain::phone;
+use trueup_domain::reason_text::sentence;
+use trueup_event::raw_event::RawRequest;
+use trueup_event::reason::Detail;
+use trueup_store::webhook_activity;
+use uuid::Uuid;
+
+use super::events::reason_words;
+use super::formatting::{self, Pill, When};
+use super::layout::{Fault, Look, Shown, page};
+use super::session::Viewer;
+use super::webhook_settings::{Head, gone, slot_name};
+use crate::api::handlers::{self, Id};
+use crate::app_state::App;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Raw requests that are learnt from.
+const SAMPLES: i64 = 200;
+/// A proposal is made from at least this many requests in ten.
+const MOST_OF_TEN: usize = 6;
+/// Objects in objects that are looked into, as the reading does (X2).
+const DEPTH: usize = 3;
+/// Longer values are no caller, duration, amount or id (characters).
+const MAX_VALUE: usize = 256;
+
+struct Group {
+    pill: Pill,
+    code: &'static str,
+    words: String,
+    requests: String,
+    sentence: String,
+    last: When,
+    example: Uuid,
+    status: &'static str,
+}
+
+struct Proposal {
+    slot: &'static str,
+    field: String,
+    why: String,
+    sample: String,
+}
+
+#[derive(Template)]
+#[template(path = "why.html")]
+struct Why {
+    look: Look,
+    head: Head,
+    groups: Vec<Group>,
+    proposals: Vec<Proposal>,
+    samples: usize,
+    since: String,
+}
+
+pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+        .await
+        .map_err(gone)?;
+    let since = Timestamp::now()
+        .checked_sub(DAY)
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let client = app.pool.get().await?;
+    let account = viewer.account.id;
+    let groups = webhook_activity::reasons(&client, account, id, since).await?;
+    let requests =
+        webhook_activity::unmatched_requests(&client, account, id, since, SAMPLES).await?;
+    drop(client);
+    let proposals = proposals(&app, &viewer, &requests, &webhook.settings.field_names).await?;
+    let currency = viewer.currency();
+    let groups = groups
+        .into_iter()
+        .map(|group| {
+            let detail: Detail = group
+                .example_detail
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or_default();
+            Group {
+                pill: Pill::status(group.status),
+                code: group.reason.code(),
+                words: reason_words(Some(group.reason)),
+                requests: formatting::count(group.requests),
+                sentence: sentence(group.status, Some(group.reason), &detail, currency),
+                last: viewer.zone.when(group.last_at),
+                example: group.example,
+                status: group.status.code(),
+            }
+        })
+        .collect();
+    page(&Why {
+        look: Look::of(
+            &viewer,
+            format!("{}: why is it unmatched?", webhook.name),
+            "/webhooks",
+        ),
+        head: Head::of(&webhook, &viewer, "why"),
+        groups,
+        proposals,
+        samples: requests.len(),
+        since: since.to_string(),
+    })
+}
+
+/// A field's values over the requests that were looked at, by its name as it was written.
+type Seen = BTreeMap<String, Vec<String>>;
+
+fn fields_of(request: &RawRequest) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    let body = String::from_utf8_lossy(&request.body);
+    match serde_json::from_str::<Value>(&body) {
+        Ok(json @ Value::Object(_)) => flatten(&json, "", DEPTH, &mut fields),
+        _ => fields.extend(pairs(&body)),
+    }
+    fields.extend(pairs(&request.query));
+    fields
+}
+
+fn pairs(text: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(text.as_bytes())
+        .into_owned()
+        .collect()
+}
+
+fn flatten(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
+    let Value::Object(fields) = json else { return };
+    for (name, value) in fields {
+        let name = format!("{prefix}{name}");
+        match value {
+            Value::String(text) => into.push((name, text.clone())),
+            Value::Number(number) => into.push((name, number.to_string())),
+            Value::Object(_) if depth > 1 => flatten(value, &format!("{name}."), depth - 1, into),
+            _ => {}
+        }
+    }
+}
+
+fn collect(requests: &[RawRequest]) -> Seen {
+    let mut seen = Seen::new();
+    for request in requests {
+        for (name, value) in fields_of(request) {
+            let value = value.trim();
+            if !name.is_empty() && !value.is_empty() && value.len() <= MAX_VALUE {
+                seen.entry(name).or_default().push(value.to_owned());
+            }
+        }
+    }
+    seen
+}
+
+fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
+    let alias = ALIASES
+        .iter()
+        .any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
+    alias
+        || configured
+            .values()
+            .any(|set| set.eq_ignore_ascii_case(name))
+}
+
+/// Does the name speak of the slot, and do nearly all of its values fit it?
+fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
+    let name = name.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let all = |fits: &dyn Fn(&str) -> bool| {
+        values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9
+    };
+    let number = |v: &str| {
+        v.bytes()
+            .all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
+    };
+    match slot {
+        "caller" => all(&|v| v.len() >= 10 && phone::normalise(v, region).is_ok()),
+        "duration" => {
+            has(&["dur", "sec", "length", "talk", "time", "billsec"])
+                && all(&|v| v.len() <= 8 && number(v))
+        }
+        "payout" => {
+            has(&[
+                "pay",
+                "rev",
+                "amount",
+                "price",
+                "earn",
+                "commission",
+                "bid",
+                "usd",
+                "value",
+            ]) && all(&|v| v.len() <= 12 && number(v.trim_start_matches('$')))
+        }
+        _ => false,
+    }
+}
+
+fn is_read(
+    slot: &str,
+    seen: &Seen,
+    requests: usize,
+    configured: &BTreeMap<String, String>,
+) -> bool {
+    let aliases = ALIASES
+        .iter()
+        .find(|(known, _)| slot_name(*known) == slot)
+        .map_or(&[][..], |(_, a)| *a);
+    let filled: usize = seen
+        .iter()
+        .filter(|(name, _)| {
+            aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
+                || configured
+                    .get(slot)
+                    .is_some_and(|set| set.eq_ignore_ascii_case(name))
+        })
+        .map(|(_, values)| values.len())
+        .sum();
+    filled * 2 >= requests
+}
+
+async fn proposals(
+    app: &App,
+    viewer: &Viewer,
+    requests: &[RawRequest],
+    configured: &BTreeMap<String, String>,
+) -> Result<Vec<Proposal>, Fault> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seen = collect(requests);
+    let unknown: Vec<(&String, &Vec<String>)> = seen
+        .iter()
+        .filter(|(name, _)| !is_known(name, configured))
+        .collect();
+    let mut found = Vec::new();
+    let mut add = |slot: &'static str, field: &str, values: &[String], why: String| {
+        let sample = values.first().cloned().unwrap_or_default();
+        found.push(Proposal {
+            slot,
+            field: field.to_owned(),
+            why,
+            sample,
+        });
+    };
+    // An id is recognised by what it hits: the surest of all.
+    let texts: Vec<String> = unknown
+        .iter()
+        .flat_map(|(_, values)| values.iter().cloned())
+        .collect();
+    let hits =
+        webhook_activity::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts).await?;
+    let best = unknown
+        .iter()
+        .map(|(name, values)| {
+            (
+                values.iter().filter(|v| hits.contains(v)).count(),
+                *name,
+                *values,
+            )
+        })
+        .max_by_key(|(hits, _, _)| *hits)
+        .filter(|(hits, _, _)| *hits > 0);
+    if let Some((hits, name, values)) = best {
+        add(
+            "ref_id",
+            name,
+            values,
+            format!(
+                "{hits} of {} values are ref_ids of your calls",
+                values.len()
+            ),
+        );
+    }
+    for slot in ["caller", "duration", "payout"] {
+        if is_read(slot, &seen, requests.len(), configured) {
+            continue;
+        }
+        let fits = unknown
+            .iter()
+            .filter(|(_, values)| {
+                values.len() * 10 >= requests.len() * MOST_OF_TEN || values.len() >= 3
+            })
+            .find(|(name, values)| speaks_of(slot, name, values, &viewer.account.default_region));
+        if let Some((name, values)) = fits {
+            add(
+                slot,
+                name,
+                values,
+                format!(
+                    "in {} of {} requests, and no {slot} field that we know",
+                    values.len(),
+                    requests.len()
+                ),
+            );
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_forms_queries_and_inner_objects() {
+        let request = RawRequest {
+            query: "phone_no=%2B13055550142".into(),
+            body: br#"{"call":{"secs_talked":95,"money":{"commission_usd":"12.50"}},"x":null}"#
+                .to_vec(),
+            ..RawRequest::default()
+        };
+        let seen = collect(&[request]);
+        let names: Vec<&str> = seen.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            ["call.money.commission_usd", "call.secs_talked", "phone_no"]
+        );
+        assert!(speaks_of("caller", "phone_no", &seen["phone_no"], "US"));
+        assert!(speaks_of(
+            "duration",
+            "call.secs_talked",
+            &seen["call.secs_talked"],
+            "US"
+        ));
+        assert!(speaks_of(
+            "payout",
+            "call.money.commission_usd",
+            &seen["call.money.commission_usd"],
+            "US"
+        ));
+        assert!(!speaks_of(
+            "caller",
+            "call.secs_talked",
+            &seen["call.secs_talked"],
+            "US"
+        ));
+    }
+}

@@ -1,0 +1,293 @@
+//! The account's people, the account itself, one's own password, and the audit log.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use serde_json::json;
+use trueup_store::users::{self, Role, User};
+use trueup_store::{IdPage, StoreError, accounts, audit_log, run_tx};
+use uuid::Uuid;
+
+use super::form::Form;
+use super::formatting::When;
+use super::layout::{Fault, Look, Shown, go, page, page_with};
+use super::session::{self, Viewer};
+use crate::api::handlers::Id;
+use crate::app_state::App;
+use crate::{passwords, secrets, user_command};
+
+/// Entries of the log on a page.
+const ENTRIES: i64 = 100;
+
+struct Row {
+    id: Uuid,
+    email: String,
+    role: &'static str,
+    made: When,
+    signed_in: Option<When>,
+    out: bool,
+    is_self: bool,
+}
+
+#[derive(Template)]
+#[template(path = "people.html")]
+struct List {
+    look: Look,
+    rows: Vec<Row>,
+    roles: Vec<&'static str>,
+    fault: Option<String>,
+}
+
+async fn build(app: &App, viewer: &Viewer, fault: Option<String>) -> Result<List, Fault> {
+    let found = users::list(&app.pool.get().await?, viewer.account.id).await?;
+    let when = |at| viewer.zone.when(at);
+    let row = |user: User| Row {
+        is_self: user.id == viewer.user.id,
+        id: user.id,
+        email: user.email,
+        role: user.role.code(),
+        made: when(user.created_at),
+        signed_in: user.last_signed_in_at.map(when),
+        out: user.disabled_at.is_some(),
+    };
+    Ok(List {
+        look: Look::of(viewer, "People", "/people"),
+        rows: found.into_iter().map(row).collect(),
+        roles: Role::ALL.iter().map(|role| role.code()).collect(),
+        fault,
+    })
+}
+
+pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
+    page(&build(&app, &viewer, None).await?)
+}
+
+async fn refused(app: &App, viewer: &Viewer, fault: impl Into<String>) -> Shown {
+    page_with(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        &build(app, viewer, Some(fault.into())).await?,
+    )
+}
+
+fn internal(why: &str) -> Fault {
+    tracing::error!(why, "a password could not be hashed");
+    Fault::Said(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Something went wrong here; nothing was changed.".to_owned(),
+    )
+}
+
+pub async fn add(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+    let (email, password) = (
+        form.text("email").to_owned(),
+        form.raw("password").to_owned(),
+    );
+    let Some(role) = Role::from_code(form.text("role")) else {
+        return refused(&app, &viewer, "Choose a role.").await;
+    };
+    if let Some(fault) = user_command::email_fault(&email).or_else(|| passwords::fault(&password)) {
+        return refused(&app, &viewer, fault).await;
+    }
+    let hash = passwords::hash(password)
+        .await
+        .map_err(|why| internal(&why))?;
+    let (id, operator) = (Uuid::now_v7(), viewer.operator());
+    let made = run_tx(&app.pool, "people.add", move |tx| {
+        let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
+        Box::pin(async move {
+            let made = users::insert(tx, operator.account_id(), id, &email, &hash, role).await?;
+            if made {
+                let detail = json!({ "email": email, "role": role.code() });
+                audit_log::record(tx, operator.change("create", "user", id, detail)).await?;
+            }
+            Ok(made)
+        })
+    })
+    .await?;
+    if !made {
+        return refused(
+            &app,
+            &viewer,
+            "Somebody signs in with this e-mail address already.",
+        )
+        .await;
+    }
+    go("/people?done=person-added")
+}
+
+pub async fn set_standing(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+    let Some(role) = Role::from_code(form.text("role")) else {
+        return refused(&app, &viewer, "Choose a role.").await;
+    };
+    let (out, operator) = (form.is_on("out"), viewer.operator());
+    let set = run_tx(&app.pool, "people.set_standing", move |tx| {
+        let operator = operator.clone();
+        Box::pin(async move {
+            if users::get(tx, operator.account_id(), id).await?.is_none() {
+                return Ok(None);
+            }
+            let set = users::set_standing(tx, operator.account_id(), id, role, out).await?;
+            if set {
+                let detail = json!({ "role": role.code(), "shut_out": out });
+                audit_log::record(tx, operator.change("update", "user", id, detail)).await?;
+            }
+            Ok::<_, StoreError>(Some(set))
+        })
+    })
+    .await?;
+    match set {
+        None => Err(Fault::NotFound("person")),
+        Some(false) => {
+            refused(
+                &app,
+                &viewer,
+                "This is the last owner: the account would be left without one.",
+            )
+            .await
+        }
+        Some(true) => go("/people?done=standing"),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct Own {
+    look: Look,
+    name: String,
+    id: Uuid,
+    region: String,
+    currency: String,
+    time_zone: String,
+    fault: Option<String>,
+}
+
+fn own(viewer: &Viewer, fault: Option<String>) -> Own {
+    Own {
+        look: Look::of(viewer, "Your account", "/account"),
+        name: viewer.account.name.clone(),
+        id: viewer.account.id,
+        region: viewer.account.default_region.clone(),
+        currency: viewer.account.currency.clone(),
+        time_zone: viewer.account.time_zone.clone(),
+        fault,
+    }
+}
+
+pub async fn account(viewer: Viewer) -> Shown {
+    page(&own(&viewer, None))
+}
+
+pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+    let time_zone = form.text("time_zone").to_owned();
+    if jiff::tz::TimeZone::get(&time_zone).is_err() {
+        let fault =
+            format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
+        return page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
+    }
+    let operator = viewer.operator();
+    run_tx(&app.pool, "accounts.set_time_zone", move |tx| {
+        let (operator, time_zone) = (operator.clone(), time_zone.clone());
+        Box::pin(async move {
+            let id = operator.account_id();
+            accounts::set_time_zone(tx, id, &time_zone).await?;
+            audit_log::record(
+                tx,
+                operator.change("update", "account", id, json!({ "time_zone": time_zone })),
+            )
+            .await
+        })
+    })
+    .await?;
+    go("/account?done=saved")
+}
+
+/// One's own password; every other session of the person ends.
+pub async fn set_password(
+    State(app): State<App>,
+    viewer: Viewer,
+    form: Form,
+    headers: axum::http::HeaderMap,
+) -> Shown {
+    let new = form.raw("new").to_owned();
+    let refuse =
+        |fault: String| page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
+    if !app.attempts.one_more(&viewer.user.email) {
+        return Err(Fault::TooMany);
+    }
+    if let Some(fault) = passwords::fault(&new) {
+        return refuse(fault);
+    }
+    let known = users::by_email(&app.pool.get().await?, &viewer.user.email)
+        .await?
+        .map(|(_, hash)| hash);
+    if !passwords::fits(form.raw("old").to_owned(), known).await {
+        return refuse("The old password is not right.".to_owned());
+    }
+    let hash = passwords::hash(new).await.map_err(|why| internal(&why))?;
+    let (operator, user, id) = (viewer.operator(), viewer.user.id, secrets::session());
+    let given = id.clone();
+    run_tx(&app.pool, "people.set_password", move |tx| {
+        let (operator, hash, id) = (operator.clone(), hash.clone(), given.clone());
+        Box::pin(async move {
+            users::set_password(tx, user, &hash).await?;
+            users::end_sessions(tx, user).await?;
+            users::begin_session(tx, user, &id).await?;
+            audit_log::record(tx, operator.change("set_password", "user", user, json!({}))).await
+        })
+    })
+    .await?;
+    let mut response = go("/account?done=password")?;
+    session::begin(&mut response, &id, session::over_tls(&headers));
+    Ok(response)
+}
+
+struct Entry {
+    at: When,
+    actor: String,
+    what: String,
+    detail: String,
+}
+
+#[derive(Template)]
+#[template(path = "audit.html")]
+struct Log {
+    look: Look,
+    entries: Vec<Entry>,
+    next: Option<Uuid>,
+}
+
+pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+    let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
+    let below = Uuid::try_parse(form.text("before")).ok();
+    let page_of = IdPage {
+        below,
+        limit: ENTRIES + 1,
+    };
+    let mut found = audit_log::list(&app.pool.get().await?, viewer.account.id, page_of).await?;
+    let most = usize::try_from(ENTRIES).unwrap_or(100);
+    let more = found.len() > most;
+    found.truncate(most);
+    let next = found.last().filter(|_| more).map(|entry| entry.id);
+    let entries = found
+        .into_iter()
+        .map(|entry| Entry {
+            at: viewer.zone.when(entry.created_at),
+            actor: entry.actor,
+            what: format!(
+                "{} {}",
+                entry.action.replace('_', " "),
+                entry.object_kind.replace('_', " ")
+            ),
+            detail: entry
+                .detail
+                .filter(|d| d.as_object().is_none_or(|o| !o.is_empty()))
+                .map(|d| d.to_string())
+                .unwrap_or_default(),
+        })
+        .collect();
+    page(&Log {
+        look: Look::of(&viewer, "Audit log", "/audit"),
+        entries,
+        next,
+    })
+}

@@ -1,0 +1,29 @@
+//! The settings of `trueup-console`, and its commands.
+
+use clap::Parser;
+use trueup_ops::settings::{ConsoleArgs, GraceArgs, LogArgs, PostgresArgs};
+
+use crate::user_command::UserCommand;
+
+/// Settings and pages of Trueup, for its operators.
+#[derive(Debug, Parser)]
+#[command(name = "trueup-console", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    #[command(flatten)]
+    pub console: ConsoleArgs,
+    #[command(flatten)]
+    pub grace: GraceArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// People who may sign in
+    #[command(subcommand)]
+    User(UserCommand),
+}

@@ -1,0 +1,211 @@
+//! `trueup-console user add`: makes a person who may sign in, the first one above all.
+#![allow(
+    clippy::print_stdout,
+    reason = "a command talks to its user by printing"
+)]
+
+use std::io::{BufRead, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use trueup_event::ids;
+use trueup_ops::shutdown::{Exit, Failure};
+use trueup_store::accounts::{self, Account};
+use trueup_store::users::{self, Role};
+use trueup_store::{Pool, audit_log, run_tx};
+use uuid::Uuid;
+
+use crate::passwords;
+
+/// An address is shorter (characters).
+pub const MAX_EMAIL: usize = 254;
+/// A password's file is a line (bytes).
+const MAX_FILE: u64 = 4_096;
+/// How the audit log names the command line.
+const ACTOR: &str = "command line";
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserCommand {
+    /// Make a person who may sign in to the console
+    Add(Add),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Add {
+    /// What they sign in with
+    #[arg(long)]
+    email: String,
+    /// The account's id or its exact name
+    #[arg(long)]
+    account: String,
+    /// owner (also keys and people), operator (settings and events) or viewer (looks)
+    #[arg(long, default_value = "owner", value_parser = ["owner", "operator", "viewer"])]
+    role: String,
+    /// Make the account if there is none of this name
+    #[arg(long)]
+    new_account: bool,
+    /// The new account's time zone: what a day is in its reports
+    #[arg(long, default_value = "UTC", requires = "new_account")]
+    time_zone: String,
+    /// Read the password from this file instead of asking for it
+    #[arg(long)]
+    password_file: Option<PathBuf>,
+}
+
+/// An address has a name, an @ and a host; whether it is somebody's, only a letter could tell.
+pub fn email_fault(email: &str) -> Option<String> {
+    let whole = email
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+    let plain = email.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    (!whole || !plain || email.chars().count() > MAX_EMAIL)
+        .then(|| format!("{email:?} is no e-mail address; give one such as ann@example.com"))
+}
+
+fn wrong(text: impl Into<String>) -> Failure {
+    Failure::new(Exit::BadConfig, text.into())
+}
+
+fn down(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unavailable, error.to_string())
+}
+
+pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
+    let UserCommand::Add(add) = command;
+    if let Some(fault) = email_fault(&add.email) {
+        return Err(wrong(fault));
+    }
+    if jiff::tz::TimeZone::get(&add.time_zone).is_err() {
+        return Err(wrong(
+            "--time-zone must be one of the IANA database, such as America/New_York",
+        ));
+    }
+    let role =
+        Role::from_code(&add.role).ok_or_else(|| wrong("--role is owner, operator or viewer"))?;
+    let client = pool.get().await.map_err(down)?;
+    let known = users::accounts_called(&client, &add.account)
+        .await
+        .map_err(down)?;
+    drop(client);
+    let (account, is_new) = match known.as_slice() {
+        [account] => (account.clone(), false),
+        [] if add.new_account => (new_account(&add), true),
+        [] => {
+            let text = format!(
+                "no account has the id or name {:?}; add --new-account to make it",
+                add.account
+            );
+            return Err(wrong(text));
+        }
+        _ => {
+            return Err(wrong(format!(
+                "several accounts are called {:?}; give the id",
+                add.account
+            )));
+        }
+    };
+    let password = password(add.password_file.as_deref()).map_err(wrong)?;
+    if let Some(fault) = passwords::fault(password.expose_secret()) {
+        return Err(wrong(fault));
+    }
+    let hash = passwords::hash(password.expose_secret().to_owned())
+        .await
+        .map_err(wrong)?;
+    let (email, id) = (add.email.clone(), Uuid::now_v7());
+    let of = account.clone();
+    let made = run_tx(&pool, "people.add", move |tx| {
+        let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
+        Box::pin(async move {
+            if is_new {
+                accounts::insert(tx, &account).await?;
+            }
+            let made = users::insert(tx, account.id, id, &email, &hash, role).await?;
+            let change = audit_log::Change {
+                account_id: account.id,
+                actor: ACTOR,
+                action: "create",
+                object_kind: "user",
+                object_id: id,
+                detail: json!({ "email": email, "role": role.code() }),
+            };
+            audit_log::record(tx, change).await?;
+            Ok(made)
+        })
+    })
+    .await
+    .map_err(down)?;
+    if !made {
+        return Err(wrong(format!(
+            "{} can sign in already; nothing was changed",
+            add.email
+        )));
+    }
+    println!(
+        "{} may sign in as {} of {:?} ({}).",
+        add.email,
+        role.code(),
+        account.name,
+        account.id
+    );
+    Ok(Exit::Drained)
+}
+
+fn new_account(add: &Add) -> Account {
+    Account {
+        id: Uuid::now_v7(),
+        name: add.account.clone(),
+        default_region: "US".to_owned(),
+        currency: "USD".to_owned(),
+        time_zone: add.time_zone.clone(),
+        created_at: ids::to_microseconds(jiff::Timestamp::now()),
+    }
+}
+
+/// From the file, else asked for at a terminal (twice, unseen), else the first line of the input.
+fn password(file: Option<&Path>) -> Result<SecretString, String> {
+    if let Some(path) = file {
+        let open = std::fs::File::open(path).map_err(|e| format!("--password-file: {e}"))?;
+        let mut text = String::new();
+        open.take(MAX_FILE)
+            .read_to_string(&mut text)
+            .map_err(|e| format!("--password-file: {e}"))?;
+        return Ok(text.lines().next().unwrap_or_default().to_owned().into());
+    }
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return line().map(Into::into);
+    }
+    let first = unseen("Password: ")?;
+    if first != unseen("Again: ")? {
+        return Err("the two are not the same; nothing was made".to_owned());
+    }
+    Ok(first.into())
+}
+
+fn line() -> Result<String, String> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(MAX_FILE)
+        .read_line(&mut text)
+        .map_err(|e| format!("the password: {e}"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn unseen(prompt: &str) -> Result<String, String> {
+    use std::io::Write;
+    print!("{prompt}");
+    let _ = std::io::stdout().flush();
+    let input = std::io::stdin();
+    let before = tcgetattr(&input).map_err(|e| e.to_string())?;
+    let mut quiet = before.clone();
+    quiet.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&input, SetArg::TCSANOW, &quiet).map_err(|e| e.to_string())?;
+    let read = line();
+    let _ = tcsetattr(&input, SetArg::TCSANOW, &before);
+    println!();
+    read
+}

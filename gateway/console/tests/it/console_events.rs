@@ -1,0 +1,613 @@
+//! Recent events, persons' actions, samples, and the revenue report, over reports settled for real.
+
+use jiff::{Timestamp, ToSpan};
+use serde_json::{Value, json};
+use trueup_domain::batch_decision::Work;
+use trueup_event::ids;
+use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
+use trueup_settlement::settle;
+use trueup_store::{Pool, PoolSettings, run_tx};
+use uuid::Uuid;
+
+use crate::console::{Console, Key, id};
+
+/// An account with a webhook and a rev-share publisher, and reports that come in without a gateway.
+pub struct Scene {
+    pub console: Console,
+    pub key: Key,
+    pub account: Uuid,
+    pub webhook: String,
+    pub assignment: String,
+    pub publisher: String,
+    pool: Pool,
+}
+
+impl Scene {
+    pub async fn set() -> Scene {
+        let console = Console::start().await;
+        let key = console.account().await;
+        let account = id(&key.get("/api/v1/account").await.ok())
+            .parse()
+            .expect("an id");
+        let webhook = id(&key
+            .post("/api/v1/webhooks", json!({ "name": "Ringba" }))
+            .await
+            .created());
+        let (assignment, publisher) = key
+            .assignment(json!({ "kind": "rev_share", "percent": "60" }))
+            .await;
+        let pool = Pool::new(&console.database.url, &PoolSettings::of("test", 2)).expect("a pool");
+        Scene {
+            console,
+            key,
+            account,
+            webhook,
+            assignment,
+            publisher,
+            pool,
+        }
+    }
+
+    /// Records a call that ended a minute ago.
+    pub async fn call(&self, fields: Value) -> String {
+        let started = Timestamp::now().checked_sub(150.seconds()).expect("a time");
+        let mut call = json!({ "id": Uuid::now_v7(), "caller": "+13055551234", "duration_seconds": 90,
+            "started_at": started.to_string(), "assignment_id": self.assignment });
+        let (Value::Object(all), Value::Object(fields)) = (&mut call, fields) else {
+            unreachable!("objects")
+        };
+        all.extend(fields);
+        let said = self.key.post("/api/v1/calls", json!(call)).await.ok();
+        assert_eq!(said["errors"], json!([]));
+        id(&call)
+    }
+
+    /// A report comes in and is settled; gives the event's id.
+    pub async fn report(&self, query: &str) -> String {
+        self.report_to(&self.webhook, query).await
+    }
+
+    pub async fn report_to(&self, webhook: &str, query: &str) -> String {
+        self.settle(webhook, Some(query), None).await
+    }
+
+    /// Requests that the door refused; gives the row's id. What was sent is kept of one to a paused webhook.
+    pub async fn refuse(&self, query: Option<&str>, refusal: Refusal) -> String {
+        self.settle(&self.webhook, query, Some(refusal)).await
+    }
+
+    async fn settle(&self, webhook: &str, query: Option<&str>, refusal: Option<Refusal>) -> String {
+        let received_at = ids::to_microseconds(Timestamp::now());
+        let mut random = [0; 10];
+        rand::fill(&mut random);
+        let request = query.map(|query| RawRequest {
+            method: "GET".to_owned(),
+            query: query.to_owned(),
+            ..RawRequest::default()
+        });
+        let event = RawEvent {
+            id: ids::event_id(received_at, &random),
+            received_at,
+            account_id: self.account,
+            webhook_id: webhook.parse().expect("an id"),
+            position: 0,
+            source_ip: "203.0.113.7".parse().expect("an address"),
+            request,
+            refusal,
+        };
+        let event_id = event.id.to_string();
+        run_tx(&self.pool, "test_settle", move |tx| {
+            let event = event.clone();
+            Box::pin(async move { settle(tx, vec![Work::Fresh(event)]).await })
+        })
+        .await
+        .expect("settles");
+        event_id
+    }
+
+    pub async fn event(&self, event: &str) -> Value {
+        self.key.get(&format!("/api/v1/events/{event}")).await.ok()
+    }
+
+    async fn rows(&self, query: &str) -> Vec<Value> {
+        let page = self
+            .key
+            .get(&format!("/api/v1/webhooks/{}/events?{query}", self.webhook))
+            .await
+            .ok();
+        page["data"].as_array().expect("rows").clone()
+    }
+
+    async fn balance(&self) -> i64 {
+        let shown = self
+            .key
+            .get(&format!("/api/v1/publishers/{}", self.publisher))
+            .await
+            .ok();
+        shown["pending_balance_cents"].as_i64().expect("cents")
+    }
+
+    pub async fn act(&self, event: &str, action: &str, body: Value) -> crate::console::Said {
+        self.key
+            .post(&format!("/api/v1/events/{event}/{action}"), body)
+            .await
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let client = self.console.database.client().await;
+        client
+            .query_one(&format!("SELECT count(*) FROM {table}"), &[])
+            .await
+            .expect("counts")
+            .get(0)
+    }
+}
+
+#[tokio::test]
+async fn an_event_tells_what_came_how_it_was_read_and_what_it_moved() {
+    let scene = Scene::set().await;
+    let call = scene
+        .call(json!({ "ref_id": "abc123", "tracking_number": "+18005550100" }))
+        .await;
+    let event = scene
+        .report("caller_id=%2B13055551234&duration=90&payout=%2450.00&ref_id=abc123")
+        .await;
+    let shown = scene.event(&event).await;
+    for (name, value) in [
+        ("id", json!(event)),
+        ("webhook_id", json!(scene.webhook)),
+        ("source_ip", json!("203.0.113.7")),
+        ("caller", json!("+13055551234")),
+        ("duration_seconds", json!(90)),
+        ("ref_id", json!("abc123")),
+        ("call_id", Value::Null),
+        ("payout_raw", json!("$50.00")),
+        ("payout_cents", json!(5000)),
+        ("status", json!("matched")),
+        ("reason", Value::Null),
+        ("strategy", json!("ref_id")),
+        (
+            "matched_call",
+            json!({ "id": call, "caller": "+13055551234", "tracking_number": "+18005550100" }),
+        ),
+        ("revenue_delta_cents", json!(5000)),
+        ("credit_delta_cents", json!(3000)),
+        ("count", json!(1)),
+        ("actions", json!([])),
+    ] {
+        assert_eq!(shown[name], value, "{name}");
+    }
+    assert!(shown["processed_at"].is_string() && shown["received_at"].is_string());
+    assert!(
+        shown["reason_text"]
+            .as_str()
+            .is_some_and(|t| t.contains("$50.00") && t.contains("$30.00")),
+        "{shown}"
+    );
+    assert_eq!(shown["request"]["method"], "GET");
+    assert_eq!(
+        shown["request"]["query"],
+        "caller_id=%2B13055551234&duration=90&payout=%2450.00&ref_id=abc123"
+    );
+    let payout = shown["reading"]
+        .as_array()
+        .expect("slots")
+        .iter()
+        .find(|s| s["slot"] == "payout")
+        .expect("read");
+    assert_eq!(
+        [&payout["name"], &payout["raw"]],
+        [&json!("payout"), &json!("$50.00")]
+    );
+    assert_eq!(shown["postings"][0]["credit_delta_cents"], 3000);
+    assert_eq!(
+        shown["postings"][0]["balance_after_cents"],
+        scene.balance().await
+    );
+
+    let shown = scene.key.get(&format!("/api/v1/calls/{call}")).await.ok();
+    assert_eq!(
+        [&shown["value_cents"], &shown["value_from_webhook"]],
+        [&json!(5000), &json!(true)]
+    );
+    assert_eq!(shown["reported_by_webhook_id"], json!(scene.webhook));
+    let report = &shown["reports"][0];
+    assert_eq!(
+        [&report["event_id"], &report["status"], &report["role"]],
+        [&json!(event), &json!("matched"), &json!("folded")]
+    );
+
+    let list = scene.key.get("/api/v1/webhooks").await.ok();
+    assert!(list["data"][0]["last_event_at"].is_string());
+    scene
+        .key
+        .get(&format!("/api/v1/events/{}", Uuid::now_v7()))
+        .await
+        .problem(404, None);
+    scene
+        .key
+        .get(&format!("/api/v1/events/{}", Uuid::new_v4()))
+        .await
+        .problem(404, None);
+}
+
+#[tokio::test]
+async fn recent_events_are_filtered_searched_and_cut_by_cursor() {
+    let scene = Scene::set().await;
+    scene.call(json!({ "ref_id": "abc" })).await;
+    let matched = scene.report("ref_id=abc&payout=50").await;
+    let repeated = scene.report("ref_id=abc&payout=50").await;
+    let unmatched = scene.report("ref_id=Zebra_7&payout=12").await;
+    let nothing = scene.report("hello=world").await;
+    let all = [&nothing, &unmatched, &repeated, &matched].map(Clone::clone);
+    let ids = async |query: &str| scene.rows(query).await.iter().map(id).collect::<Vec<_>>();
+    assert_eq!(ids("").await, all, "newest first");
+    assert_eq!(
+        ids("status=duplicate").await,
+        std::slice::from_ref(&repeated)
+    );
+    assert_eq!(
+        ids("status=matched,duplicate").await,
+        [repeated.clone(), matched.clone()]
+    );
+    assert_eq!(
+        ids("reason=ref_id_not_found").await,
+        std::slice::from_ref(&unmatched)
+    );
+    assert_eq!(
+        ids("reason=nothing_to_match&status=matched").await,
+        [] as [String; 0]
+    );
+    assert_eq!(ids("q=zebra").await, std::slice::from_ref(&unmatched));
+    assert_eq!(
+        ids(&format!("q={matched}")).await,
+        std::slice::from_ref(&matched)
+    );
+    let since = scene.event(&unmatched).await["received_at"]
+        .as_str()
+        .expect("a time")
+        .to_owned();
+    assert_eq!(ids(&format!("since={since}")).await, all[..2]);
+    assert_eq!(ids(&format!("until={since}")).await, all[2..]);
+    for (query, field) in [
+        ("status=matchd", "status"),
+        ("reason=because", "reason"),
+        ("since=x", "since"),
+        ("sinc=x", "sinc"),
+    ] {
+        let path = format!("/api/v1/webhooks/{}/events?{query}", scene.webhook);
+        scene.key.get(&path).await.problem(422, Some(field));
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/v1/webhooks/{}/events?limit=1{cursor}", scene.webhook);
+        let page = scene.key.get(&path).await.ok();
+        seen.extend(page["data"].as_array().expect("rows").iter().map(id));
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, all);
+    let rows = scene.rows("status=unmatched").await;
+    assert!(
+        rows.iter()
+            .all(|row| row["matched_call"] == Value::Null && row["credit_delta_cents"] == 0)
+    );
+    assert!(rows.iter().all(|row| {
+        row["reason_text"]
+            .as_str()
+            .is_some_and(|text| text.len() > 20)
+    }));
+}
+
+#[tokio::test]
+async fn m8_a_person_assigns_applies_and_ignores_and_each_is_told_with_its_doer() {
+    let scene = Scene::set().await;
+    let call = scene.call(json!({})).await;
+    let lost = scene.report("ref_id=unknown&payout=40").await;
+    scene
+        .act(&lost, "assign", json!({}))
+        .await
+        .problem(422, Some("call_id"));
+    scene
+        .act(&lost, "assign", json!({ "call_id": Uuid::now_v7() }))
+        .await
+        .problem(422, Some("call_id"));
+    scene
+        .act(&lost, "apply", json!({}))
+        .await
+        .problem(409, None);
+    let assigned = scene
+        .act(&lost, "assign", json!({ "call_id": call }))
+        .await
+        .ok();
+    assert_eq!(
+        [&assigned["status"], &assigned["strategy"]],
+        [&json!("matched"), &json!("person")]
+    );
+    assert_eq!(assigned["matched_call"]["id"], json!(call));
+    assert_eq!(scene.balance().await, 2400);
+    for action in ["assign", "replay"] {
+        scene
+            .act(
+                &lost,
+                action,
+                if action == "assign" {
+                    json!({ "call_id": call })
+                } else {
+                    json!({})
+                },
+            )
+            .await
+            .problem(409, None);
+    }
+
+    scene
+        .act(&lost, "apply", json!({ "payout_cents": -1 }))
+        .await
+        .problem(422, Some("payout_cents"));
+    scene
+        .act(&lost, "apply", json!({ "payout_cent": 1 }))
+        .await
+        .problem(422, Some("payout_cent"));
+    let applied = scene
+        .act(&lost, "apply", json!({ "payout_cents": 1000 }))
+        .await
+        .ok();
+    assert_eq!(
+        [&applied["applied_from"], &applied["payout_cents"]],
+        [&json!(lost), &json!(1000)]
+    );
+    assert_eq!(applied["postings"][0]["kind"], "apply");
+    assert_eq!(scene.balance().await, 600);
+
+    let ignored = scene.act(&lost, "ignore", json!({})).await.ok();
+    assert!(ignored["ignored_at"].is_string());
+    let done: Vec<&str> = ignored["actions"]
+        .as_array()
+        .expect("history")
+        .iter()
+        .map(|a| a["action"].as_str().expect("text"))
+        .collect();
+    assert_eq!(done, ["assign", "apply", "ignore"]);
+    let actor = ignored["actions"][0]["actor"].as_str().expect("who");
+    assert!(
+        scene
+            .key
+            .key
+            .starts_with(actor.strip_prefix("key:").expect("a key"))
+    );
+    assert_eq!(ignored["actions"][0]["detail"]["call_id"], json!(call));
+    scene
+        .act(&Uuid::now_v7().to_string(), "replay", json!({}))
+        .await
+        .problem(404, None);
+}
+
+#[tokio::test]
+async fn m8_a_replay_runs_the_rules_again_as_they_stand_now() {
+    let scene = Scene::set().await;
+    let call = scene.call(json!({})).await;
+    let event = scene
+        .report("my_caller=%2B13055551234&my_length=90&payout=40")
+        .await;
+    assert_eq!(scene.event(&event).await["status"], "unmatched");
+    let names = json!({ "field_names": { "caller": "my_caller", "duration": "my_length" } });
+    scene
+        .key
+        .patch(&format!("/api/v1/webhooks/{}", scene.webhook), names)
+        .await
+        .ok();
+    let replayed = scene.act(&event, "replay", json!({})).await.ok();
+    assert_eq!(
+        [&replayed["status"], &replayed["matched_call"]["id"]],
+        [&json!("matched"), &json!(call)]
+    );
+    assert_eq!(replayed["actions"][0]["action"], "replay");
+    assert_eq!(scene.balance().await, 2400);
+}
+
+#[tokio::test]
+async fn a_sample_is_read_and_matched_and_nothing_is_stored() {
+    let scene = Scene::set().await;
+    let call = scene.call(json!({ "ref_id": "abc" })).await;
+    let path = format!("/api/v1/webhooks/{}/try", scene.webhook);
+    let before = [
+        scene.count("events").await,
+        scene.count("postings").await,
+        scene.count("call_reports").await,
+    ];
+    let form = json!({ "method": "POST", "query": "?ref_id=abc", "content_type": "application/x-www-form-urlencoded",
+        "body": "payout=%2412.50&duration=01:30" });
+    let tried = scene.key.post(&path, form).await.ok();
+    assert_eq!(
+        [&tried["status"], &tried["strategy"], &tried["elements"]],
+        [&json!("matched"), &json!("ref_id"), &json!([])]
+    );
+    assert_eq!(tried["matched_call"]["id"], json!(call));
+    assert_eq!(
+        [&tried["payout_cents"], &tried["credit_delta_cents"]],
+        [&json!(1250), &json!(750)]
+    );
+    assert_eq!(tried["duration_seconds"], 90);
+    let ref_id = tried["reading"]
+        .as_array()
+        .expect("slots")
+        .iter()
+        .find(|s| s["slot"] == "ref_id")
+        .expect("read");
+    assert_eq!(ref_id["raw"], "abc");
+    assert!(
+        tried["reason_text"]
+            .as_str()
+            .is_some_and(|t| t.contains("$12.50"))
+    );
+
+    let batch = json!({ "body": [{ "ref_id": "abc", "payout": 5 }, 7, { "ref_id": "unknown1", "payout": 5 }] });
+    let tried = scene.key.post(&path, batch).await.ok();
+    let seen: Vec<_> = tried["elements"]
+        .as_array()
+        .expect("each")
+        .iter()
+        .map(|e| e["reason"].clone())
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            Value::Null,
+            json!("unparseable_element"),
+            json!("ref_id_not_found")
+        ]
+    );
+    let broken = scene
+        .key
+        .post(&path, json!({ "body": "{\"payout\":" }))
+        .await
+        .ok();
+    assert_eq!(broken["reason"], "unparseable_body");
+    scene
+        .key
+        .post(&path, json!({ "method": "TRACE" }))
+        .await
+        .problem(422, Some("method"));
+    scene
+        .key
+        .post(&path, json!({ "body": "x".repeat(70_000) }))
+        .await
+        .problem(422, Some("body"));
+
+    let after = [
+        scene.count("events").await,
+        scene.count("postings").await,
+        scene.count("call_reports").await,
+    ];
+    assert_eq!(before, after, "nothing is stored");
+    assert_eq!(scene.balance().await, 0, "no money moves");
+}
+
+#[tokio::test]
+async fn the_revenue_report_keeps_real_and_estimated_apart() {
+    let scene = Scene::set().await;
+    let buyer = scene.key.named("buyers", "Bo").await;
+    scene
+        .call(
+            json!({ "ref_id": "real", "buyer_id": buyer, "value_cents": 4000, "qualified": true }),
+        )
+        .await;
+    scene
+        .call(json!({ "value_cents": 1000, "qualified": true }))
+        .await;
+    scene.call(json!({ "value_cents": 9999 })).await;
+    scene
+        .call(json!({ "value_cents": 700, "qualified": true, "assignment_id": null }))
+        .await;
+    scene.report("ref_id=real&payout=50").await;
+    let report = async |query: &str| {
+        scene
+            .key
+            .get(&format!("/api/v1/reports/revenue?{query}"))
+            .await
+            .ok()
+    };
+
+    let by_day = report("").await;
+    let totals = &by_day["totals"];
+    for (name, value) in [
+        ("calls", 4),
+        ("reported_calls", 1),
+        ("qualified_calls", 3),
+        ("real_revenue_cents", 5000),
+        ("estimated_revenue_cents", 1700),
+        ("revenue_cents", 6700),
+        ("real_credits_cents", 3000),
+        ("estimated_credits_cents", 600),
+        ("credits_cents", 3600),
+        ("margin_cents", 3100),
+    ] {
+        assert_eq!(totals[name], value, "{name}");
+    }
+    assert_eq!(
+        scene.balance().await,
+        3600,
+        "credits are what publishers are owed"
+    );
+    assert_eq!(
+        [&by_day["group"], &by_day["currency"], &by_day["time_zone"]],
+        ["day", "USD", "UTC"]
+    );
+    for (group, key, name, revenue) in [
+        ("buyer", json!(buyer), json!("Bo"), 5000),
+        ("publisher", json!(scene.publisher), json!("Ann"), 6000),
+        ("webhook", json!(scene.webhook), json!("Ringba"), 5000),
+    ] {
+        let rows = report(&format!("group={group}")).await;
+        assert_eq!(
+            [&rows["data"][0]["key"], &rows["data"][0]["name"]],
+            [&key, &name],
+            "{group}"
+        );
+        assert_eq!(rows["data"][0]["revenue_cents"], revenue, "{group}");
+        assert_eq!(
+            rows["data"][1]["key"],
+            Value::Null,
+            "{group}: those that have none"
+        );
+        assert_eq!(&rows["totals"], totals, "{group}");
+    }
+    for (query, field) in [
+        ("group=month", "group"),
+        ("from=yesterday", "from"),
+        ("from=2026-03-02&to=2026-03-01", "to"),
+        ("from=1990-01-01&to=2026-03-01", "from"),
+    ] {
+        scene
+            .key
+            .get(&format!("/api/v1/reports/revenue?{query}"))
+            .await
+            .problem(422, Some(field));
+    }
+}
+
+#[tokio::test]
+async fn a_day_is_one_of_the_accounts_time_zone() {
+    let console = Console::start().await;
+    let body = json!({ "name": "NY", "time_zone": "America/New_York" });
+    let made = console
+        .admin()
+        .post("/api/v1/accounts", body)
+        .await
+        .created();
+    let key = Key {
+        address: console.address,
+        key: made["api_key"].as_str().expect("a key").to_owned(),
+    };
+    // 23:30 and 00:30 in New York, the night before its clocks go forward.
+    let call = |at: &str| json!({ "caller": null, "duration_seconds": 1, "started_at": at, "value_cents": 100, "qualified": true });
+    key.post(
+        "/api/v1/calls",
+        json!([call("2026-03-08T04:30:00Z"), call("2026-03-08T05:30:00Z")]),
+    )
+    .await
+    .ok();
+    let rows = key
+        .get("/api/v1/reports/revenue?from=2026-03-07&to=2026-03-08")
+        .await
+        .ok();
+    let days: Vec<_> = rows["data"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|r| r["key"].clone())
+        .collect();
+    assert_eq!(days, ["2026-03-07", "2026-03-08"]);
+    assert_eq!(
+        [&rows["from"], &rows["to"]],
+        ["2026-03-07T05:00:00Z", "2026-03-09T04:00:00Z"]
+    );
+    let one = key
+        .get("/api/v1/reports/revenue?from=2026-03-08&to=2026-03-08")
+        .await
+        .ok();
+    assert_eq!(one["totals"]["calls"], 1, "a day as `to` is included whole");
+}

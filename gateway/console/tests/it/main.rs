@@ -1,0 +1,15 @@
+//! The one integration-test binary of this crate; each module is a topic.
+
+mod console;
+mod console_calls;
+mod console_events;
+mod console_isolation;
+mod console_openapi;
+mod console_process;
+mod console_settings;
+mod pages;
+mod pages_browser;
+mod pages_isolation;
+mod pages_panel;
+mod pages_session;
+mod starts;

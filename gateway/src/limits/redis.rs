@@ -1,0 +1,385 @@
+//! The task that asks Redis: one script call decides many waiting questions, and a few calls may be
+//! out, so that this process and Redis work at the same time. There is no timer: the more calls are
+//! out, the more questions must be waiting for the next.
+//!
+//! No request waits for Redis longer than the setting says (50 ms). A call that fails or is late closes this
+//! way at once; a probe opens it again as soon as Redis answers in time, so that an outage costs one
+//! slow call and not one for each request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use trueup_ops::health::Dependency;
+use trueup_ops::metrics;
+use trueup_ops::settings::RedisDown;
+use trueup_ops::shutdown::spawn_vital;
+
+use super::{EXACT_UP_TO, Key, Limit, Question, Verdict};
+
+/// Connecting, TLS and login included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Between probes while Redis is away.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+/// Questions in one call: a fraction of a millisecond of Redis's time.
+const QUESTIONS: usize = 64;
+/// Calls at once.
+const CALLS: usize = 2;
+/// With a call out, the next goes when so many questions wait for it.
+const ENOUGH: usize = 32;
+/// Questions taken out of the queue ahead of their call.
+const AHEAD: usize = 256;
+/// Questions that may wait; the next are decided here.
+const WAITING: usize = 16_384;
+
+const SCRIPT: &str = include_str!("decide.lua");
+
+struct Waiting {
+    question: Question,
+    answer: oneshot::Sender<Option<Verdict>>,
+}
+
+pub struct Handle {
+    questions: mpsc::Sender<Waiting>,
+    up: Arc<AtomicBool>,
+}
+
+impl Handle {
+    /// `None` if Redis cannot be asked, or did not answer in time.
+    pub async fn ask(&self, question: &Question) -> Option<Verdict> {
+        if !self.up.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (answer, verdict) = oneshot::channel();
+        self.questions
+            .try_send(Waiting {
+                question: *question,
+                answer,
+            })
+            .ok()?;
+        verdict.await.ok().flatten()
+    }
+}
+
+pub fn client(url: &SecretString) -> Result<Client, String> {
+    Client::open(url.expose_secret()).map_err(|e| e.to_string())
+}
+
+pub fn start(
+    url: &SecretString,
+    when_down: RedisDown,
+    answer_within: Duration,
+    health: Dependency,
+    stop: CancellationToken,
+) -> Result<Handle, String> {
+    let client = client(url)?;
+    let (questions, waiting) = mpsc::channel(WAITING);
+    let up = Arc::new(AtomicBool::new(false));
+    let asker = Asker {
+        client,
+        script: Script::new(SCRIPT),
+        up: Arc::clone(&up),
+        health,
+        when_down,
+        answer_within,
+    };
+    spawn_vital("limits", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = asker.run(waiting) => {}
+        }
+    });
+    Ok(Handle { questions, up })
+}
+
+struct Asker {
+    client: Client,
+    script: Script,
+    up: Arc<AtomicBool>,
+    health: Dependency,
+    when_down: RedisDown,
+    answer_within: Duration,
+}
+
+impl Asker {
+    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut kept = None;
+        loop {
+            let connection = self.connected(kept.take(), &mut waiting).await;
+            self.health.ok();
+            self.up.store(true, Ordering::Relaxed);
+            let ended = self.serve(connection, &mut waiting).await;
+            self.up.store(false, Ordering::Relaxed);
+            match ended {
+                Ended::Stopped => return,
+                Ended::Late(connection) => {
+                    self.away(&format!(
+                        "no answer within {} ms",
+                        self.answer_within.as_millis()
+                    ));
+                    kept = Some(connection);
+                }
+                Ended::Failed(error) => self.away(&describe(&error)),
+            }
+        }
+    }
+
+    fn away(&self, why: &str) {
+        let what = match self.when_down {
+            RedisDown::Local => "limits are counted in this process alone",
+            RedisDown::Refuse => "requests are answered 503",
+        };
+        self.health.degraded(format!("{what}: {why}"));
+    }
+
+    /// A connection on which Redis counts in time. What still waits meanwhile is sent back to be decided here.
+    async fn connected(
+        &self,
+        mut kept: Option<MultiplexedConnection>,
+        waiting: &mut mpsc::Receiver<Waiting>,
+    ) -> MultiplexedConnection {
+        loop {
+            let probe = async {
+                let mut connection = match kept.take() {
+                    Some(connection) => connection,
+                    None => self.connect().await?,
+                };
+                let question = [probe()];
+                match tokio::time::timeout(
+                    self.answer_within,
+                    self.call(&mut connection, &question),
+                )
+                .await
+                {
+                    Ok(Ok(_)) => Ok(connection),
+                    Ok(Err(e)) => Err(e),
+                    Err(_) => Err(RedisError::from((
+                        redis::ErrorKind::Io,
+                        "no answer to a probe in time",
+                    ))),
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = probe => outcome,
+                () = send_back(waiting) => return std::future::pending().await,
+            };
+            match outcome {
+                Ok(connection) => return connection,
+                Err(e) => self.away(&describe(&e)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_EVERY) => {}
+                () = send_back(waiting) => return std::future::pending().await,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            // The calls have their own, shorter one.
+            .set_response_timeout(Some(CONNECT_WITHIN));
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    async fn serve(
+        &self,
+        connection: MultiplexedConnection,
+        waiting: &mut mpsc::Receiver<Waiting>,
+    ) -> Ended {
+        let mut gathered: Vec<Waiting> = Vec::new();
+        let mut out = FuturesUnordered::new();
+        loop {
+            while out.len() < CALLS && !gathered.is_empty() && gathered.len() >= ENOUGH * out.len()
+            {
+                let batch = gathered.drain(..gathered.len().min(QUESTIONS)).collect();
+                out.push(self.decide(connection.clone(), batch));
+            }
+            // Whose question is dropped with its way to be answered decides it here.
+            tokio::select! {
+                biased;
+                Some(outcome) = out.next(), if !out.is_empty() => match outcome {
+                    Ok(()) => {}
+                    Err(Failed::Late) => return Ended::Late(connection),
+                    Err(Failed::By(error)) => return Ended::Failed(error),
+                },
+                came = waiting.recv_many(&mut gathered, AHEAD), if gathered.len() < AHEAD => {
+                    if came == 0 {
+                        return Ended::Stopped;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn decide(
+        &self,
+        mut connection: MultiplexedConnection,
+        batch: Vec<Waiting>,
+    ) -> Result<(), Failed> {
+        let figures = metrics::gateway();
+        let began = Instant::now();
+        let outcome =
+            tokio::time::timeout(self.answer_within, self.call(&mut connection, &batch)).await;
+        figures.limit_seconds.since(&[], began);
+        match outcome {
+            Ok(Ok(numbers)) => {
+                figures.limit_calls.inc(&["ok"]);
+                for (at, one) in batch.into_iter().enumerate() {
+                    let _ = one.answer.send(verdict(&one.question, &numbers, at));
+                }
+                Ok(())
+            }
+            Ok(Err(e)) => {
+                figures.limit_calls.inc(&["error"]);
+                Err(Failed::By(e))
+            }
+            Err(_) => {
+                figures.limit_calls.inc(&["slow"]);
+                Err(Failed::Late)
+            }
+        }
+    }
+
+    /// EVALSHA, and EVAL if this server has not seen the script (it is new, or was restarted).
+    async fn call(
+        &self,
+        connection: &mut MultiplexedConnection,
+        batch: &[Waiting],
+    ) -> Result<Vec<i64>, RedisError> {
+        let mut keys = 0_usize;
+        let mut limits = Vec::with_capacity(batch.len() * 12);
+        let mut names = Names::default();
+        for one in batch {
+            let Question {
+                address,
+                token,
+                keeping,
+            } = &one.question;
+            for limit in [Some(address), token.as_ref(), keeping.as_ref()] {
+                limits.extend_from_slice(&limit.map_or(0, |limit| limit.per_minute).to_le_bytes());
+                if let Some(limit) = limit {
+                    names.push(limit);
+                    keys += 1;
+                }
+            }
+        }
+        let ask = |how: &str, script: &str| {
+            let mut command = redis::cmd(how);
+            command.arg(script).arg(keys);
+            for name in names.iter() {
+                command.arg(name);
+            }
+            command.arg(&limits[..]);
+            command
+        };
+        match ask("EVALSHA", self.script.get_hash())
+            .query_async(connection)
+            .await
+        {
+            Err(e) if e.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript) => {
+                ask("EVAL", SCRIPT).query_async(connection).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// A question like any other, under a name of its own: a Redis that answers but cannot count (a
+/// replica, or one that is out of memory) is not taken for a good one.
+fn probe() -> Waiting {
+    let address = Limit {
+        key: Key::Probe,
+        per_minute: EXACT_UP_TO,
+    };
+    Waiting {
+        question: Question {
+            address,
+            token: None,
+            keeping: None,
+        },
+        answer: oneshot::channel().0,
+    }
+}
+
+/// The names of many limits, in one piece of memory.
+#[derive(Default)]
+struct Names {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Names {
+    fn push(&mut self, limit: &Limit) {
+        limit.write_redis_key(&mut self.text);
+        self.ends.push(self.text.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| {
+            self.text
+                .get(std::mem::replace(&mut from, *end)..*end)
+                .unwrap_or_default()
+        })
+    }
+}
+
+enum Failed {
+    Late,
+    By(RedisError),
+}
+
+enum Ended {
+    Stopped,
+    /// Too slow; the connection may yet be good.
+    Late(MultiplexedConnection),
+    Failed(RedisError),
+}
+
+/// Ends only when nobody can ask any more.
+async fn send_back(waiting: &mut mpsc::Receiver<Waiting>) {
+    while let Some(one) = waiting.recv().await {
+        let _ = one.answer.send(None);
+    }
+}
+
+/// No numbers at all: every question passed, and none is kept.
+fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
+    if numbers.is_empty() {
+        return Some(Verdict::Pass { keep: false });
+    }
+    let code = *numbers.get(at * 2)?;
+    let micros = u64::try_from(*numbers.get(at * 2 + 1)?).ok()?;
+    let retry_after = Duration::from_micros(micros);
+    match code {
+        0 => Some(Verdict::Pass { keep: true }),
+        1 => Some(Verdict::Pass { keep: false }),
+        2 => Some(Verdict::AddressOver {
+            limit: question.address.per_minute,
+            retry_after,
+        }),
+        3 => Some(Verdict::TokenOver {
+            limit: question.token?.per_minute,
+            retry_after,
+        }),
+        _ => None,
+    }
+}
+
+/// Without what the error may quote of a command.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("Redis said {code}"),
+        None => format!("{:?}", error.kind()),
+    }
+}

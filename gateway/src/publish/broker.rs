@@ -1,0 +1,456 @@
+//! Group commit into the broker: what arrives while confirms are out rides in the next message.
+//!
+//! The broker's cost is per message and not per byte, so a busy door puts many events into one, and an
+//! idle one sends each at once: the more messages are out, the more must be waiting for the next. There
+//! is no timer; what waits goes at the latest with the next confirm. Only an ack without a returned
+//! message is success. One supervisor builds the connection, forever; while there is none, or it is
+//! blocked, nothing waits for it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::BasicPublishOptions;
+use lapin::{Channel, Confirmation};
+use secrecy::SecretString;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use trueup_event::envelope;
+use trueup_event::raw_event::SecretUse;
+use trueup_ops::backoff::Backoff;
+use trueup_ops::health::Dependency;
+use trueup_ops::metrics;
+use trueup_ops::shutdown::spawn_vital;
+use trueup_queue::connection::Session;
+use trueup_queue::{QueueError, topology};
+
+use super::{Events, NotTaken};
+
+/// From handing events over to the broker's word; senders give up after 2 s.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
+/// Messages that may be unconfirmed at once. Few, so that under load the messages grow instead. Each
+/// has a channel to itself: the broker's word on a channel, and a message that comes back, can then
+/// belong to one message only.
+const UNCONFIRMED: usize = 2;
+/// With a message out, the next goes when so many events wait for it.
+const ENOUGH: usize = 32;
+/// Events in one message at most; a batch request alone may hold as many.
+const EVENTS: usize = 500;
+/// Bytes after which no more is put into a message.
+const BYTES: usize = 1024 * 1024;
+/// What may wait for the broker in all; more is answered 503 at once.
+const WAITING_EVENTS: usize = 20_000;
+const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Declaring the topology anew.
+const DECLARE_WITHIN: Duration = Duration::from_secs(10);
+/// A connection that lasted this long was a good one: the next attempt need not wait.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
+/// A queue that says no is declared anew at most this often.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
+
+pub struct Settings {
+    pub amqp_url: SecretString,
+    pub queue_max_length: NonZeroU32,
+    /// What happens to reports while the broker is away, for `/ready` to say.
+    pub meanwhile: &'static str,
+}
+
+struct Parcel {
+    events: Arc<Events>,
+    reply: oneshot::Sender<Result<(), NotTaken>>,
+}
+
+/// What waits for the broker.
+#[derive(Default)]
+struct Load {
+    /// A publish now has a chance.
+    open: AtomicBool,
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+pub struct Broker {
+    parcels: mpsc::Sender<Parcel>,
+    load: Arc<Load>,
+}
+
+/// Takes its part off the load again, however the request ends.
+struct Place<'a> {
+    load: &'a Load,
+    events: &'a Events,
+}
+
+impl<'a> Place<'a> {
+    fn take(load: &'a Load, events: &'a Events) -> Option<Place<'a>> {
+        let count = load.events.fetch_add(events.len(), Ordering::Relaxed) + events.len();
+        let bytes = load.bytes.fetch_add(events.bytes, Ordering::Relaxed) + events.bytes;
+        let place = Place { load, events };
+        metrics::gateway()
+            .in_flight
+            .set(&[], i64::try_from(count).unwrap_or(i64::MAX));
+        (count <= WAITING_EVENTS && bytes <= WAITING_BYTES).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let before = self
+            .load
+            .events
+            .fetch_sub(self.events.len(), Ordering::Relaxed);
+        self.load
+            .bytes
+            .fetch_sub(self.events.bytes, Ordering::Relaxed);
+        let now = before.saturating_sub(self.events.len());
+        metrics::gateway()
+            .in_flight
+            .set(&[], i64::try_from(now).unwrap_or(i64::MAX));
+    }
+}
+
+impl Broker {
+    pub fn start(settings: Settings, health: Dependency, stop: CancellationToken) -> Broker {
+        let (parcels, waiting) = mpsc::channel(WAITING_EVENTS);
+        let load = Arc::new(Load::default());
+        let supervisor = Supervisor {
+            settings,
+            health,
+            load: Arc::clone(&load),
+            waiting,
+            gathered: Vec::new(),
+        };
+        spawn_vital("broker", supervisor.run(stop));
+        Broker { parcels, load }
+    }
+
+    /// A publish now has a chance.
+    pub fn is_open(&self) -> bool {
+        self.load.open.load(Ordering::Relaxed)
+    }
+
+    pub async fn publish(&self, events: Arc<Events>, within: Duration) -> Result<(), NotTaken> {
+        if !self.is_open() {
+            return Err(NotTaken::Away);
+        }
+        let kept = Arc::clone(&events);
+        let _place = Place::take(&self.load, &kept).ok_or(NotTaken::Full)?;
+        let (reply, answer) = oneshot::channel();
+        self.parcels
+            .try_send(Parcel { events, reply })
+            .map_err(|_| NotTaken::Full)?;
+        match tokio::time::timeout(within, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(NotTaken::Away),
+        }
+    }
+}
+
+struct Supervisor {
+    settings: Settings,
+    health: Dependency,
+    load: Arc<Load>,
+    waiting: mpsc::Receiver<Parcel>,
+    /// What has come and is in no message yet.
+    gathered: Vec<Parcel>,
+}
+
+/// Why a connection is given up.
+enum End {
+    Lost,
+    /// The broker is silent: no confirm in time, and it did not say that it blocks.
+    Silent,
+    /// A message came back: nothing takes what we publish.
+    Returned,
+    /// Nobody publishes any more.
+    Finished,
+}
+
+impl Supervisor {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        loop {
+            let opened = tokio::select! {
+                () = stop.cancelled() => return,
+                opened = open(&self.settings) => opened,
+            };
+            match opened {
+                Ok((session, channels)) => {
+                    metrics::gateway().broker_connects.inc(&["ok"]);
+                    let since = Instant::now();
+                    let end = tokio::select! {
+                        () = stop.cancelled() => End::Finished,
+                        end = self.serve(&session, channels) => end,
+                    };
+                    self.set_open(false);
+                    session.close().await;
+                    match end {
+                        End::Finished => return,
+                        End::Lost => self.away("the connection was lost"),
+                        End::Silent => self.away("the broker did not confirm in time"),
+                        End::Returned => {
+                            self.away("the broker has no queue for reports; declaring it anew")
+                        }
+                    }
+                    if since.elapsed() >= GOOD_AFTER {
+                        backoff.reset();
+                    }
+                }
+                Err(e) => {
+                    metrics::gateway().broker_connects.inc(&["failed"]);
+                    self.away(&e.to_string());
+                }
+            }
+            // Whoever slipped in before the way was closed is told now, not when time is up.
+            tell(std::mem::take(&mut self.gathered), Said::Nothing);
+            while let Ok(parcel) = self.waiting.try_recv() {
+                let _ = parcel.reply.send(Err(NotTaken::Away));
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+
+    fn away(&self, why: &str) {
+        self.health
+            .degraded(format!("{}: {why}", self.settings.meanwhile));
+    }
+
+    fn set_open(&self, open: bool) {
+        self.load.open.store(open, Ordering::Relaxed);
+    }
+
+    async fn serve(&mut self, session: &Arc<Session>, mut free: Vec<Channel>) -> End {
+        let mut out = FuturesUnordered::new();
+        let mut closed = std::pin::pin!(session.closed());
+        let mut declared = Instant::now();
+        let mut was_blocked = None;
+        loop {
+            let blocked = session.is_blocked();
+            if !blocked && free.len() + out.len() < UNCONFIRMED {
+                // Channels were left to messages that the broker never answered while it blocked.
+                return End::Lost;
+            }
+            if was_blocked != Some(blocked) {
+                was_blocked = Some(blocked);
+                self.set_open(!blocked);
+                metrics::gateway().broker_blocked.set(&[], blocked.into());
+                match blocked {
+                    true => self.away("the broker takes no messages (memory or disk alarm)"),
+                    false => self.health.ok(),
+                }
+            }
+            while !blocked
+                && !free.is_empty()
+                && is_enough(&self.gathered, out.len())
+                && let Some(parcels) = self.next_message()
+            {
+                out.extend(free.pop().map(|channel| send(channel, parcels)));
+            }
+            tokio::select! {
+                biased;
+                () = &mut closed => return End::Lost,
+                () = session.changed() => {}
+                Some(Sent { said, parcels, channel }) = out.next(), if !out.is_empty() => {
+                    tell(parcels, said);
+                    match said {
+                        Said::Taken => free.push(channel),
+                        Said::Nothing if session.is_blocked() => {}
+                        Said::Nothing => return End::Silent,
+                        Said::Returned => return End::Returned,
+                        Said::No => {
+                            free.push(channel);
+                            if declared.elapsed() >= DECLARE_EVERY {
+                                declared = Instant::now();
+                                declare_again(Arc::clone(session), self.settings.queue_max_length);
+                            }
+                        }
+                    }
+                }
+                came = self.waiting.recv_many(&mut self.gathered, EVENTS), if self.gathered.len() < EVENTS => {
+                    if came == 0 {
+                        return End::Finished;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Of what waits, as much as a message may hold. Whose sender was told already is left out.
+    fn next_message(&mut self) -> Option<Vec<Parcel>> {
+        self.gathered.retain(|parcel| !parcel.reply.is_closed());
+        let (mut events, mut bytes) = (0, 0);
+        let fits = self.gathered.iter().take_while(|parcel| {
+            let room = events < EVENTS && bytes < BYTES;
+            events += parcel.events.len();
+            bytes += parcel.events.bytes;
+            room
+        });
+        let count = fits.count();
+        (count > 0).then(|| self.gathered.drain(..count).collect())
+    }
+}
+
+/// Something, if no message is out, so that an idle door waits for nothing.
+fn is_enough(gathered: &[Parcel], out: usize) -> bool {
+    let events: usize = gathered
+        .iter()
+        .map(|parcel| parcel.events.len().max(1))
+        .sum();
+    events > 0 && events >= ENOUGH * out
+}
+
+async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), QueueError> {
+    let session = Session::connect(&settings.amqp_url, "trueup-gateway").await?;
+    let declaring = topology::declare(session.connection(), settings.queue_max_length);
+    tokio::time::timeout(DECLARE_WITHIN, declaring)
+        .await
+        .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))??;
+    let mut channels = Vec::with_capacity(UNCONFIRMED);
+    for _ in 0..UNCONFIRMED {
+        channels.push(session.confirm_channel().await?);
+    }
+    Ok((Arc::new(session), channels))
+}
+
+fn declare_again(session: Arc<Session>, max_length: NonZeroU32) {
+    tokio::spawn(async move {
+        let declaring = topology::declare(session.connection(), max_length);
+        if let Ok(Err(e)) = tokio::time::timeout(DECLARE_WITHIN, declaring).await {
+            tracing::warn!(error = %e, "the topology could not be declared anew");
+        }
+    });
+}
+
+/// What the broker said to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Taken,
+    No,
+    Returned,
+    Nothing,
+}
+
+struct Sent {
+    said: Said,
+    parcels: Vec<Parcel>,
+    channel: Channel,
+}
+
+async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
+    let figures = metrics::gateway();
+    let events = parcels
+        .iter()
+        .flat_map(|parcel| parcel.events.parts.iter().map(Vec::as_slice));
+    let bytes = parcels
+        .iter()
+        .map(|parcel| parcel.events.bytes + parcel.events.len())
+        .sum();
+    let uses: Vec<SecretUse> = parcels
+        .iter()
+        .flat_map(|parcel| parcel.events.uses.iter().cloned())
+        .collect();
+    let message = envelope::assemble(events, bytes, &uses);
+    let count: usize = parcels.iter().map(|parcel| parcel.events.len()).sum();
+    figures
+        .envelope_events
+        .observe(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    let began = Instant::now();
+    let publishing = async {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..Default::default()
+        };
+        let (exchange, key) = (topology::EXCHANGE.into(), topology::ROUTING_KEY.into());
+        channel
+            .basic_publish(
+                exchange,
+                key,
+                options,
+                &message,
+                topology::message_properties(),
+            )
+            .await?
+            .await
+    };
+    let (said, label) = match tokio::time::timeout(CONFIRM_WITHIN, publishing).await {
+        Ok(Ok(confirmation)) => {
+            figures.confirm_seconds.since(&[], began);
+            read(&confirmation)
+        }
+        Ok(Err(_)) => (Said::Nothing, "error"),
+        Err(_) => (Said::Nothing, "no_confirm"),
+    };
+    figures.publishes.inc(&[label]);
+    Sent {
+        said,
+        parcels,
+        channel,
+    }
+}
+
+/// Only an ack that brings nothing back is success: an unroutable message is acked, too.
+fn read(confirmation: &Confirmation) -> (Said, &'static str) {
+    match confirmation {
+        Confirmation::Ack(None) => (Said::Taken, "confirmed"),
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => (Said::Returned, "returned"),
+        Confirmation::Nack(None) => (Said::No, "nacked"),
+        // A channel without confirms would be a bug of ours.
+        Confirmation::NotRequested => (Said::Nothing, "error"),
+    }
+}
+
+fn tell(parcels: Vec<Parcel>, said: Said) {
+    for parcel in parcels {
+        let _ = parcel.reply.send(if said == Said::Taken {
+            Ok(())
+        } else {
+            Err(NotTaken::Away)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trueup_event::raw_event::RawEvent;
+
+    use super::*;
+
+    fn parcels(count: usize, events_each: usize) -> Vec<Parcel> {
+        let event = RawEvent {
+            id: uuid::Uuid::nil(),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account_id: uuid::Uuid::nil(),
+            webhook_id: uuid::Uuid::nil(),
+            position: 0,
+            source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+            request: None,
+            refusal: None,
+        };
+        let events = Events::of(&vec![event; events_each]);
+        std::iter::repeat_with(|| Parcel {
+            events: Arc::clone(&events),
+            reply: oneshot::channel().0,
+        })
+        .take(count)
+        .collect()
+    }
+
+    #[test]
+    fn an_idle_door_sends_at_once_and_a_busy_one_fills_its_messages() {
+        assert!(!is_enough(&[], 0));
+        assert!(is_enough(&parcels(1, 1), 0));
+        assert!(is_enough(&parcels(1, 0), 0), "uses of secrets alone");
+        assert!(!is_enough(&parcels(ENOUGH - 1, 1), 1));
+        assert!(is_enough(&parcels(ENOUGH, 1), 1));
+        assert!(!is_enough(&parcels(ENOUGH, 1), 2));
+        assert!(
+            is_enough(&parcels(1, 2 * ENOUGH), 2),
+            "a batch is as many events"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Making a report durable before it is answered 200: on the broker's disk, else on this one's, else
+//! not at all, and then the sender is told.
+
+mod broker;
+mod spool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use trueup_event::envelope;
+use trueup_event::raw_event::{RawEvent, SecretUse};
+use trueup_ops::health::Readiness;
+use trueup_ops::shutdown::spawn_vital;
+
+use broker::Broker;
+pub use spool::{Opened, Spool};
+
+/// Events in the form in which they travel, written once whatever way they go.
+pub struct Events {
+    parts: Vec<Vec<u8>>,
+    bytes: usize,
+    uses: Vec<SecretUse>,
+}
+
+impl Events {
+    pub fn of(events: &[RawEvent]) -> Arc<Events> {
+        Events::with_uses(events, Vec::new())
+    }
+
+    pub fn with_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<Events> {
+        let parts: Vec<Vec<u8>> = events.iter().map(envelope::encode_event).collect();
+        let bytes = parts.iter().map(Vec::len).sum();
+        Arc::new(Events { parts, bytes, uses })
+    }
+
+    /// Of parts that were written before.
+    fn written(parts: Vec<Vec<u8>>) -> Arc<Events> {
+        let bytes = parts.iter().map(Vec::len).sum();
+        Arc::new(Events {
+            parts,
+            bytes,
+            uses: Vec::new(),
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+}
+
+/// Why nobody has the events. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
+/// so that sending them again does no harm.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// No broker, or it blocks publishers, or did not say in time that it has them.
+    Away,
+    /// As much is waiting for the broker as may wait.
+    Full,
+}
+
+/// With a spool, how long the broker may take before the disk is used instead: both together must be
+/// quicker than a sender's patience (2 s).
+const BROKER_FIRST: Duration = Duration::from_millis(1000);
+/// Without one, how long the broker has.
+const BROKER_ALONE: Duration = Duration::from_millis(1500);
+/// Between looks at a spool that could not be emptied.
+const DRAIN_AGAIN: Duration = Duration::from_millis(500);
+
+pub struct Durable {
+    broker: Arc<Broker>,
+    spool: Option<Arc<Spool>>,
+}
+
+pub struct Settings {
+    pub amqp_url: SecretString,
+    pub queue_max_length: std::num::NonZeroU32,
+    pub spool: Option<Opened>,
+}
+
+impl Durable {
+    /// The dependencies are the broker and, where there is one, the spool.
+    pub fn start(
+        settings: Settings,
+        readiness: &Readiness,
+        stop: CancellationToken,
+    ) -> Result<Durable, String> {
+        let meanwhile = match settings.spool {
+            Some(_) => "reports are kept on this disk",
+            None => "reports are answered 503",
+        };
+        let broker = broker::Settings {
+            amqp_url: settings.amqp_url,
+            queue_max_length: settings.queue_max_length,
+            meanwhile,
+        };
+        let broker = Arc::new(Broker::start(
+            broker,
+            readiness.dependency("broker"),
+            stop.clone(),
+        ));
+        let spool = match settings.spool {
+            Some(opened) => {
+                let spool = Arc::new(opened.start(readiness.dependency("spool"))?);
+                spawn_vital(
+                    "spool",
+                    drain(Arc::clone(&spool), Arc::clone(&broker), stop),
+                );
+                Some(spool)
+            }
+            None => None,
+        };
+        Ok(Durable { broker, spool })
+    }
+
+    /// `Ok` only when the events will survive whatever happens to this process.
+    pub async fn take(&self, events: Arc<Events>) -> Result<(), NotTaken> {
+        let Some(spool) = &self.spool else {
+            return self.broker.publish(events, BROKER_ALONE).await;
+        };
+        match self.broker.publish(Arc::clone(&events), BROKER_FIRST).await {
+            Ok(()) => Ok(()),
+            // Uses of secrets are not worth a place on the disk: who has them notes them again.
+            Err(not_taken) if events.parts.is_empty() => Err(not_taken),
+            Err(_) => spool.append(events).await,
+        }
+    }
+}
+
+/// Brings the spool's reports to the broker when it is there, one message at a time: the new ones,
+/// which go straight to it, come first.
+async fn drain(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) {
+    let forever = async {
+        // On the broker, and not yet off the disk: a disk that cannot be written must not have the same
+        // reports sent again and again.
+        let mut sent: Option<u64> = None;
+        loop {
+            if let Some(last) = sent {
+                if spool.remove(last).await {
+                    sent = None;
+                } else {
+                    tokio::time::sleep(DRAIN_AGAIN).await;
+                }
+                continue;
+            }
+            if spool.is_empty() {
+                spool.filled().await;
+            }
+            if broker.is_open()
+                && let Some(batch) = spool.read().await
+                && broker.publish(batch.events, BROKER_ALONE).await.is_ok()
+            {
+                sent = Some(batch.last);
+                continue;
+            }
+            tokio::time::sleep(DRAIN_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = forever => {}
+    }
+}

@@ -1,0 +1,494 @@
+//! The spool: reports on this gateway's own disk while the broker is away.
+//!
+//! Many senders never send twice, so a door that only says 503 loses their reports for good. With a
+//! directory given, a report that the broker does not take is written there, fsynced before its 200,
+//! and goes to the broker when that is back, behind the new ones. It survives a kill: what was half
+//! written is rolled back by the store, and what was sent but not yet removed is sent again, which does
+//! no harm, for an event's id is unique in the books.
+//!
+//! The store (redb) is a crate's; here is only what goes in and out. It lives on a thread of its own,
+//! because a disk may take its time.
+
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use trueup_ops::health::Dependency;
+use trueup_ops::metrics;
+
+use super::{Events, NotTaken};
+
+const FILE: &str = "reports.redb";
+/// Events in the order in which they were written.
+const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
+/// What a row costs besides its event (bytes), about.
+const ROW: u64 = 32;
+/// The store rounds large rows up to whole pages, keeps those of the last commit and doubles its file
+/// as it grows: with rows of a third, the file stays within the setting (but for its first page).
+const ROWS_SHARE: u64 = 3;
+/// The store's own cache (bytes); its default would be a gigabyte.
+const CACHE: usize = 8 * 1024 * 1024;
+/// Requests that may wait for the disk.
+const WAITING: usize = 4096;
+/// What is written with one fsync at most.
+const GROUP_EVENTS: usize = 2_000;
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// What goes back to the broker in one message at most.
+const BATCH_EVENTS: usize = 200;
+const BATCH_BYTES: usize = 512 * 1024;
+/// While another process (the one that is being replaced) still has the file.
+const OPEN_WITHIN: Duration = Duration::from_secs(25);
+const OPEN_AGAIN: Duration = Duration::from_millis(200);
+/// After an error of the disk, before the next attempt.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+
+pub struct Spool {
+    commands: mpsc::Sender<Command>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    events: AtomicU64,
+    bytes: AtomicU64,
+    /// Rung when something was written.
+    filled: Notify,
+}
+
+enum Command {
+    Append(Arc<Events>, oneshot::Sender<Result<(), NotTaken>>),
+    Read(oneshot::Sender<Option<Batch>>),
+    /// Everything up to this key is on the broker.
+    Remove(u64, oneshot::Sender<bool>),
+}
+
+/// The oldest events of the spool.
+pub struct Batch {
+    pub events: Arc<Events>,
+    pub last: u64,
+}
+
+impl Spool {
+    /// Opens the store, or says why it cannot be used; called before anything is started.
+    pub async fn open(directory: &Path, max_bytes: u64) -> Result<Opened, String> {
+        std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+        let file = directory.join(FILE);
+        keep_private(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let since = Instant::now();
+        let database = loop {
+            match open(&file) {
+                Ok(database) => break database,
+                Err(DatabaseError::DatabaseAlreadyOpen) if since.elapsed() < OPEN_WITHIN => {
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                }
+                Err(DatabaseError::DatabaseAlreadyOpen) => {
+                    return Err(format!(
+                        "{}: another gateway uses it; give each its own",
+                        directory.display()
+                    ));
+                }
+                Err(e) => return Err(format!("{}: {e}", file.display())),
+            }
+        };
+        let (rows, bytes, next) =
+            measure(&database).map_err(|e| format!("{}: {e}", file.display()))?;
+        Ok(Opened {
+            file,
+            max_bytes,
+            database,
+            rows,
+            bytes,
+            next,
+        })
+    }
+
+    /// On this disk, fsynced, when it is `Ok`.
+    pub async fn append(&self, events: Arc<Events>) -> Result<(), NotTaken> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .try_send(Command::Append(events, reply))
+            .map_err(|_| NotTaken::Full)?;
+        answer.await.unwrap_or(Err(NotTaken::Away))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.events.load(Ordering::Relaxed) == 0
+    }
+
+    pub async fn filled(&self) {
+        self.counts.filled.notified().await;
+    }
+
+    pub async fn read(&self) -> Option<Batch> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Read(reply)).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// True if they are off the disk.
+    pub async fn remove(&self, last: u64) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(Command::Remove(last, reply))
+            .await
+            .is_ok()
+            && answer.await.unwrap_or(false)
+    }
+}
+
+/// Whole reports are in it, callers' numbers among them: for this user's eyes only.
+fn keep_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(file)?;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
+}
+
+fn open(file: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE).create(file)
+}
+
+/// Rows, their bytes, and the next free key.
+fn measure(database: &Database) -> Result<(u64, u64, u64), redb::Error> {
+    let writing = database.begin_write()?;
+    // Made if it is not there, so that reading never finds nothing.
+    writing.open_table(TABLE)?;
+    writing.commit()?;
+    let table = database.begin_read()?.open_table(TABLE)?;
+    let next = table
+        .last()?
+        .map_or(0, |(key, _)| key.value().saturating_add(1));
+    let rows = table.len()?;
+    let bytes = table.stats()?.stored_bytes();
+    Ok((rows, bytes.saturating_add(rows.saturating_mul(ROW)), next))
+}
+
+/// A store that can be used, not yet at work.
+pub struct Opened {
+    file: PathBuf,
+    max_bytes: u64,
+    database: Database,
+    rows: u64,
+    bytes: u64,
+    next: u64,
+}
+
+impl Opened {
+    pub fn start(self, health: Dependency) -> Result<Spool, String> {
+        let counts = Arc::new(Counts::default());
+        let (commands, waiting) = mpsc::channel(WAITING);
+        let keeper = Keeper {
+            file: self.file,
+            max_rows_bytes: self.max_bytes / ROWS_SHARE,
+            database: Some(self.database),
+            rows: self.rows,
+            bytes: self.bytes,
+            next: self.next,
+            failed_at: None,
+            counts: Arc::clone(&counts),
+            health,
+        };
+        keeper.tell();
+        std::thread::Builder::new()
+            .name("spool".into())
+            .spawn(move || keeper.run(waiting))
+            .map_err(|e| format!("no thread for the spool: {e}"))?;
+        Ok(Spool { commands, counts })
+    }
+}
+
+/// The thread's own state.
+struct Keeper {
+    file: PathBuf,
+    max_rows_bytes: u64,
+    /// None after an error, until it could be opened again.
+    database: Option<Database>,
+    rows: u64,
+    bytes: u64,
+    next: u64,
+    failed_at: Option<Instant>,
+    counts: Arc<Counts>,
+    health: Dependency,
+}
+
+type Appending = (Arc<Events>, oneshot::Sender<Result<(), NotTaken>>);
+
+impl Keeper {
+    fn run(mut self, mut waiting: mpsc::Receiver<Command>) {
+        let mut left_over = None;
+        while let Some(command) = left_over.take().or_else(|| waiting.blocking_recv()) {
+            match command {
+                Command::Append(events, reply) => {
+                    let (mut count, mut bytes) = (events.len(), events.bytes);
+                    let mut group = vec![(events, reply)];
+                    while count < GROUP_EVENTS && bytes < GROUP_BYTES {
+                        match waiting.try_recv() {
+                            Ok(Command::Append(events, reply)) => {
+                                count += events.len();
+                                bytes += events.bytes;
+                                group.push((events, reply));
+                            }
+                            Ok(other) => {
+                                left_over = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.append(group);
+                }
+                Command::Read(reply) => {
+                    let batch = self.attempt(read).flatten();
+                    self.tell();
+                    let _ = reply.send(batch);
+                }
+                Command::Remove(last, reply) => {
+                    let removed = self.remove(last);
+                    self.tell();
+                    let _ = reply.send(removed);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, group: Vec<Appending>) {
+        let figures = &metrics::gateway().spooled;
+        let mut accepted: Vec<Appending> = Vec::with_capacity(group.len());
+        let mut bytes = 0_u64;
+        for (events, reply) in group {
+            let size = events.bytes as u64 + events.len() as u64 * ROW;
+            if self.bytes + bytes + size > self.max_rows_bytes {
+                figures.add(&["full"], events.len() as u64);
+                let _ = reply.send(Err(NotTaken::Full));
+            } else {
+                bytes += size;
+                accepted.push((events, reply));
+            }
+        }
+        let first = self.next;
+        let parts = || accepted.iter().flat_map(|(events, _)| events.parts.iter());
+        let count = parts().count() as u64;
+        let written = self.attempt(|database| write(database, first, parts()));
+        if written.is_some() {
+            self.next = first + count;
+            self.rows += count;
+            self.bytes += bytes;
+        }
+        // The figures first: who has its answer finds them true.
+        self.tell();
+        for (events, reply) in accepted {
+            let label = if written.is_some() {
+                "written"
+            } else {
+                "failed"
+            };
+            figures.add(&[label], events.len() as u64);
+            let _ = reply.send(written.ok_or(NotTaken::Away));
+        }
+        if written.is_some() {
+            self.counts.filled.notify_one();
+        }
+    }
+
+    fn remove(&mut self, last: u64) -> bool {
+        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else {
+            return false;
+        };
+        metrics::gateway().spooled.add(&["drained"], rows);
+        self.rows = self.rows.saturating_sub(rows);
+        self.bytes = if self.rows == 0 {
+            0
+        } else {
+            self.bytes.saturating_sub(bytes + rows * ROW)
+        };
+        if self.rows == 0
+            && let Some(database) = &mut self.database
+        {
+            // Gives the disk its room back; if it cannot, the pages are used again.
+            let _ = database.compact();
+        }
+        true
+    }
+
+    /// Does something with the store; after an error it is opened anew, not more than once a second.
+    fn attempt<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
+        if self.database.is_none() && self.failed_at.is_none_or(|at| at.elapsed() >= FAILED_PAUSE) {
+            self.failed_at = Some(Instant::now());
+            if let Ok(database) = open(&self.file)
+                && let Ok((rows, bytes, next)) = measure(&database)
+            {
+                // A key is never given twice: what is sent and waits to be removed goes by its key.
+                (self.rows, self.bytes, self.next) = (rows, bytes, next.max(self.next));
+                self.database = Some(database);
+            }
+        }
+        match work(self.database.as_ref()?) {
+            Ok(done) => Some(done),
+            Err(e) => {
+                tracing::error!(error = %e, "the spool failed");
+                self.failed_at = Some(Instant::now());
+                self.database = None;
+                None
+            }
+        }
+    }
+
+    fn tell(&self) {
+        self.counts.events.store(self.rows, Ordering::Relaxed);
+        self.counts.bytes.store(self.bytes, Ordering::Relaxed);
+        let figures = metrics::gateway();
+        figures
+            .spool_events
+            .set(&[], i64::try_from(self.rows).unwrap_or(i64::MAX));
+        figures
+            .spool_bytes
+            .set(&[], i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        match (&self.database, self.rows) {
+            (None, _) => self
+                .health
+                .degraded("the disk failed; without the broker, reports are answered 503"),
+            (Some(_), 0) => self.health.ok(),
+            (Some(_), _) => self
+                .health
+                .degraded("reports wait on this disk for the broker"),
+        }
+    }
+}
+
+fn write<'a>(
+    database: &Database,
+    first: u64,
+    parts: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<(), redb::Error> {
+    // Durability::Immediate is the default: commit returns after the fsync.
+    let writing = database.begin_write()?;
+    {
+        let mut table = writing.open_table(TABLE)?;
+        for (key, part) in (first..).zip(parts) {
+            table.insert(key, part.as_slice())?;
+        }
+    }
+    writing.commit()?;
+    Ok(())
+}
+
+fn read(database: &Database) -> Result<Option<Batch>, redb::Error> {
+    let table = database.begin_read()?.open_table(TABLE)?;
+    let (mut parts, mut bytes, mut last) = (Vec::new(), 0, None);
+    for row in table.iter()? {
+        let (key, part) = row?;
+        bytes += part.value().len();
+        parts.push(part.value().to_vec());
+        last = Some(key.value());
+        if parts.len() >= BATCH_EVENTS || bytes >= BATCH_BYTES {
+            break;
+        }
+    }
+    Ok(last.map(|last| Batch {
+        events: Events::written(parts),
+        last,
+    }))
+}
+
+/// How many rows went, and their bytes.
+fn erase(database: &Database, last: u64) -> Result<(u64, u64), redb::Error> {
+    let writing = database.begin_write()?;
+    let (mut rows, mut bytes) = (0, 0);
+    {
+        let mut table = writing.open_table(TABLE)?;
+        while table.first()?.is_some_and(|(key, _)| key.value() <= last) {
+            if let Some((_, part)) = table.pop_first()? {
+                rows += 1;
+                bytes += part.value().len() as u64;
+            }
+        }
+    }
+    writing.commit()?;
+    Ok((rows, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use trueup_ops::health::Readiness;
+
+    use super::*;
+
+    fn events(n: usize, size: usize) -> Arc<Events> {
+        Events::written(
+            (0..n)
+                .map(|at| vec![u8::try_from(at % 251).expect("small"); size])
+                .collect(),
+        )
+    }
+
+    async fn start(directory: &Path, max: u64) -> Spool {
+        let health = Readiness::new("test").dependency("spool");
+        Spool::open(directory, max)
+            .await
+            .expect("opens")
+            .start(health)
+            .expect("starts")
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_is_there_after_a_restart_in_its_order_until_it_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = start(directory.path(), 64 << 20).await;
+        spool.append(events(300, 100)).await.expect("taken");
+        spool.append(events(1, 7)).await.expect("taken");
+        let batch = spool.read().await.expect("some");
+        assert_eq!(batch.events.parts.len(), BATCH_EVENTS);
+        drop(spool);
+
+        let spool = start(directory.path(), 64 << 20).await;
+        let mut found = Vec::new();
+        while let Some(batch) = spool.read().await {
+            found.extend(batch.events.parts.clone());
+            assert!(spool.remove(batch.last).await);
+        }
+        let mut expected = events(300, 100).parts.clone();
+        expected.extend(events(1, 7).parts.clone());
+        assert_eq!(found, expected);
+        assert!(spool.is_empty());
+        assert_eq!(spool.counts.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn it_is_bounded_and_its_file_too_and_it_can_be_filled_again() {
+        const MAX: u64 = 8 << 20;
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = start(directory.path(), MAX).await;
+        for _round in 0..3 {
+            let mut taken = 0;
+            while spool.append(events(50, 1000)).await.is_ok() {
+                taken += 50;
+            }
+            assert!(taken * 1000 > MAX / 4, "{taken}");
+            let length = std::fs::metadata(directory.path().join(FILE))
+                .expect("a file")
+                .len();
+            assert!(length <= MAX + 4096, "{length} bytes");
+            let mut drained = 0;
+            while let Some(batch) = spool.read().await {
+                drained += batch.events.len() as u64;
+                assert!(spool.remove(batch.last).await);
+            }
+            assert_eq!(drained, taken);
+        }
+        let length = std::fs::metadata(directory.path().join(FILE))
+            .expect("a file")
+            .len();
+        assert!(length <= MAX / 2, "{length} bytes when empty");
+    }
+}

@@ -1,0 +1,195 @@
+//! What is taken from a request's head: the token, the sender's address, the secret.
+//!
+//! `X-Forwarded-For` is believed only from a trusted proxy, and only its right-most untrusted hop:
+//! what stands left of it the sender may have written itself.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
+use trueup_ops::settings::Proxies;
+
+/// Where webhooks live (seed).
+const PREFIX: &str = "/api/v1/ppc/inbound-webhooks/";
+pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-webhook-secret");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What stands for the secret in the query that is kept.
+const REDACTED: &str = "***";
+
+/// The token of a webhook's path; one slash at the end does no harm.
+pub fn token(path: &str) -> Option<&str> {
+    let token = path.strip_prefix(PREFIX)?;
+    let token = token.strip_suffix('/').unwrap_or(token);
+    (!token.is_empty() && !token.contains('/')).then_some(token)
+}
+
+/// Who is asking.
+pub fn source(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
+    let mut source = peer.to_canonical();
+    if proxies.is_empty() || !proxies.trusts(source) {
+        return source;
+    }
+    for line in headers.get_all(FORWARDED_FOR).iter().rev() {
+        // A header that is not text was not written by a proxy of ours.
+        let Ok(text) = line.to_str() else {
+            return source;
+        };
+        for hop in text.rsplit(',') {
+            let Some(address) = hop_address(hop.trim()) else {
+                return source;
+            };
+            source = address;
+            if !proxies.trusts(source) {
+                return source;
+            }
+        }
+    }
+    source
+}
+
+/// An address, with or without a port.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.split(']').next())
+        .unwrap_or(text);
+    bare.parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+/// The secret as it was sent: in the header, else in the webhook's query parameter if it has one.
+pub fn secret<'a>(
+    headers: &'a HeaderMap,
+    query: &'a str,
+    parameter: Option<&str>,
+) -> Option<Cow<'a, [u8]>> {
+    if let Some(value) = headers.get(SECRET_HEADER)
+        && !value.as_bytes().trim_ascii().is_empty()
+    {
+        return Some(Cow::Borrowed(value.as_bytes().trim_ascii()));
+    }
+    let parameter = parameter?;
+    let (_, value) =
+        pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
+    let spaced = value.replace('+', " ");
+    Some(Cow::Owned(percent_decode_str(&spaced).collect()))
+}
+
+/// The query as it is kept: without the secret, wherever it stood in it.
+pub fn redacted(query: &str, parameter: Option<&str>) -> String {
+    let Some(parameter) = parameter else {
+        return query.to_owned();
+    };
+    if !pairs(query).any(|(name, _)| is_named(name, parameter)) {
+        return query.to_owned();
+    }
+    let kept: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, _)) if is_named(name, parameter) => format!("{name}={REDACTED}"),
+            _ => pair.to_owned(),
+        })
+        .collect();
+    kept.join("&")
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// Names are compared as everywhere (X2): without regard to case, and after decoding.
+fn is_named(raw: &str, name: &str) -> bool {
+    raw.eq_ignore_ascii_case(name)
+        || (raw.contains(['%', '+'])
+            && percent_decode_str(&raw.replace('+', " "))
+                .decode_utf8_lossy()
+                .eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(lines: &[&'static str]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for line in lines {
+            map.append(FORWARDED_FOR, HeaderValue::from_static(line));
+        }
+        map
+    }
+
+    #[test]
+    fn only_the_right_most_untrusted_hop_is_believed() {
+        let proxies = Proxies::parse("10.0.0.0/8,fd00::/8").expect("good");
+        let from = |peer: &str, lines: &[&'static str]| {
+            source(peer.parse().expect("an address"), &headers(lines), &proxies).to_string()
+        };
+        assert_eq!(
+            from("203.0.113.9", &["198.51.100.1"]),
+            "203.0.113.9",
+            "a stranger's header"
+        );
+        assert_eq!(from("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(
+            from("10.0.0.1", &["1.2.3.4, 198.51.100.1, 10.0.0.7"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            from("10.0.0.1", &["1.2.3.4", "198.51.100.1", "10.0.0.7"]),
+            "198.51.100.1"
+        );
+        assert_eq!(from("10.0.0.1", &["1.2.3.4, nonsense"]), "10.0.0.1");
+        assert_eq!(from("10.0.0.1", &["10.0.0.2, 10.0.0.3"]), "10.0.0.2");
+        assert_eq!(
+            from("::ffff:10.0.0.1", &["198.51.100.1:4711"]),
+            "198.51.100.1"
+        );
+        assert_eq!(from("fd00::1", &["[2001:db8::5]:443"]), "2001:db8::5");
+        assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_path_is_a_webhooks_or_nothing() {
+        assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc"), Some("abc"));
+        assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc/"), Some("abc"));
+        for path in [
+            "/",
+            "/api/v1/ppc/inbound-webhooks/",
+            "/api/v1/ppc/inbound-webhooks/a/b",
+            "/metrics",
+            "",
+        ] {
+            assert_eq!(token(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_secret_is_found_and_leaves_no_trace_in_the_query() {
+        let none = HeaderMap::new();
+        let found = |query| {
+            secret(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned())
+        };
+        assert_eq!(found("a=1&Key=s%2Bc+r&b=2").as_deref(), Some("s+c r"));
+        assert_eq!(found("a=1&key=&k%65y=x").as_deref(), Some("x"));
+        assert_eq!(found("a=1"), None);
+        assert_eq!(secret(&none, "key=x", None), None);
+        assert_eq!(
+            redacted("a=1&Key=s%2Bc&b=2&k%65y=t", Some("key")),
+            "a=1&Key=***&b=2&k%65y=***"
+        );
+        assert_eq!(redacted("a=%20&b", Some("key")), "a=%20&b");
+        let mut both = HeaderMap::new();
+        both.insert(SECRET_HEADER, HeaderValue::from_static(" h "));
+        assert_eq!(
+            secret(&both, "key=x", Some("key")).as_deref(),
+            Some(&b"h"[..])
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! The public door. It authenticates, limits and makes durable; it never reads what a report says.
+//!
+//! [`handle`] is one request; [`respond`] has every answer; [`listen`] and [`line`] keep connections;
+//! [`limits`], [`snapshot`] and [`publish`] are the doors to Redis, Postgres and the broker, and none
+//! of them is ever waited for longer than a sender would wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use trueup_ops::health::Readiness;
+use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
+use trueup_ops::shutdown::{Exit, Failure, Shutdown, spawn_vital};
+use trueup_ops::{metrics, private_listener};
+use trueup_postgres::{Pool, PoolSettings};
+
+use crate::app_state::Door;
+use crate::limits::{self, Limits, Policy};
+use crate::listener;
+use crate::publish::{self, Durable, Events, Opened, Spool};
+use crate::refusals::{self, Refusals};
+use crate::secret_check::Uses;
+use crate::webhook_cache::{Snapshot, Source};
+
+/// At most one row for each webhook, reason and address in 10 s (rules), and it shows within 15 s
+/// (contract): the worker needs a part of that.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Rows of refusals in one message.
+const TELL_ROWS: usize = 200;
+/// Connections to Postgres: one reads, and one more while the first is found dead.
+const POSTGRES_CONNECTIONS: usize = 2;
+/// Senders give up after 2 s: by then they want an answer, if only a 503.
+const FIRST_ATTEMPTS_WITHIN: Duration = Duration::from_secs(1);
+
+pub struct Settings {
+    pub postgres: PostgresArgs,
+    pub amqp: AmqpArgs,
+    pub redis_url: SecretString,
+    pub gateway: GatewayArgs,
+    pub grace: Duration,
+    /// How long a start may go on without knowing any webhook.
+    pub start: Duration,
+}
+
+/// The whole life of the gateway.
+pub async fn run(settings: Settings) -> Result<Exit, Failure> {
+    let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    let bad_redis = |e| {
+        Failure::setting(
+            "TRUEUP_REDIS_URL",
+            format!("{e}; such as redis://user:password@host:6379/0"),
+        )
+    };
+    limits::check_url(&settings.redis_url).map_err(bad_redis)?;
+    // It may have to wait for the gateway that is being replaced; a stop need not.
+    let spool = tokio::select! {
+        spool = open_spool(&settings.gateway) => spool?,
+        () = shutdown.stop().cancelled() => return Ok(Exit::Drained),
+    };
+    let max_connections = listener::affordable_connections(settings.gateway.max_connections);
+    let _ = metrics::gateway();
+    let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
+    let ops = private_listener::bind(ops)
+        .await
+        .map_err(|e| Failure::unbound("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
+    let listener = private_listener::bind_when_free(|| listener::bind(public)).await;
+    let public = listener.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_LISTEN", public, &e))?;
+
+    // Cancelled when everything is told: the neighbours are needed until then.
+    let end = CancellationToken::new();
+    let readiness = Readiness::new("trueup-gateway");
+    spawn_vital(
+        "ops",
+        private_listener::serve(ops, readiness.clone(), end.clone()),
+    );
+    let door = Arc::new(open(&settings, spool, max_connections, &readiness, &end)?);
+    spawn_vital(
+        "ages",
+        never_known(Arc::clone(&door), settings.start, end.clone()),
+    );
+    let telling = spawn_vital(
+        "telling",
+        tell_regularly(Arc::clone(&door), shutdown.stop().clone()),
+    );
+
+    tokio::select! {
+        () = first_attempts(&readiness) => {}
+        () = shutdown.stop().cancelled() => {}
+    }
+    let serving = listener::serve(public, Arc::clone(&door), shutdown.stop().clone());
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = shutdown.stop().cancelled() => {}
+    }
+    readiness.draining();
+    let exit = shutdown
+        .drain(async {
+            serving.await;
+            let _ = telling.await;
+            tell(&door).await;
+        })
+        .await;
+    end.cancel();
+    tracing::info!(?exit, "ended");
+    Ok(exit)
+}
+
+async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
+    let Some(directory) = &gateway.spool_dir else {
+        return Ok(None);
+    };
+    let bad = |e| {
+        Failure::setting(
+            "TRUEUP_SPOOL_DIR",
+            format!("{e}; give a directory that this user may write to"),
+        )
+    };
+    Spool::open(directory, gateway.spool_max_bytes.get())
+        .await
+        .map(Some)
+        .map_err(bad)
+}
+
+fn open(
+    settings: &Settings,
+    spool: Option<Opened>,
+    max_connections: usize,
+    readiness: &Readiness,
+    end: &CancellationToken,
+) -> Result<Door, Failure> {
+    let gateway = &settings.gateway;
+    let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
+    let pool = Pool::new(
+        settings.postgres.postgres_url.expose_secret(),
+        &pool_settings,
+    )
+    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
+    let source = Source {
+        pool,
+        file: gateway.snapshot_file.clone(),
+        postgres: readiness.dependency("postgres"),
+        snapshot: readiness.dependency("snapshot"),
+    };
+    let redis = readiness.dependency("redis");
+    // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
+    // started gets no requests that it would have to refuse.
+    let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
+    let limits = Limits::start(&settings.redis_url, down, timeout, redis, end.clone())
+        .map_err(|e| Failure::setting("TRUEUP_REDIS_URL", e))?;
+    let publishing = publish::Settings {
+        amqp_url: settings.amqp.amqp_url.clone(),
+        queue_max_length: settings.amqp.queue_max_length,
+        spool,
+    };
+    let durable = Durable::start(publishing, readiness, end.clone())
+        .map_err(|e| Failure::new(Exit::Bug, e))?;
+    Ok(Door {
+        snapshot: Snapshot::start(source, end.clone()),
+        limits,
+        policy: Policy {
+            address_per_minute: gateway.limit_ip_per_minute.get(),
+            token_per_minute: gateway.limit_token_per_minute.get(),
+        },
+        durable,
+        refusals: Refusals::default(),
+        uses: Uses::default(),
+        proxies: gateway.trusted_proxies.clone(),
+        max_connections,
+        max_connections_per_address: gateway.max_connections_per_address.get(),
+    })
+}
+
+/// Until each neighbour was reached once, or is known to be away. Who connects before that waits in the
+/// kernel's queue: better than a 503 that a moment later would have been a 200.
+async fn first_attempts(readiness: &Readiness) {
+    let all = async {
+        while !readiness.is_ready() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(FIRST_ATTEMPTS_WITHIN, all).await;
+}
+
+/// A gateway that has never known a webhook answers 503 to everything: after a while that is a
+/// failure, for whoever restarts processes to see.
+async fn never_known(door: Arc<Door>, within: Duration, end: CancellationToken) {
+    tokio::select! {
+        () = end.cancelled() => return,
+        () = tokio::time::sleep(within) => {}
+    }
+    if !door.snapshot.is_known() {
+        tracing::error!(
+            "no webhooks became known: Postgres never came up, and there is no saved copy"
+        );
+        std::process::exit(Exit::Unavailable.code().into());
+    }
+}
+
+async fn tell_regularly(door: Arc<Door>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TELL_EVERY) => tell(&door).await,
+        }
+    }
+}
+
+/// Publishes what was refused and which secrets were used since the last time; what could not be
+/// published is told the next time.
+async fn tell(door: &Door) {
+    let refusals: Vec<_> = door.refusals.take().into_iter().collect();
+    let uses = door.uses.take();
+    if !uses.is_empty()
+        && door
+            .durable
+            .take(Events::with_uses(&[], uses.clone()))
+            .await
+            .is_err()
+    {
+        door.uses.put_back(uses);
+    }
+    for part in refusals.chunks(TELL_ROWS) {
+        let rows = refusals::refusal_events(part);
+        match door.durable.take(Events::of(&rows)).await {
+            Ok(()) => metrics::gateway()
+                .events
+                .add(&["refusal"], rows.len() as u64),
+            Err(_) => door.refusals.put_back(part),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The pure half of settling a batch: what a row is on its way, in which order rows are decided, which
+//! calls are locked for them, and what is decided. The store finds, locks and writes around it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use trueup_event::raw_event::{RawEvent, RawRequest};
+use trueup_event::reason::{Reason, Status};
+use uuid::Uuid;
+
+use crate::crediting::Place;
+use crate::decision::{Case, Course, Decision, Sightings, decide, may_match_later, no_report};
+use crate::locked_calls::{Books, CallKey};
+use crate::reading::read;
+use crate::report::{NoReport, Reading, Report, SlotReading};
+use crate::webhook_settings::Webhook;
+
+/// One thing to settle.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// From the broker. One that is settled already is skipped.
+    Fresh(RawEvent),
+    /// A row that is there already: tried again (M7), replayed or assigned (M8).
+    Stored {
+        id: Uuid,
+        received_at: Timestamp,
+        course: Course,
+    },
+    /// A person's own report about the call of an earlier row (M8).
+    Apply {
+        id: Uuid,
+        received_at: Timestamp,
+        from_id: Uuid,
+        from_received_at: Timestamp,
+        payout_cents: i64,
+        call_id: Uuid,
+    },
+}
+
+/// What became of one piece of work.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub id: Uuid,
+    pub account_id: Uuid,
+    pub received_at: Timestamp,
+    /// Absent: it was settled before, nothing was done now.
+    pub decision: Option<Decision>,
+    pub report: Report,
+    pub slots: Vec<SlotReading>,
+}
+
+/// One row on its way through a batch.
+#[derive(Debug)]
+pub struct Line {
+    pub place: Place,
+    pub account_id: Uuid,
+    pub webhook_id: Uuid,
+    pub course: Course,
+    /// The row exists: it is updated, not inserted.
+    pub exists: bool,
+    pub request: Option<RawRequest>,
+    pub source_ip: Option<std::net::IpAddr>,
+    pub applied_from: Option<Uuid>,
+    /// The call that the row stood for before, if any.
+    pub earlier_call: Option<Uuid>,
+    pub count: i32,
+    pub refused: Option<Reason>,
+    pub reading: Reading,
+    pub sightings: Sightings,
+    pub decision: Option<Decision>,
+    /// What the row says, if it exists.
+    pub before: Option<Box<Before>>,
+}
+
+/// What a row said before it was settled again.
+#[derive(Debug)]
+pub struct Before {
+    pub status: String,
+    pub reason: Option<Reason>,
+    pub detail: Option<String>,
+    pub report: Result<Report, NoReport>,
+}
+
+impl Line {
+    /// Tried again in vain (M7): the row says already what would be written, six times in a day.
+    pub fn is_as_before(&self) -> bool {
+        let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
+            return false;
+        };
+        self.course == Course::Again
+            && decision.status == Status::Unmatched
+            && before.status == decision.status.code()
+            && before.reason == decision.reason
+            && before.detail == decision.detail.to_json()
+            && before.report == self.reading.report
+    }
+
+    pub fn report(&self) -> Option<&Report> {
+        if self.refused.is_some() {
+            None
+        } else {
+            self.reading.report.as_ref().ok()
+        }
+    }
+}
+
+/// What the caller hears of a row.
+pub fn settled(line: Line) -> Settled {
+    Settled {
+        id: line.place.event_id,
+        account_id: line.account_id,
+        received_at: line.place.received_at,
+        decision: line.decision,
+        report: line.reading.report.unwrap_or_default(),
+        slots: line.reading.slots,
+    }
+}
+
+/// Reads each row's request (X).
+pub fn read_reports(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>) {
+    for line in lines {
+        // Rows whose raw request is gone were read from their columns when they were loaded.
+        if let (Some(request), Some(webhook), None) = (
+            &line.request,
+            webhooks.get(&line.webhook_id),
+            line.applied_from,
+        ) {
+            line.reading = read(request, &webhook.read);
+        }
+    }
+}
+
+/// Every call that may change or whose claims decide, so that one statement locks them all in order.
+pub fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
+    let mut keys = BTreeSet::new();
+    for line in lines {
+        let mut add = |call_id: Uuid| {
+            keys.insert(CallKey {
+                account_id: line.account_id,
+                call_id,
+            })
+        };
+        line.earlier_call.map(&mut add);
+        if let Course::Assigned(call_id) | Course::Applied(call_id) = line.course {
+            add(call_id);
+            continue;
+        }
+        line.sightings
+            .by_ref_id
+            .iter()
+            .for_each(|s| _ = add(s.call_id));
+        line.sightings
+            .by_call_id
+            .iter()
+            .for_each(|s| _ = add(s.call_id));
+        let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else {
+            continue;
+        };
+        for sighting in &line.sightings.by_caller {
+            let off = sighting.duration_seconds - i64::from(report.duration_seconds.unwrap_or(0));
+            if off.abs() <= webhook.duration_tolerance_seconds || sighting.signed {
+                add(sighting.call_id);
+            }
+        }
+    }
+    keys
+}
+
+/// Decides about one row, after those received before it.
+pub fn decide_line(line: &Line, webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) -> Decision {
+    if let Some(reason) = line.refused {
+        return Decision::plain(Status::Refused, reason);
+    }
+    let Some(webhook) = webhooks.get(&line.webhook_id) else {
+        return Decision::plain(Status::Held, Reason::ProcessingFailed);
+    };
+    match &line.reading.report {
+        Err(why) => no_report(*why),
+        Ok(report) => {
+            let case = Case {
+                place: line.place,
+                webhook,
+                report,
+                sightings: &line.sightings,
+                course: line.course,
+            };
+            decide(&case, books)
+        }
+    }
+}
+
+/// True if the row waits for its call (M7).
+pub fn wants_another_try(line: &Line) -> bool {
+    match (&line.decision, line.report()) {
+        (Some(decision), Some(report)) => may_match_later(decision, report),
+        _ => false,
+    }
+}

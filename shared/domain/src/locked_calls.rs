@@ -1,0 +1,245 @@
+//! The calls that a batch may touch, as they stand under lock, with the reports they are folded from.
+//!
+//! A batch is decided in memory against this: each report sees what its predecessors did.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::crediting::{Estimate, Folded, Folding, Payee, Place, booked_revenue, credit, fold};
+use crate::matching::Precedent;
+use trueup_event::reason::Strategy;
+
+/// Reports kept for one call. Beyond it a mere duplicate is no longer kept with the call (its row is):
+/// a sender that repeats itself for a week must not make every further report slower.
+pub const MAX_REPORTS_KEPT: usize = 1_000;
+
+/// A call's id belongs to its account: two accounts may use the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey {
+    pub account_id: Uuid,
+    pub call_id: Uuid,
+}
+
+/// What part a report plays in its call's money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is folded (V3).
+    Folded,
+    /// It is held for a person: it claims the call (M5) and moves nothing.
+    Held,
+    /// A report with the call's id took its place (M5): it neither claims nor counts.
+    Displaced,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallReport {
+    pub place: Place,
+    pub webhook_id: Uuid,
+    pub strategy: Strategy,
+    pub role: Role,
+    pub exempt_from_v2: bool,
+    pub by_person: bool,
+    pub payout_cents: i64,
+    pub caller: Option<String>,
+    pub duration_seconds: Option<i64>,
+    pub ref_id: Option<String>,
+    pub call_id_text: Option<String>,
+    /// Not yet in the database as it stands here.
+    pub unsaved: bool,
+}
+
+/// What a retry of a report is known by (M4).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Signature {
+    pub webhook_id: Uuid,
+    pub caller: String,
+    pub duration_seconds: i64,
+}
+
+impl CallReport {
+    pub fn signature(&self) -> Option<Signature> {
+        Some(Signature {
+            webhook_id: self.webhook_id,
+            caller: self.caller.clone()?,
+            duration_seconds: self.duration_seconds?,
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub key: CallKey,
+    pub buyer_id: Option<Uuid>,
+    pub caller: Option<String>,
+    pub duration_seconds: i64,
+    pub ended_at: Timestamp,
+    pub value_cents: Option<i64>,
+    pub value_from_webhook: bool,
+    pub qualified: Option<bool>,
+    pub credit_cents: i64,
+    pub estimate: Estimate,
+    /// The assignment's terms as they stand now.
+    pub assigned: Option<Payee>,
+    /// The terms of the last posting; they rule once a report has been applied (V9).
+    pub recorded: Option<Payee>,
+    pub reported_by: Option<Uuid>,
+    /// In order of reception.
+    pub reports: Vec<CallReport>,
+    pub changed: bool,
+}
+
+/// How a call's money moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Movement {
+    pub revenue_delta_cents: i64,
+    pub credit_delta_cents: i64,
+    /// Value, qualification, or either of the sums changed.
+    pub changed: bool,
+}
+
+impl Call {
+    /// Who earns from it and how: fixed by the first applied report, until then the assignment's (V9).
+    pub fn payee(&self) -> Option<Payee> {
+        if self.value_from_webhook {
+            self.recorded
+        } else {
+            self.assigned
+        }
+    }
+
+    pub fn claimed(&self) -> bool {
+        self.reports.iter().any(|r| r.role != Role::Displaced)
+    }
+
+    pub fn claimed_by_other_than(&self, event_id: Uuid) -> bool {
+        self.reports
+            .iter()
+            .any(|r| r.role != Role::Displaced && r.place.event_id != event_id)
+    }
+
+    /// Puts a report in its place by reception (V3). One event has one report on a call: a second
+    /// decision about it replaces the first.
+    pub fn insert(&mut self, report: CallReport) {
+        self.reports.retain(|r| r.place != report.place);
+        let at = self.reports.partition_point(|r| r.place < report.place);
+        self.reports.insert(at, report);
+    }
+
+    /// The fold as it stands.
+    pub fn folded(&self) -> (Folded, Vec<Place>) {
+        let folding: Vec<Folding> = self
+            .reports
+            .iter()
+            .filter(|r| r.role == Role::Folded)
+            .map(|r| Folding {
+                place: r.place,
+                payout_cents: r.payout_cents,
+                exempt_from_v2: r.exempt_from_v2,
+            })
+            .collect();
+        let places = folding.iter().map(|f| f.place).collect();
+        (fold(self.estimate, &folding), places)
+    }
+
+    /// Takes the fold's result over and says by how much the books must move.
+    pub fn settle(&mut self, folded: &Folded) -> Movement {
+        if !self.value_from_webhook && !folded.reported {
+            // No report has been applied: what stands is the estimate, whose postings are made where
+            // calls are recorded (V11), on the terms of that moment. A held report re-prices nothing.
+            return Movement::default();
+        }
+        let before = (self.value_cents, self.qualified, self.credit_cents);
+        let revenue_before =
+            booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
+        let payee = self.payee();
+        self.value_cents = folded.value_cents;
+        self.qualified = folded.qualified;
+        self.credit_cents = credit(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
+        let flag_changed = self.value_from_webhook != folded.reported;
+        self.value_from_webhook = folded.reported;
+        self.recorded = payee;
+        self.reported_by = folded
+            .last_applied
+            .and_then(|id| self.reports.iter().find(|r| r.place.event_id == id))
+            .map(|r| r.webhook_id)
+            .or(self.reported_by);
+        let revenue_after =
+            booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
+        let changed = before != (self.value_cents, self.qualified, self.credit_cents);
+        self.changed |= changed || flag_changed;
+        Movement {
+            revenue_delta_cents: revenue_after.saturating_sub(revenue_before),
+            credit_delta_cents: self.credit_cents.saturating_sub(before.2),
+            changed,
+        }
+    }
+}
+
+/// Every call that was locked for a batch.
+#[derive(Debug, Clone, Default)]
+pub struct Books {
+    calls: BTreeMap<CallKey, Call>,
+    signatures: HashMap<Signature, Vec<CallKey>>,
+}
+
+impl Books {
+    pub fn new(calls: impl IntoIterator<Item = Call>) -> Self {
+        let mut books = Books::default();
+        for call in calls {
+            for signature in call.reports.iter().filter_map(CallReport::signature) {
+                books.sign(signature, call.key);
+            }
+            books.calls.insert(call.key, call);
+        }
+        books
+    }
+
+    pub fn call(&self, key: CallKey) -> Option<&Call> {
+        self.calls.get(&key)
+    }
+
+    pub fn call_mut(&mut self, key: CallKey) -> Option<&mut Call> {
+        self.calls.get_mut(&key)
+    }
+
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values()
+    }
+
+    pub fn sign(&mut self, signature: Signature, key: CallKey) {
+        let keys = self.signatures.entry(signature).or_default();
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+
+    /// The reports that have this signature and still stand, other than the event's own.
+    pub fn precedents(&self, signature: &Signature, own_event: Uuid) -> Vec<Precedent> {
+        let keys = self
+            .signatures
+            .get(signature)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        keys.iter()
+            .filter_map(|key| self.calls.get(key))
+            .flat_map(|call| call.reports.iter().map(move |r| (call.key.call_id, r)))
+            .filter(|(_, r)| {
+                r.role != Role::Displaced
+                    && r.place.event_id != own_event
+                    && r.webhook_id == signature.webhook_id
+                    && r.duration_seconds == Some(signature.duration_seconds)
+                    && r.caller.as_deref() == Some(signature.caller.as_str())
+            })
+            .map(|(call_id, r)| Precedent {
+                call_id,
+                received_at: r.place.received_at,
+                payout_cents: r.payout_cents,
+                by_person: r.by_person,
+                ref_id: r.ref_id.clone(),
+                call_id_text: r.call_id_text.clone(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,421 @@
+//! Whose call is it? The seed's three strategies, first hit wins, and nobody is credited by a guess.
+//!
+//! Pure: the calls that may be meant have been found and locked before; what is decided here holds
+//! because nobody else can change them meanwhile.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::crediting::{Payee, micros_between};
+use trueup_event::reason::{CandidateNote, Detail, Reason, Strategy};
+
+/// The buyer's leg is typically this much shorter than ours (seed): the second yardstick of M6.
+pub const TYPICAL_LEG_SECONDS: i64 = 30;
+/// A call may end this much after its report was received: two clocks never agree (M3).
+pub const CLOCK_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
+/// Another payee's call that is this close to the winner makes the choice a guess (M6), inclusive.
+pub const TOO_CLOSE_SECONDS: i64 = 5;
+/// Candidates listed on a row for a person to choose from.
+pub const LISTED_CANDIDATES: usize = 10;
+
+const MICROS: i64 = 1_000_000;
+
+/// A call, as far as matching weighs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    pub call_id: Uuid,
+    pub duration_seconds: i64,
+    pub ended_at: Timestamp,
+    /// Inside the webhook's scope: its buyer, if it names one.
+    pub in_scope: bool,
+    /// The same caller as the report's.
+    pub same_caller: bool,
+    /// Some other report has claimed it (M5).
+    pub claimed: bool,
+    pub payee: Option<Payee>,
+}
+
+/// A report that was matched to a call before and has this one's signature (M4).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Precedent {
+    pub call_id: Uuid,
+    pub received_at: Timestamp,
+    pub payout_cents: i64,
+    pub by_person: bool,
+    pub ref_id: Option<String>,
+    pub call_id_text: Option<String>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    pub ref_id: Option<&'a str>,
+    pub call_id_text: Option<&'a str>,
+    pub has_caller: bool,
+    pub duration_seconds: Option<i64>,
+    pub payout_cents: Option<i64>,
+    pub received_at: Timestamp,
+    pub tolerance_seconds: i64,
+    pub window_hours: i64,
+}
+
+/// What the books hold that may answer it.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// Calls of the account that bear the reported ref_id.
+    pub by_ref_id: Vec<Candidate>,
+    /// The call of the account with the reported UUID.
+    pub by_call_id: Option<Candidate>,
+    /// Calls of the same caller: all that fit, and the nearest that do not.
+    pub by_caller: Vec<Candidate>,
+    pub precedents: Vec<Precedent>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    Call {
+        call_id: Uuid,
+        strategy: Strategy,
+        /// Known by its signature (M4): a duplicate says `repeat_of_matched_report`.
+        by_signature: bool,
+        detail: Detail,
+    },
+    /// Several calls fit and they would pay different people (M1, M4, M6).
+    Ambiguous {
+        strategy: Strategy,
+        detail: Detail,
+    },
+    Nothing {
+        reason: Reason,
+        detail: Detail,
+    },
+}
+
+/// M1, then M2, then M4 and M3.
+pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
+    let mut other_buyer = false;
+    if question.ref_id.is_some()
+        && let Some(found) = by_ref_id(question, &evidence.by_ref_id, &mut other_buyer)
+    {
+        return found;
+    }
+    if let Some(candidate) = &evidence.by_call_id {
+        if candidate.in_scope {
+            return call(candidate.call_id, Strategy::CallId);
+        }
+        other_buyer = true;
+    }
+    let by_caller = match (question.has_caller, question.duration_seconds) {
+        (true, Some(duration)) => {
+            by_caller_and_duration(question, duration, evidence, &mut other_buyer)
+        }
+        (has_caller, duration) => Found::Nothing {
+            reason: nothing_to_go_by(question, has_caller, duration),
+            detail: Detail::default(),
+        },
+    };
+    match by_caller {
+        Found::Nothing { .. } if other_buyer => Found::Nothing {
+            reason: Reason::OtherBuyer,
+            detail: Detail::default(),
+        },
+        // "Your caller has no calls" tells less than "the id you echo is none of ours".
+        Found::Nothing {
+            reason: Reason::CallerNotFound,
+            detail,
+        } => Found::Nothing {
+            reason: missed_id(question).unwrap_or(Reason::CallerNotFound),
+            detail,
+        },
+        found => found,
+    }
+}
+
+fn call(call_id: Uuid, strategy: Strategy) -> Found {
+    Found::Call {
+        call_id,
+        strategy,
+        by_signature: false,
+        detail: Detail::default(),
+    }
+}
+
+fn missed_id(question: &Question<'_>) -> Option<Reason> {
+    match (question.ref_id, question.call_id_text) {
+        (Some(_), _) => Some(Reason::RefIdNotFound),
+        (None, Some(_)) => Some(Reason::CallIdNotFound),
+        (None, None) => None,
+    }
+}
+
+fn nothing_to_go_by(question: &Question<'_>, has_caller: bool, duration: Option<i64>) -> Reason {
+    missed_id(question).unwrap_or(match (has_caller, duration) {
+        (false, None) => Reason::NothingToMatch,
+        (false, Some(_)) => Reason::NoCaller,
+        (true, _) => Reason::NoDuration,
+    })
+}
+
+fn by_ref_id(question: &Question<'_>, hits: &[Candidate], other_buyer: &mut bool) -> Option<Found> {
+    let ours: Vec<&Candidate> = hits.iter().filter(|c| c.in_scope).collect();
+    *other_buyer |= ours.len() < hits.len();
+    match (ours.as_slice(), question.duration_seconds) {
+        ([], _) => None,
+        ([only], _) => Some(call(only.call_id, Strategy::RefId)),
+        // ref_id is not unique (M1): caller and duration decide among them, if they are known.
+        (several, Some(duration)) if question.has_caller => {
+            let same_caller: Vec<&Candidate> =
+                several.iter().copied().filter(|c| c.same_caller).collect();
+            let contenders = if same_caller.is_empty() {
+                several
+            } else {
+                same_caller.as_slice()
+            };
+            Some(match rank(duration, contenders) {
+                Some(winner) => call(winner.call_id, Strategy::RefId),
+                None => ambiguous(Strategy::RefId, question, contenders),
+            })
+        }
+        (several, _) => Some(ambiguous(Strategy::RefId, question, several)),
+    }
+}
+
+fn ambiguous(strategy: Strategy, question: &Question<'_>, contenders: &[&Candidate]) -> Found {
+    let detail = Detail {
+        candidates: notes(question, contenders),
+        shared_ref_id: strategy == Strategy::RefId,
+        ..Detail::default()
+    };
+    Found::Ambiguous { strategy, detail }
+}
+
+fn by_caller_and_duration(
+    question: &Question<'_>,
+    duration: i64,
+    evidence: &Evidence,
+    other_buyer: &mut bool,
+) -> Found {
+    let fits = |c: &&Candidate| {
+        (c.duration_seconds.saturating_sub(duration)).abs() <= question.tolerance_seconds
+            && in_window(question, c)
+    };
+    let fitting: Vec<&Candidate> = evidence.by_caller.iter().filter(fits).collect();
+    let ours: Vec<&Candidate> = fitting.iter().copied().filter(|c| c.in_scope).collect();
+    let unclaimed: Vec<&Candidate> = ours.iter().copied().filter(|c| !c.claimed).collect();
+    if let Some(found) = by_signature(question, evidence, &ours) {
+        return found;
+    }
+    if ours.is_empty() {
+        *other_buyer |= !fitting.is_empty();
+        return near_miss(question, duration, &evidence.by_caller);
+    }
+    if unclaimed.is_empty() {
+        let detail = Detail {
+            candidates: notes(question, &ours),
+            ..Detail::default()
+        };
+        return Found::Nothing {
+            reason: Reason::AlreadyReported,
+            detail,
+        };
+    }
+    match rank(duration, &unclaimed) {
+        Some(winner) => {
+            let others: Vec<&Candidate> = ours
+                .iter()
+                .copied()
+                .filter(|c| c.call_id != winner.call_id)
+                .collect();
+            let detail = Detail {
+                other_candidates: count(others.len()),
+                candidates: if others.is_empty() {
+                    Vec::new()
+                } else {
+                    notes(question, &ours)
+                },
+                ..Detail::default()
+            };
+            Found::Call {
+                call_id: winner.call_id,
+                strategy: Strategy::CallerDuration,
+                by_signature: false,
+                detail,
+            }
+        }
+        None => ambiguous(Strategy::CallerDuration, question, &unclaimed),
+    }
+}
+
+fn count(n: usize) -> Option<u32> {
+    if n == 0 {
+        None
+    } else {
+        Some(u32::try_from(n).unwrap_or(u32::MAX))
+    }
+}
+
+/// M4: the same report finds the same call; otherwise a retry would claim the caller's next similar
+/// call and the publisher would be paid twice.
+fn by_signature(
+    question: &Question<'_>,
+    evidence: &Evidence,
+    ours: &[&Candidate],
+) -> Option<Found> {
+    let precedent = evidence
+        .precedents
+        .iter()
+        .filter(|p| in_reach(question, p) && !told_apart(question, p))
+        // A person's word outranks older matches; then the report that says the same; then the latest.
+        .max_by_key(|p| {
+            (
+                p.by_person,
+                Some(p.payout_cents) == question.payout_cents,
+                p.received_at,
+                p.call_id,
+            )
+        })?;
+    let others = ours
+        .iter()
+        .filter(|c| !c.claimed && c.call_id != precedent.call_id)
+        .count();
+    let says_the_same = question.payout_cents.is_none_or(|payout| {
+        evidence
+            .precedents
+            .iter()
+            .any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
+    });
+    if !says_the_same && others > 0 {
+        // A correction of that call, or a first report of the other? Only a person can tell.
+        let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
+        let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
+        let detail = Detail {
+            other_candidates: count(others),
+            candidates: notes(question, &contenders),
+            ..Detail::default()
+        };
+        return Some(Found::Ambiguous {
+            strategy: Strategy::CallerDuration,
+            detail,
+        });
+    }
+    let detail = Detail {
+        other_candidates: count(others),
+        ..Detail::default()
+    };
+    Some(Found::Call {
+        call_id: precedent.call_id,
+        strategy: Strategy::CallerDuration,
+        by_signature: true,
+        detail,
+    })
+}
+
+fn in_reach(question: &Question<'_>, precedent: &Precedent) -> bool {
+    micros_between(precedent.received_at, question.received_at).saturating_abs()
+        <= question.window_hours.saturating_mul(3_600 * MICROS)
+}
+
+/// Two reports that carry different values in the same id slot are never the same report (M4).
+fn told_apart(question: &Question<'_>, precedent: &Precedent) -> bool {
+    let differ =
+        |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
+    differ(question.ref_id, precedent.ref_id.as_ref())
+        || differ(question.call_id_text, precedent.call_id_text.as_ref())
+}
+
+fn in_window(question: &Question<'_>, candidate: &Candidate) -> bool {
+    let before = micros_between(candidate.ended_at, question.received_at);
+    before >= -CLOCK_SKEW_MICROS && before <= question.window_hours.saturating_mul(3_600 * MICROS)
+}
+
+/// M6. `None` if choosing would be a guess about whom to pay.
+fn rank<'a>(theirs: i64, contenders: &[&'a Candidate]) -> Option<&'a Candidate> {
+    let off = |c: &Candidate| c.duration_seconds.saturating_sub(theirs);
+    let nearest = |yardstick: i64| {
+        contenders.iter().copied().min_by_key(|c| {
+            let d = off(c);
+            // Ties: ours longer, then earliest ended, then lower id.
+            (
+                (d.saturating_sub(yardstick)).abs(),
+                d.saturating_neg(),
+                c.ended_at,
+                c.call_id,
+            )
+        })
+    };
+    let winner = nearest(0)?;
+    let by_typical_leg = nearest(TYPICAL_LEG_SECONDS)?;
+    let too_close = contenders.iter().any(|c| {
+        c.payee != winner.payee
+            && off(c).abs().saturating_sub(off(winner).abs()) <= TOO_CLOSE_SECONDS
+    });
+    (by_typical_leg.payee == winner.payee && !too_close).then_some(winner)
+}
+
+/// The most telling reason, with its figure (M3).
+fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) -> Found {
+    let ours: Vec<&Candidate> = by_caller.iter().filter(|c| c.in_scope).collect();
+    let in_window: Vec<&Candidate> = ours
+        .iter()
+        .copied()
+        .filter(|c| in_window(question, c))
+        .collect();
+    let detail = Detail {
+        tolerance_seconds: Some(question.tolerance_seconds),
+        window_hours: Some(question.window_hours),
+        candidates: notes(question, &ours),
+        ..Detail::default()
+    };
+    let off = |c: &&&Candidate| c.duration_seconds.saturating_sub(duration).abs();
+    let away = |c: &&&Candidate| micros_between(c.ended_at, question.received_at).saturating_abs();
+    if let Some(nearest) = in_window.iter().min_by_key(off) {
+        let detail = Detail {
+            nearest_off_seconds: Some(off(&nearest)),
+            ..detail
+        };
+        Found::Nothing {
+            reason: Reason::DurationMismatch,
+            detail,
+        }
+    } else if let Some(nearest) = ours.iter().min_by_key(away) {
+        let before = micros_between(nearest.ended_at, question.received_at).div_euclid(MICROS);
+        let detail = Detail {
+            nearest_ended_seconds_before: Some(before),
+            ..detail
+        };
+        Found::Nothing {
+            reason: Reason::OutsideWindow,
+            detail,
+        }
+    } else {
+        Found::Nothing {
+            reason: Reason::CallerNotFound,
+            detail: Detail::default(),
+        }
+    }
+}
+
+fn notes(question: &Question<'_>, candidates: &[&Candidate]) -> Vec<CandidateNote> {
+    let mut notes: Vec<CandidateNote> = candidates
+        .iter()
+        .map(|c| CandidateNote {
+            call_id: c.call_id,
+            off_seconds: c
+                .duration_seconds
+                .saturating_sub(question.duration_seconds.unwrap_or(c.duration_seconds)),
+            ended_seconds_before: micros_between(c.ended_at, question.received_at)
+                .div_euclid(MICROS),
+            claimed: c.claimed,
+            other_buyer: !c.in_scope,
+        })
+        .collect();
+    notes.sort_by_key(|n| {
+        (
+            n.off_seconds.saturating_abs(),
+            n.ended_seconds_before.saturating_abs(),
+            n.call_id,
+        )
+    });
+    notes.truncate(LISTED_CANDIDATES);
+    notes
+}

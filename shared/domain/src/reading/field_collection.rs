@@ -1,0 +1,322 @@
+//! The flat map (X2): every field of a request whose name means something, with the place that decides
+//! between several of a name. Nothing is judged here; a value is looked at only when its slot is chosen.
+
+#![expect(
+    clippy::ptr_arg,
+    reason = "a name that is borrowed from the request is kept without a copy"
+)]
+
+use std::borrow::Cow;
+
+use crate::field_aliases::{CONFIGURED_RANK, Target, recognised};
+use crate::report::{ReadSettings, Slot};
+use crate::text::{fingerprint, same_name, trimmed};
+use trueup_event::limits::FIELDS;
+
+/// Names of one slot cannot be more than its aliases and a configured one.
+const SLOTS: [Slot; 5] = [
+    Slot::RefId,
+    Slot::CallId,
+    Slot::Caller,
+    Slot::Duration,
+    Slot::Payout,
+];
+
+/// The level of the query's fields: after whatever the body holds, however deep.
+const QUERY_LEVEL: u8 = u8::MAX;
+
+/// A value as it stood in the request. An object is never one (X5).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    /// JSON digits as written.
+    Number(Cow<'a, str>),
+    Text(Cow<'a, str>),
+    /// A list that is not one object.
+    List,
+}
+
+/// What tells whether a later field of a JSON object bears the same name: the object, and the name's
+/// fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    object: u32,
+    print: u32,
+}
+
+/// A query's and a form's fields stand in no object, and replace nothing.
+const NO_KEY: Key = Key {
+    object: 0,
+    print: 0,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Field<'a> {
+    pub target: Target,
+    /// The place of its name among the slot's names (X4).
+    pub rank: u8,
+    /// How deep it stood: the outer beats the inner, the body the query (X2).
+    pub level: u8,
+    /// The order in which the fields stood.
+    pub order: usize,
+    pub name: Cow<'a, str>,
+    pub value: Value<'a>,
+    key: Key,
+    /// A later field of its object bore the same name (X2: the last wins).
+    dropped: bool,
+}
+
+/// The fields that a named object inside an object brought.
+struct Span<'a> {
+    key: Key,
+    name: Cow<'a, str>,
+    fields: std::ops::Range<usize>,
+}
+
+pub(super) struct Gathered<'a, 's> {
+    configured: Vec<(Slot, &'s str)>,
+    has_paths: bool,
+    fields: Vec<Field<'a>>,
+    spans: Vec<Span<'a>>,
+    /// Names seen in the current source.
+    seen: usize,
+    level: u8,
+    objects: u32,
+    /// The best rank of a payout name beyond the limit: an amount that was not read, so that none
+    /// of a lower rank may be taken in its stead (X5).
+    payout_beyond_limit: Option<(u8, String)>,
+}
+
+/// Which slots a name is about.
+struct Meaning {
+    configured: [bool; SLOTS.len()],
+    alias: Option<(Target, u8)>,
+}
+
+impl Meaning {
+    fn is_none(&self) -> bool {
+        self.alias.is_none() && !self.configured.contains(&true)
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (Target, u8)> + '_ {
+        SLOTS
+            .iter()
+            .zip(&self.configured)
+            .filter(|(_, is)| **is)
+            .map(|(slot, _)| (Target::Slot(*slot), CONFIGURED_RANK))
+            .chain(self.alias)
+    }
+}
+
+impl<'a, 's> Gathered<'a, 's> {
+    pub fn new(settings: &'s ReadSettings) -> Self {
+        let configured: Vec<(Slot, &str)> = settings
+            .field_names
+            .iter()
+            .map(|(slot, name)| (*slot, trimmed(name)))
+            .filter(|(_, name)| !name.is_empty())
+            .collect();
+        Gathered {
+            has_paths: configured.iter().any(|(_, name)| name.contains('.')),
+            configured,
+            fields: Vec::with_capacity(8),
+            spans: Vec::new(),
+            seen: 0,
+            level: 1,
+            objects: 0,
+            payout_beyond_limit: None,
+        }
+    }
+
+    /// Whether objects too deep for bare names must be entered all the same.
+    pub fn has_paths(&self) -> bool {
+        self.has_paths
+    }
+
+    pub fn begin_query(&mut self) {
+        self.seen = 0;
+        self.level = QUERY_LEVEL;
+    }
+
+    pub fn fields_and_beyond(self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
+        let mut fields = self.fields;
+        fields.retain(|f| !f.dropped);
+        fields.sort_unstable_by_key(|f| (f.target, f.rank, f.level, f.order));
+        (fields, self.payout_beyond_limit)
+    }
+
+    /// A configured name is its slot's alone: a duration that was named `value` is no payout.
+    fn meaning(&self, name: &str, outer: &[Cow<'a, str>], flat: bool) -> Meaning {
+        let mut meaning = Meaning {
+            configured: [false; SLOTS.len()],
+            alias: None,
+        };
+        let mut any = false;
+        for (slot, wanted) in &self.configured {
+            if (flat && same_name(wanted, name)) || is_path(wanted, outer, name) {
+                any = true;
+                for (at, is) in SLOTS.iter().zip(&mut meaning.configured) {
+                    *is |= at == slot;
+                }
+            }
+        }
+        if flat && !any {
+            meaning.alias = recognised(name);
+        }
+        meaning
+    }
+
+    /// A field of a form or a query.
+    pub fn pair(&mut self, name: Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) {
+        let meaning = self.meaning(&name, &[], true);
+        if self.admit(&name, &meaning) {
+            let level = self.level;
+            self.push(&meaning, &name, || Value::Text(value()), level, NO_KEY);
+        }
+    }
+
+    /// A field of a JSON object at `level` (the report itself is 1), inside objects named `outer`.
+    pub fn member(
+        &mut self,
+        key: Key,
+        level: u8,
+        outer: &[Cow<'a, str>],
+        name: &Cow<'a, str>,
+        flat: bool,
+        value: impl FnOnce() -> Value<'a>,
+    ) {
+        let meaning = self.meaning(name, outer, flat);
+        if self.admit(name, &meaning) {
+            self.push(&meaning, name, value, level, key);
+        }
+    }
+
+    /// Whether a field is within the limit and about anything.
+    fn admit(&mut self, name: &str, meaning: &Meaning) -> bool {
+        self.seen = self.seen.saturating_add(1);
+        if meaning.is_none() {
+            return false;
+        }
+        if self.seen <= FIELDS {
+            return true;
+        }
+        for (target, rank) in meaning.targets() {
+            let better = self
+                .payout_beyond_limit
+                .as_ref()
+                .is_none_or(|(best, _)| rank < *best);
+            if target == Target::Slot(Slot::Payout) && better {
+                self.payout_beyond_limit = Some((rank, name.to_owned()));
+            }
+        }
+        false
+    }
+
+    fn push(
+        &mut self,
+        meaning: &Meaning,
+        name: &Cow<'a, str>,
+        value: impl FnOnce() -> Value<'a>,
+        level: u8,
+        key: Key,
+    ) {
+        let value = value();
+        for (target, rank) in meaning.targets() {
+            self.fields.push(Field {
+                target,
+                rank,
+                level,
+                order: self.fields.len(),
+                name: name.clone(),
+                value: value.clone(),
+                key,
+                dropped: false,
+            });
+        }
+    }
+
+    pub fn begin_object(&mut self) -> u32 {
+        self.objects = self.objects.saturating_add(1);
+        self.objects
+    }
+
+    /// A field named `name` begins in `object`: an earlier one of that name there is no more (X2).
+    pub fn begin_field(&mut self, object: u32, name: &str) -> Key {
+        let key = Key {
+            object,
+            print: fingerprint(name),
+        };
+        for field in &mut self.fields {
+            field.dropped |= field.key == key && same_name(&field.name, name);
+        }
+        for span in &self.spans {
+            if span.key == key && same_name(&span.name, name) {
+                let inner = self.fields.get_mut(span.fields.clone());
+                for field in inner.unwrap_or_default() {
+                    field.dropped = true;
+                }
+            }
+        }
+        key
+    }
+
+    /// The place where a container's fields will begin.
+    pub fn mark(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// The fields since `mark` came from an object under `name`, whose key is `key`.
+    pub fn span(&mut self, key: Key, name: &Cow<'a, str>, mark: usize) {
+        if mark < self.fields.len() {
+            self.spans.push(Span {
+                key,
+                name: name.clone(),
+                fields: mark..self.fields.len(),
+            });
+        }
+    }
+
+    /// The fields since `mark` stood in the first of several objects in a list: no report's.
+    pub fn drop_since(&mut self, mark: usize) {
+        for field in self.fields.iter_mut().skip(mark) {
+            field.dropped = true;
+        }
+    }
+}
+
+/// Whether `wanted` (`call.payout`) names the field `name` inside the objects `outer`.
+fn is_path(wanted: &str, outer: &[Cow<'_, str>], name: &str) -> bool {
+    if outer.is_empty() {
+        return false;
+    }
+    let mut rest = wanted;
+    for step in outer {
+        let Some((head, tail)) = rest
+            .get(..step.len())
+            .zip(rest.get(step.len()..).and_then(|t| t.strip_prefix('.')))
+        else {
+            return false;
+        };
+        if !same_name(head, step) {
+            return false;
+        }
+        rest = tail;
+    }
+    same_name(rest, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x2_a_dotted_path_starts_at_the_report() {
+        let outer = [Cow::Borrowed("Data"), Cow::Borrowed("Call.1")];
+        assert!(is_path("data.call.1.PAYOUT", &outer, "payout"));
+        for wanted in ["data.payout", "call.1.payout", "payout", "data.call.1", ""] {
+            assert!(!is_path(wanted, &outer, "payout"), "{wanted}");
+        }
+        assert!(!is_path("payout", &[], "payout"));
+    }
+}

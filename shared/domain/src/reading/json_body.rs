@@ -1,0 +1,137 @@
+//! The fields of a JSON report (X1, X2): objects to depth 3, a list of one object entered, the last of a
+//! repeated key. Recursion is bounded by the depth that a report may have.
+
+#![expect(
+    clippy::ptr_arg,
+    reason = "a name that is borrowed from the request is kept without a copy"
+)]
+
+use std::borrow::Cow;
+
+use crate::reading::field_collection::{Gathered, Key, Value};
+use trueup_event::json_scanner::{NotJson, Scanner, Token};
+use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
+
+/// Gathers the fields of the object that `bytes` hold; they must hold nothing else.
+pub(super) fn report<'a>(bytes: &'a [u8], gathered: &mut Gathered<'a, '_>) -> Result<(), NotJson> {
+    let mut walk = Walk {
+        scanner: Scanner::new(bytes),
+        gathered,
+        outer: Vec::new(),
+    };
+    walk.scanner.expect(b'{')?;
+    walk.object(1, 1)?;
+    walk.scanner.end()
+}
+
+struct Walk<'a, 'g, 's> {
+    scanner: Scanner<'a>,
+    gathered: &'g mut Gathered<'a, 's>,
+    /// The names of the objects around, kept only where a dotted path is configured.
+    outer: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Walk<'a, '_, '_> {
+    /// The rest of an object whose bracket, the `depth`th, was consumed; `level` counts objects alone.
+    fn object(&mut self, depth: usize, level: usize) -> Result<(), NotJson> {
+        let object = self.gathered.begin_object();
+        if self.scanner.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.scanner.name()?.read();
+            let key = self.gathered.begin_field(object, &name);
+            let mark = self.gathered.mark();
+            if let Some(value) = self.value(depth, level, &name)? {
+                self.member(key, level, &name, value);
+            } else {
+                self.gathered.span(key, &name, mark);
+            }
+            if self.scanner.take(b'}') {
+                return Ok(());
+            }
+            self.scanner.expect(b',')?;
+        }
+    }
+
+    fn member(&mut self, key: Key, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
+        let flat = level <= FLAT_DEPTH;
+        // A field has at most `JSON_DEPTH` objects around it.
+        let place = u8::try_from(level).unwrap_or(u8::MAX);
+        self.gathered
+            .member(key, place, &self.outer, name, flat, || match token {
+                Token::Null => Value::Null,
+                Token::Bool(is) => Value::Bool(is),
+                Token::Number(digits) => Value::Number(digits),
+                Token::Text(text) => Value::Text(text.read()),
+                Token::Object | Token::Array => Value::List,
+            });
+    }
+
+    /// A field's value: a scalar, [`Token::Array`] for a list, `None` for what was entered or passed
+    /// over as an object.
+    fn value(
+        &mut self,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> Result<Option<Token<'a>>, NotJson> {
+        let room = JSON_DEPTH.saturating_sub(depth);
+        match self.scanner.peek() {
+            Some(b'{') => self.enter(depth, level, name).map(|()| None),
+            Some(b'[') if room > 0 => {
+                self.scanner.expect(b'[')?;
+                self.list(depth.saturating_add(1), level, name)
+            }
+            Some(b'[') => self.scanner.skip(room).map(|()| None),
+            _ => self.scanner.token().map(Some),
+        }
+    }
+
+    /// The object that comes next, inside `depth` brackets and as many as `level` objects.
+    fn enter(&mut self, depth: usize, level: usize, name: &Cow<'a, str>) -> Result<(), NotJson> {
+        let room = JSON_DEPTH.saturating_sub(depth);
+        if room == 0 || (level >= FLAT_DEPTH && !self.gathered.has_paths()) {
+            return self.scanner.skip(room);
+        }
+        self.scanner.expect(b'{')?;
+        let with_path = self.gathered.has_paths();
+        if with_path {
+            self.outer.push(name.clone());
+        }
+        self.object(depth.saturating_add(1), level.saturating_add(1))?;
+        if with_path {
+            self.outer.pop();
+        }
+        Ok(())
+    }
+
+    /// The rest of a list whose bracket, the `depth`th, was consumed.
+    fn list(
+        &mut self,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> Result<Option<Token<'a>>, NotJson> {
+        if self.scanner.take(b']') {
+            return Ok(Some(Token::Array));
+        }
+        let room = JSON_DEPTH.saturating_sub(depth);
+        let mark = self.gathered.mark();
+        let one_object = self.scanner.peek() == Some(b'{');
+        if one_object {
+            self.enter(depth, level, name)?;
+            if self.scanner.take(b']') {
+                return Ok(None);
+            }
+            self.gathered.drop_since(mark);
+        } else {
+            self.scanner.skip(room)?;
+        }
+        while !self.scanner.take(b']') {
+            self.scanner.expect(b',')?;
+            self.scanner.skip(room)?;
+        }
+        Ok(Some(Token::Array))
+    }
+}

@@ -1,0 +1,572 @@
+//! A store in memory around the real domain: what `store::settle` does with Postgres, without one.
+//!
+//! A transaction is its decisions until it is committed: a worker that dies before leaves no trace.
+//! Only what the real writes would write is written, so that a forgotten mark shows here, too.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use trueup_domain::call_record::{CallCopy, Recorded, record};
+use trueup_domain::crediting::{Payee, Place, Terms, booked_revenue, credit};
+use trueup_domain::decision::{
+    Case, Course, Decision, Sighting, Sightings, decide, may_match_later,
+};
+use trueup_domain::locked_calls::{Books, Call, CallKey, CallReport, Role};
+use trueup_domain::report::{Payout, Report};
+use trueup_domain::webhook_settings::Webhook;
+use trueup_event::reason::{Reason, Status, Strategy};
+use uuid::Uuid;
+
+pub const ACCOUNT: Uuid = Uuid::from_u128(0xACC);
+
+pub fn key(call_id: Uuid) -> CallKey {
+    CallKey {
+        account_id: ACCOUNT,
+        call_id,
+    }
+}
+
+/// One accepted report.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub place: Place,
+    pub webhook: usize,
+    pub report: Report,
+}
+
+#[derive(Debug, Clone)]
+pub enum Work {
+    Fresh(Event),
+    Again(Uuid),
+    Assigned(Uuid, Uuid),
+    Applied(Event, Uuid),
+}
+
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub event: Event,
+    pub status: Status,
+    pub reason: Option<Reason>,
+    pub displaced: bool,
+    pub call_id: Option<Uuid>,
+    pub credit: i64,
+    pub waiting: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub event: Option<Uuid>,
+    pub call_id: Uuid,
+    pub publisher: Option<Uuid>,
+    pub revenue: i64,
+    pub credit: i64,
+}
+
+/// The columns of a call and its reports.
+#[derive(Debug, Clone)]
+struct Kept {
+    recorded: Recorded,
+    reported_by: Option<Uuid>,
+    reports: Vec<CallReport>,
+}
+
+/// One report on its way through a transaction: what the search came upon, before any lock.
+#[derive(Debug, Clone)]
+pub struct Line {
+    event: Event,
+    course: Course,
+    sightings: Sightings,
+}
+
+#[derive(Default)]
+pub struct Store {
+    pub webhooks: Vec<Webhook>,
+    /// The assignments' terms as they stand.
+    pub payees: HashMap<Uuid, Payee>,
+    calls: BTreeMap<Uuid, Kept>,
+    pub rows: BTreeMap<Uuid, Row>,
+    pub ledger: Vec<Entry>,
+    pub balances: BTreeMap<Uuid, i64>,
+}
+
+/// A call's value, whether a webhook set it, whether it is qualified, and the publisher's credit.
+pub type Money = (Option<i64>, bool, Option<bool>, i64);
+
+impl Store {
+    pub fn new() -> Store {
+        Store {
+            webhooks: webhooks(),
+            payees: payees(),
+            ..Store::default()
+        }
+    }
+
+    /// Records a copy of a call, estimates and all; `false` if the copy was refused.
+    pub fn record(&mut self, copy: &CallCopy) -> bool {
+        let standing = self.calls.get(&copy.id);
+        let posted = self.ledger.iter().any(|e| e.call_id == copy.id);
+        let standing = standing.map(|kept| Recorded {
+            reported: kept.reports.iter().any(|r| r.role == Role::Folded),
+            ..kept.recorded.clone()
+        });
+        let Ok((recorded, moved)) = record(standing.as_ref(), copy, posted, &self.payees) else {
+            return false;
+        };
+        let kept = self.calls.entry(copy.id).or_insert_with(|| Kept {
+            recorded: recorded.clone(),
+            reported_by: None,
+            reports: Vec::new(),
+        });
+        kept.recorded = recorded;
+        if let Some(moved) = moved {
+            let publisher = moved.payee.map(|p| p.publisher_id);
+            self.post(
+                None,
+                copy.id,
+                publisher,
+                moved.revenue_delta_cents,
+                moved.credit_delta_cents,
+            );
+        }
+        true
+    }
+
+    pub fn has_call(&self, id: Uuid) -> bool {
+        self.calls.contains_key(&id)
+    }
+
+    pub fn money(&self) -> BTreeMap<Uuid, Money> {
+        let money = |k: &Kept| {
+            let r = &k.recorded;
+            (
+                r.value_cents,
+                r.value_from_webhook,
+                r.qualified,
+                r.credit_cents,
+            )
+        };
+        self.calls
+            .iter()
+            .map(|(id, kept)| (*id, money(kept)))
+            .collect()
+    }
+
+    /// The balances of those who are owed anything, or owe.
+    pub fn owed(&self) -> BTreeMap<Uuid, i64> {
+        self.balances
+            .iter()
+            .filter(|(_, cents)| **cents != 0)
+            .map(|(id, cents)| (*id, *cents))
+            .collect()
+    }
+
+    fn post(
+        &mut self,
+        event: Option<Uuid>,
+        call_id: Uuid,
+        publisher: Option<Uuid>,
+        revenue: i64,
+        credit: i64,
+    ) {
+        if let Some(publisher) = publisher {
+            *self.balances.entry(publisher).or_default() += credit;
+        }
+        self.ledger.push(Entry {
+            event,
+            call_id,
+            publisher,
+            revenue,
+            credit,
+        });
+    }
+
+    /// The search, without locks: what a transaction sees when it begins.
+    pub fn sight(&self, work: &[Work]) -> Vec<Line> {
+        let line = |work: &Work| match work {
+            Work::Fresh(event) => Some((event.clone(), Course::Fresh)),
+            Work::Again(id) => Some((self.rows.get(id)?.event.clone(), Course::Again)),
+            Work::Assigned(id, call_id) => {
+                Some((self.rows.get(id)?.event.clone(), Course::Assigned(*call_id)))
+            }
+            Work::Applied(event, call_id) => Some((event.clone(), Course::Applied(*call_id))),
+        };
+        let lines = work.iter().filter_map(line);
+        lines
+            .map(|(event, course)| Line {
+                sightings: self.sightings(&event),
+                event,
+                course,
+            })
+            .collect()
+    }
+
+    fn sightings(&self, event: &Event) -> Sightings {
+        let sighting = |kept: &Kept| Sighting {
+            call_id: kept.recorded.id,
+            buyer_id: kept.recorded.buyer_id,
+            duration_seconds: kept.recorded.duration_seconds.into(),
+            ended_at: kept.recorded.ended_at,
+            signed: false,
+        };
+        let report = &event.report;
+        let by_caller =
+            |kept: &&Kept| report.caller.is_some() && kept.recorded.caller == report.caller;
+        let by_ref_id =
+            |kept: &&Kept| report.ref_id.is_some() && kept.recorded.ref_id == report.ref_id;
+        Sightings {
+            by_ref_id: self
+                .calls
+                .values()
+                .filter(by_ref_id)
+                .map(sighting)
+                .collect(),
+            by_call_id: report
+                .call_uuid()
+                .and_then(|id| self.calls.get(&id))
+                .map(sighting),
+            by_caller: self
+                .calls
+                .values()
+                .filter(by_caller)
+                .map(sighting)
+                .collect(),
+        }
+    }
+
+    /// Locks, reads anew, decides in order of reception, and writes: one transaction.
+    pub fn settle(&mut self, mut lines: Vec<Line>) -> Vec<Decision> {
+        // Another worker settled some of them since: the whole batch runs again without those.
+        lines.retain(|l| {
+            l.course != Course::Fresh || !self.rows.contains_key(&l.event.place.event_id)
+        });
+        lines.sort_by_key(|l| l.event.place);
+        lines.dedup_by_key(|l| l.event.place);
+        let mut books = Books::new(self.locked(&lines));
+        let mut decisions = Vec::with_capacity(lines.len());
+        for line in &lines {
+            let case = Case {
+                place: line.event.place,
+                webhook: &self.webhooks[line.event.webhook],
+                report: &line.event.report,
+                sightings: &line.sightings,
+                course: line.course,
+            };
+            let decision = decide(&case, &mut books);
+            let of_status = decision.reason.map_or(Status::Matched, Reason::status);
+            assert_eq!(
+                of_status, decision.status,
+                "a reason is of one status, and only a match may go without: {decision:?}"
+            );
+            decisions.push(decision);
+        }
+        for call in books.calls() {
+            self.write_call(call);
+        }
+        for (line, decision) in lines.into_iter().zip(&decisions) {
+            self.write_row(line.event, decision);
+        }
+        decisions
+    }
+
+    fn locked(&self, lines: &[Line]) -> Vec<Call> {
+        let mut ids = BTreeSet::new();
+        for line in lines {
+            let seen = &line.sightings;
+            ids.extend(
+                seen.by_ref_id
+                    .iter()
+                    .chain(&seen.by_call_id)
+                    .chain(&seen.by_caller)
+                    .map(|s| s.call_id),
+            );
+            ids.extend(
+                self.rows
+                    .get(&line.event.place.event_id)
+                    .and_then(|row| row.call_id),
+            );
+            if let Course::Assigned(id) | Course::Applied(id) = line.course {
+                ids.insert(id);
+            }
+        }
+        ids.iter()
+            .filter_map(|id| self.calls.get(id))
+            .map(|kept| self.call(kept))
+            .collect()
+    }
+
+    fn call(&self, kept: &Kept) -> Call {
+        let r = &kept.recorded;
+        Call {
+            key: key(r.id),
+            buyer_id: r.buyer_id,
+            caller: r.caller.clone(),
+            duration_seconds: r.duration_seconds.into(),
+            ended_at: r.ended_at,
+            value_cents: r.value_cents,
+            value_from_webhook: r.value_from_webhook,
+            qualified: r.qualified,
+            credit_cents: r.credit_cents,
+            estimate: r.estimate,
+            assigned: r.assignment_id.and_then(|id| self.payees.get(&id).copied()),
+            recorded: r.terms,
+            reported_by: kept.reported_by,
+            reports: kept.reports.clone(),
+            changed: false,
+        }
+    }
+
+    fn write_call(&mut self, call: &Call) {
+        let kept = self
+            .calls
+            .get_mut(&call.key.call_id)
+            .expect("it was locked");
+        if call.changed {
+            kept.recorded.value_cents = call.value_cents;
+            kept.recorded.value_from_webhook = call.value_from_webhook;
+            kept.recorded.qualified = call.qualified;
+            kept.recorded.credit_cents = call.credit_cents;
+            kept.recorded.terms = call.recorded;
+            kept.reported_by = call.reported_by;
+        }
+        for report in call.reports.iter().filter(|r| r.unsaved) {
+            kept.reports.retain(|r| r.place != report.place);
+            kept.reports.push(CallReport {
+                unsaved: false,
+                ..report.clone()
+            });
+        }
+        kept.reports.sort_by_key(|r| r.place);
+    }
+
+    fn write_row(&mut self, event: Event, decision: &Decision) {
+        let id = event.place.event_id;
+        for posting in &decision.postings {
+            let cause = (!posting.by_move).then_some(id);
+            let publisher = posting.payee.map(|p| p.publisher_id);
+            let (revenue, credit) = (posting.revenue_delta_cents, posting.credit_delta_cents);
+            self.post(cause, posting.call.call_id, publisher, revenue, credit);
+        }
+        for place in &decision.displaced {
+            if let Some(row) = self
+                .rows
+                .get_mut(&place.event_id)
+                .filter(|row| row.status == Status::Matched)
+            {
+                row.reason = Some(Reason::ReplacedHeuristicMatch);
+                row.displaced = true;
+            }
+        }
+        let own = decision.postings.iter().filter(|p| !p.by_move);
+        let row = Row {
+            status: decision.status,
+            reason: decision.reason,
+            displaced: false,
+            call_id: decision.call_id,
+            credit: own.map(|p| p.credit_delta_cents).sum(),
+            waiting: may_match_later(decision, &event.report),
+            event,
+        };
+        self.rows.insert(id, row);
+    }
+
+    pub fn has_posting(&self, id: Uuid) -> bool {
+        let call_id = self.rows.get(&id).and_then(|row| row.call_id);
+        self.ledger
+            .iter()
+            .any(|e| e.event == Some(id) && Some(e.call_id) == call_id)
+    }
+
+    /// The invariants of RULES.md that hold at any time; the text names the first breach.
+    pub fn check(&self) -> Result<(), String> {
+        let mut sums: BTreeMap<Uuid, i64> = BTreeMap::new();
+        let mut by_call: BTreeMap<Uuid, (i64, i64)> = BTreeMap::new();
+        let mut by_row: BTreeMap<(Uuid, Uuid), i64> = BTreeMap::new();
+        for entry in &self.ledger {
+            let of_call = by_call.entry(entry.call_id).or_default();
+            *of_call = (of_call.0 + entry.revenue, of_call.1 + entry.credit);
+            if let Some(publisher) = entry.publisher {
+                *sums.entry(publisher).or_default() += entry.credit;
+            } else if entry.credit != 0 {
+                return Err(format!("a credit to nobody: {entry:?}"));
+            }
+            let Some(event) = entry.event else { continue };
+            *by_row.entry((event, entry.call_id)).or_default() += entry.credit;
+            if let Some(row) = self
+                .rows
+                .get(&event)
+                .filter(|row| row.status != Status::Matched)
+            {
+                return Err(format!("invariant 4: {entry:?} was caused by {row:?}"));
+            }
+        }
+        for (publisher, balance) in &self.balances {
+            if sums.get(publisher).copied().unwrap_or(0) != *balance {
+                return Err(format!(
+                    "invariant 2: {publisher} has {balance}, its postings give {sums:?}"
+                ));
+            }
+        }
+        for (id, kept) in &self.calls {
+            self.check_call(kept, by_call.get(id).copied().unwrap_or_default())?;
+        }
+        self.rows.iter().try_for_each(|(id, row)| {
+            let posted = row
+                .call_id
+                .and_then(|call_id| by_row.get(&(*id, call_id)).copied())
+                .unwrap_or(0);
+            if posted == row.credit {
+                Ok(())
+            } else {
+                Err(format!("{row:?} says {}, posted {posted}", row.credit))
+            }
+        })
+    }
+
+    fn check_call(&self, kept: &Kept, posted: (i64, i64)) -> Result<(), String> {
+        let call = self.call(kept);
+        let due = credit(
+            call.recorded.map(|p| p.terms),
+            call.value_cents,
+            call.qualified,
+        );
+        if due != call.credit_cents {
+            return Err(format!("invariant 2: its terms give {due}: {call:?}"));
+        }
+        let booked = booked_revenue(call.value_cents, call.value_from_webhook, call.qualified);
+        if posted != (booked, call.credit_cents) {
+            return Err(format!(
+                "invariant 2: posted {posted:?}, booked {booked}: {call:?}"
+            ));
+        }
+        let (folded, _) = call.folded();
+        if (folded.value_cents, folded.qualified, folded.reported)
+            != (call.value_cents, call.qualified, call.value_from_webhook)
+        {
+            return Err(format!("invariant 5: the fold gives {folded:?}: {call:?}"));
+        }
+        let standing = || call.reports.iter().filter(|r| r.role != Role::Displaced);
+        let guessed = |r: &CallReport| r.strategy == Strategy::CallerDuration && !r.by_person;
+        let signatures: Vec<_> = standing().map(CallReport::signature).collect();
+        if standing().all(guessed) && signatures.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(format!(
+                "M5: two different reports claimed one call: {call:?}"
+            ));
+        }
+        for report in standing() {
+            let row = &self.rows[&report.place.event_id];
+            if row.call_id != Some(call.key.call_id) {
+                return Err(format!(
+                    "a report counts on a call that its row does not name: {row:?} {call:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 3: the same reports in one pass, in order of reception, on an empty ledger.
+    pub fn one_pass(&self) -> Store {
+        let mut store = Store {
+            payees: self.payees.clone(),
+            ..Store::new()
+        };
+        for kept in self.calls.values() {
+            store.record(&copy_of(&kept.recorded));
+        }
+        let work: Vec<Work> = self
+            .rows
+            .values()
+            .map(|row| Work::Fresh(row.event.clone()))
+            .collect();
+        let lines = store.sight(&work);
+        store.settle(lines);
+        store
+    }
+}
+
+fn copy_of(r: &Recorded) -> CallCopy {
+    CallCopy {
+        id: r.id,
+        ref_id: Some(r.ref_id.clone()),
+        caller: Some(
+            r.caller
+                .clone()
+                .map(|e164| trueup_domain::call_record::Caller {
+                    raw: e164.clone(),
+                    e164: Some(e164),
+                }),
+        ),
+        tracking_number: None,
+        duration_seconds: r.duration_seconds,
+        started_at: r.started_at,
+        ended_at: r.ended_at,
+        buyer_id: Some(r.buyer_id),
+        assignment_id: Some(r.assignment_id),
+        value_cents: Some(r.estimate.value_cents),
+        qualified: Some(r.estimate.qualified),
+    }
+}
+
+/// A call as plain as can be: its number is its ref_id, its id and, in a way, its caller.
+pub fn plain_call(number: u128, ended_at: Timestamp, assignment: Option<u128>) -> CallCopy {
+    let caller = format!("+1305555{:04}", number % 7);
+    CallCopy {
+        id: Uuid::from_u128(0xCA11_0000 + number),
+        ref_id: Some(Some(format!("R{number}"))),
+        caller: Some(Some(trueup_domain::call_record::Caller {
+            raw: caller.clone(),
+            e164: Some(caller),
+        })),
+        tracking_number: None,
+        duration_seconds: 60 + i32::try_from(number % 5).expect("small") * 31,
+        started_at: ended_at,
+        ended_at,
+        buyer_id: None,
+        assignment_id: Some(assignment.map(Uuid::from_u128)),
+        value_cents: None,
+        qualified: None,
+    }
+}
+
+/// Three publishers: two of a share, one of a flat amount. The assignments are 1 to 3.
+fn payees() -> HashMap<Uuid, Payee> {
+    let terms = [
+        Terms::RevShare {
+            percent_e4: 600_000,
+        },
+        Terms::RevShare {
+            percent_e4: 333_333,
+        },
+        Terms::Flat {
+            amount_cents: 1_800,
+        },
+    ];
+    let numbered = (1_u128..).zip(terms);
+    numbered
+        .map(|(n, terms)| {
+            (
+                Uuid::from_u128(n),
+                Payee {
+                    publisher_id: Uuid::from_u128(100 + n),
+                    terms,
+                },
+            )
+        })
+        .collect()
+}
+
+/// Two webhooks with the defaults.
+fn webhooks() -> Vec<Webhook> {
+    [11, 12]
+        .map(|n| Webhook::with_defaults(Uuid::from_u128(n), ACCOUNT))
+        .to_vec()
+}
+
+/// A report that names its call by ref_id.
+pub fn by_ref_id(number: u128, payout: Option<i64>) -> Report {
+    let payout = payout.map_or(Payout::Absent, Payout::Cents);
+    Report {
+        ref_id: Some(format!("R{number}")),
+        payout,
+        ..Report::default()
+    }
+}

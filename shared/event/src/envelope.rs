@@ -1,0 +1,139 @@
+//! An [`Envelope`] as a message: JSON, persistent, readable with the broker's own tools.
+//!
+//! It refuses what it does not know: a version of tomorrow is parked by the worker, not guessed at.
+
+use serde::Deserialize;
+
+use crate::raw_event::{ENVELOPE_VERSION, Envelope, RawEvent, SecretUse};
+
+/// The message's AMQP type.
+pub const MESSAGE_TYPE: &str = "trueup.envelope";
+/// A message above this was not written by us (bytes): a batch of 512 KiB, its query repeated for
+/// each of 500 elements, and JSON's own overhead stay below it.
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    #[error("the message has {0} bytes, above the limit of {MAX_BYTES}")]
+    TooLarge(usize),
+    #[error("the message is no envelope: {0}")]
+    Malformed(serde_json::Error),
+    #[error("the envelope's version is {0}; this program knows {ENVELOPE_VERSION}")]
+    UnknownVersion(u64),
+}
+
+pub fn encode(envelope: &Envelope) -> Vec<u8> {
+    serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
+}
+
+/// One event's part of an envelope, for [`assemble`]: a gateway writes each event once, whatever way
+/// it then goes.
+pub fn encode_event(event: &RawEvent) -> Vec<u8> {
+    /// Ids, times and names; a body's quotes are escaped.
+    const BESIDE_THE_BODY: usize = 512;
+    let body = event
+        .request
+        .as_ref()
+        .map_or(0, |request| request.body.len() + request.query.len());
+    let mut written = Vec::with_capacity(body + body / 4 + BESIDE_THE_BODY);
+    serde_json::to_writer(&mut written, event)
+        .expect("plain data with text keys always has a JSON form");
+    written
+}
+
+/// The message that [`encode`] would make of these events.
+pub fn assemble<'a>(
+    events: impl Iterator<Item = &'a [u8]>,
+    bytes: usize,
+    uses: &[SecretUse],
+) -> Vec<u8> {
+    // With a comma for each event and the frame around them.
+    let mut message = Vec::with_capacity(bytes + 1024);
+    message.extend_from_slice(format!("{{\"v\":{ENVELOPE_VERSION},\"events\":[").as_bytes());
+    for (at, event) in events.enumerate() {
+        if at > 0 {
+            message.push(b',');
+        }
+        message.extend_from_slice(event);
+    }
+    message.push(b']');
+    if !uses.is_empty() {
+        let uses = serde_json::to_vec(uses).expect("plain data always has a JSON form");
+        message.extend_from_slice(b",\"secrets_used\":");
+        message.extend_from_slice(&uses);
+    }
+    message.push(b'}');
+    message
+}
+
+pub fn decode(message: &[u8]) -> Result<Envelope, EnvelopeError> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u64,
+    }
+    if message.len() > MAX_BYTES {
+        return Err(EnvelopeError::TooLarge(message.len()));
+    }
+    match serde_json::from_slice::<Envelope>(message) {
+        Ok(envelope) if envelope.v == ENVELOPE_VERSION => Ok(envelope),
+        Ok(envelope) => Err(EnvelopeError::UnknownVersion(envelope.v.into())),
+        // A later version may differ in form as well: say the version if there is one.
+        Err(error) => match serde_json::from_slice::<Version>(message) {
+            Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => {
+                Err(EnvelopeError::UnknownVersion(v))
+            }
+            _ => Err(EnvelopeError::Malformed(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_put_together_is_the_envelope() {
+        let event = RawEvent {
+            id: uuid::Uuid::nil(),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account_id: uuid::Uuid::nil(),
+            webhook_id: uuid::Uuid::nil(),
+            position: 0,
+            source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+            request: None,
+            refusal: None,
+        };
+        for n in [0, 1, 3] {
+            let parts: Vec<Vec<u8>> = std::iter::repeat_n(encode_event(&event), n).collect();
+            let message = assemble(parts.iter().map(Vec::as_slice), 0, &[]);
+            let mut envelope = Envelope::of(vec![event.clone(); n]);
+            assert_eq!(message, encode(&envelope));
+            let used = SecretUse {
+                secret_id: uuid::Uuid::nil(),
+                at: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let message = assemble(
+                parts.iter().map(Vec::as_slice),
+                0,
+                std::slice::from_ref(&used),
+            );
+            envelope.secrets_used.push(used);
+            assert_eq!(message, encode(&envelope));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let good = encode(&Envelope::of(Vec::new()));
+        assert_eq!(decode(&good).expect("its own"), Envelope::of(Vec::new()));
+        assert!(matches!(
+            decode(b"{\"v\":2,\"rows\":[1]}"),
+            Err(EnvelopeError::UnknownVersion(2))
+        ));
+        assert!(matches!(
+            decode(b"{\"v\":1,\"events\":7}"),
+            Err(EnvelopeError::Malformed(_))
+        ));
+        assert!(matches!(decode(b"hello"), Err(EnvelopeError::Malformed(_))));
+    }
+}

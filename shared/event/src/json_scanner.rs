@@ -1,0 +1,448 @@
+//! A scanner over JSON text: where each value begins and ends, and the digits of a number as written.
+//!
+//! It exists because the reader needs what a general parser hides: the byte at which a body stops
+//! being JSON (X1), a number's written digits (X6, X7: no float ever sees an amount), the bytes of an
+//! element of a batch (X3), invalid UTF-8 and U+0000 taken in stride (X1). It builds no tree, does not
+//! recurse, and takes time linear in the text. What it accepts is what `serde_json` accepts; a
+//! property test holds the two together.
+
+use std::borrow::Cow;
+
+/// The first byte, from 0, that cannot stand where it stands; the text's length if it ends too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotJson {
+    pub byte: usize,
+}
+
+/// The value at the scanner's place. Scalars are consumed, containers only entered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Token<'a> {
+    Null,
+    Bool(bool),
+    /// The digits as written.
+    Number(Cow<'a, str>),
+    Text(Text<'a>),
+    /// `{` was consumed.
+    Object,
+    /// `[` was consumed.
+    Array,
+}
+
+/// A string's bytes between its quotes, not yet unescaped: most strings are never looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Text<'a> {
+    bytes: &'a [u8],
+    /// No escape, no U+0000, no byte above ASCII: the bytes are the text.
+    plain: bool,
+}
+
+pub struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// The length of the byte order mark that `bytes` open with. Those of UTF-16 count too: with its
+/// U+0000 bytes dropped, UTF-16 text of ASCII characters is readable.
+fn bom_len(bytes: &[u8]) -> usize {
+    if bytes.starts_with(&[0xEF, 0xBB, 0xBF]) {
+        3
+    } else if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        2
+    } else {
+        0
+    }
+}
+
+/// Without its byte order mark (X1).
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.get(bom_len(bytes)..).unwrap_or_default()
+}
+
+impl<'a> Scanner<'a> {
+    /// At the start of `bytes`, after a byte order mark.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Scanner {
+            bytes,
+            at: bom_len(bytes),
+        }
+    }
+
+    /// The place of the next byte to be looked at.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    fn bad<T>(&self) -> Result<T, NotJson> {
+        Err(NotJson { byte: self.at })
+    }
+
+    fn step(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    /// The next byte that is no U+0000 (X1: they are dropped).
+    #[inline]
+    fn byte(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at) {
+                Some(0) => self.step(),
+                found => return found.copied(),
+            }
+        }
+    }
+
+    /// The next byte that is no white space.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b' ' | b'\t' | b'\n' | b'\r' | 0) => self.step(),
+                found => return found.copied(),
+            }
+        }
+    }
+
+    /// Consumes `wanted`, which must be the next significant byte.
+    pub fn expect(&mut self, wanted: u8) -> Result<(), NotJson> {
+        if self.peek() == Some(wanted) {
+            self.step();
+            Ok(())
+        } else {
+            self.bad()
+        }
+    }
+
+    /// Consumes `wanted` if it is the next significant byte.
+    pub fn take(&mut self, wanted: u8) -> bool {
+        let found = self.peek() == Some(wanted);
+        if found {
+            self.step();
+        }
+        found
+    }
+
+    /// Nothing but white space may be left.
+    pub fn end(&mut self) -> Result<(), NotJson> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => self.bad(),
+        }
+    }
+
+    /// The value that comes next.
+    pub fn token(&mut self) -> Result<Token<'a>, NotJson> {
+        match self.peek() {
+            Some(b'{') => {
+                self.step();
+                Ok(Token::Object)
+            }
+            Some(b'[') => {
+                self.step();
+                Ok(Token::Array)
+            }
+            Some(b'"') => self.text().map(Token::Text),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Token::Number),
+            Some(b't') => self.word(b"true").map(|()| Token::Bool(true)),
+            Some(b'f') => self.word(b"false").map(|()| Token::Bool(false)),
+            Some(b'n') => self.word(b"null").map(|()| Token::Null),
+            _ => self.bad(),
+        }
+    }
+
+    /// A string, which must come next.
+    pub fn text(&mut self) -> Result<Text<'a>, NotJson> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let mut plain = true;
+        loop {
+            // Most of a string is plain; this run is where the scanner's time goes.
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let run = rest
+                .iter()
+                .position(|b| !matches!(b, b' ' | b'!' | b'#'..=b'[' | b']'..=0x7F));
+            self.at = self.at.saturating_add(run.unwrap_or(rest.len()));
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    let bytes = self.bytes.get(start..self.at).unwrap_or_default();
+                    self.step();
+                    return Ok(Text { bytes, plain });
+                }
+                Some(b'\\') => {
+                    plain = false;
+                    self.step();
+                    self.escape()?;
+                }
+                Some(0 | 0x80..) => {
+                    plain = false;
+                    self.step();
+                }
+                Some(0x20..) => self.step(),
+                Some(_) | None => return self.bad(),
+            }
+        }
+    }
+
+    /// What may follow a backslash.
+    fn escape(&mut self) -> Result<(), NotJson> {
+        match self.byte() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(),
+            Some(b'u') => {
+                self.step();
+                for _ in 0..4 {
+                    match self.byte() {
+                        Some(b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.step(),
+                        _ => return self.bad(),
+                    }
+                }
+            }
+            _ => return self.bad(),
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), NotJson> {
+        if !matches!(self.byte(), Some(b'0'..=b'9')) {
+            return self.bad();
+        }
+        while matches!(self.byte(), Some(b'0'..=b'9')) {
+            self.step();
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<Cow<'a, str>, NotJson> {
+        let start = self.at;
+        if self.byte() == Some(b'-') {
+            self.step();
+        }
+        if self.byte() == Some(b'0') {
+            self.step();
+            if matches!(self.byte(), Some(b'0'..=b'9')) {
+                return self.bad();
+            }
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            self.step();
+            self.digits()?;
+        }
+        if matches!(self.byte(), Some(b'e' | b'E')) {
+            self.step();
+            if matches!(self.byte(), Some(b'+' | b'-')) {
+                self.step();
+            }
+            self.digits()?;
+        }
+        Ok(readable(self.bytes.get(start..self.at).unwrap_or_default()))
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {
+        for &wanted in word {
+            if self.byte() != Some(wanted) {
+                return self.bad();
+            }
+            self.step();
+        }
+        Ok(())
+    }
+
+    /// Passes over the value that comes next, which may hold at most `depth` brackets in one another;
+    /// the bracket that is one too many is the byte at fault.
+    pub fn skip(&mut self, depth: usize) -> Result<(), NotJson> {
+        let mut open: Vec<u8> = Vec::new();
+        loop {
+            self.peek();
+            let place = self.at;
+            let token = self.token()?;
+            if matches!(token, Token::Object | Token::Array) {
+                if open.len() >= depth {
+                    return Err(NotJson { byte: place });
+                }
+                let is_object = token == Token::Object;
+                let close = if is_object { b'}' } else { b']' };
+                if !self.take(close) {
+                    open.push(close);
+                    if is_object {
+                        self.name()?;
+                    }
+                    continue;
+                }
+            }
+            loop {
+                let Some(&close) = open.last() else {
+                    return Ok(());
+                };
+                if self.take(close) {
+                    open.pop();
+                    continue;
+                }
+                self.expect(b',')?;
+                if close == b'}' {
+                    self.name()?;
+                }
+                break;
+            }
+        }
+    }
+
+    /// A field's name with its colon.
+    pub fn name(&mut self) -> Result<Text<'a>, NotJson> {
+        let name = self.text()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+}
+
+/// UTF-8 as far as it goes, without U+0000 (X1).
+pub fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        text
+    }
+}
+
+impl<'a> Text<'a> {
+    /// The text that the string stands for. A lone surrogate becomes U+FFFD.
+    pub fn read(self) -> Cow<'a, str> {
+        if self.plain
+            && let Ok(text) = std::str::from_utf8(self.bytes)
+        {
+            return Cow::Borrowed(text);
+        }
+        let text = readable(self.bytes);
+        if !text.contains('\\') {
+            return text;
+        }
+        Cow::Owned(unescape(&text))
+    }
+}
+
+/// `text` was scanned: every escape in it is whole.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut units: Vec<u16> = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        if !before.is_empty() {
+            flush(&mut units, &mut out);
+            out.push_str(before);
+        }
+        let mut chars = after.chars();
+        let plain = match chars.next() {
+            Some('u') => {
+                let hex = after.get(1..5).unwrap_or_default();
+                units.push(u16::from_str_radix(hex, 16).unwrap_or(0xFFFD));
+                rest = after.get(5..).unwrap_or_default();
+                continue;
+            }
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some(itself) => itself,
+            None => break,
+        };
+        flush(&mut units, &mut out);
+        out.push(plain);
+        rest = chars.as_str();
+    }
+    flush(&mut units, &mut out);
+    out.push_str(rest);
+    out
+}
+
+/// Escaped UTF-16 units become characters once it is known that no other half follows.
+fn flush(units: &mut Vec<u16>, out: &mut String) {
+    for found in char::decode_utf16(units.drain(..)) {
+        match found {
+            Ok('\0') => {}
+            Ok(char) => out.push(char),
+            Err(_) => out.push(char::REPLACEMENT_CHARACTER),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bytes: &[u8]) -> Result<(), usize> {
+        let mut scanner = Scanner::new(bytes);
+        scanner
+            .skip(usize::MAX)
+            .and_then(|()| scanner.end())
+            .map_err(|e| e.byte)
+    }
+
+    fn read(bytes: &[u8]) -> String {
+        Scanner::new(bytes).text().expect("a string").read().into()
+    }
+
+    #[test]
+    fn x1_the_first_bad_byte_is_named() {
+        for (text, byte) in [
+            (&b"{\"a\":1"[..], 6),
+            (b"{\"a\" 1}", 5),
+            (b"{\"a\":01}", 6),
+            (b"{\"a\":1,}", 7),
+            (b"{a:1}", 1),
+            (b"{\"a\":.5}", 5),
+            (b"{\"a\":NaN}", 5),
+            (b"{\"a\":nul}", 8),
+            (b"{\"a\":\"\n\"}", 6),
+            (b"{\"a\":\"\\x\"}", 7),
+            (b"{} {}", 3),
+            (b"\xEF\xBB\xBF{]", 4),
+            (b"[1 2]", 3),
+            (b"{\"a\":[}]}", 6),
+            (b"", 0),
+            (b"[", 1),
+            (b"-", 1),
+            (b"1.", 2),
+            (b"1e+", 3),
+        ] {
+            assert_eq!(check(text), Err(byte), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn x1_marks_and_nulls_are_dropped_and_bad_utf8_is_borne() {
+        assert_eq!(
+            check(b"\xEF\xBB\xBF \0{\"a\0\":\0 1\x002, \"b\xFF\":tr\0ue}\0"),
+            Ok(())
+        );
+        assert_eq!(check(b"\xFF\xFE{\0\"\0a\0\"\0:\x001\0}\0"), Ok(()));
+        assert_eq!(read(b"\"a\0b\xFFc\""), "ab\u{FFFD}c");
+    }
+
+    #[test]
+    fn escapes_are_read_and_a_lone_surrogate_is_replaced() {
+        assert_eq!(read(br#""\u002B1\t\"\\\/""#), "+1\t\"\\/");
+        assert_eq!(read(br#""\ud83d\ude00!""#), "\u{1F600}!");
+        assert_eq!(read(br#""\ud83dx\ude00""#), "\u{FFFD}x\u{FFFD}");
+        assert_eq!(read(br#""a\u0000b""#), "ab");
+        assert_eq!(read(br#""a\\u0041""#), "a\\u0041");
+    }
+
+    #[test]
+    fn x6_a_number_keeps_its_written_digits() {
+        for digits in ["0", "-0.10", "1e400", "123456789012345678901234567890.5E+7"] {
+            assert_eq!(
+                Scanner::new(digits.as_bytes()).token(),
+                Ok(Token::Number(digits.into()))
+            );
+        }
+    }
+
+    #[test]
+    fn x1_depth_is_bounded_by_the_bracket_that_is_one_too_many() {
+        assert_eq!(Scanner::new(b"[[1]]").skip(2), Ok(()));
+        assert_eq!(Scanner::new(b"[ [1]]").skip(1), Err(NotJson { byte: 2 }));
+        let deep = "[".repeat(400_000);
+        assert_eq!(check(deep.as_bytes()), Err(400_000));
+    }
+}

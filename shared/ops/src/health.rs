@@ -1,0 +1,204 @@
+//! How a process is: what it depends on, the state of each, and whether it is ready.
+//!
+//! Ready means: this process can do its job *or answer honestly*. So what is degraded is told, but
+//! only a dependency without which there is no honest answer makes `/ready` a 503.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::metrics;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ok,
+    /// The job is done, but not as well; the detail says how.
+    Degraded,
+    /// Without it there is no honest answer: not ready.
+    Down,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Known {
+    state: State,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+    since: Timestamp,
+}
+
+/// What this process depends on and how each of them is.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    process: &'static str,
+    draining: AtomicBool,
+    dependencies: Mutex<BTreeMap<&'static str, Known>>,
+}
+
+impl Readiness {
+    pub fn new(process: &'static str) -> Self {
+        Readiness(Arc::new(Inner {
+            process,
+            draining: AtomicBool::new(false),
+            dependencies: Mutex::default(),
+        }))
+    }
+
+    /// Names a dependency; it is down until it says otherwise. The name must stand in the label
+    /// `dependency` of the metrics' table.
+    pub fn dependency(&self, name: &'static str) -> Dependency {
+        let dependency = Dependency {
+            of: self.clone(),
+            name,
+        };
+        dependency.set(State::Down, "starting");
+        dependency
+    }
+
+    /// From now on not ready: a balancer should send nothing more.
+    pub fn draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        !self.0.draining.load(Ordering::Relaxed)
+            && dependencies.values().all(|d| d.state != State::Down)
+    }
+
+    /// Each dependency that is down, and why, for a log.
+    pub fn what_is_down(&self) -> String {
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let down = dependencies
+            .iter()
+            .filter(|(_, known)| known.state == State::Down);
+        down.map(|(name, known)| format!("{name} ({})", known.detail))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// What `/ready` answers.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Answer<'a> {
+            ready: bool,
+            draining: bool,
+            process: &'a str,
+            version: &'a str,
+            dependencies: &'a BTreeMap<&'static str, Known>,
+        }
+        let ready = self.is_ready();
+        let dependencies = self
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let answer = Answer {
+            ready,
+            draining: self.0.draining.load(Ordering::Relaxed),
+            process: self.0.process,
+            version: env!("CARGO_PKG_VERSION"),
+            dependencies: &dependencies,
+        };
+        serde_json::to_string(&answer).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
+    }
+}
+
+/// One named dependency; cheap to copy and to set again.
+#[derive(Debug, Clone)]
+pub struct Dependency {
+    of: Readiness,
+    name: &'static str,
+}
+
+impl Dependency {
+    pub fn ok(&self) {
+        self.set(State::Ok, "");
+    }
+
+    pub fn degraded(&self, detail: impl Into<String>) {
+        self.set(State::Degraded, detail);
+    }
+
+    pub fn down(&self, detail: impl Into<String>) {
+        self.set(State::Down, detail);
+    }
+
+    /// Logs a change of state, once.
+    pub fn set(&self, state: State, detail: impl Into<String>) {
+        let detail = detail.into();
+        let value = match state {
+            State::Ok => 2,
+            State::Degraded => 1,
+            State::Down => 0,
+        };
+        metrics::process().dependency.set(&[self.name], value);
+        let mut all = self
+            .of
+            .0
+            .dependencies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = all.get(self.name).map(|known| (known.state, known.since));
+        let since = match before {
+            Some((was, since)) if was == state => since,
+            _ => Timestamp::now(),
+        };
+        let changed = before.is_some_and(|(was, _)| was != state);
+        if changed {
+            match state {
+                State::Ok => tracing::info!(dependency = self.name, "as it should be"),
+                _ => tracing::warn!(
+                    dependency = self.name,
+                    ?state,
+                    detail,
+                    "not as it should be"
+                ),
+            }
+        }
+        all.insert(
+            self.name,
+            Known {
+                state,
+                detail,
+                since,
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_down_or_draining_is_not_ready() {
+        let readiness = Readiness::new("trueup-test");
+        let broker = readiness.dependency("broker");
+        assert!(!readiness.is_ready(), "starting");
+        broker.degraded("not connected");
+        assert!(readiness.is_ready());
+        let json = readiness.json();
+        assert!(
+            json.contains("\"broker\":{\"state\":\"degraded\",\"detail\":\"not connected\""),
+            "{json}"
+        );
+        broker.ok();
+        readiness.draining();
+        assert!(!readiness.is_ready());
+    }
+}

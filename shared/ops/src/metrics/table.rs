@@ -1,0 +1,253 @@
+//! Every metric's name, help, labels and buckets. The only place where a `trueup_…` name is written.
+//!
+//! Form: `/// help` `field: Kind = "name" ["label": VALUES, …] in BUCKETS;` (labels and buckets as
+//! the kind needs them). Units last; counters end in `_total`.
+
+use crate::metrics::{Counter, Gauge, Histogram, groups};
+
+/// From a fast answer to one that a sender gives up on (seconds).
+const SHORT_TIMES: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0,
+];
+const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+
+const DEPENDENCIES: &[&str] = &["postgres", "redis", "broker", "snapshot", "spool"];
+const ANSWERS: &[&str] = &[
+    "accepted",
+    "paused",
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "malformed",
+    "too_slow",
+    "body_too_large",
+    "uri_too_long",
+    "head_too_large",
+    "limited_address",
+    "limited_token",
+    "unavailable",
+    "aborted",
+];
+const REFUSAL_REASONS: &[&str] = &[
+    "endpoint_disabled",
+    "secret_missing",
+    "secret_mismatch",
+    "rate_limited_ip",
+    "rate_limited_token",
+    "body_too_large",
+];
+
+/// The console's routes by their templates; any other address is `other`.
+pub const CONSOLE_ROUTES: &[&str] = &[
+    "/api/v1/account",
+    "/api/v1/accounts",
+    "/api/v1/api-keys",
+    "/api/v1/api-keys/{id}",
+    "/api/v1/assignments",
+    "/api/v1/assignments/{id}",
+    "/api/v1/audit-log",
+    "/api/v1/buyers",
+    "/api/v1/buyers/{id}",
+    "/api/v1/calls",
+    "/api/v1/calls/{id}",
+    "/api/v1/campaigns",
+    "/api/v1/campaigns/{id}",
+    "/api/v1/events/{id}",
+    "/api/v1/events/{id}/apply",
+    "/api/v1/events/{id}/assign",
+    "/api/v1/events/{id}/ignore",
+    "/api/v1/events/{id}/replay",
+    "/api/v1/openapi.json",
+    "/api/v1/publishers",
+    "/api/v1/publishers/{id}",
+    "/api/v1/publishers/{id}/ledger",
+    "/api/v1/reports/revenue",
+    "/api/v1/webhooks",
+    "/api/v1/webhooks/{id}",
+    "/api/v1/webhooks/{id}/events",
+    "/api/v1/webhooks/{id}/secret",
+    "/api/v1/webhooks/{id}/token",
+    "/api/v1/webhooks/{id}/try",
+    "other",
+];
+const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
+
+/// The label of a route's template.
+pub fn console_route(template: &str) -> &'static str {
+    CONSOLE_ROUTES
+        .iter()
+        .find(|known| **known == template)
+        .copied()
+        .unwrap_or("other")
+}
+/// From a fast batch to a queue that has not moved for an hour (seconds).
+const LONG_TIMES: &[f64] = &[
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0,
+];
+/// As `domain::reason::Status` has them; a test compares.
+const STATUSES: &[&str] = &[
+    "matched",
+    "duplicate",
+    "superseded",
+    "held",
+    "unmatched",
+    "refused",
+];
+/// As `domain::reason::Reason` has them, and `none`; a test compares.
+const REASONS: &[&str] = &[
+    "none",
+    "no_change",
+    "no_payout",
+    "matched_late",
+    "reversal",
+    "no_assignment",
+    "replaced_heuristic_match",
+    "same_payout_within_15m",
+    "repeat_of_matched_report",
+    "older_than_applied",
+    "ambiguous",
+    "negative_payout",
+    "payout_over_cap",
+    "currency_mismatch",
+    "status_says_rejected",
+    "processing_failed",
+    "ref_id_not_found",
+    "call_id_not_found",
+    "caller_not_found",
+    "outside_window",
+    "duration_mismatch",
+    "no_caller",
+    "no_duration",
+    "already_reported",
+    "other_buyer",
+    "payout_unparseable",
+    "unparseable_body",
+    "unparseable_element",
+    "empty_batch",
+    "nothing_to_match",
+    "endpoint_disabled",
+    "secret_missing",
+    "secret_mismatch",
+    "rate_limited_ip",
+    "rate_limited_token",
+    "body_too_large",
+];
+
+groups! {
+    /// What every process tells of itself.
+    Process process {
+        /// Memory that is resident.
+        resident_bytes: Gauge = "trueup_process_resident_bytes";
+        /// Open file descriptors.
+        open_files: Gauge = "trueup_process_open_files";
+        /// Whether a dependency is as it should be: 2 ok, 1 degraded, 0 down or not used.
+        dependency: Gauge = "trueup_dependency_state" ["dependency": DEPENDENCIES];
+    }
+
+    /// The public door.
+    Gateway gateway {
+        /// Requests by their answer.
+        answers: Counter = "trueup_gateway_answers_total" ["answer": ANSWERS];
+        /// From the request's head to its answer.
+        answer_seconds: Histogram = "trueup_gateway_answer_seconds" ["outcome": &["accepted", "other"]] in SHORT_TIMES;
+        /// Events that were durably taken: reports, and bundles of refusals.
+        events: Counter = "trueup_gateway_events_total" ["kind": &["report", "refusal"]];
+        /// Connections that are open now.
+        connections: Gauge = "trueup_gateway_connections";
+        /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.
+        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["why": &["total", "address", "descriptors"]];
+        /// Decisions about limits by who made them: Redis, this process while Redis is away, the memory of refusals, or none (refused with 503).
+        limit_checks: Counter = "trueup_gateway_limit_checks_total" ["by": &["redis", "local", "remembered", "none"]];
+        /// Calls to Redis; one call decides many requests.
+        limit_calls: Counter = "trueup_gateway_limit_calls_total" ["outcome": &["ok", "slow", "error"]];
+        /// How long Redis took to answer.
+        limit_seconds: Histogram = "trueup_gateway_limit_seconds" in SHORT_TIMES;
+        /// Envelopes by what the broker said to them.
+        publishes: Counter = "trueup_gateway_publishes_total" ["outcome": &["confirmed", "nacked", "returned", "no_confirm", "error"]];
+        /// From handing an envelope to the broker to its confirm.
+        confirm_seconds: Histogram = "trueup_gateway_confirm_seconds" in SHORT_TIMES;
+        /// Events in one envelope.
+        envelope_events: Histogram = "trueup_gateway_envelope_events" in COUNTS;
+        /// Events that wait for the broker's confirm.
+        in_flight: Gauge = "trueup_gateway_in_flight_events";
+        /// Connections made to the broker, and attempts that failed.
+        broker_connects: Counter = "trueup_gateway_broker_connects_total" ["outcome": &["ok", "failed"]];
+        /// 1 while the broker has blocked this connection (memory or disk alarm).
+        broker_blocked: Gauge = "trueup_gateway_broker_blocked";
+        /// Webhooks in the snapshot.
+        snapshot_webhooks: Gauge = "trueup_gateway_snapshot_webhooks";
+        /// How old the snapshot is: since it was last known to be the database's state.
+        snapshot_age_seconds: Gauge = "trueup_gateway_snapshot_age_seconds";
+        /// Reads of changed webhooks.
+        snapshot_reads: Counter = "trueup_gateway_snapshot_reads_total" ["outcome": &["ok", "failed"]];
+        /// Refused requests that a row stands for.
+        refusals: Counter = "trueup_gateway_refusals_total" ["reason": REFUSAL_REASONS];
+        /// Refused requests that no row stands for: the memory for them was full, or they could not be published.
+        refusals_dropped: Counter = "trueup_gateway_refusals_dropped_total";
+        /// Bytes of the spool's reports on this disk.
+        spool_bytes: Gauge = "trueup_gateway_spool_bytes";
+        /// Events in the spool.
+        spool_events: Gauge = "trueup_gateway_spool_events";
+        /// Events written to the spool, drained to the broker, or refused because it was full or failed.
+        spooled: Counter = "trueup_gateway_spool_events_total" ["what": &["written", "drained", "full", "failed"]];
+    }
+
+    /// The operator API and the pages.
+    Console console {
+        /// Requests by route and class of their answer.
+        requests: Counter = "trueup_console_requests_total" ["route": CONSOLE_ROUTES, "class": STATUS_CLASSES];
+        /// From the request's head to its answer.
+        request_seconds: Histogram = "trueup_console_request_seconds" ["class": STATUS_CLASSES] in SHORT_TIMES;
+        /// Calls that were recorded, and those that were refused.
+        calls: Counter = "trueup_console_calls_total" ["outcome": &["recorded", "refused"]];
+    }
+
+    /// The worker.
+    Worker worker {
+        /// Events by the status their row was given.
+        settled: Counter = "trueup_worker_settled_total" ["status": STATUSES];
+        /// Events by the reason their row was given.
+        reasons: Counter = "trueup_worker_reasons_total" ["reason": REASONS];
+        /// Events that came again and had been settled before.
+        skipped: Counter = "trueup_worker_skipped_total";
+        /// From a report's reception to the commit of its row.
+        lag_seconds: Histogram = "trueup_worker_lag_seconds" in LONG_TIMES;
+        /// One transaction's settling, all statements and the commit.
+        batch_seconds: Histogram = "trueup_worker_batch_seconds" in SHORT_TIMES;
+        /// Events in one transaction.
+        batch_events: Histogram = "trueup_worker_batch_events" in COUNTS;
+        /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
+        envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
+        /// Events that were set aside after five failures: somebody must look (runbook).
+        parked: Counter = "trueup_worker_parked_total";
+        /// Failed settlings by kind: Postgres away, or the event itself.
+        failures: Counter = "trueup_worker_failures_total" ["kind": &["postgres", "event"]];
+        /// Waiting reports that were tried again, and those that found their call.
+        late: Counter = "trueup_worker_late_total" ["outcome": &["tried", "matched"]];
+        /// Messages that are ready in the broker's queues, as the worker last saw them.
+        queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": &["events", "parked", "dead"]];
+        /// Postgres connections in use.
+        connections: Gauge = "trueup_worker_postgres_connections" ["state": &["in_use", "open"]];
+        /// Partitions made ahead and dropped by retention.
+        partitions: Counter = "trueup_worker_partitions_total" ["what": &["made", "dropped"]];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trueup_event::reason::{Reason, Status};
+
+    #[test]
+    fn labels_are_the_closed_sets_of_the_domain() {
+        assert_eq!(
+            STATUSES,
+            Status::ALL.iter().map(|s| s.code()).collect::<Vec<_>>()
+        );
+        let reasons: Vec<_> = ["none"]
+            .into_iter()
+            .chain(Reason::ALL.iter().map(|r| r.code()))
+            .collect();
+        assert_eq!(REASONS, reasons);
+    }
+}

@@ -1,0 +1,324 @@
+//! Reading the settings, before anything else is done and before any port is bound.
+//!
+//! A setting is a flag, else the environment variable, else what the file named by `NAME_FILE`
+//! holds, else the default. An unknown `TRUEUP_…` variable is an error: a misspelt setting that is
+//! silently ignored is found out when it hurts. It refuses to start on anything doubtful, and never
+//! shows a password. The names themselves are in [`args`] and nowhere else.
+
+mod args;
+pub mod check;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args as _, Command, Parser};
+
+pub use args::{
+    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies,
+    RedisArgs, RedisDown, StartArgs, WorkerArgs,
+};
+
+use crate::shutdown::Exit;
+
+/// Every variable of Trueup starts with it.
+const PREFIX: &str = "TRUEUP_";
+/// `TRUEUP_POSTGRES_URL_FILE` names a file that holds `TRUEUP_POSTGRES_URL`.
+const FILE_SUFFIX: &str = "_FILE";
+/// A secret is a line; a file above this is not one (bytes).
+const FILE_LIMIT: u64 = 64 * 1024;
+/// Settings of this many letters' difference are taken for a slip of the pen.
+const NEAREST_WITHIN: usize = 5;
+
+/// One setting as the outside sees it: for the documentation and its tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub variable: String,
+    pub flag: String,
+    pub default: Option<String>,
+    pub help: String,
+}
+
+/// Every setting of every Trueup process, by name.
+pub fn settings() -> Vec<Setting> {
+    let mut found: Vec<Setting> = every_arg()
+        .get_arguments()
+        .filter_map(|arg| {
+            Some(Setting {
+                variable: arg.get_env()?.to_str()?.to_owned(),
+                flag: format!("--{}", arg.get_long()?),
+                default: arg
+                    .get_default_values()
+                    .first()
+                    .map(|v| v.to_string_lossy().into_owned()),
+                help: arg.get_help().map(ToString::to_string).unwrap_or_default(),
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| a.variable.cmp(&b.variable));
+    found
+}
+
+fn every_arg() -> Command {
+    let mut command = Command::new("every");
+    command = PostgresArgs::augment_args(command);
+    command = AmqpArgs::augment_args(command);
+    command = RedisArgs::augment_args(command);
+    command = LogArgs::augment_args(command);
+    command = GraceArgs::augment_args(command);
+    command = StartArgs::augment_args(command);
+    command = GatewayArgs::augment_args(command);
+    command = ConsoleArgs::augment_args(command);
+    WorkerArgs::augment_args(command)
+}
+
+/// Why the settings cannot be used, in a sentence that names the variable and the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(String);
+
+impl BadConfig {
+    /// For what only the binary can check (a directory that cannot be written, say).
+    pub fn new(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
+        BadConfig(format!(
+            "{variable}: {}",
+            check::redact(&why_and_fix.to_string())
+        ))
+    }
+
+    /// Says so on the error stream and ends the process with 64.
+    pub fn exit(&self) -> ! {
+        eprintln!("error: {self}");
+        std::process::exit(Exit::BadConfig.code().into())
+    }
+}
+
+/// The settings of this process, or its end: 64 for bad ones, 0 after `--help` and `--version`.
+pub fn parse<T: Parser>() -> T {
+    let environment: Vec<_> = std::env::vars_os().collect();
+    match parse_from(std::env::args_os().collect(), &environment) {
+        Ok(Parsed::Settings(settings)) => *settings,
+        Ok(Parsed::Help(text)) => {
+            use std::io::Write as _;
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            std::process::exit(0)
+        }
+        Err(bad) => bad.exit(),
+    }
+}
+
+/// What a command line came to.
+#[derive(Debug)]
+pub enum Parsed<T> {
+    Settings(Box<T>),
+    /// `--help` or `--version`: a text to print, and nothing to run.
+    Help(String),
+}
+
+/// [`parse`] with everything given: reads no environment but the one passed in.
+pub fn parse_from<T: Parser>(
+    mut argv: Vec<OsString>,
+    environment: &[(OsString, OsString)],
+) -> Result<Parsed<T>, BadConfig> {
+    let command = T::command();
+    let name = command.get_name().to_owned();
+    let given = from_environment(environment)?;
+
+    // The environment is put before the flags, as flags: a flag that is given again wins.
+    let mut at = 1.min(argv.len());
+    if argv.is_empty() {
+        argv.push(name.into());
+        at = 1;
+    }
+    for arg in command.get_arguments() {
+        let (Some(variable), Some(long)) = (arg.get_env().and_then(|v| v.to_str()), arg.get_long())
+        else {
+            continue;
+        };
+        if let Some(value) = given.get(variable) {
+            let mut flag = OsString::from(format!("--{long}="));
+            flag.push(value);
+            argv.insert(at, flag);
+            at += 1;
+        }
+    }
+
+    let asks_for_help = argv
+        .iter()
+        .any(|a| a == "--help" || a == "-h" || a == "help");
+    let mut command = command.args_override_self(true);
+    if !asks_for_help {
+        // So that clap does not read the process's environment a second time, blank values and all.
+        command = command.mut_args(|arg| arg.env(None::<&'static str>));
+    }
+    let parsed = command
+        .try_get_matches_from_mut(argv)
+        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+    match parsed {
+        Ok(settings) => Ok(Parsed::Settings(Box::new(settings))),
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Parsed::Help(e.render().to_string()))
+        }
+        Err(e) => Err(explain(&e)),
+    }
+}
+
+/// The variables that are set, those of `NAME_FILE` read in; blank ones count as not set.
+fn from_environment(
+    environment: &[(OsString, OsString)],
+) -> Result<BTreeMap<String, OsString>, BadConfig> {
+    let known: Vec<String> = settings().into_iter().map(|s| s.variable).collect();
+    let mut values = BTreeMap::new();
+    let mut files = BTreeMap::new();
+    for (variable, value) in environment {
+        let Some(variable) = variable.to_str().filter(|v| v.starts_with(PREFIX)) else {
+            continue;
+        };
+        if value.to_str().is_none() {
+            return Err(BadConfig(format!(
+                "{variable} is no text in UTF-8; write it again"
+            )));
+        }
+        if known.iter().any(|k| k == variable) {
+            if !value.is_empty() {
+                values.insert(variable.to_owned(), value.clone());
+            }
+        } else if let Some(of) = variable
+            .strip_suffix(FILE_SUFFIX)
+            .filter(|of| known.iter().any(|k| k == of))
+        {
+            if !value.is_empty() {
+                files.insert(of.to_owned(), value.clone());
+            }
+        } else {
+            return Err(unknown(variable, &known));
+        }
+    }
+    for (variable, path) in files {
+        if values.contains_key(&variable) {
+            return Err(BadConfig(format!(
+                "{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them"
+            )));
+        }
+        values.insert(variable.clone(), read_file(&variable, &path)?);
+    }
+    Ok(values)
+}
+
+fn unknown(variable: &str, known: &[String]) -> BadConfig {
+    let (name, suffix) = match variable.strip_suffix(FILE_SUFFIX) {
+        Some(name) => (name, FILE_SUFFIX),
+        None => (variable, ""),
+    };
+    let nearest = known
+        .iter()
+        .map(|known| (distance(name, known), known))
+        .min();
+    let mut text = format!("{variable} is no setting of Trueup");
+    match nearest {
+        Some((letters, near)) if letters <= NEAREST_WITHIN => {
+            let _ = write!(
+                text,
+                "; did you mean {near}{suffix}? Rename it, or unset it"
+            );
+        }
+        Some((_, near)) => {
+            let _ = write!(
+                text,
+                "; unset it (the nearest name is {near}; deploy/docs/SETTINGS.md lists them all)"
+            );
+        }
+        None => text.push_str("; unset it"),
+    }
+    BadConfig(text)
+}
+
+fn read_file(variable: &str, path: &OsString) -> Result<OsString, BadConfig> {
+    let bad = |why: String| {
+        BadConfig(format!(
+            "{variable}{FILE_SUFFIX} is {}: {why}; it must name a readable file that holds the value",
+            path.to_string_lossy()
+        ))
+    };
+    let length = std::fs::metadata(path)
+        .map_err(|e| bad(e.to_string()))?
+        .len();
+    if length > FILE_LIMIT {
+        return Err(bad(format!(
+            "the file has {length} bytes, the limit is {FILE_LIMIT}"
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let value = text.trim_end_matches(['\n', '\r']);
+    if value.is_empty() {
+        return Err(bad("the file is empty".into()));
+    }
+    Ok(value.into())
+}
+
+/// Turns clap's error into one that names the variable and shows no secret.
+fn explain(error: &clap::Error) -> BadConfig {
+    let arg = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) => arg.clone(),
+        _ => String::new(),
+    };
+    let value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.clone(),
+        _ => String::new(),
+    };
+    let flag = arg.split([' ', '=']).next().unwrap_or_default();
+    let every = every_arg();
+    let of = every
+        .get_arguments()
+        .find(|a| a.get_long().is_some_and(|long| flag == format!("--{long}")));
+    match (error.kind(), of) {
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(of)) => {
+            let variable = of.get_env().unwrap_or_default().to_string_lossy();
+            let shown = if of.is_hide_env_values_set() && !value.contains("://") {
+                "(not shown)".to_owned()
+            } else {
+                format!("{:?}", check::redact(&value))
+            };
+            let why = match std::error::Error::source(error) {
+                Some(source) => source.to_string(),
+                None => possible_values(error),
+            };
+            BadConfig(format!(
+                "{variable} ({flag}) is {shown}: {}",
+                check::redact(&why)
+            ))
+        }
+        _ => BadConfig(
+            check::redact(error.render().to_string().trim())
+                .trim_start_matches("error: ")
+                .to_owned(),
+        ),
+    }
+}
+
+fn possible_values(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => format!("give one of {}", values.join(", ")),
+        _ => "this is no value for it".into(),
+    }
+}
+
+/// How many letters differ (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

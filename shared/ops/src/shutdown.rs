@@ -1,0 +1,204 @@
+//! How a process ends: on SIGTERM or SIGINT it drains within a grace, and its exit code says how.
+//!
+//! A second signal, or the end of the grace, cuts off what is left (75).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::BadConfig;
+
+/// The exit codes of every Trueup process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything in flight was finished.
+    Drained,
+    /// Only of commands that prove something (`reconcile`): it does not hold.
+    Breach,
+    /// Bad settings; said before any port was bound.
+    BadConfig,
+    /// A dependency never came up.
+    Unavailable,
+    /// A bug: a task of the process's own panicked.
+    Bug,
+    /// The grace ended (or a second signal came) with work in flight.
+    CutOff,
+}
+
+impl Exit {
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Drained => 0,
+            Exit::Breach => 1,
+            Exit::BadConfig => 64,
+            Exit::Unavailable => 69,
+            Exit::Bug => 70,
+            Exit::CutOff => 75,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// Runs a process's main future on a runtime of `threads` threads (one: everything on this thread).
+/// An error is logged and ends the process with its code; a panic with 70.
+pub fn run<F>(threads: NonZeroU32, main: F) -> ExitCode
+where
+    F: Future<Output = Result<Exit, Failure>>,
+{
+    // Both TLS stacks below use the process's provider; installing it twice is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = if threads.get() == 1 {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.get() as usize)
+            .enable_all()
+            .build()
+    };
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            tracing::error!(error = %e, "no runtime");
+            return Exit::Bug.into();
+        }
+    };
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(main)));
+    // What is still running (a read of a dead disk, say) must not hold the process up.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match outcome {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => {
+            tracing::error!(error = %failure.why, "giving up");
+            failure.exit.into()
+        }
+        Err(_) => Exit::Bug.into(),
+    }
+}
+
+/// Why a main future could not go on.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub why: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, why: impl std::fmt::Display) -> Self {
+        Failure {
+            exit,
+            why: why.to_string(),
+        }
+    }
+
+    /// A setting that only the process itself could try out, and what to do about it.
+    pub fn setting(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
+        Failure::new(Exit::BadConfig, BadConfig::new(variable, why_and_fix))
+    }
+
+    /// A listener's address that cannot be had.
+    pub fn unbound(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
+        Failure::setting(
+            variable,
+            format!(
+                "cannot listen on {address}: {error}; end what has it, or give another address"
+            ),
+        )
+    }
+}
+
+/// Says when to stop, and how long that may take.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    stop: CancellationToken,
+    cut: CancellationToken,
+    grace: Duration,
+}
+
+impl Shutdown {
+    /// Listens for SIGTERM and SIGINT from now on. Must be called inside the runtime.
+    pub fn install(grace: Duration) -> std::io::Result<Self> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut int = signal(SignalKind::interrupt())?;
+        let shutdown = Shutdown::manual(grace);
+        let mine = shutdown.clone();
+        spawn_vital("signals", async move {
+            tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
+            tracing::info!(grace_seconds = mine.grace.as_secs(), "draining");
+            mine.stop.cancel();
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                () = tokio::time::sleep(mine.grace) => {}
+            }
+            mine.cut.cancel();
+        });
+        Ok(shutdown)
+    }
+
+    /// One that only [`Shutdown::begin`] sets off.
+    pub fn manual(grace: Duration) -> Self {
+        Shutdown {
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            grace,
+        }
+    }
+
+    pub fn begin(&self) {
+        self.stop.cancel();
+    }
+
+    /// Cancelled when draining begins: take nothing new.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Cancelled when the grace is over: leave what is left.
+    pub fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Runs the draining until it is done or cut.
+    pub async fn drain(&self, draining: impl Future<Output = ()>) -> Exit {
+        tokio::select! {
+            () = draining => Exit::Drained,
+            () = self.cut.cancelled() => {
+                tracing::warn!("the grace is over; work was cut off");
+                Exit::CutOff
+            }
+        }
+    }
+}
+
+/// Spawns a task without which the process is no use: if it panics, the process ends with 70, and
+/// whoever restarts it starts from a clean state instead of a half-dead one.
+pub fn spawn_vital<F>(name: &'static str, task: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            tracing::error!(task = name, "a vital task panicked; ending the process");
+            std::process::exit(Exit::Bug.code().into());
+        }
+    })
+}

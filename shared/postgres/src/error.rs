@@ -1,0 +1,87 @@
+//! What goes wrong with Postgres, sorted by what the caller can do about it.
+
+/// What went wrong with the database, sorted by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection: Postgres is down, full or out of reach. Nothing was done; come again later.
+    #[error("Postgres is not reachable: {0}")]
+    Unreachable(String),
+    /// Postgres refused a statement.
+    #[error("{}", describe(.0))]
+    Statement(#[from] tokio_postgres::Error),
+    /// Another transaction settled one of the same reports meanwhile: the same work passes when run again.
+    #[error("another worker settled the same report meanwhile")]
+    Raced,
+    /// The transaction was given up on purpose, nothing was written; whoever began it says why.
+    #[error("given up; nothing was written")]
+    Abandoned,
+    /// A row that our own code cannot have written.
+    #[error("the books hold something this version does not understand: {0}")]
+    Corrupt(String),
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        // Not the DETAIL: it quotes values, and a value may be a caller's number.
+        Some(db) => format!("Postgres said {}: {}", db.code().code(), db.message()),
+        None => error.to_string(),
+    }
+}
+
+impl StoreError {
+    /// True if the connection is what failed, and not what was asked of it.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            StoreError::Unreachable(_) => true,
+            StoreError::Statement(e) => match e.code() {
+                None => e.is_closed() || e.to_string().contains("communicating with the server"),
+                // Class 08 connection, 53 out of resources, 57P0x shutting down, 25006 read-only (a
+                // demoted primary), 58 trouble with its files.
+                Some(code) => {
+                    let code = code.code();
+                    ["08", "53", "57P", "58"]
+                        .iter()
+                        .any(|class| code.starts_with(class))
+                        || code == "25006"
+                }
+            },
+            StoreError::Raced | StoreError::Abandoned | StoreError::Corrupt(_) => false,
+        }
+    }
+
+    /// True if no report can be to blame: Postgres is out of reach, or its schema and rights are not
+    /// those of this program (`migrate` has not run yet).
+    pub fn is_surroundings(&self) -> bool {
+        self.is_unreachable() || matches!(self.sqlstate(), Some("42P01" | "42703" | "42501"))
+    }
+
+    /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Raced)
+            || matches!(self, StoreError::Statement(e) if e.code().is_some_and(|c| matches!(c.code(), "40001" | "40P01" | "55P03")))
+    }
+
+    /// The SQLSTATE, if Postgres gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            StoreError::Statement(e) => e.code().map(|c| c.code()),
+            _ => None,
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for StoreError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(e) if e.as_db_error().is_some() => {
+                StoreError::Statement(e)
+            }
+            deadpool_postgres::PoolError::Backend(e) => {
+                use std::error::Error;
+                let cause = e.source().map(ToString::to_string).unwrap_or_default();
+                StoreError::Unreachable(format!("{e} {cause}").trim().to_owned())
+            }
+            other => StoreError::Unreachable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Postgres, as every Trueup process reaches it: a bounded pool with time-outs, TLS, transactions that
+//! are run again where that helps, and fixed SQL through the statement cache.
+//!
+//! It holds no statement about money or settings: those stand in `trueup-store`, and the gateway's one
+//! SELECT in the gateway.
+
+pub mod error;
+pub mod pool;
+pub mod statement;
+pub mod transaction;
+
+pub use error::StoreError;
+pub use pool::{Client, Pool, PoolSettings};
+pub use transaction::{BoxFuture, run_tx};

@@ -1,0 +1,50 @@
+//! One way to run a transaction: named, retried where that helps, counted.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+use rand::RngExt;
+
+use crate::{Pool, StoreError};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A deadlock or a serialisation failure is tried again this often before it is the caller's.
+const MAX_ATTEMPTS: u32 = 5;
+/// The first pause before a retry; doubled each time, with jitter, so that two that met do not meet again.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Runs `work` in one transaction and commits it. `work` may run several times: it must have no
+/// effect but on the database. `name` labels the metrics.
+pub async fn run_tx<T, F>(pool: &Pool, name: &'static str, mut work: F) -> Result<T, StoreError>
+where
+    F: for<'a> FnMut(&'a Transaction<'a>) -> BoxFuture<'a, T> + Send,
+{
+    let mut attempt = 1;
+    loop {
+        match run_once(pool, &mut work).await {
+            Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
+                tracing::debug!(transaction = name, attempt, %error, "transaction is run again");
+                let pause = FIRST_PAUSE * 2u32.pow(attempt - 1);
+                // Drawn before the wait: the generator must not be held across it.
+                let jitter = rand::rng().random_range(0.5..1.5);
+                tokio::time::sleep(pause.mul_f64(jitter)).await;
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn run_once<T, F>(pool: &Pool, work: &mut F) -> Result<T, StoreError>
+where
+    F: for<'a> FnMut(&'a Transaction<'a>) -> BoxFuture<'a, T> + Send,
+{
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let value = work(&tx).await?;
+    tx.commit().await?;
+    Ok(value)
+}

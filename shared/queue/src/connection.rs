@@ -1,0 +1,158 @@
+//! One connection to the broker, and whether it lives.
+//!
+//! The client's own recovery is off: it gives up for good after 16 attempts, and a publish on a
+//! *blocked* connection waits forever in it. Whoever holds a [`Session`] watches [`Session::closed`],
+//! and builds everything anew, forever, in the rhythm of a [`trueup_ops::backoff::Backoff`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::ConfirmSelectOptions;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
+
+use crate::QueueError;
+
+/// The whole handshake, TLS and login included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A dead peer is noticed after two of them; shorter ones call a busy machine dead (seconds).
+const HEARTBEAT: u16 = 10;
+/// How often the client's own view of the connection is compared with what its events said.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A live connection. Dropping it closes the connection.
+pub struct Session {
+    connection: Arc<Connection>,
+    state: watch::Receiver<Condition>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Flowing,
+    /// The broker takes nothing from publishers: a memory or disk alarm.
+    Blocked,
+    Closed,
+}
+
+impl Session {
+    /// Connects as `name` (shown by the broker's tools). The URL may carry `heartbeat=` and the like.
+    pub async fn connect(url: &SecretString, name: &str) -> Result<Session, QueueError> {
+        let mut uri: AMQPUri = url.expose_secret().parse().map_err(|e| {
+            QueueError::Unreachable(format!("the broker's URL cannot be read: {e}"))
+        })?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connecting = Connection::connect_uri(uri, properties);
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
+            .map_err(|e| QueueError::Unreachable(e.to_string()))?;
+        let connection = Arc::new(connection);
+        let (sender, state) = watch::channel(Condition::Flowing);
+        tokio::spawn(watch_over(
+            Arc::downgrade(&connection),
+            connection.events_listener(),
+            sender,
+        ));
+        Ok(Session { connection, state })
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub async fn channel(&self) -> Result<Channel, QueueError> {
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.connection.create_channel());
+        opened
+            .await
+            .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
+            .map_err(QueueError::doing("open a channel"))
+    }
+
+    /// A channel on which every publish is answered.
+    pub async fn confirm_channel(&self) -> Result<Channel, QueueError> {
+        let channel = self.channel().await?;
+        let asked = tokio::time::timeout(
+            CONNECT_TIMEOUT,
+            channel.confirm_select(ConfirmSelectOptions::default()),
+        );
+        asked
+            .await
+            .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
+            .map_err(QueueError::doing("confirm publishes"))?;
+        Ok(channel)
+    }
+
+    /// True while the broker takes nothing: a publish now would hang.
+    pub fn is_blocked(&self) -> bool {
+        *self.state.borrow() == Condition::Blocked
+    }
+
+    pub fn is_open(&self) -> bool {
+        *self.state.borrow() != Condition::Closed && self.connection.status().connected()
+    }
+
+    /// Ready when the connection is gone, for whatever reason.
+    pub async fn closed(&self) {
+        let mut state = self.state.clone();
+        // An error means that the watcher itself is gone: so is the connection.
+        let _ = state
+            .wait_for(|condition| *condition == Condition::Closed)
+            .await;
+    }
+
+    /// Ready when the broker began or ceased to block the connection, or closed it.
+    pub async fn changed(&self) {
+        let mut state = self.state.clone();
+        let was = *state.borrow_and_update();
+        let _ = state.wait_for(|condition| *condition != was).await;
+    }
+
+    /// Says goodbye, so that the broker does not log a lost client.
+    pub async fn close(&self) {
+        let goodbye = self.connection.close(200, "done".into());
+        let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+async fn watch_over(
+    connection: std::sync::Weak<Connection>,
+    events: impl futures_util::Stream<Item = Event>,
+    state: watch::Sender<Condition>,
+) {
+    let mut events = std::pin::pin!(events);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = look.tick() => {
+                // Gone with its last user, or dead without an event that said so.
+                match connection.upgrade() {
+                    Some(connection) if connection.status().connected() => continue,
+                    _ => None,
+                }
+            }
+        };
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                tracing::warn!(reason, "the broker has blocked this connection");
+                state.send_replace(Condition::Blocked);
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker takes messages again");
+                state.send_replace(Condition::Flowing);
+            }
+            // A channel's errors come here too; only the connection's own end counts.
+            Some(Event::Error(_))
+                if connection.upgrade().is_some_and(|c| c.status().connected()) => {}
+            Some(Event::Error(_)) | None => {
+                state.send_replace(Condition::Closed);
+                return;
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Exchanges, queues and dead letters: their names and arguments, here and nowhere else.
+//!
+//! ```text
+//! trueup.events (exchange) ──event──▶ trueup.events ──50 deliveries, or given up──▶ trueup.dead ──▶ trueup.events.dead
+//!        └─ no queue bound ─▶ trueup.unroutable ──▶ trueup.events.parked
+//! ```
+//!
+//! The worker consumes `trueup.events` *and* `trueup.events.parked`: what came while the queue was
+//! missing is as good as the rest. Everything is declared explicitly and so that RabbitMQ 3.10 and 4
+//! both accept it: since 4.0 the default delivery limit is 20, and without a dead-letter exchange the
+//! message is dropped.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Channel, Confirmation, Connection, ExchangeKind};
+
+use crate::{QueueError, code_of};
+use trueup_event::envelope::MESSAGE_TYPE;
+
+/// Where the gateway publishes.
+pub const EXCHANGE: &str = "trueup.events";
+pub const ROUTING_KEY: &str = "event";
+/// The raw events.
+pub const QUEUE: &str = "trueup.events";
+/// The alternate exchange of [`EXCHANGE`], and the queue of what found none.
+pub const UNROUTABLE_EXCHANGE: &str = "trueup.unroutable";
+pub const PARKED_QUEUE: &str = "trueup.events.parked";
+pub const DEAD_EXCHANGE: &str = "trueup.dead";
+/// What the worker gave up on; `trueup-worker redrive` brings it back.
+pub const DEAD_QUEUE: &str = "trueup.events.dead";
+
+/// Deliveries of one envelope before the broker dead-letters it. The worker parks a poisonous event
+/// after 5 by itself (V12); this is the net under it.
+const DELIVERY_LIMIT: i64 = 50;
+/// For the queues that only people and `redrive` read: as good as none, in a form that 3.10 accepts
+/// too (it knows no -1).
+const NO_DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// A broker that is just starting lets clients in and may then say nothing to a declaration, for ever.
+const DECLARE_WITHIN: Duration = Duration::from_secs(10);
+/// A broker that blocks its publishers (an alarm) says nothing at all.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+
+const PRECONDITION_FAILED: u16 = 406;
+const ACCESS_REFUSED: u16 = 403;
+
+/// AMQP's persistent delivery mode.
+const PERSISTENT: u8 = 2;
+
+/// The properties of every message that we publish.
+pub fn message_properties() -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_type(MESSAGE_TYPE.into())
+}
+
+/// Makes what is missing. What exists with other arguments is left as it is (a bound that was
+/// changed by setting needs a policy or a new queue), and so is everything if this user may not
+/// declare: then `migrate` has done it. Harmless to repeat.
+pub async fn declare(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
+    let declaring = declare_all(connection, max_length);
+    tokio::time::timeout(DECLARE_WITHIN, declaring)
+        .await
+        .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))?
+}
+
+async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
+    exchange(
+        connection,
+        DEAD_EXCHANGE,
+        ExchangeKind::Fanout,
+        FieldTable::default(),
+    )
+    .await?;
+    queue(connection, DEAD_QUEUE, arguments(NO_DELIVERY_LIMIT, None)).await?;
+    bind(connection, DEAD_QUEUE, DEAD_EXCHANGE, "").await?;
+
+    exchange(
+        connection,
+        UNROUTABLE_EXCHANGE,
+        ExchangeKind::Fanout,
+        FieldTable::default(),
+    )
+    .await?;
+    let mut parked = arguments(DELIVERY_LIMIT, Some(max_length));
+    dead_letters(&mut parked);
+    queue(connection, PARKED_QUEUE, parked).await?;
+    bind(connection, PARKED_QUEUE, UNROUTABLE_EXCHANGE, "").await?;
+
+    let mut alternate = FieldTable::default();
+    alternate.insert("alternate-exchange".into(), text(UNROUTABLE_EXCHANGE));
+    exchange(connection, EXCHANGE, ExchangeKind::Direct, alternate).await?;
+    let mut events = arguments(DELIVERY_LIMIT, Some(max_length));
+    dead_letters(&mut events);
+    queue(connection, QUEUE, events).await?;
+    bind(connection, QUEUE, EXCHANGE, ROUTING_KEY).await
+}
+
+/// Puts an envelope among the dead letters, confirmed: only after `Ok` may its source be acked. The
+/// channel must be in confirm mode.
+pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
+    publish(channel, DEAD_EXCHANGE, "", message).await
+}
+
+/// Publishes an envelope to the events' queue and waits for the broker's word: `redrive`'s way, and
+/// the tests'. The gateway has a pipeline of its own.
+pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
+    publish(channel, EXCHANGE, ROUTING_KEY, message).await
+}
+
+async fn publish(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    message: &[u8],
+) -> Result<(), QueueError> {
+    let what = || format!("take a message for {exchange}");
+    let publishing = publish_and_hear(channel, exchange, key, message);
+    let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
+        .await
+        .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
+        .map_err(QueueError::doing(what()))?;
+    match confirm {
+        Confirmation::Ack(None) => Ok(()),
+        // A returned message arrives as an ack that carries it: nobody has it.
+        Confirmation::Ack(Some(_)) => Err(QueueError::Unreachable(format!(
+            "no queue takes messages for {exchange}"
+        ))),
+        Confirmation::Nack(_) => Err(QueueError::Unreachable(format!(
+            "the broker would not {}",
+            what()
+        ))),
+        Confirmation::NotRequested => Err(QueueError::Unreachable(
+            "the channel asks for no confirms".into(),
+        )),
+    }
+}
+
+async fn publish_and_hear(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    message: &[u8],
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    channel
+        .basic_publish(
+            exchange.into(),
+            key.into(),
+            options,
+            message,
+            message_properties(),
+        )
+        .await?
+        .await
+}
+
+/// Messages that are ready in a queue; `None` if there is no such queue.
+pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<u32>, QueueError> {
+    let what = || format!("look at the queue {queue}");
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what()))?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    match channel
+        .queue_declare(queue.into(), passive, FieldTable::default())
+        .await
+    {
+        Ok(found) => {
+            let _ = channel.close(200, "".into()).await;
+            Ok(Some(found.message_count()))
+        }
+        Err(e) if code_of(&e) == Some(404) => Ok(None),
+        Err(e) => Err(QueueError::doing(what())(e)),
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(value))
+}
+
+fn arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    table.insert(
+        "x-delivery-limit".into(),
+        AMQPValue::LongLongInt(delivery_limit),
+    );
+    if let Some(length) = max_length {
+        // Full means "no" to the publisher (a nack, so a 503), never an old report thrown away.
+        table.insert("x-overflow".into(), text("reject-publish"));
+        table.insert(
+            "x-max-length".into(),
+            AMQPValue::LongLongInt(length.get().into()),
+        );
+    }
+    table
+}
+
+/// At-least-once needs reject-publish, which the bounded queues have.
+fn dead_letters(table: &mut FieldTable) {
+    table.insert("x-dead-letter-exchange".into(), text(DEAD_EXCHANGE));
+    table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+}
+
+async fn exchange(
+    connection: &Connection,
+    name: &'static str,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> Result<(), QueueError> {
+    let what = format!("declare the exchange {name}");
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let declared = channel
+        .exchange_declare(ShortString::from(name), kind, options, arguments)
+        .await;
+    settle(&channel, declared, what).await
+}
+
+async fn queue(
+    connection: &Connection,
+    name: &'static str,
+    arguments: FieldTable,
+) -> Result<(), QueueError> {
+    let what = format!("declare the queue {name}");
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
+    let declared = channel
+        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .map(|_| ());
+    settle(&channel, declared, what).await
+}
+
+async fn bind(
+    connection: &Connection,
+    queue: &'static str,
+    exchange: &'static str,
+    key: &'static str,
+) -> Result<(), QueueError> {
+    let what = format!("bind the queue {queue} to {exchange}");
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(QueueError::doing(what.clone()))?;
+    let bound = channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await;
+    settle(&channel, bound, what).await
+}
+
+/// A refusal closes the channel, so each declaration has one of its own.
+async fn settle(
+    channel: &Channel,
+    outcome: lapin::Result<()>,
+    what: String,
+) -> Result<(), QueueError> {
+    let Err(error) = outcome else {
+        let _ = channel.close(200, "".into()).await;
+        return Ok(());
+    };
+    match code_of(&error) {
+        Some(PRECONDITION_FAILED) => {
+            tracing::warn!(
+                what,
+                "it exists with other arguments and is used as it is; change it by a broker policy"
+            );
+            Ok(())
+        }
+        Some(ACCESS_REFUSED) => {
+            tracing::debug!(
+                what,
+                "this user may not declare; `trueup-worker migrate` does it"
+            );
+            Ok(())
+        }
+        _ => Err(QueueError::Refused {
+            what,
+            source: error,
+        }),
+    }
+}

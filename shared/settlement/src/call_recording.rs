@@ -1,0 +1,206 @@
+//! Recording copies of calls, in one transaction: calls are locked in id order and publishers last, as
+//! settling does, so that recording and settling never wait for each other in a ring.
+//!
+//! Each recorded call leaves a note in the same transaction, which a worker takes to look for reports
+//! that came before their call (M7).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use deadpool_postgres::Transaction;
+use trueup_domain::call_record::{CallCopy, EstimateMove, Recorded, record};
+use trueup_domain::crediting::Payee;
+use trueup_domain::locked_calls::CallKey;
+use trueup_store::settlement::writes::{Entry, write_entries};
+use trueup_store::{StoreError, buyers, call_records};
+use uuid::Uuid;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Copies in one transaction; more only hold their locks for longer.
+pub const CHUNK: usize = 500;
+
+/// Why one copy was not recorded; the others are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("this account has no such buyer")]
+    NoSuchBuyer,
+    #[error("this account has no such assignment")]
+    NoSuchAssignment,
+    #[error("{}", trueup_domain::call_record::AssignmentIsFixed)]
+    AssignmentIsFixed,
+}
+
+impl Refused {
+    pub const fn field(self) -> &'static str {
+        match self {
+            Refused::NoSuchBuyer => "buyer_id",
+            Refused::NoSuchAssignment | Refused::AssignmentIsFixed => "assignment_id",
+        }
+    }
+}
+
+/// The copies of one call, in the order they came, and what becomes of them.
+struct Folding<'a> {
+    copies: Vec<(usize, &'a CallCopy)>,
+    call: Option<Recorded>,
+    moves: Vec<EstimateMove>,
+    refused: Vec<(usize, Refused)>,
+}
+
+impl Folding<'_> {
+    fn run(&mut self, standing: Option<Recorded>, posted: bool, payees: &HashMap<Uuid, Payee>) {
+        self.call = standing;
+        self.moves.clear();
+        self.refused.clear();
+        for (index, copy) in &self.copies {
+            let posted = posted || !self.moves.is_empty();
+            match record(self.call.as_ref(), copy, posted, payees) {
+                Ok((call, moved)) => {
+                    self.call = Some(call);
+                    self.moves.extend(moved);
+                }
+                Err(_) => self.refused.push((*index, Refused::AssignmentIsFixed)),
+            }
+        }
+    }
+}
+
+/// Records up to [`CHUNK`] copies; several of one call count in their order. The answer names the
+/// copies that were refused, by their index.
+pub async fn record_calls(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    actor: &str,
+    copies: &[CallCopy],
+) -> Result<Vec<(usize, Refused)>> {
+    let (mut foldings, mut refused) = owned(tx, account_id, copies).await?;
+    let mentioned: BTreeSet<Uuid> = copies
+        .iter()
+        .filter_map(|c| c.assignment_id.flatten())
+        .collect();
+    let mut payees = call_records::payees(tx, account_id, &mentioned).await?;
+
+    for folding in foldings.values_mut() {
+        folding.run(None, false, &payees);
+    }
+    let new = call_records::insert(
+        tx,
+        account_id,
+        foldings.values().filter_map(|f| f.call.as_ref()),
+    )
+    .await?;
+    let existing: Vec<Uuid> = foldings
+        .keys()
+        .filter(|id| !new.contains(id))
+        .copied()
+        .collect();
+    if !existing.is_empty() {
+        let mut standing = call_records::lock(tx, account_id, &existing).await?;
+        // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
+        let posted = call_records::posted(tx, account_id, &existing).await?;
+        for id in call_records::reported(tx, account_id, &existing).await? {
+            standing.entry(id).and_modify(|call| call.reported = true);
+        }
+        let theirs: BTreeSet<Uuid> = standing
+            .values()
+            .filter_map(|c| c.assignment_id)
+            .filter(|id| !mentioned.contains(id))
+            .collect();
+        payees.extend(call_records::payees(tx, account_id, &theirs).await?);
+        for id in &existing {
+            if let Some(folding) = foldings.get_mut(id) {
+                folding.run(standing.remove(id), posted.contains(id), &payees);
+            }
+        }
+        call_records::update(
+            tx,
+            account_id,
+            existing
+                .iter()
+                .filter_map(|id| foldings.get(id)?.call.as_ref()),
+        )
+        .await?;
+    }
+    call_records::leave_notes(
+        tx,
+        account_id,
+        foldings.values().filter_map(|f| f.call.as_ref()),
+    )
+    .await?;
+    post(tx, account_id, actor, &foldings).await?;
+    refused.extend(foldings.into_values().flat_map(|f| f.refused));
+    Ok(refused)
+}
+
+/// Puts aside the copies that name a buyer or an assignment which the account does not have.
+async fn owned<'a>(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    copies: &'a [CallCopy],
+) -> Result<(BTreeMap<Uuid, Folding<'a>>, Vec<(usize, Refused)>)> {
+    let named = |field: fn(&CallCopy) -> Option<Uuid>| -> BTreeSet<Uuid> {
+        copies.iter().filter_map(field).collect()
+    };
+    let buyers = buyers::among(tx, account_id, &named(|c| c.buyer_id.flatten())).await?;
+    let assignments =
+        call_records::payees(tx, account_id, &named(|c| c.assignment_id.flatten())).await?;
+    let mut foldings: BTreeMap<Uuid, Folding<'a>> = BTreeMap::new();
+    let mut refused = Vec::new();
+    for (index, copy) in copies.iter().enumerate() {
+        if copy
+            .buyer_id
+            .flatten()
+            .is_some_and(|id| !buyers.contains(&id))
+        {
+            refused.push((index, Refused::NoSuchBuyer));
+        } else if copy
+            .assignment_id
+            .flatten()
+            .is_some_and(|id| !assignments.contains_key(&id))
+        {
+            refused.push((index, Refused::NoSuchAssignment));
+        } else {
+            let folding = foldings.entry(copy.id).or_insert_with(|| Folding {
+                copies: Vec::new(),
+                call: None,
+                moves: Vec::new(),
+                refused: Vec::new(),
+            });
+            folding.copies.push((index, copy));
+        }
+    }
+    Ok((foldings, refused))
+}
+
+async fn post(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    actor: &str,
+    foldings: &BTreeMap<Uuid, Folding<'_>>,
+) -> Result<()> {
+    let mut entries = Vec::new();
+    let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for (call_id, folding) in foldings {
+        for moved in &folding.moves {
+            let publisher_id = moved.payee.map(|p| p.publisher_id);
+            if let Some(publisher_id) = publisher_id {
+                let balance = balances.entry(publisher_id).or_default();
+                *balance = balance.saturating_add(moved.credit_delta_cents);
+            }
+            entries.push(Entry {
+                call: CallKey {
+                    account_id,
+                    call_id: *call_id,
+                },
+                publisher_id,
+                event_id: None,
+                actor: Some(actor.to_owned()),
+                kind: "estimate",
+                revenue_delta_cents: moved.revenue_delta_cents,
+                credit_delta_cents: moved.credit_delta_cents,
+                terms: moved.payee.map(|p| p.terms),
+            });
+        }
+    }
+    write_entries(tx, entries, &balances).await
+}

@@ -1,0 +1,75 @@
+//! Reports that came before their calls (M7): woken by a recorded call, or by the schedule.
+//!
+//! What is due is settled again, at its original place in the order of reception.
+
+use trueup_domain::batch_decision::{Settled, Work};
+use trueup_domain::decision::Course;
+use trueup_store::settlement::pending_reports::{
+    WAKE, WAKE_AGAIN, give_up, postpone, take_due, wake_by,
+};
+use trueup_store::{Pool, StoreError, run_tx};
+use uuid::Uuid;
+
+use crate::settle;
+
+/// Makes the reports due that may be about calls recorded since. Returns how many notes of recorded calls
+/// were dealt with.
+pub async fn wake(pool: &Pool) -> Result<u64, StoreError> {
+    let again = run_tx(pool, "late_wake_again", |tx| {
+        Box::pin(wake_by(tx, WAKE_AGAIN))
+    })
+    .await?;
+    let first = run_tx(pool, "late_wake", |tx| Box::pin(wake_by(tx, WAKE))).await?;
+    Ok(again.saturating_add(first))
+}
+
+/// Settles up to `limit` reports that are due. Empty when none is.
+pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+    match settle_up_to(pool, limit).await {
+        Err(error) if !error.is_surroundings() && limit > 1 => {
+            tracing::warn!(%error, "waiting reports are settled one by one");
+            one_by_one(pool, limit).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+    let mut all = Vec::new();
+    for _ in 0..limit {
+        match settle_up_to(pool, 1).await {
+            Ok(settled) if settled.is_empty() => break,
+            Ok(settled) => all.extend(settled),
+            Err(error) if error.is_surroundings() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "a waiting report cannot be settled and is put off by an hour");
+                postpone(pool).await?;
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+    run_tx(pool, "late_settle", |tx| {
+        Box::pin(async move {
+            let due = take_due(tx, limit).await?;
+            if due.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+            let work = due
+                .into_iter()
+                .map(|(id, received_at)| Work::Stored {
+                    id,
+                    received_at,
+                    course: Course::Again,
+                })
+                .collect();
+            let settled = settle(tx, work).await?;
+            give_up(tx, &ids).await?;
+            Ok(settled)
+        })
+    })
+    .await
+}

@@ -1,0 +1,42 @@
+//! Settling: a batch of reports against the books, in one transaction.
+//!
+//! load → find the calls that may be meant (no locks) → lock them all, in id order, in one statement →
+//! read claims and reports in a *new* statement (a lock wait does not refresh a statement's snapshot)
+//! → decide in memory, in order of reception → write → publishers last, in id order. Recording calls
+//! locks in the same order, so the two never wait for each other in a ring.
+//!
+//! The worker settles what comes from the broker; the console settles what a person asks for, and
+//! tries a sample by settling it and rolling back. It commits nothing itself: that is the caller's.
+
+pub mod call_recording;
+pub mod dry_run;
+pub mod late_matching;
+pub mod manual_actions;
+
+use deadpool_postgres::Transaction;
+use trueup_domain::batch_decision::{
+    Settled, Work, calls_to_lock, decide_line, read_reports, settled,
+};
+use trueup_ops::crash_points::{self, Point};
+use trueup_store::StoreError;
+use trueup_store::settlement::{candidates, loading, writes};
+
+/// Settles `work` inside `tx`. The order of `work` does not matter; the order of reception does.
+pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled>, StoreError> {
+    let loading::Loaded {
+        mut lines,
+        skipped,
+        webhooks,
+    } = loading::load(tx, work).await?;
+    read_reports(&mut lines, &webhooks);
+    lines.sort_by_key(|line| line.place);
+    candidates::sight(tx, &mut lines, &webhooks).await?;
+    crash_points::point(Point::BeforeLock);
+    let mut locked = loading::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
+    for line in &mut lines {
+        line.decision = Some(decide_line(line, &webhooks, &mut locked.books));
+    }
+    writes::batch(tx, &lines, &locked).await?;
+    crash_points::point(Point::AfterWrite);
+    Ok(lines.into_iter().map(settled).chain(skipped).collect())
+}

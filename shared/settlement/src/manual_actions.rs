@@ -1,0 +1,203 @@
+//! What a person may do with a row (M8): replay, assign, apply, ignore.
+//!
+//! Each is recorded with who did it, and moves money at most once: a row with a posting is not
+//! replayed or assigned, and an apply is a report of its own.
+
+use jiff::Timestamp;
+use rand::RngExt;
+use trueup_domain::batch_decision::{Settled, Work};
+use trueup_domain::decision::Course;
+use trueup_event::ids;
+use trueup_event::reason::Status;
+use trueup_store::settlement::manual_actions::{self as rows, ActionKey};
+use trueup_store::{Pool, StoreError, run_tx};
+use uuid::Uuid;
+
+use crate::settle;
+
+/// Why a person's action cannot be done; each says what to do instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("no such event")]
+    NoSuchEvent,
+    #[error("no such call in this account")]
+    NoSuchCall,
+    #[error(
+        "this row has already moved money; to change the call's value, apply the right amount instead"
+    )]
+    HasPosting,
+    #[error(
+        "this row moved money on the call that it was first matched to, and on this call it would count for nothing or be held; apply the right amount to the call instead"
+    )]
+    WouldNotMatch,
+    #[error(
+        "this row stands for requests that were refused and not kept; there is no report in it"
+    )]
+    NotAReport,
+    #[error("this row has no call; assign it to one first")]
+    NoCall,
+    #[error("this row has no amount; give payout_cents")]
+    NoAmount,
+    #[error("payout_cents must be 0 or more: give what the buyer pays for the call in the end")]
+    NegativeAmount,
+}
+
+/// Who asks, and for which row.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub account_id: Uuid,
+    pub event_id: Uuid,
+    /// Such as `key 3f2a…` or a person's e-mail; shown in the row's history.
+    pub actor: String,
+}
+
+impl Asked {
+    fn key(&self) -> ActionKey<'_> {
+        ActionKey {
+            account_id: self.account_id,
+            event_id: self.event_id,
+            actor: &self.actor,
+        }
+    }
+}
+
+pub(crate) fn first(settled: Vec<Settled>) -> Result<Settled, StoreError> {
+    settled
+        .into_iter()
+        .next()
+        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
+}
+
+/// The same rules as they stand now, at the original time of reception.
+pub async fn replay(pool: &Pool, asked: &Asked) -> Result<Result<Settled, Unfit>, StoreError> {
+    run_tx(pool, "person_replay", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let asked = &asked;
+            let target = match rows::target(tx, &asked.key()).await? {
+                None => return Ok(Err(Unfit::NoSuchEvent)),
+                Some(target) if target.has_posting => return Ok(Err(Unfit::HasPosting)),
+                Some(target) if !target.is_report() => return Ok(Err(Unfit::NotAReport)),
+                Some(target) => target,
+            };
+            let work = Work::Stored {
+                id: asked.event_id,
+                received_at: target.received_at,
+                course: Course::Replayed,
+            };
+            let settled = first(settle(tx, vec![work]).await?)?;
+            rows::record(tx, &asked.key(), "replay", None, Some(&settled)).await?;
+            Ok(Ok(settled))
+        })
+    })
+    .await
+}
+
+/// A person says which call the report is about.
+pub async fn assign(
+    pool: &Pool,
+    asked: &Asked,
+    call_id: Uuid,
+) -> Result<Result<Settled, Unfit>, StoreError> {
+    let assigning = run_tx(pool, "person_assign", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let asked = &asked;
+            let target = match rows::target(tx, &asked.key()).await? {
+                None => return Ok(Err(Unfit::NoSuchEvent)),
+                // A displaced match no longer counts anywhere: it is free to be assigned to another call.
+                Some(t) if t.has_posting && !(t.displaced && t.call_id != Some(call_id)) => {
+                    return Ok(Err(Unfit::HasPosting));
+                }
+                Some(target) if !target.is_report() => return Ok(Err(Unfit::NotAReport)),
+                Some(target) => target,
+            };
+            if !rows::call_exists(tx, asked.account_id, call_id).await? {
+                return Ok(Err(Unfit::NoSuchCall));
+            }
+            let course = Course::Assigned(call_id);
+            let work = Work::Stored {
+                id: asked.event_id,
+                received_at: target.received_at,
+                course,
+            };
+            let settled = first(settle(tx, vec![work]).await?)?;
+            // The row keeps the posting of its first match: it must not become one that has none.
+            if target.has_posting
+                && settled
+                    .decision
+                    .as_ref()
+                    .is_none_or(|d| d.status != Status::Matched)
+            {
+                return Err(StoreError::Abandoned);
+            }
+            let detail = format!("{{\"call_id\":\"{call_id}\"}}");
+            rows::record(tx, &asked.key(), "assign", Some(detail), Some(&settled)).await?;
+            Ok(Ok(settled))
+        })
+    });
+    match assigning.await {
+        Err(StoreError::Abandoned) => Ok(Err(Unfit::WouldNotMatch)),
+        outcome => outcome,
+    }
+}
+
+/// A new report by that person about the row's call, received now, never a duplicate. The row's own
+/// amount is taken if none is given.
+pub async fn apply(
+    pool: &Pool,
+    asked: &Asked,
+    payout_cents: Option<i64>,
+) -> Result<Result<Settled, Unfit>, StoreError> {
+    run_tx(pool, "person_apply", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let asked = &asked;
+            let Some(target) = rows::target(tx, &asked.key()).await? else {
+                return Ok(Err(Unfit::NoSuchEvent));
+            };
+            let Some(call_id) = target.call_id else {
+                return Ok(Err(Unfit::NoCall));
+            };
+            let Some(payout_cents) = payout_cents.or(target.payout_cents) else {
+                return Ok(Err(Unfit::NoAmount));
+            };
+            if payout_cents < 0 {
+                return Ok(Err(Unfit::NegativeAmount));
+            }
+            let received_at = ids::to_microseconds(Timestamp::now());
+            let id = ids::event_id(received_at, &rand::rng().random());
+            let (from_id, from_received_at) = (asked.event_id, target.received_at);
+            let work = Work::Apply {
+                id,
+                received_at,
+                from_id,
+                from_received_at,
+                payout_cents,
+                call_id,
+            };
+            let settled = first(settle(tx, vec![work]).await?)?;
+            let detail = format!("{{\"payout_cents\":{payout_cents},\"event_id\":\"{id}\"}}");
+            rows::record(tx, &asked.key(), "apply", Some(detail), Some(&settled)).await?;
+            Ok(Ok(settled))
+        })
+    })
+    .await
+}
+
+/// Closes a row: it is looked at no more, by persons or by the schedule.
+pub async fn ignore(pool: &Pool, asked: &Asked) -> Result<Result<(), Unfit>, StoreError> {
+    run_tx(pool, "person_ignore", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let asked = &asked;
+            let Some(target) = rows::target(tx, &asked.key()).await? else {
+                return Ok(Err(Unfit::NoSuchEvent));
+            };
+            rows::close(tx, target.received_at, asked.event_id, &asked.actor).await?;
+            rows::record(tx, &asked.key(), "ignore", None, None).await?;
+            Ok(Ok(()))
+        })
+    })
+    .await
+}

@@ -1,0 +1,157 @@
+//! Assignments: a campaign, a publisher, and what the publisher earns (the seed's single source of
+//! truth). The publisher of an assignment never changes (V9); the database refuses it too.
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::IdPage;
+use crate::settlement::loading::terms;
+use crate::settlement::writes::terms_columns;
+use trueup_domain::crediting::Terms;
+use trueup_postgres::statement::{self, Result};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    pub id: Uuid,
+    pub campaign_id: Uuid,
+    pub publisher_id: Uuid,
+    pub terms: Terms,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Assignment {
+    fn of(row: &Row) -> Self {
+        Assignment {
+            id: row.get("id"),
+            campaign_id: row.get("campaign_id"),
+            publisher_id: row.get("publisher_id"),
+            terms: terms_of(
+                row.get("kind"),
+                row.get("amount_cents"),
+                row.get("percent_e4"),
+            )
+            .expect("the table's CHECKs let only whole terms in"),
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+        }
+    }
+}
+
+/// Terms from the three columns that hold them in every table; nothing where there are none.
+pub fn terms_of(
+    kind: Option<&str>,
+    amount_cents: Option<i64>,
+    percent_e4: Option<i32>,
+) -> Option<Terms> {
+    terms(kind?, amount_cents, percent_e4).ok()
+}
+
+/// An assignment about to be made.
+#[derive(Debug)]
+pub struct New {
+    pub id: Uuid,
+    pub campaign_id: Uuid,
+    pub publisher_id: Uuid,
+    pub terms: Terms,
+}
+
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    new: &New,
+) -> Result<Assignment> {
+    const INSERT: &str = "/* assignments.insert */
+        INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
+    let (kind, amount_cents, percent_e4) = terms_columns(Some(new.terms));
+    let row = statement::one(
+        client,
+        INSERT,
+        &[
+            &new.id,
+            &account_id,
+            &new.campaign_id,
+            &new.publisher_id,
+            &kind,
+            &amount_cents,
+            &percent_e4,
+        ],
+    )
+    .await?;
+    Ok(Assignment::of(&row))
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Assignment>> {
+    const GET: &str = "/* assignments.get */
+        SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
+          FROM assignments WHERE account_id = $1 AND id = $2";
+    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Assignment::of))
+}
+
+/// The account's own among `ids`, for recording calls; the others are simply not in the answer.
+pub async fn get_many(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    ids: &[Uuid],
+) -> Result<Vec<Assignment>> {
+    const GET_MANY: &str = "/* assignments.get_many */
+        SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
+          FROM assignments WHERE account_id = $1 AND id = ANY($2)";
+    let rows = statement::rows(client, GET_MANY, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(Assignment::of).collect())
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    page: IdPage,
+) -> Result<Vec<Assignment>> {
+    const LIST: &str = "/* assignments.list */
+        SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
+          FROM assignments WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Assignment::of).collect())
+}
+
+/// Changes the campaign, the terms, or both; nothing if the account has no such assignment.
+pub async fn update(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    campaign_id: Option<Uuid>,
+    terms: Option<Terms>,
+) -> Result<Option<Assignment>> {
+    const UPDATE: &str = "/* assignments.update */
+        UPDATE assignments
+           SET campaign_id = COALESCE($3, campaign_id),
+               kind = COALESCE($4, kind),
+               amount_cents = CASE WHEN $4 IS NULL THEN amount_cents ELSE $5 END,
+               percent_e4 = CASE WHEN $4 IS NULL THEN percent_e4 ELSE $6 END,
+               updated_at = now()
+         WHERE account_id = $1 AND id = $2
+        RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
+    let (kind, amount_cents, percent_e4) = terms_columns(terms);
+    let row = statement::maybe(
+        client,
+        UPDATE,
+        &[
+            &account_id,
+            &id,
+            &campaign_id,
+            &kind,
+            &amount_cents,
+            &percent_e4,
+        ],
+    )
+    .await?;
+    Ok(row.as_ref().map(Assignment::of))
+}

@@ -1,0 +1,464 @@
+//! Finds the rows of the Recent events, for one webhook or for all of an account, by any of their
+//! filters, always within a bound: what the panel, its export and the operator API show.
+//!
+//! A filter that an index answers (a status, a reason, one caller, one id) looks as far back as there
+//! are rows. Any other (an amount, a part of a text) looks at the newest rows below the cursor, at most
+//! [`SCANNED`] of them, and says how far it came: the next page goes on from there. So every page costs
+//! about the same, whether the account has ten rows or ten million. One caller or id is looked for among
+//! the newest rows first: somebody who fills a page from those would be a heap of rows to the index.
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::events::{self, Event};
+use trueup_event::reason::{Reason, Status};
+use trueup_postgres::statement::{self, Result};
+
+/// Rows that a filter without an index looks at in one page: some 30 ms.
+pub const SCANNED: i64 = 10_000;
+/// Rows of one caller or one id that are sorted. Whoever has more fills a page from the newest rows alone.
+const OF_ONE: i64 = 50_000;
+
+/// Which rows are wanted; what is absent does not matter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Search {
+    /// Of the account; an empty list finds nothing.
+    pub webhooks: Vec<Uuid>,
+    /// Any of these; empty: all.
+    pub statuses: Vec<Status>,
+    pub reasons: Vec<Reason>,
+    /// E.164.
+    pub caller: Option<String>,
+    pub ref_id: Option<String>,
+    pub amount_cents: Option<i64>,
+    /// A caller, an id, or a part of one.
+    pub text: Option<String>,
+    /// The text as E.164, if it can be read so.
+    pub text_as_caller: Option<String>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+}
+
+impl Search {
+    /// One caller or one id: rare in the table, found by its text.
+    fn names_one(&self) -> bool {
+        self.caller.is_some() || self.ref_id.is_some()
+    }
+
+    /// Answered by the time alone.
+    fn is_plain(&self) -> bool {
+        self.statuses.is_empty() && self.reasons.is_empty() && !self.needs_looking()
+    }
+
+    /// What only a look at the row itself can tell.
+    fn needs_looking(&self) -> bool {
+        self.amount_cents.is_some() || self.text.is_some() || self.names_one()
+    }
+
+    /// The reasons under which the index holds every row that is wanted; none: not by reason.
+    fn indexed_reasons(&self) -> Option<Vec<&'static str>> {
+        // A plainly matched row has no reason; any other status always has one.
+        let always = !self.statuses.is_empty() && !self.statuses.contains(&Status::Matched);
+        match (self.reasons.is_empty(), always) {
+            (false, _) => self.reason_codes(),
+            (true, true) => {
+                // Each reason is of one status; to walk the others' rows would be to read them for nothing.
+                let of_these = |r: &&Reason| self.statuses.contains(&r.status());
+                Some(
+                    Reason::ALL
+                        .iter()
+                        .filter(of_these)
+                        .map(|r| r.code())
+                        .collect(),
+                )
+            }
+            (true, false) => None,
+        }
+    }
+
+    fn status_codes(&self) -> Option<Vec<&'static str>> {
+        Some(self.statuses.iter().map(|s| s.code()).collect())
+            .filter(|codes: &Vec<_>| !codes.is_empty())
+    }
+
+    fn reason_codes(&self) -> Option<Vec<&'static str>> {
+        Some(self.reasons.iter().map(|r| r.code()).collect())
+            .filter(|codes: &Vec<_>| !codes.is_empty())
+    }
+}
+
+pub type Key = (Timestamp, Uuid);
+
+/// A page of rows, newest first.
+#[derive(Debug)]
+pub struct Found {
+    pub events: Vec<Event>,
+    /// Where the next page begins, if there may be more.
+    pub next: Option<Key>,
+    /// The search came only this far back: there may be rows beyond.
+    pub looked_back_to: Option<Timestamp>,
+}
+
+/// `$11` is for [`PAGE_BY_REASON`]; here it only keeps the parameters alike.
+const PAGE_BY_TIME: &str = "/* pages.events_by_time */
+    SELECT e.received_at, e.id FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
+           SELECT e.received_at, e.id FROM events e
+            WHERE e.webhook_id = k.webhook_id AND e.account_id = $2
+              AND e.received_at >= $3 AND e.received_at < $4 AND e.received_at <= $5 AND (e.received_at, e.id) < ($5, $6)
+              AND ($11::text[] IS NULL OR e.reason = ANY($11))
+              AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
+              AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
+                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
+            ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
+     ORDER BY 1 DESC, 2 DESC LIMIT $10";
+
+const PAGE_BY_REASON: &str = "/* pages.events_by_reason */
+    SELECT e.received_at, e.id FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN unnest($11::text[]) AS r (reason)
+     CROSS JOIN LATERAL (
+           SELECT e.received_at, e.id FROM events e
+            WHERE e.webhook_id = k.webhook_id AND e.reason = r.reason AND e.account_id = $2
+              AND e.received_at >= $3 AND e.received_at < $4 AND e.received_at <= $5 AND (e.received_at, e.id) < ($5, $6)
+              AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
+              AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
+              AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
+                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
+            ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
+     ORDER BY 1 DESC, 2 DESC LIMIT $10";
+
+/// The rows of one text are looked up first, by themselves: left to choose, the planner walks the time.
+macro_rules! of_one {
+    ($name:literal, $column:literal) => {
+        concat!(
+            "/* ",
+            $name,
+            " */
+    WITH hit AS MATERIALIZED (
+         SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id FROM events e
+          WHERE e.",
+            $column,
+            " = $3 AND e.account_id = $2 LIMIT $4)
+    SELECT received_at, id FROM hit
+     WHERE webhook_id = ANY($1) AND received_at >= $5 AND received_at < $6 AND (received_at, id) < ($7, $8)
+       AND ($9::text[] IS NULL OR status = ANY($9)) AND ($10::text[] IS NULL OR reason = ANY($10))
+       AND ($11::text IS NULL OR caller = $11) AND ($12::int8 IS NULL OR payout_cents = $12)
+     ORDER BY 1 DESC, 2 DESC LIMIT $13"
+        )
+    };
+}
+
+const PAGE_OF_CALLER: &str = of_one!("pages.events_of_caller", "caller");
+const PAGE_OF_REF_ID: &str = of_one!("pages.events_of_ref_id", "ref_id");
+const PAGE_OF_CALL_ID: &str = of_one!("pages.events_of_call_id", "call_id");
+
+/// How far back a webhook's next rows reach, by the index alone.
+const FLOOR: &str = "/* pages.events_floor */
+    SELECT max(f.received_at) FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
+           SELECT e.received_at FROM events e
+            WHERE e.webhook_id = k.webhook_id AND e.received_at <= $2 AND (e.received_at, e.id) < ($2, $3)
+            ORDER BY e.received_at DESC, e.id DESC OFFSET $4 LIMIT 1) f";
+
+/// The first moment that the table can hold, and the last (Postgres' own infinities are no timestamps).
+const FIRST: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn last() -> Timestamp {
+    // The year 9000: far behind every clock.
+    Timestamp::from_second(221_845_392_000).unwrap_or(Timestamp::MAX)
+}
+
+pub async fn page(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    below: Option<Key>,
+    limit: i64,
+) -> Result<Found> {
+    let start = below.unwrap_or((last(), Uuid::max()));
+    let fetch = limit + 1;
+    let floor =
+        if search.is_plain() || (search.indexed_reasons().is_some() && !search.needs_looking()) {
+            None
+        } else {
+            floor_of(client, search, start).await?
+        };
+    // Where the newest rows are not all of them, what an index can find is found however old it is.
+    let is_long = floor.is_some();
+    let mut exact = None;
+    if is_long && let Some(text) = &search.text {
+        exact = of_text(client, account_id, search, text, start, fetch).await?;
+    }
+    let (mut keys, mut floor) = match exact {
+        Some(keys) => (keys, None),
+        None => (
+            scan(client, account_id, search, start, floor, fetch).await?,
+            floor,
+        ),
+    };
+    if is_long
+        && !is_full(&keys, fetch)
+        && let Some((statement, name)) = of_name(search)
+    {
+        keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
+        floor = None;
+    }
+    let more = keys.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = if more {
+        keys.last().copied()
+    } else {
+        floor.map(|at| (at, Uuid::nil()))
+    };
+    let (times, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    let events = events::by_keys(client, account_id, &times, &ids).await?;
+    Ok(Found {
+        events,
+        next,
+        looked_back_to: if more { None } else { floor },
+    })
+}
+
+async fn floor_of(
+    client: &impl GenericClient,
+    search: &Search,
+    (at, id): Key,
+) -> Result<Option<Timestamp>> {
+    let webhooks = i64::try_from(search.webhooks.len())
+        .unwrap_or(i64::MAX)
+        .max(1);
+    let each = (SCANNED / webhooks).max(200);
+    let row = statement::one(client, FLOOR, &[&search.webhooks, &at, &id, &each]).await?;
+    let floor: Option<Timestamp> = row.get(0);
+    Ok(floor.filter(|floor| search.since.is_none_or(|since| *floor > since)))
+}
+
+async fn scan(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    (at, id): Key,
+    floor: Option<Timestamp>,
+    fetch: i64,
+) -> Result<Vec<Key>> {
+    let from = floor.max(search.since).unwrap_or(FIRST);
+    let until = search.until.unwrap_or_else(last);
+    let statuses = search.status_codes();
+    let rows = match search.indexed_reasons() {
+        None => {
+            statement::rows(
+                client,
+                PAGE_BY_TIME,
+                &[
+                    &search.webhooks,
+                    &account_id,
+                    &from,
+                    &until,
+                    &at,
+                    &id,
+                    &statuses,
+                    &search.amount_cents,
+                    &search.text,
+                    &fetch,
+                    &search.reason_codes(),
+                    &search.caller,
+                    &search.ref_id,
+                ],
+            )
+            .await?
+        }
+        Some(reasons) => {
+            statement::rows(
+                client,
+                PAGE_BY_REASON,
+                &[
+                    &search.webhooks,
+                    &account_id,
+                    &from,
+                    &until,
+                    &at,
+                    &id,
+                    &statuses,
+                    &search.amount_cents,
+                    &search.text,
+                    &fetch,
+                    &reasons,
+                    &search.caller,
+                    &search.ref_id,
+                ],
+            )
+            .await?
+        }
+    };
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+fn is_full(keys: &[Key], fetch: i64) -> bool {
+    i64::try_from(keys.len()).is_ok_and(|found| found >= fetch)
+}
+
+/// The index that finds the one caller or id that is wanted.
+fn of_name(search: &Search) -> Option<(&'static str, &str)> {
+    let by_ref_id = search
+        .ref_id
+        .as_deref()
+        .map(|ref_id| (PAGE_OF_REF_ID, ref_id));
+    by_ref_id.or(search
+        .caller
+        .as_deref()
+        .map(|caller| (PAGE_OF_CALLER, caller)))
+}
+
+/// The rows whose caller or id is this whole text, if there are any.
+async fn of_text(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    text: &str,
+    start: Key,
+    fetch: i64,
+) -> Result<Option<Vec<Key>>> {
+    let as_caller = search
+        .text_as_caller
+        .as_deref()
+        .map(|caller| (PAGE_OF_CALLER, caller));
+    let ways = as_caller
+        .into_iter()
+        .chain([(PAGE_OF_REF_ID, text), (PAGE_OF_CALL_ID, text)]);
+    for (statement, name) in ways {
+        let keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
+        if !keys.is_empty() {
+            return Ok(Some(keys));
+        }
+    }
+    Ok(None)
+}
+
+async fn of_one(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    statement: &'static str,
+    name: &str,
+    (at, id): Key,
+    fetch: i64,
+) -> Result<Vec<Key>> {
+    let from = search.since.unwrap_or(FIRST);
+    let until = search.until.unwrap_or_else(last);
+    let rows = statement::rows(
+        client,
+        statement,
+        &[
+            &search.webhooks,
+            &account_id,
+            &name,
+            &OF_ONE,
+            &from,
+            &until,
+            &at,
+            &id,
+            &search.status_codes(),
+            &search.reason_codes(),
+            &search.caller,
+            &search.amount_cents,
+            &fetch,
+        ],
+    )
+    .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The time of the oldest row of these webhooks that is still kept.
+pub async fn oldest(client: &impl GenericClient, webhooks: &[Uuid]) -> Result<Option<Timestamp>> {
+    const OLDEST: &str = "/* pages.oldest */
+        SELECT min(f.received_at) FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
+               SELECT e.received_at FROM events e WHERE e.webhook_id = k.webhook_id
+                ORDER BY e.received_at, e.id LIMIT 1) f";
+    Ok(statement::one(client, OLDEST, &[&webhooks]).await?.get(0))
+}
+
+/// The webhooks of an account, archived ones too: whose rows its panel shows.
+pub async fn webhooks_of(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<Uuid>> {
+    const OF: &str = "/* pages.webhooks_of */ SELECT id FROM webhooks WHERE account_id = $1 ORDER BY id DESC LIMIT 1000";
+    Ok(statement::rows(client, OF, &[&account_id])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect())
+}
+
+/// A replay of many rows.
+#[derive(Debug, Clone)]
+pub struct BulkReplay {
+    pub id: Uuid,
+    pub filter: String,
+    pub actor: String,
+    pub total: i32,
+    pub done: i32,
+    pub matched: i32,
+    pub refused: i32,
+    pub failed: i32,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    /// Nothing happened for a minute though it is not finished: the console that ran it is gone.
+    pub stalled: bool,
+}
+
+pub async fn begin_replay(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    actor: &str,
+    filter: &str,
+    total: i32,
+) -> Result<()> {
+    const BEGIN: &str = "/* pages.begin_replay */
+        INSERT INTO bulk_replays (id, account_id, actor, filter, total) VALUES ($1, $2, $3, $4, $5)";
+    statement::run(client, BEGIN, &[&id, &account_id, &actor, &filter, &total]).await?;
+    Ok(())
+}
+
+/// How far it is: `[done, matched, refused, failed]`.
+pub async fn advance_replay(
+    client: &impl GenericClient,
+    id: Uuid,
+    counts: [i32; 4],
+    over: bool,
+) -> Result<()> {
+    const ADVANCE: &str = "/* pages.advance_replay */
+        UPDATE bulk_replays SET done = $2, matched = $3, refused = $4, failed = $5, advanced_at = now(),
+               finished_at = CASE WHEN $6 THEN now() END
+         WHERE id = $1";
+    let [done, matched, refused, failed] = counts;
+    statement::run(
+        client,
+        ADVANCE,
+        &[&id, &done, &matched, &refused, &failed, &over],
+    )
+    .await?;
+    Ok(())
+}
+
+pub async fn replay(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<BulkReplay>> {
+    const GET: &str = "/* pages.bulk_replay */
+        SELECT id, filter, actor, total, done, matched, refused, failed, created_at, finished_at,
+               finished_at IS NULL AND advanced_at < now() - interval '1 minute' AS stalled
+          FROM bulk_replays WHERE account_id = $1 AND id = $2";
+    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
+    Ok(row.map(|row| BulkReplay {
+        id: row.get("id"),
+        filter: row.get("filter"),
+        actor: row.get("actor"),
+        total: row.get("total"),
+        done: row.get("done"),
+        matched: row.get("matched"),
+        refused: row.get("refused"),
+        failed: row.get("failed"),
+        created_at: row.get("created_at"),
+        finished_at: row.get("finished_at"),
+        stalled: row.get("stalled"),
+    }))
+}

@@ -1,0 +1,101 @@
+//! Reads the ledger. It only grows, and only settling and recording write to it.
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::assignments::terms_of;
+use trueup_domain::crediting::Terms;
+use trueup_postgres::statement::{self, Result};
+
+/// One posting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Posting {
+    /// Its place in the order of writing.
+    pub seq: i64,
+    pub id: Uuid,
+    pub call_id: Uuid,
+    pub publisher_id: Option<Uuid>,
+    pub event_id: Option<Uuid>,
+    pub actor: Option<String>,
+    pub kind: String,
+    pub revenue_delta_cents: i64,
+    pub credit_delta_cents: i64,
+    pub balance_after_cents: Option<i64>,
+    pub terms: Option<Terms>,
+    pub created_at: Timestamp,
+}
+
+impl Posting {
+    fn of(row: &Row) -> Self {
+        Posting {
+            seq: row.get("seq"),
+            id: row.get("id"),
+            call_id: row.get("call_id"),
+            publisher_id: row.get("publisher_id"),
+            event_id: row.get("event_id"),
+            actor: row.get("actor"),
+            kind: row.get("kind"),
+            revenue_delta_cents: row.get("revenue_delta_cents"),
+            credit_delta_cents: row.get("credit_delta_cents"),
+            balance_after_cents: row.get("balance_after_cents"),
+            terms: terms_of(
+                row.get("terms_kind"),
+                row.get("terms_amount_cents"),
+                row.get("terms_percent_e4"),
+            ),
+            created_at: row.get("created_at"),
+        }
+    }
+}
+
+macro_rules! columns {
+    () => {
+        "seq, id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents, credit_delta_cents,
+         balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4, created_at"
+    };
+}
+
+/// A publisher's postings, newest first, those before `below`.
+pub async fn of_publisher(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    publisher_id: Uuid,
+    below: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Posting>> {
+    const OF_PUBLISHER: &str = concat!(
+        "/* ledger.of_publisher */ SELECT ",
+        columns!(),
+        " FROM postings WHERE publisher_id = $2 AND account_id = $1 AND seq < $3 ORDER BY seq DESC LIMIT $4"
+    );
+    let rows = statement::rows_planned(
+        client,
+        OF_PUBLISHER,
+        &[
+            &account_id,
+            &publisher_id,
+            &below.unwrap_or(i64::MAX),
+            &limit,
+        ],
+    )
+    .await?;
+    Ok(rows.iter().map(Posting::of).collect())
+}
+
+/// What one event posted, oldest first.
+pub async fn of_event(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    call_id: Uuid,
+    event_id: Uuid,
+) -> Result<Vec<Posting>> {
+    const OF_EVENT: &str = concat!(
+        "/* ledger.of_event */ SELECT ",
+        columns!(),
+        " FROM postings WHERE account_id = $1 AND call_id = $2 AND event_id = $3 ORDER BY seq"
+    );
+    let rows = statement::rows(client, OF_EVENT, &[&account_id, &call_id, &event_id]).await?;
+    Ok(rows.iter().map(Posting::of).collect())
+}

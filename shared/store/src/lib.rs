@@ -1,0 +1,30 @@
+//! Every statement about money and settings, one file per noun; nobody else speaks to Postgres about
+//! them. It finds, locks and writes, and decides nothing.
+//!
+//! Every statement opens with a comment that is its own name, so that `pg_stat_statements`, a log and
+//! a flame graph call it what the code does.
+
+pub mod accounts;
+pub mod api_keys;
+pub mod assignments;
+pub mod audit_log;
+pub mod buyers;
+pub mod call_records;
+pub mod calls;
+pub mod campaigns;
+pub mod event_search;
+pub mod events;
+mod id_page;
+pub mod ledger;
+pub mod migrate;
+pub mod partitions;
+pub mod publishers;
+pub mod reconcile;
+pub mod revenue;
+pub mod settlement;
+pub mod users;
+pub mod webhook_activity;
+pub mod webhooks;
+
+pub use id_page::IdPage;
+pub use trueup_postgres::{BoxFuture, Client, Pool, PoolSettings, StoreError, run_tx};

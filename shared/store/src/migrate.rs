@@ -1,0 +1,177 @@
+//! The schema, brought up to date by `trueup-worker migrate` and by nobody else.
+//!
+//! Migrations are add-only and embedded. They run under an advisory lock, so that two that start at
+//! once do not meet. Rights are given afterwards to those of the four roles that exist, each time
+//! anew, so that a role made later gets its rights with the next `migrate`.
+
+use tokio_postgres::error::SqlState;
+
+use crate::{Pool, PoolSettings, StoreError};
+use trueup_postgres::pool;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Any number will do as long as nobody else takes it: "trueup" read as a number in base 36.
+const ADVISORY_LOCK: i64 = 1_797_823_321;
+
+/// Migrating may rewrite a table; it gets ten minutes a statement.
+const STATEMENT_TIMEOUT_MS: u32 = 600_000;
+
+pub struct Migrated {
+    /// Names of the migrations that were applied now.
+    pub applied: Vec<String>,
+    /// Roles that got their rights, of the four.
+    pub roles: Vec<String>,
+}
+
+pub async fn run(url: &str) -> Result<Migrated, StoreError> {
+    let settings = PoolSettings {
+        statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+        idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
+        ..PoolSettings::of("trueup-migrate", 1)
+    };
+    let mut client = pool::connect(url, &settings).await?;
+    client
+        .query(
+            "/* migrate_lock */ SELECT pg_advisory_lock($1)",
+            &[&ADVISORY_LOCK],
+        )
+        .await?;
+    let report = embedded::migrations::runner()
+        .run_async(&mut client)
+        .await
+        .map_err(|e| StoreError::Corrupt(format!("a migration failed: {e}")))?;
+    let applied = report
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    client
+        .query(
+            "/* migrate_partitions */ SELECT trueup_make_partitions()",
+            &[],
+        )
+        .await?;
+    let roles = grant(&client).await?;
+    client
+        .query(
+            "/* migrate_unlock */ SELECT pg_advisory_unlock($1)",
+            &[&ADVISORY_LOCK],
+        )
+        .await?;
+    Ok(Migrated { applied, roles })
+}
+
+/// Why a process of this version must not work on this database yet; `None` when it may. (A newer
+/// schema is fine: migrations suit the old processes, too.)
+pub async fn behind(pool: &Pool) -> Result<Option<String>, StoreError> {
+    const HISTORY: &str = "/* migrate_history */ SELECT version FROM refinery_schema_history";
+    const WAY_OUT: &str = "run `trueup-worker migrate`";
+    let client = pool.get().await?;
+    let rows = match client.query(HISTORY, &[]).await {
+        Ok(rows) => rows,
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return Ok(Some(format!("there is no schema; {WAY_OUT}")));
+        }
+        Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            return Ok(Some(format!(
+                "this role has no rights yet; {WAY_OUT}, which gives them"
+            )));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let applied: Vec<i32> = rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?;
+    let runner = embedded::migrations::runner();
+    let missing: Vec<String> = runner
+        .get_migrations()
+        .iter()
+        .filter(|m| {
+            !applied
+                .iter()
+                .any(|version| i64::from(*version) == i64::from(m.version()))
+        })
+        .map(ToString::to_string)
+        .collect();
+    Ok(
+        (!missing.is_empty())
+            .then(|| format!("the schema lacks {}; {WAY_OUT}", missing.join(", "))),
+    )
+}
+
+/// A number that changes with any migration: names the tests' template database.
+pub fn fingerprint() -> u64 {
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .fold(0, |sum: u64, migration| {
+            sum.rotate_left(7) ^ migration.checksum()
+        })
+}
+
+/// What each role may do. The owner is whoever migrates.
+const GRANTS: [(&str, &str); 3] = [
+    (
+        "trueup_ingest",
+        "GRANT USAGE ON SCHEMA public TO trueup_ingest;
+         GRANT SELECT ON webhook_ingest TO trueup_ingest;",
+    ),
+    (
+        "trueup_worker",
+        "GRANT USAGE ON SCHEMA public TO trueup_worker;
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
+         REVOKE ALL ON users, sessions, bulk_replays FROM trueup_worker;
+         GRANT INSERT ON events, event_requests, postings, call_reports, pending_reports, event_attempts, event_actions TO trueup_worker;
+         GRANT UPDATE ON events, event_requests, calls, call_reports, publishers, pending_reports, event_attempts, webhook_secrets TO trueup_worker;
+         GRANT DELETE ON pending_reports, call_notes, event_attempts TO trueup_worker;
+         GRANT UPDATE ON call_notes TO trueup_worker;
+         GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions TO trueup_worker;",
+    ),
+    (
+        "trueup_console",
+        "GRANT USAGE ON SCHEMA public TO trueup_console;
+         GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO trueup_console;
+         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, event_requests, pending_reports, users, sessions, bulk_replays TO trueup_console;
+         GRANT DELETE ON webhook_secrets, pending_reports, sessions TO trueup_console;",
+    ),
+];
+
+/// A function is everybody's unless told otherwise, and these run with the owner's rights.
+const REVOKE: &str = "/* migrate_revoke */
+    REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions FROM PUBLIC";
+
+async fn grant(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
+    client.batch_execute(REVOKE).await?;
+    let mut granted = Vec::new();
+    for (role, statements) in GRANTS {
+        let exists = client
+            .query_opt(
+                "/* migrate_role_exists */ SELECT 1 FROM pg_roles WHERE rolname = $1",
+                &[&role],
+            )
+            .await?;
+        if exists.is_some() {
+            client.batch_execute(statements).await?;
+            granted.push(role.to_owned());
+        }
+    }
+    Ok(granted)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn migrations_are_numbered_without_a_gap() {
+        let mut versions: Vec<_> = super::embedded::migrations::runner()
+            .get_migrations()
+            .iter()
+            .map(|m| m.version())
+            .collect();
+        versions.sort_unstable();
+        assert_eq!(versions, (1..).take(versions.len()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,422 @@
+//! What a batch needs to know before it can decide: rows, settings, and the locked books.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use deadpool_postgres::Transaction;
+use futures_util::future::{try_join, try_join3};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::StoreError;
+use crate::settlement::stored_events::stored_lines;
+use trueup_domain::batch_decision::{Line, Settled, Work};
+use trueup_domain::crediting::{Estimate, Payee, Place, Terms};
+use trueup_domain::decision::{Course, Sightings};
+use trueup_domain::locked_calls::{Books, Call, CallKey, CallReport, Role};
+use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Reading, Report, Slot};
+use trueup_domain::webhook_settings::{OnDoubt, Webhook};
+use trueup_event::raw_event::RawEvent;
+use trueup_event::reason::{Reason, Strategy};
+
+/// What a batch begins with.
+pub struct Loaded {
+    pub lines: Vec<Line>,
+    /// Fresh events that turned out to be settled already.
+    pub skipped: Vec<Settled>,
+    pub webhooks: HashMap<Uuid, Webhook>,
+}
+
+/// Gives the transaction its number before it looks for any call: a report that finds none may have
+/// looked a moment too early, and by the number a recorded call's note is kept until we are through (M7).
+const BEGIN: &str = "/* settle_begin */ SELECT pg_current_xact_id()::text";
+
+/// One round trip for what comes from the broker.
+pub async fn load(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Loaded, StoreError> {
+    let begin = tx.prepare_cached(BEGIN).await?;
+    let named: BTreeSet<Uuid> = work
+        .iter()
+        .filter_map(|item| match item {
+            Work::Fresh(event) => Some(event.webhook_id),
+            Work::Stored { .. } | Work::Apply { .. } => None,
+        })
+        .collect();
+    let begun = async { Ok(tx.query_one(&begin, &[]).await?) };
+    let (_, mut webhooks, (lines, skipped)) =
+        try_join3(begun, webhooks(tx, &named), lines(tx, work)).await?;
+    let others: BTreeSet<Uuid> = lines
+        .iter()
+        .map(|l| l.webhook_id)
+        .filter(|id| !named.contains(id))
+        .collect();
+    webhooks.extend(self::webhooks(tx, &others).await?);
+    Ok(Loaded {
+        lines,
+        skipped,
+        webhooks,
+    })
+}
+
+/// The lines of a batch, and the fresh events that turned out to be settled already.
+async fn lines(
+    tx: &Transaction<'_>,
+    work: Vec<Work>,
+) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+    let mut fresh = Vec::new();
+    let mut stored = Vec::new();
+    for item in work {
+        match item {
+            Work::Fresh(event) => fresh.push(event),
+            other => stored.push(other),
+        }
+    }
+    let (mut lines, skipped) = fresh_lines(tx, fresh).await?;
+    if !stored.is_empty() {
+        lines.extend(stored_lines(tx, stored).await?);
+    }
+    Ok((lines, skipped))
+}
+
+/// Rows that are there already are rare: a redelivery, or one that was parked. Those are locked, so that
+/// a redriven event and a person who replays it take turns; in the order of the arrays.
+///
+/// Here and below the look-up is a subquery of its own: a plan made while a table was empty would
+/// otherwise read all of it first, and go on doing so when it is large.
+pub const SETTLED_IDS: &str = "/* settled_ids */
+    SELECT e.id, e.failed
+      FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
+     CROSS JOIN LATERAL (
+           SELECT id, status = 'held' AND reason = 'processing_failed' AS failed FROM events
+            WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
+
+async fn fresh_lines(
+    tx: &Transaction<'_>,
+    events: Vec<RawEvent>,
+) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+    if events.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let mut keys: Vec<(Timestamp, Uuid)> = events.iter().map(|e| (e.received_at, e.id)).collect();
+    keys.sort_unstable();
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
+    let statement = tx.prepare_cached(SETTLED_IDS).await?;
+    let known: HashMap<Uuid, bool> = tx
+        .query(&statement, &[&times, &ids])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    let mut lines = Vec::with_capacity(events.len());
+    let mut skipped = Vec::new();
+    let mut seen = HashSet::new();
+    for event in events {
+        let settled_before = known.get(&event.id).is_some_and(|failed| !failed);
+        if settled_before || !seen.insert(event.id) {
+            skipped.push(skip(&event));
+        } else {
+            let exists = known.contains_key(&event.id);
+            lines.push(fresh_line(event, exists));
+        }
+    }
+    Ok((lines, skipped))
+}
+
+fn skip(event: &RawEvent) -> Settled {
+    Settled {
+        id: event.id,
+        account_id: event.account_id,
+        received_at: event.received_at,
+        decision: None,
+        report: Report::default(),
+        slots: Vec::new(),
+    }
+}
+
+fn fresh_line(event: RawEvent, exists: bool) -> Line {
+    let refused = event.refusal.as_ref().map(|r| r.reason);
+    let count = event
+        .refusal
+        .as_ref()
+        .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
+    Line {
+        place: Place {
+            received_at: event.received_at,
+            position: event.position,
+            event_id: event.id,
+        },
+        account_id: event.account_id,
+        webhook_id: event.webhook_id,
+        course: Course::Fresh,
+        exists,
+        request: event.request,
+        source_ip: Some(event.source_ip),
+        applied_from: None,
+        earlier_call: None,
+        count,
+        refused,
+        reading: Reading {
+            report: Ok(Report::default()),
+            slots: Vec::new(),
+        },
+        sightings: Sightings::default(),
+        decision: None,
+        before: None,
+    }
+}
+
+pub const WEBHOOKS: &str = "/* settle_webhooks */
+    SELECT w.id, w.account_id, w.buyer_id, w.duration_tolerance_seconds, w.match_window_hours, w.payout_cap_cents,
+           w.on_currency_mismatch, w.on_rejection_word, w.field_names, w.duration_unit, w.payout_unit,
+           a.default_region, a.currency
+      FROM webhooks w JOIN accounts a ON a.id = w.account_id
+     WHERE w.id = ANY($1)";
+
+async fn webhooks(
+    tx: &Transaction<'_>,
+    ids: &BTreeSet<Uuid>,
+) -> Result<HashMap<Uuid, Webhook>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let statement = tx.prepare_cached(WEBHOOKS).await?;
+    let rows = tx.query(&statement, &[&ids]).await?;
+    rows.iter()
+        .map(|row| webhook(row).map(|w| (w.id, w)))
+        .collect()
+}
+
+fn webhook(row: &Row) -> Result<Webhook, StoreError> {
+    fn word<T: serde::de::DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
+        let text: String = row.get(column);
+        serde_json::from_value(serde_json::Value::String(text))
+            .map_err(|e| StoreError::Corrupt(format!("webhooks.{column}: {e}")))
+    }
+    let field_names: serde_json::Value = row.get("field_names");
+    Ok(Webhook {
+        id: row.get("id"),
+        account_id: row.get("account_id"),
+        buyer_id: row.get("buyer_id"),
+        duration_tolerance_seconds: row.get::<_, i32>("duration_tolerance_seconds").into(),
+        match_window_hours: row.get::<_, i32>("match_window_hours").into(),
+        payout_cap_cents: row.get("payout_cap_cents"),
+        on_currency_mismatch: word::<OnDoubt>(row, "on_currency_mismatch")?,
+        on_rejection_word: word::<OnDoubt>(row, "on_rejection_word")?,
+        read: ReadSettings {
+            field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(
+                field_names,
+            )
+            .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,
+            default_region: row.get("default_region"),
+            currency: row.get("currency"),
+            duration_unit: word::<DurationUnit>(row, "duration_unit")?,
+            payout_unit: word::<PayoutUnit>(row, "payout_unit")?,
+        },
+    })
+}
+
+/// The one statement that locks: every call of the batch, in the order of the arrays, which is that of
+/// their ids: the look-ups follow one another, and each locks what it finds.
+pub const LOCK_CALLS: &str = "/* settle_lock_calls */
+    SELECT c.* FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, id, buyer_id, caller, duration_seconds, ended_at, value_cents, value_from_webhook,
+                  qualified, publisher_payout_cents, estimate_value_cents, estimate_qualified, terms_publisher_id,
+                  terms_kind, terms_amount_cents, terms_percent_e4, reported_by_webhook_id, assignment_id,
+                  ctid::text AS at
+             FROM calls WHERE account_id = k.account_id AND id = k.id FOR NO KEY UPDATE) AS c";
+
+pub const REPORTS: &str = "/* settle_call_reports */
+    SELECT r.* FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, exempt_from_v2,
+                  by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text
+             FROM call_reports WHERE account_id = k.account_id AND call_id = k.id
+            ORDER BY received_at, position, event_id) AS r";
+
+pub const ASSIGNMENTS: &str = "/* settle_assignments */
+    SELECT id, publisher_id, kind, amount_cents, percent_e4 FROM assignments WHERE id = ANY($1)";
+
+/// The calls under lock, and which of their reports the database holds.
+#[derive(Default)]
+pub struct LockedBooks {
+    pub books: Books,
+    pub stored: HashSet<(CallKey, Place)>,
+    /// Where the locked rows lie: until we commit they stay there, and are updated without a search.
+    pub at: HashMap<CallKey, String>,
+}
+
+pub async fn lock_books(
+    tx: &Transaction<'_>,
+    keys: BTreeSet<CallKey>,
+) -> Result<LockedBooks, StoreError> {
+    if keys.is_empty() {
+        return Ok(LockedBooks::default());
+    }
+    let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
+    let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
+    let lock = tx.prepare_cached(LOCK_CALLS).await?;
+    let locked = tx.query(&lock, &[&accounts, &ids]).await?;
+    let assignment_ids: BTreeSet<Uuid> = locked
+        .iter()
+        .filter_map(|row| row.get("assignment_id"))
+        .collect();
+    let assignment_ids: Vec<Uuid> = assignment_ids.into_iter().collect();
+    let reports = tx.prepare_cached(REPORTS).await?;
+    let assignments = tx.prepare_cached(ASSIGNMENTS).await?;
+    let (report_rows, assignment_rows) = try_join(
+        tx.query(&reports, &[&accounts, &ids]),
+        tx.query(&assignments, &[&assignment_ids]),
+    )
+    .await?;
+    let payees: HashMap<Uuid, Payee> = assignment_rows
+        .iter()
+        .map(|row| Ok((row.get("id"), payee(row)?)))
+        .collect::<Result<_, StoreError>>()?;
+    let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
+    let mut stored = HashSet::with_capacity(report_rows.len());
+    for row in &report_rows {
+        let key = CallKey {
+            account_id: row.get("account_id"),
+            call_id: row.get("call_id"),
+        };
+        let report = call_report(row)?;
+        stored.insert((key, report.place));
+        by_call.entry(key).or_default().push(report);
+    }
+    let calls = locked
+        .iter()
+        .map(|row| call(row, &payees, &mut by_call))
+        .collect::<Result<Vec<_>, _>>()?;
+    let at = calls
+        .iter()
+        .zip(&locked)
+        .map(|(call, row)| (call.key, row.get("at")))
+        .collect();
+    Ok(LockedBooks {
+        books: Books::new(calls),
+        stored,
+        at,
+    })
+}
+
+fn payee(row: &Row) -> Result<Payee, StoreError> {
+    let terms = terms(
+        row.get("kind"),
+        row.get("amount_cents"),
+        row.get("percent_e4"),
+    )?;
+    Ok(Payee {
+        publisher_id: row.get("publisher_id"),
+        terms,
+    })
+}
+
+/// The terms as their three columns say them.
+pub fn terms(
+    kind: &str,
+    amount_cents: Option<i64>,
+    percent_e4: Option<i32>,
+) -> Result<Terms, StoreError> {
+    match (kind, amount_cents, percent_e4) {
+        ("flat", Some(amount_cents), _) => Ok(Terms::Flat { amount_cents }),
+        ("rev_share", _, Some(percent_e4)) => Ok(Terms::RevShare { percent_e4 }),
+        _ => Err(StoreError::Corrupt(format!(
+            "terms of kind {kind} without their figure"
+        ))),
+    }
+}
+
+fn call(
+    row: &Row,
+    payees: &HashMap<Uuid, Payee>,
+    reports: &mut HashMap<CallKey, Vec<CallReport>>,
+) -> Result<Call, StoreError> {
+    let key = CallKey {
+        account_id: row.get("account_id"),
+        call_id: row.get("id"),
+    };
+    let recorded = match (
+        row.get::<_, Option<Uuid>>("terms_publisher_id"),
+        row.get::<_, Option<&str>>("terms_kind"),
+    ) {
+        (Some(publisher_id), Some(kind)) => Some(Payee {
+            publisher_id,
+            terms: terms(
+                kind,
+                row.get("terms_amount_cents"),
+                row.get("terms_percent_e4"),
+            )?,
+        }),
+        _ => None,
+    };
+    Ok(Call {
+        key,
+        buyer_id: row.get("buyer_id"),
+        caller: row.get("caller"),
+        duration_seconds: row.get::<_, i32>("duration_seconds").into(),
+        ended_at: row.get("ended_at"),
+        value_cents: row.get("value_cents"),
+        value_from_webhook: row.get("value_from_webhook"),
+        qualified: row.get("qualified"),
+        credit_cents: row.get("publisher_payout_cents"),
+        estimate: Estimate {
+            value_cents: row.get("estimate_value_cents"),
+            qualified: row.get("estimate_qualified"),
+        },
+        assigned: row
+            .get::<_, Option<Uuid>>("assignment_id")
+            .and_then(|id| payees.get(&id).copied()),
+        recorded,
+        reported_by: row.get("reported_by_webhook_id"),
+        reports: reports.remove(&key).unwrap_or_default(),
+        changed: false,
+    })
+}
+
+fn call_report(row: &Row) -> Result<CallReport, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("call_reports.{what}"));
+    Ok(CallReport {
+        place: Place {
+            received_at: row.get("received_at"),
+            position: u16::try_from(row.get::<_, i32>("position"))
+                .map_err(|_| corrupt("position"))?,
+            event_id: row.get("event_id"),
+        },
+        webhook_id: row.get("webhook_id"),
+        strategy: Strategy::from_code(row.get("strategy")).ok_or_else(|| corrupt("strategy"))?,
+        role: role(row.get("role")).ok_or_else(|| corrupt("role"))?,
+        exempt_from_v2: row.get("exempt_from_v2"),
+        by_person: row.get("by_person"),
+        payout_cents: row.get("payout_cents"),
+        caller: row.get("caller"),
+        duration_seconds: row.get::<_, Option<i32>>("duration_seconds").map(i64::from),
+        ref_id: row.get("ref_id"),
+        call_id_text: row.get("call_id_text"),
+        unsaved: false,
+    })
+}
+
+fn role(code: &str) -> Option<Role> {
+    match code {
+        "folded" => Some(Role::Folded),
+        "held" => Some(Role::Held),
+        "displaced" => Some(Role::Displaced),
+        _ => None,
+    }
+}
+
+pub fn role_code(role: Role) -> &'static str {
+    match role {
+        Role::Folded => "folded",
+        Role::Held => "held",
+        Role::Displaced => "displaced",
+    }
+}
+
+pub fn reason_of(code: Option<&str>) -> Result<Option<Reason>, StoreError> {
+    code.map(|c| {
+        Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))
+    })
+    .transpose()
+}

@@ -1,0 +1,138 @@
+//! Reports that wait for their calls (M7), and the notes that recorded calls leave for them.
+//!
+//! Recording a call leaves a note in its own transaction. A note makes the reports that wait for such
+//! a call due at once, and once more when everything has ended that was being settled just then.
+
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::settlement::writes::RETRY_SECONDS;
+use crate::{Pool, StoreError};
+
+/// Notes taken in one go.
+const NOTES: i64 = 1_000;
+/// A report whose settling fails again and again is left alone for this long, in seconds.
+const POSTPONE_SECONDS: f64 = 3_600.0;
+
+/// Some notes are taken; what waits for their calls becomes due. Each look-up is a subquery of its own,
+/// so that it goes through its index whatever the planner thinks of the tables' sizes.
+macro_rules! wake {
+    ($name:literal, $taken:literal) => {
+        concat!(
+            "/* ", $name, " */ WITH taken AS (", $taken, " RETURNING account_id, call_id, ref_id, caller),
+             meant AS (
+                SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND ref_id = n.ref_id OFFSET 0) p
+                UNION SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND call_id = n.call_id OFFSET 0) p
+                UNION SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND caller = n.caller OFFSET 0) p),
+             woken AS (
+                UPDATE pending_reports SET next_try_at = now()
+                 WHERE event_id = ANY(ARRAY(SELECT event_id FROM meant)) AND next_try_at > now() RETURNING 1)
+             SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM woken)"
+        )
+    };
+}
+
+/// Notes not seen before are marked and stay: a report that is being settled right now may have looked for
+/// its call before the call was there, and will only wait once that transaction commits. Each such
+/// transaction took its number before it looked (`trueup_settlement::settle`), so it is below the mark.
+pub const WAKE: &str = wake!(
+    "late_wake",
+    "UPDATE call_notes SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now() WHERE id IN (
+        SELECT id FROM call_notes WHERE seen_before IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
+);
+
+/// The notes whose mark all transactions have passed are looked at once more and go. A transaction of
+/// somebody else's that runs on and on holds the mark back, but for no longer than a settling may take.
+pub const WAKE_AGAIN: &str = wake!(
+    "late_wake_again",
+    "DELETE FROM call_notes WHERE id IN (
+        SELECT id FROM call_notes
+         WHERE seen_before <= pg_snapshot_xmin(pg_current_snapshot()) OR seen_at < now() - make_interval(secs => 30)
+         ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
+);
+
+/// Runs one of the two; returns how many notes it dealt with.
+pub async fn wake_by(tx: &Transaction<'_>, sql: &'static str) -> Result<u64, StoreError> {
+    let statement = tx.prepare_cached(sql).await?;
+    let row = tx.query_one(&statement, &[&NOTES]).await?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+pub const DUE: &str = "/* late_due */
+    SELECT event_id, received_at FROM pending_reports WHERE next_try_at <= now()
+     ORDER BY next_try_at LIMIT $1 FOR UPDATE SKIP LOCKED";
+
+/// The next time of the schedule that still lies ahead; without one the waiting is over.
+pub const RESCHEDULE: &str = "/* late_reschedule */
+    UPDATE pending_reports p
+       SET next_try_at = COALESCE(
+           (SELECT min(p.since + make_interval(secs => s)) FROM unnest($2::float8[]) AS s
+             WHERE p.since + make_interval(secs => s) > now()), 'infinity')
+     WHERE p.event_id = ANY($1)";
+
+pub const STOP_WAITING: &str = "/* late_stop_waiting */
+    DELETE FROM pending_reports WHERE event_id = ANY($1) AND next_try_at = 'infinity' RETURNING received_at, event_id";
+
+pub const GIVE_UP: &str = "/* late_give_up */
+    UPDATE events e SET retry_until = NULL
+      FROM unnest($1::timestamptz[], $2::uuid[]) AS row (received_at, id)
+     WHERE e.received_at = row.received_at AND e.id = row.id";
+
+/// The reports that are due, locked, with their next time set.
+pub async fn take_due(
+    tx: &Transaction<'_>,
+    limit: i64,
+) -> Result<Vec<(Uuid, Timestamp)>, StoreError> {
+    let statement = tx.prepare_cached(DUE).await?;
+    let due: Vec<(Uuid, Timestamp)> = tx
+        .query(&statement, &[&limit])
+        .await?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    if due.is_empty() {
+        return Ok(due);
+    }
+    let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+    let schedule: Vec<f64> = RETRY_SECONDS.iter().map(|s| f64::from(*s)).collect();
+    tx.execute(&tx.prepare_cached(RESCHEDULE).await?, &[&ids, &schedule])
+        .await?;
+    Ok(due)
+}
+
+/// What has been tried for the last time no longer waits, and its row says so.
+pub async fn give_up(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreError> {
+    let over = tx
+        .query(&tx.prepare_cached(STOP_WAITING).await?, &[&ids])
+        .await?;
+    if over.is_empty() {
+        return Ok(());
+    }
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = over
+        .iter()
+        .map(|row| (row.get::<_, Timestamp>(0), row.get::<_, Uuid>(1)))
+        .unzip();
+    tx.execute(&tx.prepare_cached(GIVE_UP).await?, &[&times, &ids])
+        .await?;
+    Ok(())
+}
+
+const POSTPONE: &str = "/* late_postpone */
+    UPDATE pending_reports SET next_try_at = now() + make_interval(secs => $1)
+     WHERE event_id = (SELECT event_id FROM pending_reports WHERE next_try_at <= now() ORDER BY next_try_at LIMIT 1)";
+
+/// Puts off the report that is due first.
+pub async fn postpone(pool: &Pool) -> Result<(), StoreError> {
+    let client = pool.get().await?;
+    client
+        .execute(
+            &client.prepare_cached(POSTPONE).await?,
+            &[&POSTPONE_SECONDS],
+        )
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Rows that are there already, on their way through settling again.
+
+use std::collections::HashMap;
+
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::StoreError;
+use crate::settlement::loading::reason_of;
+use trueup_domain::batch_decision::{Before, Line, Work};
+use trueup_domain::crediting::Place;
+use trueup_domain::decision::{Course, Sightings};
+use trueup_domain::report::{NoReport, Payout, Reading, Report};
+use trueup_event::raw_event::RawRequest;
+use trueup_event::reason::{Reason, Status};
+
+/// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
+pub const STORED_ROWS: &str = "/* settle_stored_rows */
+    SELECT e.*, (SELECT q.request FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS request
+      FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
+     CROSS JOIN LATERAL (
+           SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
+                  duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
+                  detail::text AS detail, matched_call_id, count
+             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
+
+pub async fn row_lines(
+    tx: &Transaction<'_>,
+    times: &[Timestamp],
+    ids: &[Uuid],
+) -> Result<Vec<Line>, StoreError> {
+    let statement = tx.prepare_cached(STORED_ROWS).await?;
+    tx.query(&statement, &[&times, &ids])
+        .await?
+        .iter()
+        .map(line_of_row)
+        .collect()
+}
+
+pub async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Line>, StoreError> {
+    let mut keys: Vec<(Timestamp, Uuid)> = work
+        .iter()
+        .map(|item| match item {
+            Work::Stored {
+                id, received_at, ..
+            } => (*received_at, *id),
+            Work::Apply {
+                from_id,
+                from_received_at,
+                ..
+            } => (*from_received_at, *from_id),
+            Work::Fresh(event) => (event.received_at, event.id),
+        })
+        .collect();
+    keys.sort_unstable();
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
+    let mut rows: HashMap<Uuid, Line> = row_lines(tx, &times, &ids)
+        .await?
+        .into_iter()
+        .map(|line| (line.place.event_id, line))
+        .collect();
+    let mut lines = Vec::with_capacity(work.len());
+    for item in work {
+        match item {
+            Work::Stored { id, course, .. } => {
+                lines.extend(rows.remove(&id).map(|line| Line { course, ..line }))
+            }
+            Work::Apply {
+                id,
+                received_at,
+                from_id,
+                payout_cents,
+                call_id,
+                ..
+            } => {
+                lines.extend(
+                    rows.remove(&from_id)
+                        .map(|from| applied(from, id, received_at, payout_cents, call_id)),
+                );
+            }
+            Work::Fresh(_) => {}
+        }
+    }
+    Ok(lines)
+}
+
+/// The new row of a person's apply: the report of the row it is made from, with the person's amount.
+fn applied(from: Line, id: Uuid, received_at: Timestamp, payout_cents: i64, call_id: Uuid) -> Line {
+    let report = from.reading.report.unwrap_or_default();
+    Line {
+        place: Place {
+            received_at,
+            position: 0,
+            event_id: id,
+        },
+        course: Course::Applied(call_id),
+        exists: false,
+        request: None,
+        source_ip: None,
+        applied_from: Some(from.place.event_id),
+        earlier_call: None,
+        refused: None,
+        count: 1,
+        before: None,
+        reading: Reading {
+            report: Ok(Report {
+                payout: Payout::Cents(payout_cents),
+                payout_raw: None,
+                // The person has looked at these.
+                currency: None,
+                rejection_word: None,
+                ..report
+            }),
+            slots: Vec::new(),
+        },
+        ..from
+    }
+}
+
+fn line_of_row(row: &Row) -> Result<Line, StoreError> {
+    let status: &str = row.get("status");
+    let reason = reason_of(row.get("reason"))?;
+    let request: Option<&str> = row.get("request");
+    let request: Option<RawRequest> = request
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|e| StoreError::Corrupt(format!("event_requests.request: {e}")))?;
+    // A request to a paused webhook was kept whole, so that it can become a report now (statuses).
+    let refused = if status == Status::Refused.code() && reason != Some(Reason::EndpointDisabled) {
+        reason
+    } else {
+        None
+    };
+    let report = report_of_row(row, reason);
+    let before = Before {
+        status: status.to_owned(),
+        reason,
+        detail: row.get("detail"),
+        report: report.clone(),
+    };
+    Ok(Line {
+        place: Place {
+            received_at: row.get("received_at"),
+            position: u16::try_from(row.get::<_, i32>("position")).unwrap_or(0),
+            event_id: row.get("id"),
+        },
+        account_id: row.get("account_id"),
+        webhook_id: row.get("webhook_id"),
+        course: Course::Again,
+        exists: true,
+        request,
+        source_ip: row
+            .get::<_, Option<&str>>("source_ip")
+            .and_then(|ip| ip.parse().ok()),
+        applied_from: None,
+        earlier_call: row.get("matched_call_id"),
+        count: row.get("count"),
+        refused,
+        reading: Reading {
+            report,
+            slots: Vec::new(),
+        },
+        sightings: Sightings::default(),
+        decision: None,
+        before: Some(Box::new(before)),
+    })
+}
+
+/// The report as the row's columns still say it, for rows whose raw request is past its retention.
+fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, NoReport> {
+    match reason {
+        Some(Reason::UnparseableBody) => return Err(NoReport::UnparseableBody { byte: 0 }),
+        Some(Reason::UnparseableElement) => return Err(NoReport::UnparseableElement),
+        Some(Reason::EmptyBatch) => return Err(NoReport::EmptyBatch),
+        _ => {}
+    }
+    let payout = match (row.get::<_, Option<i64>>("payout_cents"), reason) {
+        (Some(cents), _) => Payout::Cents(cents),
+        (None, Some(Reason::PayoutUnparseable)) => Payout::Unparseable,
+        (None, _) => Payout::Absent,
+    };
+    Ok(Report {
+        ref_id: row.get("ref_id"),
+        call_id: row.get("call_id"),
+        caller: row.get("caller"),
+        caller_raw: row.get("caller_raw"),
+        duration_seconds: row
+            .get::<_, Option<i32>>("duration_seconds")
+            .and_then(|d| u32::try_from(d).ok()),
+        payout,
+        payout_raw: row.get("payout_raw"),
+        currency: row.get("currency"),
+        rejection_word: row.get("rejection_word"),
+    })
+}

@@ -1,0 +1,374 @@
+//! Webhooks and their secrets: one for each source of reports.
+//!
+//! A webhook is archived, never deleted: its history stays. Secrets are stored as SHA-256 of random
+//! text. The database stamps every change itself, so that the gateways see it (`changed_xid`).
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::IdPage;
+use trueup_postgres::statement::{self, Result};
+
+/// Everything about a webhook that a person may set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub name: String,
+    pub buyer_id: Option<Uuid>,
+    pub enabled: bool,
+    pub require_secret: bool,
+    pub secret_query_param: Option<String>,
+    /// A JSON object, slot to name.
+    pub field_names: Value,
+    pub duration_tolerance_seconds: i32,
+    pub match_window_hours: i32,
+    pub limit_per_minute: Option<i32>,
+    pub ip_limit_per_minute: Option<i32>,
+    pub payout_cap_cents: i64,
+    pub duration_unit: String,
+    pub payout_unit: String,
+    pub on_currency_mismatch: String,
+    pub on_rejection_word: String,
+}
+
+impl Settings {
+    /// What a webhook is that was given nothing but its name (seed and rules).
+    pub fn named(name: &str) -> Self {
+        Settings {
+            name: name.to_owned(),
+            buyer_id: None,
+            enabled: true,
+            require_secret: false,
+            secret_query_param: None,
+            field_names: Value::Object(serde_json::Map::new()),
+            duration_tolerance_seconds: 60,
+            match_window_hours: 24,
+            limit_per_minute: None,
+            ip_limit_per_minute: None,
+            payout_cap_cents: 1_000_000,
+            duration_unit: "seconds".to_owned(),
+            payout_unit: "dollars".to_owned(),
+            on_currency_mismatch: "hold".to_owned(),
+            on_rejection_word: "hold".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Webhook {
+    pub id: Uuid,
+    pub token: String,
+    pub settings: Settings,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub archived_at: Option<Timestamp>,
+    /// When its newest row was received.
+    pub last_event_at: Option<Timestamp>,
+}
+
+impl Webhook {
+    fn of(row: &Row) -> Self {
+        Webhook {
+            id: row.get("id"),
+            token: row.get("token"),
+            settings: Settings {
+                name: row.get("name"),
+                buyer_id: row.get("buyer_id"),
+                enabled: row.get("enabled"),
+                require_secret: row.get("require_secret"),
+                secret_query_param: row.get("secret_query_param"),
+                field_names: row.get("field_names"),
+                duration_tolerance_seconds: row.get("duration_tolerance_seconds"),
+                match_window_hours: row.get("match_window_hours"),
+                limit_per_minute: row.get("limit_per_minute"),
+                ip_limit_per_minute: row.get("ip_limit_per_minute"),
+                payout_cap_cents: row.get("payout_cap_cents"),
+                duration_unit: row.get("duration_unit"),
+                payout_unit: row.get("payout_unit"),
+                on_currency_mismatch: row.get("on_currency_mismatch"),
+                on_rejection_word: row.get("on_rejection_word"),
+            },
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+            archived_at: row.get("archived_at"),
+            last_event_at: row.get("last_event_at"),
+        }
+    }
+}
+
+/// A secret as its owner may see it: never the text, which nobody has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Secret {
+    pub id: Uuid,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+}
+
+pub fn digest(secret: &str) -> Vec<u8> {
+    Sha256::digest(secret.as_bytes()).to_vec()
+}
+
+pub async fn insert(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    token: &str,
+    s: &Settings,
+) -> Result<()> {
+    const INSERT: &str = "/* webhooks.insert */
+        INSERT INTO webhooks (id, account_id, token, name, buyer_id, enabled, require_secret, secret_query_param,
+               field_names, duration_tolerance_seconds, match_window_hours, limit_per_minute, ip_limit_per_minute,
+               payout_cap_cents, duration_unit, payout_unit, on_currency_mismatch, on_rejection_word)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    statement::run(
+        client,
+        INSERT,
+        &[
+            &id,
+            &account_id,
+            &token,
+            &s.name,
+            &s.buyer_id,
+            &s.enabled,
+            &s.require_secret,
+            &s.secret_query_param,
+            &s.field_names,
+            &s.duration_tolerance_seconds,
+            &s.match_window_hours,
+            &s.limit_per_minute,
+            &s.ip_limit_per_minute,
+            &s.payout_cap_cents,
+            &s.duration_unit,
+            &s.payout_unit,
+            &s.on_currency_mismatch,
+            &s.on_rejection_word,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub async fn update(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    s: &Settings,
+) -> Result<()> {
+    const UPDATE: &str = "/* webhooks.update */
+        UPDATE webhooks SET name = $3, buyer_id = $4, enabled = $5, require_secret = $6, secret_query_param = $7,
+               field_names = $8, duration_tolerance_seconds = $9, match_window_hours = $10, limit_per_minute = $11,
+               ip_limit_per_minute = $12, payout_cap_cents = $13, duration_unit = $14, payout_unit = $15,
+               on_currency_mismatch = $16, on_rejection_word = $17, updated_at = now()
+         WHERE account_id = $1 AND id = $2";
+    statement::run(
+        client,
+        UPDATE,
+        &[
+            &account_id,
+            &id,
+            &s.name,
+            &s.buyer_id,
+            &s.enabled,
+            &s.require_secret,
+            &s.secret_query_param,
+            &s.field_names,
+            &s.duration_tolerance_seconds,
+            &s.match_window_hours,
+            &s.limit_per_minute,
+            &s.ip_limit_per_minute,
+            &s.payout_cap_cents,
+            &s.duration_unit,
+            &s.payout_unit,
+            &s.on_currency_mismatch,
+            &s.on_rejection_word,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Webhook>> {
+    const GET: &str = "/* webhooks.get */
+        SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
+                      ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
+          FROM webhooks w WHERE w.account_id = $1 AND w.id = $2";
+    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Webhook::of))
+}
+
+/// As [`get`], and nobody else changes it until the transaction ends.
+pub async fn get_locked(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Webhook>> {
+    const LOCK: &str =
+        "/* webhooks.lock */ SELECT 1 FROM webhooks WHERE account_id = $1 AND id = $2 FOR UPDATE";
+    match statement::maybe(client, LOCK, &[&account_id, &id]).await? {
+        // A new statement: waiting for a lock does not refresh a statement's snapshot.
+        Some(_) => get(client, account_id, id).await,
+        None => Ok(None),
+    }
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    archived: bool,
+    page: IdPage,
+) -> Result<Vec<Webhook>> {
+    const LIST: &str = "/* webhooks.list */
+        SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
+                      ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
+          FROM webhooks w
+         WHERE w.account_id = $1 AND (w.archived_at IS NOT NULL) = $2 AND w.id < $3 ORDER BY w.id DESC LIMIT $4";
+    let rows = statement::rows(
+        client,
+        LIST,
+        &[&account_id, &archived, &page.bound(), &page.limit],
+    )
+    .await?;
+    Ok(rows.iter().map(Webhook::of).collect())
+}
+
+/// Its token answers 404 from now on; its history stays. Archiving twice keeps the first time.
+pub async fn archive(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<()> {
+    const ARCHIVE: &str = "/* webhooks.archive */
+        UPDATE webhooks SET archived_at = now(), updated_at = now()
+         WHERE account_id = $1 AND id = $2 AND archived_at IS NULL";
+    statement::run(client, ARCHIVE, &[&account_id, &id]).await?;
+    Ok(())
+}
+
+pub async fn set_token(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+    token: &str,
+) -> Result<()> {
+    const SET_TOKEN: &str = "/* webhooks.set_token */
+        UPDATE webhooks SET token = $3, updated_at = now() WHERE account_id = $1 AND id = $2";
+    statement::run(client, SET_TOKEN, &[&account_id, &id, &token]).await?;
+    Ok(())
+}
+
+/// The secrets of several webhooks that are still valid, oldest first, each with its webhook's id.
+pub async fn valid_secrets(
+    client: &impl GenericClient,
+    webhook_ids: &[Uuid],
+) -> Result<Vec<(Uuid, Secret)>> {
+    const VALID: &str = "/* webhooks.valid_secrets */
+        SELECT webhook_id, id, created_at, expires_at, last_used_at FROM webhook_secrets
+         WHERE webhook_id = ANY($1) AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at, id";
+    let rows = statement::rows(client, VALID, &[&webhook_ids]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let secret = Secret {
+                id: row.get("id"),
+                created_at: row.get("created_at"),
+                expires_at: row.get("expires_at"),
+                last_used_at: row.get("last_used_at"),
+            };
+            (row.get("webhook_id"), secret)
+        })
+        .collect())
+}
+
+/// Adds a secret; those before it stay valid for the overlap and no longer, and whatever had already
+/// expired is removed.
+pub async fn rotate_secret(
+    client: &impl GenericClient,
+    webhook_id: Uuid,
+    secret_id: Uuid,
+    secret: &str,
+    overlap_seconds: i64,
+) -> Result<()> {
+    const SWEEP: &str = "/* webhooks.sweep_secrets */
+        DELETE FROM webhook_secrets WHERE webhook_id = $1 AND expires_at <= now()";
+    const EXPIRE: &str = "/* webhooks.expire_secrets */
+        UPDATE webhook_secrets SET expires_at = LEAST(expires_at, now() + make_interval(secs => $2))
+         WHERE webhook_id = $1";
+    const ADD: &str = "/* webhooks.add_secret */
+        INSERT INTO webhook_secrets (id, webhook_id, digest) VALUES ($1, $2, $3)";
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "at most some days of seconds; no amount of money"
+    )]
+    let overlap = overlap_seconds as f64;
+    statement::run(client, SWEEP, &[&webhook_id]).await?;
+    statement::run(client, EXPIRE, &[&webhook_id, &overlap]).await?;
+    statement::run(client, ADD, &[&secret_id, &webhook_id, &digest(secret)]).await?;
+    Ok(())
+}
+
+/// Removes every secret: none is valid from now on.
+pub async fn remove_secrets(client: &impl GenericClient, webhook_id: Uuid) -> Result<()> {
+    const REMOVE: &str =
+        "/* webhooks.remove_secrets */ DELETE FROM webhook_secrets WHERE webhook_id = $1";
+    statement::run(client, REMOVE, &[&webhook_id]).await?;
+    Ok(())
+}
+
+pub async fn require_secret(
+    client: &impl GenericClient,
+    webhook_id: Uuid,
+    required: bool,
+) -> Result<()> {
+    const REQUIRE: &str = "/* webhooks.require_secret */
+        UPDATE webhooks SET require_secret = $2, updated_at = now() WHERE id = $1";
+    statement::run(client, REQUIRE, &[&webhook_id, &required]).await?;
+    Ok(())
+}
+
+/// Names of settings whose values differ, with the new values: what the audit log says of a change.
+pub fn changed(before: &Settings, after: &Settings) -> Value {
+    match (as_json(before), as_json(after)) {
+        (Value::Object(before), Value::Object(after)) => Value::Object(
+            after
+                .into_iter()
+                .filter(|(name, value)| before.get(name) != Some(value))
+                .collect(),
+        ),
+        (_, after) => after,
+    }
+}
+
+fn as_json(s: &Settings) -> Value {
+    serde_json::json!({
+        "name": s.name, "buyer_id": s.buyer_id, "enabled": s.enabled, "require_secret": s.require_secret,
+        "secret_query_param": s.secret_query_param, "field_names": s.field_names,
+        "duration_tolerance_seconds": s.duration_tolerance_seconds, "match_window_hours": s.match_window_hours,
+        "limit_per_minute": s.limit_per_minute, "ip_limit_per_minute": s.ip_limit_per_minute,
+        "payout_cap_cents": s.payout_cap_cents, "duration_unit": s.duration_unit, "payout_unit": s.payout_unit,
+        "on_currency_mismatch": s.on_currency_mismatch, "on_rejection_word": s.on_rejection_word,
+    })
+}
+
+/// To the minute: every gateway tells of every secret in use every few seconds, and a person only asks
+/// which is still in use.
+const SECRETS_USED: &str = "/* upkeep_secrets_used */
+    UPDATE webhook_secrets s SET last_used_at = used.at
+      FROM (SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) GROUP BY id) AS used
+     WHERE s.id = used.id AND (s.last_used_at IS NULL OR s.last_used_at < used.at - interval '1 minute')";
+
+/// Notes when secrets were last used, to the minute, as the gateways tell it.
+pub async fn secrets_used(
+    pool: &crate::Pool,
+    uses: &[trueup_event::raw_event::SecretUse],
+) -> Result<()> {
+    let ids: Vec<Uuid> = uses.iter().map(|u| u.secret_id).collect();
+    let times: Vec<Timestamp> = uses.iter().map(|u| u.at).collect();
+    let client = pool.get().await?;
+    let statement = client.prepare_cached(SECRETS_USED).await?;
+    client.execute(&statement, &[&ids, &times]).await?;
+    Ok(())
+}

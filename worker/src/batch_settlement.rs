@@ -1,0 +1,211 @@
+//! From envelopes to settled rows: load → decide → commit, by batches, and one by one when a batch fails.
+//!
+//! One bad event never spoils its neighbours: what fails in a batch is tried alone, each in its own
+//! transaction, and an event that fails five times is set aside alone (V12).
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use trueup_domain::batch_decision::{Settled, Work};
+use trueup_event::envelope;
+use trueup_event::raw_event::{Envelope, RawEvent};
+use trueup_event::reason::Reason;
+use trueup_ops::crash_points::{self, Point};
+use trueup_ops::metrics;
+use trueup_queue::{QueueError, topology};
+use trueup_settlement::settle;
+use trueup_store::settlement::attempts;
+use trueup_store::{Pool, StoreError, run_tx};
+use uuid::Uuid;
+
+/// Between two tries of one event that fails.
+const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+
+/// Why events could not be dealt with now. They stay with the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Stuck {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a parked event could not be put among the dead letters: {0}")]
+    Queue(#[from] QueueError),
+    #[error("a lane broke: {0}")]
+    Broken(String),
+}
+
+#[derive(Clone)]
+pub struct Processor {
+    pool: Pool,
+    lanes: usize,
+    batch: usize,
+    /// Events whose last try was cut short by Postgres going away: that try does not count.
+    cut_short: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+impl Processor {
+    pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
+        Processor {
+            pool,
+            lanes: lanes.max(1) as usize,
+            batch: batch.max(1) as usize,
+            cut_short: Arc::default(),
+        }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Events that one transaction settles at most.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Settles events that came for the first time, in one transaction; where that fails, one by one.
+    pub async fn settle_batch(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), Stuck> {
+        match self.attempt(events).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_surroundings() => {
+                metrics::worker().failures.inc(&["postgres"]);
+                Err(error.into())
+            }
+            Err(error) => {
+                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
+                self.settle_alone(events, dead).await
+            }
+        }
+    }
+
+    /// The events of an envelope that came again: what is settled is skipped, the rest goes one by one.
+    pub async fn settle_again(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), Stuck> {
+        let left = attempts::unsettled(&self.pool, events.to_vec()).await?;
+        metrics::worker()
+            .skipped
+            .add(&[], (events.len() - left.len()) as u64);
+        self.settle_alone(&left, dead).await
+    }
+
+    /// Settles each event in its own transaction, counting its tries.
+    async fn settle_alone(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+        for event in events {
+            self.settle_one(event, dead).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
+        loop {
+            let attempt = self.begin(event.id).await?;
+            if attempt > attempts::MAX_ATTEMPTS {
+                return self.park(event, dead).await;
+            }
+            match self.attempt(std::slice::from_ref(event)).await {
+                Ok(()) => {
+                    attempts::forget_attempts(&self.pool, &[event.id]).await?;
+                    return Ok(());
+                }
+                Err(error) if error.is_surroundings() => {
+                    metrics::worker().failures.inc(&["postgres"]);
+                    self.note_cut_short(event.id);
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    metrics::worker().failures.inc(&["event"]);
+                    tracing::warn!(event_id = %event.id, attempt, %error, "an event could not be settled");
+                    tokio::time::sleep(PAUSE_BETWEEN_ATTEMPTS).await;
+                }
+            }
+        }
+    }
+
+    /// Notes a try, unless it makes up for one that Postgres cut short; returns which one it is.
+    async fn begin(&self, id: Uuid) -> Result<i32, StoreError> {
+        let again = self.cut_short.lock().is_ok_and(|mut ids| ids.remove(&id));
+        let begun = attempts::begin_attempt(&self.pool, id, !again).await;
+        if begun.is_err() && again {
+            self.note_cut_short(id);
+        }
+        begun
+    }
+
+    fn note_cut_short(&self, id: Uuid) {
+        if let Ok(mut ids) = self.cut_short.lock() {
+            ids.insert(id);
+        }
+    }
+
+    /// First the dead letter, then the row: a death in between parks it twice rather than not at all.
+    async fn park(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
+        let message = envelope::encode(&Envelope::of(vec![event.clone()]));
+        topology::publish_dead(dead, &message).await?;
+        attempts::park(&self.pool, event).await?;
+        attempts::forget_attempts(&self.pool, &[event.id]).await?;
+        metrics::worker().parked.inc(&[]);
+        metrics::worker().settled.inc(&["held"]);
+        metrics::worker()
+            .reasons
+            .inc(&[Reason::ProcessingFailed.code()]);
+        tracing::error!(event_id = %event.id, "an event failed five times and was set aside; see the runbook: dead letters");
+        Ok(())
+    }
+
+    /// One transaction. A panic in it is the event's failure, not the worker's end.
+    async fn attempt(&self, events: &[RawEvent]) -> Result<(), StoreError> {
+        let started = Instant::now();
+        crash_points::event(events);
+        let settling = run_tx(&self.pool, "settle", |tx| {
+            let work = events.iter().cloned().map(Work::Fresh).collect();
+            Box::pin(async move {
+                let settled = settle(tx, work).await?;
+                crash_points::point(Point::BeforeCommit);
+                Ok(settled)
+            })
+        });
+        let settled = match AssertUnwindSafe(settling).catch_unwind().await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(StoreError::Corrupt("settling panicked".to_owned())),
+        };
+        crash_points::point(Point::AfterCommit);
+        metrics::worker().batch_seconds.since(&[], started);
+        metrics::worker()
+            .batch_events
+            .observe(&[], events.len() as f64);
+        count(&settled);
+        Ok(())
+    }
+}
+
+/// Tells the metrics what became of reports.
+pub fn count(settled: &[Settled]) {
+    let worker = metrics::worker();
+    let now = Timestamp::now();
+    for one in settled {
+        match &one.decision {
+            None => worker.skipped.inc(&[]),
+            Some(decision) => {
+                worker.settled.inc(&[decision.status.code()]);
+                worker
+                    .reasons
+                    .inc(&[decision.reason.map_or("none", Reason::code)]);
+                // A clock that is off makes a lag below zero: that is the clock's, not a lag.
+                let lag = now.duration_since(one.received_at).as_secs_f64();
+                worker.lag_seconds.observe(&[], lag.max(0.0));
+            }
+        }
+    }
+}

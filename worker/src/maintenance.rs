@@ -1,0 +1,53 @@
+//! Housekeeping beside the settling: partitions ahead of time, retention, figures for the metrics.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use trueup_ops::metrics;
+use trueup_ops::settings::WorkerArgs;
+use trueup_store::settlement::attempts;
+use trueup_store::{Pool, StoreError, partitions};
+
+/// Partitions are made weeks ahead, so an hour is often enough.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3_600);
+const FIGURES_EVERY: Duration = Duration::from_secs(5);
+/// Counts of failed tries are of no use after a week.
+const FORGET_ATTEMPTS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
+    let mut figures = tokio::time::interval(FIGURES_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = housekeeping.tick() => {
+                if let Err(error) = keep_house(&pool, &args).await {
+                    tracing::warn!(%error, "partitions were not looked after; tried again within the hour");
+                }
+            }
+            _ = figures.tick() => {
+                let (in_use, open) = pool.usage();
+                metrics::worker().connections.set(&["in_use"], i64::try_from(in_use).unwrap_or(i64::MAX));
+                metrics::worker().connections.set(&["open"], i64::try_from(open).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+async fn keep_house(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
+    let made = partitions::make_partitions(pool).await?;
+    let dropped =
+        partitions::drop_partitions(pool, args.retention_event_days, args.retention_request_days)
+            .await?;
+    metrics::worker()
+        .partitions
+        .add(&["made"], u64::try_from(made).unwrap_or(0));
+    metrics::worker()
+        .partitions
+        .add(&["dropped"], u64::try_from(dropped).unwrap_or(0));
+    if let Ok(before) = Timestamp::now().checked_sub(FORGET_ATTEMPTS_AFTER) {
+        attempts::forget_older(pool, before).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! One queue's consumer, what of it is in hand, and giving back what was not settled.
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use trueup_queue::QueueError;
+use trueup_queue::connection::Session;
+
+use crate::acknowledgement::Unacked;
+
+/// A consumer on a channel of its own, so that acking many at once is safe.
+pub struct Source {
+    channel: Channel,
+    consumer: Consumer,
+    pub unacked: Unacked,
+}
+
+impl Source {
+    pub async fn open(
+        session: &Session,
+        queue: &'static str,
+        prefetch: u16,
+    ) -> Result<Source, QueueError> {
+        let channel = session.channel().await?;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await
+            .map_err(QueueError::doing("set the prefetch"))?;
+        let consumer = channel
+            .basic_consume(
+                queue.into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(QueueError::doing(format!("consume {queue}")))?;
+        Ok(Source {
+            channel,
+            consumer,
+            unacked: Unacked::default(),
+        })
+    }
+
+    /// The next delivery; `None` when the consumer is over: its queue is gone, or it held messages for
+    /// too long. Nothing is lost if the future is dropped while it waits.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.consumer.next().await?.ok()
+    }
+
+    pub async fn acknowledge(&mut self) -> Result<(), String> {
+        self.unacked
+            .ack()
+            .await
+            .map_err(|e| format!("deliveries could not be acknowledged: {e}"))
+    }
+
+    /// Takes no more. An error means that the connection is lost, and takes nothing either.
+    pub async fn cancel(&self) -> lapin::Result<()> {
+        self.channel
+            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
+            .await
+    }
+
+    /// Gives back what is in hand: this worker is leaving, nothing failed.
+    pub async fn leave(&mut self, renewing: &Channel) {
+        self.note_arrived();
+        if let Err(error) = self.cancel().await {
+            tracing::debug!(%error, "a consumer could not be cancelled");
+            return;
+        }
+        self.note_arrived();
+        self.unacked.give_back(&self.channel, renewing).await;
+    }
+
+    /// What is here and was not looked at yet.
+    fn note_arrived(&mut self) {
+        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+            self.unacked.take(&delivery, 1);
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Lanes: events dealt out by account to a few settling connections.
+//!
+//! Each lane takes accounts of its own, so that lanes never wait for each other's locks, and goes from
+//! batch to batch by itself: while one commits, another decides, and the next events are being decoded.
+//! What waits for a lane is bounded in events and in bytes. Envelopes that came again go one after the
+//! other beside the lanes, event by event (V12).
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use trueup_event::raw_event::{RawEvent, SecretUse};
+use trueup_ops::backoff::Backoff;
+use trueup_ops::health::Dependency;
+use trueup_store::webhooks;
+use uuid::Uuid;
+
+use crate::batch_settlement::{Processor, Stuck};
+
+/// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
+/// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
+/// delivery limit (see `settle`), and no message is taken again before Postgres takes a write.
+const HOLD_MESSAGES: Duration = Duration::from_secs(20);
+/// Bytes of messages whose events wait for a lane (16 MiB). Beyond it nothing more is decoded; what the
+/// broker has handed over is bounded by the prefetch and the door's largest envelope.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// Batches for each lane that may wait beside the one that is being settled.
+const BATCHES_AHEAD: usize = 2;
+/// While one lane is at work, another begins when a whole batch waits for it: a report in a batch of 400
+/// costs Postgres half of what it costs in one of ten. What waits goes when the lane at work is done, or
+/// has been at work for so long: it may stand before a lock that somebody holds.
+const HELD_BACK_FOR: Duration = Duration::from_millis(100);
+
+/// Which delivery an event came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    pub source: usize,
+    pub number: u64,
+}
+
+struct Waiting {
+    event: RawEvent,
+    origin: Origin,
+    /// Its part of the message's bytes.
+    bytes: usize,
+}
+
+/// An envelope that came again.
+struct Again {
+    events: Vec<RawEvent>,
+    origin: Origin,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    at_work_since: Option<Instant>,
+}
+
+/// Who does a job: a lane, the one that takes what came again, or the one that notes uses of secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Lane(usize),
+    Again,
+    Uses,
+}
+
+struct Done {
+    who: Who,
+    /// How many events of which deliveries are committed now.
+    settled: Vec<(Origin, usize)>,
+    outcome: Result<(), Stuck>,
+}
+
+/// What the jobs need.
+#[derive(Clone)]
+struct Tools {
+    processor: Processor,
+    dead: lapin::Channel,
+    postgres: Dependency,
+    stop: CancellationToken,
+}
+
+pub struct Lanes {
+    tools: Tools,
+    lanes: Vec<Lane>,
+    /// Whose turn it is to begin.
+    turn: usize,
+    again: VecDeque<Again>,
+    again_busy: bool,
+    uses: Vec<SecretUse>,
+    uses_busy: bool,
+    running: JoinSet<Done>,
+    waiting_events: usize,
+    waiting_bytes: usize,
+}
+
+impl Lanes {
+    pub fn new(
+        processor: Processor,
+        dead: lapin::Channel,
+        postgres: Dependency,
+        stop: CancellationToken,
+    ) -> Lanes {
+        let lanes = (0..processor.lanes()).map(|_| Lane::default()).collect();
+        Lanes {
+            tools: Tools {
+                processor,
+                dead,
+                postgres,
+                stop,
+            },
+            lanes,
+            turn: 0,
+            again: VecDeque::new(),
+            again_busy: false,
+            uses: Vec::new(),
+            uses_busy: false,
+            running: JoinSet::new(),
+            waiting_events: 0,
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Whether another envelope may be decoded.
+    pub fn has_room(&self) -> bool {
+        let events = self.tools.processor.batch() * self.lanes.len() * BATCHES_AHEAD;
+        self.waiting_events < events && self.waiting_bytes < WAITING_BYTES
+    }
+
+    /// Nothing waits, nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.waiting_events == 0 && self.running.is_empty()
+    }
+
+    /// Deals out the events of an envelope that came for the first time.
+    pub fn deal(&mut self, events: Vec<RawEvent>, origin: Origin, bytes: usize) {
+        let each = bytes / events.len().max(1);
+        for event in events {
+            let lane = lane_of(event.account_id, self.lanes.len());
+            if let Some(lane) = self.lanes.get_mut(lane) {
+                lane.waiting.push_back(Waiting {
+                    event,
+                    origin,
+                    bytes: each,
+                });
+                self.waiting_events += 1;
+                self.waiting_bytes += each;
+            }
+        }
+        self.start_lanes();
+    }
+
+    /// Puts by an envelope that came again.
+    pub fn deal_again(&mut self, events: Vec<RawEvent>, origin: Origin, bytes: usize) {
+        self.waiting_events += events.len();
+        self.waiting_bytes += bytes;
+        self.again.push_back(Again {
+            events,
+            origin,
+            bytes,
+        });
+        self.start_again();
+    }
+
+    /// When a secret was last used is good to know, and holds nothing up.
+    pub fn note_uses(&mut self, uses: Vec<SecretUse>) {
+        self.uses.extend(uses);
+        self.start_uses();
+    }
+
+    /// Starts each lane that has enough to do, in turn, so that none waits for ever.
+    fn start_lanes(&mut self) {
+        for _ in 0..self.lanes.len() {
+            self.turn = (self.turn + 1) % self.lanes.len();
+            let held_back = self
+                .held_back_until()
+                .is_some_and(|until| Instant::now() < until);
+            let enough = if held_back {
+                self.tools.processor.batch()
+            } else {
+                1
+            };
+            let lane = &self.lanes[self.turn];
+            if lane.at_work_since.is_none() && lane.waiting.len() >= enough {
+                self.start_lane(self.turn);
+            }
+        }
+    }
+
+    /// Until when a lane with little to do waits for those at work.
+    fn held_back_until(&self) -> Option<Instant> {
+        self.lanes
+            .iter()
+            .filter_map(|lane| lane.at_work_since)
+            .max()
+            .map(|since| since + HELD_BACK_FOR)
+    }
+
+    fn start_lane(&mut self, number: usize) {
+        let Some(lane) = self.lanes.get_mut(number) else {
+            return;
+        };
+        lane.at_work_since = Some(Instant::now());
+        let count = lane.waiting.len().min(self.tools.processor.batch());
+        let mut events = Vec::with_capacity(count);
+        let mut settled: Vec<(Origin, usize)> = Vec::new();
+        for waiting in lane.waiting.drain(..count) {
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
+            match settled
+                .last_mut()
+                .filter(|(origin, _)| *origin == waiting.origin)
+            {
+                Some((_, events)) => *events += 1,
+                None => settled.push((waiting.origin, 1)),
+            }
+            events.push(waiting.event);
+        }
+        self.waiting_events = self.waiting_events.saturating_sub(count);
+        let tools = self.tools.clone();
+        self.running.spawn(async move {
+            let outcome = tools
+                .patiently(|| tools.processor.settle_batch(&events, &tools.dead))
+                .await;
+            Done {
+                who: Who::Lane(number),
+                settled,
+                outcome,
+            }
+        });
+    }
+
+    fn start_again(&mut self) {
+        if self.again_busy {
+            return;
+        }
+        let Some(again) = self.again.pop_front() else {
+            return;
+        };
+        self.again_busy = true;
+        self.waiting_events = self.waiting_events.saturating_sub(again.events.len());
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(again.bytes);
+        let tools = self.tools.clone();
+        self.running.spawn(async move {
+            let outcome = tools
+                .patiently(|| tools.processor.settle_again(&again.events, &tools.dead))
+                .await;
+            Done {
+                who: Who::Again,
+                settled: vec![(again.origin, again.events.len())],
+                outcome,
+            }
+        });
+    }
+
+    fn start_uses(&mut self) {
+        if self.uses_busy || self.uses.is_empty() {
+            return;
+        }
+        self.uses_busy = true;
+        let uses = std::mem::take(&mut self.uses);
+        let pool = self.tools.processor.pool().clone();
+        self.running.spawn(async move {
+            if let Err(error) = webhooks::secrets_used(&pool, &uses).await {
+                tracing::warn!(%error, "uses of secrets were not noted");
+            }
+            Done {
+                who: Who::Uses,
+                settled: Vec::new(),
+                outcome: Ok(()),
+            }
+        });
+    }
+
+    /// The next job that ends, and which events are settled by it; waits for ever if none runs. Nothing
+    /// is lost if the future is dropped while it waits.
+    pub async fn done(&mut self) -> Result<Vec<(Origin, usize)>, Stuck> {
+        let joined = loop {
+            if self.running.is_empty() {
+                return std::future::pending().await;
+            }
+            let waits = |lane: &Lane| lane.at_work_since.is_none() && !lane.waiting.is_empty();
+            let held_back_until = self
+                .held_back_until()
+                .filter(|_| self.lanes.iter().any(waits));
+            tokio::select! {
+                Some(joined) = self.running.join_next() => break joined,
+                () = at(held_back_until) => {}
+            }
+            self.start_lanes();
+        };
+        let done = joined.map_err(|e: JoinError| Stuck::Broken(e.to_string()))?;
+        match done.who {
+            Who::Lane(number) => {
+                if let Some(lane) = self.lanes.get_mut(number) {
+                    lane.at_work_since = None;
+                }
+                self.start_lanes();
+            }
+            Who::Again => {
+                self.again_busy = false;
+                self.start_again();
+            }
+            Who::Uses => {
+                self.uses_busy = false;
+                self.start_uses();
+            }
+        }
+        done.outcome.map(|()| done.settled)
+    }
+}
+
+/// Never, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lane_of(account_id: Uuid, lanes: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    account_id.hash(&mut hasher);
+    let lanes = lanes.max(1) as u64;
+    usize::try_from(hasher.finish() % lanes).unwrap_or(0)
+}
+
+impl Tools {
+    /// Waits out a short absence of Postgres with the messages in hand.
+    async fn patiently<F>(&self, mut settle: impl FnMut() -> F) -> Result<(), Stuck>
+    where
+        F: Future<Output = Result<(), Stuck>>,
+    {
+        let started = Instant::now();
+        let mut backoff = Backoff::new();
+        loop {
+            match settle().await {
+                Ok(()) => {
+                    self.postgres.ok();
+                    return Ok(());
+                }
+                Err(Stuck::Store(error)) if error.is_surroundings() => {
+                    self.postgres.down(error.to_string());
+                    if started.elapsed() > HOLD_MESSAGES || self.stop.is_cancelled() {
+                        return Err(Stuck::Store(error));
+                    }
+                    backoff.wait().await;
+                }
+                Err(stuck) => return Err(stuck),
+            }
+        }
+    }
+}

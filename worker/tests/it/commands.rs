@@ -1,0 +1,193 @@
+//! The commands beside `run`, on the real binary: migrate, reconcile, redrive, bad settings.
+
+use serde_json::json;
+use trueup_queue::topology;
+use trueup_testkit::eventually;
+use trueup_testkit::process::Start;
+
+use crate::harness::{CallSpec, PATIENCE, WORKER, World, at};
+
+const RECEIVED: &str = "2026-03-14T12:02:10Z";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_may_be_repeated() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        let mut migrate = world.start().arg("migrate").spawn();
+        assert_eq!(migrate.exit_code(PATIENCE).await, 0, "{}", migrate.log());
+        assert!(
+            migrate.log().contains("queues declared"),
+            "{}",
+            migrate.log()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_finds_a_cent_that_is_off() {
+    let mut world = World::new().await;
+    world.call(&CallSpec::default()).await;
+    let _worker = world.worker().await;
+    world
+        .report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}))
+        .await;
+    world.reconcile().await;
+    world
+        .client
+        .batch_execute("UPDATE publishers SET pending_balance_cents = pending_balance_cents + 1")
+        .await
+        .expect("as superuser");
+    let mut reconcile = world.start().arg("reconcile").arg("--replay").spawn();
+    assert_eq!(
+        reconcile.exit_code(PATIENCE).await,
+        1,
+        "{}",
+        reconcile.log()
+    );
+    assert!(
+        reconcile
+            .log()
+            .contains("pending balance 3001, postings add up to 3000"),
+        "{}",
+        reconcile.log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_no_envelope_is_set_aside_and_holds_nothing_up() {
+    let mut world = World::new().await;
+    world.call(&CallSpec::default()).await;
+    let _worker = world.worker().await;
+    world.publish_raw(b"hello").await;
+    world.publish_raw(b"{\"v\":9,\"events\":[]}").await;
+    let (_, row) = world
+        .report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}))
+        .await;
+    assert_eq!(row.status, "matched");
+    let dead = || async { (world.depth(topology::DEAD_QUEUE).await == 2).then_some(()) };
+    eventually("two dead letters", PATIENCE, dead).await;
+    let mut redrive = world.start().arg("redrive").spawn();
+    assert_eq!(redrive.exit_code(PATIENCE).await, 0, "{}", redrive.log());
+    assert!(
+        redrive.log().contains("redriven: 0 envelopes; left: 2"),
+        "{}",
+        redrive.log()
+    );
+    eventually("they stay where they are", PATIENCE, dead).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
+    for (variable, value, says) in [
+        ("TRUEUP_POSTGRES_URL", "mysql://x", "TRUEUP_POSTGRES_URL"),
+        ("TRUEUP_WORKER_LANES", "0", "TRUEUP_WORKER_LANES"),
+        ("TRUEUP_GRACE_SECONDS", "soon", "TRUEUP_GRACE_SECONDS"),
+        ("TRUEUP_WORKER_LANE", "2", "TRUEUP_WORKER_LANES"),
+    ] {
+        let mut worker = Start::new(WORKER).env(variable, value).spawn();
+        assert_eq!(worker.exit_code(PATIENCE).await, 64, "{}", worker.log());
+        assert!(worker.log().contains(says), "{}", worker.log());
+        assert!(!worker.log().contains("listening"), "{}", worker.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_broker_never_comes_says_so_in_ready() {
+    let world = World::new().await;
+    let mut worker = world
+        .start()
+        .env("TRUEUP_AMQP_URL", "amqp://guest:guest@127.0.0.1:1/%2f")
+        .spawn();
+    let readiness = worker.readiness().await;
+    assert_eq!(readiness["ready"], false);
+    worker.terminate();
+    assert_eq!(worker.exit_code(PATIENCE).await, 0);
+}
+
+/// The rights that `migrate` gives are enough for the work, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_settles_as_its_own_role_and_that_role_cannot_touch_the_ledgers_past() {
+    let mut world = World::new().await;
+    for role in ["trueup_worker", "trueup_ingest", "trueup_console"] {
+        let create = format!(
+            "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        );
+        world
+            .client
+            .batch_execute(&create)
+            .await
+            .expect("as superuser");
+    }
+    let mut migrate = world.start().arg("migrate").spawn();
+    assert_eq!(migrate.exit_code(PATIENCE).await, 0, "{}", migrate.log());
+    world.call(&CallSpec::default()).await;
+    let _worker = world
+        .start()
+        .env(
+            "TRUEUP_POSTGRES_URL",
+            world.database.url_as("trueup_worker"),
+        )
+        .ready()
+        .await;
+    let (_, row) = world
+        .report(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}))
+        .await;
+    assert_eq!(row.status, "matched");
+    let (id, row) = world
+        .report(at(RECEIVED), json!({"ref_id": "LATE", "payout": "5"}))
+        .await;
+    assert_eq!(row.status, "unmatched");
+    world
+        .call(&CallSpec {
+            ref_id: Some("LATE"),
+            ..CallSpec::default()
+        })
+        .await;
+    assert_eq!(
+        world.row_with_status(id, "matched").await.reason.as_deref(),
+        Some("matched_late")
+    );
+    world.reconcile().await;
+
+    for (role, refused) in [
+        (
+            "trueup_worker",
+            "UPDATE postings SET credit_delta_cents = 1",
+        ),
+        ("trueup_worker", "DELETE FROM postings"),
+        ("trueup_worker", "DELETE FROM events"),
+        ("trueup_worker", "SELECT digest FROM sessions"),
+        ("trueup_ingest", "SELECT value_cents FROM calls"),
+        (
+            "trueup_ingest",
+            "SELECT pending_balance_cents FROM publishers",
+        ),
+        ("trueup_ingest", "SELECT trueup_drop_partitions(1, 1)"),
+        ("trueup_console", "DELETE FROM postings"),
+        (
+            "trueup_console",
+            "UPDATE postings SET credit_delta_cents = 1",
+        ),
+    ] {
+        let tried = world
+            .client
+            .batch_execute(&format!("SET ROLE {role}; {refused}"))
+            .await;
+        world
+            .client
+            .batch_execute("RESET ROLE")
+            .await
+            .expect("as superuser");
+        let code = tried
+            .expect_err(refused)
+            .code()
+            .map(|c| c.code().to_owned());
+        assert_eq!(code.as_deref(), Some("42501"), "{role}: {refused}");
+    }
+    let ingest = world
+        .client
+        .batch_execute("SET ROLE trueup_ingest; SELECT token FROM webhook_ingest; RESET ROLE");
+    ingest
+        .await
+        .expect("the one thing that the public process may read");
+}
