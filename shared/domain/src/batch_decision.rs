@@ -12,7 +12,7 @@ use crate::crediting::Place;
 use crate::decision::{Case, Course, Decision, Sightings, decide, may_match_later, no_report};
 use crate::locked_calls::{Books, CallKey};
 use crate::reading::read;
-use crate::report::{NoReport, Reading, Report, SlotReading};
+use crate::report::{NoReport, Payout, Reading, Report, SlotReading};
 use crate::webhook_settings::Webhook;
 
 /// One thing to settle.
@@ -49,8 +49,22 @@ pub struct Settled {
     pub slots: Vec<SlotReading>,
 }
 
+impl Settled {
+    /// One that was settled before; nothing is done now.
+    pub fn before(event: &RawEvent) -> Settled {
+        Settled {
+            id: event.id,
+            account_id: event.account_id,
+            received_at: event.received_at,
+            decision: None,
+            report: Report::default(),
+            slots: Vec::new(),
+        }
+    }
+}
+
 /// One row on its way through a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Line {
     pub place: Place,
     pub account_id: Uuid,
@@ -73,7 +87,7 @@ pub struct Line {
 }
 
 /// What a row said before it was settled again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Before {
     pub status: String,
     pub reason: Option<Reason>,
@@ -82,6 +96,78 @@ pub struct Before {
 }
 
 impl Line {
+    /// A row of an event from the broker.
+    pub fn of_event(event: RawEvent, exists: bool) -> Line {
+        let refused = event.refusal.as_ref().map(|r| r.reason);
+        let count = event
+            .refusal
+            .as_ref()
+            .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
+        Line {
+            place: Place {
+                received_at: event.received_at,
+                position: event.position,
+                event_id: event.id,
+            },
+            account_id: event.account_id,
+            webhook_id: event.webhook_id,
+            course: Course::Fresh,
+            exists,
+            request: event.request,
+            source_ip: Some(event.source_ip),
+            applied_from: None,
+            earlier_call: None,
+            count,
+            refused,
+            reading: Reading {
+                report: Ok(Report::default()),
+                slots: Vec::new(),
+            },
+            sightings: Sightings::default(),
+            decision: None,
+            before: None,
+        }
+    }
+
+    /// The new row of a person's apply: the report of the row it is made from, with the person's amount.
+    pub fn applied(
+        self,
+        id: Uuid,
+        received_at: Timestamp,
+        payout_cents: i64,
+        call_id: Uuid,
+    ) -> Line {
+        let report = self.reading.report.unwrap_or_default();
+        Line {
+            place: Place {
+                received_at,
+                position: 0,
+                event_id: id,
+            },
+            course: Course::Applied(call_id),
+            exists: false,
+            request: None,
+            source_ip: None,
+            applied_from: Some(self.place.event_id),
+            earlier_call: None,
+            refused: None,
+            count: 1,
+            before: None,
+            reading: Reading {
+                report: Ok(Report {
+                    payout: Payout::Cents(payout_cents),
+                    payout_raw: None,
+                    // The person has looked at these.
+                    currency: None,
+                    rejection_word: None,
+                    ..report
+                }),
+                slots: Vec::new(),
+            },
+            ..self
+        }
+    }
+
     /// Tried again in vain (M7): the row says already what would be written, six times in a day.
     pub fn is_as_before(&self) -> bool {
         let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
@@ -166,8 +252,19 @@ pub fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTree
     keys
 }
 
-/// Decides about one row, after those received before it.
-pub fn decide_line(line: &Line, webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) -> Decision {
+/// The order in which rows are decided, whatever the order in which they came.
+pub fn sort_by_reception(lines: &mut [Line]) {
+    lines.sort_by_key(|line| line.place);
+}
+
+/// Decides about the rows, each seeing what those before it did.
+pub fn decide_lines(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) {
+    for line in lines {
+        line.decision = Some(decide_line(line, webhooks, books));
+    }
+}
+
+fn decide_line(line: &Line, webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) -> Decision {
     if let Some(reason) = line.refused {
         return Decision::plain(Status::Refused, reason);
     }

@@ -15,7 +15,7 @@ pub mod manual_actions;
 
 use deadpool_postgres::Transaction;
 use trueup_domain::batch_decision::{
-    Settled, Work, calls_to_lock, decide_line, read_reports, settled,
+    Settled, Work, calls_to_lock, decide_lines, read_reports, settled, sort_by_reception,
 };
 use trueup_ops::crash_points::{self, Point};
 use trueup_store::StoreError;
@@ -29,13 +29,11 @@ pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled
         webhooks,
     } = loading::load(tx, work).await?;
     read_reports(&mut lines, &webhooks);
-    lines.sort_by_key(|line| line.place);
+    sort_by_reception(&mut lines);
     candidates::sight(tx, &mut lines, &webhooks).await?;
     crash_points::point(Point::BeforeLock);
     let mut locked = loading::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
-    for line in &mut lines {
-        line.decision = Some(decide_line(line, &webhooks, &mut locked.books));
-    }
+    decide_lines(&mut lines, &webhooks, &mut locked.books);
     writes::batch(tx, &lines, &locked).await?;
     crash_points::point(Point::AfterWrite);
     Ok(lines.into_iter().map(settled).chain(skipped).collect())

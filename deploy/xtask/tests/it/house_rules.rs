@@ -6,10 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file that a person can hold; the wish is 400.
-const MAX_LINES: usize = 600;
+/// A file that a person can hold, in rustfmt's own form (which has a quarter more lines than the 120
+/// columns that the earlier bound of 600 was made for); the wish is 450.
+const MAX_LINES: usize = 750;
 /// How far above a pause its loop may begin (a poll is a short thing).
-const POLL_LOOP_LINES: usize = 15;
+const POLL_LOOP_LINES: usize = 20;
 
 struct File {
     /// From the workspace's root, with `/`.
@@ -108,7 +109,7 @@ fn a_person_can_hold_every_file() {
         }
     }
     nothing_breaks(
-        "files stay under 600 lines; split by what the parts are for:",
+        "files stay under 750 lines; split by what the parts are for:",
         &broken,
     );
 }

@@ -1,18 +1,20 @@
-//! A store in memory around the real domain: what `store::settle` does with Postgres, without one.
+//! A store in memory around the product's own batch decision: it finds, locks and writes, as
+//! `trueup-store` does with Postgres. What is decided, in which order and under which locks is the product's.
 //!
 //! A transaction is its decisions until it is committed: a worker that dies before leaves no trace.
 //! Only what the real writes would write is written, so that a forgotten mark shows here, too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
+use trueup_domain::batch_decision::{
+    Line, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
+};
 use trueup_domain::call_record::{CallCopy, Recorded, record};
 use trueup_domain::crediting::{Payee, Place, Terms, booked_revenue, credit};
-use trueup_domain::decision::{
-    Case, Course, Decision, Sighting, Sightings, decide, may_match_later,
-};
+use trueup_domain::decision::{Course, Decision, Sighting, Sightings};
 use trueup_domain::locked_calls::{Books, Call, CallKey, CallReport, Role};
-use trueup_domain::report::{Payout, Report};
+use trueup_domain::report::{Payout, Reading, Report};
 use trueup_domain::webhook_settings::Webhook;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
@@ -68,14 +70,6 @@ struct Kept {
     recorded: Recorded,
     reported_by: Option<Uuid>,
     reports: Vec<CallReport>,
-}
-
-/// One report on its way through a transaction: what the search came upon, before any lock.
-#[derive(Debug, Clone)]
-pub struct Line {
-    event: Event,
-    course: Course,
-    sightings: Sightings,
 }
 
 #[derive(Default)]
@@ -183,21 +177,53 @@ impl Store {
     /// The search, without locks: what a transaction sees when it begins.
     pub fn sight(&self, work: &[Work]) -> Vec<Line> {
         let line = |work: &Work| match work {
-            Work::Fresh(event) => Some((event.clone(), Course::Fresh)),
-            Work::Again(id) => Some((self.rows.get(id)?.event.clone(), Course::Again)),
+            Work::Fresh(event) => Some(self.line(event, Course::Fresh)),
+            Work::Again(id) => Some(self.line(&self.rows.get(id)?.event, Course::Again)),
             Work::Assigned(id, call_id) => {
-                Some((self.rows.get(id)?.event.clone(), Course::Assigned(*call_id)))
+                let event = &self.rows.get(id)?.event;
+                Some(self.line(event, Course::Assigned(*call_id)))
             }
-            Work::Applied(event, call_id) => Some((event.clone(), Course::Applied(*call_id))),
+            Work::Applied(event, call_id) => Some(self.line(event, Course::Applied(*call_id))),
         };
-        let lines = work.iter().filter_map(line);
-        lines
-            .map(|(event, course)| Line {
-                sightings: self.sightings(&event),
-                event,
-                course,
-            })
-            .collect()
+        work.iter().filter_map(line).collect()
+    }
+
+    fn line(&self, event: &Event, course: Course) -> Line {
+        let row = self.rows.get(&event.place.event_id);
+        Line {
+            place: event.place,
+            account_id: ACCOUNT,
+            webhook_id: self.webhooks[event.webhook].id,
+            course,
+            exists: row.is_some(),
+            request: None,
+            source_ip: None,
+            applied_from: None,
+            earlier_call: row.and_then(|row| row.call_id),
+            count: 1,
+            refused: None,
+            reading: Reading {
+                report: Ok(event.report.clone()),
+                slots: Vec::new(),
+            },
+            sightings: self.sightings(event),
+            decision: None,
+            before: None,
+        }
+    }
+
+    fn webhook_by_id(&self) -> HashMap<Uuid, Webhook> {
+        let webhooks = self.webhooks.iter();
+        webhooks.map(|w| (w.id, w.clone())).collect()
+    }
+
+    fn event(&self, line: &Line) -> Event {
+        let webhook = self.webhooks.iter().position(|w| w.id == line.webhook_id);
+        Event {
+            place: line.place,
+            webhook: webhook.expect("a webhook of the model"),
+            report: line.report().expect("the model sends reports").clone(),
+        }
     }
 
     fn sightings(&self, event: &Event) -> Sightings {
@@ -236,62 +262,34 @@ impl Store {
     /// Locks, reads anew, decides in order of reception, and writes: one transaction.
     pub fn settle(&mut self, mut lines: Vec<Line>) -> Vec<Decision> {
         // Another worker settled some of them since: the whole batch runs again without those.
-        lines.retain(|l| {
-            l.course != Course::Fresh || !self.rows.contains_key(&l.event.place.event_id)
-        });
-        lines.sort_by_key(|l| l.event.place);
-        lines.dedup_by_key(|l| l.event.place);
-        let mut books = Books::new(self.locked(&lines));
+        lines.retain(|l| l.course != Course::Fresh || !self.rows.contains_key(&l.place.event_id));
+        // What a row stands for is read under its lock.
+        for line in &mut lines {
+            let row = self.rows.get(&line.place.event_id);
+            line.earlier_call = row.and_then(|row| row.call_id);
+        }
+        let webhooks = self.webhook_by_id();
+        sort_by_reception(&mut lines);
+        lines.dedup_by_key(|l| l.place);
+        let keys = calls_to_lock(&lines, &webhooks);
+        let kept = keys.iter().filter_map(|key| self.calls.get(&key.call_id));
+        let mut books = Books::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>());
+        decide_lines(&mut lines, &webhooks, &mut books);
+        for call in books.calls() {
+            self.write_call(call);
+        }
         let mut decisions = Vec::with_capacity(lines.len());
-        for line in &lines {
-            let case = Case {
-                place: line.event.place,
-                webhook: &self.webhooks[line.event.webhook],
-                report: &line.event.report,
-                sightings: &line.sightings,
-                course: line.course,
-            };
-            let decision = decide(&case, &mut books);
+        for line in lines {
+            let decision = line.decision.clone().expect("decided above");
             let of_status = decision.reason.map_or(Status::Matched, Reason::status);
             assert_eq!(
                 of_status, decision.status,
                 "a reason is of one status, and only a match may go without: {decision:?}"
             );
+            self.write_row(&line, &decision);
             decisions.push(decision);
         }
-        for call in books.calls() {
-            self.write_call(call);
-        }
-        for (line, decision) in lines.into_iter().zip(&decisions) {
-            self.write_row(line.event, decision);
-        }
         decisions
-    }
-
-    fn locked(&self, lines: &[Line]) -> Vec<Call> {
-        let mut ids = BTreeSet::new();
-        for line in lines {
-            let seen = &line.sightings;
-            ids.extend(
-                seen.by_ref_id
-                    .iter()
-                    .chain(&seen.by_call_id)
-                    .chain(&seen.by_caller)
-                    .map(|s| s.call_id),
-            );
-            ids.extend(
-                self.rows
-                    .get(&line.event.place.event_id)
-                    .and_then(|row| row.call_id),
-            );
-            if let Course::Assigned(id) | Course::Applied(id) = line.course {
-                ids.insert(id);
-            }
-        }
-        ids.iter()
-            .filter_map(|id| self.calls.get(id))
-            .map(|kept| self.call(kept))
-            .collect()
     }
 
     fn call(&self, kept: &Kept) -> Call {
@@ -338,8 +336,8 @@ impl Store {
         kept.reports.sort_by_key(|r| r.place);
     }
 
-    fn write_row(&mut self, event: Event, decision: &Decision) {
-        let id = event.place.event_id;
+    fn write_row(&mut self, line: &Line, decision: &Decision) {
+        let id = line.place.event_id;
         for posting in &decision.postings {
             let cause = (!posting.by_move).then_some(id);
             let publisher = posting.payee.map(|p| p.publisher_id);
@@ -363,8 +361,8 @@ impl Store {
             displaced: false,
             call_id: decision.call_id,
             credit: own.map(|p| p.credit_delta_cents).sum(),
-            waiting: may_match_later(decision, &event.report),
-            event,
+            waiting: wants_another_try(line),
+            event: self.event(line),
         };
         self.rows.insert(id, row);
     }

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
+use trueup_domain::batch_decision::Line;
 use trueup_domain::call_record::CallCopy;
 use trueup_domain::crediting::{Payee, Place, Terms};
 use trueup_domain::report::{Payout, Report};
@@ -16,7 +17,7 @@ use trueup_event::reason::Status;
 use uuid::Uuid;
 
 use crate::dice::Dice;
-use crate::model::{Event, Line, Store, Work, by_ref_id, plain_call};
+use crate::model::{Event, Store, Work, by_ref_id, plain_call};
 
 /// Steps in the normal run of the tests, of each kind.
 const STEPS: u64 = 9_600;

@@ -112,56 +112,13 @@ async fn fresh_lines(
     for event in events {
         let settled_before = known.get(&event.id).is_some_and(|failed| !failed);
         if settled_before || !seen.insert(event.id) {
-            skipped.push(skip(&event));
+            skipped.push(Settled::before(&event));
         } else {
             let exists = known.contains_key(&event.id);
-            lines.push(fresh_line(event, exists));
+            lines.push(Line::of_event(event, exists));
         }
     }
     Ok((lines, skipped))
-}
-
-fn skip(event: &RawEvent) -> Settled {
-    Settled {
-        id: event.id,
-        account_id: event.account_id,
-        received_at: event.received_at,
-        decision: None,
-        report: Report::default(),
-        slots: Vec::new(),
-    }
-}
-
-fn fresh_line(event: RawEvent, exists: bool) -> Line {
-    let refused = event.refusal.as_ref().map(|r| r.reason);
-    let count = event
-        .refusal
-        .as_ref()
-        .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
-    Line {
-        place: Place {
-            received_at: event.received_at,
-            position: event.position,
-            event_id: event.id,
-        },
-        account_id: event.account_id,
-        webhook_id: event.webhook_id,
-        course: Course::Fresh,
-        exists,
-        request: event.request,
-        source_ip: Some(event.source_ip),
-        applied_from: None,
-        earlier_call: None,
-        count,
-        refused,
-        reading: Reading {
-            report: Ok(Report::default()),
-            slots: Vec::new(),
-        },
-        sightings: Sightings::default(),
-        decision: None,
-        before: None,
-    }
 }
 
 pub const WEBHOOKS: &str = "/* settle_webhooks */

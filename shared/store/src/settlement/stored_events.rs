@@ -77,46 +77,13 @@ pub async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<L
             } => {
                 lines.extend(
                     rows.remove(&from_id)
-                        .map(|from| applied(from, id, received_at, payout_cents, call_id)),
+                        .map(|from| from.applied(id, received_at, payout_cents, call_id)),
                 );
             }
             Work::Fresh(_) => {}
         }
     }
     Ok(lines)
-}
-
-/// The new row of a person's apply: the report of the row it is made from, with the person's amount.
-fn applied(from: Line, id: Uuid, received_at: Timestamp, payout_cents: i64, call_id: Uuid) -> Line {
-    let report = from.reading.report.unwrap_or_default();
-    Line {
-        place: Place {
-            received_at,
-            position: 0,
-            event_id: id,
-        },
-        course: Course::Applied(call_id),
-        exists: false,
-        request: None,
-        source_ip: None,
-        applied_from: Some(from.place.event_id),
-        earlier_call: None,
-        refused: None,
-        count: 1,
-        before: None,
-        reading: Reading {
-            report: Ok(Report {
-                payout: Payout::Cents(payout_cents),
-                payout_raw: None,
-                // The person has looked at these.
-                currency: None,
-                rejection_word: None,
-                ..report
-            }),
-            slots: Vec::new(),
-        },
-        ..from
-    }
 }
 
 fn line_of_row(row: &Row) -> Result<Line, StoreError> {
