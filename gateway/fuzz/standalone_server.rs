@@ -18,13 +18,13 @@ use trueup_ops::health::Readiness;
 use trueup_ops::settings::{Proxies, RedisDown};
 use uuid::Uuid;
 
-use trueup_gateway::app_state::Door;
+use trueup_gateway::app_state::GatewayState;
 use trueup_gateway::limits::{Limits, Policy};
 use trueup_gateway::listener;
-use trueup_gateway::publish::{self, Durable};
-use trueup_gateway::refusals::Refusals;
-use trueup_gateway::secret_check::Uses;
-use trueup_gateway::webhook_cache::Snapshot;
+use trueup_gateway::publish::{self, DurablePublisher};
+use trueup_gateway::refusals::RefusalCounter;
+use trueup_gateway::secret_check::SecretUsage;
+use trueup_gateway::webhook_cache::WebhookCache;
 
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -35,19 +35,19 @@ const STATUSES: [&str; 12] = [
     "100", "200", "400", "401", "404", "405", "408", "413", "414", "429", "431", "503",
 ];
 
-pub struct Alone {
-    door: Arc<Door>,
+pub struct StandaloneServer {
+    door: Arc<GatewayState>,
     stop: CancellationToken,
 }
 
-impl Alone {
+impl StandaloneServer {
     /// Within a runtime. Its webhooks' tokens are `open`, `paused`, and `secret` (`hush`, also as
     /// the query parameter `key`).
-    pub fn new() -> Result<Alone, String> {
+    pub fn new() -> Result<StandaloneServer, String> {
         let stop = CancellationToken::new();
         let readiness = Readiness::new("trueup-gateway");
         let redis = SecretString::from(format!("redis://{NOWHERE}"));
-        let health = readiness.dependency("redis");
+        let health = readiness.add_dependency("redis");
         let limits = Limits::start(
             &redis,
             RedisDown::Local,
@@ -55,26 +55,26 @@ impl Alone {
             health,
             stop.clone(),
         )?;
-        let publishing = publish::Settings {
+        let publishing = publish::PublishSettings {
             amqp_url: SecretString::from(format!("amqp://{NOWHERE}")),
             queue_max_length: NonZeroU32::MAX,
             spool: None,
         };
-        let door = Door {
-            snapshot: Snapshot::of(webhooks()),
+        let door = GatewayState {
+            snapshot: WebhookCache::from_webhooks(webhooks()),
             limits,
             policy: Policy {
                 address_per_minute: 1_000_000,
                 token_per_minute: 1_000_000,
             },
-            durable: Durable::start(publishing, &readiness, stop.clone())?,
-            refusals: Refusals::default(),
-            uses: Uses::default(),
+            durable: DurablePublisher::start_publishing(publishing, &readiness, stop.clone())?,
+            refusals: RefusalCounter::default(),
+            uses: SecretUsage::default(),
             proxies: Proxies::parse("127.0.0.0/8")?,
             max_connections: 1,
             max_connections_per_address: 1,
         };
-        Ok(Alone {
+        Ok(StandaloneServer {
             door: Arc::new(door),
             stop,
         })
@@ -87,7 +87,7 @@ impl Alone {
             .split_first()
             .map_or((0, input), |(first, rest)| (*first, rest));
         let (mut near, far) = tokio::io::duplex(32 * 1024);
-        let serving = listener::attend(
+        let serving = listener::serve_connection(
             far,
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             Arc::clone(&self.door),
@@ -208,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_seed_of_the_fuzzer_is_answered_by_the_contract_in_one_piece_and_in_many() {
-        let alone = Alone::new().expect("starts");
+        let alone = StandaloneServer::new().expect("starts");
         let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/connection");
         let mut read = 0;
         for seed in std::fs::read_dir(seeds).expect("the seeds") {

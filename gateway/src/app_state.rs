@@ -5,19 +5,19 @@ use std::sync::Arc;
 use trueup_ops::settings::Proxies;
 
 use crate::limits::{Limits, Policy};
-use crate::publish::Durable;
-use crate::refusals::Refusals;
-use crate::secret_check::Uses;
-use crate::webhook_cache::Snapshot;
+use crate::publish::DurablePublisher;
+use crate::refusals::RefusalCounter;
+use crate::secret_check::SecretUsage;
+use crate::webhook_cache::WebhookCache;
 
 /// Everything that a request needs.
-pub struct Door {
-    pub snapshot: Arc<Snapshot>,
+pub struct GatewayState {
+    pub snapshot: Arc<WebhookCache>,
     pub limits: Limits,
     pub policy: Policy,
-    pub durable: Durable,
-    pub refusals: Refusals,
-    pub uses: Uses,
+    pub durable: DurablePublisher,
+    pub refusals: RefusalCounter,
+    pub uses: SecretUsage,
     pub proxies: Proxies,
     pub max_connections: usize,
     pub max_connections_per_address: u32,

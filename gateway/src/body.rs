@@ -25,7 +25,7 @@ const ALL_BYTES: usize = 128 * 1024 * 1024;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Failed {
+pub enum BodyError {
     TooLarge {
         limit: usize,
     },
@@ -37,33 +37,33 @@ pub enum Failed {
 }
 
 /// A body, and its share of what all of them may hold.
-pub struct Held {
+pub struct BudgetedBody {
     pub bytes: Bytes,
-    share: Share,
+    share: BodyMemoryPermit,
 }
 
-impl Held {
+impl BudgetedBody {
     /// For as long as the body is still needed in another form.
-    pub fn into_parts(self) -> (Bytes, Share) {
+    pub fn into_parts(self) -> (Bytes, BodyMemoryPermit) {
         (self.bytes, self.share)
     }
 }
 
 #[derive(Default)]
-pub struct Share(usize);
+pub struct BodyMemoryPermit(usize);
 
-impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), Failed> {
+impl BodyMemoryPermit {
+    fn grow_share(&mut self, bytes: usize) -> Result<(), BodyError> {
         if HELD.fetch_add(bytes, Ordering::Relaxed) + bytes > ALL_BYTES {
             HELD.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Failed::Full);
+            return Err(BodyError::Full);
         }
         self.0 += bytes;
         Ok(())
     }
 }
 
-impl Drop for Share {
+impl Drop for BodyMemoryPermit {
     fn drop(&mut self) {
         HELD.fetch_sub(self.0, Ordering::Relaxed);
     }
@@ -77,7 +77,7 @@ pub fn is_hopeless(body: &Incoming) -> bool {
 
 /// Reads a small body away, if it is here already: true if nothing of it is left, so that the
 /// connection may be used again. A sender that `waits` for a 100 has not sent it.
-pub async fn discard(mut body: Incoming, waits: bool) -> bool {
+pub async fn discard_body(mut body: Incoming, waits: bool) -> bool {
     if body.is_end_stream() {
         return true;
     }
@@ -102,37 +102,37 @@ pub async fn discard(mut body: Incoming, waits: bool) -> bool {
         .unwrap_or(false)
 }
 
-pub async fn read(body: Incoming) -> Result<Held, Failed> {
+pub async fn read_body(body: Incoming) -> Result<BudgetedBody, BodyError> {
     if body.is_end_stream() {
-        return Ok(Held {
+        return Ok(BudgetedBody {
             bytes: Bytes::new(),
-            share: Share::default(),
+            share: BodyMemoryPermit::default(),
         });
     }
     if is_hopeless(&body) {
-        return Err(Failed::TooLarge {
+        return Err(BodyError::TooLarge {
             limit: REPORT_BYTES,
         });
     }
-    tokio::time::timeout(WITHIN, collect(body))
+    tokio::time::timeout(WITHIN, collect_body(body))
         .await
-        .unwrap_or(Err(Failed::TooSlow))
+        .unwrap_or(Err(BodyError::TooSlow))
 }
 
-async fn collect(mut body: Incoming) -> Result<Held, Failed> {
+async fn collect_body(mut body: Incoming) -> Result<BudgetedBody, BodyError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut share = Share::default();
+    let mut share = BodyMemoryPermit::default();
     let mut whole: Option<Bytes> = None;
     let mut pieces = BytesMut::new();
     let mut limit = None;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return Err(Failed::Broken);
+            return Err(BodyError::Broken);
         };
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        share.grow(data.len())?;
+        share.grow_share(data.len())?;
         // Most bodies come in one piece: then nothing is copied.
         let so_far: &[u8] = match (whole.take(), pieces.is_empty()) {
             (None, true) => &*whole.insert(data),
@@ -153,10 +153,10 @@ async fn collect(mut body: Incoming) -> Result<Held, Failed> {
         }
         let limit = limit.unwrap_or(REPORT_BYTES);
         if so_far.len().max(announced) > limit {
-            return Err(Failed::TooLarge { limit });
+            return Err(BodyError::TooLarge { limit });
         }
     }
-    Ok(Held {
+    Ok(BudgetedBody {
         bytes: whole.unwrap_or_else(|| pieces.freeze()),
         share,
     })

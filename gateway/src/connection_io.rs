@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::responses::Answer;
+use crate::responses::IngestResponse;
 
 /// From a head's first byte to its last (contract).
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -44,29 +44,29 @@ enum Phase {
 }
 
 /// What is known of a connection, for the socket below hyper and the service above it.
-pub struct Talk<S> {
-    state: Mutex<State<S>>,
+pub struct ConnectionState<S> {
+    state: Mutex<ProtocolState<S>>,
     /// A request is in the handler's hands, or its answer not wholly written: what is written now is
     /// ours. At any other time it is hyper's own.
     owed: AtomicBool,
 }
 
-struct State<S> {
+struct ProtocolState<S> {
     phase: Phase,
     since: Instant,
     requests: u64,
     head_bytes: usize,
     line_ended: bool,
     /// Why the connection was ended by us.
-    fault: Option<Answer>,
+    fault: Option<IngestResponse>,
     /// The sender may still be writing what nobody will read.
     unread: bool,
     returned: Option<S>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
-    pub fn new() -> Arc<Talk<S>> {
-        let state = State {
+impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
+    pub fn new() -> Arc<ConnectionState<S>> {
+        let state = ProtocolState {
             phase: Phase::Idle,
             since: Instant::now(),
             requests: 0,
@@ -76,25 +76,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             unread: false,
             returned: None,
         };
-        Arc::new(Talk {
+        Arc::new(ConnectionState {
             state: Mutex::new(state),
             owed: AtomicBool::new(false),
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State<S>> {
+    fn lock_state(&self) -> MutexGuard<'_, ProtocolState<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn request_began(&self) {
         self.owed.store(true, Ordering::Relaxed);
-        let mut state = self.state();
+        let mut state = self.lock_state();
         state.phase = Phase::Busy;
         state.requests += 1;
     }
 
     pub fn request_ended(&self, unread: bool) {
-        let mut state = self.state();
+        let mut state = self.lock_state();
         state.phase = Phase::Idle;
         state.since = Instant::now();
         state.head_bytes = 0;
@@ -103,27 +103,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     }
 
     /// What hyper found wrong with a head; a reason of the line's own comes first.
-    pub fn found_wrong(&self, answer: Answer) {
-        self.state().fault.get_or_insert(answer);
+    pub fn found_wrong(&self, answer: IngestResponse) {
+        self.lock_state().fault.get_or_insert(answer);
     }
 
     /// Everything buffered is written: after an answer, that is the answer.
-    fn flushed(&self) {
-        if self.owed.load(Ordering::Relaxed) && self.state().phase != Phase::Busy {
+    fn mark_flushed(&self) {
+        if self.owed.load(Ordering::Relaxed) && self.lock_state().phase != Phase::Busy {
             self.owed.store(false, Ordering::Relaxed);
         }
     }
 
     /// After hyper is done: tells the sender what hyper could not, and lets it finish writing.
     /// Answers what was told.
-    pub async fn farewell(&self) -> Option<Answer> {
+    pub async fn final_answer(&self) -> Option<IngestResponse> {
         let (stream, fault, unread) = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             (state.returned.take(), state.fault.take(), state.unread)
         };
         let mut stream = stream?;
         if let Some(answer) = &fault {
-            let bytes = answer.bytes();
+            let bytes = answer.to_bytes();
             let _ = tokio::time::timeout(LINGER, stream.write_all(&bytes)).await;
         }
         if fault.is_some() || unread {
@@ -145,8 +145,8 @@ async fn read_away(stream: &mut (impl AsyncRead + Unpin)) {
     }
 }
 
-impl<S> State<S> {
-    fn deadline(&self) -> Option<Instant> {
+impl<S> ProtocolState<S> {
+    fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Idle if self.requests == 0 => Some(self.since + FIRST_WITHIN),
             Phase::Idle => Some(self.since + IDLE),
@@ -155,7 +155,7 @@ impl<S> State<S> {
         }
     }
 
-    fn took(&mut self, piece: &[u8]) {
+    fn note_bytes(&mut self, piece: &[u8]) {
         match self.phase {
             Phase::Busy => return,
             Phase::Idle => {
@@ -171,20 +171,20 @@ impl<S> State<S> {
     }
 }
 
-pub struct Line<S> {
+pub struct TimeoutStream<S> {
     /// Always there until the line is dropped.
     stream: Option<S>,
-    talk: Arc<Talk<S>>,
+    talk: Arc<ConnectionState<S>>,
     timer: Pin<Box<Sleep>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     /// hyper thinks that it has answered and ends the connection: the real answer is still to come.
     held_back: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    pub fn new(stream: S, talk: Arc<Talk<S>>) -> Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
+    pub fn new(stream: S, talk: Arc<ConnectionState<S>>) -> TimeoutStream<S> {
         let timer = Box::pin(tokio::time::sleep(FIRST_WITHIN));
-        Line {
+        TimeoutStream {
             stream: Some(stream),
             talk,
             timer,
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
+    fn stream_mut(&mut self) -> io::Result<Pin<&mut S>> {
         self.stream
             .as_mut()
             .map(Pin::new)
@@ -201,9 +201,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     /// Nothing came: is it too late for it?
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let Some(deadline) = self.talk.state().deadline() else {
+            let Some(deadline) = self.talk.lock_state().next_deadline() else {
                 return Poll::Pending;
             };
             if Instant::now() >= deadline {
@@ -219,11 +219,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// An idle connection just ends; a head that never ended is an error, and is told.
     fn too_late(&self) -> io::Result<()> {
-        let mut state = self.talk.state();
+        let mut state = self.talk.lock_state();
         if state.phase == Phase::Idle {
             return Ok(());
         }
-        state.fault = Some(Answer::HeadTooSlow);
+        state.fault = Some(IngestResponse::HeadTooSlow);
         Err(io::ErrorKind::TimedOut.into())
     }
 
@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimeoutStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -258,33 +258,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Line<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         {
-            let mut state = this.talk.state();
+            let mut state = this.talk.lock_state();
             if state.phase == Phase::Head && state.head_bytes > HEAD_BYTES {
                 let answer = if state.line_ended {
-                    Answer::HeadTooLarge
+                    IngestResponse::HeadTooLarge
                 } else {
-                    Answer::UriTooLong
+                    IngestResponse::UriTooLong
                 };
                 state.fault = Some(answer);
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
         }
         let before = buf.filled().len();
-        match this.stream()?.poll_read(cx, buf) {
+        match this.stream_mut()?.poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 let piece = &buf.filled()[before..];
                 if !piece.is_empty() {
-                    this.talk.state().took(piece);
+                    this.talk.lock_state().note_bytes(piece);
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => this.wait(cx),
+            Poll::Pending => this.poll_deadline(cx),
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -294,15 +294,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
         if this.is_hypers_own(buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        let outcome = this.stream()?.poll_write(cx, buf);
+        let outcome = this.stream_mut()?.poll_write(cx, buf);
         this.check_write(cx, outcome)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let outcome = this.stream()?.poll_flush(cx);
+        let outcome = this.stream_mut()?.poll_flush(cx);
         if outcome.is_ready() {
-            this.talk.flushed();
+            this.talk.mark_flushed();
         }
         this.check_write(cx, outcome)
     }
@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
         if this.held_back {
             return Poll::Ready(Ok(()));
         }
-        this.stream()?.poll_shutdown(cx)
+        this.stream_mut()?.poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -325,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
         if first.is_some_and(|buf| this.is_hypers_own(buf)) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        let outcome = this.stream()?.poll_write_vectored(cx, bufs);
+        let outcome = this.stream_mut()?.poll_write_vectored(cx, bufs);
         this.check_write(cx, outcome)
     }
 
@@ -334,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 }
 
-impl<S> Drop for Line<S> {
+impl<S> Drop for TimeoutStream<S> {
     fn drop(&mut self) {
         let stream = self.stream.take();
         self.talk

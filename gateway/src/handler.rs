@@ -16,49 +16,49 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, EXPECT};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
-use trueup_event::batch::{Split, split};
+use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::Reason;
 use trueup_event::{ids, limits};
 use trueup_ops::metrics;
 
-use crate::app_state::Door;
-use crate::body::{self, Failed};
-use crate::limits::{Question, Verdict};
-use crate::publish::{Events, NotTaken};
+use crate::app_state::GatewayState;
+use crate::body::{self, BodyError};
+use crate::limits::{LimitCheck, LimitDecision};
+use crate::publish::{EncodedEvents, PublishError};
 use crate::refusals::event_id;
 use crate::request_head;
-use crate::responses::{Answer, BROKER_AWAY, BUSY, LIMITS_UNKNOWN, LimitedBy, STARTING};
-use crate::secret_check::{self, Admission};
-use crate::webhook_cache::Found;
+use crate::responses::{BROKER_AWAY, BUSY, IngestResponse, LIMITS_UNKNOWN, LimitedBy, STARTING};
+use crate::secret_check::{self, SecretCheck};
+use crate::webhook_cache::WebhookLookup;
 use trueup_event::limits::URL_BYTES;
 
 /// A whole head may have 24 KiB; its values (a signature, a cookie of a proxy) this each.
 const CONTENT_TYPE_BYTES: usize = 256;
 
 /// One request at one webhook.
-struct Visit<'a> {
-    door: &'a Door,
+struct RequestContext<'a> {
+    door: &'a GatewayState,
     webhook: &'a IngestWebhook,
     source: IpAddr,
     received_at: Timestamp,
-    admission: Admission,
+    admission: SecretCheck,
 }
 
 /// What is left of a request's body when its answer is known.
-enum Rest {
+enum UnreadBody {
     Nothing,
     Some,
     All(Incoming),
 }
 
 /// What a body came to.
-enum Taken {
+enum ParsedBody {
     One(Box<RawEvent>),
     Batch(Vec<RawEvent>),
 }
 
-impl Door {
+impl GatewayState {
     /// The answer, and whether some of the request was left unread.
     pub async fn handle(
         &self,
@@ -67,127 +67,154 @@ impl Door {
     ) -> (Response<Full<Bytes>>, bool) {
         let began = Instant::now();
         let waits = request.headers().contains_key(EXPECT);
-        let (answer, rest) = self.answer(request, peer).await;
+        let (answer, rest) = self.answer_request(request, peer).await;
         let unread = match rest {
-            Rest::Nothing => false,
-            Rest::Some => true,
+            UnreadBody::Nothing => false,
+            UnreadBody::Some => true,
             // A refusal does not cost the sender its connection, if what it sent was small.
-            Rest::All(body) => !body::discard(body, waits).await,
+            UnreadBody::All(body) => !body::discard_body(body, waits).await,
         };
         let figures = metrics::gateway();
-        figures.answers.inc(&[answer.label()]);
-        let accepted = matches!(answer, Answer::Accepted(_) | Answer::AcceptedBatch(_));
+        figures.answers.inc(&[answer.metric_label()]);
+        let accepted = matches!(
+            answer,
+            IngestResponse::Accepted(_) | IngestResponse::AcceptedBatch(_)
+        );
         figures
             .answer_seconds
             .since(&[if accepted { "accepted" } else { "other" }], began);
-        (answer.response(unread), unread)
+        (answer.to_response(unread), unread)
     }
 
     /// The answer, and what is left of the body.
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> (Answer, Rest) {
+    async fn answer_request(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> (IngestResponse, UnreadBody) {
         let url = request
             .uri()
             .path_and_query()
             .map_or(0, |url| url.as_str().len());
         if url > URL_BYTES {
-            return (Answer::UriTooLong, Rest::All(request.into_body()));
+            return (
+                IngestResponse::UriTooLong,
+                UnreadBody::All(request.into_body()),
+            );
         }
-        let Some(token) = request_head::token(request.uri().path()) else {
-            return (Answer::NotFound, Rest::All(request.into_body()));
+        let Some(token) = request_head::token_of(request.uri().path()) else {
+            return (
+                IngestResponse::NotFound,
+                UnreadBody::All(request.into_body()),
+            );
         };
         if !is_allowed(request.method()) {
-            return (Answer::MethodNotAllowed, Rest::All(request.into_body()));
+            return (
+                IngestResponse::MethodNotAllowed,
+                UnreadBody::All(request.into_body()),
+            );
         }
         let webhook = match self.snapshot.find(token) {
-            Found::Webhook(webhook) => webhook,
-            Found::NoSuchToken => return (Answer::NotFound, Rest::All(request.into_body())),
-            Found::NotKnownYet => {
+            WebhookLookup::Webhook(webhook) => webhook,
+            WebhookLookup::NoSuchToken => {
                 return (
-                    Answer::Unavailable(STARTING),
-                    Rest::All(request.into_body()),
+                    IngestResponse::NotFound,
+                    UnreadBody::All(request.into_body()),
+                );
+            }
+            WebhookLookup::NotKnownYet => {
+                return (
+                    IngestResponse::Unavailable(STARTING),
+                    UnreadBody::All(request.into_body()),
                 );
             }
         };
-        let source = request_head::source(peer, request.headers(), &self.proxies);
+        let source = request_head::source_address(peer, request.headers(), &self.proxies);
         if let Some(limited) = self.known_flood(&webhook, source) {
-            return (limited, Rest::All(request.into_body()));
+            return (limited, UnreadBody::All(request.into_body()));
         }
         let received_at = ids::to_microseconds(Timestamp::now());
         let parameter = webhook.secret_query_param.as_deref();
-        let secret = request_head::secret(
+        let secret = request_head::secret_of(
             request.headers(),
             request.uri().query().unwrap_or_default(),
             parameter,
         );
-        let visit = Visit {
+        let visit = RequestContext {
             door: self,
             webhook: &webhook,
             source,
             received_at,
-            admission: secret_check::check(&webhook, secret.as_deref(), received_at),
+            admission: secret_check::check_secret(&webhook, secret.as_deref(), received_at),
         };
-        let verdict = self.limits.decide(&visit.question()).await;
-        if let Verdict::AddressOver { limit, retry_after } = verdict {
-            visit.refused(Reason::RateLimitedIp);
+        let verdict = self.limits.decide(&visit.limit_check()).await;
+        if let LimitDecision::AddressOver { limit, retry_after } = verdict {
+            visit.count_refusal(Reason::RateLimitedIp);
             return (
-                Answer::Limited {
+                IngestResponse::Limited {
                     by: LimitedBy::Address,
                     limit,
                     retry_after,
                 },
-                Rest::All(request.into_body()),
+                UnreadBody::All(request.into_body()),
             );
         }
-        if verdict == Verdict::Unknown {
+        if verdict == LimitDecision::Unknown {
             return (
-                Answer::Unavailable(LIMITS_UNKNOWN),
-                Rest::All(request.into_body()),
+                IngestResponse::Unavailable(LIMITS_UNKNOWN),
+                UnreadBody::All(request.into_body()),
             );
         }
         if !webhook.enabled {
             let rest = visit
-                .paused(request, verdict == Verdict::Pass { keep: true })
+                .answer_paused(request, verdict == LimitDecision::Pass { keep: true })
                 .await;
-            return (Answer::Paused, rest);
+            return (IngestResponse::Paused, rest);
         }
         match visit.admission {
-            Admission::Missing => {
-                visit.refused(Reason::SecretMissing);
-                return (Answer::SecretMissing, Rest::All(request.into_body()));
+            SecretCheck::Missing => {
+                visit.count_refusal(Reason::SecretMissing);
+                return (
+                    IngestResponse::SecretMissing,
+                    UnreadBody::All(request.into_body()),
+                );
             }
-            Admission::Wrong => {
-                visit.refused(Reason::SecretMismatch);
-                return (Answer::SecretWrong, Rest::All(request.into_body()));
+            SecretCheck::Wrong => {
+                visit.count_refusal(Reason::SecretMismatch);
+                return (
+                    IngestResponse::SecretWrong,
+                    UnreadBody::All(request.into_body()),
+                );
             }
-            Admission::By(secret) => self.uses.note(secret, received_at),
-            Admission::Open => {}
+            SecretCheck::By(secret) => self.uses.record_use(secret, received_at),
+            SecretCheck::Open => {}
         }
-        if let Verdict::TokenOver { limit, retry_after } = verdict {
-            visit.refused(Reason::RateLimitedToken);
+        if let LimitDecision::TokenOver { limit, retry_after } = verdict {
+            visit.count_refusal(Reason::RateLimitedToken);
             return (
-                Answer::Limited {
+                IngestResponse::Limited {
                     by: LimitedBy::Token,
                     limit,
                     retry_after,
                 },
-                Rest::All(request.into_body()),
+                UnreadBody::All(request.into_body()),
             );
         }
-        visit.accept(request).await
+        visit.accept_report(request).await
     }
 }
 
-impl Door {
+impl GatewayState {
     /// An address that is known to be over its limit is told so before a secret is hashed for it. Where the
     /// webhook has a limit of its own, it matters who knows the secret.
-    fn known_flood(&self, webhook: &IngestWebhook, source: IpAddr) -> Option<Answer> {
+    fn known_flood(&self, webhook: &IngestWebhook, source: IpAddr) -> Option<IngestResponse> {
         if webhook.ip_limit_per_minute.is_some() {
             return None;
         }
         let limit = self.policy.address(source);
         let retry_after = self.limits.recall_limit(&limit)?;
         self.refusals.count(webhook, Reason::RateLimitedIp, source);
-        Some(Answer::Limited {
+        Some(IngestResponse::Limited {
             by: LimitedBy::Address,
             limit: limit.per_minute,
             retry_after,
@@ -206,11 +233,11 @@ fn is_allowed(method: &Method) -> bool {
     .contains(method)
 }
 
-impl Visit<'_> {
-    fn question(&self) -> Question {
+impl RequestContext<'_> {
+    fn limit_check(&self) -> LimitCheck {
         let webhook = self.webhook;
         let own = (webhook.limit_per_minute, webhook.ip_limit_per_minute);
-        self.door.policy.question(
+        self.door.policy.limit_check(
             self.source,
             webhook.webhook_id,
             own,
@@ -219,51 +246,55 @@ impl Visit<'_> {
         )
     }
 
-    fn refused(&self, reason: Reason) {
+    fn count_refusal(&self, reason: Reason) {
         self.door.refusals.count(self.webhook, reason, self.source);
     }
 
     /// Body → durable → 200.
-    async fn accept(&self, request: Request<Incoming>) -> (Answer, Rest) {
-        let (raw, body) = self.raw(request);
-        let held = match body::read(body).await {
+    async fn accept_report(&self, request: Request<Incoming>) -> (IngestResponse, UnreadBody) {
+        let (raw, body) = self.raw_request(request);
+        let held = match body::read_body(body).await {
             Ok(held) => held,
-            Err(failed) => return (self.no_body(failed), Rest::Some),
+            Err(failed) => return (self.no_body(failed), UnreadBody::Some),
         };
         let (bytes, _share) = held.into_parts();
-        match self.events(&bytes, raw) {
-            Ok(Taken::One(event)) => {
+        match self.parse_events(&bytes, raw) {
+            Ok(ParsedBody::One(event)) => {
                 let id = event.id;
                 (
-                    self.take(vec![*event], Answer::Accepted(id)).await,
-                    Rest::Nothing,
+                    self.persist_events(vec![*event], IngestResponse::Accepted(id))
+                        .await,
+                    UnreadBody::Nothing,
                 )
             }
-            Ok(Taken::Batch(events)) => {
+            Ok(ParsedBody::Batch(events)) => {
                 let ids = events.iter().map(|event| event.id).collect();
                 (
-                    self.take(events, Answer::AcceptedBatch(ids)).await,
-                    Rest::Nothing,
+                    self.persist_events(events, IngestResponse::AcceptedBatch(ids))
+                        .await,
+                    UnreadBody::Nothing,
                 )
             }
             Err(answer) => {
-                self.refused(Reason::BodyTooLarge);
-                (answer, Rest::Nothing)
+                self.count_refusal(Reason::BodyTooLarge);
+                (answer, UnreadBody::Nothing)
             }
         }
     }
 
     /// One event for each element of a batch (X3), one for any other body.
-    fn events(&self, bytes: &Bytes, raw: RawRequest) -> Result<Taken, Answer> {
-        match split(bytes) {
-            Split::NotABatch if bytes.len() > body::REPORT_BYTES => Err(Answer::BodyTooLarge {
-                limit_kib: body::REPORT_BYTES / 1024,
-            }),
-            Split::TooMany => Err(Answer::BatchTooLong {
+    fn parse_events(&self, bytes: &Bytes, raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
+        match split_batch(bytes) {
+            BatchSplit::NotABatch if bytes.len() > body::REPORT_BYTES => {
+                Err(IngestResponse::BodyTooLarge {
+                    limit_kib: body::REPORT_BYTES / 1024,
+                })
+            }
+            BatchSplit::TooMany => Err(IngestResponse::BatchTooLong {
                 limit: limits::BATCH_ELEMENTS,
             }),
-            Split::NotABatch | Split::Empty | Split::Unparseable => {
-                Ok(Taken::One(Box::new(self.event(
+            BatchSplit::NotABatch | BatchSplit::Empty | BatchSplit::Unparseable => {
+                Ok(ParsedBody::One(Box::new(self.raw_event(
                     0,
                     RawRequest {
                         body: bytes.to_vec(),
@@ -271,11 +302,11 @@ impl Visit<'_> {
                     },
                 ))))
             }
-            Split::Elements(places) => {
+            BatchSplit::Elements(places) => {
                 let element = |(at, place): (usize, std::ops::Range<usize>)| {
                     let body = bytes.get(place).unwrap_or_default().to_vec();
                     let position = u16::try_from(at).unwrap_or(u16::MAX);
-                    self.event(
+                    self.raw_event(
                         position,
                         RawRequest {
                             body,
@@ -284,41 +315,50 @@ impl Visit<'_> {
                         },
                     )
                 };
-                Ok(Taken::Batch(
+                Ok(ParsedBody::Batch(
                     places.into_iter().enumerate().map(element).collect(),
                 ))
             }
         }
     }
 
-    async fn take(&self, events: Vec<RawEvent>, accepted: Answer) -> Answer {
+    async fn persist_events(
+        &self,
+        events: Vec<RawEvent>,
+        accepted: IngestResponse,
+    ) -> IngestResponse {
         let count = events.len();
-        match self.door.durable.take(Events::of(&events)).await {
+        match self
+            .door
+            .durable
+            .persist_events(EncodedEvents::from_events(&events))
+            .await
+        {
             Ok(()) => {
                 metrics::gateway().events.add(&["report"], count as u64);
                 accepted
             }
-            Err(NotTaken::Away) => Answer::Unavailable(BROKER_AWAY),
-            Err(NotTaken::Full) => Answer::Unavailable(BUSY),
+            Err(PublishError::Away) => IngestResponse::Unavailable(BROKER_AWAY),
+            Err(PublishError::Full) => IngestResponse::Unavailable(BUSY),
         }
     }
 
     /// A paused webhook's request is kept whole if its sender was let in and is within the webhook's
     /// limit; else it is counted. The answer is the same.
-    async fn paused(&self, request: Request<Incoming>, keep: bool) -> Rest {
+    async fn answer_paused(&self, request: Request<Incoming>, keep: bool) -> UnreadBody {
         if !keep {
-            self.refused(Reason::EndpointDisabled);
-            return Rest::All(request.into_body());
+            self.count_refusal(Reason::EndpointDisabled);
+            return UnreadBody::All(request.into_body());
         }
-        let (raw, body) = self.raw(request);
-        let Ok(held) = body::read(body).await else {
-            self.refused(Reason::EndpointDisabled);
-            return Rest::Some;
+        let (raw, body) = self.raw_request(request);
+        let Ok(held) = body::read_body(body).await else {
+            self.count_refusal(Reason::EndpointDisabled);
+            return UnreadBody::Some;
         };
         let (bytes, _share) = held.into_parts();
-        let mut events = match self.events(&bytes, raw) {
-            Ok(Taken::One(event)) => vec![*event],
-            Ok(Taken::Batch(events)) => events,
+        let mut events = match self.parse_events(&bytes, raw) {
+            Ok(ParsedBody::One(event)) => vec![*event],
+            Ok(ParsedBody::Batch(events)) => events,
             Err(_) => Vec::new(),
         };
         for event in &mut events {
@@ -327,36 +367,43 @@ impl Visit<'_> {
                 count: 1,
             });
         }
-        if !events.is_empty() && self.door.durable.take(Events::of(&events)).await.is_ok() {
+        if !events.is_empty()
+            && self
+                .door
+                .durable
+                .persist_events(EncodedEvents::from_events(&events))
+                .await
+                .is_ok()
+        {
             let count = events.len() as u64;
             metrics::gateway().events.add(&["refusal"], count);
             metrics::gateway()
                 .refusals
                 .add(&[Reason::EndpointDisabled.code()], count);
         } else {
-            self.refused(Reason::EndpointDisabled);
+            self.count_refusal(Reason::EndpointDisabled);
         }
-        Rest::Nothing
+        UnreadBody::Nothing
     }
 
-    fn no_body(&self, failed: Failed) -> Answer {
+    fn no_body(&self, failed: BodyError) -> IngestResponse {
         match failed {
-            Failed::TooLarge { limit } => {
-                self.refused(Reason::BodyTooLarge);
-                Answer::BodyTooLarge {
+            BodyError::TooLarge { limit } => {
+                self.count_refusal(Reason::BodyTooLarge);
+                IngestResponse::BodyTooLarge {
                     limit_kib: limit / 1024,
                 }
             }
-            Failed::TooSlow => Answer::BodyTooSlow,
-            Failed::Full => Answer::Unavailable(BUSY),
-            Failed::Broken => {
-                Answer::Malformed("the body ended before its announced end, or is no valid body")
-            }
+            BodyError::TooSlow => IngestResponse::BodyTooSlow,
+            BodyError::Full => IngestResponse::Unavailable(BUSY),
+            BodyError::Broken => IngestResponse::Malformed(
+                "the body ended before its announced end, or is no valid body",
+            ),
         }
     }
 
     /// What is kept of the request, its body apart; without the secret.
-    fn raw(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
+    fn raw_request(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
         let content_type = head.headers.get(CONTENT_TYPE).map(|value| {
@@ -365,7 +412,7 @@ impl Visit<'_> {
         });
         let raw = RawRequest {
             method: head.method.as_str().to_owned(),
-            query: request_head::redacted(query, self.webhook.secret_query_param.as_deref()),
+            query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref()),
             content_type,
             body: Vec::new(),
             element: false,
@@ -374,7 +421,7 @@ impl Visit<'_> {
     }
 
     /// Id and time come from one reading of the clock.
-    fn event(&self, position: u16, raw: RawRequest) -> RawEvent {
+    fn raw_event(&self, position: u16, raw: RawRequest) -> RawEvent {
         RawEvent {
             id: event_id(self.received_at),
             received_at: self.received_at,

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trueup_ops::metrics;
 
-use crate::app_state::Door;
-use crate::connection_io::{Line, Talk};
-use crate::limits::network;
-use crate::responses::{self, Answer, BUSY, NO_HTTP};
+use crate::app_state::GatewayState;
+use crate::connection_io::{ConnectionState, TimeoutStream};
+use crate::limits::network_of;
+use crate::responses::{self, BUSY, IngestResponse, NO_HTTP};
 
 /// Connections that the kernel holds for us; its own bound (somaxconn) applies, too.
 const BACKLOG: u32 = 4096;
@@ -41,7 +41,7 @@ const LAST_WORD: Duration = Duration::from_millis(300);
 /// hyper's buffer for a head; the line below it refuses earlier.
 const BUFFER: usize = 64 * 1024;
 
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind_public(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -93,21 +93,21 @@ pub fn affordable_connections(wanted: NonZeroU32) -> usize {
 
 /// Who is connected: how many in all, and from each network (one IPv4 address, or an IPv6 /64).
 #[derive(Default)]
-struct Crowd(Mutex<(usize, HashMap<IpAddr, u32>)>);
+struct ConnectionLimiter(Mutex<(usize, HashMap<IpAddr, u32>)>);
 
 /// One connection's place; given back when it is dropped.
-struct Place {
-    crowd: Arc<Crowd>,
+struct ConnectionPermit {
+    crowd: Arc<ConnectionLimiter>,
     /// None for a trusted proxy, which brings everybody.
     network: Option<IpAddr>,
 }
 
-impl Crowd {
-    fn enter(
+impl ConnectionLimiter {
+    fn admit_connection(
         self: &Arc<Self>,
         network: Option<IpAddr>,
-        door: &Door,
-    ) -> Result<Place, &'static str> {
+        door: &GatewayState,
+    ) -> Result<ConnectionPermit, &'static str> {
         let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if crowd.0 >= door.max_connections {
             return Err("total");
@@ -121,14 +121,14 @@ impl Crowd {
         }
         crowd.0 += 1;
         metrics::gateway().connections.add(&[], 1);
-        Ok(Place {
+        Ok(ConnectionPermit {
             crowd: Arc::clone(self),
             network,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut crowd = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
         crowd.0 = crowd.0.saturating_sub(1);
@@ -145,8 +145,12 @@ impl Drop for Place {
 }
 
 /// Serves until `stop`, then until what is in flight is answered. Drop the future to cut that short.
-pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationToken) {
-    let crowd = Arc::new(Crowd::default());
+pub async fn accept_connections(
+    listener: TcpListener,
+    door: Arc<GatewayState>,
+    stop: CancellationToken,
+) {
+    let crowd = Arc::new(ConnectionLimiter::default());
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -155,14 +159,16 @@ pub async fn serve(listener: TcpListener, door: Arc<Door>, stop: CancellationTok
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(stream, peer, &door, &crowd, &connections, &stop),
+            Ok((stream, peer)) => {
+                spawn_connection(stream, peer, &door, &crowd, &connections, &stop)
+            }
             Err(e) => not_accepted(&e).await,
         }
     }
     // Who was already in the kernel's queue was let in; from here on the port is closed.
     while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
     {
-        welcome(stream, peer, &door, &crowd, &connections, &stop);
+        spawn_connection(stream, peer, &door, &crowd, &connections, &stop);
     }
     drop(listener);
     connections.close();
@@ -181,23 +187,23 @@ async fn not_accepted(error: &io::Error) {
     // Anything else was that one connection's own end.
 }
 
-fn welcome(
+fn spawn_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    door: &Arc<Door>,
-    crowd: &Arc<Crowd>,
+    door: &Arc<GatewayState>,
+    crowd: &Arc<ConnectionLimiter>,
     connections: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let address = peer.ip().to_canonical();
-    let counted = (!door.proxies.trusts(address)).then(|| network(address));
-    match crowd.enter(counted, door) {
+    let counted = (!door.proxies.trusts(address)).then(|| network_of(address));
+    match crowd.admit_connection(counted, door) {
         Ok(place) => {
             let (door, stop) = (Arc::clone(door), stop.clone());
             connections.spawn(async move {
                 // An answer is small and complete: nothing is gained by waiting for more of it.
                 let _ = stream.set_nodelay(true);
-                attend(stream, address, door, stop).await;
+                serve_connection(stream, address, door, stop).await;
                 drop(place);
             });
         }
@@ -217,17 +223,21 @@ fn turn_away(stream: TcpStream) {
         return;
     };
     let _ = stream.read(&mut [0_u8; 8 * 1024]);
-    let _ = stream.write(&Answer::Unavailable(BUSY).bytes());
+    let _ = stream.write(&IngestResponse::Unavailable(BUSY).to_bytes());
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
 /// One connection, from its first byte to its last. Any stream will do: a fuzzer has no socket.
-pub async fn attend<S>(stream: S, peer: IpAddr, door: Arc<Door>, stop: CancellationToken)
-where
+pub async fn serve_connection<S>(
+    stream: S,
+    peer: IpAddr,
+    door: Arc<GatewayState>,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let talk = Talk::new();
-    let line = Line::new(stream, Arc::clone(&talk));
+    let talk = ConnectionState::new();
+    let line = TimeoutStream::new(stream, Arc::clone(&talk));
     let ended = {
         let (talk, order) = (Arc::clone(&talk), stop.clone());
         let service = service_fn(move |request| {
@@ -264,19 +274,22 @@ where
         }
     };
     if let Err(e) = ended {
-        note(&e, &talk);
+        count_failure(&e, &talk);
     }
-    if let Some(answer) = talk.farewell().await {
-        metrics::gateway().answers.inc(&[answer.label()]);
+    if let Some(answer) = talk.final_answer().await {
+        metrics::gateway().answers.inc(&[answer.metric_label()]);
     }
 }
 
 /// What hyper found wrong before there was a request.
-fn note<S: AsyncRead + AsyncWrite + Unpin>(error: &hyper::Error, talk: &Talk<S>) {
+fn count_failure<S: AsyncRead + AsyncWrite + Unpin>(
+    error: &hyper::Error,
+    talk: &ConnectionState<S>,
+) {
     if error.is_parse_too_large() {
-        talk.found_wrong(Answer::HeadTooLarge);
+        talk.found_wrong(IngestResponse::HeadTooLarge);
     } else if error.is_parse() {
-        talk.found_wrong(Answer::Malformed(NO_HTTP));
+        talk.found_wrong(IngestResponse::Malformed(NO_HTTP));
     } else if error.is_incomplete_message() {
         metrics::gateway().answers.inc(&["aborted"]);
     }

@@ -16,7 +16,7 @@ use trueup_ops::{logging, shutdown};
 /// broker before it says that it has them.
 #[derive(Debug, Parser)]
 #[command(name = "trueup-gateway", version)]
-struct Settings {
+struct GatewaySettings {
     #[command(flatten)]
     postgres: PostgresArgs,
     #[command(flatten)]
@@ -34,12 +34,12 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    let settings: Settings = settings::parse();
-    logging::init(&settings.log);
+    let settings: GatewaySettings = settings::parse_settings();
+    logging::init_logging(&settings.log);
     let threads = settings.gateway.gateway_threads;
     shutdown::run(
         threads,
-        server::run(server::Settings {
+        server::run(server::ServerSettings {
             postgres: settings.postgres,
             amqp: settings.amqp,
             redis_url: settings.redis.redis_url,

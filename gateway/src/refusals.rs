@@ -23,7 +23,7 @@ const MORE_ROWS: usize = 1000;
 const NO_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Refused {
+pub struct RefusalKey {
     pub account_id: Uuid,
     pub webhook_id: Uuid,
     pub reason: Reason,
@@ -31,35 +31,35 @@ pub struct Refused {
 }
 
 #[derive(Default)]
-pub struct Refusals(Mutex<HashMap<Refused, u32>>);
+pub struct RefusalCounter(Mutex<HashMap<RefusalKey, u32>>);
 
-impl Refusals {
+impl RefusalCounter {
     pub fn count(&self, webhook: &IngestWebhook, reason: Reason, source: IpAddr) {
         metrics::gateway().refusals.inc(&[reason.code()]);
-        let refused = Refused {
+        let refused = RefusalKey {
             account_id: webhook.account_id,
             webhook_id: webhook.webhook_id,
             reason,
             source,
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        add(&mut all, refused, 1);
+        add_count(&mut all, refused, 1);
     }
 
-    pub fn take(&self) -> HashMap<Refused, u32> {
+    pub fn take_counts(&self) -> HashMap<RefusalKey, u32> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// For another turn, after these could not be told.
-    pub fn put_back(&self, refusals: &[(Refused, u32)]) {
+    pub fn put_back(&self, refusals: &[(RefusalKey, u32)]) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (refused, count) in refusals {
-            add(&mut all, *refused, *count);
+            add_count(&mut all, *refused, *count);
         }
     }
 }
 
-fn add(all: &mut HashMap<Refused, u32>, refused: Refused, n: u32) {
+fn add_count(all: &mut HashMap<RefusalKey, u32>, refused: RefusalKey, n: u32) {
     if let Some(count) = all.get_mut(&refused) {
         *count = count.saturating_add(n);
         return;
@@ -68,7 +68,7 @@ fn add(all: &mut HashMap<Refused, u32>, refused: Refused, n: u32) {
         all.insert(refused, n);
         return;
     }
-    let nameless = Refused {
+    let nameless = RefusalKey {
         source: NO_ADDRESS,
         ..refused
     };
@@ -89,7 +89,7 @@ pub fn event_id(received_at: Timestamp) -> Uuid {
 }
 
 /// The rows for what was refused since the last turn.
-pub fn refusal_events(refusals: &[(Refused, u32)]) -> Vec<RawEvent> {
+pub fn refusal_events(refusals: &[(RefusalKey, u32)]) -> Vec<RawEvent> {
     let received_at = ids::to_microseconds(Timestamp::now());
     refusals
         .iter()
@@ -117,13 +117,13 @@ mod tests {
     fn a_flood_from_everywhere_is_bounded_and_nothing_is_lost_of_its_count() {
         let mut all = HashMap::new();
         for n in 0..100_000_u32 {
-            let refused = Refused {
+            let refused = RefusalKey {
                 account_id: Uuid::nil(),
                 webhook_id: Uuid::nil(),
                 reason: Reason::SecretMissing,
                 source: IpAddr::from(n.to_be_bytes()),
             };
-            add(&mut all, refused, 1);
+            add_count(&mut all, refused, 1);
         }
         assert_eq!(all.len(), ROWS + 1);
         assert_eq!(all.values().sum::<u32>(), 100_000);

@@ -18,14 +18,14 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REDACTED: &str = "***";
 
 /// The token of a webhook's path; one slash at the end does no harm.
-pub fn token(path: &str) -> Option<&str> {
+pub fn token_of(path: &str) -> Option<&str> {
     let token = path.strip_prefix(PREFIX)?;
     let token = token.strip_suffix('/').unwrap_or(token);
     (!token.is_empty() && !token.contains('/')).then_some(token)
 }
 
 /// Who is asking.
-pub fn source(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
+pub fn source_address(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let mut source = peer.to_canonical();
     if proxies.is_empty() || !proxies.trusts(source) {
         return source;
@@ -61,7 +61,7 @@ fn hop_address(text: &str) -> Option<IpAddr> {
 }
 
 /// The secret as it was sent: in the header, else in the webhook's query parameter if it has one.
-pub fn secret<'a>(
+pub fn secret_of<'a>(
     headers: &'a HeaderMap,
     query: &'a str,
     parameter: Option<&str>,
@@ -73,17 +73,17 @@ pub fn secret<'a>(
     }
     let parameter = parameter?;
     let (_, value) =
-        pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
+        query_pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
     let spaced = value.replace('+', " ");
     Some(Cow::Owned(percent_decode_str(&spaced).collect()))
 }
 
 /// The query as it is kept: without the secret, wherever it stood in it.
-pub fn redacted(query: &str, parameter: Option<&str>) -> String {
+pub fn redact_query(query: &str, parameter: Option<&str>) -> String {
     let Some(parameter) = parameter else {
         return query.to_owned();
     };
-    if !pairs(query).any(|(name, _)| is_named(name, parameter)) {
+    if !query_pairs(query).any(|(name, _)| is_named(name, parameter)) {
         return query.to_owned();
     }
     let kept: Vec<String> = query
@@ -96,7 +96,7 @@ pub fn redacted(query: &str, parameter: Option<&str>) -> String {
     kept.join("&")
 }
 
-fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -129,7 +129,7 @@ mod tests {
     fn only_the_right_most_untrusted_hop_is_believed() {
         let proxies = Proxies::parse("10.0.0.0/8,fd00::/8").expect("good");
         let from = |peer: &str, lines: &[&'static str]| {
-            source(peer.parse().expect("an address"), &headers(lines), &proxies).to_string()
+            source_address(peer.parse().expect("an address"), &headers(lines), &proxies).to_string()
         };
         assert_eq!(
             from("203.0.113.9", &["198.51.100.1"]),
@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn a_path_is_a_webhooks_or_nothing() {
-        assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc"), Some("abc"));
-        assert_eq!(token("/api/v1/ppc/inbound-webhooks/abc/"), Some("abc"));
+        assert_eq!(token_of("/api/v1/ppc/inbound-webhooks/abc"), Some("abc"));
+        assert_eq!(token_of("/api/v1/ppc/inbound-webhooks/abc/"), Some("abc"));
         for path in [
             "/",
             "/api/v1/ppc/inbound-webhooks/",
@@ -166,7 +166,7 @@ mod tests {
             "/metrics",
             "",
         ] {
-            assert_eq!(token(path), None, "{path}");
+            assert_eq!(token_of(path), None, "{path}");
         }
     }
 
@@ -174,21 +174,21 @@ mod tests {
     fn the_secret_is_found_and_leaves_no_trace_in_the_query() {
         let none = HeaderMap::new();
         let found = |query| {
-            secret(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned())
+            secret_of(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned())
         };
         assert_eq!(found("a=1&Key=s%2Bc+r&b=2").as_deref(), Some("s+c r"));
         assert_eq!(found("a=1&key=&k%65y=x").as_deref(), Some("x"));
         assert_eq!(found("a=1"), None);
-        assert_eq!(secret(&none, "key=x", None), None);
+        assert_eq!(secret_of(&none, "key=x", None), None);
         assert_eq!(
-            redacted("a=1&Key=s%2Bc&b=2&k%65y=t", Some("key")),
+            redact_query("a=1&Key=s%2Bc&b=2&k%65y=t", Some("key")),
             "a=1&Key=***&b=2&k%65y=***"
         );
-        assert_eq!(redacted("a=%20&b", Some("key")), "a=%20&b");
+        assert_eq!(redact_query("a=%20&b", Some("key")), "a=%20&b");
         let mut both = HeaderMap::new();
         both.insert(SECRET_HEADER, HeaderValue::from_static(" h "));
         assert_eq!(
-            secret(&both, "key=x", Some("key")).as_deref(),
+            secret_of(&both, "key=x", Some("key")).as_deref(),
             Some(&b"h"[..])
         );
     }

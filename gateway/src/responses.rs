@@ -20,7 +20,7 @@ const RETRY_UNAVAILABLE: HeaderValue = HeaderValue::from_static("5");
 
 /// What the door says.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum IngestResponse {
     /// Durably taken.
     Accepted(Uuid),
     AcceptedBatch(Vec<Uuid>),
@@ -61,54 +61,60 @@ pub const LIMITS_UNKNOWN: &str = "limits cannot be checked at this moment; send 
 pub const NO_HTTP: &str = "malformed HTTP: check the first line and the headers; in a URL, spaces, quotes and angle brackets must be percent-encoded";
 pub const STARTING: &str = "the service is starting; send it again";
 
-impl Answer {
+impl IngestResponse {
     pub fn status(&self) -> StatusCode {
         match self {
-            Answer::Accepted(_) | Answer::AcceptedBatch(_) | Answer::Paused => StatusCode::OK,
-            Answer::SecretMissing | Answer::SecretWrong => StatusCode::UNAUTHORIZED,
-            Answer::NotFound => StatusCode::NOT_FOUND,
-            Answer::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Answer::Malformed(_) => StatusCode::BAD_REQUEST,
-            Answer::HeadTooSlow | Answer::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => {
+            IngestResponse::Accepted(_)
+            | IngestResponse::AcceptedBatch(_)
+            | IngestResponse::Paused => StatusCode::OK,
+            IngestResponse::SecretMissing | IngestResponse::SecretWrong => StatusCode::UNAUTHORIZED,
+            IngestResponse::NotFound => StatusCode::NOT_FOUND,
+            IngestResponse::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            IngestResponse::Malformed(_) => StatusCode::BAD_REQUEST,
+            IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Answer::UriTooLong => StatusCode::URI_TOO_LONG,
-            Answer::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Answer::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Answer::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            IngestResponse::UriTooLong => StatusCode::URI_TOO_LONG,
+            IngestResponse::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            IngestResponse::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            IngestResponse::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The value of the metrics' label `answer`.
-    pub fn label(&self) -> &'static str {
+    pub fn metric_label(&self) -> &'static str {
         match self {
-            Answer::Accepted(_) | Answer::AcceptedBatch(_) => "accepted",
-            Answer::Paused => "paused",
-            Answer::SecretMissing | Answer::SecretWrong => "unauthorized",
-            Answer::NotFound => "not_found",
-            Answer::MethodNotAllowed => "method_not_allowed",
-            Answer::Malformed(_) => "malformed",
-            Answer::HeadTooSlow | Answer::BodyTooSlow => "too_slow",
-            Answer::BodyTooLarge { .. } | Answer::BatchTooLong { .. } => "body_too_large",
-            Answer::UriTooLong => "uri_too_long",
-            Answer::HeadTooLarge => "head_too_large",
-            Answer::Limited {
+            IngestResponse::Accepted(_) | IngestResponse::AcceptedBatch(_) => "accepted",
+            IngestResponse::Paused => "paused",
+            IngestResponse::SecretMissing | IngestResponse::SecretWrong => "unauthorized",
+            IngestResponse::NotFound => "not_found",
+            IngestResponse::MethodNotAllowed => "method_not_allowed",
+            IngestResponse::Malformed(_) => "malformed",
+            IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => "too_slow",
+            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
+                "body_too_large"
+            }
+            IngestResponse::UriTooLong => "uri_too_long",
+            IngestResponse::HeadTooLarge => "head_too_large",
+            IngestResponse::Limited {
                 by: LimitedBy::Address,
                 ..
             } => "limited_address",
-            Answer::Limited {
+            IngestResponse::Limited {
                 by: LimitedBy::Token,
                 ..
             } => "limited_token",
-            Answer::Unavailable(_) => "unavailable",
+            IngestResponse::Unavailable(_) => "unavailable",
         }
     }
 
-    fn body(&self) -> String {
+    fn json_body(&self) -> String {
         match self {
             // The most frequent one, without the formatter's detours.
-            Answer::Accepted(id) => {
+            IngestResponse::Accepted(id) => {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
                 [
                     "{\"ok\":true,\"event_id\":\"",
@@ -117,33 +123,41 @@ impl Answer {
                 ]
                 .concat()
             }
-            Answer::AcceptedBatch(ids) => {
+            IngestResponse::AcceptedBatch(ids) => {
                 let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
                 format!("{{\"ok\":true,\"event_ids\":[{}]}}", ids.join(","))
             }
-            Answer::Paused => refusal("endpoint disabled"),
-            Answer::SecretMissing => {
-                refusal("secret missing: send it in the header X-Webhook-Secret")
+            IngestResponse::Paused => refusal_body("endpoint disabled"),
+            IngestResponse::SecretMissing => {
+                refusal_body("secret missing: send it in the header X-Webhook-Secret")
             }
-            Answer::SecretWrong => refusal("secret mismatch: it may have been rotated"),
-            Answer::NotFound => refusal("not found: check the webhook's URL"),
-            Answer::MethodNotAllowed => refusal("method not allowed: use GET, POST, PUT or PATCH"),
-            Answer::Malformed(what) => refusal(what),
-            Answer::HeadTooSlow => refusal("the request's head did not arrive in time"),
-            Answer::BodyTooSlow => refusal("the request's body did not arrive in time"),
-            Answer::BodyTooLarge { limit_kib } => {
-                refusal(&format!("body too large: the limit is {limit_kib} KiB"))
+            IngestResponse::SecretWrong => {
+                refusal_body("secret mismatch: it may have been rotated")
             }
-            Answer::BatchTooLong { limit } => refusal(&format!(
+            IngestResponse::NotFound => refusal_body("not found: check the webhook's URL"),
+            IngestResponse::MethodNotAllowed => {
+                refusal_body("method not allowed: use GET, POST, PUT or PATCH")
+            }
+            IngestResponse::Malformed(what) => refusal_body(what),
+            IngestResponse::HeadTooSlow => {
+                refusal_body("the request's head did not arrive in time")
+            }
+            IngestResponse::BodyTooSlow => {
+                refusal_body("the request's body did not arrive in time")
+            }
+            IngestResponse::BodyTooLarge { limit_kib } => {
+                refusal_body(&format!("body too large: the limit is {limit_kib} KiB"))
+            }
+            IngestResponse::BatchTooLong { limit } => refusal_body(&format!(
                 "batch too long: the limit is {limit} reports in one request"
             )),
-            Answer::UriTooLong => {
-                refusal("URL too long: the limit is 8 KiB; send the fields in the body")
+            IngestResponse::UriTooLong => {
+                refusal_body("URL too long: the limit is 8 KiB; send the fields in the body")
             }
-            Answer::HeadTooLarge => {
-                refusal("the request's head is too large: the limit is 100 headers and 24 KiB")
+            IngestResponse::HeadTooLarge => {
+                refusal_body("the request's head is too large: the limit is 100 headers and 24 KiB")
             }
-            Answer::Limited {
+            IngestResponse::Limited {
                 by: LimitedBy::Address,
                 limit,
                 ..
@@ -152,7 +166,7 @@ impl Answer {
                     "{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute from one address\"}}"
                 )
             }
-            Answer::Limited {
+            IngestResponse::Limited {
                 by: LimitedBy::Token,
                 limit,
                 ..
@@ -161,7 +175,7 @@ impl Answer {
                     "{{\"ok\":false,\"reason\":\"rate limit: {limit} requests a minute to this webhook\"}}"
                 )
             }
-            Answer::Unavailable(why) => refusal(why),
+            IngestResponse::Unavailable(why) => refusal_body(why),
         }
     }
 
@@ -169,24 +183,24 @@ impl Answer {
     pub fn ends_connection(&self) -> bool {
         matches!(
             self,
-            Answer::BodyTooLarge { .. }
-                | Answer::BodyTooSlow
-                | Answer::HeadTooSlow
-                | Answer::HeadTooLarge
-                | Answer::UriTooLong
-                | Answer::Malformed(_)
+            IngestResponse::BodyTooLarge { .. }
+                | IngestResponse::BodyTooSlow
+                | IngestResponse::HeadTooSlow
+                | IngestResponse::HeadTooLarge
+                | IngestResponse::UriTooLong
+                | IngestResponse::Malformed(_)
         )
     }
 
-    pub fn response(&self, unread_body: bool) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(Bytes::from(self.body())));
+    pub fn to_response(&self, unread_body: bool) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.json_body())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
-            Answer::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
-            Answer::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
-            Answer::Limited {
+            IngestResponse::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
+            IngestResponse::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
+            IngestResponse::Limited {
                 by,
                 limit,
                 retry_after,
@@ -201,10 +215,10 @@ impl Answer {
 
     /// The whole answer as bytes, for a connection that never became a request that can be answered
     /// in the ordinary way. It ends the connection.
-    pub fn bytes(&self) -> Vec<u8> {
-        let body = self.body();
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = self.json_body();
         let retry = match self {
-            Answer::Unavailable(_) => "retry-after: 5\r\n",
+            IngestResponse::Unavailable(_) => "retry-after: 5\r\n",
             _ => "",
         };
         let head = format!(
@@ -223,7 +237,7 @@ pub fn is_the_last(response: &mut Response<Full<Bytes>>) {
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-fn refusal(reason: &str) -> String {
+fn refusal_body(reason: &str) -> String {
     ["{\"ok\":false,\"reason\":\"", reason, "\"}"].concat()
 }
 
@@ -257,26 +271,26 @@ mod tests {
     #[test]
     fn the_paused_answer_is_the_seeds_to_the_letter() {
         assert_eq!(
-            Answer::Paused.body(),
+            IngestResponse::Paused.json_body(),
             r#"{"ok":false,"reason":"endpoint disabled"}"#
         );
-        assert_eq!(Answer::Paused.status(), StatusCode::OK);
+        assert_eq!(IngestResponse::Paused.status(), StatusCode::OK);
     }
 
     #[test]
     fn every_body_is_json() {
         let some = [
-            Answer::AcceptedBatch(vec![Uuid::nil(), Uuid::nil()]),
-            Answer::Limited {
+            IngestResponse::AcceptedBatch(vec![Uuid::nil(), Uuid::nil()]),
+            IngestResponse::Limited {
                 by: LimitedBy::Token,
                 limit: 200,
                 retry_after: Duration::from_millis(1),
             },
-            Answer::BodyTooLarge { limit_kib: 64 },
-            Answer::Unavailable(BROKER_AWAY),
+            IngestResponse::BodyTooLarge { limit_kib: 64 },
+            IngestResponse::Unavailable(BROKER_AWAY),
         ];
         for answer in some {
-            serde_json::from_str::<serde_json::Value>(&answer.body()).expect("JSON");
+            serde_json::from_str::<serde_json::Value>(&answer.json_body()).expect("JSON");
         }
     }
 }

@@ -14,7 +14,7 @@ use trueup_event::raw_event::SecretUse;
 use uuid::Uuid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum SecretCheck {
     /// None is required.
     Open,
     /// The secret with this id.
@@ -23,27 +23,27 @@ pub enum Admission {
     Wrong,
 }
 
-impl Admission {
+impl SecretCheck {
     pub fn is_granted(self) -> bool {
-        matches!(self, Admission::Open | Admission::By(_))
+        matches!(self, SecretCheck::Open | SecretCheck::By(_))
     }
 }
 
 /// Compares with every secret, also after one has matched: the time taken tells nothing.
-pub fn check(webhook: &IngestWebhook, given: Option<&[u8]>, now: Timestamp) -> Admission {
+pub fn check_secret(webhook: &IngestWebhook, given: Option<&[u8]>, now: Timestamp) -> SecretCheck {
     if !webhook.require_secret {
-        return Admission::Open;
+        return SecretCheck::Open;
     }
     let Some(given) = given else {
-        return Admission::Missing;
+        return SecretCheck::Missing;
     };
     let digest: [u8; 32] = Sha256::digest(given).into();
-    let mut found = Admission::Wrong;
+    let mut found = SecretCheck::Wrong;
     for secret in &webhook.secrets {
         let equal = bool::from(secret.digest.ct_eq(&digest));
         let valid = secret.expires_at.is_none_or(|until| now < until);
         if equal && valid {
-            found = Admission::By(secret.id);
+            found = SecretCheck::By(secret.id);
         }
     }
     found
@@ -51,10 +51,10 @@ pub fn check(webhook: &IngestWebhook, given: Option<&[u8]>, now: Timestamp) -> A
 
 /// When each secret was last used, since the last time that anybody asked.
 #[derive(Default)]
-pub struct Uses(Mutex<HashMap<Uuid, Timestamp>>);
+pub struct SecretUsage(Mutex<HashMap<Uuid, Timestamp>>);
 
-impl Uses {
-    pub fn note(&self, secret: Uuid, at: Timestamp) {
+impl SecretUsage {
+    pub fn record_use(&self, secret: Uuid, at: Timestamp) {
         // Bounded by the number of secrets in the snapshot.
         self.0
             .lock()
@@ -62,7 +62,7 @@ impl Uses {
             .insert(secret, at);
     }
 
-    pub fn take(&self) -> Vec<SecretUse> {
+    pub fn take_uses(&self) -> Vec<SecretUse> {
         let uses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         uses.into_iter()
             .map(|(secret_id, at)| SecretUse { secret_id, at })
@@ -109,17 +109,20 @@ mod tests {
             ],
         };
         assert_eq!(
-            check(&webhook, Some(b"old"), now),
-            Admission::By(Uuid::from_u128(1))
+            check_secret(&webhook, Some(b"old"), now),
+            SecretCheck::By(Uuid::from_u128(1))
         );
         assert_eq!(
-            check(&webhook, Some(b"new"), now),
-            Admission::By(Uuid::from_u128(2))
+            check_secret(&webhook, Some(b"new"), now),
+            SecretCheck::By(Uuid::from_u128(2))
         );
-        assert_eq!(check(&webhook, Some(b"gone"), now), Admission::Wrong);
-        assert_eq!(check(&webhook, Some(b""), now), Admission::Wrong);
-        assert_eq!(check(&webhook, None, now), Admission::Missing);
+        assert_eq!(
+            check_secret(&webhook, Some(b"gone"), now),
+            SecretCheck::Wrong
+        );
+        assert_eq!(check_secret(&webhook, Some(b""), now), SecretCheck::Wrong);
+        assert_eq!(check_secret(&webhook, None, now), SecretCheck::Missing);
         webhook.require_secret = false;
-        assert_eq!(check(&webhook, None, now), Admission::Open);
+        assert_eq!(check_secret(&webhook, None, now), SecretCheck::Open);
     }
 }

@@ -11,17 +11,17 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
-use trueup_ops::shutdown::{Exit, Failure, Shutdown, spawn_vital};
+use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_ops::{metrics, private_listener};
 use trueup_postgres::{Pool, PoolSettings};
 
-use crate::app_state::Door;
+use crate::app_state::GatewayState;
 use crate::limits::{self, Limits, Policy};
 use crate::listener;
-use crate::publish::{self, Durable, Events, Opened, Spool};
-use crate::refusals::{self, Refusals};
-use crate::secret_check::Uses;
-use crate::webhook_cache::{Snapshot, Source};
+use crate::publish::{self, DurablePublisher, EncodedEvents, OpenSpool, Spool};
+use crate::refusals::{self, RefusalCounter};
+use crate::secret_check::SecretUsage;
+use crate::webhook_cache::{CacheSource, WebhookCache};
 
 /// At most one row for each webhook, reason and address in 10 s (rules), and it shows within 15 s
 /// (contract): the worker needs a part of that.
@@ -33,7 +33,7 @@ const POSTGRES_CONNECTIONS: usize = 2;
 /// Senders give up after 2 s: by then they want an answer, if only a 503.
 const FIRST_ATTEMPTS_WITHIN: Duration = Duration::from_secs(1);
 
-pub struct Settings {
+pub struct ServerSettings {
     pub postgres: PostgresArgs,
     pub amqp: AmqpArgs,
     pub redis_url: SecretString,
@@ -44,10 +44,11 @@ pub struct Settings {
 }
 
 /// The whole life of the gateway.
-pub async fn run(settings: Settings) -> Result<Exit, Failure> {
-    let shutdown = Shutdown::install(settings.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
+    let shutdown =
+        Shutdown::install_signals(settings.grace).map_err(|e| Failure::new(ExitReason::Bug, e))?;
     let bad_redis = |e| {
-        Failure::setting(
+        Failure::bad_setting(
             "TRUEUP_REDIS_URL",
             format!("{e}; such as redis://user:password@host:6379/0"),
         )
@@ -56,25 +57,32 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     // It may have to wait for the gateway that is being replaced; a stop need not.
     let spool = tokio::select! {
         spool = open_spool(&settings.gateway) => spool?,
-        () = shutdown.stop().cancelled() => return Ok(Exit::Drained),
+        () = shutdown.stop().cancelled() => return Ok(ExitReason::Drained),
     };
     let max_connections = listener::affordable_connections(settings.gateway.max_connections);
     let _ = metrics::gateway();
     let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
-    let ops = private_listener::bind(ops)
+    let ops = private_listener::bind_private(ops)
         .await
-        .map_err(|e| Failure::unbound("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
-    let listener = private_listener::bind_when_free(|| listener::bind(public)).await;
-    let public = listener.map_err(|e| Failure::unbound("TRUEUP_GATEWAY_LISTEN", public, &e))?;
+        .map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
+    let listener = private_listener::bind_when_free(|| listener::bind_public(public)).await;
+    let public =
+        listener.map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_LISTEN", public, &e))?;
 
     // Cancelled when everything is told: the neighbours are needed until then.
     let end = CancellationToken::new();
     let readiness = Readiness::new("trueup-gateway");
     spawn_vital(
         "ops",
-        private_listener::serve(ops, readiness.clone(), end.clone()),
+        private_listener::serve_private(ops, readiness.clone(), end.clone()),
     );
-    let door = Arc::new(open(&settings, spool, max_connections, &readiness, &end)?);
+    let door = Arc::new(open_state(
+        &settings,
+        spool,
+        max_connections,
+        &readiness,
+        &end,
+    )?);
     spawn_vital(
         "ages",
         never_known(Arc::clone(&door), settings.start, end.clone()),
@@ -88,18 +96,18 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         () = first_attempts(&readiness) => {}
         () = shutdown.stop().cancelled() => {}
     }
-    let serving = listener::serve(public, Arc::clone(&door), shutdown.stop().clone());
+    let serving = listener::accept_connections(public, Arc::clone(&door), shutdown.stop().clone());
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
         () = shutdown.stop().cancelled() => {}
     }
-    readiness.draining();
+    readiness.start_draining();
     let exit = shutdown
         .drain(async {
             serving.await;
             let _ = telling.await;
-            tell(&door).await;
+            flush_refusals_and_uses(&door).await;
         })
         .await;
     end.cancel();
@@ -107,65 +115,65 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-async fn open_spool(gateway: &GatewayArgs) -> Result<Option<Opened>, Failure> {
+async fn open_spool(gateway: &GatewayArgs) -> Result<Option<OpenSpool>, Failure> {
     let Some(directory) = &gateway.spool_dir else {
         return Ok(None);
     };
     let bad = |e| {
-        Failure::setting(
+        Failure::bad_setting(
             "TRUEUP_SPOOL_DIR",
             format!("{e}; give a directory that this user may write to"),
         )
     };
-    Spool::open(directory, gateway.spool_max_bytes.get())
+    Spool::open_file(directory, gateway.spool_max_bytes.get())
         .await
         .map(Some)
         .map_err(bad)
 }
 
-fn open(
-    settings: &Settings,
-    spool: Option<Opened>,
+fn open_state(
+    settings: &ServerSettings,
+    spool: Option<OpenSpool>,
     max_connections: usize,
     readiness: &Readiness,
     end: &CancellationToken,
-) -> Result<Door, Failure> {
+) -> Result<GatewayState, Failure> {
     let gateway = &settings.gateway;
-    let pool_settings = PoolSettings::of("trueup-gateway", POSTGRES_CONNECTIONS);
+    let pool_settings = PoolSettings::for_application("trueup-gateway", POSTGRES_CONNECTIONS);
     let pool = Pool::new(
         settings.postgres.postgres_url.expose_secret(),
         &pool_settings,
     )
-    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
-    let source = Source {
+    .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    let source = CacheSource {
         pool,
         file: gateway.snapshot_file.clone(),
-        postgres: readiness.dependency("postgres"),
-        snapshot: readiness.dependency("snapshot"),
+        postgres: readiness.add_dependency("postgres"),
+        snapshot: readiness.add_dependency("snapshot"),
     };
-    let redis = readiness.dependency("redis");
+    let redis = readiness.add_dependency("redis");
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
     let limits = Limits::start(&settings.redis_url, down, timeout, redis, end.clone())
-        .map_err(|e| Failure::setting("TRUEUP_REDIS_URL", e))?;
-    let publishing = publish::Settings {
+        .map_err(|e| Failure::bad_setting("TRUEUP_REDIS_URL", e))?;
+    let publishing = publish::PublishSettings {
         amqp_url: settings.amqp.amqp_url.clone(),
         queue_max_length: settings.amqp.queue_max_length,
         spool,
     };
-    let durable = Durable::start(publishing, readiness, end.clone())
-        .map_err(|e| Failure::new(Exit::Bug, e))?;
-    Ok(Door {
-        snapshot: Snapshot::start(source, end.clone()),
+    let durable = DurablePublisher::start_publishing(publishing, readiness, end.clone())
+        .map_err(|e| Failure::new(ExitReason::Bug, e))?;
+    Ok(GatewayState {
+        snapshot: WebhookCache::start_refreshing(source, end.clone()),
         limits,
         policy: Policy {
             address_per_minute: gateway.limit_ip_per_minute.get(),
             token_per_minute: gateway.limit_token_per_minute.get(),
         },
         durable,
-        refusals: Refusals::default(),
-        uses: Uses::default(),
+        refusals: RefusalCounter::default(),
+        uses: SecretUsage::default(),
         proxies: gateway.trusted_proxies.clone(),
         max_connections,
         max_connections_per_address: gateway.max_connections_per_address.get(),
@@ -185,7 +193,7 @@ async fn first_attempts(readiness: &Readiness) {
 
 /// A gateway that has never known a webhook answers 503 to everything: after a while that is a
 /// failure, for whoever restarts processes to see.
-async fn never_known(door: Arc<Door>, within: Duration, end: CancellationToken) {
+async fn never_known(door: Arc<GatewayState>, within: Duration, end: CancellationToken) {
     tokio::select! {
         () = end.cancelled() => return,
         () = tokio::time::sleep(within) => {}
@@ -194,28 +202,28 @@ async fn never_known(door: Arc<Door>, within: Duration, end: CancellationToken) 
         tracing::error!(
             "no webhooks became known: Postgres never came up, and there is no saved copy"
         );
-        std::process::exit(Exit::Unavailable.code().into());
+        std::process::exit(ExitReason::Unavailable.code().into());
     }
 }
 
-async fn tell_regularly(door: Arc<Door>, stop: CancellationToken) {
+async fn tell_regularly(door: Arc<GatewayState>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(TELL_EVERY) => tell(&door).await,
+            () = tokio::time::sleep(TELL_EVERY) => flush_refusals_and_uses(&door).await,
         }
     }
 }
 
 /// Publishes what was refused and which secrets were used since the last time; what could not be
 /// published is told the next time.
-async fn tell(door: &Door) {
-    let refusals: Vec<_> = door.refusals.take().into_iter().collect();
-    let uses = door.uses.take();
+async fn flush_refusals_and_uses(door: &GatewayState) {
+    let refusals: Vec<_> = door.refusals.take_counts().into_iter().collect();
+    let uses = door.uses.take_uses();
     if !uses.is_empty()
         && door
             .durable
-            .take(Events::with_uses(&[], uses.clone()))
+            .persist_events(EncodedEvents::with_uses(&[], uses.clone()))
             .await
             .is_err()
     {
@@ -223,7 +231,11 @@ async fn tell(door: &Door) {
     }
     for part in refusals.chunks(TELL_ROWS) {
         let rows = refusals::refusal_events(part);
-        match door.durable.take(Events::of(&rows)).await {
+        match door
+            .durable
+            .persist_events(EncodedEvents::from_events(&rows))
+            .await
+        {
             Ok(()) => metrics::gateway()
                 .events
                 .add(&["refusal"], rows.len() as u64),

@@ -22,13 +22,13 @@ const RENEW_AT: i64 = 10;
 
 /// The deliveries of one channel that are not acked yet, in the order of their tags.
 #[derive(Default)]
-pub struct Unacked {
-    taken: VecDeque<Taken>,
+pub struct UnackedDeliveries {
+    taken: VecDeque<PendingDelivery>,
     /// The number of the first of them.
     first: u64,
 }
 
-struct Taken {
+struct PendingDelivery {
     acker: Acker,
     /// Events that are not committed yet.
     left: usize,
@@ -36,11 +36,11 @@ struct Taken {
     renew: Option<Vec<u8>>,
 }
 
-impl Unacked {
+impl UnackedDeliveries {
     /// Notes a delivery with this many events; returns the number by which they are told settled.
-    pub fn take(&mut self, delivery: &Delivery, events: usize) -> u64 {
+    pub fn add_delivery(&mut self, delivery: &Delivery, events: usize) -> u64 {
         let renew = (deliveries_before(delivery) >= RENEW_AT).then(|| delivery.data.clone());
-        self.taken.push_back(Taken {
+        self.taken.push_back(PendingDelivery {
             acker: delivery.acker.clone(),
             left: events,
             renew,
@@ -49,7 +49,7 @@ impl Unacked {
     }
 
     /// Some of a delivery's events are committed.
-    pub fn settled(&mut self, number: u64, events: usize) {
+    pub fn mark_settled(&mut self, number: u64, events: usize) {
         let at = number
             .checked_sub(self.first)
             .and_then(|at| usize::try_from(at).ok());
@@ -59,7 +59,7 @@ impl Unacked {
     }
 
     /// Acknowledges the deliveries whose events, and those of all before them, are committed.
-    pub async fn ack(&mut self) -> lapin::Result<()> {
+    pub async fn ack_settled(&mut self) -> lapin::Result<()> {
         let mut last = None;
         let mut count = 0;
         while self.taken.front().is_some_and(|taken| taken.left == 0) {
@@ -80,7 +80,7 @@ impl Unacked {
     pub async fn give_back(&mut self, channel: &Channel, renewing: &Channel) {
         for taken in self.taken.drain(..) {
             if let Some(message) = &taken.renew {
-                renew(&taken.acker, message, renewing).await;
+                republish_and_ack(&taken.acker, message, renewing).await;
             }
         }
         // Tag 0 with `multiple`: everything that is not acked yet.
@@ -95,7 +95,7 @@ impl Unacked {
 }
 
 /// First the copy, confirmed, then the ack: a death in between leaves two, and ids are settled once.
-async fn renew(acker: &Acker, message: &[u8], renewing: &Channel) {
+async fn republish_and_ack(acker: &Acker, message: &[u8], renewing: &Channel) {
     match topology::publish_event(renewing, message).await {
         Ok(()) => {
             if let Err(error) = acker.ack(BasicAckOptions::default()).await {

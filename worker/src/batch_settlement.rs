@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use trueup_domain::batch_decision::{Settled, Work};
+use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::envelope;
 use trueup_event::raw_event::{Envelope, RawEvent};
 use trueup_event::reason::Reason;
 use trueup_ops::crash_points::{self, Point};
 use trueup_ops::metrics;
 use trueup_queue::{QueueError, topology};
-use trueup_settlement::settle;
+use trueup_settlement::settle_batch;
 use trueup_store::settlement::attempts;
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
@@ -27,7 +27,7 @@ const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 /// Why events could not be dealt with now. They stay with the broker.
 #[derive(Debug, thiserror::Error)]
-pub enum Stuck {
+pub enum SettleError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("a parked event could not be put among the dead letters: {0}")]
@@ -37,7 +37,7 @@ pub enum Stuck {
 }
 
 #[derive(Clone)]
-pub struct Processor {
+pub struct BatchProcessor {
     pool: Pool,
     lanes: usize,
     batch: usize,
@@ -45,9 +45,9 @@ pub struct Processor {
     cut_short: Arc<Mutex<HashSet<Uuid>>>,
 }
 
-impl Processor {
+impl BatchProcessor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
-        Processor {
+        BatchProcessor {
             pool,
             lanes: lanes.max(1) as usize,
             batch: batch.max(1) as usize,
@@ -59,12 +59,12 @@ impl Processor {
         &self.pool
     }
 
-    pub fn lanes(&self) -> usize {
+    pub fn lane_count(&self) -> usize {
         self.lanes
     }
 
     /// Events that one transaction settles at most.
-    pub fn batch(&self) -> usize {
+    pub fn batch_size(&self) -> usize {
         self.batch
     }
 
@@ -73,8 +73,8 @@ impl Processor {
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), Stuck> {
-        match self.attempt(events).await {
+    ) -> Result<(), SettleError> {
+        match self.settle_once(events).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_surroundings() => {
                 metrics::worker().failures.inc(&["postgres"]);
@@ -92,8 +92,8 @@ impl Processor {
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), Stuck> {
-        let left = attempts::unsettled(&self.pool, events.to_vec()).await?;
+    ) -> Result<(), SettleError> {
+        let left = attempts::drop_settled(&self.pool, events.to_vec()).await?;
         metrics::worker()
             .skipped
             .add(&[], (events.len() - left.len()) as u64);
@@ -101,20 +101,24 @@ impl Processor {
     }
 
     /// Settles each event in its own transaction, counting its tries.
-    async fn settle_alone(&self, events: &[RawEvent], dead: &lapin::Channel) -> Result<(), Stuck> {
+    async fn settle_alone(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), SettleError> {
         for event in events {
             self.settle_one(event, dead).await?;
         }
         Ok(())
     }
 
-    async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
+    async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), SettleError> {
         loop {
-            let attempt = self.begin(event.id).await?;
+            let attempt = self.begin_attempt(event.id).await?;
             if attempt > attempts::MAX_ATTEMPTS {
-                return self.park(event, dead).await;
+                return self.park_event(event, dead).await;
             }
-            match self.attempt(std::slice::from_ref(event)).await {
+            match self.settle_once(std::slice::from_ref(event)).await {
                 Ok(()) => {
                     attempts::forget_attempts(&self.pool, &[event.id]).await?;
                     return Ok(());
@@ -134,7 +138,7 @@ impl Processor {
     }
 
     /// Notes a try, unless it makes up for one that Postgres cut short; returns which one it is.
-    async fn begin(&self, id: Uuid) -> Result<i32, StoreError> {
+    async fn begin_attempt(&self, id: Uuid) -> Result<i32, StoreError> {
         let again = self.cut_short.lock().is_ok_and(|mut ids| ids.remove(&id));
         let begun = attempts::begin_attempt(&self.pool, id, !again).await;
         if begun.is_err() && again {
@@ -150,10 +154,10 @@ impl Processor {
     }
 
     /// First the dead letter, then the row: a death in between parks it twice rather than not at all.
-    async fn park(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), Stuck> {
-        let message = envelope::encode(&Envelope::of(vec![event.clone()]));
+    async fn park_event(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), SettleError> {
+        let message = envelope::encode_envelope(&Envelope::from_events(vec![event.clone()]));
         topology::publish_dead(dead, &message).await?;
-        attempts::park(&self.pool, event).await?;
+        attempts::park_event(&self.pool, event).await?;
         attempts::forget_attempts(&self.pool, &[event.id]).await?;
         metrics::worker().parked.inc(&[]);
         metrics::worker().settled.inc(&["held"]);
@@ -165,13 +169,13 @@ impl Processor {
     }
 
     /// One transaction. A panic in it is the event's failure, not the worker's end.
-    async fn attempt(&self, events: &[RawEvent]) -> Result<(), StoreError> {
+    async fn settle_once(&self, events: &[RawEvent]) -> Result<(), StoreError> {
         let started = Instant::now();
         crash_points::event(events);
         let settling = run_tx(&self.pool, "settle", |tx| {
-            let work = events.iter().cloned().map(Work::Fresh).collect();
+            let work = events.iter().cloned().map(SettleJob::Fresh).collect();
             Box::pin(async move {
-                let settled = settle(tx, work).await?;
+                let settled = settle_batch(tx, work).await?;
                 crash_points::point(Point::BeforeCommit);
                 Ok(settled)
             })
@@ -184,14 +188,14 @@ impl Processor {
         metrics::worker().batch_seconds.since(&[], started);
         metrics::worker()
             .batch_events
-            .observe(&[], events.len() as f64);
-        count(&settled);
+            .observe_value(&[], events.len() as f64);
+        count_results(&settled);
         Ok(())
     }
 }
 
 /// Tells the metrics what became of reports.
-pub fn count(settled: &[Settled]) {
+pub fn count_results(settled: &[SettleResult]) {
     let worker = metrics::worker();
     let now = Timestamp::now();
     for one in settled {
@@ -204,7 +208,7 @@ pub fn count(settled: &[Settled]) {
                     .inc(&[decision.reason.map_or("none", Reason::code)]);
                 // A clock that is off makes a lag below zero: that is the clock's, not a lag.
                 let lag = now.duration_since(one.received_at).as_secs_f64();
-                worker.lag_seconds.observe(&[], lag.max(0.0));
+                worker.lag_seconds.observe_value(&[], lag.max(0.0));
             }
         }
     }

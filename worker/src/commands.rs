@@ -7,43 +7,43 @@ use lapin::options::{BasicAckOptions, BasicGetOptions};
 use secrecy::ExposeSecret;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
-use trueup_ops::shutdown::{Exit, Failure};
-use trueup_queue::connection::Session;
+use trueup_ops::shutdown::{ExitReason, Failure};
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
 use trueup_store::{Pool, PoolSettings, migrate as schema, reconcile as books};
 use uuid::Uuid;
 
 use crate::consumer::TOLD_WITHIN;
-use crate::settings::Settings;
+use crate::settings::WorkerSettings;
 
 /// A proof over all calls takes longer than a report (milliseconds; 30 min).
 const RECONCILE_STATEMENT_TIMEOUT_MS: u32 = 1_800_000;
 
-fn say(line: impl std::fmt::Display) {
+fn print_line(line: impl std::fmt::Display) {
     // A closed pipe is no failure of the command.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn unavailable(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Unavailable, error)
+fn dependency_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(ExitReason::Unavailable, error)
 }
 
-fn pool(settings: &Settings) -> Result<Pool, Failure> {
+fn open_pool(settings: &WorkerSettings) -> Result<Pool, Failure> {
     let pool = PoolSettings {
         statement_timeout_ms: RECONCILE_STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: RECONCILE_STATEMENT_TIMEOUT_MS,
-        ..PoolSettings::of("trueup-worker", 2)
+        ..PoolSettings::for_application("trueup-worker", 2)
     };
     Pool::new(settings.postgres.postgres_url.expose_secret(), &pool)
-        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))
+        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
 }
 
 /// Postgres and the broker may be starting together with us: `migrate` waits this long for each.
 const DEPENDENCIES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Tries until it works or [`DEPENDENCIES_WITHIN`] is over; then the last error stands.
-async fn patiently<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
+async fn retry_until_available<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -57,40 +57,47 @@ where
     }
 }
 
-pub async fn migrate(settings: &Settings) -> Result<Exit, Failure> {
+pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
     let url = settings.postgres.postgres_url.expose_secret();
-    let pool = pool(settings)?;
-    patiently(|| pool.ping()).await.map_err(unavailable)?;
-    let done = schema::run(url).await.map_err(unavailable)?;
+    let pool = open_pool(settings)?;
+    retry_until_available(|| pool.ping())
+        .await
+        .map_err(dependency_failure)?;
+    let done = schema::run(url).await.map_err(dependency_failure)?;
     match done.applied.as_slice() {
-        [] => say("schema: up to date"),
-        applied => say(format_args!("schema: applied {}", applied.join(", "))),
+        [] => print_line("schema: up to date"),
+        applied => print_line(format_args!("schema: applied {}", applied.join(", "))),
     }
     match done.roles.as_slice() {
-        [] => say(
+        [] => print_line(
             "roles: none of trueup_ingest, trueup_worker, trueup_console exists; no rights to give",
         ),
-        roles => say(format_args!("roles: rights given to {}", roles.join(", "))),
+        roles => print_line(format_args!("roles: rights given to {}", roles.join(", "))),
     }
-    let session = patiently(|| Session::connect(&settings.amqp.amqp_url, "trueup-migrate"))
+    let session = retry_until_available(|| {
+        BrokerConnection::connect_to(&settings.amqp.amqp_url, "trueup-migrate")
+    })
+    .await
+    .map_err(dependency_failure)?;
+    topology::declare_topology(session.connection(), settings.amqp.queue_max_length)
         .await
-        .map_err(unavailable)?;
-    topology::declare(session.connection(), settings.amqp.queue_max_length)
-        .await
-        .map_err(unavailable)?;
+        .map_err(dependency_failure)?;
     session.close().await;
-    say("broker: exchanges and queues declared");
-    Ok(Exit::Drained)
+    print_line("broker: exchanges and queues declared");
+    Ok(ExitReason::Drained)
 }
 
 /// Dead letters go back one by one, each confirmed before it is taken from the dead.
-pub async fn redrive(settings: &Settings, limit: u32) -> Result<Exit, Failure> {
-    let pool = pool(settings)?;
-    let session = Session::connect(&settings.amqp.amqp_url, "trueup-redrive")
+pub async fn redrive(settings: &WorkerSettings, limit: u32) -> Result<ExitReason, Failure> {
+    let pool = open_pool(settings)?;
+    let session = BrokerConnection::connect_to(&settings.amqp.amqp_url, "trueup-redrive")
         .await
-        .map_err(unavailable)?;
-    let taking = session.channel().await.map_err(unavailable)?;
-    let giving = session.confirm_channel().await.map_err(unavailable)?;
+        .map_err(dependency_failure)?;
+    let taking = session.open_channel().await.map_err(dependency_failure)?;
+    let giving = session
+        .confirm_channel()
+        .await
+        .map_err(dependency_failure)?;
     let mut back = 0;
     let mut left = 0;
     // Letters that stay are not acked, so that each is met once; closing the channel returns them.
@@ -98,48 +105,52 @@ pub async fn redrive(settings: &Settings, limit: u32) -> Result<Exit, Failure> {
         let got = taking
             .basic_get(topology::DEAD_QUEUE.into(), BasicGetOptions::default())
             .await
-            .map_err(QueueError::doing("take a dead letter"))
-            .map_err(unavailable)?;
+            .map_err(QueueError::while_doing("take a dead letter"))
+            .map_err(dependency_failure)?;
         let Some(letter) = got else { break };
-        match envelope::decode(&letter.data) {
+        match envelope::decode_envelope(&letter.data) {
             Ok(envelope) => {
                 let ids: Vec<Uuid> = envelope.events.iter().map(|e| e.id).collect();
                 attempts::forget_attempts(&pool, &ids)
                     .await
-                    .map_err(unavailable)?;
+                    .map_err(dependency_failure)?;
                 topology::publish_event(&giving, &letter.data)
                     .await
-                    .map_err(unavailable)?;
+                    .map_err(dependency_failure)?;
                 // The client's own promise may stay open for ever if the connection ends just then.
                 tokio::time::timeout(TOLD_WITHIN, letter.ack(BasicAckOptions::default()))
                     .await
-                    .map_err(|_| unavailable(QueueError::TimedOut(TOLD_WITHIN)))?
-                    .map_err(unavailable)?;
+                    .map_err(|_| dependency_failure(QueueError::TimedOut(TOLD_WITHIN)))?
+                    .map_err(dependency_failure)?;
                 back += 1;
             }
             Err(error) => {
-                say(format_args!("left where it is: {error}"));
+                print_line(format_args!("left where it is: {error}"));
                 left += 1;
             }
         }
     }
     session.close().await;
-    say(format_args!("redriven: {back} envelopes; left: {left}"));
-    Ok(Exit::Drained)
+    print_line(format_args!("redriven: {back} envelopes; left: {left}"));
+    Ok(ExitReason::Drained)
 }
 
-pub async fn reconcile(settings: &Settings, replay: bool) -> Result<Exit, Failure> {
-    let pool = pool(settings)?;
-    let client = pool.get().await.map_err(unavailable)?;
+pub async fn reconcile(settings: &WorkerSettings, replay: bool) -> Result<ExitReason, Failure> {
+    let pool = open_pool(settings)?;
+    let client = pool.get().await.map_err(dependency_failure)?;
     let mut breaches = 0;
     for check in books::CHECKS {
-        let (listed, count) = books::run(&client, check).await.map_err(unavailable)?;
-        report(check.name, &listed, count);
+        let (listed, count) = books::run(&client, check)
+            .await
+            .map_err(dependency_failure)?;
+        print_check(check.name, &listed, count);
         breaches += count;
     }
     if replay {
-        let (found, calls) = books::replay(&client).await.map_err(unavailable)?;
-        report(
+        let (found, calls) = books::recompute_calls(&client)
+            .await
+            .map_err(dependency_failure)?;
+        print_check(
             &format!("the reports of {calls} calls, folded anew, give the books"),
             &found,
             found.len(),
@@ -147,35 +158,35 @@ pub async fn reconcile(settings: &Settings, replay: bool) -> Result<Exit, Failur
         breaches += found.len();
     }
     if breaches == 0 {
-        say("reconciled: the books are true");
-        Ok(Exit::Drained)
+        print_line("reconciled: the books are true");
+        Ok(ExitReason::Drained)
     } else {
-        say(format_args!(
+        print_line(format_args!(
             "BREACHED: {breaches} places; see the runbook: reconcile"
         ));
-        Ok(Exit::Breach)
+        Ok(ExitReason::Breach)
     }
 }
 
-fn report(name: &str, listed: &[String], count: usize) {
-    say(format_args!(
+fn print_check(name: &str, listed: &[String], count: usize) {
+    print_line(format_args!(
         "{} {name}",
         if count == 0 { "ok    " } else { "BREACH" }
     ));
     for line in listed.iter().take(books::LISTED) {
-        say(format_args!("       {line}"));
+        print_line(format_args!("       {line}"));
     }
     if count > books::LISTED {
-        say(format_args!("       … and {} more", count - books::LISTED));
+        print_line(format_args!("       … and {} more", count - books::LISTED));
     }
 }
 
-pub fn check_config(settings: &Settings) -> Result<Exit, Failure> {
+pub fn check_config(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
     Pool::new(
         settings.postgres.postgres_url.expose_secret(),
-        &PoolSettings::of("trueup-worker", 1),
+        &PoolSettings::for_application("trueup-worker", 1),
     )
-    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
-    say("the settings are good");
-    Ok(Exit::Drained)
+    .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    print_line("the settings are good");
+    Ok(ExitReason::Drained)
 }

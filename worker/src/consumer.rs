@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::{Dependency, Readiness};
-use trueup_ops::shutdown::{Exit, Failure, Shutdown};
+use trueup_ops::shutdown::{ExitReason, Failure, Shutdown};
 use trueup_ops::{metrics, private_listener};
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
 use trueup_store::{Pool, PoolSettings, migrate};
 
-use crate::batch_settlement::{Processor, Stuck};
-use crate::queue_consumer::Source;
-use crate::scheduler::{Lanes, Origin};
-use crate::settings::Settings;
+use crate::batch_settlement::{BatchProcessor, SettleError};
+use crate::queue_consumer::QueueConsumer;
+use crate::scheduler::{DeliveryTag, Scheduler};
+use crate::settings::WorkerSettings;
 use crate::{late_matching, maintenance};
 
 /// Connections beside the lanes': late matches, upkeep, secrets' uses.
@@ -37,33 +37,33 @@ pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-pub async fn run(settings: Settings) -> Result<Exit, Failure> {
-    let shutdown =
-        Shutdown::install(settings.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
+    let shutdown = Shutdown::install_signals(settings.grace.grace)
+        .map_err(|e| Failure::new(ExitReason::Bug, e))?;
     let lanes = settings.worker.worker_lanes.get();
     let pool = Pool::new(
         settings.postgres.postgres_url.expose_secret(),
         &PoolSettings {
             settling: true,
-            ..PoolSettings::of("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
+            ..PoolSettings::for_application("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
         },
     )
-    .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
+    .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
     let readiness = Readiness::new("trueup-worker");
-    let postgres = readiness.dependency("postgres");
-    let broker = readiness.dependency("broker");
+    let postgres = readiness.add_dependency("postgres");
+    let broker = readiness.add_dependency("broker");
     let ops = settings.worker.ops_listen;
-    let listener = private_listener::bind(ops)
+    let listener = private_listener::bind_private(ops)
         .await
-        .map_err(|e| Failure::unbound("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
+        .map_err(|e| Failure::unbound_address("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
     let ops_stop = CancellationToken::new();
-    tokio::spawn(private_listener::serve(
+    tokio::spawn(private_listener::serve_private(
         listener,
         readiness.clone(),
         ops_stop.clone(),
     ));
 
-    let processor = Processor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
+    let processor = BatchProcessor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
     let late = tokio::spawn(late_matching::run(pool.clone(), shutdown.stop().clone()));
     tokio::spawn(maintenance::run(
         pool,
@@ -71,7 +71,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         shutdown.stop().clone(),
     ));
     let (up, within) = (CancellationToken::new(), settings.start.within);
-    let supervisor = Supervisor {
+    let supervisor = ConsumerSupervisor {
         settings,
         processor,
         postgres,
@@ -85,10 +85,10 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         () = shutdown.stop().cancelled() => {}
         () = never_up(&up, within) => {
             let why = format!("never came up within {} s: {}", within.as_secs(), readiness.what_is_down());
-            return Err(Failure::new(Exit::Unavailable, why));
+            return Err(Failure::new(ExitReason::Unavailable, why));
         }
     }
-    readiness.draining();
+    readiness.start_draining();
     let exit = shutdown
         .drain(async {
             // Both see the stop by themselves and finish what they have begun.
@@ -106,9 +106,9 @@ async fn never_up(up: &CancellationToken, within: Duration) {
     }
 }
 
-struct Supervisor {
-    settings: Settings,
-    processor: Processor,
+struct ConsumerSupervisor {
+    settings: WorkerSettings,
+    processor: BatchProcessor,
     postgres: Dependency,
     broker: Dependency,
     shutdown: Shutdown,
@@ -116,22 +116,22 @@ struct Supervisor {
     up: CancellationToken,
 }
 
-impl Supervisor {
+impl ConsumerSupervisor {
     async fn run(&self) {
         let mut backoff = Backoff::new();
         let stop = self.shutdown.stop();
         while !stop.is_cancelled() {
             if let Err(why) = self.postgres_can_work().await {
-                self.postgres.down(why);
+                self.postgres.set_down(why);
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = backoff.wait() => continue,
                 }
             }
             self.postgres.ok();
-            match self.consume(&mut backoff).await {
+            match self.consume_until_lost(&mut backoff).await {
                 Ok(()) => return,
-                Err(error) => self.broker.down(error),
+                Err(error) => self.broker.set_down(error),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -143,16 +143,18 @@ impl Supervisor {
     /// It has the schema that this worker knows, and takes a write.
     async fn postgres_can_work(&self) -> Result<(), String> {
         let pool = self.processor.pool();
-        match migrate::behind(pool).await {
-            Ok(None) => attempts::probe(pool).await.map_err(|e| e.to_string()),
+        match migrate::pending_migration(pool).await {
+            Ok(None) => attempts::probe_database(pool)
+                .await
+                .map_err(|e| e.to_string()),
             Ok(Some(why)) => Err(why),
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// Consumes until told to stop (`Ok`) or until something breaks. The text is for operators.
-    async fn consume(&self, backoff: &mut Backoff) -> Result<(), String> {
-        let session = Session::connect(&self.settings.amqp.amqp_url, "trueup-worker")
+    async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), String> {
+        let session = BrokerConnection::connect_to(&self.settings.amqp.amqp_url, "trueup-worker")
             .await
             .map_err(|e| e.to_string())?;
         let outcome = self.consume_session(&session, backoff).await;
@@ -162,10 +164,10 @@ impl Supervisor {
 
     async fn consume_session(
         &self,
-        session: &Session,
+        session: &BrokerConnection,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
-        let opened = tokio::time::timeout(OPEN_WITHIN, self.open(session)).await;
+        let opened = tokio::time::timeout(OPEN_WITHIN, self.open_consumers(session)).await;
         let (dead, mut sources) = opened
             .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
             .flatten()
@@ -173,17 +175,17 @@ impl Supervisor {
         self.broker.ok();
         self.up.cancel();
         // With its end, what it is doing is cut short: nothing is settled any more that is given back.
-        let lanes = Lanes::new(
+        let lanes = Scheduler::new(
             self.processor.clone(),
             dead.clone(),
             self.postgres.clone(),
             self.shutdown.stop().clone(),
         );
         let outcome = self
-            .work(session, lanes, &mut sources, &dead, backoff)
+            .settle_until_stopped(session, lanes, &mut sources, &dead, backoff)
             .await;
         for source in &mut sources {
-            if tokio::time::timeout(LEAVE_WITHIN, source.leave(&dead))
+            if tokio::time::timeout(LEAVE_WITHIN, source.cancel_and_requeue(&dead))
                 .await
                 .is_err()
             {
@@ -193,11 +195,11 @@ impl Supervisor {
         outcome
     }
 
-    async fn work(
+    async fn settle_until_stopped(
         &self,
-        session: &Session,
-        mut lanes: Lanes,
-        sources: &mut [Source; 2],
+        session: &BrokerConnection,
+        mut lanes: Scheduler,
+        sources: &mut [QueueConsumer; 2],
         dead: &Channel,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
@@ -207,9 +209,9 @@ impl Supervisor {
             let (source, delivery) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = session.closed() => return Err(LOST.to_owned()),
-                done = lanes.done() => {
-                    told(session, settled(done, [events, parked])).await?;
+                () = session.wait_closed() => return Err(LOST.to_owned()),
+                done = lanes.next_result() => {
+                    with_broker_timeout(session, acknowledge_settled(done, [events, parked])).await?;
                     backoff.reset();
                     continue;
                 }
@@ -223,7 +225,11 @@ impl Supervisor {
             } else {
                 &mut *parked
             };
-            told(session, take(source, from, &delivery, &mut lanes, dead)).await?;
+            with_broker_timeout(
+                session,
+                dispatch_delivery(source, from, &delivery, &mut lanes, dead),
+            )
+            .await?;
         }
         for source in [&*events, &*parked] {
             // A failure is the connection's end, which is met below.
@@ -231,34 +237,39 @@ impl Supervisor {
         }
         while !lanes.is_idle() {
             tokio::select! {
-                () = session.closed() => return Err(LOST.to_owned()),
-                done = lanes.done() => told(session, settled(done, [events, parked])).await?,
+                () = session.wait_closed() => return Err(LOST.to_owned()),
+                done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked])).await?,
             }
         }
         Ok(())
     }
 
     /// The topology, a channel for dead letters, the consumers of the two queues.
-    async fn open(&self, session: &Session) -> Result<(Channel, [Source; 2]), QueueError> {
-        topology::declare(session.connection(), self.settings.amqp.queue_max_length).await?;
+    async fn open_consumers(
+        &self,
+        session: &BrokerConnection,
+    ) -> Result<(Channel, [QueueConsumer; 2]), QueueError> {
+        topology::declare_topology(session.connection(), self.settings.amqp.queue_max_length)
+            .await?;
         let dead = session.confirm_channel().await?;
         let prefetch =
             u16::try_from(self.settings.worker.worker_prefetch.get()).unwrap_or(u16::MAX);
-        let events = Source::open(session, topology::QUEUE, prefetch).await?;
-        let parked = Source::open(session, topology::PARKED_QUEUE, prefetch).await?;
+        let events = QueueConsumer::open_consumer(session, topology::QUEUE, prefetch).await?;
+        let parked =
+            QueueConsumer::open_consumer(session, topology::PARKED_QUEUE, prefetch).await?;
         Ok((dead, [events, parked]))
     }
 }
 
 /// Whatever speaks to the broker, for as long as there is one to speak to.
-async fn told(
-    session: &Session,
+async fn with_broker_timeout(
+    session: &BrokerConnection,
     telling: impl Future<Output = Result<(), String>>,
 ) -> Result<(), String> {
     tokio::select! {
         biased;
         told = telling => told,
-        () = session.closed() => Err(LOST.to_owned()),
+        () = session.wait_closed() => Err(LOST.to_owned()),
         () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).to_string()),
     }
 }
@@ -270,18 +281,18 @@ const EVENTS: usize = 0;
 const PARKED: usize = 1;
 
 /// Decodes a delivery and deals its events out.
-async fn take(
+async fn dispatch_delivery(
     source: usize,
-    from: &mut Source,
+    from: &mut QueueConsumer,
     delivery: &Delivery,
-    lanes: &mut Lanes,
+    lanes: &mut Scheduler,
     dead: &Channel,
 ) -> Result<(), String> {
     let bytes = delivery.data.len();
-    match envelope::decode(&delivery.data) {
+    match envelope::decode_envelope(&delivery.data) {
         Ok(envelope) => {
-            let number = from.unacked.take(delivery, envelope.events.len());
-            let origin = Origin { source, number };
+            let number = from.unacked.add_delivery(delivery, envelope.events.len());
+            let origin = DeliveryTag { source, number };
             if !envelope.secrets_used.is_empty() {
                 lanes.note_uses(envelope.secrets_used);
             }
@@ -292,7 +303,7 @@ async fn take(
                 metrics::worker().envelopes.inc(&["redelivered"]);
                 lanes.deal_again(envelope.events, origin, bytes);
             } else {
-                lanes.deal(envelope.events, origin, bytes);
+                lanes.enqueue_events(envelope.events, origin, bytes);
             }
             Ok(())
         }
@@ -303,26 +314,26 @@ async fn take(
                 .await
                 .map_err(|e| e.to_string())?;
             metrics::worker().envelopes.inc(&["unreadable"]);
-            from.unacked.take(delivery, 0);
+            from.unacked.add_delivery(delivery, 0);
             from.acknowledge().await
         }
     }
 }
 
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
-async fn settled(
-    done: Result<Vec<(Origin, usize)>, Stuck>,
-    sources: [&mut Source; 2],
+async fn acknowledge_settled(
+    done: Result<Vec<(DeliveryTag, usize)>, SettleError>,
+    sources: [&mut QueueConsumer; 2],
 ) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
-        Stuck::Store(error) if error.is_surroundings() => {
+        SettleError::Store(error) if error.is_surroundings() => {
             "Postgres is away; messages go back to the broker".to_owned()
         }
         stuck => stuck.to_string(),
     })?;
     for (at, source) in sources.into_iter().enumerate() {
         for (origin, events) in done.iter().filter(|(origin, _)| origin.source == at) {
-            source.unacked.settled(origin.number, *events);
+            source.unacked.mark_settled(origin.number, *events);
         }
         source.acknowledge().await?;
     }
@@ -344,12 +355,17 @@ mod tests {
         let lease = Lease::take().await;
         let cutter = Cutter::to(lease.amqp_server()).await;
         let url = lease.amqp_through(cutter.address).to_string();
-        let session = Session::connect(&url.as_str().into(), "test")
+        let session = BrokerConnection::connect_to(&url.as_str().into(), "test")
             .await
             .expect("connects");
-        assert_eq!(told(&session, async { Ok(()) }).await, Ok(()));
+        assert_eq!(
+            with_broker_timeout(&session, async { Ok(()) }).await,
+            Ok(())
+        );
         let began = Instant::now();
-        let (said, ()) = tokio::join!(told(&session, pending()), async { cutter.cut() });
+        let (said, ()) = tokio::join!(with_broker_timeout(&session, pending()), async {
+            cutter.cut()
+        });
         assert_eq!(said, Err(LOST.to_owned()));
         assert!(
             began.elapsed() < TOLD_WITHIN,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use trueup_event::reason::Status;
 use trueup_ops::metrics;
-use trueup_settlement::late_matching::{settle_due, wake};
+use trueup_settlement::late_matching::{settle_due, wake_pending};
 use trueup_store::Pool;
 
-use crate::batch_settlement::count;
+use crate::batch_settlement::count_results;
 
 /// A report is matched within 2 s of its call's arrival (M7); this is most of the wait.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -19,7 +19,7 @@ const BATCH: i64 = 200;
 
 pub async fn run(pool: Pool, stop: CancellationToken) {
     loop {
-        let pause = match look(&pool, &stop).await {
+        let pause = match retry_pending_reports(&pool, &stop).await {
             Ok(()) => LOOK_EVERY,
             Err(error) => {
                 tracing::debug!(%error, "late matches wait");
@@ -33,14 +33,17 @@ pub async fn run(pool: Pool, stop: CancellationToken) {
     }
 }
 
-async fn look(pool: &Pool, stop: &CancellationToken) -> Result<(), trueup_store::StoreError> {
-    while wake(pool).await? > 0 && !stop.is_cancelled() {}
+async fn retry_pending_reports(
+    pool: &Pool,
+    stop: &CancellationToken,
+) -> Result<(), trueup_store::StoreError> {
+    while wake_pending(pool).await? > 0 && !stop.is_cancelled() {}
     while !stop.is_cancelled() {
         let settled = settle_due(pool, BATCH).await?;
         if settled.is_empty() {
             return Ok(());
         }
-        let matched = |s: &&trueup_domain::batch_decision::Settled| {
+        let matched = |s: &&trueup_domain::batch_decision::SettleResult| {
             s.decision
                 .as_ref()
                 .is_some_and(|d| d.status != Status::Unmatched)
@@ -48,7 +51,7 @@ async fn look(pool: &Pool, stop: &CancellationToken) -> Result<(), trueup_store:
         let found = settled.iter().filter(matched).cloned().collect::<Vec<_>>();
         metrics::worker().late.add(&["tried"], settled.len() as u64);
         metrics::worker().late.add(&["matched"], found.len() as u64);
-        count(&found);
+        count_results(&found);
     }
     Ok(())
 }

@@ -18,18 +18,18 @@ use std::process::ExitCode;
 
 use trueup_ops::{logging, shutdown};
 
-use settings::{Command, Settings};
+use settings::{WorkerCommand, WorkerSettings};
 
 fn main() -> ExitCode {
-    let settings: Settings = trueup_ops::settings::parse();
-    logging::init(&settings.log);
+    let settings: WorkerSettings = trueup_ops::settings::parse_settings();
+    logging::init_logging(&settings.log);
     let main = async {
-        match settings.command.clone().unwrap_or(Command::Run) {
-            Command::Run => consumer::run(settings).await,
-            Command::Migrate => commands::migrate(&settings).await,
-            Command::Redrive { limit } => commands::redrive(&settings, limit).await,
-            Command::Reconcile { replay } => commands::reconcile(&settings, replay).await,
-            Command::CheckConfig => commands::check_config(&settings),
+        match settings.command.clone().unwrap_or(WorkerCommand::Run) {
+            WorkerCommand::Run => consumer::run(settings).await,
+            WorkerCommand::Migrate => commands::migrate(&settings).await,
+            WorkerCommand::Redrive { limit } => commands::redrive(&settings, limit).await,
+            WorkerCommand::Reconcile { replay } => commands::reconcile(&settings, replay).await,
+            WorkerCommand::CheckConfig => commands::check_config(&settings),
         }
     };
     // The settling waits for Postgres nearly all of the time: one thread carries it.

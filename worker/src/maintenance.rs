@@ -27,7 +27,7 @@ pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
                 }
             }
             _ = figures.tick() => {
-                let (in_use, open) = pool.usage();
+                let (in_use, open) = pool.connection_counts();
                 metrics::worker().connections.set(&["in_use"], i64::try_from(in_use).unwrap_or(i64::MAX));
                 metrics::worker().connections.set(&["open"], i64::try_from(open).unwrap_or(i64::MAX));
             }

@@ -6,28 +6,28 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use trueup_queue::QueueError;
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 
-use crate::acknowledgement::Unacked;
+use crate::acknowledgement::UnackedDeliveries;
 
 /// A consumer on a channel of its own, so that acking many at once is safe.
-pub struct Source {
+pub struct QueueConsumer {
     channel: Channel,
     consumer: Consumer,
-    pub unacked: Unacked,
+    pub unacked: UnackedDeliveries,
 }
 
-impl Source {
-    pub async fn open(
-        session: &Session,
+impl QueueConsumer {
+    pub async fn open_consumer(
+        session: &BrokerConnection,
         queue: &'static str,
         prefetch: u16,
-    ) -> Result<Source, QueueError> {
-        let channel = session.channel().await?;
+    ) -> Result<QueueConsumer, QueueError> {
+        let channel = session.open_channel().await?;
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await
-            .map_err(QueueError::doing("set the prefetch"))?;
+            .map_err(QueueError::while_doing("set the prefetch"))?;
         let consumer = channel
             .basic_consume(
                 queue.into(),
@@ -36,11 +36,11 @@ impl Source {
                 FieldTable::default(),
             )
             .await
-            .map_err(QueueError::doing(format!("consume {queue}")))?;
-        Ok(Source {
+            .map_err(QueueError::while_doing(format!("consume {queue}")))?;
+        Ok(QueueConsumer {
             channel,
             consumer,
-            unacked: Unacked::default(),
+            unacked: UnackedDeliveries::default(),
         })
     }
 
@@ -52,7 +52,7 @@ impl Source {
 
     pub async fn acknowledge(&mut self) -> Result<(), String> {
         self.unacked
-            .ack()
+            .ack_settled()
             .await
             .map_err(|e| format!("deliveries could not be acknowledged: {e}"))
     }
@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// Gives back what is in hand: this worker is leaving, nothing failed.
-    pub async fn leave(&mut self, renewing: &Channel) {
+    pub async fn cancel_and_requeue(&mut self, renewing: &Channel) {
         self.note_arrived();
         if let Err(error) = self.cancel().await {
             tracing::debug!(%error, "a consumer could not be cancelled");
@@ -78,7 +78,7 @@ impl Source {
     /// What is here and was not looked at yet.
     fn note_arrived(&mut self) {
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            self.unacked.take(&delivery, 1);
+            self.unacked.add_delivery(&delivery, 1);
         }
     }
 }

@@ -17,7 +17,7 @@ use trueup_ops::health::Dependency;
 use trueup_store::webhooks;
 use uuid::Uuid;
 
-use crate::batch_settlement::{Processor, Stuck};
+use crate::batch_settlement::{BatchProcessor, SettleError};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
 /// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
@@ -35,79 +35,81 @@ const HELD_BACK_FOR: Duration = Duration::from_millis(100);
 
 /// Which delivery an event came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
+pub struct DeliveryTag {
     pub source: usize,
     pub number: u64,
 }
 
-struct Waiting {
+struct QueuedEvent {
     event: RawEvent,
-    origin: Origin,
+    origin: DeliveryTag,
     /// Its part of the message's bytes.
     bytes: usize,
 }
 
 /// An envelope that came again.
-struct Again {
+struct RedeliveredEnvelope {
     events: Vec<RawEvent>,
-    origin: Origin,
+    origin: DeliveryTag,
     bytes: usize,
 }
 
 #[derive(Default)]
 struct Lane {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedEvent>,
     at_work_since: Option<Instant>,
 }
 
 /// Who does a job: a lane, the one that takes what came again, or the one that notes uses of secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum JobKind {
     Lane(usize),
     Again,
     Uses,
 }
 
-struct Done {
-    who: Who,
+struct JobResult {
+    who: JobKind,
     /// How many events of which deliveries are committed now.
-    settled: Vec<(Origin, usize)>,
-    outcome: Result<(), Stuck>,
+    settled: Vec<(DeliveryTag, usize)>,
+    outcome: Result<(), SettleError>,
 }
 
 /// What the jobs need.
 #[derive(Clone)]
-struct Tools {
-    processor: Processor,
+struct JobContext {
+    processor: BatchProcessor,
     dead: lapin::Channel,
     postgres: Dependency,
     stop: CancellationToken,
 }
 
-pub struct Lanes {
-    tools: Tools,
+pub struct Scheduler {
+    tools: JobContext,
     lanes: Vec<Lane>,
     /// Whose turn it is to begin.
     turn: usize,
-    again: VecDeque<Again>,
+    again: VecDeque<RedeliveredEnvelope>,
     again_busy: bool,
     uses: Vec<SecretUse>,
     uses_busy: bool,
-    running: JoinSet<Done>,
+    running: JoinSet<JobResult>,
     waiting_events: usize,
     waiting_bytes: usize,
 }
 
-impl Lanes {
+impl Scheduler {
     pub fn new(
-        processor: Processor,
+        processor: BatchProcessor,
         dead: lapin::Channel,
         postgres: Dependency,
         stop: CancellationToken,
-    ) -> Lanes {
-        let lanes = (0..processor.lanes()).map(|_| Lane::default()).collect();
-        Lanes {
-            tools: Tools {
+    ) -> Scheduler {
+        let lanes = (0..processor.lane_count())
+            .map(|_| Lane::default())
+            .collect();
+        Scheduler {
+            tools: JobContext {
                 processor,
                 dead,
                 postgres,
@@ -127,7 +129,7 @@ impl Lanes {
 
     /// Whether another envelope may be decoded.
     pub fn has_room(&self) -> bool {
-        let events = self.tools.processor.batch() * self.lanes.len() * BATCHES_AHEAD;
+        let events = self.tools.processor.batch_size() * self.lanes.len() * BATCHES_AHEAD;
         self.waiting_events < events && self.waiting_bytes < WAITING_BYTES
     }
 
@@ -137,12 +139,12 @@ impl Lanes {
     }
 
     /// Deals out the events of an envelope that came for the first time.
-    pub fn deal(&mut self, events: Vec<RawEvent>, origin: Origin, bytes: usize) {
+    pub fn enqueue_events(&mut self, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
         let each = bytes / events.len().max(1);
         for event in events {
             let lane = lane_of(event.account_id, self.lanes.len());
             if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.waiting.push_back(Waiting {
+                lane.waiting.push_back(QueuedEvent {
                     event,
                     origin,
                     bytes: each,
@@ -155,10 +157,10 @@ impl Lanes {
     }
 
     /// Puts by an envelope that came again.
-    pub fn deal_again(&mut self, events: Vec<RawEvent>, origin: Origin, bytes: usize) {
+    pub fn deal_again(&mut self, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
         self.waiting_events += events.len();
         self.waiting_bytes += bytes;
-        self.again.push_back(Again {
+        self.again.push_back(RedeliveredEnvelope {
             events,
             origin,
             bytes,
@@ -180,7 +182,7 @@ impl Lanes {
                 .held_back_until()
                 .is_some_and(|until| Instant::now() < until);
             let enough = if held_back {
-                self.tools.processor.batch()
+                self.tools.processor.batch_size()
             } else {
                 1
             };
@@ -205,9 +207,9 @@ impl Lanes {
             return;
         };
         lane.at_work_since = Some(Instant::now());
-        let count = lane.waiting.len().min(self.tools.processor.batch());
+        let count = lane.waiting.len().min(self.tools.processor.batch_size());
         let mut events = Vec::with_capacity(count);
-        let mut settled: Vec<(Origin, usize)> = Vec::new();
+        let mut settled: Vec<(DeliveryTag, usize)> = Vec::new();
         for waiting in lane.waiting.drain(..count) {
             self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
             match settled
@@ -223,10 +225,10 @@ impl Lanes {
         let tools = self.tools.clone();
         self.running.spawn(async move {
             let outcome = tools
-                .patiently(|| tools.processor.settle_batch(&events, &tools.dead))
+                .retry_while_unavailable(|| tools.processor.settle_batch(&events, &tools.dead))
                 .await;
-            Done {
-                who: Who::Lane(number),
+            JobResult {
+                who: JobKind::Lane(number),
                 settled,
                 outcome,
             }
@@ -246,10 +248,12 @@ impl Lanes {
         let tools = self.tools.clone();
         self.running.spawn(async move {
             let outcome = tools
-                .patiently(|| tools.processor.settle_again(&again.events, &tools.dead))
+                .retry_while_unavailable(|| {
+                    tools.processor.settle_again(&again.events, &tools.dead)
+                })
                 .await;
-            Done {
-                who: Who::Again,
+            JobResult {
+                who: JobKind::Again,
                 settled: vec![(again.origin, again.events.len())],
                 outcome,
             }
@@ -267,8 +271,8 @@ impl Lanes {
             if let Err(error) = webhooks::secrets_used(&pool, &uses).await {
                 tracing::warn!(%error, "uses of secrets were not noted");
             }
-            Done {
-                who: Who::Uses,
+            JobResult {
+                who: JobKind::Uses,
                 settled: Vec::new(),
                 outcome: Ok(()),
             }
@@ -277,7 +281,7 @@ impl Lanes {
 
     /// The next job that ends, and which events are settled by it; waits for ever if none runs. Nothing
     /// is lost if the future is dropped while it waits.
-    pub async fn done(&mut self) -> Result<Vec<(Origin, usize)>, Stuck> {
+    pub async fn next_result(&mut self) -> Result<Vec<(DeliveryTag, usize)>, SettleError> {
         let joined = loop {
             if self.running.is_empty() {
                 return std::future::pending().await;
@@ -288,23 +292,23 @@ impl Lanes {
                 .filter(|_| self.lanes.iter().any(waits));
             tokio::select! {
                 Some(joined) = self.running.join_next() => break joined,
-                () = at(held_back_until) => {}
+                () = sleep_until(held_back_until) => {}
             }
             self.start_lanes();
         };
-        let done = joined.map_err(|e: JoinError| Stuck::Broken(e.to_string()))?;
+        let done = joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))?;
         match done.who {
-            Who::Lane(number) => {
+            JobKind::Lane(number) => {
                 if let Some(lane) = self.lanes.get_mut(number) {
                     lane.at_work_since = None;
                 }
                 self.start_lanes();
             }
-            Who::Again => {
+            JobKind::Again => {
                 self.again_busy = false;
                 self.start_again();
             }
-            Who::Uses => {
+            JobKind::Uses => {
                 self.uses_busy = false;
                 self.start_uses();
             }
@@ -314,7 +318,7 @@ impl Lanes {
 }
 
 /// Never, if there is no such time.
-async fn at(time: Option<Instant>) {
+async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
@@ -328,11 +332,14 @@ fn lane_of(account_id: Uuid, lanes: usize) -> usize {
     usize::try_from(hasher.finish() % lanes).unwrap_or(0)
 }
 
-impl Tools {
+impl JobContext {
     /// Waits out a short absence of Postgres with the messages in hand.
-    async fn patiently<F>(&self, mut settle: impl FnMut() -> F) -> Result<(), Stuck>
+    async fn retry_while_unavailable<F>(
+        &self,
+        mut settle: impl FnMut() -> F,
+    ) -> Result<(), SettleError>
     where
-        F: Future<Output = Result<(), Stuck>>,
+        F: Future<Output = Result<(), SettleError>>,
     {
         let started = Instant::now();
         let mut backoff = Backoff::new();
@@ -342,10 +349,10 @@ impl Tools {
                     self.postgres.ok();
                     return Ok(());
                 }
-                Err(Stuck::Store(error)) if error.is_surroundings() => {
-                    self.postgres.down(error.to_string());
+                Err(SettleError::Store(error)) if error.is_surroundings() => {
+                    self.postgres.set_down(error.to_string());
                     if started.elapsed() > HOLD_MESSAGES || self.stop.is_cancelled() {
-                        return Err(Stuck::Store(error));
+                        return Err(SettleError::Store(error));
                     }
                     backoff.wait().await;
                 }

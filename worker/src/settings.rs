@@ -6,9 +6,9 @@ use trueup_ops::settings::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs
 /// Matches payout reports with their calls and credits publishers.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "trueup-worker", version)]
-pub struct Settings {
+pub struct WorkerSettings {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<WorkerCommand>,
     #[command(flatten)]
     pub postgres: PostgresArgs,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub enum WorkerCommand {
     /// Consume and settle until told to stop (the default)
     Run,
     /// Bring the schema up to date and declare the broker's topology

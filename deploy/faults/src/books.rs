@@ -48,7 +48,7 @@ pub async fn open(client: &Client) -> anyhow::Result<Account> {
     client
         .execute(
             key,
-            &[&Uuid::new_v4(), &account_id, &api_keys::digest(API_KEY)],
+            &[&Uuid::new_v4(), &account_id, &api_keys::digest_key(API_KEY)],
         )
         .await?;
     let assignments = assignments(client, account_id).await?;

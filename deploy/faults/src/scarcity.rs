@@ -65,7 +65,7 @@ async fn overload(scene: &mut Scene, span: Duration) -> Result<String> {
     let started = Instant::now();
     let (mut full, mut deepest) = (None, 0);
     loop {
-        let depth = topology::depth(session.connection(), topology::QUEUE)
+        let depth = topology::queue_depth(session.connection(), topology::QUEUE)
             .await?
             .unwrap_or(0);
         deepest = deepest.max(depth);

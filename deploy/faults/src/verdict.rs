@@ -68,7 +68,7 @@ async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow
     reconciled(scene).await?;
 
     let session = scene.ground.lease.broker().await;
-    let dead = topology::depth(session.connection(), topology::DEAD_QUEUE)
+    let dead = topology::queue_depth(session.connection(), topology::DEAD_QUEUE)
         .await?
         .unwrap_or(0);
     ensure!(
@@ -143,10 +143,10 @@ async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::
     }
 }
 
-async fn waiting(session: &trueup_queue::connection::Session) -> anyhow::Result<u32> {
+async fn waiting(session: &trueup_queue::connection::BrokerConnection) -> anyhow::Result<u32> {
     let mut sum = 0;
     for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
-        sum += topology::depth(session.connection(), queue)
+        sum += topology::queue_depth(session.connection(), queue)
             .await?
             .unwrap_or(0);
     }
@@ -280,7 +280,7 @@ async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Re
     for envelope in events.chunks(97) {
         topology::publish_event(
             &channel,
-            &envelope::encode(&Envelope::of(envelope.to_vec())),
+            &envelope::encode_envelope(&Envelope::from_events(envelope.to_vec())),
         )
         .await?;
     }

@@ -40,7 +40,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         plan.calls, plan.corrected
     ));
     let broker = lease.broker().await;
-    topology::declare(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
+    topology::declare_topology(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
     let channel = broker.confirm_channel().await?;
     let _worker = Worker::start(&plan.worker, &database, &lease)?;
     sizes(&client, "at the start").await?;
@@ -66,7 +66,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
                         books,
                     )
                 });
-                envelope::encode(&Envelope::of(events.collect()))
+                envelope::encode_envelope(&Envelope::from_events(events.collect()))
             })
             .collect();
         futures_util::future::try_join_all(

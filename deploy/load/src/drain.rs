@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology;
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
@@ -215,7 +215,7 @@ pub async fn grown(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
     let settings = PoolSettings {
         settling: true,
-        ..PoolSettings::of("trueup-load", 1)
+        ..PoolSettings::for_application("trueup-load", 1)
     };
     let pool = Pool::new(&database.url, &settings)?;
     let client = pool.get().await?;
@@ -240,7 +240,7 @@ async fn drain(
     plan: &Plan,
     database: &TestDatabase,
     lease: &Lease,
-    broker: &Session,
+    broker: &BrokerConnection,
     client: &tokio_postgres::Client,
 ) -> anyhow::Result<Drained> {
     let rows_before = rows(client).await?;
@@ -325,8 +325,8 @@ fn cpu_seconds(pid: i64) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-pub async fn depth(broker: &Session) -> anyhow::Result<u32> {
-    topology::depth(broker.connection(), topology::QUEUE)
+pub async fn depth(broker: &BrokerConnection) -> anyhow::Result<u32> {
+    topology::queue_depth(broker.connection(), topology::QUEUE)
         .await?
         .context("the queue is gone")
 }
@@ -389,15 +389,15 @@ pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Books) -
     }
 }
 
-async fn fill(broker: &Session, plan: &Plan, books: Books) -> anyhow::Result<()> {
-    topology::declare(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
+async fn fill(broker: &BrokerConnection, plan: &Plan, books: Books) -> anyhow::Result<()> {
+    topology::declare_topology(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
     let channel = broker.confirm_channel().await?;
     let numbers: Vec<usize> = (0..plan.reports).collect();
     for some in numbers.chunks(ENVELOPE * CONFIRMS_AT_ONCE) {
         let messages: Vec<Vec<u8>> = some
             .chunks(ENVELOPE)
             .map(|chunk| {
-                envelope::encode(&Envelope::of(
+                envelope::encode_envelope(&Envelope::from_events(
                     chunk.iter().map(|n| report(*n, books)).collect(),
                 ))
             })

@@ -93,7 +93,7 @@ impl Stage {
     /// Nothing waits in the queue any more: what was accepted without a worker is no part of what follows.
     pub async fn empty_queue(&self) -> anyhow::Result<()> {
         let session = self.lease.broker().await;
-        let channel = session.channel().await?;
+        let channel = session.open_channel().await?;
         channel
             .queue_purge(topology::QUEUE.into(), QueuePurgeOptions::default())
             .await?;

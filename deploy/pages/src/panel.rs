@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use jiff::{Timestamp, ToSpan};
 use trueup_event::reason::{Reason, Status};
-use trueup_store::event_search::{self, Key, Search};
+use trueup_store::event_search::{self, Search, SearchKey};
 use trueup_store::{IdPage, webhook_activity, webhooks};
 use trueup_testkit::database::TestDatabase;
 
@@ -61,7 +61,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let mut table = Table::default();
     for (name, search, below) in questions(plan) {
         for _ in 0..RUNS {
-            event_search::page(&watched.client, ACCOUNT, &search, below, ROWS)
+            event_search::search_page(&watched.client, ACCOUNT, &search, below, ROWS)
                 .await
                 .with_context(|| name.clone())?;
         }
@@ -82,7 +82,7 @@ async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::R
     let now = Timestamp::now();
     let day = now.checked_sub(24.hours())?;
     for _ in 0..RUNS {
-        webhooks::list(
+        webhooks::list_webhooks(
             &watched.client,
             ACCOUNT,
             false,
@@ -92,11 +92,11 @@ async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::R
             },
         )
         .await?;
-        webhook_activity::activity(&watched.client, ACCOUNT, &all, now, day).await?;
+        webhook_activity::load_activity(&watched.client, ACCOUNT, &all, now, day).await?;
     }
     table.add("webhooks table", watched.runs());
     for _ in 0..RUNS {
-        webhook_activity::reasons(&watched.client, ACCOUNT, webhook(0), day).await?;
+        webhook_activity::count_reasons(&watched.client, ACCOUNT, webhook(0), day).await?;
         webhook_activity::unmatched_requests(&watched.client, ACCOUNT, webhook(0), day, 200)
             .await?;
     }
@@ -104,7 +104,7 @@ async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::R
     Ok(())
 }
 
-type Question = (String, Search, Option<Key>);
+type Question = (String, Search, Option<SearchKey>);
 
 /// Every filter, on one webhook and on all, on the first page and deep below.
 fn questions(plan: &Plan) -> Vec<Question> {

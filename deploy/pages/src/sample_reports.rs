@@ -2,11 +2,11 @@
 //! at which they would have come: most of them good, and some with everything that goes wrong in life.
 
 use jiff::{Timestamp, ToSpan};
-use trueup_domain::batch_decision::Work;
+use trueup_domain::batch_decision::SettleJob;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::Reason;
-use trueup_settlement::settle;
+use trueup_settlement::settle_batch;
 use trueup_store::{Pool, PoolSettings, run_tx};
 use uuid::Uuid;
 
@@ -37,12 +37,15 @@ pub async fn send(network: &Network) -> anyhow::Result<()> {
     let now = Timestamp::now();
     events.retain(|event| event.received_at < now);
     events.sort_by_key(|event| event.received_at);
-    let pool = Pool::new(&network.database.url, &PoolSettings::of("pictures", 2))?;
+    let pool = Pool::new(
+        &network.database.url,
+        &PoolSettings::for_application("pictures", 2),
+    )?;
     for batch in events.chunks(BATCH) {
-        let works: Vec<Work> = batch.iter().cloned().map(Work::Fresh).collect();
+        let works: Vec<SettleJob> = batch.iter().cloned().map(SettleJob::Fresh).collect();
         run_tx(&pool, "pictures_settle", move |tx| {
             let works = works.clone();
-            Box::pin(async move { settle(tx, works).await })
+            Box::pin(async move { settle_batch(tx, works).await })
         })
         .await?;
     }

@@ -12,14 +12,14 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::{Dependency, Readiness};
 use trueup_ops::private_listener;
-use trueup_ops::shutdown::{Exit, Failure, Shutdown};
+use trueup_ops::shutdown::{ExitReason, Failure, Shutdown};
 use trueup_store::{Pool, PoolSettings};
 
 use crate::app_state::{App, Console};
-use crate::middleware::metrics::measure;
+use crate::middleware::metrics::measure_request;
 use crate::middleware::timeout::limit_time;
 use crate::passwords::Attempts;
-use crate::settings::{Args, Command};
+use crate::settings::{ConsoleCommand, ConsoleSettings};
 use crate::{api, pages, server, user_command};
 
 /// The console waits for the database, it does not compute: more connections would only take them
@@ -29,34 +29,35 @@ const CONNECTIONS: usize = 16;
 const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
-pub async fn run(args: Args) -> Result<Exit, Failure> {
+pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     let settings = PoolSettings {
         looking: true,
-        ..PoolSettings::of("trueup-console", CONNECTIONS)
+        ..PoolSettings::for_application("trueup-console", CONNECTIONS)
     };
     let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &settings)
-        .map_err(|e| Failure::setting("TRUEUP_POSTGRES_URL", e))?;
-    if let Some(Command::User(command)) = args.command {
+        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    if let Some(ConsoleCommand::User(command)) = args.command {
         return user_command::run(command, pool).await;
     }
-    let shutdown = Shutdown::install(args.grace.grace).map_err(|e| Failure::new(Exit::Bug, e))?;
+    let shutdown = Shutdown::install_signals(args.grace.grace)
+        .map_err(|e| Failure::new(ExitReason::Bug, e))?;
     let (ops, listener) = (args.console.ops_listen, args.console.listen);
-    let ops = private_listener::bind(ops)
+    let ops = private_listener::bind_private(ops)
         .await
-        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
-    let listener = server::bind(listener)
+        .map_err(|e| Failure::unbound_address("TRUEUP_CONSOLE_OPS_LISTEN", ops, &e))?;
+    let listener = server::bind_console(listener)
         .await
-        .map_err(|e| Failure::unbound("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
+        .map_err(|e| Failure::unbound_address("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
 
     let readiness = Readiness::new("trueup-console");
-    let postgres = readiness.dependency("postgres");
+    let postgres = readiness.add_dependency("postgres");
     let over = CancellationToken::new();
-    let ops = tokio::spawn(private_listener::serve(
+    let ops = tokio::spawn(private_listener::serve_private(
         ops,
         readiness.clone(),
         over.clone(),
     ));
-    tokio::spawn(watch(pool.clone(), postgres, over.clone()));
+    tokio::spawn(watch_postgres(pool.clone(), postgres, over.clone()));
 
     let app = Arc::new(Console {
         pool,
@@ -68,9 +69,9 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
     let stop = shutdown.stop().clone();
     tokio::spawn(async move {
         stop.cancelled().await;
-        draining.draining();
+        draining.start_draining();
     });
-    let exit = server::serve(listener, router(&app), &shutdown).await;
+    let exit = server::serve_console(listener, build_router(&app), &shutdown).await;
     over.cancel();
     let _ = ops.await;
     Ok(exit)
@@ -78,11 +79,11 @@ pub async fn run(args: Args) -> Result<Exit, Failure> {
 
 /// Keeps `/ready` told of Postgres. Without it the console still answers honestly (503), so it is
 /// degraded, not down.
-async fn watch(pool: Pool, postgres: Dependency, over: CancellationToken) {
+async fn watch_postgres(pool: Pool, postgres: Dependency, over: CancellationToken) {
     loop {
         match pool.ping().await {
             Ok(()) => postgres.ok(),
-            Err(e) => postgres.degraded(e.to_string()),
+            Err(e) => postgres.set_degraded(e.to_string()),
         }
         tokio::select! {
             () = over.cancelled() => return,
@@ -91,13 +92,13 @@ async fn watch(pool: Pool, postgres: Dependency, over: CancellationToken) {
     }
 }
 
-fn router(app: &App) -> Router {
-    api::router(app)
-        .merge(pages::router(app))
+fn build_router(app: &App) -> Router {
+    api::build_router(app)
+        .merge(pages::build_router(app))
         .fallback(no_route)
         .method_not_allowed_fallback(async || api::Problem::method_not_allowed())
         .layer(from_fn(limit_time))
-        .layer(from_fn(measure))
+        .layer(from_fn(measure_request))
         .with_state(app.clone())
 }
 
@@ -105,5 +106,5 @@ async fn no_route(request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         return api::Problem::no_route().into_response();
     }
-    pages::Fault::NotFound("page").into_response()
+    pages::PageError::NotFound("page").into_response()
 }

@@ -20,7 +20,7 @@ use trueup_ops::{logging, shutdown};
 const THREADS: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
 
 fn main() -> ExitCode {
-    let args: settings::Args = trueup_ops::settings::parse();
-    logging::init(&args.log);
+    let args: settings::ConsoleSettings = trueup_ops::settings::parse_settings();
+    logging::init_logging(&args.log);
     shutdown::run(THREADS, app::run(args))
 }

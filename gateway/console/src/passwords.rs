@@ -35,7 +35,7 @@ fn hash_now(password: &str) -> Result<String, String> {
 }
 
 /// Why a new password is not taken.
-pub fn fault(password: &str) -> Option<String> {
+pub fn password_fault(password: &str) -> Option<String> {
     if password.chars().count() < MIN_CHARS {
         return Some(format!(
             "a password has at least {MIN_CHARS} characters; four random words are a good one"
@@ -52,7 +52,7 @@ pub async fn hash(password: String) -> Result<String, String> {
 }
 
 /// Does the password belong to the hash? Without a hash: no, after as long.
-pub async fn fits(password: String, hash: Option<String>) -> bool {
+pub async fn verify_password(password: String, hash: Option<String>) -> bool {
     if password.len() > MAX_BYTES {
         return false;
     }

@@ -11,7 +11,7 @@ const TOKEN_BYTES: usize = 24;
 /// As much of a key as its list shows: the mark and six characters.
 const PREFIX_CHARS: usize = 10;
 
-fn random<const N: usize>() -> String {
+fn random_text<const N: usize>() -> String {
     let mut bytes = [0_u8; N];
     rand::rngs::SysRng
         .try_fill_bytes(&mut bytes)
@@ -21,21 +21,21 @@ fn random<const N: usize>() -> String {
 
 /// An API key, and the part of it that may be shown again.
 pub fn api_key() -> (String, String) {
-    let key = format!("tuk_{}", random::<KEY_BYTES>());
+    let key = format!("tuk_{}", random_text::<KEY_BYTES>());
     let prefix = key[..PREFIX_CHARS].to_owned();
     (key, prefix)
 }
 
 /// The last part of a webhook's URL; safe in a path as it is.
-pub fn token() -> String {
-    random::<TOKEN_BYTES>()
+pub fn new_token() -> String {
+    random_text::<TOKEN_BYTES>()
 }
 
 pub fn webhook_secret() -> String {
-    format!("whsec_{}", random::<KEY_BYTES>())
+    format!("whsec_{}", random_text::<KEY_BYTES>())
 }
 
 /// What a browser is known by while somebody is signed in.
-pub fn session() -> String {
-    random::<KEY_BYTES>()
+pub fn new_session_id() -> String {
+    random_text::<KEY_BYTES>()
 }

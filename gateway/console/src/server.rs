@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use trueup_ops::private_listener;
-use trueup_ops::shutdown::{Exit, Shutdown};
+use trueup_ops::shutdown::{ExitReason, Shutdown};
 
 /// People's browsers and some programs; more is a mistake or worse.
 const CONNECTIONS: usize = 1_024;
@@ -21,14 +21,19 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Before the next attempt after `accept` failed (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = private_listener::bind_when_free(|| private_listener::listen(address)).await?;
+pub async fn bind_console(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener =
+        private_listener::bind_when_free(|| private_listener::listen_on(address)).await?;
     tracing::info!(listener = "console", address = %listener.local_addr()?, "listening");
     Ok(listener)
 }
 
 /// Serves until draining begins, then finishes what is in flight within the grace.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: &Shutdown) -> Exit {
+pub async fn serve_console(
+    listener: TcpListener,
+    router: Router,
+    shutdown: &Shutdown,
+) -> ExitReason {
     let connections = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

@@ -8,9 +8,9 @@ use crate::user_command::UserCommand;
 /// Settings and pages of Trueup, for its operators.
 #[derive(Debug, Parser)]
 #[command(name = "trueup-console", version)]
-pub struct Args {
+pub struct ConsoleSettings {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<ConsoleCommand>,
     #[command(flatten)]
     pub postgres: PostgresArgs,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-pub enum Command {
+pub enum ConsoleCommand {
     /// People who may sign in
     #[command(subcommand)]
     User(UserCommand),

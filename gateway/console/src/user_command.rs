@@ -12,9 +12,9 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use trueup_event::ids;
-use trueup_ops::shutdown::{Exit, Failure};
+use trueup_ops::shutdown::{ExitReason, Failure};
 use trueup_store::accounts::{self, Account};
-use trueup_store::users::{self, Role};
+use trueup_store::users::{self, UserRole};
 use trueup_store::{Pool, audit_log, run_tx};
 use uuid::Uuid;
 
@@ -65,30 +65,30 @@ pub fn email_fault(email: &str) -> Option<String> {
         .then(|| format!("{email:?} is no e-mail address; give one such as ann@example.com"))
 }
 
-fn wrong(text: impl Into<String>) -> Failure {
-    Failure::new(Exit::BadConfig, text.into())
+fn bad_usage(text: impl Into<String>) -> Failure {
+    Failure::new(ExitReason::BadConfig, text.into())
 }
 
-fn down(error: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Unavailable, error.to_string())
+fn database_down(error: impl std::fmt::Display) -> Failure {
+    Failure::new(ExitReason::Unavailable, error.to_string())
 }
 
-pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
+pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure> {
     let UserCommand::Add(add) = command;
     if let Some(fault) = email_fault(&add.email) {
-        return Err(wrong(fault));
+        return Err(bad_usage(fault));
     }
     if jiff::tz::TimeZone::get(&add.time_zone).is_err() {
-        return Err(wrong(
+        return Err(bad_usage(
             "--time-zone must be one of the IANA database, such as America/New_York",
         ));
     }
-    let role =
-        Role::from_code(&add.role).ok_or_else(|| wrong("--role is owner, operator or viewer"))?;
-    let client = pool.get().await.map_err(down)?;
+    let role = UserRole::from_code(&add.role)
+        .ok_or_else(|| bad_usage("--role is owner, operator or viewer"))?;
+    let client = pool.get().await.map_err(database_down)?;
     let known = users::accounts_called(&client, &add.account)
         .await
-        .map_err(down)?;
+        .map_err(database_down)?;
     drop(client);
     let (account, is_new) = match known.as_slice() {
         [account] => (account.clone(), false),
@@ -98,31 +98,31 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
                 "no account has the id or name {:?}; add --new-account to make it",
                 add.account
             );
-            return Err(wrong(text));
+            return Err(bad_usage(text));
         }
         _ => {
-            return Err(wrong(format!(
+            return Err(bad_usage(format!(
                 "several accounts are called {:?}; give the id",
                 add.account
             )));
         }
     };
-    let password = password(add.password_file.as_deref()).map_err(wrong)?;
-    if let Some(fault) = passwords::fault(password.expose_secret()) {
-        return Err(wrong(fault));
+    let password = read_password(add.password_file.as_deref()).map_err(bad_usage)?;
+    if let Some(fault) = passwords::password_fault(password.expose_secret()) {
+        return Err(bad_usage(fault));
     }
     let hash = passwords::hash(password.expose_secret().to_owned())
         .await
-        .map_err(wrong)?;
+        .map_err(bad_usage)?;
     let (email, id) = (add.email.clone(), Uuid::now_v7());
     let of = account.clone();
     let made = run_tx(&pool, "people.add", move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
             if is_new {
-                accounts::insert(tx, &account).await?;
+                accounts::insert_account(tx, &account).await?;
             }
-            let made = users::insert(tx, account.id, id, &email, &hash, role).await?;
+            let made = users::insert_user(tx, account.id, id, &email, &hash, role).await?;
             let change = audit_log::Change {
                 account_id: account.id,
                 actor: ACTOR,
@@ -131,14 +131,14 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
                 object_id: id,
                 detail: json!({ "email": email, "role": role.code() }),
             };
-            audit_log::record(tx, change).await?;
+            audit_log::record_change(tx, change).await?;
             Ok(made)
         })
     })
     .await
-    .map_err(down)?;
+    .map_err(database_down)?;
     if !made {
-        return Err(wrong(format!(
+        return Err(bad_usage(format!(
             "{} can sign in already; nothing was changed",
             add.email
         )));
@@ -150,7 +150,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<Exit, Failure> {
         account.name,
         account.id
     );
-    Ok(Exit::Drained)
+    Ok(ExitReason::Drained)
 }
 
 fn new_account(add: &Add) -> Account {
@@ -165,7 +165,7 @@ fn new_account(add: &Add) -> Account {
 }
 
 /// From the file, else asked for at a terminal (twice, unseen), else the first line of the input.
-fn password(file: Option<&Path>) -> Result<SecretString, String> {
+fn read_password(file: Option<&Path>) -> Result<SecretString, String> {
     if let Some(path) = file {
         let open = std::fs::File::open(path).map_err(|e| format!("--password-file: {e}"))?;
         let mut text = String::new();
@@ -176,16 +176,16 @@ fn password(file: Option<&Path>) -> Result<SecretString, String> {
     }
     let input = std::io::stdin();
     if !input.is_terminal() {
-        return line().map(Into::into);
+        return read_line().map(Into::into);
     }
-    let first = unseen("Password: ")?;
-    if first != unseen("Again: ")? {
+    let first = read_unseen("Password: ")?;
+    if first != read_unseen("Again: ")? {
         return Err("the two are not the same; nothing was made".to_owned());
     }
     Ok(first.into())
 }
 
-fn line() -> Result<String, String> {
+fn read_line() -> Result<String, String> {
     let mut text = String::new();
     std::io::stdin()
         .lock()
@@ -195,7 +195,7 @@ fn line() -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn unseen(prompt: &str) -> Result<String, String> {
+fn read_unseen(prompt: &str) -> Result<String, String> {
     use std::io::Write;
     print!("{prompt}");
     let _ = std::io::stdout().flush();
@@ -204,7 +204,7 @@ fn unseen(prompt: &str) -> Result<String, String> {
     let mut quiet = before.clone();
     quiet.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&input, SetArg::TCSANOW, &quiet).map_err(|e| e.to_string())?;
-    let read = line();
+    let read = read_line();
     let _ = tcsetattr(&input, SetArg::TCSANOW, &before);
     println!();
     read

@@ -12,7 +12,7 @@ use super::{EXACT_UP_TO, Limit};
 const PREFIX: &str = "{trueup:limit}:";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
+pub enum LimitKey {
     Address(IpAddr),
     /// An address at a webhook that sets its own limit for addresses.
     AddressOf(IpAddr, Uuid),
@@ -24,7 +24,7 @@ pub enum Key {
 }
 
 /// What one customer of an internet provider has: a single IPv4 address, or an IPv6 /64.
-pub fn network(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => {
@@ -46,11 +46,13 @@ impl Limit {
         });
         // A String takes whatever is written.
         let _ = match self.key {
-            Key::Address(address) => write!(name, ":ip:{address}"),
-            Key::AddressOf(address, webhook) => write!(name, ":ip:{address}:{}", webhook.simple()),
-            Key::Token(webhook) => write!(name, ":wh:{}", webhook.simple()),
-            Key::Keeping(webhook) => write!(name, ":paused:{}", webhook.simple()),
-            Key::Probe => write!(name, ":probe"),
+            LimitKey::Address(address) => write!(name, ":ip:{address}"),
+            LimitKey::AddressOf(address, webhook) => {
+                write!(name, ":ip:{address}:{}", webhook.simple())
+            }
+            LimitKey::Token(webhook) => write!(name, ":wh:{}", webhook.simple()),
+            LimitKey::Keeping(webhook) => write!(name, ":paused:{}", webhook.simple()),
+            LimitKey::Probe => write!(name, ":probe"),
         };
     }
 }
@@ -61,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_customer_has_one_key_and_a_mapped_address_is_the_ipv4_one() {
-        let key = |text: &str| network(text.parse().expect("an address"));
+        let key = |text: &str| network_of(text.parse().expect("an address"));
         assert_eq!(key("2001:db8:1:2:3::9"), key("2001:db8:1:2:ffff::1"));
         assert_ne!(key("2001:db8:1:2::9"), key("2001:db8:1:3::9"));
         assert_eq!(key("::ffff:192.0.2.7"), key("192.0.2.7"));

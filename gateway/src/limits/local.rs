@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::{EXACT_UP_TO, Key, Limit, Question, Verdict, WINDOW};
+use super::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, WINDOW};
 
 const MICROS: u64 = 1_000_000;
 /// Passes are kept to the millisecond: half the memory of microseconds.
@@ -24,25 +24,25 @@ const SWEEP_FULL_EVERY: u64 = MICROS;
 
 #[derive(Default)]
 pub struct Local {
-    passes: HashMap<Limit, Passes>,
+    passes: HashMap<Limit, WindowCounter>,
     swept_at: u64,
 }
 
-enum Passes {
+enum WindowCounter {
     /// The times of the last passes in milliseconds (of 49 days, modulo), newest at the back.
     Exact(VecDeque<u32>),
     /// (second, passes), newest at the back.
     Buckets(VecDeque<(u64, u32)>),
 }
 
-impl Passes {
-    fn add(&mut self, limit: &Limit, now: u64) {
+impl WindowCounter {
+    fn add_request(&mut self, limit: &Limit, now: u64) {
         match self {
-            Passes::Exact(times) => {
+            WindowCounter::Exact(times) => {
                 while times.len() >= limit.per_minute as usize && times.pop_front().is_some() {}
-                times.push_back(low(now));
+                times.push_back(low_bits(now));
             }
-            Passes::Buckets(buckets) => match buckets.back_mut() {
+            WindowCounter::Buckets(buckets) => match buckets.back_mut() {
                 Some((second, n)) if *second == now / MICROS => *n = n.saturating_add(1),
                 _ => buckets.push_back((now / MICROS, 1)),
             },
@@ -59,23 +59,23 @@ impl std::hash::Hash for Limit {
 /// The milliseconds since then; a time is never compared over more than 49 days, because what is over
 /// is swept.
 fn millis_since(at: u32, now: u64) -> u64 {
-    u64::from(low(now).wrapping_sub(at))
+    u64::from(low_bits(now).wrapping_sub(at))
 }
 
-fn low(now: u64) -> u32 {
+fn low_bits(now: u64) -> u32 {
     u32::try_from((now / MILLI) & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 impl Local {
-    pub fn decide(&mut self, question: &Question, now: u64) -> Verdict {
-        match self.over(question, now) {
+    pub fn decide(&mut self, question: &LimitCheck, now: u64) -> LimitDecision {
+        match self.check_limits(question, now) {
             Some(verdict) => verdict,
             None => {
                 let keep = question
                     .keeping
                     .as_ref()
-                    .is_some_and(|keeping| self.wait(keeping, now).is_none());
-                let verdict = Verdict::Pass { keep };
+                    .is_some_and(|keeping| self.wait_for_room(keeping, now).is_none());
+                let verdict = LimitDecision::Pass { keep };
                 self.passed(question, verdict, now);
                 verdict
             }
@@ -83,39 +83,39 @@ impl Local {
     }
 
     /// The refusal, if there is no room.
-    pub fn over(&mut self, question: &Question, now: u64) -> Option<Verdict> {
-        if let Some(retry_after) = self.wait(&question.address, now) {
-            return Some(Verdict::AddressOver {
+    pub fn check_limits(&mut self, question: &LimitCheck, now: u64) -> Option<LimitDecision> {
+        if let Some(retry_after) = self.wait_for_room(&question.address, now) {
+            return Some(LimitDecision::AddressOver {
                 limit: question.address.per_minute,
                 retry_after,
             });
         }
         let token = question.token.as_ref()?;
-        let retry_after = self.wait(token, now)?;
-        Some(Verdict::TokenOver {
+        let retry_after = self.wait_for_room(token, now)?;
+        Some(LimitDecision::TokenOver {
             limit: token.per_minute,
             retry_after,
         })
     }
 
     /// Counts what was let pass, here or by Redis.
-    pub fn passed(&mut self, question: &Question, verdict: Verdict, now: u64) {
-        let Verdict::Pass { keep } = verdict else {
+    pub fn passed(&mut self, question: &LimitCheck, verdict: LimitDecision, now: u64) {
+        let LimitDecision::Pass { keep } = verdict else {
             return;
         };
-        self.count(&question.address, now);
+        self.count_request(&question.address, now);
         if let Some(token) = &question.token {
-            self.count(token, now);
+            self.count_request(token, now);
         }
         if let Some(keeping) = question.keeping.as_ref().filter(|_| keep) {
-            self.count(keeping, now);
+            self.count_request(keeping, now);
         }
     }
 
     /// How long until there is room; `None` if there is.
-    fn wait(&mut self, limit: &Limit, now: u64) -> Option<Duration> {
+    fn wait_for_room(&mut self, limit: &Limit, now: u64) -> Option<Duration> {
         let micros = match self.passes.get_mut(limit)? {
-            Passes::Exact(times) => {
+            WindowCounter::Exact(times) => {
                 let nth = times.len().checked_sub(limit.per_minute as usize)?;
                 let ago = millis_since(*times.get(nth)?, now);
                 // One more, since both ends are cut to the millisecond.
@@ -124,7 +124,7 @@ impl Local {
                     .saturating_add(1)
                     .saturating_mul(MILLI)
             }
-            Passes::Buckets(buckets) => {
+            WindowCounter::Buckets(buckets) => {
                 let second = now / MICROS;
                 while buckets
                     .front()
@@ -143,9 +143,9 @@ impl Local {
         Some(Duration::from_micros(micros))
     }
 
-    fn count(&mut self, limit: &Limit, now: u64) {
+    fn count_request(&mut self, limit: &Limit, now: u64) {
         if let Some(passes) = self.passes.get_mut(limit) {
-            passes.add(limit, now);
+            passes.add_request(limit, now);
             return;
         }
         if self.passes.len() >= FEW_KEYS {
@@ -154,27 +154,27 @@ impl Local {
                 >= if full { SWEEP_FULL_EVERY } else { SWEEP_EVERY }
             {
                 self.swept_at = now;
-                self.sweep(now);
+                self.sweep_idle(now);
             }
-            let is_address = matches!(limit.key, Key::Address(_) | Key::AddressOf(..));
+            let is_address = matches!(limit.key, LimitKey::Address(_) | LimitKey::AddressOf(..));
             if self.passes.len() >= KEYS && is_address {
                 return;
             }
         }
         let mut passes = if limit.per_minute > EXACT_UP_TO {
-            Passes::Buckets(VecDeque::new())
+            WindowCounter::Buckets(VecDeque::new())
         } else {
-            Passes::Exact(VecDeque::new())
+            WindowCounter::Exact(VecDeque::new())
         };
-        passes.add(limit, now);
+        passes.add_request(limit, now);
         self.passes.insert(*limit, passes);
     }
 
-    fn sweep(&mut self, now: u64) {
+    fn sweep_idle(&mut self, now: u64) {
         self.passes.retain(|_, passes| {
             let age = match passes {
-                Passes::Exact(times) => times.back().map(|at| millis_since(*at, now)),
-                Passes::Buckets(buckets) => buckets
+                WindowCounter::Exact(times) => times.back().map(|at| millis_since(*at, now)),
+                WindowCounter::Buckets(buckets) => buckets
                     .back()
                     .map(|(second, _)| (now / MICROS).saturating_sub(*second) * 1_000),
             };
@@ -191,14 +191,14 @@ mod tests {
 
     use super::*;
 
-    fn question(address_limit: u32, token_limit: u32) -> Question {
-        Question {
+    fn question(address_limit: u32, token_limit: u32) -> LimitCheck {
+        LimitCheck {
             address: Limit {
-                key: Key::Address(IpAddr::from([192, 0, 2, 1])),
+                key: LimitKey::Address(IpAddr::from([192, 0, 2, 1])),
                 per_minute: address_limit,
             },
             token: Some(Limit {
-                key: Key::Token(Uuid::nil()),
+                key: LimitKey::Token(Uuid::nil()),
                 per_minute: token_limit,
             }),
             keeping: None,
@@ -236,11 +236,11 @@ mod tests {
                     .count();
                 let verdict = local.decide(&question(limit, u32::MAX), now);
                 match verdict {
-                    Verdict::Pass { .. } => {
+                    LimitDecision::Pass { .. } => {
                         assert!(inside < limit as usize, "{limit}");
                         passed.push(now);
                     }
-                    Verdict::AddressOver { retry_after, .. } => {
+                    LimitDecision::AddressOver { retry_after, .. } => {
                         assert!(!exact || nearly >= limit as usize, "refused too early");
                         assert!(
                             retry_after <= WINDOW + Duration::from_secs(1)
@@ -260,7 +260,7 @@ mod tests {
         for n in 0..10 {
             let verdict = local.decide(&question(50, 3), n);
             assert_eq!(
-                matches!(verdict, Verdict::Pass { .. }),
+                matches!(verdict, LimitDecision::Pass { .. }),
                 n < 3,
                 "{verdict:?}"
             );
@@ -268,7 +268,7 @@ mod tests {
         let mut alone = question(50, 3);
         alone.token = None;
         let passes = (10..100)
-            .filter(|n| matches!(local.decide(&alone, *n), Verdict::Pass { .. }))
+            .filter(|n| matches!(local.decide(&alone, *n), LimitDecision::Pass { .. }))
             .count();
         assert_eq!(
             passes, 47,

@@ -22,9 +22,9 @@ use trueup_ops::metrics;
 use trueup_ops::settings::RedisDown;
 use uuid::Uuid;
 
-pub use keys::{Key, network};
+pub use keys::{LimitKey, network_of};
 use local::Local;
-use recent_refusals::Remembered;
+use recent_refusals::RecentRefusals;
 
 /// Every limit is so many in any 60 seconds.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -36,13 +36,13 @@ const AFTERWARDS: u64 = (WINDOW.as_secs() + 2) * 1_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    pub key: Key,
+    pub key: LimitKey,
     pub per_minute: u32,
 }
 
 /// What one request counts against.
 #[derive(Debug, Clone, Copy)]
-pub struct Question {
+pub struct LimitCheck {
     pub address: Limit,
     /// Only if the secret was right and the webhook is enabled: a stranger uses up nobody's limit.
     pub token: Option<Limit>,
@@ -51,7 +51,7 @@ pub struct Question {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LimitDecision {
     Pass {
         keep: bool,
     },
@@ -69,7 +69,7 @@ pub enum Verdict {
 
 pub struct Limits {
     started: Instant,
-    remembered: Mutex<Remembered>,
+    remembered: Mutex<RecentRefusals>,
     local: Mutex<Local>,
     redis: redis::Handle,
     when_down: RedisDown,
@@ -79,7 +79,7 @@ pub struct Limits {
 
 /// Whether the URL can be used at all; asked before anything is started.
 pub fn check_url(url: &SecretString) -> Result<(), String> {
-    redis::client(url).map(drop)
+    redis::parse_client(url).map(drop)
 }
 
 impl Limits {
@@ -101,43 +101,43 @@ impl Limits {
         })
     }
 
-    pub async fn decide(&self, question: &Question) -> Verdict {
+    pub async fn decide(&self, question: &LimitCheck) -> LimitDecision {
         let checks = &metrics::gateway().limit_checks;
-        if let Some(refused) = self.recall(question) {
+        if let Some(refused) = self.recall_refusal(question) {
             return refused;
         }
-        if let Some(verdict) = self.redis.ask(question).await {
+        if let Some(verdict) = self.redis.ask_redis(question).await {
             checks.inc(&["redis"]);
-            let verdict = self.settle(question, verdict);
-            self.remember(question, verdict);
+            let verdict = self.merge_local_counts(question, verdict);
+            self.remember_refusal(question, verdict);
             return verdict;
         }
         if self.when_down == RedisDown::Refuse {
             checks.inc(&["none"]);
-            return Verdict::Unknown;
+            return LimitDecision::Unknown;
         }
         checks.inc(&["local"]);
-        let now = self.now();
+        let now = self.elapsed_micros();
         self.alone_at.store(now, Ordering::Relaxed);
         let verdict = self
             .local
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .decide(question, now);
-        self.remember(question, verdict);
+        self.remember_refusal(question, verdict);
         verdict
     }
 
     /// Redis does not know what was let pass while it was away: for a minute after that, this process's
     /// own count has a say, too.
-    fn settle(&self, question: &Question, verdict: Verdict) -> Verdict {
-        let now = self.now();
+    fn merge_local_counts(&self, question: &LimitCheck, verdict: LimitDecision) -> LimitDecision {
+        let now = self.elapsed_micros();
         let alone_at = self.alone_at.load(Ordering::Relaxed);
         let was_alone = alone_at > 0 && now.saturating_sub(alone_at) <= AFTERWARDS;
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
         if was_alone
-            && matches!(verdict, Verdict::Pass { .. })
-            && let Some(over) = local.over(question, now)
+            && matches!(verdict, LimitDecision::Pass { .. })
+            && let Some(over) = local.check_limits(question, now)
         {
             return over;
         }
@@ -146,21 +146,21 @@ impl Limits {
     }
 
     /// Microseconds of a clock that nobody sets.
-    fn now(&self) -> u64 {
+    fn elapsed_micros(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros())
             .unwrap_or(u64::MAX)
             .saturating_add(1)
     }
 
-    fn recall(&self, question: &Question) -> Option<Verdict> {
+    fn recall_refusal(&self, question: &LimitCheck) -> Option<LimitDecision> {
         if let Some(retry_after) = self.recall_limit(&question.address) {
-            return Some(Verdict::AddressOver {
+            return Some(LimitDecision::AddressOver {
                 limit: question.address.per_minute,
                 retry_after,
             });
         }
         let token = question.token.as_ref()?;
-        Some(Verdict::TokenOver {
+        Some(LimitDecision::TokenOver {
             limit: token.per_minute,
             retry_after: self.recall_limit(token)?,
         })
@@ -172,22 +172,22 @@ impl Limits {
             .remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let retry_after = remembered.wait(limit, Instant::now())?;
+        let retry_after = remembered.remaining_wait(limit, Instant::now())?;
         metrics::gateway().limit_checks.inc(&["remembered"]);
         Some(retry_after)
     }
 
-    fn remember(&self, question: &Question, verdict: Verdict) {
+    fn remember_refusal(&self, question: &LimitCheck, verdict: LimitDecision) {
         let (limit, retry_after) = match (verdict, question.token) {
-            (Verdict::AddressOver { retry_after, .. }, _) => (question.address, retry_after),
-            (Verdict::TokenOver { retry_after, .. }, Some(token)) => (token, retry_after),
+            (LimitDecision::AddressOver { retry_after, .. }, _) => (question.address, retry_after),
+            (LimitDecision::TokenOver { retry_after, .. }, Some(token)) => (token, retry_after),
             _ => return,
         };
         let now = Instant::now();
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .put(limit, now + retry_after, now);
+            .remember_refusal(limit, now + retry_after, now);
     }
 }
 
@@ -201,37 +201,37 @@ impl Policy {
     /// The limit of an address at all webhooks that have none of their own for it.
     pub fn address(&self, source: IpAddr) -> Limit {
         Limit {
-            key: Key::Address(keys::network(source)),
+            key: LimitKey::Address(keys::network_of(source)),
             per_minute: self.address_per_minute,
         }
     }
 
     /// `admitted`: the secret was right, or none is required.
-    pub fn question(
+    pub fn limit_check(
         &self,
         source: IpAddr,
         webhook: Uuid,
         limits: (Option<u32>, Option<u32>),
         admitted: bool,
         enabled: bool,
-    ) -> Question {
+    ) -> LimitCheck {
         let (token_limit, address_limit) = limits;
         let address = match address_limit.filter(|_| admitted) {
             Some(per_minute) => Limit {
-                key: Key::AddressOf(keys::network(source), webhook),
+                key: LimitKey::AddressOf(keys::network_of(source), webhook),
                 per_minute,
             },
             None => self.address(source),
         };
         let per_minute = token_limit.unwrap_or(self.token_per_minute);
-        Question {
+        LimitCheck {
             address,
             token: (admitted && enabled).then_some(Limit {
-                key: Key::Token(webhook),
+                key: LimitKey::Token(webhook),
                 per_minute,
             }),
             keeping: (admitted && !enabled).then_some(Limit {
-                key: Key::Keeping(webhook),
+                key: LimitKey::Keeping(webhook),
                 per_minute,
             }),
         }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Key, Limit};
+use super::{Limit, LimitKey};
 
 /// About 100 bytes each.
 const ENTRIES: usize = 100_000;
@@ -13,14 +13,14 @@ const ENTRIES: usize = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-pub struct Remembered {
+pub struct RecentRefusals {
     /// With the limit that was over: a changed one is asked about at once.
-    until: HashMap<Key, (u32, Instant)>,
+    until: HashMap<LimitKey, (u32, Instant)>,
     swept: Option<Instant>,
 }
 
-impl Remembered {
-    pub fn wait(&self, limit: &Limit, now: Instant) -> Option<Duration> {
+impl RecentRefusals {
+    pub fn remaining_wait(&self, limit: &Limit, now: Instant) -> Option<Duration> {
         let (per_minute, until) = self.until.get(&limit.key)?;
         if *per_minute != limit.per_minute {
             return None;
@@ -30,7 +30,7 @@ impl Remembered {
             .filter(|wait| !wait.is_zero())
     }
 
-    pub fn put(&mut self, limit: Limit, until: Instant, now: Instant) {
+    pub fn remember_refusal(&mut self, limit: Limit, until: Instant, now: Instant) {
         if self.until.len() >= ENTRIES && !self.until.contains_key(&limit.key) {
             if self
                 .swept
@@ -56,17 +56,23 @@ mod tests {
 
     #[test]
     fn it_forgets_at_the_time_and_when_the_limit_is_another() {
-        let mut remembered = Remembered::default();
+        let mut remembered = RecentRefusals::default();
         let now = Instant::now();
         let limit = Limit {
-            key: Key::Token(Uuid::nil()),
+            key: LimitKey::Token(Uuid::nil()),
             per_minute: 50,
         };
-        remembered.put(limit, now + Duration::from_secs(7), now);
-        assert_eq!(remembered.wait(&limit, now), Some(Duration::from_secs(7)));
-        assert_eq!(remembered.wait(&limit, now + Duration::from_secs(7)), None);
+        remembered.remember_refusal(limit, now + Duration::from_secs(7), now);
         assert_eq!(
-            remembered.wait(
+            remembered.remaining_wait(&limit, now),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(
+            remembered.remaining_wait(&limit, now + Duration::from_secs(7)),
+            None
+        );
+        assert_eq!(
+            remembered.remaining_wait(
                 &Limit {
                     per_minute: 51,
                     ..limit
@@ -79,20 +85,20 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let mut remembered = Remembered::default();
+        let mut remembered = RecentRefusals::default();
         let now = Instant::now();
         for n in 0..ENTRIES as u128 + 10 {
             let limit = Limit {
-                key: Key::Token(Uuid::from_u128(n)),
+                key: LimitKey::Token(Uuid::from_u128(n)),
                 per_minute: 50,
             };
-            remembered.put(limit, now + Duration::from_secs(7), now);
+            remembered.remember_refusal(limit, now + Duration::from_secs(7), now);
         }
         assert_eq!(remembered.until.len(), ENTRIES);
         let later = now + Duration::from_secs(8);
-        remembered.put(
+        remembered.remember_refusal(
             Limit {
-                key: Key::Token(Uuid::from_u128(u128::MAX)),
+                key: LimitKey::Token(Uuid::from_u128(u128::MAX)),
                 per_minute: 50,
             },
             later,

@@ -22,7 +22,7 @@ use trueup_ops::metrics;
 use trueup_ops::settings::RedisDown;
 use trueup_ops::shutdown::spawn_vital;
 
-use super::{EXACT_UP_TO, Key, Limit, Question, Verdict};
+use super::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
 
 /// Connecting, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -41,25 +41,25 @@ const WAITING: usize = 16_384;
 
 const SCRIPT: &str = include_str!("decide.lua");
 
-struct Waiting {
-    question: Question,
-    answer: oneshot::Sender<Option<Verdict>>,
+struct PendingCheck {
+    question: LimitCheck,
+    answer: oneshot::Sender<Option<LimitDecision>>,
 }
 
 pub struct Handle {
-    questions: mpsc::Sender<Waiting>,
+    questions: mpsc::Sender<PendingCheck>,
     up: Arc<AtomicBool>,
 }
 
 impl Handle {
     /// `None` if Redis cannot be asked, or did not answer in time.
-    pub async fn ask(&self, question: &Question) -> Option<Verdict> {
+    pub async fn ask_redis(&self, question: &LimitCheck) -> Option<LimitDecision> {
         if !self.up.load(Ordering::Relaxed) {
             return None;
         }
         let (answer, verdict) = oneshot::channel();
         self.questions
-            .try_send(Waiting {
+            .try_send(PendingCheck {
                 question: *question,
                 answer,
             })
@@ -68,7 +68,7 @@ impl Handle {
     }
 }
 
-pub fn client(url: &SecretString) -> Result<Client, String> {
+pub fn parse_client(url: &SecretString) -> Result<Client, String> {
     Client::open(url.expose_secret()).map_err(|e| e.to_string())
 }
 
@@ -79,10 +79,10 @@ pub fn start(
     health: Dependency,
     stop: CancellationToken,
 ) -> Result<Handle, String> {
-    let client = client(url)?;
+    let client = parse_client(url)?;
     let (questions, waiting) = mpsc::channel(WAITING);
     let up = Arc::new(AtomicBool::new(false));
-    let asker = Asker {
+    let asker = RedisLimiterTask {
         client,
         script: Script::new(SCRIPT),
         up: Arc::clone(&up),
@@ -99,7 +99,7 @@ pub fn start(
     Ok(Handle { questions, up })
 }
 
-struct Asker {
+struct RedisLimiterTask {
     client: Client,
     script: Script,
     up: Arc<AtomicBool>,
@@ -108,53 +108,53 @@ struct Asker {
     answer_within: Duration,
 }
 
-impl Asker {
-    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+impl RedisLimiterTask {
+    async fn run(self, mut waiting: mpsc::Receiver<PendingCheck>) {
         let mut kept = None;
         loop {
-            let connection = self.connected(kept.take(), &mut waiting).await;
+            let connection = self.serve_connection(kept.take(), &mut waiting).await;
             self.health.ok();
             self.up.store(true, Ordering::Relaxed);
-            let ended = self.serve(connection, &mut waiting).await;
+            let ended = self.serve_checks(connection, &mut waiting).await;
             self.up.store(false, Ordering::Relaxed);
             match ended {
                 Ended::Stopped => return,
                 Ended::Late(connection) => {
-                    self.away(&format!(
+                    self.mark_away(&format!(
                         "no answer within {} ms",
                         self.answer_within.as_millis()
                     ));
                     kept = Some(connection);
                 }
-                Ended::Failed(error) => self.away(&describe(&error)),
+                Ended::Failed(error) => self.mark_away(&describe_error(&error)),
             }
         }
     }
 
-    fn away(&self, why: &str) {
+    fn mark_away(&self, why: &str) {
         let what = match self.when_down {
             RedisDown::Local => "limits are counted in this process alone",
             RedisDown::Refuse => "requests are answered 503",
         };
-        self.health.degraded(format!("{what}: {why}"));
+        self.health.set_degraded(format!("{what}: {why}"));
     }
 
     /// A connection on which Redis counts in time. What still waits meanwhile is sent back to be decided here.
-    async fn connected(
+    async fn serve_connection(
         &self,
         mut kept: Option<MultiplexedConnection>,
-        waiting: &mut mpsc::Receiver<Waiting>,
+        waiting: &mut mpsc::Receiver<PendingCheck>,
     ) -> MultiplexedConnection {
         loop {
             let probe = async {
                 let mut connection = match kept.take() {
                     Some(connection) => connection,
-                    None => self.connect().await?,
+                    None => self.open_connection().await?,
                 };
-                let question = [probe()];
+                let question = [probe_check()];
                 match tokio::time::timeout(
                     self.answer_within,
-                    self.call(&mut connection, &question),
+                    self.call_script(&mut connection, &question),
                 )
                 .await
                 {
@@ -172,7 +172,7 @@ impl Asker {
             };
             match outcome {
                 Ok(connection) => return connection,
-                Err(e) => self.away(&describe(&e)),
+                Err(e) => self.mark_away(&describe_error(&e)),
             }
             tokio::select! {
                 () = tokio::time::sleep(PROBE_EVERY) => {}
@@ -181,7 +181,7 @@ impl Asker {
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+    async fn open_connection(&self) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             // The calls have their own, shorter one.
@@ -191,26 +191,26 @@ impl Asker {
             .await
     }
 
-    async fn serve(
+    async fn serve_checks(
         &self,
         connection: MultiplexedConnection,
-        waiting: &mut mpsc::Receiver<Waiting>,
+        waiting: &mut mpsc::Receiver<PendingCheck>,
     ) -> Ended {
-        let mut gathered: Vec<Waiting> = Vec::new();
+        let mut gathered: Vec<PendingCheck> = Vec::new();
         let mut out = FuturesUnordered::new();
         loop {
             while out.len() < CALLS && !gathered.is_empty() && gathered.len() >= ENOUGH * out.len()
             {
                 let batch = gathered.drain(..gathered.len().min(QUESTIONS)).collect();
-                out.push(self.decide(connection.clone(), batch));
+                out.push(self.decide_batch(connection.clone(), batch));
             }
             // Whose question is dropped with its way to be answered decides it here.
             tokio::select! {
                 biased;
                 Some(outcome) = out.next(), if !out.is_empty() => match outcome {
                     Ok(()) => {}
-                    Err(Failed::Late) => return Ended::Late(connection),
-                    Err(Failed::By(error)) => return Ended::Failed(error),
+                    Err(RedisFailure::Late) => return Ended::Late(connection),
+                    Err(RedisFailure::By(error)) => return Ended::Failed(error),
                 },
                 came = waiting.recv_many(&mut gathered, AHEAD), if gathered.len() < AHEAD => {
                     if came == 0 {
@@ -221,46 +221,49 @@ impl Asker {
         }
     }
 
-    async fn decide(
+    async fn decide_batch(
         &self,
         mut connection: MultiplexedConnection,
-        batch: Vec<Waiting>,
-    ) -> Result<(), Failed> {
+        batch: Vec<PendingCheck>,
+    ) -> Result<(), RedisFailure> {
         let figures = metrics::gateway();
         let began = Instant::now();
-        let outcome =
-            tokio::time::timeout(self.answer_within, self.call(&mut connection, &batch)).await;
+        let outcome = tokio::time::timeout(
+            self.answer_within,
+            self.call_script(&mut connection, &batch),
+        )
+        .await;
         figures.limit_seconds.since(&[], began);
         match outcome {
             Ok(Ok(numbers)) => {
                 figures.limit_calls.inc(&["ok"]);
                 for (at, one) in batch.into_iter().enumerate() {
-                    let _ = one.answer.send(verdict(&one.question, &numbers, at));
+                    let _ = one.answer.send(read_decision(&one.question, &numbers, at));
                 }
                 Ok(())
             }
             Ok(Err(e)) => {
                 figures.limit_calls.inc(&["error"]);
-                Err(Failed::By(e))
+                Err(RedisFailure::By(e))
             }
             Err(_) => {
                 figures.limit_calls.inc(&["slow"]);
-                Err(Failed::Late)
+                Err(RedisFailure::Late)
             }
         }
     }
 
     /// EVALSHA, and EVAL if this server has not seen the script (it is new, or was restarted).
-    async fn call(
+    async fn call_script(
         &self,
         connection: &mut MultiplexedConnection,
-        batch: &[Waiting],
+        batch: &[PendingCheck],
     ) -> Result<Vec<i64>, RedisError> {
         let mut keys = 0_usize;
         let mut limits = Vec::with_capacity(batch.len() * 12);
-        let mut names = Names::default();
+        let mut names = KeyBuffer::default();
         for one in batch {
-            let Question {
+            let LimitCheck {
                 address,
                 token,
                 keeping,
@@ -268,7 +271,7 @@ impl Asker {
             for limit in [Some(address), token.as_ref(), keeping.as_ref()] {
                 limits.extend_from_slice(&limit.map_or(0, |limit| limit.per_minute).to_le_bytes());
                 if let Some(limit) = limit {
-                    names.push(limit);
+                    names.push_key(limit);
                     keys += 1;
                 }
             }
@@ -276,7 +279,7 @@ impl Asker {
         let ask = |how: &str, script: &str| {
             let mut command = redis::cmd(how);
             command.arg(script).arg(keys);
-            for name in names.iter() {
+            for name in names.iter_keys() {
                 command.arg(name);
             }
             command.arg(&limits[..]);
@@ -296,13 +299,13 @@ impl Asker {
 
 /// A question like any other, under a name of its own: a Redis that answers but cannot count (a
 /// replica, or one that is out of memory) is not taken for a good one.
-fn probe() -> Waiting {
+fn probe_check() -> PendingCheck {
     let address = Limit {
-        key: Key::Probe,
+        key: LimitKey::Probe,
         per_minute: EXACT_UP_TO,
     };
-    Waiting {
-        question: Question {
+    PendingCheck {
+        question: LimitCheck {
             address,
             token: None,
             keeping: None,
@@ -313,18 +316,18 @@ fn probe() -> Waiting {
 
 /// The names of many limits, in one piece of memory.
 #[derive(Default)]
-struct Names {
+struct KeyBuffer {
     text: String,
     ends: Vec<usize>,
 }
 
-impl Names {
-    fn push(&mut self, limit: &Limit) {
+impl KeyBuffer {
+    fn push_key(&mut self, limit: &Limit) {
         limit.write_redis_key(&mut self.text);
         self.ends.push(self.text.len());
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
+    fn iter_keys(&self) -> impl Iterator<Item = &str> {
         let mut from = 0;
         self.ends.iter().map(move |end| {
             self.text
@@ -334,7 +337,7 @@ impl Names {
     }
 }
 
-enum Failed {
+enum RedisFailure {
     Late,
     By(RedisError),
 }
@@ -347,28 +350,28 @@ enum Ended {
 }
 
 /// Ends only when nobody can ask any more.
-async fn send_back(waiting: &mut mpsc::Receiver<Waiting>) {
+async fn send_back(waiting: &mut mpsc::Receiver<PendingCheck>) {
     while let Some(one) = waiting.recv().await {
         let _ = one.answer.send(None);
     }
 }
 
 /// No numbers at all: every question passed, and none is kept.
-fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
+fn read_decision(question: &LimitCheck, numbers: &[i64], at: usize) -> Option<LimitDecision> {
     if numbers.is_empty() {
-        return Some(Verdict::Pass { keep: false });
+        return Some(LimitDecision::Pass { keep: false });
     }
     let code = *numbers.get(at * 2)?;
     let micros = u64::try_from(*numbers.get(at * 2 + 1)?).ok()?;
     let retry_after = Duration::from_micros(micros);
     match code {
-        0 => Some(Verdict::Pass { keep: true }),
-        1 => Some(Verdict::Pass { keep: false }),
-        2 => Some(Verdict::AddressOver {
+        0 => Some(LimitDecision::Pass { keep: true }),
+        1 => Some(LimitDecision::Pass { keep: false }),
+        2 => Some(LimitDecision::AddressOver {
             limit: question.address.per_minute,
             retry_after,
         }),
-        3 => Some(Verdict::TokenOver {
+        3 => Some(LimitDecision::TokenOver {
             limit: question.token?.per_minute,
             retry_after,
         }),
@@ -377,7 +380,7 @@ fn verdict(question: &Question, numbers: &[i64], at: usize) -> Option<Verdict> {
 }
 
 /// Without what the error may quote of a command.
-fn describe(error: &RedisError) -> String {
+fn describe_error(error: &RedisError) -> String {
     match error.code() {
         Some(code) => format!("Redis said {code}"),
         None => format!("{:?}", error.kind()),

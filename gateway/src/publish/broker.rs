@@ -24,10 +24,10 @@ use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 use trueup_ops::shutdown::spawn_vital;
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 
-use super::{Events, NotTaken};
+use super::{EncodedEvents, PublishError};
 
 /// From handing events over to the broker's word; senders give up after 2 s.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
@@ -51,21 +51,21 @@ const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// A queue that says no is declared anew at most this often.
 const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
-pub struct Settings {
+pub struct BrokerSettings {
     pub amqp_url: SecretString,
     pub queue_max_length: NonZeroU32,
     /// What happens to reports while the broker is away, for `/ready` to say.
     pub meanwhile: &'static str,
 }
 
-struct Parcel {
-    events: Arc<Events>,
-    reply: oneshot::Sender<Result<(), NotTaken>>,
+struct PendingPublish {
+    events: Arc<EncodedEvents>,
+    reply: oneshot::Sender<Result<(), PublishError>>,
 }
 
 /// What waits for the broker.
 #[derive(Default)]
-struct Load {
+struct InFlightCounters {
     /// A publish now has a chance.
     open: AtomicBool,
     events: AtomicUsize,
@@ -73,21 +73,24 @@ struct Load {
 }
 
 pub struct Broker {
-    parcels: mpsc::Sender<Parcel>,
-    load: Arc<Load>,
+    parcels: mpsc::Sender<PendingPublish>,
+    load: Arc<InFlightCounters>,
 }
 
 /// Takes its part off the load again, however the request ends.
-struct Place<'a> {
-    load: &'a Load,
-    events: &'a Events,
+struct InFlightPermit<'a> {
+    load: &'a InFlightCounters,
+    events: &'a EncodedEvents,
 }
 
-impl<'a> Place<'a> {
-    fn take(load: &'a Load, events: &'a Events) -> Option<Place<'a>> {
+impl<'a> InFlightPermit<'a> {
+    fn try_acquire(
+        load: &'a InFlightCounters,
+        events: &'a EncodedEvents,
+    ) -> Option<InFlightPermit<'a>> {
         let count = load.events.fetch_add(events.len(), Ordering::Relaxed) + events.len();
         let bytes = load.bytes.fetch_add(events.bytes, Ordering::Relaxed) + events.bytes;
-        let place = Place { load, events };
+        let place = InFlightPermit { load, events };
         metrics::gateway()
             .in_flight
             .set(&[], i64::try_from(count).unwrap_or(i64::MAX));
@@ -95,7 +98,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for InFlightPermit<'_> {
     fn drop(&mut self) {
         let before = self
             .load
@@ -112,10 +115,14 @@ impl Drop for Place<'_> {
 }
 
 impl Broker {
-    pub fn start(settings: Settings, health: Dependency, stop: CancellationToken) -> Broker {
+    pub fn start_publishing(
+        settings: BrokerSettings,
+        health: Dependency,
+        stop: CancellationToken,
+    ) -> Broker {
         let (parcels, waiting) = mpsc::channel(WAITING_EVENTS);
-        let load = Arc::new(Load::default());
-        let supervisor = Supervisor {
+        let load = Arc::new(InFlightCounters::default());
+        let supervisor = BrokerSupervisor {
             settings,
             health,
             load: Arc::clone(&load),
@@ -131,34 +138,38 @@ impl Broker {
         self.load.open.load(Ordering::Relaxed)
     }
 
-    pub async fn publish(&self, events: Arc<Events>, within: Duration) -> Result<(), NotTaken> {
+    pub async fn publish_events(
+        &self,
+        events: Arc<EncodedEvents>,
+        within: Duration,
+    ) -> Result<(), PublishError> {
         if !self.is_open() {
-            return Err(NotTaken::Away);
+            return Err(PublishError::Away);
         }
         let kept = Arc::clone(&events);
-        let _place = Place::take(&self.load, &kept).ok_or(NotTaken::Full)?;
+        let _place = InFlightPermit::try_acquire(&self.load, &kept).ok_or(PublishError::Full)?;
         let (reply, answer) = oneshot::channel();
         self.parcels
-            .try_send(Parcel { events, reply })
-            .map_err(|_| NotTaken::Full)?;
+            .try_send(PendingPublish { events, reply })
+            .map_err(|_| PublishError::Full)?;
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(NotTaken::Away),
+            Ok(Err(_)) | Err(_) => Err(PublishError::Away),
         }
     }
 }
 
-struct Supervisor {
-    settings: Settings,
+struct BrokerSupervisor {
+    settings: BrokerSettings,
     health: Dependency,
-    load: Arc<Load>,
-    waiting: mpsc::Receiver<Parcel>,
+    load: Arc<InFlightCounters>,
+    waiting: mpsc::Receiver<PendingPublish>,
     /// What has come and is in no message yet.
-    gathered: Vec<Parcel>,
+    gathered: Vec<PendingPublish>,
 }
 
 /// Why a connection is given up.
-enum End {
+enum DisconnectReason {
     Lost,
     /// The broker is silent: no confirm in time, and it did not say that it blocks.
     Silent,
@@ -168,30 +179,32 @@ enum End {
     Finished,
 }
 
-impl Supervisor {
+impl BrokerSupervisor {
     async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         loop {
             let opened = tokio::select! {
                 () = stop.cancelled() => return,
-                opened = open(&self.settings) => opened,
+                opened = open_channels(&self.settings) => opened,
             };
             match opened {
                 Ok((session, channels)) => {
                     metrics::gateway().broker_connects.inc(&["ok"]);
                     let since = Instant::now();
                     let end = tokio::select! {
-                        () = stop.cancelled() => End::Finished,
-                        end = self.serve(&session, channels) => end,
+                        () = stop.cancelled() => DisconnectReason::Finished,
+                        end = self.serve_connection(&session, channels) => end,
                     };
                     self.set_open(false);
                     session.close().await;
                     match end {
-                        End::Finished => return,
-                        End::Lost => self.away("the connection was lost"),
-                        End::Silent => self.away("the broker did not confirm in time"),
-                        End::Returned => {
-                            self.away("the broker has no queue for reports; declaring it anew")
+                        DisconnectReason::Finished => return,
+                        DisconnectReason::Lost => self.mark_away("the connection was lost"),
+                        DisconnectReason::Silent => {
+                            self.mark_away("the broker did not confirm in time")
+                        }
+                        DisconnectReason::Returned => {
+                            self.mark_away("the broker has no queue for reports; declaring it anew")
                         }
                     }
                     if since.elapsed() >= GOOD_AFTER {
@@ -200,13 +213,13 @@ impl Supervisor {
                 }
                 Err(e) => {
                     metrics::gateway().broker_connects.inc(&["failed"]);
-                    self.away(&e.to_string());
+                    self.mark_away(&e.to_string());
                 }
             }
             // Whoever slipped in before the way was closed is told now, not when time is up.
-            tell(std::mem::take(&mut self.gathered), Said::Nothing);
+            report_outcome(std::mem::take(&mut self.gathered), ConfirmOutcome::Nothing);
             while let Ok(parcel) = self.waiting.try_recv() {
-                let _ = parcel.reply.send(Err(NotTaken::Away));
+                let _ = parcel.reply.send(Err(PublishError::Away));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -215,32 +228,36 @@ impl Supervisor {
         }
     }
 
-    fn away(&self, why: &str) {
+    fn mark_away(&self, why: &str) {
         self.health
-            .degraded(format!("{}: {why}", self.settings.meanwhile));
+            .set_degraded(format!("{}: {why}", self.settings.meanwhile));
     }
 
     fn set_open(&self, open: bool) {
         self.load.open.store(open, Ordering::Relaxed);
     }
 
-    async fn serve(&mut self, session: &Arc<Session>, mut free: Vec<Channel>) -> End {
+    async fn serve_connection(
+        &mut self,
+        session: &Arc<BrokerConnection>,
+        mut free: Vec<Channel>,
+    ) -> DisconnectReason {
         let mut out = FuturesUnordered::new();
-        let mut closed = std::pin::pin!(session.closed());
+        let mut closed = std::pin::pin!(session.wait_closed());
         let mut declared = Instant::now();
         let mut was_blocked = None;
         loop {
             let blocked = session.is_blocked();
             if !blocked && free.len() + out.len() < UNCONFIRMED {
                 // Channels were left to messages that the broker never answered while it blocked.
-                return End::Lost;
+                return DisconnectReason::Lost;
             }
             if was_blocked != Some(blocked) {
                 was_blocked = Some(blocked);
                 self.set_open(!blocked);
                 metrics::gateway().broker_blocked.set(&[], blocked.into());
                 match blocked {
-                    true => self.away("the broker takes no messages (memory or disk alarm)"),
+                    true => self.mark_away("the broker takes no messages (memory or disk alarm)"),
                     false => self.health.ok(),
                 }
             }
@@ -249,20 +266,20 @@ impl Supervisor {
                 && is_enough(&self.gathered, out.len())
                 && let Some(parcels) = self.next_message()
             {
-                out.extend(free.pop().map(|channel| send(channel, parcels)));
+                out.extend(free.pop().map(|channel| send_envelope(channel, parcels)));
             }
             tokio::select! {
                 biased;
-                () = &mut closed => return End::Lost,
-                () = session.changed() => {}
-                Some(Sent { said, parcels, channel }) = out.next(), if !out.is_empty() => {
-                    tell(parcels, said);
+                () = &mut closed => return DisconnectReason::Lost,
+                () = session.wait_changed() => {}
+                Some(PublishOutcome { said, parcels, channel }) = out.next(), if !out.is_empty() => {
+                    report_outcome(parcels, said);
                     match said {
-                        Said::Taken => free.push(channel),
-                        Said::Nothing if session.is_blocked() => {}
-                        Said::Nothing => return End::Silent,
-                        Said::Returned => return End::Returned,
-                        Said::No => {
+                        ConfirmOutcome::Taken => free.push(channel),
+                        ConfirmOutcome::Nothing if session.is_blocked() => {}
+                        ConfirmOutcome::Nothing => return DisconnectReason::Silent,
+                        ConfirmOutcome::Returned => return DisconnectReason::Returned,
+                        ConfirmOutcome::No => {
                             free.push(channel);
                             if declared.elapsed() >= DECLARE_EVERY {
                                 declared = Instant::now();
@@ -273,7 +290,7 @@ impl Supervisor {
                 }
                 came = self.waiting.recv_many(&mut self.gathered, EVENTS), if self.gathered.len() < EVENTS => {
                     if came == 0 {
-                        return End::Finished;
+                        return DisconnectReason::Finished;
                     }
                 }
             }
@@ -281,7 +298,7 @@ impl Supervisor {
     }
 
     /// Of what waits, as much as a message may hold. Whose sender was told already is left out.
-    fn next_message(&mut self) -> Option<Vec<Parcel>> {
+    fn next_message(&mut self) -> Option<Vec<PendingPublish>> {
         self.gathered.retain(|parcel| !parcel.reply.is_closed());
         let (mut events, mut bytes) = (0, 0);
         let fits = self.gathered.iter().take_while(|parcel| {
@@ -296,7 +313,7 @@ impl Supervisor {
 }
 
 /// Something, if no message is out, so that an idle door waits for nothing.
-fn is_enough(gathered: &[Parcel], out: usize) -> bool {
+fn is_enough(gathered: &[PendingPublish], out: usize) -> bool {
     let events: usize = gathered
         .iter()
         .map(|parcel| parcel.events.len().max(1))
@@ -304,9 +321,11 @@ fn is_enough(gathered: &[Parcel], out: usize) -> bool {
     events > 0 && events >= ENOUGH * out
 }
 
-async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), QueueError> {
-    let session = Session::connect(&settings.amqp_url, "trueup-gateway").await?;
-    let declaring = topology::declare(session.connection(), settings.queue_max_length);
+async fn open_channels(
+    settings: &BrokerSettings,
+) -> Result<(Arc<BrokerConnection>, Vec<Channel>), QueueError> {
+    let session = BrokerConnection::connect_to(&settings.amqp_url, "trueup-gateway").await?;
+    let declaring = topology::declare_topology(session.connection(), settings.queue_max_length);
     tokio::time::timeout(DECLARE_WITHIN, declaring)
         .await
         .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))??;
@@ -317,9 +336,9 @@ async fn open(settings: &Settings) -> Result<(Arc<Session>, Vec<Channel>), Queue
     Ok((Arc::new(session), channels))
 }
 
-fn declare_again(session: Arc<Session>, max_length: NonZeroU32) {
+fn declare_again(session: Arc<BrokerConnection>, max_length: NonZeroU32) {
     tokio::spawn(async move {
-        let declaring = topology::declare(session.connection(), max_length);
+        let declaring = topology::declare_topology(session.connection(), max_length);
         if let Ok(Err(e)) = tokio::time::timeout(DECLARE_WITHIN, declaring).await {
             tracing::warn!(error = %e, "the topology could not be declared anew");
         }
@@ -328,20 +347,20 @@ fn declare_again(session: Arc<Session>, max_length: NonZeroU32) {
 
 /// What the broker said to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Said {
+enum ConfirmOutcome {
     Taken,
     No,
     Returned,
     Nothing,
 }
 
-struct Sent {
-    said: Said,
-    parcels: Vec<Parcel>,
+struct PublishOutcome {
+    said: ConfirmOutcome,
+    parcels: Vec<PendingPublish>,
     channel: Channel,
 }
 
-async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
+async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> PublishOutcome {
     let figures = metrics::gateway();
     let events = parcels
         .iter()
@@ -354,11 +373,11 @@ async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
         .iter()
         .flat_map(|parcel| parcel.events.uses.iter().cloned())
         .collect();
-    let message = envelope::assemble(events, bytes, &uses);
+    let message = envelope::assemble_envelope(events, bytes, &uses);
     let count: usize = parcels.iter().map(|parcel| parcel.events.len()).sum();
     figures
         .envelope_events
-        .observe(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        .observe_value(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     let began = Instant::now();
     let publishing = async {
         let options = BasicPublishOptions {
@@ -380,13 +399,13 @@ async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
     let (said, label) = match tokio::time::timeout(CONFIRM_WITHIN, publishing).await {
         Ok(Ok(confirmation)) => {
             figures.confirm_seconds.since(&[], began);
-            read(&confirmation)
+            read_confirmation(&confirmation)
         }
-        Ok(Err(_)) => (Said::Nothing, "error"),
-        Err(_) => (Said::Nothing, "no_confirm"),
+        Ok(Err(_)) => (ConfirmOutcome::Nothing, "error"),
+        Err(_) => (ConfirmOutcome::Nothing, "no_confirm"),
     };
     figures.publishes.inc(&[label]);
-    Sent {
+    PublishOutcome {
         said,
         parcels,
         channel,
@@ -394,22 +413,24 @@ async fn send(channel: Channel, parcels: Vec<Parcel>) -> Sent {
 }
 
 /// Only an ack that brings nothing back is success: an unroutable message is acked, too.
-fn read(confirmation: &Confirmation) -> (Said, &'static str) {
+fn read_confirmation(confirmation: &Confirmation) -> (ConfirmOutcome, &'static str) {
     match confirmation {
-        Confirmation::Ack(None) => (Said::Taken, "confirmed"),
-        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => (Said::Returned, "returned"),
-        Confirmation::Nack(None) => (Said::No, "nacked"),
+        Confirmation::Ack(None) => (ConfirmOutcome::Taken, "confirmed"),
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
+            (ConfirmOutcome::Returned, "returned")
+        }
+        Confirmation::Nack(None) => (ConfirmOutcome::No, "nacked"),
         // A channel without confirms would be a bug of ours.
-        Confirmation::NotRequested => (Said::Nothing, "error"),
+        Confirmation::NotRequested => (ConfirmOutcome::Nothing, "error"),
     }
 }
 
-fn tell(parcels: Vec<Parcel>, said: Said) {
+fn report_outcome(parcels: Vec<PendingPublish>, said: ConfirmOutcome) {
     for parcel in parcels {
-        let _ = parcel.reply.send(if said == Said::Taken {
+        let _ = parcel.reply.send(if said == ConfirmOutcome::Taken {
             Ok(())
         } else {
-            Err(NotTaken::Away)
+            Err(PublishError::Away)
         });
     }
 }
@@ -420,7 +441,7 @@ mod tests {
 
     use super::*;
 
-    fn parcels(count: usize, events_each: usize) -> Vec<Parcel> {
+    fn parcels(count: usize, events_each: usize) -> Vec<PendingPublish> {
         let event = RawEvent {
             id: uuid::Uuid::nil(),
             received_at: jiff::Timestamp::UNIX_EPOCH,
@@ -431,8 +452,8 @@ mod tests {
             request: None,
             refusal: None,
         };
-        let events = Events::of(&vec![event; events_each]);
-        std::iter::repeat_with(|| Parcel {
+        let events = EncodedEvents::from_events(&vec![event; events_each]);
+        std::iter::repeat_with(|| PendingPublish {
             events: Arc::clone(&events),
             reply: oneshot::channel().0,
         })

@@ -15,30 +15,30 @@ use trueup_ops::health::Readiness;
 use trueup_ops::shutdown::spawn_vital;
 
 use broker::Broker;
-pub use spool::{Opened, Spool};
+pub use spool::{OpenSpool, Spool};
 
 /// Events in the form in which they travel, written once whatever way they go.
-pub struct Events {
+pub struct EncodedEvents {
     parts: Vec<Vec<u8>>,
     bytes: usize,
     uses: Vec<SecretUse>,
 }
 
-impl Events {
-    pub fn of(events: &[RawEvent]) -> Arc<Events> {
-        Events::with_uses(events, Vec::new())
+impl EncodedEvents {
+    pub fn from_events(events: &[RawEvent]) -> Arc<EncodedEvents> {
+        EncodedEvents::with_uses(events, Vec::new())
     }
 
-    pub fn with_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<Events> {
+    pub fn with_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
         let parts: Vec<Vec<u8>> = events.iter().map(envelope::encode_event).collect();
         let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(Events { parts, bytes, uses })
+        Arc::new(EncodedEvents { parts, bytes, uses })
     }
 
     /// Of parts that were written before.
-    fn written(parts: Vec<Vec<u8>>) -> Arc<Events> {
+    fn from_parts(parts: Vec<Vec<u8>>) -> Arc<EncodedEvents> {
         let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(Events {
+        Arc::new(EncodedEvents {
             parts,
             bytes,
             uses: Vec::new(),
@@ -53,7 +53,7 @@ impl Events {
 /// Why nobody has the events. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
 /// so that sending them again does no harm.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum PublishError {
     /// No broker, or it blocks publishers, or did not say in time that it has them.
     Away,
     /// As much is waiting for the broker as may wait.
@@ -68,76 +68,80 @@ const BROKER_ALONE: Duration = Duration::from_millis(1500);
 /// Between looks at a spool that could not be emptied.
 const DRAIN_AGAIN: Duration = Duration::from_millis(500);
 
-pub struct Durable {
+pub struct DurablePublisher {
     broker: Arc<Broker>,
     spool: Option<Arc<Spool>>,
 }
 
-pub struct Settings {
+pub struct PublishSettings {
     pub amqp_url: SecretString,
     pub queue_max_length: std::num::NonZeroU32,
-    pub spool: Option<Opened>,
+    pub spool: Option<OpenSpool>,
 }
 
-impl Durable {
+impl DurablePublisher {
     /// The dependencies are the broker and, where there is one, the spool.
-    pub fn start(
-        settings: Settings,
+    pub fn start_publishing(
+        settings: PublishSettings,
         readiness: &Readiness,
         stop: CancellationToken,
-    ) -> Result<Durable, String> {
+    ) -> Result<DurablePublisher, String> {
         let meanwhile = match settings.spool {
             Some(_) => "reports are kept on this disk",
             None => "reports are answered 503",
         };
-        let broker = broker::Settings {
+        let broker = broker::BrokerSettings {
             amqp_url: settings.amqp_url,
             queue_max_length: settings.queue_max_length,
             meanwhile,
         };
-        let broker = Arc::new(Broker::start(
+        let broker = Arc::new(Broker::start_publishing(
             broker,
-            readiness.dependency("broker"),
+            readiness.add_dependency("broker"),
             stop.clone(),
         ));
         let spool = match settings.spool {
             Some(opened) => {
-                let spool = Arc::new(opened.start(readiness.dependency("spool"))?);
+                let spool = Arc::new(opened.start(readiness.add_dependency("spool"))?);
                 spawn_vital(
                     "spool",
-                    drain(Arc::clone(&spool), Arc::clone(&broker), stop),
+                    drain_spool(Arc::clone(&spool), Arc::clone(&broker), stop),
                 );
                 Some(spool)
             }
             None => None,
         };
-        Ok(Durable { broker, spool })
+        Ok(DurablePublisher { broker, spool })
     }
 
     /// `Ok` only when the events will survive whatever happens to this process.
-    pub async fn take(&self, events: Arc<Events>) -> Result<(), NotTaken> {
+    pub async fn persist_events(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
         let Some(spool) = &self.spool else {
-            return self.broker.publish(events, BROKER_ALONE).await;
+            return self.broker.publish_events(events, BROKER_ALONE).await;
         };
-        match self.broker.publish(Arc::clone(&events), BROKER_FIRST).await {
+        match self
+            .broker
+            .publish_events(Arc::clone(&events), BROKER_FIRST)
+            .await
+        {
             Ok(()) => Ok(()),
             // Uses of secrets are not worth a place on the disk: who has them notes them again.
             Err(not_taken) if events.parts.is_empty() => Err(not_taken),
-            Err(_) => spool.append(events).await,
+            Err(_) => spool.append_group(events).await,
         }
     }
 }
 
 /// Brings the spool's reports to the broker when it is there, one message at a time: the new ones,
 /// which go straight to it, come first.
-async fn drain(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) {
+async fn drain_spool(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) {
     let forever = async {
         // On the broker, and not yet off the disk: a disk that cannot be written must not have the same
         // reports sent again and again.
         let mut sent: Option<u64> = None;
         loop {
             if let Some(last) = sent {
-                if spool.remove(last).await {
+                if spool.remove_through(last).await {
                     sent = None;
                 } else {
                     tokio::time::sleep(DRAIN_AGAIN).await;
@@ -145,11 +149,14 @@ async fn drain(spool: Arc<Spool>, broker: Arc<Broker>, stop: CancellationToken) 
                 continue;
             }
             if spool.is_empty() {
-                spool.filled().await;
+                spool.wait_non_empty().await;
             }
             if broker.is_open()
-                && let Some(batch) = spool.read().await
-                && broker.publish(batch.events, BROKER_ALONE).await.is_ok()
+                && let Some(batch) = spool.oldest_batch().await
+                && broker
+                    .publish_events(batch.events, BROKER_ALONE)
+                    .await
+                    .is_ok()
             {
                 sent = Some(batch.last);
                 continue;

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 
-use super::{Events, NotTaken};
+use super::{EncodedEvents, PublishError};
 
 const FILE: &str = "reports.redb";
 /// Events in the order in which they were written.
@@ -50,20 +50,23 @@ const OPEN_AGAIN: Duration = Duration::from_millis(200);
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct Spool {
-    commands: mpsc::Sender<Command>,
-    counts: Arc<Counts>,
+    commands: mpsc::Sender<SpoolCommand>,
+    counts: Arc<SpoolStats>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct SpoolStats {
     events: AtomicU64,
     bytes: AtomicU64,
     /// Rung when something was written.
     filled: Notify,
 }
 
-enum Command {
-    Append(Arc<Events>, oneshot::Sender<Result<(), NotTaken>>),
+enum SpoolCommand {
+    Append(
+        Arc<EncodedEvents>,
+        oneshot::Sender<Result<(), PublishError>>,
+    ),
     Read(oneshot::Sender<Option<Batch>>),
     /// Everything up to this key is on the broker.
     Remove(u64, oneshot::Sender<bool>),
@@ -71,19 +74,19 @@ enum Command {
 
 /// The oldest events of the spool.
 pub struct Batch {
-    pub events: Arc<Events>,
+    pub events: Arc<EncodedEvents>,
     pub last: u64,
 }
 
 impl Spool {
     /// Opens the store, or says why it cannot be used; called before anything is started.
-    pub async fn open(directory: &Path, max_bytes: u64) -> Result<Opened, String> {
+    pub async fn open_file(directory: &Path, max_bytes: u64) -> Result<OpenSpool, String> {
         std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         let file = directory.join(FILE);
         keep_private(&file).map_err(|e| format!("{}: {e}", file.display()))?;
         let since = Instant::now();
         let database = loop {
-            match open(&file) {
+            match open_file(&file) {
                 Ok(database) => break database,
                 Err(DatabaseError::DatabaseAlreadyOpen) if since.elapsed() < OPEN_WITHIN => {
                     tokio::time::sleep(OPEN_AGAIN).await;
@@ -98,8 +101,8 @@ impl Spool {
             }
         };
         let (rows, bytes, next) =
-            measure(&database).map_err(|e| format!("{}: {e}", file.display()))?;
-        Ok(Opened {
+            measure_file(&database).map_err(|e| format!("{}: {e}", file.display()))?;
+        Ok(OpenSpool {
             file,
             max_bytes,
             database,
@@ -110,33 +113,33 @@ impl Spool {
     }
 
     /// On this disk, fsynced, when it is `Ok`.
-    pub async fn append(&self, events: Arc<Events>) -> Result<(), NotTaken> {
+    pub async fn append_group(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .try_send(Command::Append(events, reply))
-            .map_err(|_| NotTaken::Full)?;
-        answer.await.unwrap_or(Err(NotTaken::Away))
+            .try_send(SpoolCommand::Append(events, reply))
+            .map_err(|_| PublishError::Full)?;
+        answer.await.unwrap_or(Err(PublishError::Away))
     }
 
     pub fn is_empty(&self) -> bool {
         self.counts.events.load(Ordering::Relaxed) == 0
     }
 
-    pub async fn filled(&self) {
+    pub async fn wait_non_empty(&self) {
         self.counts.filled.notified().await;
     }
 
-    pub async fn read(&self) -> Option<Batch> {
+    pub async fn oldest_batch(&self) -> Option<Batch> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Read(reply)).await.ok()?;
+        self.commands.send(SpoolCommand::Read(reply)).await.ok()?;
         answer.await.ok().flatten()
     }
 
     /// True if they are off the disk.
-    pub async fn remove(&self, last: u64) -> bool {
+    pub async fn remove_through(&self, last: u64) -> bool {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(Command::Remove(last, reply))
+            .send(SpoolCommand::Remove(last, reply))
             .await
             .is_ok()
             && answer.await.unwrap_or(false)
@@ -155,12 +158,12 @@ fn keep_private(file: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
 }
 
-fn open(file: &Path) -> Result<Database, DatabaseError> {
+fn open_file(file: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(CACHE).create(file)
 }
 
 /// Rows, their bytes, and the next free key.
-fn measure(database: &Database) -> Result<(u64, u64, u64), redb::Error> {
+fn measure_file(database: &Database) -> Result<(u64, u64, u64), redb::Error> {
     let writing = database.begin_write()?;
     // Made if it is not there, so that reading never finds nothing.
     writing.open_table(TABLE)?;
@@ -175,7 +178,7 @@ fn measure(database: &Database) -> Result<(u64, u64, u64), redb::Error> {
 }
 
 /// A store that can be used, not yet at work.
-pub struct Opened {
+pub struct OpenSpool {
     file: PathBuf,
     max_bytes: u64,
     database: Database,
@@ -184,11 +187,11 @@ pub struct Opened {
     next: u64,
 }
 
-impl Opened {
+impl OpenSpool {
     pub fn start(self, health: Dependency) -> Result<Spool, String> {
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(SpoolStats::default());
         let (commands, waiting) = mpsc::channel(WAITING);
-        let keeper = Keeper {
+        let keeper = SpoolThread {
             file: self.file,
             max_rows_bytes: self.max_bytes / ROWS_SHARE,
             database: Some(self.database),
@@ -199,7 +202,7 @@ impl Opened {
             counts: Arc::clone(&counts),
             health,
         };
-        keeper.tell();
+        keeper.report_size();
         std::thread::Builder::new()
             .name("spool".into())
             .spawn(move || keeper.run(waiting))
@@ -209,7 +212,7 @@ impl Opened {
 }
 
 /// The thread's own state.
-struct Keeper {
+struct SpoolThread {
     file: PathBuf,
     max_rows_bytes: u64,
     /// None after an error, until it could be opened again.
@@ -218,23 +221,26 @@ struct Keeper {
     bytes: u64,
     next: u64,
     failed_at: Option<Instant>,
-    counts: Arc<Counts>,
+    counts: Arc<SpoolStats>,
     health: Dependency,
 }
 
-type Appending = (Arc<Events>, oneshot::Sender<Result<(), NotTaken>>);
+type Appending = (
+    Arc<EncodedEvents>,
+    oneshot::Sender<Result<(), PublishError>>,
+);
 
-impl Keeper {
-    fn run(mut self, mut waiting: mpsc::Receiver<Command>) {
+impl SpoolThread {
+    fn run(mut self, mut waiting: mpsc::Receiver<SpoolCommand>) {
         let mut left_over = None;
         while let Some(command) = left_over.take().or_else(|| waiting.blocking_recv()) {
             match command {
-                Command::Append(events, reply) => {
+                SpoolCommand::Append(events, reply) => {
                     let (mut count, mut bytes) = (events.len(), events.bytes);
                     let mut group = vec![(events, reply)];
                     while count < GROUP_EVENTS && bytes < GROUP_BYTES {
                         match waiting.try_recv() {
-                            Ok(Command::Append(events, reply)) => {
+                            Ok(SpoolCommand::Append(events, reply)) => {
                                 count += events.len();
                                 bytes += events.bytes;
                                 group.push((events, reply));
@@ -246,23 +252,23 @@ impl Keeper {
                             Err(_) => break,
                         }
                     }
-                    self.append(group);
+                    self.append_group(group);
                 }
-                Command::Read(reply) => {
-                    let batch = self.attempt(read).flatten();
-                    self.tell();
+                SpoolCommand::Read(reply) => {
+                    let batch = self.attempt_on_file(oldest_batch).flatten();
+                    self.report_size();
                     let _ = reply.send(batch);
                 }
-                Command::Remove(last, reply) => {
-                    let removed = self.remove(last);
-                    self.tell();
+                SpoolCommand::Remove(last, reply) => {
+                    let removed = self.remove_through(last);
+                    self.report_size();
                     let _ = reply.send(removed);
                 }
             }
         }
     }
 
-    fn append(&mut self, group: Vec<Appending>) {
+    fn append_group(&mut self, group: Vec<Appending>) {
         let figures = &metrics::gateway().spooled;
         let mut accepted: Vec<Appending> = Vec::with_capacity(group.len());
         let mut bytes = 0_u64;
@@ -270,7 +276,7 @@ impl Keeper {
             let size = events.bytes as u64 + events.len() as u64 * ROW;
             if self.bytes + bytes + size > self.max_rows_bytes {
                 figures.add(&["full"], events.len() as u64);
-                let _ = reply.send(Err(NotTaken::Full));
+                let _ = reply.send(Err(PublishError::Full));
             } else {
                 bytes += size;
                 accepted.push((events, reply));
@@ -279,14 +285,14 @@ impl Keeper {
         let first = self.next;
         let parts = || accepted.iter().flat_map(|(events, _)| events.parts.iter());
         let count = parts().count() as u64;
-        let written = self.attempt(|database| write(database, first, parts()));
+        let written = self.attempt_on_file(|database| write_rows(database, first, parts()));
         if written.is_some() {
             self.next = first + count;
             self.rows += count;
             self.bytes += bytes;
         }
         // The figures first: who has its answer finds them true.
-        self.tell();
+        self.report_size();
         for (events, reply) in accepted {
             let label = if written.is_some() {
                 "written"
@@ -294,15 +300,16 @@ impl Keeper {
                 "failed"
             };
             figures.add(&[label], events.len() as u64);
-            let _ = reply.send(written.ok_or(NotTaken::Away));
+            let _ = reply.send(written.ok_or(PublishError::Away));
         }
         if written.is_some() {
             self.counts.filled.notify_one();
         }
     }
 
-    fn remove(&mut self, last: u64) -> bool {
-        let Some((rows, bytes)) = self.attempt(|database| erase(database, last)) else {
+    fn remove_through(&mut self, last: u64) -> bool {
+        let Some((rows, bytes)) = self.attempt_on_file(|database| erase_rows(database, last))
+        else {
             return false;
         };
         metrics::gateway().spooled.add(&["drained"], rows);
@@ -322,11 +329,14 @@ impl Keeper {
     }
 
     /// Does something with the store; after an error it is opened anew, not more than once a second.
-    fn attempt<T>(&mut self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Option<T> {
+    fn attempt_on_file<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Option<T> {
         if self.database.is_none() && self.failed_at.is_none_or(|at| at.elapsed() >= FAILED_PAUSE) {
             self.failed_at = Some(Instant::now());
-            if let Ok(database) = open(&self.file)
-                && let Ok((rows, bytes, next)) = measure(&database)
+            if let Ok(database) = open_file(&self.file)
+                && let Ok((rows, bytes, next)) = measure_file(&database)
             {
                 // A key is never given twice: what is sent and waits to be removed goes by its key.
                 (self.rows, self.bytes, self.next) = (rows, bytes, next.max(self.next));
@@ -344,7 +354,7 @@ impl Keeper {
         }
     }
 
-    fn tell(&self) {
+    fn report_size(&self) {
         self.counts.events.store(self.rows, Ordering::Relaxed);
         self.counts.bytes.store(self.bytes, Ordering::Relaxed);
         let figures = metrics::gateway();
@@ -357,16 +367,16 @@ impl Keeper {
         match (&self.database, self.rows) {
             (None, _) => self
                 .health
-                .degraded("the disk failed; without the broker, reports are answered 503"),
+                .set_degraded("the disk failed; without the broker, reports are answered 503"),
             (Some(_), 0) => self.health.ok(),
             (Some(_), _) => self
                 .health
-                .degraded("reports wait on this disk for the broker"),
+                .set_degraded("reports wait on this disk for the broker"),
         }
     }
 }
 
-fn write<'a>(
+fn write_rows<'a>(
     database: &Database,
     first: u64,
     parts: impl Iterator<Item = &'a Vec<u8>>,
@@ -383,7 +393,7 @@ fn write<'a>(
     Ok(())
 }
 
-fn read(database: &Database) -> Result<Option<Batch>, redb::Error> {
+fn oldest_batch(database: &Database) -> Result<Option<Batch>, redb::Error> {
     let table = database.begin_read()?.open_table(TABLE)?;
     let (mut parts, mut bytes, mut last) = (Vec::new(), 0, None);
     for row in table.iter()? {
@@ -396,13 +406,13 @@ fn read(database: &Database) -> Result<Option<Batch>, redb::Error> {
         }
     }
     Ok(last.map(|last| Batch {
-        events: Events::written(parts),
+        events: EncodedEvents::from_parts(parts),
         last,
     }))
 }
 
 /// How many rows went, and their bytes.
-fn erase(database: &Database, last: u64) -> Result<(u64, u64), redb::Error> {
+fn erase_rows(database: &Database, last: u64) -> Result<(u64, u64), redb::Error> {
     let writing = database.begin_write()?;
     let (mut rows, mut bytes) = (0, 0);
     {
@@ -424,8 +434,8 @@ mod tests {
 
     use super::*;
 
-    fn events(n: usize, size: usize) -> Arc<Events> {
-        Events::written(
+    fn events(n: usize, size: usize) -> Arc<EncodedEvents> {
+        EncodedEvents::from_parts(
             (0..n)
                 .map(|at| vec![u8::try_from(at % 251).expect("small"); size])
                 .collect(),
@@ -433,8 +443,8 @@ mod tests {
     }
 
     async fn start(directory: &Path, max: u64) -> Spool {
-        let health = Readiness::new("test").dependency("spool");
-        Spool::open(directory, max)
+        let health = Readiness::new("test").add_dependency("spool");
+        Spool::open_file(directory, max)
             .await
             .expect("opens")
             .start(health)
@@ -445,17 +455,17 @@ mod tests {
     async fn what_was_taken_is_there_after_a_restart_in_its_order_until_it_is_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let spool = start(directory.path(), 64 << 20).await;
-        spool.append(events(300, 100)).await.expect("taken");
-        spool.append(events(1, 7)).await.expect("taken");
-        let batch = spool.read().await.expect("some");
+        spool.append_group(events(300, 100)).await.expect("taken");
+        spool.append_group(events(1, 7)).await.expect("taken");
+        let batch = spool.oldest_batch().await.expect("some");
         assert_eq!(batch.events.parts.len(), BATCH_EVENTS);
         drop(spool);
 
         let spool = start(directory.path(), 64 << 20).await;
         let mut found = Vec::new();
-        while let Some(batch) = spool.read().await {
+        while let Some(batch) = spool.oldest_batch().await {
             found.extend(batch.events.parts.clone());
-            assert!(spool.remove(batch.last).await);
+            assert!(spool.remove_through(batch.last).await);
         }
         let mut expected = events(300, 100).parts.clone();
         expected.extend(events(1, 7).parts.clone());
@@ -471,7 +481,7 @@ mod tests {
         let spool = start(directory.path(), MAX).await;
         for _round in 0..3 {
             let mut taken = 0;
-            while spool.append(events(50, 1000)).await.is_ok() {
+            while spool.append_group(events(50, 1000)).await.is_ok() {
                 taken += 50;
             }
             assert!(taken * 1000 > MAX / 4, "{taken}");
@@ -480,9 +490,9 @@ mod tests {
                 .len();
             assert!(length <= MAX + 4096, "{length} bytes");
             let mut drained = 0;
-            while let Some(batch) = spool.read().await {
+            while let Some(batch) = spool.oldest_batch().await {
                 drained += batch.events.len() as u64;
-                assert!(spool.remove(batch.last).await);
+                assert!(spool.remove_through(batch.last).await);
             }
             assert_eq!(drained, taken);
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::webhook_cache::query::{Changes, FROM_THE_START, IngestWebhook, changed_since};
+use crate::webhook_cache::query::{FROM_THE_START, IngestWebhook, WebhookChanges, changed_since};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ const ALL_EVERY: Duration = Duration::from_secs(300);
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 const SAVED_VERSION: u8 = 1;
 
-pub struct Snapshot(ArcSwap<Table>);
+pub struct WebhookCache(ArcSwap<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -45,7 +45,7 @@ struct Table {
     by_token: HashMap<String, Arc<IngestWebhook>>,
 }
 
-pub enum Found {
+pub enum WebhookLookup {
     Webhook(Arc<IngestWebhook>),
     NoSuchToken,
     /// Nothing was read yet, neither from the database nor from a copy.
@@ -53,23 +53,25 @@ pub enum Found {
 }
 
 /// What the reader of the database needs.
-pub struct Source {
+pub struct CacheSource {
     pub pool: Pool,
     pub file: Option<PathBuf>,
     pub postgres: Dependency,
     pub snapshot: Dependency,
 }
 
-impl Snapshot {
+impl WebhookCache {
     /// Starts with the saved copy if there is one, and goes on reading until `stop`.
-    pub fn start(source: Source, stop: CancellationToken) -> Arc<Snapshot> {
-        let snapshot = Arc::new(Snapshot(ArcSwap::default()));
-        if let Some(saved) = source.file.as_deref().and_then(load) {
+    pub fn start_refreshing(source: CacheSource, stop: CancellationToken) -> Arc<WebhookCache> {
+        let snapshot = Arc::new(WebhookCache(ArcSwap::default()));
+        if let Some(saved) = source.file.as_deref().and_then(load_file) {
             let age = Timestamp::now().duration_since(saved.at).as_secs();
             source
                 .snapshot
-                .degraded(format!("from the saved copy, {age} s old"));
-            snapshot.0.store(Arc::new(Table::of(saved.webhooks)));
+                .set_degraded(format!("from the saved copy, {age} s old"));
+            snapshot
+                .0
+                .store(Arc::new(Table::from_webhooks(saved.webhooks)));
         }
         let mine = Arc::clone(&snapshot);
         spawn_vital("snapshot", async move {
@@ -82,16 +84,18 @@ impl Snapshot {
     }
 
     /// One that never changes.
-    pub fn of(webhooks: Vec<IngestWebhook>) -> Arc<Snapshot> {
-        Arc::new(Snapshot(ArcSwap::new(Arc::new(Table::of(webhooks)))))
+    pub fn from_webhooks(webhooks: Vec<IngestWebhook>) -> Arc<WebhookCache> {
+        Arc::new(WebhookCache(ArcSwap::new(Arc::new(Table::from_webhooks(
+            webhooks,
+        )))))
     }
 
-    pub fn find(&self, token: &str) -> Found {
+    pub fn find(&self, token: &str) -> WebhookLookup {
         let table = self.0.load();
         match table.by_token.get(token) {
-            Some(webhook) => Found::Webhook(Arc::clone(webhook)),
-            None if table.known => Found::NoSuchToken,
-            None => Found::NotKnownYet,
+            Some(webhook) => WebhookLookup::Webhook(Arc::clone(webhook)),
+            None if table.known => WebhookLookup::NoSuchToken,
+            None => WebhookLookup::NotKnownYet,
         }
     }
 
@@ -99,7 +103,7 @@ impl Snapshot {
         self.0.load().known
     }
 
-    async fn keep_fresh(&self, source: Source) {
+    async fn keep_fresh(&self, source: CacheSource) {
         let figures = metrics::gateway();
         let mut horizon = FROM_THE_START;
         let mut all_read: Option<Instant> = None;
@@ -122,13 +126,13 @@ impl Snapshot {
                         all_read = None;
                     }
                     horizon = changes.horizon;
-                    unsaved |= self.apply(changes, from == FROM_THE_START);
+                    unsaved |= self.apply_changes(changes, from == FROM_THE_START);
                     fresh_at = Some(Instant::now());
                     source.postgres.ok();
                     source.snapshot.ok();
                 }
-                Ok(Err(e)) => self.stale(&source, &e.to_string()),
-                Err(e) => self.stale(&source, &e),
+                Ok(Err(e)) => self.mark_stale(&source, &e.to_string()),
+                Err(e) => self.mark_stale(&source, &e),
             }
             let age = fresh_at.map_or(-1, |at| {
                 i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX)
@@ -137,30 +141,30 @@ impl Snapshot {
             if let Some(file) = source.file.as_ref().filter(|_| unsaved)
                 && saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
             {
-                unsaved = !self.save(file.clone()).await;
+                unsaved = !self.save_file(file.clone()).await;
                 saved = Some(Instant::now());
             }
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    fn stale(&self, source: &Source, why: &str) {
+    fn mark_stale(&self, source: &CacheSource, why: &str) {
         metrics::gateway().snapshot_reads.inc(&["failed"]);
         source
             .postgres
-            .degraded(format!("webhooks are served as they were known: {why}"));
+            .set_degraded(format!("webhooks are served as they were known: {why}"));
         if !self.is_known() {
             source
                 .snapshot
-                .down("no webhooks are known yet, and there is no saved copy");
+                .set_down("no webhooks are known yet, and there is no saved copy");
         }
     }
 
     /// True if anything is different now.
-    fn apply(&self, changes: Changes, all: bool) -> bool {
+    fn apply_changes(&self, changes: WebhookChanges, all: bool) -> bool {
         let now = self.0.load();
         let next = if all {
-            Table::of(changes.webhooks)
+            Table::from_webhooks(changes.webhooks)
         } else {
             let differs = |w: &IngestWebhook| {
                 now.by_id
@@ -174,7 +178,7 @@ impl Snapshot {
             for webhook in changes.webhooks {
                 by_id.insert(webhook.webhook_id, Arc::new(webhook));
             }
-            Table::index(by_id)
+            Table::from_index(by_id)
         };
         metrics::gateway()
             .snapshot_webhooks
@@ -183,7 +187,7 @@ impl Snapshot {
         true
     }
 
-    async fn save(&self, file: PathBuf) -> bool {
+    async fn save_file(&self, file: PathBuf) -> bool {
         let table = self.0.load_full();
         let written = tokio::task::spawn_blocking(move || {
             let webhooks = table
@@ -191,7 +195,7 @@ impl Snapshot {
                 .values()
                 .map(|webhook| IngestWebhook::clone(webhook))
                 .collect();
-            store(
+            store_file(
                 &file,
                 &Saved {
                     v: SAVED_VERSION,
@@ -212,8 +216,8 @@ impl Snapshot {
 }
 
 impl Table {
-    fn of(webhooks: Vec<IngestWebhook>) -> Table {
-        Table::index(
+    fn from_webhooks(webhooks: Vec<IngestWebhook>) -> Table {
+        Table::from_index(
             webhooks
                 .into_iter()
                 .map(|webhook| (webhook.webhook_id, Arc::new(webhook)))
@@ -221,7 +225,7 @@ impl Table {
         )
     }
 
-    fn index(by_id: HashMap<Uuid, Arc<IngestWebhook>>) -> Table {
+    fn from_index(by_id: HashMap<Uuid, Arc<IngestWebhook>>) -> Table {
         let live = by_id.values().filter(|webhook| !webhook.archived);
         let by_token = live
             .map(|webhook| (webhook.token.clone(), Arc::clone(webhook)))
@@ -241,7 +245,7 @@ struct Saved {
     webhooks: Vec<IngestWebhook>,
 }
 
-fn load(file: &Path) -> Option<Saved> {
+fn load_file(file: &Path) -> Option<Saved> {
     let text = match std::fs::read(file) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
@@ -267,7 +271,7 @@ fn load(file: &Path) -> Option<Saved> {
 }
 
 /// Whole or not at all: written beside it, then renamed.
-fn store(file: &Path, saved: &Saved) -> std::io::Result<()> {
+fn store_file(file: &Path, saved: &Saved) -> std::io::Result<()> {
     let beside = file.with_extension("new");
     let text = serde_json::to_vec(saved)?;
     let mut open = std::fs::OpenOptions::new();

@@ -36,7 +36,7 @@ pub struct IngestSecret {
 }
 
 /// The webhooks that changed, and from where to ask the next time.
-pub struct Changes {
+pub struct WebhookChanges {
     pub webhooks: Vec<IngestWebhook>,
     pub horizon: i64,
 }
@@ -54,7 +54,7 @@ const CHANGED: &str = "/* ingest_changed */
       LEFT JOIN webhook_ingest w ON w.changed_xid >= $1";
 
 /// Webhooks changed at or after the horizon; [`FROM_THE_START`] for all.
-pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<Changes, StoreError> {
+pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, StoreError> {
     let client = pool.get().await?;
     let statement = client.prepare_cached(CHANGED).await?;
     let rows = client.query(&statement, &[&horizon]).await?;
@@ -70,13 +70,13 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<Changes, StoreEr
     for row in &rows {
         // No webhook changed: the outer join leaves one row with the horizon alone.
         if row.try_get::<_, Option<Uuid>>("webhook_id")?.is_some() {
-            webhooks.push(webhook(row)?);
+            webhooks.push(webhook_of_row(row)?);
         }
     }
-    Ok(Changes { webhooks, horizon })
+    Ok(WebhookChanges { webhooks, horizon })
 }
 
-fn webhook(row: &Row) -> Result<IngestWebhook, StoreError> {
+fn webhook_of_row(row: &Row) -> Result<IngestWebhook, StoreError> {
     let ids: Vec<Uuid> = row.try_get("secret_ids")?;
     let digests: Vec<Vec<u8>> = row.try_get("secret_digests")?;
     let expiries: Vec<Option<Timestamp>> = row.try_get("secret_expiries")?;

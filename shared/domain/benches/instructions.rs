@@ -58,7 +58,7 @@ fn run(case: &str, rounds: u64) {
     let batch = cases::Batch::new();
     for _ in 0..rounds {
         match case {
-            "alias" => _ = black_box(field_aliases::recognised(black_box("Caller_ID"))),
+            "alias" => _ = black_box(field_aliases::find_alias(black_box("Caller_ID"))),
             "money" => {
                 _ = black_box(money::parse_cents(
                     black_box("$1,250.00"),
@@ -67,10 +67,12 @@ fn run(case: &str, rounds: u64) {
                     "USD",
                 ))
             }
-            "phone-nanp" => _ = black_box(phone::normalise(black_box("(305) 555-1234"), "US")),
+            "phone-nanp" => {
+                _ = black_box(phone::normalise_caller(black_box("(305) 555-1234"), "US"))
+            }
             "copy-of-the-books-of-200" => _ = black_box(batch.books()),
             "copy-and-decide-200" => _ = black_box(batch.decide(&mut batch.books())),
-            _ => _ = black_box(reading::read(black_box(&request), &settings)),
+            _ => _ = black_box(reading::read_request(black_box(&request), &settings)),
         }
     }
 }

@@ -19,7 +19,7 @@ fn reading(c: &mut Criterion) {
         ("query", cases::query()),
     ] {
         group.bench_function(name, |b| {
-            b.iter(|| reading::read(black_box(&request), &settings))
+            b.iter(|| reading::read_request(black_box(&request), &settings))
         });
     }
     group.finish();
@@ -27,16 +27,16 @@ fn reading(c: &mut Criterion) {
 
 fn parts(c: &mut Criterion) {
     c.bench_function("alias lookup", |b| {
-        b.iter(|| field_aliases::recognised(black_box("Caller_ID")))
+        b.iter(|| field_aliases::find_alias(black_box("Caller_ID")))
     });
     c.bench_function("money", |b| {
         b.iter(|| money::parse_cents(black_box("$1,250.00"), false, PayoutUnit::Dollars, "USD"));
     });
     c.bench_function("phone, NANP", |b| {
-        b.iter(|| phone::normalise(black_box("(305) 555-1234"), "US"))
+        b.iter(|| phone::normalise_caller(black_box("(305) 555-1234"), "US"))
     });
     c.bench_function("phone, foreign", |b| {
-        b.iter(|| phone::normalise(black_box("+4915123456789"), "US"))
+        b.iter(|| phone::normalise_caller(black_box("+4915123456789"), "US"))
     });
 }
 
@@ -59,9 +59,9 @@ fn batch(c: &mut Criterion) {
         request: Some(cases::json()),
         refusal: None,
     };
-    let message = envelope::encode(&Envelope::of(vec![event; 100]));
+    let message = envelope::encode_envelope(&Envelope::from_events(vec![event; 100]));
     c.bench_function("decode an envelope of 100", |b| {
-        b.iter(|| envelope::decode(black_box(&message)))
+        b.iter(|| envelope::decode_envelope(black_box(&message)))
     });
 }
 

@@ -3,12 +3,12 @@
 //!
 //! A breach is a panic. Nothing here knows what the right reading of a body is: that is the tables' part.
 
-use trueup_domain::reading::read;
+use trueup_domain::reading::read_request;
 use trueup_domain::report::{
-    DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Report, Slot,
+    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Report, Slot,
 };
 use trueup_domain::{duration, money, phone};
-use trueup_event::batch::{Split, split};
+use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::limits::{BATCH_ELEMENTS, ID_CHARS, PASSED_OVER, RAW_CHARS};
 use trueup_event::raw_event::RawRequest;
 
@@ -62,8 +62,8 @@ pub fn any_request(data: &[u8]) {
 }
 
 fn elements(body: &[u8]) -> Vec<&[u8]> {
-    match split(body) {
-        Split::Elements(ranges) => {
+    match split_batch(body) {
+        BatchSplit::Elements(ranges) => {
             assert!((1..=BATCH_ELEMENTS).contains(&ranges.len()));
             let mut end = 0;
             ranges
@@ -78,7 +78,10 @@ fn elements(body: &[u8]) -> Vec<&[u8]> {
                 })
                 .collect()
         }
-        Split::NotABatch | Split::Empty | Split::TooMany | Split::Unparseable => Vec::new(),
+        BatchSplit::NotABatch
+        | BatchSplit::Empty
+        | BatchSplit::TooMany
+        | BatchSplit::Unparseable => Vec::new(),
     }
 }
 
@@ -87,25 +90,29 @@ pub fn any_batch(data: &[u8]) {
         // An element stands for itself: alone in an array it is the same element.
         let alone = [b"[", element, b"]"].concat();
         let whole = 1..alone.len() - 1;
-        assert_eq!(split(&alone), Split::Elements(vec![whole]));
+        assert_eq!(split_batch(&alone), BatchSplit::Elements(vec![whole]));
     }
 }
 
 fn any_reading(request: &RawRequest, settings: &ReadSettings) {
-    let reading = read(request, settings);
-    assert_eq!(reading, read(request, settings), "read twice the same");
+    let reading = read_request(request, settings);
+    assert_eq!(
+        reading,
+        read_request(request, settings),
+        "read twice the same"
+    );
     match &reading.report {
         Ok(report) => any_report(report, &reading),
         Err(no_report) => {
             assert!(reading.slots.is_empty());
-            if let NoReport::UnparseableBody { byte } = no_report {
+            if let ReadError::UnparseableBody { byte } = no_report {
                 assert!(*byte <= request.body.len());
             }
         }
     }
 }
 
-fn any_report(report: &Report, reading: &Reading) {
+fn any_report(report: &Report, reading: &ParsedRequest) {
     if let Payout::Cents(cents) = report.payout {
         assert!(cents.abs() < money::CENTS_BOUND);
     }
@@ -137,7 +144,7 @@ fn any_number(number: &str) {
     assert!((7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()));
     assert!(!digits.starts_with('0'));
     assert_eq!(
-        phone::normalise(number, "US").as_deref(),
+        phone::normalise_caller(number, "US").as_deref(),
         Ok(number),
         "stays as it is"
     );
@@ -145,7 +152,7 @@ fn any_number(number: &str) {
 
 pub fn any_phone(text: &str) {
     for region in ["US", "GB", "DE", "IT", "AU", "BR", "ZZ", ""] {
-        if let Ok(number) = phone::normalise(text, region) {
+        if let Ok(number) = phone::normalise_caller(text, region) {
             any_number(&number);
         }
     }
@@ -176,9 +183,9 @@ pub fn any_duration(text: &str) {
         DurationUnit::Minutes,
     ] {
         for json in [false, true] {
-            if let Ok(seconds) = duration::parse(text, json, unit) {
+            if let Ok(seconds) = duration::parse_duration(text, json, unit) {
                 assert!(seconds <= duration::SECONDS_MAX);
-                let again = duration::parse(&format!("{seconds}s"), false, unit);
+                let again = duration::parse_duration(&format!("{seconds}s"), false, unit);
                 assert_eq!(again, Ok(seconds));
             }
         }

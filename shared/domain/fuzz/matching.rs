@@ -1,7 +1,9 @@
 //! What must hold of matching for any bytes at all; shared by its fuzz target and by the replay of its seeds.
 
 use trueup_domain::crediting::{Payee, Terms};
-use trueup_domain::matching::{Candidate, Evidence, Found, Precedent, Question, find_call};
+use trueup_domain::matching::{
+    Candidate, MatchEvidence, MatchInput, MatchResult, PriorMatch, find_call,
+};
 
 /// Bytes of one candidate.
 const CANDIDATE: usize = 4;
@@ -41,7 +43,7 @@ pub fn any_matching(data: &[u8]) {
         .map(candidate)
         .collect();
     let (by_ref, rest) = all.split_at(usize::from(split & 7).min(all.len()));
-    let question = Question {
+    let question = MatchInput {
         ref_id: (flags & 1 != 0).then_some("R"),
         call_id_text: (flags & 2 != 0).then_some("c"),
         has_caller: flags & 4 == 0,
@@ -51,7 +53,7 @@ pub fn any_matching(data: &[u8]) {
         tolerance_seconds: 60,
         window_hours: 24,
     };
-    let precedent = |c: &Candidate| Precedent {
+    let precedent = |c: &Candidate| PriorMatch {
         call_id: c.call_id,
         received_at: c.ended_at,
         payout_cents: c.duration_seconds * 100,
@@ -59,7 +61,7 @@ pub fn any_matching(data: &[u8]) {
         ref_id: c.in_scope.then(|| "R".to_owned()),
         call_id_text: None,
     };
-    let evidence = Evidence {
+    let evidence = MatchEvidence {
         by_ref_id: if flags & 1 != 0 {
             by_ref.to_vec()
         } else {
@@ -75,7 +77,7 @@ pub fn any_matching(data: &[u8]) {
     };
     let found = find_call(&question, &evidence);
     assert_eq!(found, find_call(&question, &evidence));
-    if let Found::Call { call_id, .. } = found {
+    if let MatchResult::Call { call_id, .. } = found {
         assert!(
             all.iter().any(|c| c.call_id == call_id),
             "a call that was not offered"

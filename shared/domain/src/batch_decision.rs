@@ -8,23 +8,25 @@ use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::{Reason, Status};
 use uuid::Uuid;
 
-use crate::crediting::Place;
-use crate::decision::{Case, Course, Decision, Sightings, decide, may_match_later, no_report};
-use crate::locked_calls::{Books, CallKey};
-use crate::reading::read;
-use crate::report::{NoReport, Payout, Reading, Report, SlotReading};
+use crate::crediting::ReceptionOrder;
+use crate::decision::{
+    CallCandidates, Decision, DecisionInput, Trigger, decide_report, may_match_later, no_report,
+};
+use crate::locked_calls::{CallKey, LockedCalls};
+use crate::reading::read_request;
+use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
 use crate::webhook_settings::Webhook;
 
 /// One thing to settle.
 #[derive(Debug, Clone)]
-pub enum Work {
+pub enum SettleJob {
     /// From the broker. One that is settled already is skipped.
     Fresh(RawEvent),
     /// A row that is there already: tried again (M7), replayed or assigned (M8).
     Stored {
         id: Uuid,
         received_at: Timestamp,
-        course: Course,
+        course: Trigger,
     },
     /// A person's own report about the call of an earlier row (M8).
     Apply {
@@ -39,7 +41,7 @@ pub enum Work {
 
 /// What became of one piece of work.
 #[derive(Debug, Clone)]
-pub struct Settled {
+pub struct SettleResult {
     pub id: Uuid,
     pub account_id: Uuid,
     pub received_at: Timestamp,
@@ -49,10 +51,10 @@ pub struct Settled {
     pub slots: Vec<SlotReading>,
 }
 
-impl Settled {
+impl SettleResult {
     /// One that was settled before; nothing is done now.
-    pub fn before(event: &RawEvent) -> Settled {
-        Settled {
+    pub fn settled_before(event: &RawEvent) -> SettleResult {
+        SettleResult {
             id: event.id,
             account_id: event.account_id,
             received_at: event.received_at,
@@ -65,11 +67,11 @@ impl Settled {
 
 /// One row on its way through a batch.
 #[derive(Debug, Clone)]
-pub struct Line {
-    pub place: Place,
+pub struct BatchRow {
+    pub place: ReceptionOrder,
     pub account_id: Uuid,
     pub webhook_id: Uuid,
-    pub course: Course,
+    pub course: Trigger,
     /// The row exists: it is updated, not inserted.
     pub exists: bool,
     pub request: Option<RawRequest>,
@@ -79,39 +81,39 @@ pub struct Line {
     pub earlier_call: Option<Uuid>,
     pub count: i32,
     pub refused: Option<Reason>,
-    pub reading: Reading,
-    pub sightings: Sightings,
+    pub reading: ParsedRequest,
+    pub sightings: CallCandidates,
     pub decision: Option<Decision>,
     /// What the row says, if it exists.
-    pub before: Option<Box<Before>>,
+    pub before: Option<Box<PreviousRow>>,
 }
 
 /// What a row said before it was settled again.
 #[derive(Debug, Clone)]
-pub struct Before {
+pub struct PreviousRow {
     pub status: String,
     pub reason: Option<Reason>,
     pub detail: Option<String>,
-    pub report: Result<Report, NoReport>,
+    pub report: Result<Report, ReadError>,
 }
 
-impl Line {
+impl BatchRow {
     /// A row of an event from the broker.
-    pub fn of_event(event: RawEvent, exists: bool) -> Line {
+    pub fn of_event(event: RawEvent, exists: bool) -> BatchRow {
         let refused = event.refusal.as_ref().map(|r| r.reason);
         let count = event
             .refusal
             .as_ref()
             .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
-        Line {
-            place: Place {
+        BatchRow {
+            place: ReceptionOrder {
                 received_at: event.received_at,
                 position: event.position,
                 event_id: event.id,
             },
             account_id: event.account_id,
             webhook_id: event.webhook_id,
-            course: Course::Fresh,
+            course: Trigger::Fresh,
             exists,
             request: event.request,
             source_ip: Some(event.source_ip),
@@ -119,32 +121,32 @@ impl Line {
             earlier_call: None,
             count,
             refused,
-            reading: Reading {
+            reading: ParsedRequest {
                 report: Ok(Report::default()),
                 slots: Vec::new(),
             },
-            sightings: Sightings::default(),
+            sightings: CallCandidates::default(),
             decision: None,
             before: None,
         }
     }
 
     /// The new row of a person's apply: the report of the row it is made from, with the person's amount.
-    pub fn applied(
+    pub fn with_manual_amount(
         self,
         id: Uuid,
         received_at: Timestamp,
         payout_cents: i64,
         call_id: Uuid,
-    ) -> Line {
+    ) -> BatchRow {
         let report = self.reading.report.unwrap_or_default();
-        Line {
-            place: Place {
+        BatchRow {
+            place: ReceptionOrder {
                 received_at,
                 position: 0,
                 event_id: id,
             },
-            course: Course::Applied(call_id),
+            course: Trigger::Applied(call_id),
             exists: false,
             request: None,
             source_ip: None,
@@ -153,7 +155,7 @@ impl Line {
             refused: None,
             count: 1,
             before: None,
-            reading: Reading {
+            reading: ParsedRequest {
                 report: Ok(Report {
                     payout: Payout::Cents(payout_cents),
                     payout_raw: None,
@@ -173,7 +175,7 @@ impl Line {
         let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
             return false;
         };
-        self.course == Course::Again
+        self.course == Trigger::Again
             && decision.status == Status::Unmatched
             && before.status == decision.status.code()
             && before.reason == decision.reason
@@ -191,8 +193,8 @@ impl Line {
 }
 
 /// What the caller hears of a row.
-pub fn settled(line: Line) -> Settled {
-    Settled {
+pub fn result_of_row(line: BatchRow) -> SettleResult {
+    SettleResult {
         id: line.place.event_id,
         account_id: line.account_id,
         received_at: line.place.received_at,
@@ -203,7 +205,7 @@ pub fn settled(line: Line) -> Settled {
 }
 
 /// Reads each row's request (X).
-pub fn read_reports(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>) {
+pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, Webhook>) {
     for line in lines {
         // Rows whose raw request is gone were read from their columns when they were loaded.
         if let (Some(request), Some(webhook), None) = (
@@ -211,13 +213,13 @@ pub fn read_reports(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>) {
             webhooks.get(&line.webhook_id),
             line.applied_from,
         ) {
-            line.reading = read(request, &webhook.read);
+            line.reading = read_request(request, &webhook.read);
         }
     }
 }
 
 /// Every call that may change or whose claims decide, so that one statement locks them all in order.
-pub fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
+pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
     let mut keys = BTreeSet::new();
     for line in lines {
         let mut add = |call_id: Uuid| {
@@ -227,7 +229,7 @@ pub fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTree
             })
         };
         line.earlier_call.map(&mut add);
-        if let Course::Assigned(call_id) | Course::Applied(call_id) = line.course {
+        if let Trigger::Assigned(call_id) | Trigger::Applied(call_id) = line.course {
             add(call_id);
             continue;
         }
@@ -253,41 +255,49 @@ pub fn calls_to_lock(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> BTree
 }
 
 /// The order in which rows are decided, whatever the order in which they came.
-pub fn sort_by_reception(lines: &mut [Line]) {
+pub fn sort_by_reception(lines: &mut [BatchRow]) {
     lines.sort_by_key(|line| line.place);
 }
 
 /// Decides about the rows, each seeing what those before it did.
-pub fn decide_lines(lines: &mut [Line], webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) {
+pub fn decide_lines(
+    lines: &mut [BatchRow],
+    webhooks: &HashMap<Uuid, Webhook>,
+    books: &mut LockedCalls,
+) {
     for line in lines {
         line.decision = Some(decide_line(line, webhooks, books));
     }
 }
 
-fn decide_line(line: &Line, webhooks: &HashMap<Uuid, Webhook>, books: &mut Books) -> Decision {
+fn decide_line(
+    line: &BatchRow,
+    webhooks: &HashMap<Uuid, Webhook>,
+    books: &mut LockedCalls,
+) -> Decision {
     if let Some(reason) = line.refused {
-        return Decision::plain(Status::Refused, reason);
+        return Decision::without_detail(Status::Refused, reason);
     }
     let Some(webhook) = webhooks.get(&line.webhook_id) else {
-        return Decision::plain(Status::Held, Reason::ProcessingFailed);
+        return Decision::without_detail(Status::Held, Reason::ProcessingFailed);
     };
     match &line.reading.report {
         Err(why) => no_report(*why),
         Ok(report) => {
-            let case = Case {
+            let case = DecisionInput {
                 place: line.place,
                 webhook,
                 report,
                 sightings: &line.sightings,
                 course: line.course,
             };
-            decide(&case, books)
+            decide_report(&case, books)
         }
     }
 }
 
 /// True if the row waits for its call (M7).
-pub fn wants_another_try(line: &Line) -> bool {
+pub fn wants_another_try(line: &BatchRow) -> bool {
     match (&line.decision, line.report()) {
         (Some(decision), Some(report)) => may_match_later(decision, report),
         _ => false,

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::crediting::{Estimate, Payee, booked_revenue, credit};
+use crate::crediting::{Estimate, Payee, booked_revenue, credit_due};
 
 /// One copy of a call. The outer option of a field says whether the copy names it at all.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CallCopy {
+pub struct CallRecord {
     pub id: Uuid,
     pub ref_id: Option<Option<String>>,
     pub caller: Option<Option<Caller>>,
@@ -36,7 +36,7 @@ pub struct Caller {
 
 /// A call as it stands in the books.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recorded {
+pub struct StoredCall {
     pub id: Uuid,
     pub ref_id: Option<String>,
     pub caller: Option<String>,
@@ -61,7 +61,7 @@ pub struct Recorded {
 
 /// How an estimate moves the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EstimateMove {
+pub struct EstimateDelta {
     pub payee: Option<Payee>,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
@@ -74,12 +74,12 @@ pub struct AssignmentIsFixed;
 /// Lays a copy over the call as it stands (nothing: it is new). `posted` says whether the ledger holds
 /// a posting for it; `payees` holds the present terms of every assignment concerned.
 pub fn record(
-    standing: Option<&Recorded>,
-    copy: &CallCopy,
+    standing: Option<&StoredCall>,
+    copy: &CallRecord,
     posted: bool,
     payees: &HashMap<Uuid, Payee>,
-) -> Result<(Recorded, Option<EstimateMove>), AssignmentIsFixed> {
-    let mut call = standing.cloned().unwrap_or_else(|| blank(copy));
+) -> Result<(StoredCall, Option<EstimateDelta>), AssignmentIsFixed> {
+    let mut call = standing.cloned().unwrap_or_else(|| blank_call(copy));
     let assignment_id = copy.assignment_id.unwrap_or(call.assignment_id);
     let changes_assignment = assignment_id != call.assignment_id;
     // An applied report has fixed the terms even where it moved no cent, such as a first $0 (V9).
@@ -91,7 +91,7 @@ pub fn record(
         qualified: copy.qualified.unwrap_or(call.estimate.qualified),
     };
     let unchanged = standing.is_some() && !changes_assignment && estimate == call.estimate;
-    describe(&mut call, copy);
+    copy_description(&mut call, copy);
     call.assignment_id = assignment_id;
     if call.value_from_webhook || call.reported || unchanged {
         return Ok((call, None));
@@ -101,8 +101,8 @@ pub fn record(
     Ok((call, moved))
 }
 
-fn blank(copy: &CallCopy) -> Recorded {
-    Recorded {
+fn blank_call(copy: &CallRecord) -> StoredCall {
+    StoredCall {
         id: copy.id,
         ref_id: None,
         caller: None,
@@ -123,7 +123,7 @@ fn blank(copy: &CallCopy) -> Recorded {
     }
 }
 
-fn describe(call: &mut Recorded, copy: &CallCopy) {
+fn copy_description(call: &mut StoredCall, copy: &CallRecord) {
     call.duration_seconds = copy.duration_seconds;
     call.started_at = copy.started_at;
     call.ended_at = copy.ended_at;
@@ -143,22 +143,22 @@ fn describe(call: &mut Recorded, copy: &CallCopy) {
 }
 
 fn estimate_again(
-    call: &mut Recorded,
+    call: &mut StoredCall,
     estimate: Estimate,
     payee: Option<Payee>,
     posted: bool,
-) -> Option<EstimateMove> {
-    let booked = |call: &Recorded| booked_revenue(call.value_cents, false, call.qualified);
+) -> Option<EstimateDelta> {
+    let booked = |call: &StoredCall| booked_revenue(call.value_cents, false, call.qualified);
     let (revenue_before, credit_before) = (booked(call), call.credit_cents);
     call.estimate = estimate;
     call.value_cents = estimate.value_cents;
     call.qualified = estimate.qualified;
-    call.credit_cents = credit(
+    call.credit_cents = credit_due(
         payee.map(|p| p.terms),
         estimate.value_cents,
         estimate.qualified,
     );
-    let moved = EstimateMove {
+    let moved = EstimateDelta {
         payee,
         revenue_delta_cents: booked(call).saturating_sub(revenue_before),
         credit_delta_cents: call.credit_cents.saturating_sub(credit_before),
@@ -186,9 +186,9 @@ mod tests {
         HashMap::from([(ASSIGNMENT, payee(10)), (OTHER, payee(20))])
     }
 
-    fn copy(value_cents: Option<Option<i64>>, qualified: Option<Option<bool>>) -> CallCopy {
+    fn copy(value_cents: Option<Option<i64>>, qualified: Option<Option<bool>>) -> CallRecord {
         let at: Timestamp = "2026-03-14T12:00:00Z".parse().expect("a time");
-        CallCopy {
+        CallRecord {
             id: Uuid::nil(),
             ref_id: Some(Some("r".to_owned())),
             caller: None,
@@ -208,7 +208,7 @@ mod tests {
     };
     const FLAT: Terms = Terms::Flat { amount_cents: 1800 };
 
-    fn moved(m: Option<EstimateMove>) -> Option<(i64, i64)> {
+    fn moved(m: Option<EstimateDelta>) -> Option<(i64, i64)> {
         m.map(|m| (m.revenue_delta_cents, m.credit_delta_cents))
     }
 
@@ -237,7 +237,7 @@ mod tests {
             );
             assert_eq!(call.terms.is_some(), expected.is_some());
         }
-        let nobody = CallCopy {
+        let nobody = CallRecord {
             assignment_id: None,
             ..copy(Some(Some(5000)), Some(Some(true)))
         };
@@ -310,7 +310,7 @@ mod tests {
     fn v9_the_assignment_is_fixed_by_a_posting() {
         let payees = payees(SHARE);
         let (first, _) = record(None, &copy(Some(Some(5000)), None), false, &payees).expect("new");
-        let other = CallCopy {
+        let other = CallRecord {
             assignment_id: Some(Some(OTHER)),
             ..copy(None, Some(Some(true)))
         };
@@ -318,7 +318,7 @@ mod tests {
             record(Some(&first), &other, true, &payees),
             Err(AssignmentIsFixed)
         );
-        let none = CallCopy {
+        let none = CallRecord {
             assignment_id: Some(None),
             ..copy(None, None)
         };
@@ -348,7 +348,7 @@ mod tests {
         call.value_from_webhook = true;
         call.value_cents = Some(7000);
         call.credit_cents = 4200;
-        let later = CallCopy {
+        let later = CallRecord {
             ref_id: Some(Some("new".to_owned())),
             ..copy(Some(Some(1)), Some(Some(false)))
         };
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(m, None);
         assert_eq!(
             after,
-            Recorded {
+            StoredCall {
                 ref_id: Some("new".to_owned()),
                 ..call
             },

@@ -34,7 +34,7 @@ pub struct Payee {
 
 impl Terms {
     /// The share of `value_cents`, rounded half up to whole cents, once, on the total (V4).
-    pub fn share(self, value_cents: i64) -> i64 {
+    pub fn credit_for(self, value_cents: i64) -> i64 {
         match self {
             Terms::Flat { amount_cents } => amount_cents,
             Terms::RevShare { percent_e4 } => {
@@ -49,11 +49,11 @@ impl Terms {
 }
 
 /// The publisher's credit for a call in this state; 0 unless it is qualified and somebody earns.
-pub fn credit(terms: Option<Terms>, value_cents: Option<i64>, qualified: Option<bool>) -> i64 {
+pub fn credit_due(terms: Option<Terms>, value_cents: Option<i64>, qualified: Option<bool>) -> i64 {
     match (terms, qualified) {
         (Some(terms), Some(true)) => match (terms, value_cents) {
             (Terms::RevShare { .. }, None) => 0,
-            (terms, value) => terms.share(value.unwrap_or(0)),
+            (terms, value) => terms.credit_for(value.unwrap_or(0)),
         },
         _ => 0,
     }
@@ -82,7 +82,7 @@ pub struct Estimate {
 
 /// A report's place in the order of reception (V3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct ReceptionOrder {
     pub received_at: Timestamp,
     pub position: u16,
     pub event_id: Uuid,
@@ -90,8 +90,8 @@ pub struct Place {
 
 /// One report as the fold sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Folding {
-    pub place: Place,
+pub struct FoldInput {
+    pub place: ReceptionOrder,
     pub payout_cents: i64,
     /// A person's apply is never a duplicate (M8).
     pub exempt_from_v2: bool,
@@ -125,7 +125,7 @@ pub struct Folded {
 }
 
 /// Folds V2 and V4–V7 over a call's reports. `reports` must be in order of reception ([`Place`]).
-pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
+pub fn fold_reports(estimate: Estimate, reports: &[FoldInput]) -> Folded {
     debug_assert!(
         reports
             .windows(2)
@@ -140,7 +140,7 @@ pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
         effects: Vec::with_capacity(reports.len()),
     };
     // The last applied report of each payout; a call sees very few different ones.
-    let mut applied: Vec<Folding> = Vec::new();
+    let mut applied: Vec<FoldInput> = Vec::new();
     for report in reports {
         let effect = effect_of(report, &applied, state.value_cents);
         if matches!(effect, Effect::Applied | Effect::Reversed) {
@@ -161,7 +161,7 @@ pub fn fold(estimate: Estimate, reports: &[Folding]) -> Folded {
     state
 }
 
-fn effect_of(report: &Folding, applied: &[Folding], value_cents: Option<i64>) -> Effect {
+fn effect_of(report: &FoldInput, applied: &[FoldInput], value_cents: Option<i64>) -> Effect {
     let repeats = applied.iter().find(|earlier| {
         earlier.payout_cents == report.payout_cents
             && micros_between(earlier.place.received_at, report.place.received_at)
@@ -191,9 +191,9 @@ mod tests {
     const T0: i64 = 1_773_489_730_000_000;
     const MINUTE: i64 = 60_000_000;
 
-    fn report(n: u8, micros_after: i64, payout_cents: i64) -> Folding {
-        Folding {
-            place: Place {
+    fn report(n: u8, micros_after: i64, payout_cents: i64) -> FoldInput {
+        FoldInput {
+            place: ReceptionOrder {
                 received_at: Timestamp::from_microsecond(T0 + micros_after).expect("in range"),
                 position: 0,
                 event_id: Uuid::from_u128(u128::from(n)),
@@ -205,9 +205,9 @@ mod tests {
 
     fn values(
         estimate: Option<i64>,
-        reports: &[Folding],
+        reports: &[FoldInput],
     ) -> (Option<i64>, Option<bool>, Vec<Effect>) {
-        let folded = fold(
+        let folded = fold_reports(
             Estimate {
                 value_cents: estimate,
                 qualified: estimate.map(|_| true),
@@ -228,12 +228,12 @@ mod tests {
         let third = Terms::RevShare {
             percent_e4: 333_300,
         };
-        assert_eq!([50, 100, 0, 1].map(|v| third.share(v)), [17, 33, 0, 0]);
+        assert_eq!([50, 100, 0, 1].map(|v| third.credit_for(v)), [17, 33, 0, 0]);
         assert_eq!(
             Terms::RevShare {
                 percent_e4: 500_000
             }
-            .share(1),
+            .credit_for(1),
             1,
             "half a cent goes up"
         );
@@ -241,10 +241,10 @@ mod tests {
             Terms::RevShare {
                 percent_e4: 1_000_000
             }
-            .share(999_999_999_999),
+            .credit_for(999_999_999_999),
             999_999_999_999
         );
-        assert_eq!(Terms::Flat { amount_cents: 1800 }.share(1), 1800);
+        assert_eq!(Terms::Flat { amount_cents: 1800 }.credit_for(1), 1800);
     }
 
     #[test]
@@ -253,12 +253,12 @@ mod tests {
         let share = Some(Terms::RevShare {
             percent_e4: 600_000,
         });
-        assert_eq!(credit(flat, None, Some(true)), 1800);
-        assert_eq!(credit(share, None, Some(true)), 0);
-        assert_eq!(credit(share, Some(5000), Some(true)), 3000);
-        assert_eq!(credit(share, Some(5000), None), 0);
-        assert_eq!(credit(flat, Some(0), Some(false)), 0);
-        assert_eq!(credit(None, Some(5000), Some(true)), 0);
+        assert_eq!(credit_due(flat, None, Some(true)), 1800);
+        assert_eq!(credit_due(share, None, Some(true)), 0);
+        assert_eq!(credit_due(share, Some(5000), Some(true)), 3000);
+        assert_eq!(credit_due(share, Some(5000), None), 0);
+        assert_eq!(credit_due(flat, Some(0), Some(false)), 0);
+        assert_eq!(credit_due(None, Some(5000), Some(true)), 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) struct Decimal<'a> {
 
 impl<'a> Decimal<'a> {
     /// `12`, `12.5`, `.5`, `12.`; nothing else.
-    pub fn plain(text: &'a str) -> Option<Self> {
+    pub fn parse_plain(text: &'a str) -> Option<Self> {
         let bytes = text.as_bytes();
         let point = bytes.iter().position(|b| *b == b'.');
         let (whole, fraction) = match point {
@@ -31,7 +31,7 @@ impl<'a> Decimal<'a> {
     }
 
     /// A JSON number without its sign; an exponent beyond `i64` is as good as its bound.
-    pub fn json(text: &'a str) -> Option<Self> {
+    pub fn parse_json(text: &'a str) -> Option<Self> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             None => (text, 0),
             Some((mantissa, exponent)) => {
@@ -45,7 +45,7 @@ impl<'a> Decimal<'a> {
         };
         Some(Decimal {
             exponent,
-            ..Decimal::plain(mantissa)?
+            ..Decimal::parse_plain(mantissa)?
         })
     }
 
@@ -77,7 +77,7 @@ impl<'a> Decimal<'a> {
     }
 
     /// The number times ten to the `shift`, rounded half up.
-    pub fn rounded(self, shift: i64) -> Option<u64> {
+    pub fn round_to(self, shift: i64) -> Option<u64> {
         let (value, next) = self.cut(shift)?;
         value.checked_add(u64::from(next >= 5))
     }
@@ -106,11 +106,11 @@ mod tests {
             ("18446744073709551616", 0, None),
             ("000000000000000000000000000001", 0, Some(1)),
         ] {
-            let read = Decimal::json(text).expect(text).rounded(shift);
+            let read = Decimal::parse_json(text).expect(text).round_to(shift);
             assert_eq!(read, want, "{text}");
         }
         for text in ["", ".", "1.2.3", "1,2", "-1", "e5", "1 "] {
-            assert!(Decimal::plain(text).is_none(), "{text}");
+            assert!(Decimal::parse_plain(text).is_none(), "{text}");
         }
     }
 }

@@ -4,13 +4,14 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::crediting::{Effect, Folded, Payee, Place, micros_between};
+use crate::crediting::{Effect, Folded, Payee, ReceptionOrder, micros_between};
 use crate::locked_calls::{
-    Books, Call, CallKey, CallReport, MAX_REPORTS_KEPT, Movement, Role, Signature,
+    CallKey, CallReport, ClaimState, Fingerprint, LockedCall, LockedCalls, MAX_REPORTS_KEPT,
+    MoneyDelta,
 };
-use crate::matching::{Candidate, Evidence, Found, Question, find_call};
-use crate::report::{NoReport, Payout, Report};
-use crate::webhook_settings::{OnDoubt, Webhook};
+use crate::matching::{Candidate, MatchEvidence, MatchInput, MatchResult, find_call};
+use crate::report::{Payout, ReadError, Report};
+use crate::webhook_settings::{ConflictPolicy, Webhook};
 use trueup_event::reason::{Detail, Reason, Status, Strategy};
 
 /// Equal reports this close (60 s) were sent at once, and which of two workers was first says nothing:
@@ -19,7 +20,7 @@ const AT_ONCE_MICROS: i64 = 60_000_000;
 
 /// A call that the search came upon, before any lock.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sighting {
+pub struct CallCandidate {
     pub call_id: Uuid,
     pub buyer_id: Option<Uuid>,
     pub duration_seconds: i64,
@@ -30,15 +31,15 @@ pub struct Sighting {
 
 /// What the search came upon for one report.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Sightings {
-    pub by_ref_id: Vec<Sighting>,
-    pub by_call_id: Option<Sighting>,
-    pub by_caller: Vec<Sighting>,
+pub struct CallCandidates {
+    pub by_ref_id: Vec<CallCandidate>,
+    pub by_call_id: Option<CallCandidate>,
+    pub by_caller: Vec<CallCandidate>,
 }
 
 /// How the report came to be decided about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Course {
+pub enum Trigger {
     /// From the broker, for the first time.
     Fresh,
     /// Unmatched before; tried again by a schedule, or because a call was recorded (M7).
@@ -51,25 +52,25 @@ pub enum Course {
     Applied(Uuid),
 }
 
-impl Course {
+impl Trigger {
     /// The rules find the call; no person has said which it is.
     pub fn searches(self) -> bool {
-        matches!(self, Course::Fresh | Course::Again | Course::Replayed)
+        matches!(self, Trigger::Fresh | Trigger::Again | Trigger::Replayed)
     }
 }
 
 #[derive(Debug, Clone)]
-pub struct Case<'a> {
-    pub place: Place,
+pub struct DecisionInput<'a> {
+    pub place: ReceptionOrder,
     pub webhook: &'a Webhook,
     pub report: &'a Report,
-    pub sightings: &'a Sightings,
-    pub course: Course,
+    pub sightings: &'a CallCandidates,
+    pub course: Trigger,
 }
 
 /// One entry of the ledger that a decision calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Posting {
+pub struct PostingDraft {
     pub call: CallKey,
     pub payee: Option<Payee>,
     pub revenue_delta_cents: i64,
@@ -86,14 +87,14 @@ pub struct Decision {
     pub strategy: Option<Strategy>,
     pub call_id: Option<Uuid>,
     /// At most one for the call itself, and one for a call that the report was moved away from.
-    pub postings: Vec<Posting>,
+    pub postings: Vec<PostingDraft>,
     /// Events whose match by caller and duration this one took over (M5).
-    pub displaced: Vec<Place>,
+    pub displaced: Vec<ReceptionOrder>,
 }
 
 impl Decision {
     /// A status and a reason, and nothing else to say.
-    pub fn plain(status: Status, reason: Reason) -> Self {
+    pub fn without_detail(status: Status, reason: Reason) -> Self {
         Decision {
             status,
             ..Decision::unmatched(reason, Detail::default())
@@ -114,19 +115,19 @@ impl Decision {
 }
 
 /// What a request without a report becomes (X1, X3).
-pub fn no_report(why: NoReport) -> Decision {
+pub fn no_report(why: ReadError) -> Decision {
     match why {
-        NoReport::UnparseableBody { byte } => Decision::unmatched(
+        ReadError::UnparseableBody { byte } => Decision::unmatched(
             Reason::UnparseableBody,
             Detail {
                 byte: u64::try_from(byte).ok(),
                 ..Detail::default()
             },
         ),
-        NoReport::UnparseableElement => {
+        ReadError::UnparseableElement => {
             Decision::unmatched(Reason::UnparseableElement, Detail::default())
         }
-        NoReport::EmptyBatch => Decision::unmatched(Reason::EmptyBatch, Detail::default()),
+        ReadError::EmptyBatch => Decision::unmatched(Reason::EmptyBatch, Detail::default()),
     }
 }
 
@@ -140,37 +141,37 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 }
 
 /// Decides about one report and moves the books in memory.
-pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
+pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
     let account_id = case.webhook.account_id;
     if case.report.payout == Payout::Unparseable && case.course.searches() {
         // X5: never take money from `bid` because `payout` was garbled.
-        let moved = withdraw(case, books, None);
+        let moved = withdraw_elsewhere(case, books, None);
         return Decision {
             postings: moved,
             ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default())
         };
     }
     let found = match case.course {
-        Course::Assigned(call_id) | Course::Applied(call_id) => Found::Call {
+        Trigger::Assigned(call_id) | Trigger::Applied(call_id) => MatchResult::Call {
             call_id,
             strategy: Strategy::Person,
             by_signature: false,
             detail: Detail::default(),
         },
-        Course::Fresh | Course::Again | Course::Replayed => find(case, books),
+        Trigger::Fresh | Trigger::Again | Trigger::Replayed => find_call_for(case, books),
     };
     match found {
-        Found::Nothing { reason, detail } => Decision {
-            postings: withdraw(case, books, None),
+        MatchResult::Nothing { reason, detail } => Decision {
+            postings: withdraw_elsewhere(case, books, None),
             ..Decision::unmatched(reason, detail)
         },
-        Found::Ambiguous { strategy, detail } => Decision {
+        MatchResult::Ambiguous { strategy, detail } => Decision {
             status: Status::Held,
             strategy: Some(strategy),
-            postings: withdraw(case, books, None),
+            postings: withdraw_elsewhere(case, books, None),
             ..Decision::unmatched(Reason::Ambiguous, detail)
         },
-        Found::Call {
+        MatchResult::Call {
             call_id,
             strategy,
             by_signature,
@@ -180,37 +181,37 @@ pub fn decide(case: &Case<'_>, books: &mut Books) -> Decision {
                 account_id,
                 call_id,
             };
-            let hit = Hit {
+            let hit = MatchInfo {
                 strategy,
                 by_signature,
             };
             // A report without a payout claims nothing (M5), also where it claimed before it was read anew.
-            let moved = withdraw(case, books, case.report.payout.cents().map(|_| key));
+            let moved = withdraw_elsewhere(case, books, case.report.payout.cents().map(|_| key));
             let Some(call) = books.call_mut(key) else {
                 // The caller of `decide` locks every call that was sighted; this one was not.
                 return Decision::unmatched(Reason::CallIdNotFound, Detail::default());
             };
-            let mut decision = pay(case, call, hit, detail);
+            let mut decision = apply_to_call(case, call, hit, detail);
             decision.postings.extend(moved);
-            if let Some(signature) = signature(case) {
-                books.sign(signature, key);
+            if let Some(signature) = fingerprint_of(case) {
+                books.add_fingerprint(signature, key);
             }
             decision
         }
     }
 }
 
-fn signature(case: &Case<'_>) -> Option<Signature> {
-    Some(Signature {
+fn fingerprint_of(case: &DecisionInput<'_>) -> Option<Fingerprint> {
+    Some(Fingerprint {
         webhook_id: case.webhook.id,
         caller: case.report.caller.clone()?,
         duration_seconds: i64::from(case.report.duration_seconds?),
     })
 }
 
-fn find(case: &Case<'_>, books: &Books) -> Found {
+fn find_call_for(case: &DecisionInput<'_>, books: &LockedCalls) -> MatchResult {
     let report = case.report;
-    let question = Question {
+    let question = MatchInput {
         ref_id: report.ref_id.as_deref(),
         call_id_text: report.call_id.as_deref(),
         has_caller: report.caller.is_some(),
@@ -220,8 +221,8 @@ fn find(case: &Case<'_>, books: &Books) -> Found {
         tolerance_seconds: case.webhook.duration_tolerance_seconds,
         window_hours: case.webhook.match_window_hours,
     };
-    let weigh = |sighting: &Sighting| weigh(case, books, sighting);
-    let evidence = Evidence {
+    let weigh = |sighting: &CallCandidate| weigh_candidate(case, books, sighting);
+    let evidence = MatchEvidence {
         by_ref_id: case.sightings.by_ref_id.iter().map(weigh).collect(),
         by_call_id: case.sightings.by_call_id.as_ref().map(weigh),
         by_caller: case
@@ -231,15 +232,19 @@ fn find(case: &Case<'_>, books: &Books) -> Found {
             .map(weigh)
             .filter(|c| c.same_caller)
             .collect(),
-        precedents: signature(case)
-            .map(|s| books.precedents(&s, case.place.event_id))
+        precedents: fingerprint_of(case)
+            .map(|s| books.prior_matches(&s, case.place.event_id))
             .unwrap_or_default(),
     };
     find_call(&question, &evidence)
 }
 
 /// A sighting as it stands under lock; one that was not locked fits nothing and only tells a reason.
-fn weigh(case: &Case<'_>, books: &Books, sighting: &Sighting) -> Candidate {
+fn weigh_candidate(
+    case: &DecisionInput<'_>,
+    books: &LockedCalls,
+    sighting: &CallCandidate,
+) -> Candidate {
     let key = CallKey {
         account_id: case.webhook.account_id,
         call_id: sighting.call_id,
@@ -254,7 +259,7 @@ fn weigh(case: &Case<'_>, books: &Books, sighting: &Sighting) -> Candidate {
             in_scope: in_scope(call.buyer_id),
             same_caller: call.caller.is_some() && call.caller == case.report.caller,
             claimed: call.claimed_by_other_than(case.place.event_id),
-            payee: call.payee(),
+            payee: call.payee_for(),
         },
         None => Candidate {
             call_id: sighting.call_id,
@@ -270,17 +275,21 @@ fn weigh(case: &Case<'_>, books: &Books, sighting: &Sighting) -> Candidate {
 
 /// A report is about one call at most: what it did on any other is undone, and the difference posted
 /// under the name of whoever had it decided again (M8).
-fn withdraw(case: &Case<'_>, books: &mut Books, but_for: Option<CallKey>) -> Vec<Posting> {
-    if case.course == Course::Fresh {
+fn withdraw_elsewhere(
+    case: &DecisionInput<'_>,
+    books: &mut LockedCalls,
+    but_for: Option<CallKey>,
+) -> Vec<PostingDraft> {
+    if case.course == Trigger::Fresh {
         return Vec::new();
     }
     let elsewhere: Vec<CallKey> = books
-        .calls()
+        .all_calls()
         .filter(|c| Some(c.key) != but_for)
         .filter(|c| {
             c.reports
                 .iter()
-                .any(|r| r.place == case.place && r.role != Role::Displaced)
+                .any(|r| r.place == case.place && r.role != ClaimState::Displaced)
         })
         .map(|c| c.key)
         .collect();
@@ -290,27 +299,32 @@ fn withdraw(case: &Case<'_>, books: &mut Books, but_for: Option<CallKey>) -> Vec
             continue;
         };
         for report in call.reports.iter_mut().filter(|r| r.place == case.place) {
-            report.role = Role::Displaced;
+            report.role = ClaimState::Displaced;
             report.unsaved = true;
         }
-        let (folded, _) = call.folded();
-        let movement = call.settle(&folded);
-        postings.extend(posting(call, movement, true));
+        let (folded, _) = call.fold_reports();
+        let movement = call.apply_fold(&folded);
+        postings.extend(draft_posting(call, movement, true));
     }
     postings
 }
 
-struct Hit {
+struct MatchInfo {
     strategy: Strategy,
     by_signature: bool,
 }
 
-fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
+fn apply_to_call(
+    case: &DecisionInput<'_>,
+    call: &mut LockedCall,
+    hit: MatchInfo,
+    detail: Detail,
+) -> Decision {
     let mut decision = Decision {
         status: Status::Matched,
         reason: None,
         detail: Detail {
-            late: case.course == Course::Again,
+            late: case.course == Trigger::Again,
             ..detail
         },
         strategy: Some(hit.strategy),
@@ -327,9 +341,9 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
         place: case.place,
         webhook_id: case.webhook.id,
         strategy: hit.strategy,
-        role: Role::Folded,
-        exempt_from_v2: matches!(case.course, Course::Applied(_)),
-        by_person: matches!(case.course, Course::Applied(_) | Course::Assigned(_)),
+        role: ClaimState::Folded,
+        exempt_from_v2: matches!(case.course, Trigger::Applied(_)),
+        by_person: matches!(case.course, Trigger::Applied(_) | Trigger::Assigned(_)),
         payout_cents,
         caller: case.report.caller.clone(),
         duration_seconds: case.report.duration_seconds.map(i64::from),
@@ -337,17 +351,19 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
         call_id_text: case.report.call_id.clone(),
         unsaved: true,
     };
-    if let Some(reason) = doubt(case, payout_cents, &mut decision.detail) {
+    if let Some(reason) = hold_reason(case, payout_cents, &mut decision.detail) {
         decision.status = Status::Held;
         decision.reason = Some(reason);
         call.insert(CallReport {
-            role: Role::Held,
+            role: ClaimState::Held,
             ..report
         });
         // It may have been folded when it was decided before.
-        let (folded, _) = call.folded();
-        let movement = call.settle(&folded);
-        decision.postings.extend(posting(call, movement, true));
+        let (folded, _) = call.fold_reports();
+        let movement = call.apply_fold(&folded);
+        decision
+            .postings
+            .extend(draft_posting(call, movement, true));
         return decision;
     }
     fold_in(case, call, report, &hit, &mut decision);
@@ -356,12 +372,13 @@ fn pay(case: &Case<'_>, call: &mut Call, hit: Hit, detail: Detail) -> Decision {
 
 /// V8: reports that contradict themselves are for a person, unless the webhook says otherwise or the
 /// report is a person's.
-fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reason> {
-    if matches!(case.course, Course::Applied(_)) {
+fn hold_reason(case: &DecisionInput<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reason> {
+    if matches!(case.course, Trigger::Applied(_)) {
         return None;
     }
     let webhook = case.webhook;
-    if let (OnDoubt::Hold, Some(currency)) = (webhook.on_currency_mismatch, &case.report.currency)
+    if let (ConflictPolicy::Hold, Some(currency)) =
+        (webhook.on_currency_mismatch, &case.report.currency)
         && !currency.eq_ignore_ascii_case(&webhook.read.currency)
     {
         detail.word = Some(currency.clone());
@@ -369,7 +386,7 @@ fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reas
         return Some(Reason::CurrencyMismatch);
     }
     // Beside a zero or a negative amount a word of rejection is no contradiction: V5 and V7 take it back.
-    if let (OnDoubt::Hold, Some(word), 1..) = (
+    if let (ConflictPolicy::Hold, Some(word), 1..) = (
         webhook.on_rejection_word,
         &case.report.rejection_word,
         payout_cents,
@@ -385,29 +402,29 @@ fn doubt(case: &Case<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reas
 }
 
 fn fold_in(
-    case: &Case<'_>,
-    call: &mut Call,
+    case: &DecisionInput<'_>,
+    call: &mut LockedCall,
     report: CallReport,
-    hit: &Hit,
+    hit: &MatchInfo,
     decision: &mut Decision,
 ) {
     let place = report.place;
     let payout_cents = report.payout_cents;
     let before = (call.value_cents, call.credit_cents);
-    let had_payee = call.payee().is_some();
+    let had_payee = call.payee_for().is_some();
     call.insert(report.clone());
-    let (mut folded, mut places) = call.folded();
+    let (mut folded, mut places) = call.fold_reports();
     let mut effect = effect_at(&folded.effects, &places, place);
     // A repeat or a reversal of what stands bears the guess out; anything else takes its place (M5).
     if effect == Effect::Applied {
-        decision.displaced = displace(call, &report);
+        decision.displaced = displace_guesses(call, &report);
         if !decision.displaced.is_empty() {
-            (folded, places) = call.folded();
+            (folded, places) = call.fold_reports();
             effect = effect_at(&folded.effects, &places, place);
         }
     }
     let later = later_report(&folded, &places, place);
-    let movement = call.settle(&folded);
+    let movement = call.apply_fold(&folded);
     if matches!(effect, Effect::Duplicate { .. })
         && call.reports.len() > MAX_REPORTS_KEPT
         && places.last() == Some(&place)
@@ -424,7 +441,7 @@ fn fold_in(
     let takes_effect = displaces || matches!(effect, Effect::Applied | Effect::Reversed);
     decision
         .postings
-        .extend(posting(call, movement, !takes_effect));
+        .extend(draft_posting(call, movement, !takes_effect));
     match effect {
         _ if displaces => {
             decision.reason = matched_reason(case, decision, effect, movement, had_payee)
@@ -447,7 +464,7 @@ fn fold_in(
         }
         // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
         Effect::Applied | Effect::Reversed
-            if !movement.changed && overtaking(&folded, &places, place).is_some() =>
+            if !movement.changed && overtaking_duplicate(&folded, &places, place).is_some() =>
         {
             decision.status = Status::Duplicate;
             decision.reason = Some(if hit.by_signature {
@@ -455,7 +472,7 @@ fn fold_in(
             } else {
                 Reason::SamePayoutWithin15m
             });
-            decision.detail.other_event = overtaking(&folded, &places, place);
+            decision.detail.other_event = overtaking_duplicate(&folded, &places, place);
         }
         Effect::Applied | Effect::Reversed if !movement.changed && later.is_some() => {
             decision.status = Status::Superseded;
@@ -470,7 +487,11 @@ fn fold_in(
 
 /// The report of the same payout that was received at the same time or a little later, and was settled
 /// before this one.
-fn overtaking(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
+fn overtaking_duplicate(
+    folded: &Folded,
+    places: &[ReceptionOrder],
+    place: ReceptionOrder,
+) -> Option<Uuid> {
     let repeats = |effect: &Effect| *effect == Effect::Duplicate { of: place.event_id };
     let later = folded
         .effects
@@ -483,10 +504,10 @@ fn overtaking(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
 
 /// The most useful thing to say of a match that took effect.
 fn matched_reason(
-    case: &Case<'_>,
+    case: &DecisionInput<'_>,
     decision: &mut Decision,
     effect: Effect,
-    movement: Movement,
+    movement: MoneyDelta,
     had_payee: bool,
 ) -> Option<Reason> {
     if let Some(displaced) = decision.displaced.first() {
@@ -499,7 +520,7 @@ fn matched_reason(
         Some(Reason::NoChange)
     } else if !had_payee {
         Some(Reason::NoAssignment)
-    } else if case.course == Course::Again {
+    } else if case.course == Trigger::Again {
         Some(Reason::MatchedLate)
     } else {
         None
@@ -508,7 +529,7 @@ fn matched_reason(
 
 /// The report that says what the call stands at, if it was received after `place`; one that is held
 /// for a person says nothing (V3).
-fn later_report(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid> {
+fn later_report(folded: &Folded, places: &[ReceptionOrder], place: ReceptionOrder) -> Option<Uuid> {
     let later = |event_id: Uuid| places.iter().any(|p| p.event_id == event_id && *p > place);
     folded.last_applied.filter(|id| later(*id)).or_else(|| {
         let followers = places.iter().zip(&folded.effects).rev();
@@ -519,7 +540,7 @@ fn later_report(folded: &Folded, places: &[Place], place: Place) -> Option<Uuid>
     })
 }
 
-fn effect_at(effects: &[Effect], places: &[Place], place: Place) -> Effect {
+fn effect_at(effects: &[Effect], places: &[ReceptionOrder], place: ReceptionOrder) -> Effect {
     let at = places.iter().position(|p| *p == place);
     // The report was inserted with the role Folded just before: it has its place.
     at.and_then(|i| effects.get(i).copied())
@@ -528,20 +549,20 @@ fn effect_at(effects: &[Effect], places: &[Place], place: Place) -> Effect {
 
 /// M5: a report that names the call takes it from those that only guessed it, unless they are the
 /// same report (the same signature).
-fn displace(call: &mut Call, by: &CallReport) -> Vec<Place> {
+fn displace_guesses(call: &mut LockedCall, by: &CallReport) -> Vec<ReceptionOrder> {
     if !matches!(by.strategy, Strategy::RefId | Strategy::CallId) {
         return Vec::new();
     }
-    let signature = by.signature();
+    let signature = by.fingerprint();
     let mut displaced = Vec::new();
     for report in &mut call.reports {
         let guessed = report.strategy == Strategy::CallerDuration
             && !report.by_person
-            && report.role != Role::Displaced;
+            && report.role != ClaimState::Displaced;
         if guessed
-            && (signature.is_none() || report.signature() != signature || told_apart(report, by))
+            && (signature.is_none() || report.fingerprint() != signature || told_apart(report, by))
         {
-            report.role = Role::Displaced;
+            report.role = ClaimState::Displaced;
             report.unsaved = true;
             displaced.push(report.place);
         }
@@ -555,13 +576,13 @@ fn told_apart(a: &CallReport, b: &CallReport) -> bool {
     differ(&a.ref_id, &b.ref_id) || differ(&a.call_id_text, &b.call_id_text)
 }
 
-fn posting(call: &Call, movement: Movement, by_move: bool) -> Option<Posting> {
+fn draft_posting(call: &LockedCall, movement: MoneyDelta, by_move: bool) -> Option<PostingDraft> {
     if movement.revenue_delta_cents == 0 && movement.credit_delta_cents == 0 {
         return None;
     }
-    Some(Posting {
+    Some(PostingDraft {
         call: call.key,
-        payee: call.payee(),
+        payee: call.payee_for(),
         revenue_delta_cents: movement.revenue_delta_cents,
         credit_delta_cents: movement.credit_delta_cents,
         by_move,

@@ -16,7 +16,7 @@ const NANOS: u64 = 1_000_000_000;
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotADuration {
+pub enum DurationParseError {
     /// None of the forms that are read.
     Form,
     Negative,
@@ -24,86 +24,90 @@ pub enum NotADuration {
     OverADay,
 }
 
-impl NotADuration {
-    pub const fn why(self) -> &'static str {
+impl DurationParseError {
+    pub const fn reason(self) -> &'static str {
         match self {
-            NotADuration::Form => "not a duration",
-            NotADuration::Negative => "negative",
-            NotADuration::OverADay => "over 24 hours",
+            DurationParseError::Form => "not a duration",
+            DurationParseError::Negative => "negative",
+            DurationParseError::OverADay => "over 24 hours",
         }
     }
 }
 
 /// The seconds that `text` means, rounded half up. `json_number`: the text is a number's written
 /// digits in JSON, where an exponent is allowed.
-pub fn parse(text: &str, json_number: bool, unit: DurationUnit) -> Result<u32, NotADuration> {
+pub fn parse_duration(
+    text: &str,
+    json_number: bool,
+    unit: DurationUnit,
+) -> Result<u32, DurationParseError> {
     let text = text.trim_matches(is_blank_char);
     let bare = if json_number {
-        Decimal::json(text)
+        Decimal::parse_json(text)
     } else {
-        Decimal::plain(text)
+        Decimal::parse_plain(text)
     };
     if let Some(number) = bare {
         return bare_number(number, unit);
     }
     if let Some(rest) = text.strip_prefix(['-', '\u{2212}']) {
         let number = if json_number {
-            Decimal::json(rest)
+            Decimal::parse_json(rest)
         } else {
-            Decimal::plain(rest)
+            Decimal::parse_plain(rest)
         };
         return Err(match number {
-            Some(_) => NotADuration::Negative,
-            None => NotADuration::Form,
+            Some(_) => DurationParseError::Negative,
+            None => DurationParseError::Form,
         });
     }
     let nanos = if text.contains(':') {
-        clock(text)
+        parse_clock(text)
     } else {
-        units(text)
+        parse_units(text)
     };
-    seconds(nanos?)
+    whole_seconds(nanos?)
 }
 
-fn bare_number(number: Decimal<'_>, unit: DurationUnit) -> Result<u32, NotADuration> {
+fn bare_number(number: Decimal<'_>, unit: DurationUnit) -> Result<u32, DurationParseError> {
     let (shift, times) = match unit {
         DurationUnit::Seconds => (0, 1),
         DurationUnit::Milliseconds => (-3, 1),
         DurationUnit::Minutes => (0, 60),
     };
     if times == 1 {
-        return within_a_day(number.rounded(shift));
+        return within_a_day(number.round_to(shift));
     }
-    seconds(scaled(number, times)?)
+    whole_seconds(scale_number(number, times)?)
 }
 
-fn within_a_day(seconds: Option<u64>) -> Result<u32, NotADuration> {
+fn within_a_day(seconds: Option<u64>) -> Result<u32, DurationParseError> {
     seconds
         .and_then(|s| u32::try_from(s).ok())
         .filter(|s| *s <= SECONDS_MAX)
-        .ok_or(NotADuration::OverADay)
+        .ok_or(DurationParseError::OverADay)
 }
 
 /// Whole seconds, rounded half up.
-fn seconds(nanos: u64) -> Result<u32, NotADuration> {
+fn whole_seconds(nanos: u64) -> Result<u32, DurationParseError> {
     let half = NANOS / 2;
     within_a_day(nanos.checked_add(half).map(|n| n / NANOS))
 }
 
 /// A number of units of `times` seconds.
-fn scaled(number: Decimal<'_>, times: u64) -> Result<u64, NotADuration> {
+fn scale_number(number: Decimal<'_>, times: u64) -> Result<u64, DurationParseError> {
     number
         .cut(NANO_DIGITS)
         .and_then(|(nanos, _)| nanos.checked_mul(times))
-        .ok_or(NotADuration::OverADay)
+        .ok_or(DurationParseError::OverADay)
 }
 
-fn add(sum: u64, nanos: u64) -> Result<u64, NotADuration> {
-    sum.checked_add(nanos).ok_or(NotADuration::OverADay)
+fn add_nanos(sum: u64, nanos: u64) -> Result<u64, DurationParseError> {
+    sum.checked_add(nanos).ok_or(DurationParseError::OverADay)
 }
 
 /// `h:mm:ss` and `m:ss`, the seconds with a fraction or not. `00:90` is 90 seconds.
-fn clock(text: &str) -> Result<u64, NotADuration> {
+fn parse_clock(text: &str) -> Result<u64, DurationParseError> {
     let mut sum: u64 = 0;
     let mut weight: u64 = 1;
     let mut parts = text.rsplit(':').peekable();
@@ -111,13 +115,13 @@ fn clock(text: &str) -> Result<u64, NotADuration> {
     while let Some(part) = parts.next() {
         let first = parts.peek().is_none();
         let whole = part.split('.').next().unwrap_or_default();
-        let number = Decimal::plain(part).ok_or(NotADuration::Form)?;
+        let number = Decimal::parse_plain(part).ok_or(DurationParseError::Form)?;
         let fraction_allowed = place == 0;
         let width = if first { 1..=6 } else { 2..=2 };
         if place > 2 || !width.contains(&whole.len()) || (!fraction_allowed && part.contains('.')) {
-            return Err(NotADuration::Form);
+            return Err(DurationParseError::Form);
         }
-        sum = add(sum, scaled(number, weight)?)?;
+        sum = add_nanos(sum, scale_number(number, weight)?)?;
         weight = weight.saturating_mul(60);
         place = place.saturating_add(1);
     }
@@ -125,7 +129,7 @@ fn clock(text: &str) -> Result<u64, NotADuration> {
 }
 
 /// `90s`, `3m 3s`, `1 hour 2 minutes`, `PT1M30S`: each unit at most once, the larger first.
-fn units(text: &str) -> Result<u64, NotADuration> {
+fn parse_units(text: &str) -> Result<u64, DurationParseError> {
     let bytes = text.as_bytes();
     let iso = matches!(bytes.first(), Some(b'p' | b'P'));
     let mut rest = if iso {
@@ -148,7 +152,7 @@ fn units(text: &str) -> Result<u64, NotADuration> {
         }
         let number_len = rest
             .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or(NotADuration::Form)?;
+            .ok_or(DurationParseError::Form)?;
         let (number, tail) = rest.split_at(number_len);
         let tail = if iso {
             tail
@@ -160,13 +164,13 @@ fn units(text: &str) -> Result<u64, NotADuration> {
             .unwrap_or(tail.len());
         // In the ISO form a unit is one letter.
         let (name, tail) = tail.split_at(if iso { name_len.min(1) } else { name_len });
-        let nanos_per_unit = unit_nanos(name, iso, in_time).ok_or(NotADuration::Form)?;
+        let nanos_per_unit = unit_nanos(name, iso, in_time).ok_or(DurationParseError::Form)?;
         if nanos_per_unit >= smaller_than {
-            return Err(NotADuration::Form);
+            return Err(DurationParseError::Form);
         }
         smaller_than = nanos_per_unit;
-        let number = Decimal::plain(number).ok_or(NotADuration::Form)?;
-        sum = add(sum, of_unit(number, nanos_per_unit)?)?;
+        let number = Decimal::parse_plain(number).ok_or(DurationParseError::Form)?;
+        sum = add_nanos(sum, of_unit(number, nanos_per_unit)?)?;
         any = true;
         rest = if iso {
             tail
@@ -177,17 +181,17 @@ fn units(text: &str) -> Result<u64, NotADuration> {
     if any {
         Ok(sum)
     } else {
-        Err(NotADuration::Form)
+        Err(DurationParseError::Form)
     }
 }
 
-fn of_unit(number: Decimal<'_>, nanos_per_unit: u64) -> Result<u64, NotADuration> {
+fn of_unit(number: Decimal<'_>, nanos_per_unit: u64) -> Result<u64, DurationParseError> {
     match nanos_per_unit.checked_div(NANOS) {
         Some(0) | None => number
             .cut(NANO_DIGITS.saturating_sub(3))
             .map(|(nanos, _)| nanos)
-            .ok_or(NotADuration::OverADay),
-        Some(seconds) => scaled(number, seconds),
+            .ok_or(DurationParseError::OverADay),
+        Some(seconds) => scale_number(number, seconds),
     }
 }
 
@@ -219,8 +223,8 @@ fn unit_nanos(name: &str, iso: bool, in_time: bool) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn secs(text: &str) -> Result<u32, NotADuration> {
-        parse(text, false, DurationUnit::Seconds)
+    fn secs(text: &str) -> Result<u32, DurationParseError> {
+        parse_duration(text, false, DurationUnit::Seconds)
     }
 
     #[test]
@@ -277,7 +281,7 @@ mod tests {
 
     #[test]
     fn x8_what_is_no_duration_is_unreadable() {
-        use NotADuration::*;
+        use DurationParseError::*;
         for (text, why) in [
             ("", Form),
             (".", Form),
@@ -319,28 +323,28 @@ mod tests {
 
     #[test]
     fn x8_the_unit_is_a_setting_for_bare_numbers_only() {
-        let ms = |text| parse(text, false, DurationUnit::Milliseconds);
-        let min = |text| parse(text, false, DurationUnit::Minutes);
+        let ms = |text| parse_duration(text, false, DurationUnit::Milliseconds);
+        let min = |text| parse_duration(text, false, DurationUnit::Minutes);
         assert_eq!(ms("90000"), Ok(90));
         assert_eq!(ms("90499.9"), Ok(90));
         assert_eq!(ms("90500"), Ok(91));
         assert_eq!(ms("86400499"), Ok(86_400));
-        assert_eq!(ms("86400500"), Err(NotADuration::OverADay));
+        assert_eq!(ms("86400500"), Err(DurationParseError::OverADay));
         assert_eq!(ms("90s"), Ok(90));
         assert_eq!(ms("00:01:30"), Ok(90));
         assert_eq!(min("1.5"), Ok(90));
         assert_eq!(min("1440"), Ok(86_400));
-        assert_eq!(min("1441"), Err(NotADuration::OverADay));
+        assert_eq!(min("1441"), Err(DurationParseError::OverADay));
         assert_eq!(min("2m"), Ok(120));
     }
 
     #[test]
     fn x8_a_json_number_may_have_an_exponent() {
-        let json = |text| parse(text, true, DurationUnit::Seconds);
+        let json = |text| parse_duration(text, true, DurationUnit::Seconds);
         assert_eq!(json("60.0"), Ok(60));
         assert_eq!(json("9e1"), Ok(90));
         assert_eq!(json("9E-1"), Ok(1));
-        assert_eq!(json("1e400"), Err(NotADuration::OverADay));
-        assert_eq!(json("-5"), Err(NotADuration::Negative));
+        assert_eq!(json("1e400"), Err(DurationParseError::OverADay));
+        assert_eq!(json("-5"), Err(DurationParseError::Negative));
     }
 }

@@ -95,7 +95,7 @@ pub enum Target {
 const LONGEST: usize = 16;
 
 /// What a name means by itself, and its rank among its slot's names.
-pub fn recognised(name: &str) -> Option<(Target, u8)> {
+pub fn find_alias(name: &str) -> Option<(Target, u8)> {
     let mut lowered = [0_u8; LONGEST];
     let lowered = lowered.get_mut(..name.len())?;
     for (to, from) in lowered.iter_mut().zip(name.bytes()) {
@@ -160,10 +160,10 @@ mod tests {
             for (at, alias) in aliases.iter().enumerate() {
                 let rank = u8::try_from(at + 1).expect("few");
                 let want = Some((Target::Slot(slot), rank));
-                assert_eq!(recognised(alias), want, "{alias}");
-                assert_eq!(recognised(&alias.to_uppercase()), want, "{alias}");
-                assert_eq!(recognised(&format!("{alias} ")), None);
-                assert_eq!(recognised(&format!("x{alias}")), None);
+                assert_eq!(find_alias(alias), want, "{alias}");
+                assert_eq!(find_alias(&alias.to_uppercase()), want, "{alias}");
+                assert_eq!(find_alias(&format!("{alias} ")), None);
+                assert_eq!(find_alias(&format!("x{alias}")), None);
                 names += 1;
             }
         }
@@ -189,7 +189,7 @@ mod tests {
             "duration_secondsx",
             "PAYOUT\u{130}",
         ] {
-            assert_eq!(recognised(name), None, "{name}");
+            assert_eq!(find_alias(name), None, "{name}");
         }
     }
 }

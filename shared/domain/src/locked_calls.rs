@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::crediting::{Estimate, Folded, Folding, Payee, Place, booked_revenue, credit, fold};
-use crate::matching::Precedent;
+use crate::crediting::{
+    Estimate, FoldInput, Folded, Payee, ReceptionOrder, booked_revenue, credit_due, fold_reports,
+};
+use crate::matching::PriorMatch;
 use trueup_event::reason::Strategy;
 
 /// Reports kept for one call. Beyond it a mere duplicate is no longer kept with the call (its row is):
@@ -24,7 +26,7 @@ pub struct CallKey {
 
 /// What part a report plays in its call's money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ClaimState {
     /// It is folded (V3).
     Folded,
     /// It is held for a person: it claims the call (M5) and moves nothing.
@@ -35,10 +37,10 @@ pub enum Role {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallReport {
-    pub place: Place,
+    pub place: ReceptionOrder,
     pub webhook_id: Uuid,
     pub strategy: Strategy,
-    pub role: Role,
+    pub role: ClaimState,
     pub exempt_from_v2: bool,
     pub by_person: bool,
     pub payout_cents: i64,
@@ -52,15 +54,15 @@ pub struct CallReport {
 
 /// What a retry of a report is known by (M4).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Signature {
+pub struct Fingerprint {
     pub webhook_id: Uuid,
     pub caller: String,
     pub duration_seconds: i64,
 }
 
 impl CallReport {
-    pub fn signature(&self) -> Option<Signature> {
-        Some(Signature {
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(Fingerprint {
             webhook_id: self.webhook_id,
             caller: self.caller.clone()?,
             duration_seconds: self.duration_seconds?,
@@ -69,7 +71,7 @@ impl CallReport {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Call {
+pub struct LockedCall {
     pub key: CallKey,
     pub buyer_id: Option<Uuid>,
     pub caller: Option<String>,
@@ -92,16 +94,16 @@ pub struct Call {
 
 /// How a call's money moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Movement {
+pub struct MoneyDelta {
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
     /// Value, qualification, or either of the sums changed.
     pub changed: bool,
 }
 
-impl Call {
+impl LockedCall {
     /// Who earns from it and how: fixed by the first applied report, until then the assignment's (V9).
-    pub fn payee(&self) -> Option<Payee> {
+    pub fn payee_for(&self) -> Option<Payee> {
         if self.value_from_webhook {
             self.recorded
         } else {
@@ -109,14 +111,14 @@ impl Call {
         }
     }
 
-    pub fn claimed(&self) -> bool {
-        self.reports.iter().any(|r| r.role != Role::Displaced)
+    pub fn is_claimed(&self) -> bool {
+        self.reports.iter().any(|r| r.role != ClaimState::Displaced)
     }
 
     pub fn claimed_by_other_than(&self, event_id: Uuid) -> bool {
         self.reports
             .iter()
-            .any(|r| r.role != Role::Displaced && r.place.event_id != event_id)
+            .any(|r| r.role != ClaimState::Displaced && r.place.event_id != event_id)
     }
 
     /// Puts a report in its place by reception (V3). One event has one report on a call: a second
@@ -128,35 +130,36 @@ impl Call {
     }
 
     /// The fold as it stands.
-    pub fn folded(&self) -> (Folded, Vec<Place>) {
-        let folding: Vec<Folding> = self
+    pub fn fold_reports(&self) -> (Folded, Vec<ReceptionOrder>) {
+        let folding: Vec<FoldInput> = self
             .reports
             .iter()
-            .filter(|r| r.role == Role::Folded)
-            .map(|r| Folding {
+            .filter(|r| r.role == ClaimState::Folded)
+            .map(|r| FoldInput {
                 place: r.place,
                 payout_cents: r.payout_cents,
                 exempt_from_v2: r.exempt_from_v2,
             })
             .collect();
         let places = folding.iter().map(|f| f.place).collect();
-        (fold(self.estimate, &folding), places)
+        (fold_reports(self.estimate, &folding), places)
     }
 
     /// Takes the fold's result over and says by how much the books must move.
-    pub fn settle(&mut self, folded: &Folded) -> Movement {
+    pub fn apply_fold(&mut self, folded: &Folded) -> MoneyDelta {
         if !self.value_from_webhook && !folded.reported {
             // No report has been applied: what stands is the estimate, whose postings are made where
             // calls are recorded (V11), on the terms of that moment. A held report re-prices nothing.
-            return Movement::default();
+            return MoneyDelta::default();
         }
         let before = (self.value_cents, self.qualified, self.credit_cents);
         let revenue_before =
             booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
-        let payee = self.payee();
+        let payee = self.payee_for();
         self.value_cents = folded.value_cents;
         self.qualified = folded.qualified;
-        self.credit_cents = credit(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
+        self.credit_cents =
+            credit_due(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
         let flag_changed = self.value_from_webhook != folded.reported;
         self.value_from_webhook = folded.reported;
         self.recorded = payee;
@@ -169,7 +172,7 @@ impl Call {
             booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
         let changed = before != (self.value_cents, self.qualified, self.credit_cents);
         self.changed |= changed || flag_changed;
-        Movement {
+        MoneyDelta {
             revenue_delta_cents: revenue_after.saturating_sub(revenue_before),
             credit_delta_cents: self.credit_cents.saturating_sub(before.2),
             changed,
@@ -179,36 +182,36 @@ impl Call {
 
 /// Every call that was locked for a batch.
 #[derive(Debug, Clone, Default)]
-pub struct Books {
-    calls: BTreeMap<CallKey, Call>,
-    signatures: HashMap<Signature, Vec<CallKey>>,
+pub struct LockedCalls {
+    calls: BTreeMap<CallKey, LockedCall>,
+    signatures: HashMap<Fingerprint, Vec<CallKey>>,
 }
 
-impl Books {
-    pub fn new(calls: impl IntoIterator<Item = Call>) -> Self {
-        let mut books = Books::default();
+impl LockedCalls {
+    pub fn new(calls: impl IntoIterator<Item = LockedCall>) -> Self {
+        let mut books = LockedCalls::default();
         for call in calls {
-            for signature in call.reports.iter().filter_map(CallReport::signature) {
-                books.sign(signature, call.key);
+            for signature in call.reports.iter().filter_map(CallReport::fingerprint) {
+                books.add_fingerprint(signature, call.key);
             }
             books.calls.insert(call.key, call);
         }
         books
     }
 
-    pub fn call(&self, key: CallKey) -> Option<&Call> {
+    pub fn call(&self, key: CallKey) -> Option<&LockedCall> {
         self.calls.get(&key)
     }
 
-    pub fn call_mut(&mut self, key: CallKey) -> Option<&mut Call> {
+    pub fn call_mut(&mut self, key: CallKey) -> Option<&mut LockedCall> {
         self.calls.get_mut(&key)
     }
 
-    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+    pub fn all_calls(&self) -> impl Iterator<Item = &LockedCall> {
         self.calls.values()
     }
 
-    pub fn sign(&mut self, signature: Signature, key: CallKey) {
+    pub fn add_fingerprint(&mut self, signature: Fingerprint, key: CallKey) {
         let keys = self.signatures.entry(signature).or_default();
         if !keys.contains(&key) {
             keys.push(key);
@@ -216,7 +219,7 @@ impl Books {
     }
 
     /// The reports that have this signature and still stand, other than the event's own.
-    pub fn precedents(&self, signature: &Signature, own_event: Uuid) -> Vec<Precedent> {
+    pub fn prior_matches(&self, signature: &Fingerprint, own_event: Uuid) -> Vec<PriorMatch> {
         let keys = self
             .signatures
             .get(signature)
@@ -226,13 +229,13 @@ impl Books {
             .filter_map(|key| self.calls.get(key))
             .flat_map(|call| call.reports.iter().map(move |r| (call.key.call_id, r)))
             .filter(|(_, r)| {
-                r.role != Role::Displaced
+                r.role != ClaimState::Displaced
                     && r.place.event_id != own_event
                     && r.webhook_id == signature.webhook_id
                     && r.duration_seconds == Some(signature.duration_seconds)
                     && r.caller.as_deref() == Some(signature.caller.as_str())
             })
-            .map(|(call_id, r)| Precedent {
+            .map(|(call_id, r)| PriorMatch {
                 call_id,
                 received_at: r.place.received_at,
                 payout_cents: r.payout_cents,

@@ -37,7 +37,7 @@ pub struct Candidate {
 
 /// A report that was matched to a call before and has this one's signature (M4).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Precedent {
+pub struct PriorMatch {
     pub call_id: Uuid,
     pub received_at: Timestamp,
     pub payout_cents: i64,
@@ -48,7 +48,7 @@ pub struct Precedent {
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub struct Question<'a> {
+pub struct MatchInput<'a> {
     pub ref_id: Option<&'a str>,
     pub call_id_text: Option<&'a str>,
     pub has_caller: bool,
@@ -61,18 +61,18 @@ pub struct Question<'a> {
 
 /// What the books hold that may answer it.
 #[derive(Debug, Clone, Default)]
-pub struct Evidence {
+pub struct MatchEvidence {
     /// Calls of the account that bear the reported ref_id.
     pub by_ref_id: Vec<Candidate>,
     /// The call of the account with the reported UUID.
     pub by_call_id: Option<Candidate>,
     /// Calls of the same caller: all that fit, and the nearest that do not.
     pub by_caller: Vec<Candidate>,
-    pub precedents: Vec<Precedent>,
+    pub precedents: Vec<PriorMatch>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
+pub enum MatchResult {
     Call {
         call_id: Uuid,
         strategy: Strategy,
@@ -92,7 +92,7 @@ pub enum Found {
 }
 
 /// M1, then M2, then M4 and M3.
-pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
+pub fn find_call(question: &MatchInput<'_>, evidence: &MatchEvidence) -> MatchResult {
     let mut other_buyer = false;
     if question.ref_id.is_some()
         && let Some(found) = by_ref_id(question, &evidence.by_ref_id, &mut other_buyer)
@@ -101,7 +101,7 @@ pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
     }
     if let Some(candidate) = &evidence.by_call_id {
         if candidate.in_scope {
-            return call(candidate.call_id, Strategy::CallId);
+            return found_call(candidate.call_id, Strategy::CallId);
         }
         other_buyer = true;
     }
@@ -109,21 +109,21 @@ pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
         (true, Some(duration)) => {
             by_caller_and_duration(question, duration, evidence, &mut other_buyer)
         }
-        (has_caller, duration) => Found::Nothing {
+        (has_caller, duration) => MatchResult::Nothing {
             reason: nothing_to_go_by(question, has_caller, duration),
             detail: Detail::default(),
         },
     };
     match by_caller {
-        Found::Nothing { .. } if other_buyer => Found::Nothing {
+        MatchResult::Nothing { .. } if other_buyer => MatchResult::Nothing {
             reason: Reason::OtherBuyer,
             detail: Detail::default(),
         },
         // "Your caller has no calls" tells less than "the id you echo is none of ours".
-        Found::Nothing {
+        MatchResult::Nothing {
             reason: Reason::CallerNotFound,
             detail,
-        } => Found::Nothing {
+        } => MatchResult::Nothing {
             reason: missed_id(question).unwrap_or(Reason::CallerNotFound),
             detail,
         },
@@ -131,8 +131,8 @@ pub fn find_call(question: &Question<'_>, evidence: &Evidence) -> Found {
     }
 }
 
-fn call(call_id: Uuid, strategy: Strategy) -> Found {
-    Found::Call {
+fn found_call(call_id: Uuid, strategy: Strategy) -> MatchResult {
+    MatchResult::Call {
         call_id,
         strategy,
         by_signature: false,
@@ -140,7 +140,7 @@ fn call(call_id: Uuid, strategy: Strategy) -> Found {
     }
 }
 
-fn missed_id(question: &Question<'_>) -> Option<Reason> {
+fn missed_id(question: &MatchInput<'_>) -> Option<Reason> {
     match (question.ref_id, question.call_id_text) {
         (Some(_), _) => Some(Reason::RefIdNotFound),
         (None, Some(_)) => Some(Reason::CallIdNotFound),
@@ -148,7 +148,7 @@ fn missed_id(question: &Question<'_>) -> Option<Reason> {
     }
 }
 
-fn nothing_to_go_by(question: &Question<'_>, has_caller: bool, duration: Option<i64>) -> Reason {
+fn nothing_to_go_by(question: &MatchInput<'_>, has_caller: bool, duration: Option<i64>) -> Reason {
     missed_id(question).unwrap_or(match (has_caller, duration) {
         (false, None) => Reason::NothingToMatch,
         (false, Some(_)) => Reason::NoCaller,
@@ -156,12 +156,16 @@ fn nothing_to_go_by(question: &Question<'_>, has_caller: bool, duration: Option<
     })
 }
 
-fn by_ref_id(question: &Question<'_>, hits: &[Candidate], other_buyer: &mut bool) -> Option<Found> {
+fn by_ref_id(
+    question: &MatchInput<'_>,
+    hits: &[Candidate],
+    other_buyer: &mut bool,
+) -> Option<MatchResult> {
     let ours: Vec<&Candidate> = hits.iter().filter(|c| c.in_scope).collect();
     *other_buyer |= ours.len() < hits.len();
     match (ours.as_slice(), question.duration_seconds) {
         ([], _) => None,
-        ([only], _) => Some(call(only.call_id, Strategy::RefId)),
+        ([only], _) => Some(found_call(only.call_id, Strategy::RefId)),
         // ref_id is not unique (M1): caller and duration decide among them, if they are known.
         (several, Some(duration)) if question.has_caller => {
             let same_caller: Vec<&Candidate> =
@@ -171,30 +175,34 @@ fn by_ref_id(question: &Question<'_>, hits: &[Candidate], other_buyer: &mut bool
             } else {
                 same_caller.as_slice()
             };
-            Some(match rank(duration, contenders) {
-                Some(winner) => call(winner.call_id, Strategy::RefId),
-                None => ambiguous(Strategy::RefId, question, contenders),
+            Some(match rank_contenders(duration, contenders) {
+                Some(winner) => found_call(winner.call_id, Strategy::RefId),
+                None => found_ambiguous(Strategy::RefId, question, contenders),
             })
         }
-        (several, _) => Some(ambiguous(Strategy::RefId, question, several)),
+        (several, _) => Some(found_ambiguous(Strategy::RefId, question, several)),
     }
 }
 
-fn ambiguous(strategy: Strategy, question: &Question<'_>, contenders: &[&Candidate]) -> Found {
+fn found_ambiguous(
+    strategy: Strategy,
+    question: &MatchInput<'_>,
+    contenders: &[&Candidate],
+) -> MatchResult {
     let detail = Detail {
-        candidates: notes(question, contenders),
+        candidates: candidate_notes(question, contenders),
         shared_ref_id: strategy == Strategy::RefId,
         ..Detail::default()
     };
-    Found::Ambiguous { strategy, detail }
+    MatchResult::Ambiguous { strategy, detail }
 }
 
 fn by_caller_and_duration(
-    question: &Question<'_>,
+    question: &MatchInput<'_>,
     duration: i64,
-    evidence: &Evidence,
+    evidence: &MatchEvidence,
     other_buyer: &mut bool,
-) -> Found {
+) -> MatchResult {
     let fits = |c: &&Candidate| {
         (c.duration_seconds.saturating_sub(duration)).abs() <= question.tolerance_seconds
             && in_window(question, c)
@@ -211,15 +219,15 @@ fn by_caller_and_duration(
     }
     if unclaimed.is_empty() {
         let detail = Detail {
-            candidates: notes(question, &ours),
+            candidates: candidate_notes(question, &ours),
             ..Detail::default()
         };
-        return Found::Nothing {
+        return MatchResult::Nothing {
             reason: Reason::AlreadyReported,
             detail,
         };
     }
-    match rank(duration, &unclaimed) {
+    match rank_contenders(duration, &unclaimed) {
         Some(winner) => {
             let others: Vec<&Candidate> = ours
                 .iter()
@@ -227,26 +235,26 @@ fn by_caller_and_duration(
                 .filter(|c| c.call_id != winner.call_id)
                 .collect();
             let detail = Detail {
-                other_candidates: count(others.len()),
+                other_candidates: count_of(others.len()),
                 candidates: if others.is_empty() {
                     Vec::new()
                 } else {
-                    notes(question, &ours)
+                    candidate_notes(question, &ours)
                 },
                 ..Detail::default()
             };
-            Found::Call {
+            MatchResult::Call {
                 call_id: winner.call_id,
                 strategy: Strategy::CallerDuration,
                 by_signature: false,
                 detail,
             }
         }
-        None => ambiguous(Strategy::CallerDuration, question, &unclaimed),
+        None => found_ambiguous(Strategy::CallerDuration, question, &unclaimed),
     }
 }
 
-fn count(n: usize) -> Option<u32> {
+fn count_of(n: usize) -> Option<u32> {
     if n == 0 {
         None
     } else {
@@ -257,10 +265,10 @@ fn count(n: usize) -> Option<u32> {
 /// M4: the same report finds the same call; otherwise a retry would claim the caller's next similar
 /// call and the publisher would be paid twice.
 fn by_signature(
-    question: &Question<'_>,
-    evidence: &Evidence,
+    question: &MatchInput<'_>,
+    evidence: &MatchEvidence,
     ours: &[&Candidate],
-) -> Option<Found> {
+) -> Option<MatchResult> {
     let precedent = evidence
         .precedents
         .iter()
@@ -289,20 +297,20 @@ fn by_signature(
         let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
         let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
         let detail = Detail {
-            other_candidates: count(others),
-            candidates: notes(question, &contenders),
+            other_candidates: count_of(others),
+            candidates: candidate_notes(question, &contenders),
             ..Detail::default()
         };
-        return Some(Found::Ambiguous {
+        return Some(MatchResult::Ambiguous {
             strategy: Strategy::CallerDuration,
             detail,
         });
     }
     let detail = Detail {
-        other_candidates: count(others),
+        other_candidates: count_of(others),
         ..Detail::default()
     };
-    Some(Found::Call {
+    Some(MatchResult::Call {
         call_id: precedent.call_id,
         strategy: Strategy::CallerDuration,
         by_signature: true,
@@ -310,26 +318,26 @@ fn by_signature(
     })
 }
 
-fn in_reach(question: &Question<'_>, precedent: &Precedent) -> bool {
+fn in_reach(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
     micros_between(precedent.received_at, question.received_at).saturating_abs()
         <= question.window_hours.saturating_mul(3_600 * MICROS)
 }
 
 /// Two reports that carry different values in the same id slot are never the same report (M4).
-fn told_apart(question: &Question<'_>, precedent: &Precedent) -> bool {
+fn told_apart(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
     let differ =
         |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     differ(question.ref_id, precedent.ref_id.as_ref())
         || differ(question.call_id_text, precedent.call_id_text.as_ref())
 }
 
-fn in_window(question: &Question<'_>, candidate: &Candidate) -> bool {
+fn in_window(question: &MatchInput<'_>, candidate: &Candidate) -> bool {
     let before = micros_between(candidate.ended_at, question.received_at);
     before >= -CLOCK_SKEW_MICROS && before <= question.window_hours.saturating_mul(3_600 * MICROS)
 }
 
 /// M6. `None` if choosing would be a guess about whom to pay.
-fn rank<'a>(theirs: i64, contenders: &[&'a Candidate]) -> Option<&'a Candidate> {
+fn rank_contenders<'a>(theirs: i64, contenders: &[&'a Candidate]) -> Option<&'a Candidate> {
     let off = |c: &Candidate| c.duration_seconds.saturating_sub(theirs);
     let nearest = |yardstick: i64| {
         contenders.iter().copied().min_by_key(|c| {
@@ -353,7 +361,7 @@ fn rank<'a>(theirs: i64, contenders: &[&'a Candidate]) -> Option<&'a Candidate> 
 }
 
 /// The most telling reason, with its figure (M3).
-fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) -> Found {
+fn near_miss(question: &MatchInput<'_>, duration: i64, by_caller: &[Candidate]) -> MatchResult {
     let ours: Vec<&Candidate> = by_caller.iter().filter(|c| c.in_scope).collect();
     let in_window: Vec<&Candidate> = ours
         .iter()
@@ -363,7 +371,7 @@ fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) ->
     let detail = Detail {
         tolerance_seconds: Some(question.tolerance_seconds),
         window_hours: Some(question.window_hours),
-        candidates: notes(question, &ours),
+        candidates: candidate_notes(question, &ours),
         ..Detail::default()
     };
     let off = |c: &&&Candidate| c.duration_seconds.saturating_sub(duration).abs();
@@ -373,7 +381,7 @@ fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) ->
             nearest_off_seconds: Some(off(&nearest)),
             ..detail
         };
-        Found::Nothing {
+        MatchResult::Nothing {
             reason: Reason::DurationMismatch,
             detail,
         }
@@ -383,19 +391,19 @@ fn near_miss(question: &Question<'_>, duration: i64, by_caller: &[Candidate]) ->
             nearest_ended_seconds_before: Some(before),
             ..detail
         };
-        Found::Nothing {
+        MatchResult::Nothing {
             reason: Reason::OutsideWindow,
             detail,
         }
     } else {
-        Found::Nothing {
+        MatchResult::Nothing {
             reason: Reason::CallerNotFound,
             detail: Detail::default(),
         }
     }
 }
 
-fn notes(question: &Question<'_>, candidates: &[&Candidate]) -> Vec<CandidateNote> {
+fn candidate_notes(question: &MatchInput<'_>, candidates: &[&Candidate]) -> Vec<CandidateNote> {
     let mut notes: Vec<CandidateNote> = candidates
         .iter()
         .map(|c| CandidateNote {

@@ -14,7 +14,7 @@ pub const CENTS_BOUND: i64 = 1_000_000_000_000;
 
 /// Why a text is no amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotMoney {
+pub enum MoneyParseError {
     /// No digits, or words, or signs that do not belong to an amount.
     NotANumber,
     /// Points, commas or digits that could be read in more than one way, or in none.
@@ -27,14 +27,14 @@ pub enum NotMoney {
     TooLarge,
 }
 
-impl NotMoney {
+impl MoneyParseError {
     pub const fn why(self) -> &'static str {
         match self {
-            NotMoney::NotANumber => "not an amount",
-            NotMoney::Groups => "points or commas that fit no amount",
-            NotMoney::Percent => "a percentage",
-            NotMoney::OtherCurrency => "another currency",
-            NotMoney::TooLarge => "ten thousand million or more",
+            MoneyParseError::NotANumber => "not an amount",
+            MoneyParseError::Groups => "points or commas that fit no amount",
+            MoneyParseError::Percent => "a percentage",
+            MoneyParseError::OtherCurrency => "another currency",
+            MoneyParseError::TooLarge => "ten thousand million or more",
         }
     }
 }
@@ -47,48 +47,48 @@ pub fn parse_cents(
     json_number: bool,
     unit: PayoutUnit,
     currency: &str,
-) -> Result<i64, NotMoney> {
+) -> Result<i64, MoneyParseError> {
     let text = text.trim_matches(is_blank_char);
     if json_number {
         let (negative, digits) = match text.strip_prefix('-') {
             Some(digits) => (true, digits),
             None => (false, text),
         };
-        let amount = Decimal::json(digits).ok_or(NotMoney::NotANumber)?;
-        return cents(amount, negative, shift(unit));
+        let amount = Decimal::parse_json(digits).ok_or(MoneyParseError::NotANumber)?;
+        return whole_cents(amount, negative, unit_shift(unit));
     }
     // Nearly every amount is bare digits with a point.
-    if let Some(amount) = Decimal::plain(text) {
-        return cents(amount, false, shift(unit));
+    if let Some(amount) = Decimal::parse_plain(text) {
+        return whole_cents(amount, false, unit_shift(unit));
     }
-    let bare = undress(text, currency)?;
-    let amount = grouped(bare.digits)?;
-    let shift = if bare.marked { 2 } else { shift(unit) };
-    cents(amount, bare.negative, shift)
+    let bare = strip_sign_and_currency(text, currency)?;
+    let amount = parse_grouped(bare.digits)?;
+    let shift = if bare.marked { 2 } else { unit_shift(unit) };
+    whole_cents(amount, bare.negative, shift)
 }
 
-const fn shift(unit: PayoutUnit) -> i64 {
+const fn unit_shift(unit: PayoutUnit) -> i64 {
     match unit {
         PayoutUnit::Dollars => 2,
         PayoutUnit::Cents => 0,
     }
 }
 
-fn cents(amount: Decimal<'_>, negative: bool, shift: i64) -> Result<i64, NotMoney> {
+fn whole_cents(amount: Decimal<'_>, negative: bool, shift: i64) -> Result<i64, MoneyParseError> {
     let cents = amount
-        .rounded(shift)
+        .round_to(shift)
         .and_then(|c| i64::try_from(c).ok())
         .filter(|c| *c < CENTS_BOUND)
-        .ok_or(NotMoney::TooLarge)?;
+        .ok_or(MoneyParseError::TooLarge)?;
     if negative {
-        cents.checked_neg().ok_or(NotMoney::TooLarge)
+        cents.checked_neg().ok_or(MoneyParseError::TooLarge)
     } else {
         Ok(cents)
     }
 }
 
 /// An amount without its sign and its currency.
-struct Bare<'a> {
+struct StrippedAmount<'a> {
     digits: &'a str,
     negative: bool,
     /// It bore a symbol or code of the account's currency.
@@ -96,7 +96,10 @@ struct Bare<'a> {
 }
 
 /// Takes off one sign and the currency's marks, in whatever order they were put on.
-fn undress<'a>(text: &'a str, currency: &str) -> Result<Bare<'a>, NotMoney> {
+fn strip_sign_and_currency<'a>(
+    text: &'a str,
+    currency: &str,
+) -> Result<StrippedAmount<'a>, MoneyParseError> {
     let mut rest = text;
     let mut negative = false;
     let mut signs: u8 = 0;
@@ -125,14 +128,14 @@ fn undress<'a>(text: &'a str, currency: &str) -> Result<Bare<'a>, NotMoney> {
             break;
         }
         if signs > 1 {
-            return Err(NotMoney::NotANumber);
+            return Err(MoneyParseError::NotANumber);
         }
     }
     let plain = |c: char| c.is_ascii_digit() || c == '.' || c == ',';
     if rest.is_empty() || !rest.chars().all(plain) {
         return Err(what_it_is_instead(rest));
     }
-    Ok(Bare {
+    Ok(StrippedAmount {
         digits: rest,
         negative,
         marked: symbol || code,
@@ -141,7 +144,7 @@ fn undress<'a>(text: &'a str, currency: &str) -> Result<Bare<'a>, NotMoney> {
 
 /// The marks of a currency beside its code: those that cannot be taken for another one's by an account
 /// that keeps its books in it.
-const fn symbols(currency: &[u8]) -> &'static [&'static str] {
+const fn symbols_of(currency: &[u8]) -> &'static [&'static str] {
     match currency {
         b"USD" => &["US$", "$"],
         b"CAD" => &["CA$", "C$", "$"],
@@ -162,28 +165,28 @@ const fn symbols(currency: &[u8]) -> &'static [&'static str] {
 /// Whether `text` is nothing but a mark of `currency`: `$`, `us$`, `usd`.
 pub(crate) fn is_own_mark(text: &str, currency: &str) -> bool {
     text.eq_ignore_ascii_case(currency)
-        || symbols(currency.as_bytes())
+        || symbols_of(currency.as_bytes())
             .iter()
             .any(|symbol| text.eq_ignore_ascii_case(symbol))
 }
 
 fn without_symbol<'a>(text: &'a str, currency: &str) -> Option<&'a str> {
-    symbols(currency.as_bytes())
+    symbols_of(currency.as_bytes())
         .iter()
-        .find_map(|symbol| without(text, symbol))
+        .find_map(|symbol| strip_mark(text, symbol))
 }
 
 fn without_code<'a>(text: &'a str, currency: &str) -> Option<&'a str> {
     if currency.is_empty() {
         return None;
     }
-    without(text, currency).filter(|rest| {
+    strip_mark(text, currency).filter(|rest| {
         !rest.starts_with(char::is_alphabetic) && !rest.ends_with(char::is_alphabetic)
     })
 }
 
 /// Without `mark` in front, or else behind.
-fn without<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
+fn strip_mark<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
     if starts_with_ignoring_case(text, mark) {
         return text.get(mark.len()..);
     }
@@ -192,51 +195,51 @@ fn without<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
     tail.eq_ignore_ascii_case(mark).then_some(rest)
 }
 
-fn what_it_is_instead(rest: &str) -> NotMoney {
+fn what_it_is_instead(rest: &str) -> MoneyParseError {
     let others =
         "$\u{20AC}\u{A3}\u{A5}\u{A2}\u{20B9}\u{20BD}\u{20A9}\u{20AA}\u{20BA}\u{20BF}\u{E3F}";
     let letters = rest.chars().filter(|c| c.is_alphabetic()).count();
     let digits = rest.contains(|c: char| c.is_ascii_digit());
     if rest.contains('%') {
-        NotMoney::Percent
+        MoneyParseError::Percent
     } else if rest.contains(|c| others.contains(c)) || (digits && letters == 3) {
-        NotMoney::OtherCurrency
+        MoneyParseError::OtherCurrency
     } else {
-        NotMoney::NotANumber
+        MoneyParseError::NotANumber
     }
 }
 
 /// Digits with points and commas: `1,250.00`, `12,50`, `1.250,00`; `text` holds nothing else.
-fn grouped(text: &str) -> Result<Decimal<'_>, NotMoney> {
+fn parse_grouped(text: &str) -> Result<Decimal<'_>, MoneyParseError> {
     let points = text.matches('.').count();
     let commas = text.matches(',').count();
     let (whole, fraction, separator) = match (points, commas) {
-        (0 | 1, 0) => return Decimal::plain(text).ok_or(NotMoney::Groups),
+        (0 | 1, 0) => return Decimal::parse_plain(text).ok_or(MoneyParseError::Groups),
         (0, 1) => {
-            let (whole, fraction) = text.split_once(',').ok_or(NotMoney::Groups)?;
+            let (whole, fraction) = text.split_once(',').ok_or(MoneyParseError::Groups)?;
             if is_groups(text, ',') {
                 (text, "", ',')
             // A comma before three digits marks thousands; after a lone zero it cannot.
             } else if fraction.is_empty() || (fraction.len() == 3 && whole != "0") {
-                return Err(NotMoney::Groups);
+                return Err(MoneyParseError::Groups);
             } else {
                 (whole, fraction, '.')
             }
         }
         (0, _) => (text, "", ','),
         (1, _) => {
-            let point = text.find('.').ok_or(NotMoney::Groups)?;
-            let comma = text.find(',').ok_or(NotMoney::Groups)?;
+            let point = text.find('.').ok_or(MoneyParseError::Groups)?;
+            let comma = text.find(',').ok_or(MoneyParseError::Groups)?;
             if comma < point {
-                let (whole, fraction) = text.split_once('.').ok_or(NotMoney::Groups)?;
+                let (whole, fraction) = text.split_once('.').ok_or(MoneyParseError::Groups)?;
                 (whole, fraction, ',')
             } else {
-                let (whole, fraction) = text.split_once(',').ok_or(NotMoney::Groups)?;
+                let (whole, fraction) = text.split_once(',').ok_or(MoneyParseError::Groups)?;
                 (whole, fraction, '.')
             }
         }
         // Two points are no amount (X7), even where a comma follows them.
-        _ => return Err(NotMoney::Groups),
+        _ => return Err(MoneyParseError::Groups),
     };
     let whole_stands = if whole.contains(separator) {
         is_groups(whole, separator)
@@ -244,7 +247,7 @@ fn grouped(text: &str) -> Result<Decimal<'_>, NotMoney> {
         whole.bytes().all(|b| b.is_ascii_digit())
     };
     if !whole_stands || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(NotMoney::Groups);
+        return Err(MoneyParseError::Groups);
     }
     Ok(Decimal {
         whole: whole.as_bytes(),
@@ -267,11 +270,11 @@ fn is_groups(text: &str, separator: char) -> bool {
 mod tests {
     use super::*;
 
-    fn usd(text: &str) -> Result<i64, NotMoney> {
+    fn usd(text: &str) -> Result<i64, MoneyParseError> {
         parse_cents(text, false, PayoutUnit::Dollars, "USD")
     }
 
-    fn json(text: &str) -> Result<i64, NotMoney> {
+    fn json(text: &str) -> Result<i64, MoneyParseError> {
         parse_cents(text, true, PayoutUnit::Dollars, "USD")
     }
 
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn x7_what_could_mean_two_amounts_or_none_is_unreadable() {
-        use NotMoney::*;
+        use MoneyParseError::*;
         for (text, why) in [
             ("", NotANumber),
             ("free", NotANumber),
@@ -405,10 +408,13 @@ mod tests {
             ("-12.5", Ok(-1250)),
             ("0.19949999999999998", Ok(20)),
             ("1.005", Ok(101)),
-            ("1e400", Err(NotMoney::TooLarge)),
-            ("-1e400", Err(NotMoney::TooLarge)),
+            ("1e400", Err(MoneyParseError::TooLarge)),
+            ("-1e400", Err(MoneyParseError::TooLarge)),
             ("1e-400", Ok(0)),
-            ("123456789012345678901234567890", Err(NotMoney::TooLarge)),
+            (
+                "123456789012345678901234567890",
+                Err(MoneyParseError::TooLarge),
+            ),
         ] {
             assert_eq!(json(text), cents, "{text}");
         }
@@ -419,10 +425,10 @@ mod tests {
         let read = |text, currency| parse_cents(text, false, PayoutUnit::Dollars, currency);
         assert_eq!(read("\u{20AC}1.250,00", "EUR"), Ok(125_000));
         assert_eq!(read("50 eur", "EUR"), Ok(5000));
-        assert_eq!(read("$50", "EUR"), Err(NotMoney::OtherCurrency));
-        assert_eq!(read("50 USD", "EUR"), Err(NotMoney::OtherCurrency));
+        assert_eq!(read("$50", "EUR"), Err(MoneyParseError::OtherCurrency));
+        assert_eq!(read("50 USD", "EUR"), Err(MoneyParseError::OtherCurrency));
         assert_eq!(read("\u{A3}50", "GBP"), Ok(5000));
-        assert_eq!(read("US$50", "CAD"), Err(NotMoney::OtherCurrency));
+        assert_eq!(read("US$50", "CAD"), Err(MoneyParseError::OtherCurrency));
         assert_eq!(read("CA$50", "CAD"), Ok(5000));
     }
 
@@ -434,7 +440,7 @@ mod tests {
         assert_eq!(read("1,250", false), Ok(1250));
         assert_eq!(read("-1250", false), Ok(-1250));
         assert_eq!(read("$12.50", false), Ok(1250));
-        assert_eq!(read("1000000000000", false), Err(NotMoney::TooLarge));
+        assert_eq!(read("1000000000000", false), Err(MoneyParseError::TooLarge));
         assert_eq!(read("999999999999", false), Ok(999_999_999_999));
     }
 }

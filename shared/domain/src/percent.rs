@@ -1,7 +1,7 @@
 //! Percentages as decimal text (0 to 100, at most 4 decimals), held as whole ten-thousandths.
 
 /// Reads `60`, `33.33`, `12.5000`; the error says what it must be.
-pub fn parse(text: &str) -> Result<i32, &'static str> {
+pub fn parse_percent(text: &str) -> Result<i32, &'static str> {
     const FORM: &str = "must be decimal text from \"0\" to \"100\" with at most 4 decimals, such as \"60\" or \"33.33\"";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |t: &str| !t.is_empty() && t.len() <= 32 && t.bytes().all(|b| b.is_ascii_digit());
@@ -42,7 +42,7 @@ mod tests {
             ("100", 1_000_000, "100"),
             ("012.50000000", 125_000, "12.5"),
         ] {
-            assert_eq!(parse(text), Ok(e4), "{text}");
+            assert_eq!(parse_percent(text), Ok(e4), "{text}");
             assert_eq!(to_text(e4), back);
         }
         for bad in [
@@ -60,7 +60,7 @@ mod tests {
             " 60",
             "99999999999999999999",
         ] {
-            assert!(parse(bad).is_err(), "{bad}");
+            assert!(parse_percent(bad).is_err(), "{bad}");
         }
     }
 }

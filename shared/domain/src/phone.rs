@@ -27,7 +27,7 @@ const EXTENSION_DIGITS_MAX: usize = 7;
 
 /// Why a text is no caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhyNot {
+pub enum PhoneError {
     Blank,
     /// `anonymous` and the like, also as the keypad spells them.
     Withheld,
@@ -43,27 +43,27 @@ pub enum WhyNot {
     NoSuchCountry,
 }
 
-impl WhyNot {
+impl PhoneError {
     pub const fn why(self) -> &'static str {
         match self {
-            WhyNot::Blank => "blank",
-            WhyNot::Withheld => "withheld",
-            WhyNot::Letters => "letters, * or #",
-            WhyNot::Plus => "a plus in the wrong place",
-            WhyNot::Characters => "characters of no number",
-            WhyNot::TooShort => "too few digits",
-            WhyNot::TooLong => "too many digits",
-            WhyNot::NoSuchCountry => "no such country code",
+            PhoneError::Blank => "blank",
+            PhoneError::Withheld => "withheld",
+            PhoneError::Letters => "letters, * or #",
+            PhoneError::Plus => "a plus in the wrong place",
+            PhoneError::Characters => "characters of no number",
+            PhoneError::TooShort => "too few digits",
+            PhoneError::TooLong => "too many digits",
+            PhoneError::NoSuchCountry => "no such country code",
         }
     }
 }
 
 /// The number that `raw` means, for an account whose region (ISO 3166) governs numbers without a `+`.
-pub fn normalise(raw: &str, default_region: &str) -> Result<String, WhyNot> {
+pub fn normalise_caller(raw: &str, default_region: &str) -> Result<String, PhoneError> {
     let american = is_north_american(default_region);
-    match fast(raw.as_bytes(), american) {
+    match normalise_fast(raw.as_bytes(), american) {
         Some(number) => Ok(number),
-        None => slow(raw, default_region, american),
+        None => normalise_slow(raw, default_region, american),
     }
 }
 
@@ -116,7 +116,7 @@ fn is_keypad_word(digits: &[u8]) -> bool {
 }
 
 /// Numbers of American shape with nothing but common punctuation; anything else is `None`.
-fn fast(raw: &[u8], american: bool) -> Option<String> {
+fn normalise_fast(raw: &[u8], american: bool) -> Option<String> {
     let mut digits = [0_u8; 11];
     let mut count: usize = 0;
     let mut plus = false;
@@ -146,11 +146,11 @@ fn fast(raw: &[u8], american: bool) -> Option<String> {
     Some(number)
 }
 
-fn slow(raw: &str, region: &str, american: bool) -> Result<String, WhyNot> {
+fn normalise_slow(raw: &str, region: &str, american: bool) -> Result<String, PhoneError> {
     if raw.len() > TEXT_BYTES_MAX {
-        return Err(WhyNot::TooLong);
+        return Err(PhoneError::TooLong);
     }
-    let text = unescaped(raw);
+    let text = undo_escaping(raw);
     // Where a `+` was not escaped, a space stands in its place.
     let plus_was_lost = text.starts_with(' ');
     let text: String = text
@@ -158,23 +158,23 @@ fn slow(raw: &str, region: &str, american: bool) -> Result<String, WhyNot> {
         .filter(|c| !is_blank_char(*c))
         .map(plain_char)
         .collect();
-    let text = address(&text).trim_matches(['"', '\'', '`']);
+    let text = user_part(&text).trim_matches(['"', '\'', '`']);
     if text.is_empty() {
-        return Err(WhyNot::Blank);
+        return Err(PhoneError::Blank);
     }
     if is_withheld_word(text) {
-        return Err(WhyNot::Withheld);
+        return Err(PhoneError::Withheld);
     }
     let text = without_extension(text);
     let (digits, plus) = digits_of(text)?;
     if digits.len() > DIGITS_MAX.saturating_add(3) {
-        return Err(WhyNot::TooLong);
+        return Err(PhoneError::TooLong);
     }
     if plus {
         return with_plus(&digits);
     }
     if plus_was_lost && is_keypad_word(digits.as_bytes()) {
-        return Err(WhyNot::Withheld);
+        return Err(PhoneError::Withheld);
     }
     if american {
         without_plus_american(&digits)
@@ -184,7 +184,7 @@ fn slow(raw: &str, region: &str, american: bool) -> Result<String, WhyNot> {
 }
 
 /// Undoes escaping that was left over (`%2B1305…`), once or twice.
-fn unescaped(raw: &str) -> Cow<'_, str> {
+fn undo_escaping(raw: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(raw);
     for _ in 0..2 {
         if !text.contains('%') {
@@ -214,7 +214,7 @@ fn plain_char(c: char) -> char {
 }
 
 /// The user part of `tel:` and `sip:`, with a display name around it or not.
-fn address(text: &str) -> &str {
+fn user_part(text: &str) -> &str {
     let inner = match (text.find('<'), text.rfind('>')) {
         (Some(open), Some(close)) => text.get(open.saturating_add(1)..close).unwrap_or_default(),
         _ => text,
@@ -275,7 +275,7 @@ fn without_extension(text: &str) -> &str {
 }
 
 /// The digits, and whether a `+` stands before them.
-fn digits_of(text: &str) -> Result<(String, bool), WhyNot> {
+fn digits_of(text: &str) -> Result<(String, bool), PhoneError> {
     // A spreadsheet's number: `3055550142.0`. Its last zero would make it a Greek one.
     let text = match text.rsplit_once('.') {
         Some((whole, zeros))
@@ -293,17 +293,17 @@ fn digits_of(text: &str) -> Result<(String, bool), WhyNot> {
         match c {
             '0'..='9' => digits.push(c),
             '+' if !plus && digits.is_empty() => plus = true,
-            '+' => return Err(WhyNot::Plus),
+            '+' => return Err(PhoneError::Plus),
             '-' | '(' | ')' | '.' | '/' | '[' | ']' | '_' | '~' => {}
             '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{30FC}' | '\u{FF0D}' | '\u{B7}' => {}
             '\u{FF08}' | '\u{FF09}' | '\u{FF0E}' | '\u{FF0F}' => {}
-            '*' | '#' => return Err(WhyNot::Letters),
-            c if c.is_alphabetic() => return Err(WhyNot::Letters),
-            _ => return Err(WhyNot::Characters),
+            '*' | '#' => return Err(PhoneError::Letters),
+            c if c.is_alphabetic() => return Err(PhoneError::Letters),
+            _ => return Err(PhoneError::Characters),
         }
     }
     if digits.is_empty() {
-        return Err(WhyNot::TooShort);
+        return Err(PhoneError::TooShort);
     }
     // `+44 (0)20 …`: the zero is dialled only at home.
     if plus && text.contains("(0)") {
@@ -335,23 +335,23 @@ fn has_country_code(digits: &str) -> bool {
 }
 
 /// The digits stand if their country code exists.
-fn with_plus(digits: &str) -> Result<String, WhyNot> {
+fn with_plus(digits: &str) -> Result<String, PhoneError> {
     if is_keypad_word(digits.as_bytes()) {
-        return Err(WhyNot::Withheld);
+        return Err(PhoneError::Withheld);
     }
     if digits.len() < DIGITS_MIN {
-        return Err(WhyNot::TooShort);
+        return Err(PhoneError::TooShort);
     }
     if digits.len() > DIGITS_MAX {
-        return Err(WhyNot::TooLong);
+        return Err(PhoneError::TooLong);
     }
     if !has_country_code(digits) {
-        return Err(WhyNot::NoSuchCountry);
+        return Err(PhoneError::NoSuchCountry);
     }
     Ok(format!("+{digits}"))
 }
 
-fn without_plus_american(digits: &str) -> Result<String, WhyNot> {
+fn without_plus_american(digits: &str) -> Result<String, PhoneError> {
     if has_american_shape(digits.as_bytes()) {
         return Ok(format!("+1{digits}"));
     }
@@ -368,17 +368,17 @@ fn without_plus_american(digits: &str) -> Result<String, WhyNot> {
 }
 
 /// 11 to 15 digits that do not open with 0 or 1 have lost their `+`.
-fn bare_international(digits: &str) -> Result<String, WhyNot> {
+fn bare_international(digits: &str) -> Result<String, PhoneError> {
     match digits.len() {
-        ..11 => Err(WhyNot::TooShort),
+        ..11 => Err(PhoneError::TooShort),
         11..=DIGITS_MAX if !digits.starts_with(['0', '1']) => with_plus(digits),
-        11..=DIGITS_MAX => Err(WhyNot::NoSuchCountry),
-        _ => Err(WhyNot::TooLong),
+        11..=DIGITS_MAX => Err(PhoneError::NoSuchCountry),
+        _ => Err(PhoneError::TooLong),
     }
 }
 
-fn without_plus_elsewhere(digits: &str, region: &str) -> Result<String, WhyNot> {
-    if let Some(number) = national(digits, region) {
+fn without_plus_elsewhere(digits: &str, region: &str) -> Result<String, PhoneError> {
+    if let Some(number) = normalise_national(digits, region) {
         return Ok(number);
     }
     if let Some(rest) = digits.strip_prefix("00") {
@@ -395,7 +395,7 @@ fn without_plus_elsewhere(digits: &str, region: &str) -> Result<String, WhyNot> 
 
 /// What the region's own plan makes of the digits; here a number must be one that the plan knows, or
 /// every number would be one.
-fn national(digits: &str, region: &str) -> Option<String> {
+fn normalise_national(digits: &str, region: &str) -> Option<String> {
     let id: country::Id = region.parse().ok()?;
     // The crate takes a known id's table for granted.
     DATABASE.by_id(id.as_ref())?;
@@ -412,8 +412,8 @@ fn national(digits: &str, region: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn us(raw: &str) -> Result<String, WhyNot> {
-        normalise(raw, "US")
+    fn us(raw: &str) -> Result<String, PhoneError> {
+        normalise_caller(raw, "US")
     }
 
     #[test]
@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn x9_what_is_no_caller() {
-        use WhyNot::*;
+        use PhoneError::*;
         for (raw, why) in [
             ("", Blank),
             (" \u{200B}", Blank),
@@ -562,7 +562,7 @@ mod tests {
             ("not a region", "00442079460018", Some("+442079460018")),
         ] {
             assert_eq!(
-                normalise(raw, region).ok().as_deref(),
+                normalise_caller(raw, region).ok().as_deref(),
                 want,
                 "{raw} in {region}"
             );
@@ -580,7 +580,7 @@ mod tests {
         ] {
             let once = us(raw).expect(raw);
             assert_eq!(us(&once).as_ref(), Ok(&once));
-            assert_eq!(normalise(&once, "DE").as_ref(), Ok(&once));
+            assert_eq!(normalise_caller(&once, "DE").as_ref(), Ok(&once));
         }
     }
 
@@ -595,8 +595,11 @@ mod tests {
                 let parsed = phonenumber::parse(Some(country::US), &ten).expect("ten digits");
                 let theirs = parsed.format().mode(phonenumber::Mode::E164).to_string();
                 for written in [ten.clone(), format!("1{ten}"), format!("+1{ten}")] {
-                    assert_eq!(fast(written.as_bytes(), true).as_ref(), Some(&theirs));
-                    assert_eq!(slow(&written, "US", true).as_ref(), Ok(&theirs));
+                    assert_eq!(
+                        normalise_fast(written.as_bytes(), true).as_ref(),
+                        Some(&theirs)
+                    );
+                    assert_eq!(normalise_slow(&written, "US", true).as_ref(), Ok(&theirs));
                 }
                 compared += 1;
             }

@@ -4,7 +4,7 @@
 //! Absent is not unreadable: an absent payout means that nothing was said about money, an unreadable
 //! one that something was said which must not be guessed at.
 
-use crate::text::{is_blank_char, starts_with_ignoring_case, trimmed};
+use crate::text::{is_blank_char, starts_with_ignoring_case, trim_text};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absent {
@@ -26,8 +26,8 @@ impl Absent {
 }
 
 /// Why `text` says nothing, if it says nothing.
-pub(crate) fn absent(text: &str) -> Option<Absent> {
-    let text = trimmed(text);
+pub(crate) fn find_placeholder(text: &str) -> Option<Absent> {
+    let text = trim_text(text);
     if text.is_empty() {
         return Some(Absent::Blank);
     }
@@ -87,13 +87,13 @@ fn is_uuid(text: &str) -> bool {
 /// Any of the dialects' macros, anywhere in the text.
 fn holds_macro(text: &str) -> bool {
     // `[x]`, `[tag:A:B]`, `[[x]]`
-    between(text, '[', ']', |x| x.contains(char::is_alphabetic))
+    is_between(text, '[', ']', |x| x.contains(char::is_alphabetic))
         // `{x}`, `${x}`, `{{x}}`
-        || between(text, '{', '}', |x| !trimmed(x).is_empty() && !is_uuid(x))
+        || is_between(text, '{', '}', |x| !trim_text(x).is_empty() && !is_uuid(x))
         // `<x>`, but not the address in `Bob <sip:…>`
-        || between(text, '<', '>', is_tag)
-        || marked(text, '#')
-        || (marked(text, '%') && !is_all_escapes(text))
+        || is_between(text, '<', '>', is_tag)
+        || is_marked(text, '#')
+        || (is_marked(text, '%') && !is_all_escapes(text))
         // `--A--x--B--`
         || text
             .split_once("--A--")
@@ -101,7 +101,7 @@ fn holds_macro(text: &str) -> bool {
 }
 
 /// Whether any innermost pair of the brackets holds what `is_macro` accepts.
-fn between(text: &str, open: char, close: char, is_macro: impl Fn(&str) -> bool) -> bool {
+fn is_between(text: &str, open: char, close: char, is_macro: impl Fn(&str) -> bool) -> bool {
     let mut start = None;
     for (at, c) in text.char_indices() {
         if c == open {
@@ -126,7 +126,7 @@ fn is_tag(x: &str) -> bool {
 }
 
 /// `#x#` and `%x%`: a name between two of the same mark.
-fn marked(text: &str, mark: char) -> bool {
+fn is_marked(text: &str, mark: char) -> bool {
     let mut parts = text.split(mark);
     parts.next();
     let mut parts = parts.peekable();
@@ -205,14 +205,14 @@ mod tests {
             "%7b%7bpayout%7d%7d",
             "%3Cpayout%3E",
         ] {
-            assert_eq!(absent(text), Some(Absent::Macro), "{text}");
+            assert_eq!(find_placeholder(text), Some(Absent::Macro), "{text}");
         }
     }
 
     #[test]
     fn x4_null_words_blanks_and_placeholders_are_absent() {
         for text in ["", "  ", "\t\r\n", "\u{200B}\u{FEFF}", "\u{A0}"] {
-            assert_eq!(absent(text), Some(Absent::Blank), "{text:?}");
+            assert_eq!(find_placeholder(text), Some(Absent::Blank), "{text:?}");
         }
         for text in [
             "null",
@@ -229,7 +229,7 @@ mod tests {
             "-",
             " null ",
         ] {
-            assert_eq!(absent(text), Some(Absent::NullWord), "{text}");
+            assert_eq!(find_placeholder(text), Some(Absent::NullWord), "{text}");
         }
         for text in [
             "REPLACE",
@@ -238,7 +238,7 @@ mod tests {
             "REPLACE_ME_WITH_PAYOUT",
             "TRANSACTION_ID",
         ] {
-            assert_eq!(absent(text), Some(Absent::Placeholder), "{text}");
+            assert_eq!(find_placeholder(text), Some(Absent::Placeholder), "{text}");
         }
     }
 
@@ -274,7 +274,7 @@ mod tests {
             "OPTIONALLY",
             "transaction",
         ] {
-            assert_eq!(absent(text), None, "{text}");
+            assert_eq!(find_placeholder(text), None, "{text}");
         }
     }
 

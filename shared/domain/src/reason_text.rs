@@ -7,16 +7,21 @@ use crate::matching::CLOCK_SKEW_MICROS;
 use trueup_event::reason::{Detail, Reason, Status};
 
 /// The text beside a row's status. `currency` is the account's (ISO 4217).
-pub fn sentence(status: Status, reason: Option<Reason>, detail: &Detail, currency: &str) -> String {
+pub fn explain_reason(
+    status: Status,
+    reason: Option<Reason>,
+    detail: &Detail,
+    currency: &str,
+) -> String {
     let Some(reason) = reason else {
-        return settled(status, detail, currency);
+        return explain_settled(status, detail, currency);
     };
     match status {
-        Status::Matched => matched(reason, detail, currency),
-        Status::Duplicate | Status::Superseded => repeated(reason, detail, currency),
-        Status::Held => held(reason, detail, currency),
-        Status::Unmatched => unmatched(reason, detail),
-        Status::Refused => refused(reason).to_owned(),
+        Status::Matched => explain_matched(reason, detail, currency),
+        Status::Duplicate | Status::Superseded => explain_repeated(reason, detail, currency),
+        Status::Held => explain_held(reason, detail, currency),
+        Status::Unmatched => explain_unmatched(reason, detail),
+        Status::Refused => explain_refused(reason).to_owned(),
     }
 }
 
@@ -36,17 +41,17 @@ pub fn format_cents(cents: i64, currency: &str) -> String {
     }
 }
 
-fn money(cents: Option<i64>, currency: &str) -> String {
+fn format_money(cents: Option<i64>, currency: &str) -> String {
     cents.map_or_else(|| "nothing".to_owned(), |c| format_cents(c, currency))
 }
 
-fn movement(detail: &Detail, currency: &str) -> String {
+fn describe_movement(detail: &Detail, currency: &str) -> String {
     let step = |before: Option<i64>, after: Option<i64>| match (before, after) {
-        (before, after) if before == after => format!("stays at {}", money(after, currency)),
+        (before, after) if before == after => format!("stays at {}", format_money(after, currency)),
         (before, after) => format!(
             "went from {} to {}",
-            money(before, currency),
-            money(after, currency)
+            format_money(before, currency),
+            format_money(after, currency)
         ),
     };
     format!(
@@ -64,24 +69,24 @@ pub fn waiting_until(until: jiff::Timestamp) -> String {
     )
 }
 
-fn settled(status: Status, detail: &Detail, currency: &str) -> String {
+fn explain_settled(status: Status, detail: &Detail, currency: &str) -> String {
     match (status, detail.value_after_cents) {
         (Status::Matched, Some(0)) => {
             format!(
                 "The buyer paid nothing: the call is unqualified. {}",
-                movement(detail, currency)
+                describe_movement(detail, currency)
             )
         }
-        (Status::Matched, _) => movement(detail, currency),
+        (Status::Matched, _) => describe_movement(detail, currency),
         _ => "Nothing to do.".to_owned(),
     }
 }
 
-fn matched(reason: Reason, detail: &Detail, currency: &str) -> String {
+fn explain_matched(reason: Reason, detail: &Detail, currency: &str) -> String {
     match reason {
         Reason::NoChange => {
-            let stands = money(detail.value_after_cents, currency);
-            let others = others(detail);
+            let stands = format_money(detail.value_after_cents, currency);
+            let others = describe_others(detail);
             let to_do = if others.is_empty() { " Nothing to do." } else { "" };
             format!("The report says what the call already stood at ({stands}), so no money moved.{to_do}{others}")
         }
@@ -90,13 +95,13 @@ fn matched(reason: Reason, detail: &Detail, currency: &str) -> String {
              postback, or apply the amount by hand."
             .to_owned(),
         Reason::MatchedLate => {
-            format!("The report came before its call was recorded and was matched when the call arrived. {}", movement(detail, currency))
+            format!("The report came before its call was recorded and was matched when the call arrived. {}", describe_movement(detail, currency))
         }
-        Reason::Reversal => format!("The buyer took the whole payout back: the call is unqualified. {}", movement(detail, currency)),
+        Reason::Reversal => format!("The buyer took the whole payout back: the call is unqualified. {}", describe_movement(detail, currency)),
         Reason::NoAssignment => format!(
             "The call's value is set to {}, but the call was recorded without a campaign assignment, so no publisher \
              is credited, and it can no longer be given one. Record calls with their assignment before the buyer reports.",
-            money(detail.value_after_cents, currency)
+            format_money(detail.value_after_cents, currency)
         ),
         Reason::ReplacedHeuristicMatch if detail.displaced => {
             "Another report named this call by its id, so this one, which was matched by caller and duration only, \
@@ -106,14 +111,14 @@ fn matched(reason: Reason, detail: &Detail, currency: &str) -> String {
         Reason::ReplacedHeuristicMatch => format!(
             "This report names the call by its id and took the place of one that was matched by caller and duration only. \
              Look at that one: it may belong to another call. {}",
-            movement(detail, currency)
+            describe_movement(detail, currency)
         ),
-        _ => movement(detail, currency),
+        _ => describe_movement(detail, currency),
     }
 }
 
 /// How many other calls a repeat may be about instead (M4).
-fn others(detail: &Detail) -> String {
+fn describe_others(detail: &Detail) -> String {
     detail.other_candidates.map_or_else(String::new, |n| {
         let calls = if n == 1 { "call fits" } else { "calls fit" };
         format!(
@@ -122,14 +127,14 @@ fn others(detail: &Detail) -> String {
     })
 }
 
-fn repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
+fn explain_repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
     let changed = detail.value_changed_to_cents.map_or_else(String::new, |now| {
         format!(
             " The call has meanwhile been set to {}: if the buyer meant to set it back, apply this report by hand.",
             format_cents(now, currency)
         )
     });
-    let others = others(detail);
+    let others = describe_others(detail);
     let to_do = if changed.is_empty() && others.is_empty() {
         " Nothing to do."
     } else {
@@ -146,12 +151,12 @@ fn repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
         ),
         _ => format!(
             "A report that was received later than this one has already set the call to {}, so this one changes nothing. Nothing to do.",
-            money(detail.value_after_cents, currency)
+            format_money(detail.value_after_cents, currency)
         ),
     }
 }
 
-fn ambiguous(detail: &Detail) -> String {
+fn explain_ambiguous(detail: &Detail) -> String {
     let calls = detail.candidates.len().max(2);
     let why = match detail.other_candidates {
         _ if detail.shared_ref_id => {
@@ -173,19 +178,19 @@ fn ambiguous(detail: &Detail) -> String {
     )
 }
 
-fn held(reason: Reason, detail: &Detail, currency: &str) -> String {
+fn explain_held(reason: Reason, detail: &Detail, currency: &str) -> String {
     let word = detail.word.as_deref().unwrap_or("another");
     match reason {
-        Reason::Ambiguous => ambiguous(detail),
+        Reason::Ambiguous => explain_ambiguous(detail),
         Reason::NegativePayout => format!(
             "The buyer reported a negative amount that is not the whole of what the call stands at ({}). \
              No money moved. Find out what they mean to pay in the end, and apply that amount.",
-            money(detail.value_after_cents, currency)
+            format_money(detail.value_after_cents, currency)
         ),
         Reason::PayoutOverCap => format!(
             "The payout is over this webhook's cap of {}, so no money moved. If it is right, apply it, or raise the cap in the \
              webhook's settings and replay; if it is in cents, change the payout unit and replay.",
-            money(detail.cap_cents, currency)
+            format_money(detail.cap_cents, currency)
         ),
         Reason::CurrencyMismatch => format!(
             "The report is in {word}, this account is in {}, so no money moved. Apply the converted amount; or, if the figure is \
@@ -202,7 +207,7 @@ fn held(reason: Reason, detail: &Detail, currency: &str) -> String {
     }
 }
 
-fn span(seconds: i64) -> String {
+fn format_span(seconds: i64) -> String {
     let seconds = seconds.unsigned_abs();
     let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
     match seconds {
@@ -214,7 +219,7 @@ fn span(seconds: i64) -> String {
     }
 }
 
-fn unmatched(reason: Reason, detail: &Detail) -> String {
+fn explain_unmatched(reason: Reason, detail: &Detail) -> String {
     match reason {
         Reason::RefIdNotFound => "No call of this account has the reported ref_id. Check that the buyer echoes the ref_id you sent, \
              in the field this webhook reads it from, and that the call has been recorded."
@@ -272,7 +277,7 @@ fn outside_window(detail: &Detail) -> String {
         return format!(
             "The caller's nearest call ended {} after the report came, which is more than two clocks may differ ({} min). \
              If that call is meant, assign it, and check the times that calls are recorded with.",
-            span(seconds),
+            format_span(seconds),
             CLOCK_SKEW_MICROS / 60_000_000
         );
     }
@@ -285,11 +290,11 @@ fn outside_window(detail: &Detail) -> String {
     format!(
         "The caller's nearest call ended {just}{} before the report came; this webhook looks back {hours} h. \
          If that call is meant, assign it, or widen the match window and replay.",
-        span(seconds)
+        format_span(seconds)
     )
 }
 
-fn refused(reason: Reason) -> &'static str {
+fn explain_refused(reason: Reason) -> &'static str {
     match reason {
         Reason::EndpointDisabled => {
             "The webhook is paused, so this request did not become a report. Switch the webhook on and replay it."
@@ -321,7 +326,7 @@ mod tests {
     fn every_reason_has_a_sentence_that_says_what_to_do() {
         for status in Status::ALL {
             for reason in Reason::ALL.iter().map(|r| Some(*r)).chain([None]) {
-                let text = sentence(*status, reason, &Detail::default(), "USD");
+                let text = explain_reason(*status, reason, &Detail::default(), "USD");
                 assert!(
                     text.len() > 10 && text.ends_with('.'),
                     "{status} {reason:?}: {text}"
@@ -348,7 +353,7 @@ mod tests {
             tolerance_seconds: Some(60),
             ..Detail::default()
         };
-        let text = sentence(
+        let text = explain_reason(
             Status::Unmatched,
             Some(Reason::DurationMismatch),
             &detail,
@@ -360,7 +365,7 @@ mod tests {
             window_hours: Some(24),
             ..Detail::default()
         };
-        let text = sentence(
+        let text = explain_reason(
             Status::Unmatched,
             Some(Reason::OutsideWindow),
             &detail,
@@ -373,7 +378,7 @@ mod tests {
                 window_hours: Some(24),
                 ..Detail::default()
             };
-            sentence(
+            explain_reason(
                 Status::Unmatched,
                 Some(Reason::OutsideWindow),
                 &detail,
@@ -399,7 +404,8 @@ mod tests {
 
     #[test]
     fn m1_m4_m6_each_doubt_is_told_by_its_name() {
-        let told = |detail: Detail| sentence(Status::Held, Some(Reason::Ambiguous), &detail, "USD");
+        let told =
+            |detail: Detail| explain_reason(Status::Held, Some(Reason::Ambiguous), &detail, "USD");
         assert!(
             told(Detail::default())
                 .starts_with("2 calls fit this report, and they would pay different")
@@ -424,7 +430,7 @@ mod tests {
     #[test]
     fn v2_a_retry_says_when_a_person_may_want_to_act() {
         let told = |detail: Detail| {
-            sentence(
+            explain_reason(
                 Status::Duplicate,
                 Some(Reason::SamePayoutWithin15m),
                 &detail,

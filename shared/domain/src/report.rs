@@ -111,7 +111,7 @@ impl Payout {
 
 /// A request that holds no report at all (X1, X3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoReport {
+pub enum ReadError {
     /// JSON that does not parse; the position of the first bad byte, from 0.
     UnparseableBody { byte: usize },
     /// An element of a batch that is no object.
@@ -135,11 +135,11 @@ pub struct SlotReading {
     pub value: Option<String>,
     /// Names that were looked at first, and why each was passed over.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub passed_over: Vec<PassedOver>,
+    pub passed_over: Vec<RejectedCandidate>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PassedOver {
+pub struct RejectedCandidate {
     pub name: String,
     pub raw: String,
     /// Such as `blank`, `null word`, `unresolved macro`, `withheld`, `letters`, `over 24 hours`.
@@ -148,8 +148,8 @@ pub struct PassedOver {
 
 /// The whole result of reading a request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
-    pub report: Result<Report, NoReport>,
+pub struct ParsedRequest {
+    pub report: Result<Report, ReadError>,
     /// One entry for each slot that had any name in the request, in the order of [`Slot`].
     pub slots: Vec<SlotReading>,
 }

@@ -16,7 +16,7 @@ pub(crate) fn is_blank_char(c: char) -> bool {
 }
 
 /// Without what says nothing at both ends.
-pub(crate) fn trimmed(text: &str) -> &str {
+pub(crate) fn trim_text(text: &str) -> &str {
     text.trim_matches(is_blank_char)
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
 
 /// A number that two names share if they are the same (FNV-1a over what case leaves): it spares most
 /// comparisons, so that an object of thousands of names costs thousands of them and not millions.
-pub(crate) fn fingerprint(name: &str) -> u32 {
+pub(crate) fn name_fingerprint(name: &str) -> u32 {
     let step = |hash: u32, unit: u32| (hash ^ unit).wrapping_mul(0x0100_0193);
     let start = 0x811C_9DC5;
     if name.is_ascii() {
@@ -52,7 +52,7 @@ pub(crate) fn fingerprint(name: &str) -> u32 {
 }
 
 /// At most `chars` characters, with `…` where something was cut off.
-pub(crate) fn clipped(text: &str, chars: usize) -> String {
+pub(crate) fn clip_text(text: &str, chars: usize) -> String {
     // No more characters than bytes.
     if text.len() <= chars {
         return text.to_owned();
@@ -81,17 +81,17 @@ mod tests {
             ("\u{212A}", "k"),
         ] {
             assert!(same_name(a, b));
-            assert_eq!(fingerprint(a), fingerprint(b));
+            assert_eq!(name_fingerprint(a), name_fingerprint(b));
         }
-        assert_ne!(fingerprint("payout"), fingerprint("payouts"));
+        assert_ne!(name_fingerprint("payout"), name_fingerprint("payouts"));
         assert!(!same_name("caller-id", "caller_id"));
         assert!(!same_name("caller_id ", "caller_id"));
     }
 
     #[test]
     fn texts_are_cut_between_characters() {
-        assert_eq!(clipped("h\u{E9}llo", 2), "h\u{E9}\u{2026}");
-        assert_eq!(clipped("h\u{E9}", 2), "h\u{E9}");
-        assert_eq!(trimmed("\u{FEFF} \0a b\u{200B}\n"), "a b");
+        assert_eq!(clip_text("h\u{E9}llo", 2), "h\u{E9}\u{2026}");
+        assert_eq!(clip_text("h\u{E9}", 2), "h\u{E9}");
+        assert_eq!(trim_text("\u{FEFF} \0a b\u{200B}\n"), "a b");
     }
 }

@@ -17,7 +17,7 @@ pub const DEFAULT_PAYOUT_CAP_CENTS: i64 = 1_000_000;
 /// What to do with a report that contradicts itself (V8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OnDoubt {
+pub enum ConflictPolicy {
     #[default]
     Hold,
     Trust,
@@ -31,8 +31,8 @@ pub struct Webhook {
     pub duration_tolerance_seconds: i64,
     pub match_window_hours: i64,
     pub payout_cap_cents: i64,
-    pub on_currency_mismatch: OnDoubt,
-    pub on_rejection_word: OnDoubt,
+    pub on_currency_mismatch: ConflictPolicy,
+    pub on_rejection_word: ConflictPolicy,
     pub read: ReadSettings,
 }
 
@@ -46,8 +46,8 @@ impl Webhook {
             duration_tolerance_seconds: DEFAULT_TOLERANCE_SECONDS,
             match_window_hours: DEFAULT_WINDOW_HOURS,
             payout_cap_cents: DEFAULT_PAYOUT_CAP_CENTS,
-            on_currency_mismatch: OnDoubt::Hold,
-            on_rejection_word: OnDoubt::Hold,
+            on_currency_mismatch: ConflictPolicy::Hold,
+            on_rejection_word: ConflictPolicy::Hold,
             read: ReadSettings {
                 field_names: BTreeMap::<Slot, String>::new(),
                 default_region: "US".to_owned(),

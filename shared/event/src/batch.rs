@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 
-use crate::json_scanner::{NotJson, Scanner};
+use crate::json_scanner::{JsonError, Scanner};
 use crate::limits::BATCH_ELEMENTS;
 
 /// What the door makes events of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Split {
+pub enum BatchSplit {
     /// The body is no array: one event.
     NotABatch,
     /// `[]`: one event with the whole body, which the reader calls `empty_batch`.
@@ -31,21 +31,21 @@ pub fn first_significant(body: &[u8]) -> Option<u8> {
 }
 
 /// Linear in the body's length, whatever it holds.
-pub fn split(body: &[u8]) -> Split {
+pub fn split_batch(body: &[u8]) -> BatchSplit {
     let mut scanner = Scanner::new(body);
     if !scanner.take(b'[') {
-        return Split::NotABatch;
+        return BatchSplit::NotABatch;
     }
-    match elements(&mut scanner) {
-        Err(NotJson { .. }) => Split::Unparseable,
-        Ok((_, count)) if count > BATCH_ELEMENTS => Split::TooMany,
-        Ok((ranges, _)) if ranges.is_empty() => Split::Empty,
-        Ok((ranges, _)) => Split::Elements(ranges),
+    match find_elements(&mut scanner) {
+        Err(JsonError { .. }) => BatchSplit::Unparseable,
+        Ok((_, count)) if count > BATCH_ELEMENTS => BatchSplit::TooMany,
+        Ok((ranges, _)) if ranges.is_empty() => BatchSplit::Empty,
+        Ok((ranges, _)) => BatchSplit::Elements(ranges),
     }
 }
 
 /// At most [`BATCH_ELEMENTS`] places, and how many elements there are in truth.
-fn elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize), NotJson> {
+fn find_elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize), JsonError> {
     let mut ranges = Vec::new();
     let mut count: usize = 0;
     if !scanner.take(b']') {
@@ -53,7 +53,7 @@ fn elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize), Not
             scanner.peek();
             let start = scanner.position();
             // No bound on the depth: an element that is too deep is that element's own fault.
-            scanner.skip(usize::MAX)?;
+            scanner.skip_value(usize::MAX)?;
             count = count.saturating_add(1);
             if count <= BATCH_ELEMENTS {
                 ranges.push(start..scanner.position());
@@ -64,7 +64,7 @@ fn elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize), Not
             scanner.expect(b',')?;
         }
     }
-    scanner.end()?;
+    scanner.expect_end()?;
     Ok((ranges, count))
 }
 
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
 
     fn texts(body: &str) -> Vec<&str> {
-        match split(body.as_bytes()) {
-            Split::Elements(ranges) => ranges.into_iter().map(|r| &body[r]).collect(),
+        match split_batch(body.as_bytes()) {
+            BatchSplit::Elements(ranges) => ranges.into_iter().map(|r| &body[r]).collect(),
             other => panic!("{other:?} for {body}"),
         }
     }
@@ -90,10 +90,14 @@ mod tests {
     #[test]
     fn x3_what_is_no_array_is_no_batch() {
         for body in ["", "a=[1]", "{\"a\":[1]}", "\"[]\"", "  x"] {
-            assert_eq!(split(body.as_bytes()), Split::NotABatch, "{body}");
+            assert_eq!(
+                split_batch(body.as_bytes()),
+                BatchSplit::NotABatch,
+                "{body}"
+            );
         }
         for body in ["[]", " [ \n ] ", "\u{FEFF}[]"] {
-            assert_eq!(split(body.as_bytes()), Split::Empty, "{body}");
+            assert_eq!(split_batch(body.as_bytes()), BatchSplit::Empty, "{body}");
         }
     }
 
@@ -110,7 +114,11 @@ mod tests {
             "[] []",
             "[1]x",
         ] {
-            assert_eq!(split(body.as_bytes()), Split::Unparseable, "{body}");
+            assert_eq!(
+                split_batch(body.as_bytes()),
+                BatchSplit::Unparseable,
+                "{body}"
+            );
         }
     }
 
@@ -118,11 +126,11 @@ mod tests {
     fn x3_five_hundred_elements_are_taken_and_one_more_is_not() {
         let of = |n: usize| format!("[{}]", vec!["{}"; n].join(","));
         assert_eq!(texts(&of(500)).len(), 500);
-        assert_eq!(split(of(501).as_bytes()), Split::TooMany);
-        assert_eq!(split(of(200_000).as_bytes()), Split::TooMany);
+        assert_eq!(split_batch(of(501).as_bytes()), BatchSplit::TooMany);
+        assert_eq!(split_batch(of(200_000).as_bytes()), BatchSplit::TooMany);
         assert_eq!(
-            split(of(501).replace("}]", "").as_bytes()),
-            Split::Unparseable
+            split_batch(of(501).replace("}]", "").as_bytes()),
+            BatchSplit::Unparseable
         );
     }
 

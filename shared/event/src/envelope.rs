@@ -22,7 +22,7 @@ pub enum EnvelopeError {
     UnknownVersion(u64),
 }
 
-pub fn encode(envelope: &Envelope) -> Vec<u8> {
+pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
 }
 
@@ -42,7 +42,7 @@ pub fn encode_event(event: &RawEvent) -> Vec<u8> {
 }
 
 /// The message that [`encode`] would make of these events.
-pub fn assemble<'a>(
+pub fn assemble_envelope<'a>(
     events: impl Iterator<Item = &'a [u8]>,
     bytes: usize,
     uses: &[SecretUse],
@@ -66,7 +66,7 @@ pub fn assemble<'a>(
     message
 }
 
-pub fn decode(message: &[u8]) -> Result<Envelope, EnvelopeError> {
+pub fn decode_envelope(message: &[u8]) -> Result<Envelope, EnvelopeError> {
     #[derive(Deserialize)]
     struct Version {
         v: u64,
@@ -105,35 +105,41 @@ mod tests {
         };
         for n in [0, 1, 3] {
             let parts: Vec<Vec<u8>> = std::iter::repeat_n(encode_event(&event), n).collect();
-            let message = assemble(parts.iter().map(Vec::as_slice), 0, &[]);
-            let mut envelope = Envelope::of(vec![event.clone(); n]);
-            assert_eq!(message, encode(&envelope));
+            let message = assemble_envelope(parts.iter().map(Vec::as_slice), 0, &[]);
+            let mut envelope = Envelope::from_events(vec![event.clone(); n]);
+            assert_eq!(message, encode_envelope(&envelope));
             let used = SecretUse {
                 secret_id: uuid::Uuid::nil(),
                 at: jiff::Timestamp::UNIX_EPOCH,
             };
-            let message = assemble(
+            let message = assemble_envelope(
                 parts.iter().map(Vec::as_slice),
                 0,
                 std::slice::from_ref(&used),
             );
             envelope.secrets_used.push(used);
-            assert_eq!(message, encode(&envelope));
+            assert_eq!(message, encode_envelope(&envelope));
         }
     }
 
     #[test]
     fn what_is_not_known_is_refused_by_name() {
-        let good = encode(&Envelope::of(Vec::new()));
-        assert_eq!(decode(&good).expect("its own"), Envelope::of(Vec::new()));
+        let good = encode_envelope(&Envelope::from_events(Vec::new()));
+        assert_eq!(
+            decode_envelope(&good).expect("its own"),
+            Envelope::from_events(Vec::new())
+        );
         assert!(matches!(
-            decode(b"{\"v\":2,\"rows\":[1]}"),
+            decode_envelope(b"{\"v\":2,\"rows\":[1]}"),
             Err(EnvelopeError::UnknownVersion(2))
         ));
         assert!(matches!(
-            decode(b"{\"v\":1,\"events\":7}"),
+            decode_envelope(b"{\"v\":1,\"events\":7}"),
             Err(EnvelopeError::Malformed(_))
         ));
-        assert!(matches!(decode(b"hello"), Err(EnvelopeError::Malformed(_))));
+        assert!(matches!(
+            decode_envelope(b"hello"),
+            Err(EnvelopeError::Malformed(_))
+        ));
     }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 /// The first byte, from 0, that cannot stand where it stands; the text's length if it ends too early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotJson {
+pub struct JsonError {
     pub byte: usize,
 }
 
@@ -72,20 +72,20 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    fn bad<T>(&self) -> Result<T, NotJson> {
-        Err(NotJson { byte: self.at })
+    fn fail_here<T>(&self) -> Result<T, JsonError> {
+        Err(JsonError { byte: self.at })
     }
 
-    fn step(&mut self) {
+    fn step_byte(&mut self) {
         self.at = self.at.saturating_add(1);
     }
 
     /// The next byte that is no U+0000 (X1: they are dropped).
     #[inline]
-    fn byte(&mut self) -> Option<u8> {
+    fn next_byte(&mut self) -> Option<u8> {
         loop {
             match self.bytes.get(self.at) {
-                Some(0) => self.step(),
+                Some(0) => self.step_byte(),
                 found => return found.copied(),
             }
         }
@@ -96,19 +96,19 @@ impl<'a> Scanner<'a> {
     pub fn peek(&mut self) -> Option<u8> {
         loop {
             match self.bytes.get(self.at) {
-                Some(b' ' | b'\t' | b'\n' | b'\r' | 0) => self.step(),
+                Some(b' ' | b'\t' | b'\n' | b'\r' | 0) => self.step_byte(),
                 found => return found.copied(),
             }
         }
     }
 
     /// Consumes `wanted`, which must be the next significant byte.
-    pub fn expect(&mut self, wanted: u8) -> Result<(), NotJson> {
+    pub fn expect(&mut self, wanted: u8) -> Result<(), JsonError> {
         if self.peek() == Some(wanted) {
-            self.step();
+            self.step_byte();
             Ok(())
         } else {
-            self.bad()
+            self.fail_here()
         }
     }
 
@@ -116,41 +116,41 @@ impl<'a> Scanner<'a> {
     pub fn take(&mut self, wanted: u8) -> bool {
         let found = self.peek() == Some(wanted);
         if found {
-            self.step();
+            self.step_byte();
         }
         found
     }
 
     /// Nothing but white space may be left.
-    pub fn end(&mut self) -> Result<(), NotJson> {
+    pub fn expect_end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => self.bad(),
+            Some(_) => self.fail_here(),
         }
     }
 
     /// The value that comes next.
-    pub fn token(&mut self) -> Result<Token<'a>, NotJson> {
+    pub fn token(&mut self) -> Result<Token<'a>, JsonError> {
         match self.peek() {
             Some(b'{') => {
-                self.step();
+                self.step_byte();
                 Ok(Token::Object)
             }
             Some(b'[') => {
-                self.step();
+                self.step_byte();
                 Ok(Token::Array)
             }
             Some(b'"') => self.text().map(Token::Text),
-            Some(b'-' | b'0'..=b'9') => self.number().map(Token::Number),
-            Some(b't') => self.word(b"true").map(|()| Token::Bool(true)),
-            Some(b'f') => self.word(b"false").map(|()| Token::Bool(false)),
-            Some(b'n') => self.word(b"null").map(|()| Token::Null),
-            _ => self.bad(),
+            Some(b'-' | b'0'..=b'9') => self.read_number().map(Token::Number),
+            Some(b't') => self.expect_word(b"true").map(|()| Token::Bool(true)),
+            Some(b'f') => self.expect_word(b"false").map(|()| Token::Bool(false)),
+            Some(b'n') => self.expect_word(b"null").map(|()| Token::Null),
+            _ => self.fail_here(),
         }
     }
 
     /// A string, which must come next.
-    pub fn text(&mut self) -> Result<Text<'a>, NotJson> {
+    pub fn text(&mut self) -> Result<Text<'a>, JsonError> {
         self.expect(b'"')?;
         let start = self.at;
         let mut plain = true;
@@ -164,92 +164,94 @@ impl<'a> Scanner<'a> {
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     let bytes = self.bytes.get(start..self.at).unwrap_or_default();
-                    self.step();
+                    self.step_byte();
                     return Ok(Text { bytes, plain });
                 }
                 Some(b'\\') => {
                     plain = false;
-                    self.step();
-                    self.escape()?;
+                    self.step_byte();
+                    self.skip_escape()?;
                 }
                 Some(0 | 0x80..) => {
                     plain = false;
-                    self.step();
+                    self.step_byte();
                 }
-                Some(0x20..) => self.step(),
-                Some(_) | None => return self.bad(),
+                Some(0x20..) => self.step_byte(),
+                Some(_) | None => return self.fail_here(),
             }
         }
     }
 
     /// What may follow a backslash.
-    fn escape(&mut self) -> Result<(), NotJson> {
-        match self.byte() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(),
+    fn skip_escape(&mut self) -> Result<(), JsonError> {
+        match self.next_byte() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step_byte(),
             Some(b'u') => {
-                self.step();
+                self.step_byte();
                 for _ in 0..4 {
-                    match self.byte() {
-                        Some(b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.step(),
-                        _ => return self.bad(),
+                    match self.next_byte() {
+                        Some(b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.step_byte(),
+                        _ => return self.fail_here(),
                     }
                 }
             }
-            _ => return self.bad(),
+            _ => return self.fail_here(),
         }
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), NotJson> {
-        if !matches!(self.byte(), Some(b'0'..=b'9')) {
-            return self.bad();
+    fn skip_digits(&mut self) -> Result<(), JsonError> {
+        if !matches!(self.next_byte(), Some(b'0'..=b'9')) {
+            return self.fail_here();
         }
-        while matches!(self.byte(), Some(b'0'..=b'9')) {
-            self.step();
+        while matches!(self.next_byte(), Some(b'0'..=b'9')) {
+            self.step_byte();
         }
         Ok(())
     }
 
-    fn number(&mut self) -> Result<Cow<'a, str>, NotJson> {
+    fn read_number(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
-        if self.byte() == Some(b'-') {
-            self.step();
+        if self.next_byte() == Some(b'-') {
+            self.step_byte();
         }
-        if self.byte() == Some(b'0') {
-            self.step();
-            if matches!(self.byte(), Some(b'0'..=b'9')) {
-                return self.bad();
+        if self.next_byte() == Some(b'0') {
+            self.step_byte();
+            if matches!(self.next_byte(), Some(b'0'..=b'9')) {
+                return self.fail_here();
             }
         } else {
-            self.digits()?;
+            self.skip_digits()?;
         }
-        if self.byte() == Some(b'.') {
-            self.step();
-            self.digits()?;
+        if self.next_byte() == Some(b'.') {
+            self.step_byte();
+            self.skip_digits()?;
         }
-        if matches!(self.byte(), Some(b'e' | b'E')) {
-            self.step();
-            if matches!(self.byte(), Some(b'+' | b'-')) {
-                self.step();
+        if matches!(self.next_byte(), Some(b'e' | b'E')) {
+            self.step_byte();
+            if matches!(self.next_byte(), Some(b'+' | b'-')) {
+                self.step_byte();
             }
-            self.digits()?;
+            self.skip_digits()?;
         }
-        Ok(readable(self.bytes.get(start..self.at).unwrap_or_default()))
+        Ok(readable_text(
+            self.bytes.get(start..self.at).unwrap_or_default(),
+        ))
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<(), NotJson> {
+    fn expect_word(&mut self, word: &[u8]) -> Result<(), JsonError> {
         for &wanted in word {
-            if self.byte() != Some(wanted) {
-                return self.bad();
+            if self.next_byte() != Some(wanted) {
+                return self.fail_here();
             }
-            self.step();
+            self.step_byte();
         }
         Ok(())
     }
 
     /// Passes over the value that comes next, which may hold at most `depth` brackets in one another;
     /// the bracket that is one too many is the byte at fault.
-    pub fn skip(&mut self, depth: usize) -> Result<(), NotJson> {
+    pub fn skip_value(&mut self, depth: usize) -> Result<(), JsonError> {
         let mut open: Vec<u8> = Vec::new();
         loop {
             self.peek();
@@ -257,7 +259,7 @@ impl<'a> Scanner<'a> {
             let token = self.token()?;
             if matches!(token, Token::Object | Token::Array) {
                 if open.len() >= depth {
-                    return Err(NotJson { byte: place });
+                    return Err(JsonError { byte: place });
                 }
                 let is_object = token == Token::Object;
                 let close = if is_object { b'}' } else { b']' };
@@ -287,7 +289,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A field's name with its colon.
-    pub fn name(&mut self) -> Result<Text<'a>, NotJson> {
+    pub fn name(&mut self) -> Result<Text<'a>, JsonError> {
         let name = self.text()?;
         self.expect(b':')?;
         Ok(name)
@@ -295,7 +297,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// UTF-8 as far as it goes, without U+0000 (X1).
-pub fn readable(bytes: &[u8]) -> Cow<'_, str> {
+pub fn readable_text(bytes: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(bytes);
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', ""))
@@ -306,28 +308,28 @@ pub fn readable(bytes: &[u8]) -> Cow<'_, str> {
 
 impl<'a> Text<'a> {
     /// The text that the string stands for. A lone surrogate becomes U+FFFD.
-    pub fn read(self) -> Cow<'a, str> {
+    pub fn to_text(self) -> Cow<'a, str> {
         if self.plain
             && let Ok(text) = std::str::from_utf8(self.bytes)
         {
             return Cow::Borrowed(text);
         }
-        let text = readable(self.bytes);
+        let text = readable_text(self.bytes);
         if !text.contains('\\') {
             return text;
         }
-        Cow::Owned(unescape(&text))
+        Cow::Owned(unescape_text(&text))
     }
 }
 
 /// `text` was scanned: every escape in it is whole.
-fn unescape(text: &str) -> String {
+fn unescape_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut units: Vec<u16> = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {
         if !before.is_empty() {
-            flush(&mut units, &mut out);
+            flush_surrogates(&mut units, &mut out);
             out.push_str(before);
         }
         let mut chars = after.chars();
@@ -346,17 +348,17 @@ fn unescape(text: &str) -> String {
             Some(itself) => itself,
             None => break,
         };
-        flush(&mut units, &mut out);
+        flush_surrogates(&mut units, &mut out);
         out.push(plain);
         rest = chars.as_str();
     }
-    flush(&mut units, &mut out);
+    flush_surrogates(&mut units, &mut out);
     out.push_str(rest);
     out
 }
 
 /// Escaped UTF-16 units become characters once it is known that no other half follows.
-fn flush(units: &mut Vec<u16>, out: &mut String) {
+fn flush_surrogates(units: &mut Vec<u16>, out: &mut String) {
     for found in char::decode_utf16(units.drain(..)) {
         match found {
             Ok('\0') => {}
@@ -373,13 +375,17 @@ mod tests {
     fn check(bytes: &[u8]) -> Result<(), usize> {
         let mut scanner = Scanner::new(bytes);
         scanner
-            .skip(usize::MAX)
-            .and_then(|()| scanner.end())
+            .skip_value(usize::MAX)
+            .and_then(|()| scanner.expect_end())
             .map_err(|e| e.byte)
     }
 
     fn read(bytes: &[u8]) -> String {
-        Scanner::new(bytes).text().expect("a string").read().into()
+        Scanner::new(bytes)
+            .text()
+            .expect("a string")
+            .to_text()
+            .into()
     }
 
     #[test]
@@ -440,8 +446,11 @@ mod tests {
 
     #[test]
     fn x1_depth_is_bounded_by_the_bracket_that_is_one_too_many() {
-        assert_eq!(Scanner::new(b"[[1]]").skip(2), Ok(()));
-        assert_eq!(Scanner::new(b"[ [1]]").skip(1), Err(NotJson { byte: 2 }));
+        assert_eq!(Scanner::new(b"[[1]]").skip_value(2), Ok(()));
+        assert_eq!(
+            Scanner::new(b"[ [1]]").skip_value(1),
+            Err(JsonError { byte: 2 })
+        );
         let deep = "[".repeat(400_000);
         assert_eq!(check(deep.as_bytes()), Err(400_000));
     }

@@ -26,7 +26,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    pub fn of(events: Vec<RawEvent>) -> Self {
+    pub fn from_events(events: Vec<RawEvent>) -> Self {
         Envelope {
             v: ENVELOPE_VERSION,
             events,
@@ -188,7 +188,7 @@ mod tests {
                     count: 1,
                 }),
             };
-            let envelope = Envelope::of(vec![event]);
+            let envelope = Envelope::from_events(vec![event]);
             let text = serde_json::to_vec(&envelope).expect("plain data");
             assert_eq!(
                 serde_json::from_slice::<Envelope>(&text).expect("our own"),

@@ -25,7 +25,7 @@ impl Backoff {
     }
 
     /// How long to wait now: between half of the step and the whole of it.
-    pub fn pause(&mut self) -> Duration {
+    pub fn next_pause(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(Self::LONGEST);
         let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
@@ -33,7 +33,7 @@ impl Backoff {
     }
 
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.pause()).await;
+        tokio::time::sleep(self.next_pause()).await;
     }
 }
 
@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn the_pauses_grow_to_five_seconds_and_no_further() {
         let mut backoff = Backoff::new();
-        assert!(backoff.pause() <= Duration::from_millis(100));
+        assert!(backoff.next_pause() <= Duration::from_millis(100));
         for _ in 0..20 {
-            assert!(backoff.pause() <= Duration::from_secs(5));
+            assert!(backoff.next_pause() <= Duration::from_secs(5));
         }
-        assert!(backoff.pause() >= Duration::from_millis(2500));
+        assert!(backoff.next_pause() >= Duration::from_millis(2500));
         backoff.reset();
-        assert!(backoff.pause() <= Duration::from_millis(100));
+        assert!(backoff.next_pause() <= Duration::from_millis(100));
     }
 }

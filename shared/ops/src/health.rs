@@ -14,7 +14,7 @@ use crate::metrics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum DependencyState {
     Ok,
     /// The job is done, but not as well; the detail says how.
     Degraded,
@@ -23,8 +23,8 @@ pub enum State {
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Known {
-    state: State,
+struct DependencyStatus {
+    state: DependencyState,
     #[serde(skip_serializing_if = "String::is_empty")]
     detail: String,
     since: Timestamp,
@@ -38,7 +38,7 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     process: &'static str,
     draining: AtomicBool,
-    dependencies: Mutex<BTreeMap<&'static str, Known>>,
+    dependencies: Mutex<BTreeMap<&'static str, DependencyStatus>>,
 }
 
 impl Readiness {
@@ -52,17 +52,17 @@ impl Readiness {
 
     /// Names a dependency; it is down until it says otherwise. The name must stand in the label
     /// `dependency` of the metrics' table.
-    pub fn dependency(&self, name: &'static str) -> Dependency {
+    pub fn add_dependency(&self, name: &'static str) -> Dependency {
         let dependency = Dependency {
             of: self.clone(),
             name,
         };
-        dependency.set(State::Down, "starting");
+        dependency.set(DependencyState::Down, "starting");
         dependency
     }
 
     /// From now on not ready: a balancer should send nothing more.
-    pub fn draining(&self) {
+    pub fn start_draining(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
@@ -73,7 +73,9 @@ impl Readiness {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         !self.0.draining.load(Ordering::Relaxed)
-            && dependencies.values().all(|d| d.state != State::Down)
+            && dependencies
+                .values()
+                .all(|d| d.state != DependencyState::Down)
     }
 
     /// Each dependency that is down, and why, for a log.
@@ -85,7 +87,7 @@ impl Readiness {
             .unwrap_or_else(PoisonError::into_inner);
         let down = dependencies
             .iter()
-            .filter(|(_, known)| known.state == State::Down);
+            .filter(|(_, known)| known.state == DependencyState::Down);
         down.map(|(name, known)| format!("{name} ({})", known.detail))
             .collect::<Vec<_>>()
             .join(", ")
@@ -94,12 +96,12 @@ impl Readiness {
     /// What `/ready` answers.
     pub fn json(&self) -> String {
         #[derive(Serialize)]
-        struct Answer<'a> {
+        struct ReadyAnswer<'a> {
             ready: bool,
             draining: bool,
             process: &'a str,
             version: &'a str,
-            dependencies: &'a BTreeMap<&'static str, Known>,
+            dependencies: &'a BTreeMap<&'static str, DependencyStatus>,
         }
         let ready = self.is_ready();
         let dependencies = self
@@ -107,7 +109,7 @@ impl Readiness {
             .dependencies
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let answer = Answer {
+        let answer = ReadyAnswer {
             ready,
             draining: self.0.draining.load(Ordering::Relaxed),
             process: self.0.process,
@@ -127,24 +129,24 @@ pub struct Dependency {
 
 impl Dependency {
     pub fn ok(&self) {
-        self.set(State::Ok, "");
+        self.set(DependencyState::Ok, "");
     }
 
-    pub fn degraded(&self, detail: impl Into<String>) {
-        self.set(State::Degraded, detail);
+    pub fn set_degraded(&self, detail: impl Into<String>) {
+        self.set(DependencyState::Degraded, detail);
     }
 
-    pub fn down(&self, detail: impl Into<String>) {
-        self.set(State::Down, detail);
+    pub fn set_down(&self, detail: impl Into<String>) {
+        self.set(DependencyState::Down, detail);
     }
 
     /// Logs a change of state, once.
-    pub fn set(&self, state: State, detail: impl Into<String>) {
+    pub fn set(&self, state: DependencyState, detail: impl Into<String>) {
         let detail = detail.into();
         let value = match state {
-            State::Ok => 2,
-            State::Degraded => 1,
-            State::Down => 0,
+            DependencyState::Ok => 2,
+            DependencyState::Degraded => 1,
+            DependencyState::Down => 0,
         };
         metrics::process().dependency.set(&[self.name], value);
         let mut all = self
@@ -161,7 +163,7 @@ impl Dependency {
         let changed = before.is_some_and(|(was, _)| was != state);
         if changed {
             match state {
-                State::Ok => tracing::info!(dependency = self.name, "as it should be"),
+                DependencyState::Ok => tracing::info!(dependency = self.name, "as it should be"),
                 _ => tracing::warn!(
                     dependency = self.name,
                     ?state,
@@ -172,7 +174,7 @@ impl Dependency {
         }
         all.insert(
             self.name,
-            Known {
+            DependencyStatus {
                 state,
                 detail,
                 since,
@@ -188,9 +190,9 @@ mod tests {
     #[test]
     fn only_what_is_down_or_draining_is_not_ready() {
         let readiness = Readiness::new("trueup-test");
-        let broker = readiness.dependency("broker");
+        let broker = readiness.add_dependency("broker");
         assert!(!readiness.is_ready(), "starting");
-        broker.degraded("not connected");
+        broker.set_degraded("not connected");
         assert!(readiness.is_ready());
         let json = readiness.json();
         assert!(
@@ -198,7 +200,7 @@ mod tests {
             "{json}"
         );
         broker.ok();
-        readiness.draining();
+        readiness.start_draining();
         assert!(!readiness.is_ready());
     }
 }

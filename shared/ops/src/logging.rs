@@ -13,7 +13,7 @@ use crate::settings::{LogArgs, LogFormat};
 const QUIETER: &str = "lapin=off,async_rs=off";
 
 /// Call once, before the first log line.
-pub fn init(args: &LogArgs) {
+pub fn init_logging(args: &LogArgs) {
     let filter = EnvFilter::new(format!("{QUIETER},{}", args.log));
     let terminal = std::io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if terminal {

@@ -46,22 +46,22 @@ pub async fn bind_when_free(
 }
 
 /// A plain listener on an address.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
 /// Binds the listener and says where (port 0 in tests).
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = bind_when_free(|| listen(address)).await?;
+pub async fn bind_private(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = bind_when_free(|| listen_on(address)).await?;
     tracing::info!(listener = "ops", address = %listener.local_addr()?, "listening");
     Ok(listener)
 }
 
 /// Serves until `stop` is cancelled; give it the end of the process, not the beginning of the
 /// draining: while it drains a balancer must read that it is not ready.
-pub async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
+pub async fn serve_private(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, stop: Cancellati
         let readiness = readiness.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&readiness, &request);
+                let answer = answer_request(&readiness, &request);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
@@ -94,7 +94,7 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, stop: Cancellati
     }
 }
 
-fn answer(readiness: &Readiness, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer_request(readiness: &Readiness, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     const JSON: &str = "application/json";
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/live") => (StatusCode::OK, JSON, "{\"live\":true}".into()),
@@ -109,7 +109,7 @@ fn answer(readiness: &Readiness, request: &Request<Incoming>) -> Response<Full<B
         (&Method::GET | &Method::HEAD, "/metrics") => (
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            Bytes::from(metrics::scrape()),
+            Bytes::from(metrics::render_metrics()),
         ),
         _ => (
             StatusCode::NOT_FOUND,

@@ -18,7 +18,7 @@ use crate::settings::BadConfig;
 
 /// The exit codes of every Trueup process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitReason {
     /// Everything in flight was finished.
     Drained,
     /// Only of commands that prove something (`reconcile`): it does not hold.
@@ -33,21 +33,21 @@ pub enum Exit {
     CutOff,
 }
 
-impl Exit {
+impl ExitReason {
     pub const fn code(self) -> u8 {
         match self {
-            Exit::Drained => 0,
-            Exit::Breach => 1,
-            Exit::BadConfig => 64,
-            Exit::Unavailable => 69,
-            Exit::Bug => 70,
-            Exit::CutOff => 75,
+            ExitReason::Drained => 0,
+            ExitReason::Breach => 1,
+            ExitReason::BadConfig => 64,
+            ExitReason::Unavailable => 69,
+            ExitReason::Bug => 70,
+            ExitReason::CutOff => 75,
         }
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<ExitReason> for ExitCode {
+    fn from(exit: ExitReason) -> Self {
         ExitCode::from(exit.code())
     }
 }
@@ -56,7 +56,7 @@ impl From<Exit> for ExitCode {
 /// An error is logged and ends the process with its code; a panic with 70.
 pub fn run<F>(threads: NonZeroU32, main: F) -> ExitCode
 where
-    F: Future<Output = Result<Exit, Failure>>,
+    F: Future<Output = Result<ExitReason, Failure>>,
 {
     // Both TLS stacks below use the process's provider; installing it twice is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -74,7 +74,7 @@ where
         Ok(runtime) => runtime,
         Err(e) => {
             tracing::error!(error = %e, "no runtime");
-            return Exit::Bug.into();
+            return ExitReason::Bug.into();
         }
     };
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(main)));
@@ -86,19 +86,19 @@ where
             tracing::error!(error = %failure.why, "giving up");
             failure.exit.into()
         }
-        Err(_) => Exit::Bug.into(),
+        Err(_) => ExitReason::Bug.into(),
     }
 }
 
 /// Why a main future could not go on.
 #[derive(Debug)]
 pub struct Failure {
-    pub exit: Exit,
+    pub exit: ExitReason,
     pub why: String,
 }
 
 impl Failure {
-    pub fn new(exit: Exit, why: impl std::fmt::Display) -> Self {
+    pub fn new(exit: ExitReason, why: impl std::fmt::Display) -> Self {
         Failure {
             exit,
             why: why.to_string(),
@@ -106,13 +106,13 @@ impl Failure {
     }
 
     /// A setting that only the process itself could try out, and what to do about it.
-    pub fn setting(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
-        Failure::new(Exit::BadConfig, BadConfig::new(variable, why_and_fix))
+    pub fn bad_setting(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
+        Failure::new(ExitReason::BadConfig, BadConfig::new(variable, why_and_fix))
     }
 
     /// A listener's address that cannot be had.
-    pub fn unbound(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
-        Failure::setting(
+    pub fn unbound_address(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
+        Failure::bad_setting(
             variable,
             format!(
                 "cannot listen on {address}: {error}; end what has it, or give another address"
@@ -131,7 +131,7 @@ pub struct Shutdown {
 
 impl Shutdown {
     /// Listens for SIGTERM and SIGINT from now on. Must be called inside the runtime.
-    pub fn install(grace: Duration) -> std::io::Result<Self> {
+    pub fn install_signals(grace: Duration) -> std::io::Result<Self> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let shutdown = Shutdown::manual(grace);
@@ -178,12 +178,12 @@ impl Shutdown {
     }
 
     /// Runs the draining until it is done or cut.
-    pub async fn drain(&self, draining: impl Future<Output = ()>) -> Exit {
+    pub async fn drain(&self, draining: impl Future<Output = ()>) -> ExitReason {
         tokio::select! {
-            () = draining => Exit::Drained,
+            () = draining => ExitReason::Drained,
             () = self.cut.cancelled() => {
                 tracing::warn!("the grace is over; work was cut off");
-                Exit::CutOff
+                ExitReason::CutOff
             }
         }
     }
@@ -198,7 +198,7 @@ where
     tokio::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
             tracing::error!(task = name, "a vital task panicked; ending the process");
-            std::process::exit(Exit::Bug.code().into());
+            std::process::exit(ExitReason::Bug.code().into());
         }
     })
 }

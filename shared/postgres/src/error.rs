@@ -7,7 +7,7 @@ pub enum StoreError {
     #[error("Postgres is not reachable: {0}")]
     Unreachable(String),
     /// Postgres refused a statement.
-    #[error("{}", describe(.0))]
+    #[error("{}", describe_error(.0))]
     Statement(#[from] tokio_postgres::Error),
     /// Another transaction settled one of the same reports meanwhile: the same work passes when run again.
     #[error("another worker settled the same report meanwhile")]
@@ -20,7 +20,7 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-fn describe(error: &tokio_postgres::Error) -> String {
+fn describe_error(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         // Not the DETAIL: it quotes values, and a value may be a caller's number.
         Some(db) => format!("Postgres said {}: {}", db.code().code(), db.message()),

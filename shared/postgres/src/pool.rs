@@ -54,7 +54,7 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    pub fn of(application_name: &'static str, max_connections: usize) -> Self {
+    pub fn for_application(application_name: &'static str, max_connections: usize) -> Self {
         PoolSettings {
             application_name,
             max_connections,
@@ -116,12 +116,12 @@ impl Pool {
     }
 
     /// Connections in use and in all, for the metrics.
-    pub fn usage(&self) -> (usize, usize) {
+    pub fn connection_counts(&self) -> (usize, usize) {
         let status = self.inner.status();
         (status.size.saturating_sub(status.available), status.size)
     }
 
-    pub fn close(&self) {
+    pub fn close_pool(&self) {
         self.inner.close();
     }
 }
@@ -146,7 +146,7 @@ fn fresh_plans() -> Hook {
 }
 
 /// One connection outside of any pool, with the pool's time-outs; the task that drives it ends with it.
-pub async fn connect(
+pub async fn connect_once(
     url: &str,
     settings: &PoolSettings,
 ) -> Result<tokio_postgres::Client, StoreError> {

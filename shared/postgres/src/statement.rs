@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-pub async fn rows<C: GenericClient>(
+pub async fn query_rows<C: GenericClient>(
     client: &C,
     sql: &'static str,
     params: Params<'_>,
@@ -32,7 +32,7 @@ pub async fn rows_planned<C: GenericClient>(
     Ok(client.query(sql, params).await?)
 }
 
-pub async fn one<C: GenericClient>(
+pub async fn query_one<C: GenericClient>(
     client: &C,
     sql: &'static str,
     params: Params<'_>,
@@ -41,7 +41,7 @@ pub async fn one<C: GenericClient>(
     Ok(client.query_one(&statement, params).await?)
 }
 
-pub async fn maybe<C: GenericClient>(
+pub async fn query_opt<C: GenericClient>(
     client: &C,
     sql: &'static str,
     params: Params<'_>,

@@ -24,22 +24,25 @@ const HEARTBEAT: u16 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A live connection. Dropping it closes the connection.
-pub struct Session {
+pub struct BrokerConnection {
     connection: Arc<Connection>,
-    state: watch::Receiver<Condition>,
+    state: watch::Receiver<ConnectionHealth>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum ConnectionHealth {
     Flowing,
     /// The broker takes nothing from publishers: a memory or disk alarm.
     Blocked,
     Closed,
 }
 
-impl Session {
+impl BrokerConnection {
     /// Connects as `name` (shown by the broker's tools). The URL may carry `heartbeat=` and the like.
-    pub async fn connect(url: &SecretString, name: &str) -> Result<Session, QueueError> {
+    pub async fn connect_to(
+        url: &SecretString,
+        name: &str,
+    ) -> Result<BrokerConnection, QueueError> {
         let mut uri: AMQPUri = url.expose_secret().parse().map_err(|e| {
             QueueError::Unreachable(format!("the broker's URL cannot be read: {e}"))
         })?;
@@ -51,30 +54,30 @@ impl Session {
             .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
             .map_err(|e| QueueError::Unreachable(e.to_string()))?;
         let connection = Arc::new(connection);
-        let (sender, state) = watch::channel(Condition::Flowing);
+        let (sender, state) = watch::channel(ConnectionHealth::Flowing);
         tokio::spawn(watch_over(
             Arc::downgrade(&connection),
             connection.events_listener(),
             sender,
         ));
-        Ok(Session { connection, state })
+        Ok(BrokerConnection { connection, state })
     }
 
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    pub async fn channel(&self) -> Result<Channel, QueueError> {
+    pub async fn open_channel(&self) -> Result<Channel, QueueError> {
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.connection.create_channel());
         opened
             .await
             .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
-            .map_err(QueueError::doing("open a channel"))
+            .map_err(QueueError::while_doing("open a channel"))
     }
 
     /// A channel on which every publish is answered.
     pub async fn confirm_channel(&self) -> Result<Channel, QueueError> {
-        let channel = self.channel().await?;
+        let channel = self.open_channel().await?;
         let asked = tokio::time::timeout(
             CONNECT_TIMEOUT,
             channel.confirm_select(ConfirmSelectOptions::default()),
@@ -82,30 +85,30 @@ impl Session {
         asked
             .await
             .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
-            .map_err(QueueError::doing("confirm publishes"))?;
+            .map_err(QueueError::while_doing("confirm publishes"))?;
         Ok(channel)
     }
 
     /// True while the broker takes nothing: a publish now would hang.
     pub fn is_blocked(&self) -> bool {
-        *self.state.borrow() == Condition::Blocked
+        *self.state.borrow() == ConnectionHealth::Blocked
     }
 
     pub fn is_open(&self) -> bool {
-        *self.state.borrow() != Condition::Closed && self.connection.status().connected()
+        *self.state.borrow() != ConnectionHealth::Closed && self.connection.status().connected()
     }
 
     /// Ready when the connection is gone, for whatever reason.
-    pub async fn closed(&self) {
+    pub async fn wait_closed(&self) {
         let mut state = self.state.clone();
         // An error means that the watcher itself is gone: so is the connection.
         let _ = state
-            .wait_for(|condition| *condition == Condition::Closed)
+            .wait_for(|condition| *condition == ConnectionHealth::Closed)
             .await;
     }
 
     /// Ready when the broker began or ceased to block the connection, or closed it.
-    pub async fn changed(&self) {
+    pub async fn wait_changed(&self) {
         let mut state = self.state.clone();
         let was = *state.borrow_and_update();
         let _ = state.wait_for(|condition| *condition != was).await;
@@ -121,7 +124,7 @@ impl Session {
 async fn watch_over(
     connection: std::sync::Weak<Connection>,
     events: impl futures_util::Stream<Item = Event>,
-    state: watch::Sender<Condition>,
+    state: watch::Sender<ConnectionHealth>,
 ) {
     let mut events = std::pin::pin!(events);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -139,17 +142,17 @@ async fn watch_over(
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
                 tracing::warn!(reason, "the broker has blocked this connection");
-                state.send_replace(Condition::Blocked);
+                state.send_replace(ConnectionHealth::Blocked);
             }
             Some(Event::ConnectionUnblocked) => {
                 tracing::info!("the broker takes messages again");
-                state.send_replace(Condition::Flowing);
+                state.send_replace(ConnectionHealth::Flowing);
             }
             // A channel's errors come here too; only the connection's own end counts.
             Some(Event::Error(_))
                 if connection.upgrade().is_some_and(|c| c.status().connected()) => {}
             Some(Event::Error(_)) | None => {
-                state.send_replace(Condition::Closed);
+                state.send_replace(ConnectionHealth::Closed);
                 return;
             }
             Some(_) => {}

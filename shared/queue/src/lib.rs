@@ -25,7 +25,7 @@ pub enum QueueError {
 
 impl QueueError {
     /// For `map_err`: `channel.basic_qos(…).await.map_err(QueueError::doing("set the prefetch"))`.
-    pub fn doing(what: impl Into<String>) -> impl FnOnce(lapin::Error) -> QueueError {
+    pub fn while_doing(what: impl Into<String>) -> impl FnOnce(lapin::Error) -> QueueError {
         move |source| QueueError::Refused {
             what: what.into(),
             source,

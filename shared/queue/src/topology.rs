@@ -65,7 +65,10 @@ pub fn message_properties() -> BasicProperties {
 /// Makes what is missing. What exists with other arguments is left as it is (a bound that was
 /// changed by setting needs a policy or a new queue), and so is everything if this user may not
 /// declare: then `migrate` has done it. Harmless to repeat.
-pub async fn declare(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
+pub async fn declare_topology(
+    connection: &Connection,
+    max_length: NonZeroU32,
+) -> Result<(), QueueError> {
     let declaring = declare_all(connection, max_length);
     tokio::time::timeout(DECLARE_WITHIN, declaring)
         .await
@@ -73,50 +76,55 @@ pub async fn declare(connection: &Connection, max_length: NonZeroU32) -> Result<
 }
 
 async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
-    exchange(
+    declare_exchange(
         connection,
         DEAD_EXCHANGE,
         ExchangeKind::Fanout,
         FieldTable::default(),
     )
     .await?;
-    queue(connection, DEAD_QUEUE, arguments(NO_DELIVERY_LIMIT, None)).await?;
-    bind(connection, DEAD_QUEUE, DEAD_EXCHANGE, "").await?;
+    declare_queue(
+        connection,
+        DEAD_QUEUE,
+        queue_arguments(NO_DELIVERY_LIMIT, None),
+    )
+    .await?;
+    bind_queue(connection, DEAD_QUEUE, DEAD_EXCHANGE, "").await?;
 
-    exchange(
+    declare_exchange(
         connection,
         UNROUTABLE_EXCHANGE,
         ExchangeKind::Fanout,
         FieldTable::default(),
     )
     .await?;
-    let mut parked = arguments(DELIVERY_LIMIT, Some(max_length));
+    let mut parked = queue_arguments(DELIVERY_LIMIT, Some(max_length));
     dead_letters(&mut parked);
-    queue(connection, PARKED_QUEUE, parked).await?;
-    bind(connection, PARKED_QUEUE, UNROUTABLE_EXCHANGE, "").await?;
+    declare_queue(connection, PARKED_QUEUE, parked).await?;
+    bind_queue(connection, PARKED_QUEUE, UNROUTABLE_EXCHANGE, "").await?;
 
     let mut alternate = FieldTable::default();
-    alternate.insert("alternate-exchange".into(), text(UNROUTABLE_EXCHANGE));
-    exchange(connection, EXCHANGE, ExchangeKind::Direct, alternate).await?;
-    let mut events = arguments(DELIVERY_LIMIT, Some(max_length));
+    alternate.insert("alternate-exchange".into(), text_value(UNROUTABLE_EXCHANGE));
+    declare_exchange(connection, EXCHANGE, ExchangeKind::Direct, alternate).await?;
+    let mut events = queue_arguments(DELIVERY_LIMIT, Some(max_length));
     dead_letters(&mut events);
-    queue(connection, QUEUE, events).await?;
-    bind(connection, QUEUE, EXCHANGE, ROUTING_KEY).await
+    declare_queue(connection, QUEUE, events).await?;
+    bind_queue(connection, QUEUE, EXCHANGE, ROUTING_KEY).await
 }
 
 /// Puts an envelope among the dead letters, confirmed: only after `Ok` may its source be acked. The
 /// channel must be in confirm mode.
 pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish(channel, DEAD_EXCHANGE, "", message).await
+    publish_to(channel, DEAD_EXCHANGE, "", message).await
 }
 
 /// Publishes an envelope to the events' queue and waits for the broker's word: `redrive`'s way, and
 /// the tests'. The gateway has a pipeline of its own.
 pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish(channel, EXCHANGE, ROUTING_KEY, message).await
+    publish_to(channel, EXCHANGE, ROUTING_KEY, message).await
 }
 
-async fn publish(
+async fn publish_to(
     channel: &Channel,
     exchange: &str,
     key: &str,
@@ -127,7 +135,7 @@ async fn publish(
     let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
         .await
         .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
-        .map_err(QueueError::doing(what()))?;
+        .map_err(QueueError::while_doing(what()))?;
     match confirm {
         Confirmation::Ack(None) => Ok(()),
         // A returned message arrives as an ack that carries it: nobody has it.
@@ -167,12 +175,12 @@ async fn publish_and_hear(
 }
 
 /// Messages that are ready in a queue; `None` if there is no such queue.
-pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<u32>, QueueError> {
+pub async fn queue_depth(connection: &Connection, queue: &str) -> Result<Option<u32>, QueueError> {
     let what = || format!("look at the queue {queue}");
     let channel = connection
         .create_channel()
         .await
-        .map_err(QueueError::doing(what()))?;
+        .map_err(QueueError::while_doing(what()))?;
     let passive = QueueDeclareOptions {
         passive: true,
         ..Default::default()
@@ -186,24 +194,24 @@ pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<u32>, 
             Ok(Some(found.message_count()))
         }
         Err(e) if code_of(&e) == Some(404) => Ok(None),
-        Err(e) => Err(QueueError::doing(what())(e)),
+        Err(e) => Err(QueueError::while_doing(what())(e)),
     }
 }
 
-fn text(value: &str) -> AMQPValue {
+fn text_value(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
 
-fn arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable {
+fn queue_arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable {
     let mut table = FieldTable::default();
-    table.insert("x-queue-type".into(), text("quorum"));
+    table.insert("x-queue-type".into(), text_value("quorum"));
     table.insert(
         "x-delivery-limit".into(),
         AMQPValue::LongLongInt(delivery_limit),
     );
     if let Some(length) = max_length {
         // Full means "no" to the publisher (a nack, so a 503), never an old report thrown away.
-        table.insert("x-overflow".into(), text("reject-publish"));
+        table.insert("x-overflow".into(), text_value("reject-publish"));
         table.insert(
             "x-max-length".into(),
             AMQPValue::LongLongInt(length.get().into()),
@@ -214,11 +222,11 @@ fn arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable 
 
 /// At-least-once needs reject-publish, which the bounded queues have.
 fn dead_letters(table: &mut FieldTable) {
-    table.insert("x-dead-letter-exchange".into(), text(DEAD_EXCHANGE));
-    table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    table.insert("x-dead-letter-exchange".into(), text_value(DEAD_EXCHANGE));
+    table.insert("x-dead-letter-strategy".into(), text_value("at-least-once"));
 }
 
-async fn exchange(
+async fn declare_exchange(
     connection: &Connection,
     name: &'static str,
     kind: ExchangeKind,
@@ -228,7 +236,7 @@ async fn exchange(
     let channel = connection
         .create_channel()
         .await
-        .map_err(QueueError::doing(what.clone()))?;
+        .map_err(QueueError::while_doing(what.clone()))?;
     let options = ExchangeDeclareOptions {
         durable: true,
         ..Default::default()
@@ -236,10 +244,10 @@ async fn exchange(
     let declared = channel
         .exchange_declare(ShortString::from(name), kind, options, arguments)
         .await;
-    settle(&channel, declared, what).await
+    ignore_expected_refusal(&channel, declared, what).await
 }
 
-async fn queue(
+async fn declare_queue(
     connection: &Connection,
     name: &'static str,
     arguments: FieldTable,
@@ -248,15 +256,15 @@ async fn queue(
     let channel = connection
         .create_channel()
         .await
-        .map_err(QueueError::doing(what.clone()))?;
+        .map_err(QueueError::while_doing(what.clone()))?;
     let declared = channel
         .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
         .await
         .map(|_| ());
-    settle(&channel, declared, what).await
+    ignore_expected_refusal(&channel, declared, what).await
 }
 
-async fn bind(
+async fn bind_queue(
     connection: &Connection,
     queue: &'static str,
     exchange: &'static str,
@@ -266,7 +274,7 @@ async fn bind(
     let channel = connection
         .create_channel()
         .await
-        .map_err(QueueError::doing(what.clone()))?;
+        .map_err(QueueError::while_doing(what.clone()))?;
     let bound = channel
         .queue_bind(
             queue.into(),
@@ -276,11 +284,11 @@ async fn bind(
             FieldTable::default(),
         )
         .await;
-    settle(&channel, bound, what).await
+    ignore_expected_refusal(&channel, bound, what).await
 }
 
 /// A refusal closes the channel, so each declaration has one of its own.
-async fn settle(
+async fn ignore_expected_refusal(
     channel: &Channel,
     outcome: lapin::Result<()>,
     what: String,

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
-use trueup_domain::call_record::{CallCopy, EstimateMove, Recorded, record};
+use trueup_domain::call_record::{CallRecord, EstimateDelta, StoredCall, record};
 use trueup_domain::crediting::Payee;
 use trueup_domain::locked_calls::CallKey;
-use trueup_store::settlement::writes::{Entry, write_entries};
+use trueup_store::settlement::writes::{NewPosting, write_entries};
 use trueup_store::{StoreError, buyers, call_records};
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub const CHUNK: usize = 500;
 
 /// Why one copy was not recorded; the others are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum InvalidRecord {
     #[error("this account has no such buyer")]
     NoSuchBuyer,
     #[error("this account has no such assignment")]
@@ -30,25 +30,25 @@ pub enum Refused {
     AssignmentIsFixed,
 }
 
-impl Refused {
+impl InvalidRecord {
     pub const fn field(self) -> &'static str {
         match self {
-            Refused::NoSuchBuyer => "buyer_id",
-            Refused::NoSuchAssignment | Refused::AssignmentIsFixed => "assignment_id",
+            InvalidRecord::NoSuchBuyer => "buyer_id",
+            InvalidRecord::NoSuchAssignment | InvalidRecord::AssignmentIsFixed => "assignment_id",
         }
     }
 }
 
 /// The copies of one call, in the order they came, and what becomes of them.
-struct Folding<'a> {
-    copies: Vec<(usize, &'a CallCopy)>,
-    call: Option<Recorded>,
-    moves: Vec<EstimateMove>,
-    refused: Vec<(usize, Refused)>,
+struct PendingUpsert<'a> {
+    copies: Vec<(usize, &'a CallRecord)>,
+    call: Option<StoredCall>,
+    moves: Vec<EstimateDelta>,
+    refused: Vec<(usize, InvalidRecord)>,
 }
 
-impl Folding<'_> {
-    fn run(&mut self, standing: Option<Recorded>, posted: bool, payees: &HashMap<Uuid, Payee>) {
+impl PendingUpsert<'_> {
+    fn run(&mut self, standing: Option<StoredCall>, posted: bool, payees: &HashMap<Uuid, Payee>) {
         self.call = standing;
         self.moves.clear();
         self.refused.clear();
@@ -59,7 +59,9 @@ impl Folding<'_> {
                     self.call = Some(call);
                     self.moves.extend(moved);
                 }
-                Err(_) => self.refused.push((*index, Refused::AssignmentIsFixed)),
+                Err(_) => self
+                    .refused
+                    .push((*index, InvalidRecord::AssignmentIsFixed)),
             }
         }
     }
@@ -71,19 +73,19 @@ pub async fn record_calls(
     tx: &Transaction<'_>,
     account_id: Uuid,
     actor: &str,
-    copies: &[CallCopy],
-) -> Result<Vec<(usize, Refused)>> {
-    let (mut foldings, mut refused) = owned(tx, account_id, copies).await?;
+    copies: &[CallRecord],
+) -> Result<Vec<(usize, InvalidRecord)>> {
+    let (mut foldings, mut refused) = split_by_ownership(tx, account_id, copies).await?;
     let mentioned: BTreeSet<Uuid> = copies
         .iter()
         .filter_map(|c| c.assignment_id.flatten())
         .collect();
-    let mut payees = call_records::payees(tx, account_id, &mentioned).await?;
+    let mut payees = call_records::load_payees(tx, account_id, &mentioned).await?;
 
     for folding in foldings.values_mut() {
         folding.run(None, false, &payees);
     }
-    let new = call_records::insert(
+    let new = call_records::insert_calls(
         tx,
         account_id,
         foldings.values().filter_map(|f| f.call.as_ref()),
@@ -95,10 +97,10 @@ pub async fn record_calls(
         .copied()
         .collect();
     if !existing.is_empty() {
-        let mut standing = call_records::lock(tx, account_id, &existing).await?;
+        let mut standing = call_records::lock_calls(tx, account_id, &existing).await?;
         // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
-        let posted = call_records::posted(tx, account_id, &existing).await?;
-        for id in call_records::reported(tx, account_id, &existing).await? {
+        let posted = call_records::calls_with_postings(tx, account_id, &existing).await?;
+        for id in call_records::calls_with_reports(tx, account_id, &existing).await? {
             standing.entry(id).and_modify(|call| call.reported = true);
         }
         let theirs: BTreeSet<Uuid> = standing
@@ -106,13 +108,13 @@ pub async fn record_calls(
             .filter_map(|c| c.assignment_id)
             .filter(|id| !mentioned.contains(id))
             .collect();
-        payees.extend(call_records::payees(tx, account_id, &theirs).await?);
+        payees.extend(call_records::load_payees(tx, account_id, &theirs).await?);
         for id in &existing {
             if let Some(folding) = foldings.get_mut(id) {
                 folding.run(standing.remove(id), posted.contains(id), &payees);
             }
         }
-        call_records::update(
+        call_records::update_calls(
             tx,
             account_id,
             existing
@@ -127,24 +129,27 @@ pub async fn record_calls(
         foldings.values().filter_map(|f| f.call.as_ref()),
     )
     .await?;
-    post(tx, account_id, actor, &foldings).await?;
+    post_estimates(tx, account_id, actor, &foldings).await?;
     refused.extend(foldings.into_values().flat_map(|f| f.refused));
     Ok(refused)
 }
 
 /// Puts aside the copies that name a buyer or an assignment which the account does not have.
-async fn owned<'a>(
+async fn split_by_ownership<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
-    copies: &'a [CallCopy],
-) -> Result<(BTreeMap<Uuid, Folding<'a>>, Vec<(usize, Refused)>)> {
-    let named = |field: fn(&CallCopy) -> Option<Uuid>| -> BTreeSet<Uuid> {
+    copies: &'a [CallRecord],
+) -> Result<(
+    BTreeMap<Uuid, PendingUpsert<'a>>,
+    Vec<(usize, InvalidRecord)>,
+)> {
+    let named = |field: fn(&CallRecord) -> Option<Uuid>| -> BTreeSet<Uuid> {
         copies.iter().filter_map(field).collect()
     };
-    let buyers = buyers::among(tx, account_id, &named(|c| c.buyer_id.flatten())).await?;
+    let buyers = buyers::existing_buyers(tx, account_id, &named(|c| c.buyer_id.flatten())).await?;
     let assignments =
-        call_records::payees(tx, account_id, &named(|c| c.assignment_id.flatten())).await?;
-    let mut foldings: BTreeMap<Uuid, Folding<'a>> = BTreeMap::new();
+        call_records::load_payees(tx, account_id, &named(|c| c.assignment_id.flatten())).await?;
+    let mut foldings: BTreeMap<Uuid, PendingUpsert<'a>> = BTreeMap::new();
     let mut refused = Vec::new();
     for (index, copy) in copies.iter().enumerate() {
         if copy
@@ -152,15 +157,15 @@ async fn owned<'a>(
             .flatten()
             .is_some_and(|id| !buyers.contains(&id))
         {
-            refused.push((index, Refused::NoSuchBuyer));
+            refused.push((index, InvalidRecord::NoSuchBuyer));
         } else if copy
             .assignment_id
             .flatten()
             .is_some_and(|id| !assignments.contains_key(&id))
         {
-            refused.push((index, Refused::NoSuchAssignment));
+            refused.push((index, InvalidRecord::NoSuchAssignment));
         } else {
-            let folding = foldings.entry(copy.id).or_insert_with(|| Folding {
+            let folding = foldings.entry(copy.id).or_insert_with(|| PendingUpsert {
                 copies: Vec::new(),
                 call: None,
                 moves: Vec::new(),
@@ -172,11 +177,11 @@ async fn owned<'a>(
     Ok((foldings, refused))
 }
 
-async fn post(
+async fn post_estimates(
     tx: &Transaction<'_>,
     account_id: Uuid,
     actor: &str,
-    foldings: &BTreeMap<Uuid, Folding<'_>>,
+    foldings: &BTreeMap<Uuid, PendingUpsert<'_>>,
 ) -> Result<()> {
     let mut entries = Vec::new();
     let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
@@ -187,7 +192,7 @@ async fn post(
                 let balance = balances.entry(publisher_id).or_default();
                 *balance = balance.saturating_add(moved.credit_delta_cents);
             }
-            entries.push(Entry {
+            entries.push(NewPosting {
                 call: CallKey {
                     account_id,
                     call_id: *call_id,

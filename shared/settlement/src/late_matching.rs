@@ -2,19 +2,19 @@
 //!
 //! What is due is settled again, at its original place in the order of reception.
 
-use trueup_domain::batch_decision::{Settled, Work};
-use trueup_domain::decision::Course;
+use trueup_domain::batch_decision::{SettleJob, SettleResult};
+use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
-    WAKE, WAKE_AGAIN, give_up, postpone, take_due, wake_by,
+    WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, wake_by,
 };
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
 
-use crate::settle;
+use crate::settle_batch;
 
 /// Makes the reports due that may be about calls recorded since. Returns how many notes of recorded calls
 /// were dealt with.
-pub async fn wake(pool: &Pool) -> Result<u64, StoreError> {
+pub async fn wake_pending(pool: &Pool) -> Result<u64, StoreError> {
     let again = run_tx(pool, "late_wake_again", |tx| {
         Box::pin(wake_by(tx, WAKE_AGAIN))
     })
@@ -24,7 +24,7 @@ pub async fn wake(pool: &Pool) -> Result<u64, StoreError> {
 }
 
 /// Settles up to `limit` reports that are due. Empty when none is.
-pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     match settle_up_to(pool, limit).await {
         Err(error) if !error.is_surroundings() && limit > 1 => {
             tracing::warn!(%error, "waiting reports are settled one by one");
@@ -34,7 +34,7 @@ pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreEr
     }
 }
 
-async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     let mut all = Vec::new();
     for _ in 0..limit {
         match settle_up_to(pool, 1).await {
@@ -43,14 +43,14 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError>
             Err(error) if error.is_surroundings() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "a waiting report cannot be settled and is put off by an hour");
-                postpone(pool).await?;
+                postpone_first(pool).await?;
             }
         }
     }
     Ok(all)
 }
 
-async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreError> {
+async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     run_tx(pool, "late_settle", |tx| {
         Box::pin(async move {
             let due = take_due(tx, limit).await?;
@@ -60,13 +60,13 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<Settled>, StoreErro
             let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
             let work = due
                 .into_iter()
-                .map(|(id, received_at)| Work::Stored {
+                .map(|(id, received_at)| SettleJob::Stored {
                     id,
                     received_at,
-                    course: Course::Again,
+                    course: Trigger::Again,
                 })
                 .collect();
-            let settled = settle(tx, work).await?;
+            let settled = settle_batch(tx, work).await?;
             give_up(tx, &ids).await?;
             Ok(settled)
         })

@@ -15,26 +15,34 @@ pub mod manual_actions;
 
 use deadpool_postgres::Transaction;
 use trueup_domain::batch_decision::{
-    Settled, Work, calls_to_lock, decide_lines, read_reports, settled, sort_by_reception,
+    SettleJob, SettleResult, calls_to_lock, decide_lines, read_reports, result_of_row,
+    sort_by_reception,
 };
 use trueup_ops::crash_points::{self, Point};
 use trueup_store::StoreError;
 use trueup_store::settlement::{candidates, loading, writes};
 
 /// Settles `work` inside `tx`. The order of `work` does not matter; the order of reception does.
-pub async fn settle(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Settled>, StoreError> {
+pub async fn settle_batch(
+    tx: &Transaction<'_>,
+    work: Vec<SettleJob>,
+) -> Result<Vec<SettleResult>, StoreError> {
     let loading::Loaded {
         mut lines,
         skipped,
         webhooks,
-    } = loading::load(tx, work).await?;
+    } = loading::load_batch(tx, work).await?;
     read_reports(&mut lines, &webhooks);
     sort_by_reception(&mut lines);
-    candidates::sight(tx, &mut lines, &webhooks).await?;
+    candidates::find_candidates(tx, &mut lines, &webhooks).await?;
     crash_points::point(Point::BeforeLock);
     let mut locked = loading::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
     decide_lines(&mut lines, &webhooks, &mut locked.books);
-    writes::batch(tx, &lines, &locked).await?;
+    writes::write_batch(tx, &lines, &locked).await?;
     crash_points::point(Point::AfterWrite);
-    Ok(lines.into_iter().map(settled).chain(skipped).collect())
+    Ok(lines
+        .into_iter()
+        .map(result_of_row)
+        .chain(skipped)
+        .collect())
 }

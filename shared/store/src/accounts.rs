@@ -21,7 +21,7 @@ pub struct Account {
 }
 
 impl Account {
-    pub(super) fn of(row: &Row) -> Self {
+    pub(super) fn from_row(row: &Row) -> Self {
         Account {
             id: row.get("account_id"),
             name: row.get("account_name"),
@@ -33,7 +33,7 @@ impl Account {
     }
 }
 
-pub async fn insert(client: &impl GenericClient, account: &Account) -> Result<()> {
+pub async fn insert_account(client: &impl GenericClient, account: &Account) -> Result<()> {
     const INSERT: &str = "/* accounts.insert */
         INSERT INTO accounts (id, name, default_region, currency, time_zone, created_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
@@ -53,23 +53,23 @@ pub async fn insert(client: &impl GenericClient, account: &Account) -> Result<()
     Ok(())
 }
 
-pub async fn get(client: &impl GenericClient, id: Uuid) -> Result<Option<Account>> {
+pub async fn get_account(client: &impl GenericClient, id: Uuid) -> Result<Option<Account>> {
     const GET: &str = "/* accounts.get */
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id = $1";
-    Ok(statement::maybe(client, GET, &[&id])
+    Ok(statement::query_opt(client, GET, &[&id])
         .await?
-        .map(|row| Account::of(&row)))
+        .map(|row| Account::from_row(&row)))
 }
 
-pub async fn list(client: &impl GenericClient, page: IdPage) -> Result<Vec<Account>> {
+pub async fn list_accounts(client: &impl GenericClient, page: IdPage) -> Result<Vec<Account>> {
     const LIST: &str = "/* accounts.list */
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id < $1 ORDER BY id DESC LIMIT $2";
-    let rows = statement::rows(client, LIST, &[&page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Account::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Account::from_row).collect())
 }
 
 /// What a day is in the account's reports.

@@ -25,7 +25,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         ApiKey {
             id: row.get("id"),
             name: row.get("name"),
@@ -39,17 +39,17 @@ impl ApiKey {
 
 /// Who holds a key that is valid now.
 #[derive(Debug, Clone)]
-pub struct Holder {
+pub struct ApiKeyOwner {
     pub key_id: Uuid,
     pub key_prefix: String,
     pub account: Account,
 }
 
-pub fn digest(key: &str) -> Vec<u8> {
+pub fn digest_key(key: &str) -> Vec<u8> {
     Sha256::digest(key.as_bytes()).to_vec()
 }
 
-pub async fn insert(
+pub async fn insert_api_key(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -60,17 +60,17 @@ pub async fn insert(
     const INSERT: &str = "/* api_keys.insert */
         INSERT INTO api_keys (id, account_id, name, digest, prefix) VALUES ($1, $2, $3, $4, $5)
         RETURNING id, name, prefix, created_at, last_used_at, revoked_at";
-    let row = statement::one(
+    let row = statement::query_one(
         client,
         INSERT,
-        &[&id, &account_id, &name, &digest(key), &prefix],
+        &[&id, &account_id, &name, &digest_key(key), &prefix],
     )
     .await?;
-    Ok(ApiKey::of(&row))
+    Ok(ApiKey::from_row(&row))
 }
 
 /// The holder of a key, or nothing if it is unknown or revoked; notes that it was used.
-pub async fn holder(client: &impl GenericClient, key: &str) -> Result<Option<Holder>> {
+pub async fn find_owner(client: &impl GenericClient, key: &str) -> Result<Option<ApiKeyOwner>> {
     const HOLDER: &str = "/* api_keys.holder */
         SELECT k.id, k.prefix,
                k.last_used_at IS NULL OR k.last_used_at < now() - make_interval(secs => $2) AS stale,
@@ -80,8 +80,12 @@ pub async fn holder(client: &impl GenericClient, key: &str) -> Result<Option<Hol
          WHERE k.digest = $1 AND k.revoked_at IS NULL";
     const TOUCH: &str =
         "/* api_keys.touch */ UPDATE api_keys SET last_used_at = now() WHERE id = $1";
-    let Some(row) =
-        statement::maybe(client, HOLDER, &[&digest(key), &LAST_USED_GRAIN_SECONDS]).await?
+    let Some(row) = statement::query_opt(
+        client,
+        HOLDER,
+        &[&digest_key(key), &LAST_USED_GRAIN_SECONDS],
+    )
+    .await?
     else {
         return Ok(None);
     };
@@ -89,14 +93,14 @@ pub async fn holder(client: &impl GenericClient, key: &str) -> Result<Option<Hol
     if row.get("stale") {
         statement::run(client, TOUCH, &[&key_id]).await?;
     }
-    Ok(Some(Holder {
+    Ok(Some(ApiKeyOwner {
         key_id,
         key_prefix: row.get("prefix"),
-        account: Account::of(&row),
+        account: Account::from_row(&row),
     }))
 }
 
-pub async fn list(
+pub async fn list_api_keys(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
@@ -104,12 +108,16 @@ pub async fn list(
     const LIST: &str = "/* api_keys.list */
         SELECT id, name, prefix, created_at, last_used_at, revoked_at
           FROM api_keys WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(ApiKey::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(ApiKey::from_row).collect())
 }
 
 /// False if the account has no such key. Revoking twice keeps the first time.
-pub async fn revoke(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<bool> {
+pub async fn revoke_api_key(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<bool> {
     const REVOKE: &str = "/* api_keys.revoke */
         UPDATE api_keys SET revoked_at = COALESCE(revoked_at, now()) WHERE account_id = $1 AND id = $2";
     Ok(statement::run(client, REVOKE, &[&account_id, &id]).await? == 1)

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::IdPage;
-use crate::settlement::loading::terms;
+use crate::settlement::loading::parse_terms;
 use crate::settlement::writes::terms_columns;
 use trueup_domain::crediting::Terms;
 use trueup_postgres::statement::{self, Result};
@@ -23,7 +23,7 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Assignment {
             id: row.get("id"),
             campaign_id: row.get("campaign_id"),
@@ -46,29 +46,29 @@ pub fn terms_of(
     amount_cents: Option<i64>,
     percent_e4: Option<i32>,
 ) -> Option<Terms> {
-    terms(kind?, amount_cents, percent_e4).ok()
+    parse_terms(kind?, amount_cents, percent_e4).ok()
 }
 
 /// An assignment about to be made.
 #[derive(Debug)]
-pub struct New {
+pub struct NewAssignment {
     pub id: Uuid,
     pub campaign_id: Uuid,
     pub publisher_id: Uuid,
     pub terms: Terms,
 }
 
-pub async fn insert(
+pub async fn insert_assignment(
     client: &impl GenericClient,
     account_id: Uuid,
-    new: &New,
+    new: &NewAssignment,
 ) -> Result<Assignment> {
     const INSERT: &str = "/* assignments.insert */
         INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
     let (kind, amount_cents, percent_e4) = terms_columns(Some(new.terms));
-    let row = statement::one(
+    let row = statement::query_one(
         client,
         INSERT,
         &[
@@ -82,10 +82,10 @@ pub async fn insert(
         ],
     )
     .await?;
-    Ok(Assignment::of(&row))
+    Ok(Assignment::from_row(&row))
 }
 
-pub async fn get(
+pub async fn get_assignment(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -93,8 +93,8 @@ pub async fn get(
     const GET: &str = "/* assignments.get */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Assignment::of))
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Assignment::from_row))
 }
 
 /// The account's own among `ids`, for recording calls; the others are simply not in the answer.
@@ -106,11 +106,11 @@ pub async fn get_many(
     const GET_MANY: &str = "/* assignments.get_many */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = ANY($2)";
-    let rows = statement::rows(client, GET_MANY, &[&account_id, &ids]).await?;
-    Ok(rows.iter().map(Assignment::of).collect())
+    let rows = statement::query_rows(client, GET_MANY, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(Assignment::from_row).collect())
 }
 
-pub async fn list(
+pub async fn list_assignments(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
@@ -118,12 +118,12 @@ pub async fn list(
     const LIST: &str = "/* assignments.list */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Assignment::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Assignment::from_row).collect())
 }
 
 /// Changes the campaign, the terms, or both; nothing if the account has no such assignment.
-pub async fn update(
+pub async fn update_assignment(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -140,7 +140,7 @@ pub async fn update(
          WHERE account_id = $1 AND id = $2
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
     let (kind, amount_cents, percent_e4) = terms_columns(terms);
-    let row = statement::maybe(
+    let row = statement::query_opt(
         client,
         UPDATE,
         &[
@@ -153,5 +153,5 @@ pub async fn update(
         ],
     )
     .await?;
-    Ok(row.as_ref().map(Assignment::of))
+    Ok(row.as_ref().map(Assignment::from_row))
 }

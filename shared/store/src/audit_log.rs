@@ -12,7 +12,7 @@ use trueup_postgres::statement::{self, Result};
 
 /// One change of a setting.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct AuditEntry {
     pub id: Uuid,
     pub actor: String,
     /// Such as `create`, `update`, `archive`, `revoke`, `rotate_secret`.
@@ -35,7 +35,7 @@ pub struct Change<'a> {
     pub detail: Value,
 }
 
-pub async fn record(client: &impl GenericClient, change: Change<'_>) -> Result<()> {
+pub async fn record_change(client: &impl GenericClient, change: Change<'_>) -> Result<()> {
     const RECORD: &str = "/* audit.record */
         INSERT INTO audit_log (id, account_id, actor, action, object_kind, object_id, detail)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -56,18 +56,18 @@ pub async fn record(client: &impl GenericClient, change: Change<'_>) -> Result<(
     Ok(())
 }
 
-pub async fn list(
+pub async fn list_changes(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<AuditEntry>> {
     const LIST: &str = "/* audit.list */
         SELECT id, actor, action, object_kind, object_id, detail, created_at
           FROM audit_log WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows
         .iter()
-        .map(|row| Entry {
+        .map(|row| AuditEntry {
             id: row.get("id"),
             actor: row.get("actor"),
             action: row.get("action"),

@@ -18,7 +18,7 @@ pub struct Buyer {
 }
 
 impl Buyer {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Buyer {
             id: row.get("id"),
             name: row.get("name"),
@@ -27,7 +27,7 @@ impl Buyer {
     }
 }
 
-pub async fn insert(
+pub async fn insert_buyer(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -35,18 +35,18 @@ pub async fn insert(
 ) -> Result<Buyer> {
     const INSERT: &str = "/* buyers.insert */
         INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, $3) RETURNING id, name, created_at";
-    let row = statement::one(client, INSERT, &[&id, &account_id, &name]).await?;
-    Ok(Buyer::of(&row))
+    let row = statement::query_one(client, INSERT, &[&id, &account_id, &name]).await?;
+    Ok(Buyer::from_row(&row))
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Buyer>> {
+pub async fn get_buyer(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Buyer>> {
     const GET: &str = "/* buyers.get */
         SELECT id, name, created_at FROM buyers WHERE account_id = $1 AND id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Buyer::of))
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Buyer::from_row))
 }
 
-pub async fn list(
+pub async fn list_buyers(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
@@ -54,12 +54,12 @@ pub async fn list(
     const LIST: &str = "/* buyers.list */
         SELECT id, name, created_at FROM buyers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Buyer::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Buyer::from_row).collect())
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(
+pub async fn rename_buyer(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -67,12 +67,12 @@ pub async fn rename(
 ) -> Result<Option<Buyer>> {
     const RENAME: &str = "/* buyers.rename */
         UPDATE buyers SET name = $3 WHERE account_id = $1 AND id = $2 RETURNING id, name, created_at";
-    let row = statement::maybe(client, RENAME, &[&account_id, &id, &name]).await?;
-    Ok(row.as_ref().map(Buyer::of))
+    let row = statement::query_opt(client, RENAME, &[&account_id, &id, &name]).await?;
+    Ok(row.as_ref().map(Buyer::from_row))
 }
 
 /// The account's own among `ids`.
-pub async fn among(
+pub async fn existing_buyers(
     client: &impl GenericClient,
     account_id: Uuid,
     ids: &BTreeSet<Uuid>,
@@ -83,6 +83,6 @@ pub async fn among(
         return Ok(HashSet::new());
     }
     let ids: Vec<Uuid> = ids.iter().copied().collect();
-    let rows = statement::rows(client, AMONG, &[&account_id, &ids]).await?;
+    let rows = statement::query_rows(client, AMONG, &[&account_id, &ids]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

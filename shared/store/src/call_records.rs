@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::Transaction;
-use trueup_domain::call_record::Recorded;
+use trueup_domain::call_record::StoredCall;
 use trueup_domain::crediting::{Estimate, Payee};
 use trueup_postgres::statement::Result;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::settlement::writes::terms_columns;
 use trueup_postgres::statement;
 
 /// Those of the assignments that the account has, with whom they pay.
-pub async fn payees(
+pub async fn load_payees(
     tx: &Transaction<'_>,
     account_id: Uuid,
     ids: &BTreeSet<Uuid>,
@@ -38,10 +38,10 @@ pub async fn payees(
 }
 
 /// Inserts what is not there yet; the answer holds the ids that were new. In id order, as every lock.
-pub async fn insert<'a>(
+pub async fn insert_calls<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
-    calls: impl Iterator<Item = &'a Recorded>,
+    calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<HashSet<Uuid>> {
     const INSERT: &str = "/* recording.insert */
         INSERT INTO calls (account_id, id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
@@ -60,16 +60,16 @@ pub async fn insert<'a>(
          ORDER BY id
             ON CONFLICT (account_id, id) DO NOTHING
         RETURNING id";
-    let columns = Columns::of(calls);
-    let rows = statement::rows(tx, INSERT, &columns.params(&account_id)).await?;
+    let columns = CallColumns::from_calls(calls);
+    let rows = statement::query_rows(tx, INSERT, &columns.as_params(&account_id)).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Writes calls that were there and are locked.
-pub async fn update<'a>(
+pub async fn update_calls<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
-    calls: impl Iterator<Item = &'a Recorded>,
+    calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<()> {
     const UPDATE: &str = "/* recording.update */
         UPDATE calls c
@@ -89,14 +89,14 @@ pub async fn update<'a>(
                        estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
                        terms_percent_e4)
          WHERE c.account_id = $1 AND c.id = row.id";
-    let columns = Columns::of(calls);
-    statement::run(tx, UPDATE, &columns.params(&account_id)).await?;
+    let columns = CallColumns::from_calls(calls);
+    statement::run(tx, UPDATE, &columns.as_params(&account_id)).await?;
     Ok(())
 }
 
 /// Calls turned into one array for each column, as `unnest` takes them.
 #[derive(Default)]
-struct Columns {
+struct CallColumns {
     id: Vec<Uuid>,
     ref_id: Vec<Option<String>>,
     caller: Vec<Option<String>>,
@@ -118,9 +118,9 @@ struct Columns {
     terms_percent_e4: Vec<Option<i32>>,
 }
 
-impl Columns {
-    fn of<'a>(calls: impl Iterator<Item = &'a Recorded>) -> Self {
-        let mut columns = Columns::default();
+impl CallColumns {
+    fn from_calls<'a>(calls: impl Iterator<Item = &'a StoredCall>) -> Self {
+        let mut columns = CallColumns::default();
         for call in calls {
             let (kind, amount_cents, percent_e4) = terms_columns(call.terms.map(|p| p.terms));
             columns.id.push(call.id);
@@ -148,7 +148,7 @@ impl Columns {
         columns
     }
 
-    fn params<'a>(
+    fn as_params<'a>(
         &'a self,
         account_id: &'a Uuid,
     ) -> Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)> {
@@ -178,18 +178,18 @@ impl Columns {
 }
 
 /// Locks the calls in id order and reads them.
-pub async fn lock(
+pub async fn lock_calls(
     tx: &Transaction<'_>,
     account_id: Uuid,
     ids: &[Uuid],
-) -> Result<HashMap<Uuid, Recorded>> {
+) -> Result<HashMap<Uuid, StoredCall>> {
     const LOCK: &str = "/* recording.lock */
         SELECT id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at, ended_at, buyer_id,
                assignment_id, value_cents, value_from_webhook, qualified, publisher_payout_cents,
                estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
                terms_percent_e4
           FROM calls WHERE account_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE";
-    let rows = statement::rows(tx, LOCK, &[&account_id, &ids]).await?;
+    let rows = statement::query_rows(tx, LOCK, &[&account_id, &ids]).await?;
     let calls = rows.iter().map(|row| {
         let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
         let terms = assignments::terms_of(
@@ -197,7 +197,7 @@ pub async fn lock(
             row.get("terms_amount_cents"),
             row.get("terms_percent_e4"),
         );
-        Recorded {
+        StoredCall {
             id: row.get("id"),
             ref_id: row.get("ref_id"),
             caller: row.get("caller"),
@@ -227,22 +227,26 @@ pub async fn lock(
 }
 
 /// Which of these calls the ledger holds a posting for.
-pub async fn posted(tx: &Transaction<'_>, account_id: Uuid, ids: &[Uuid]) -> Result<HashSet<Uuid>> {
+pub async fn calls_with_postings(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>> {
     const POSTED: &str = "/* recording.posted */
         SELECT DISTINCT call_id FROM postings WHERE account_id = $1 AND call_id = ANY($2)";
-    let rows = statement::rows(tx, POSTED, &[&account_id, &ids]).await?;
+    let rows = statement::query_rows(tx, POSTED, &[&account_id, &ids]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Which of these calls have a report folded into their money.
-pub async fn reported(
+pub async fn calls_with_reports(
     tx: &Transaction<'_>,
     account_id: Uuid,
     ids: &[Uuid],
 ) -> Result<HashSet<Uuid>> {
     const REPORTED: &str = "/* recording.reported */
         SELECT DISTINCT call_id FROM call_reports WHERE account_id = $1 AND call_id = ANY($2) AND role = 'folded'";
-    let rows = statement::rows(tx, REPORTED, &[&account_id, &ids]).await?;
+    let rows = statement::query_rows(tx, REPORTED, &[&account_id, &ids]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -250,7 +254,7 @@ pub async fn reported(
 pub async fn leave_notes<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
-    calls: impl Iterator<Item = &'a Recorded>,
+    calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<()> {
     const LEAVE: &str = "/* recording.leave_notes */
         INSERT INTO call_notes (account_id, call_id, ref_id, caller)

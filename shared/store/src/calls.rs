@@ -33,12 +33,12 @@ pub struct Call {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// In order of reception.
-    pub reports: Vec<Report>,
+    pub reports: Vec<ReportOfCall>,
 }
 
 /// A report about a call.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct ReportOfCall {
     pub event_id: Uuid,
     pub received_at: Timestamp,
     pub webhook_id: Uuid,
@@ -52,7 +52,7 @@ pub struct Report {
 
 /// Which calls are wanted. A caller is E.164.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct CallFilter {
     pub caller: Option<String>,
     pub ref_id: Option<String>,
     pub buyer_id: Option<Uuid>,
@@ -104,7 +104,7 @@ macro_rules! narrowed {
 }
 
 impl Call {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
         let terms = terms_of(
             row.get("terms_kind"),
@@ -142,7 +142,7 @@ impl Call {
     }
 }
 
-pub async fn get(
+pub async fn get_call(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -153,17 +153,17 @@ pub async fn get(
         columns!(),
         " FROM calls c WHERE c.account_id = $1 AND c.id = $2"
     );
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    let mut calls: Vec<Call> = row.iter().map(Call::of).collect();
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    let mut calls: Vec<Call> = row.iter().map(Call::from_row).collect();
     attach_reports(client, account_id, &mut calls, reports).await?;
     Ok(calls.pop())
 }
 
 /// Newest first, each with its last `reports` reports.
-pub async fn list(
+pub async fn list_calls(
     client: &impl GenericClient,
     account_id: Uuid,
-    filter: &Filter,
+    filter: &CallFilter,
     page: TimePage,
     reports: i64,
 ) -> Result<Vec<Call>> {
@@ -212,7 +212,7 @@ pub async fn list(
         ],
     )
     .await?;
-    let mut calls: Vec<Call> = rows.iter().map(Call::of).collect();
+    let mut calls: Vec<Call> = rows.iter().map(Call::from_row).collect();
     attach_reports(client, account_id, &mut calls, reports).await?;
     Ok(calls)
 }
@@ -235,9 +235,9 @@ async fn attach_reports(
         return Ok(());
     }
     let ids: Vec<Uuid> = calls.iter().map(|c| c.id).collect();
-    for row in statement::rows(client, REPORTS, &[&account_id, &ids, &each]).await? {
+    for row in statement::query_rows(client, REPORTS, &[&account_id, &ids, &each]).await? {
         let call_id: Uuid = row.get("call_id");
-        let report = Report {
+        let report = ReportOfCall {
             event_id: row.get("event_id"),
             received_at: row.get("received_at"),
             webhook_id: row.get("webhook_id"),

@@ -16,7 +16,7 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Campaign {
             id: row.get("id"),
             name: row.get("name"),
@@ -25,7 +25,7 @@ impl Campaign {
     }
 }
 
-pub async fn insert(
+pub async fn insert_campaign(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -33,22 +33,22 @@ pub async fn insert(
 ) -> Result<Campaign> {
     const INSERT: &str = "/* campaigns.insert */
         INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, $3) RETURNING id, name, created_at";
-    let row = statement::one(client, INSERT, &[&id, &account_id, &name]).await?;
-    Ok(Campaign::of(&row))
+    let row = statement::query_one(client, INSERT, &[&id, &account_id, &name]).await?;
+    Ok(Campaign::from_row(&row))
 }
 
-pub async fn get(
+pub async fn get_campaign(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
 ) -> Result<Option<Campaign>> {
     const GET: &str = "/* campaigns.get */
         SELECT id, name, created_at FROM campaigns WHERE account_id = $1 AND id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Campaign::of))
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Campaign::from_row))
 }
 
-pub async fn list(
+pub async fn list_campaigns(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
@@ -56,12 +56,12 @@ pub async fn list(
     const LIST: &str = "/* campaigns.list */
         SELECT id, name, created_at FROM campaigns
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Campaign::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Campaign::from_row).collect())
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(
+pub async fn rename_campaign(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -69,6 +69,6 @@ pub async fn rename(
 ) -> Result<Option<Campaign>> {
     const RENAME: &str = "/* campaigns.rename */
         UPDATE campaigns SET name = $3 WHERE account_id = $1 AND id = $2 RETURNING id, name, created_at";
-    let row = statement::maybe(client, RENAME, &[&account_id, &id, &name]).await?;
-    Ok(row.as_ref().map(Campaign::of))
+    let row = statement::query_opt(client, RENAME, &[&account_id, &id, &name]).await?;
+    Ok(row.as_ref().map(Campaign::from_row))
 }

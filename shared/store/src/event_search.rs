@@ -88,14 +88,14 @@ impl Search {
     }
 }
 
-pub type Key = (Timestamp, Uuid);
+pub type SearchKey = (Timestamp, Uuid);
 
 /// A page of rows, newest first.
 #[derive(Debug)]
-pub struct Found {
+pub struct EventPage {
     pub events: Vec<Event>,
     /// Where the next page begins, if there may be more.
-    pub next: Option<Key>,
+    pub next: Option<SearchKey>,
     /// The search came only this far back: there may be rows beyond.
     pub looked_back_to: Option<Timestamp>,
 }
@@ -162,19 +162,19 @@ const FLOOR: &str = "/* pages.events_floor */
 /// The first moment that the table can hold, and the last (Postgres' own infinities are no timestamps).
 const FIRST: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn last() -> Timestamp {
+fn last_time() -> Timestamp {
     // The year 9000: far behind every clock.
     Timestamp::from_second(221_845_392_000).unwrap_or(Timestamp::MAX)
 }
 
-pub async fn page(
+pub async fn search_page(
     client: &impl GenericClient,
     account_id: Uuid,
     search: &Search,
-    below: Option<Key>,
+    below: Option<SearchKey>,
     limit: i64,
-) -> Result<Found> {
-    let start = below.unwrap_or((last(), Uuid::max()));
+) -> Result<EventPage> {
+    let start = below.unwrap_or((last_time(), Uuid::max()));
     let fetch = limit + 1;
     let floor =
         if search.is_plain() || (search.indexed_reasons().is_some() && !search.needs_looking()) {
@@ -191,7 +191,7 @@ pub async fn page(
     let (mut keys, mut floor) = match exact {
         Some(keys) => (keys, None),
         None => (
-            scan(client, account_id, search, start, floor, fetch).await?,
+            scan_newest(client, account_id, search, start, floor, fetch).await?,
             floor,
         ),
     };
@@ -211,7 +211,7 @@ pub async fn page(
     };
     let (times, ids): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
     let events = events::by_keys(client, account_id, &times, &ids).await?;
-    Ok(Found {
+    Ok(EventPage {
         events,
         next,
         looked_back_to: if more { None } else { floor },
@@ -221,31 +221,31 @@ pub async fn page(
 async fn floor_of(
     client: &impl GenericClient,
     search: &Search,
-    (at, id): Key,
+    (at, id): SearchKey,
 ) -> Result<Option<Timestamp>> {
     let webhooks = i64::try_from(search.webhooks.len())
         .unwrap_or(i64::MAX)
         .max(1);
     let each = (SCANNED / webhooks).max(200);
-    let row = statement::one(client, FLOOR, &[&search.webhooks, &at, &id, &each]).await?;
+    let row = statement::query_one(client, FLOOR, &[&search.webhooks, &at, &id, &each]).await?;
     let floor: Option<Timestamp> = row.get(0);
     Ok(floor.filter(|floor| search.since.is_none_or(|since| *floor > since)))
 }
 
-async fn scan(
+async fn scan_newest(
     client: &impl GenericClient,
     account_id: Uuid,
     search: &Search,
-    (at, id): Key,
+    (at, id): SearchKey,
     floor: Option<Timestamp>,
     fetch: i64,
-) -> Result<Vec<Key>> {
+) -> Result<Vec<SearchKey>> {
     let from = floor.max(search.since).unwrap_or(FIRST);
-    let until = search.until.unwrap_or_else(last);
+    let until = search.until.unwrap_or_else(last_time);
     let statuses = search.status_codes();
     let rows = match search.indexed_reasons() {
         None => {
-            statement::rows(
+            statement::query_rows(
                 client,
                 PAGE_BY_TIME,
                 &[
@@ -267,7 +267,7 @@ async fn scan(
             .await?
         }
         Some(reasons) => {
-            statement::rows(
+            statement::query_rows(
                 client,
                 PAGE_BY_REASON,
                 &[
@@ -292,7 +292,7 @@ async fn scan(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-fn is_full(keys: &[Key], fetch: i64) -> bool {
+fn is_full(keys: &[SearchKey], fetch: i64) -> bool {
     i64::try_from(keys.len()).is_ok_and(|found| found >= fetch)
 }
 
@@ -314,9 +314,9 @@ async fn of_text(
     account_id: Uuid,
     search: &Search,
     text: &str,
-    start: Key,
+    start: SearchKey,
     fetch: i64,
-) -> Result<Option<Vec<Key>>> {
+) -> Result<Option<Vec<SearchKey>>> {
     let as_caller = search
         .text_as_caller
         .as_deref()
@@ -339,12 +339,12 @@ async fn of_one(
     search: &Search,
     statement: &'static str,
     name: &str,
-    (at, id): Key,
+    (at, id): SearchKey,
     fetch: i64,
-) -> Result<Vec<Key>> {
+) -> Result<Vec<SearchKey>> {
     let from = search.since.unwrap_or(FIRST);
-    let until = search.until.unwrap_or_else(last);
-    let rows = statement::rows(
+    let until = search.until.unwrap_or_else(last_time);
+    let rows = statement::query_rows(
         client,
         statement,
         &[
@@ -368,18 +368,23 @@ async fn of_one(
 }
 
 /// The time of the oldest row of these webhooks that is still kept.
-pub async fn oldest(client: &impl GenericClient, webhooks: &[Uuid]) -> Result<Option<Timestamp>> {
+pub async fn oldest_event(
+    client: &impl GenericClient,
+    webhooks: &[Uuid],
+) -> Result<Option<Timestamp>> {
     const OLDEST: &str = "/* pages.oldest */
         SELECT min(f.received_at) FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
                SELECT e.received_at FROM events e WHERE e.webhook_id = k.webhook_id
                 ORDER BY e.received_at, e.id LIMIT 1) f";
-    Ok(statement::one(client, OLDEST, &[&webhooks]).await?.get(0))
+    Ok(statement::query_one(client, OLDEST, &[&webhooks])
+        .await?
+        .get(0))
 }
 
 /// The webhooks of an account, archived ones too: whose rows its panel shows.
 pub async fn webhooks_of(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<Uuid>> {
     const OF: &str = "/* pages.webhooks_of */ SELECT id FROM webhooks WHERE account_id = $1 ORDER BY id DESC LIMIT 1000";
-    Ok(statement::rows(client, OF, &[&account_id])
+    Ok(statement::query_rows(client, OF, &[&account_id])
         .await?
         .iter()
         .map(|row| row.get(0))
@@ -438,7 +443,7 @@ pub async fn advance_replay(
     Ok(())
 }
 
-pub async fn replay(
+pub async fn get_bulk_replay(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -447,7 +452,7 @@ pub async fn replay(
         SELECT id, filter, actor, total, done, matched, refused, failed, created_at, finished_at,
                finished_at IS NULL AND advanced_at < now() - interval '1 minute' AS stalled
           FROM bulk_replays WHERE account_id = $1 AND id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
     Ok(row.map(|row| BulkReplay {
         id: row.get("id"),
         filter: row.get("filter"),

@@ -70,7 +70,7 @@ pub struct Action {
 
 /// The request as it came, and how it was read; kept for a shorter time than the row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
+pub struct StoredRequest {
     pub request: RawRequest,
     pub slots: Vec<SlotReading>,
 }
@@ -86,7 +86,7 @@ macro_rules! columns {
 }
 
 impl Event {
-    fn of(row: &Row) -> Result<Self> {
+    fn from_row(row: &Row) -> Result<Self> {
         let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
         let reason: Option<&str> = row.get("reason");
         let detail: Option<&str> = row.get("detail");
@@ -150,14 +150,14 @@ pub async fn by_keys(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    statement::rows(client, BY_KEYS, &[&account_id, &times, &ids])
+    statement::query_rows(client, BY_KEYS, &[&account_id, &times, &ids])
         .await?
         .iter()
-        .map(Event::of)
+        .map(Event::from_row)
         .collect()
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Event>> {
+pub async fn get_event(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Event>> {
     const GET: &str = concat!(
         "/* events.get */ SELECT ",
         columns!(),
@@ -167,20 +167,20 @@ pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Res
     let Some((low, high)) = ids::time_of_event_id(id) else {
         return Ok(None);
     };
-    let row = statement::maybe(client, GET, &[&account_id, &low, &high, &id]).await?;
-    row.as_ref().map(Event::of).transpose()
+    let row = statement::query_opt(client, GET, &[&account_id, &low, &high, &id]).await?;
+    row.as_ref().map(Event::from_row).transpose()
 }
 
 /// The raw request and its reading, as long as retention keeps them. The caller has seen the event's row,
 /// and with it whose it is.
-pub async fn kept(
+pub async fn stored_requests(
     client: &impl GenericClient,
     received_at: Timestamp,
     id: Uuid,
-) -> Result<Option<Kept>> {
+) -> Result<Option<StoredRequest>> {
     const KEPT: &str = "/* events.kept */
         SELECT request, reading FROM event_requests WHERE received_at = $1 AND id = $2";
-    let Some(row) = statement::maybe(client, KEPT, &[&received_at, &id]).await? else {
+    let Some(row) = statement::query_opt(client, KEPT, &[&received_at, &id]).await? else {
         return Ok(None);
     };
     let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
@@ -189,11 +189,11 @@ pub async fn kept(
     let slots = reading
         .map_or_else(|| Ok(Vec::new()), serde_json::from_str)
         .map_err(|_| corrupt("reading"))?;
-    Ok(Some(Kept { request, slots }))
+    Ok(Some(StoredRequest { request, slots }))
 }
 
 /// What persons did with a row, oldest first.
-pub async fn actions(
+pub async fn list_actions(
     client: &impl GenericClient,
     account_id: Uuid,
     event_id: Uuid,
@@ -201,7 +201,7 @@ pub async fn actions(
     const ACTIONS: &str = "/* events.actions */
         SELECT id, action, actor, detail::text AS detail, outcome, created_at FROM event_actions
          WHERE account_id = $1 AND event_id = $2 ORDER BY created_at, id";
-    let rows = statement::rows(client, ACTIONS, &[&account_id, &event_id]).await?;
+    let rows = statement::query_rows(client, ACTIONS, &[&account_id, &event_id]).await?;
     Ok(rows
         .iter()
         .map(|row| Action {

@@ -28,7 +28,7 @@ pub struct Posting {
 }
 
 impl Posting {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Posting {
             seq: row.get("seq"),
             id: row.get("id"),
@@ -81,7 +81,7 @@ pub async fn of_publisher(
         ],
     )
     .await?;
-    Ok(rows.iter().map(Posting::of).collect())
+    Ok(rows.iter().map(Posting::from_row).collect())
 }
 
 /// What one event posted, oldest first.
@@ -96,6 +96,6 @@ pub async fn of_event(
         columns!(),
         " FROM postings WHERE account_id = $1 AND call_id = $2 AND event_id = $3 ORDER BY seq"
     );
-    let rows = statement::rows(client, OF_EVENT, &[&account_id, &call_id, &event_id]).await?;
-    Ok(rows.iter().map(Posting::of).collect())
+    let rows = statement::query_rows(client, OF_EVENT, &[&account_id, &call_id, &event_id]).await?;
+    Ok(rows.iter().map(Posting::from_row).collect())
 }

@@ -19,20 +19,20 @@ const ADVISORY_LOCK: i64 = 1_797_823_321;
 /// Migrating may rewrite a table; it gets ten minutes a statement.
 const STATEMENT_TIMEOUT_MS: u32 = 600_000;
 
-pub struct Migrated {
+pub struct MigrationReport {
     /// Names of the migrations that were applied now.
     pub applied: Vec<String>,
     /// Roles that got their rights, of the four.
     pub roles: Vec<String>,
 }
 
-pub async fn run(url: &str) -> Result<Migrated, StoreError> {
+pub async fn run(url: &str) -> Result<MigrationReport, StoreError> {
     let settings = PoolSettings {
         statement_timeout_ms: STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
-        ..PoolSettings::of("trueup-migrate", 1)
+        ..PoolSettings::for_application("trueup-migrate", 1)
     };
-    let mut client = pool::connect(url, &settings).await?;
+    let mut client = pool::connect_once(url, &settings).await?;
     client
         .query(
             "/* migrate_lock */ SELECT pg_advisory_lock($1)",
@@ -54,19 +54,19 @@ pub async fn run(url: &str) -> Result<Migrated, StoreError> {
             &[],
         )
         .await?;
-    let roles = grant(&client).await?;
+    let roles = grant_rights(&client).await?;
     client
         .query(
             "/* migrate_unlock */ SELECT pg_advisory_unlock($1)",
             &[&ADVISORY_LOCK],
         )
         .await?;
-    Ok(Migrated { applied, roles })
+    Ok(MigrationReport { applied, roles })
 }
 
 /// Why a process of this version must not work on this database yet; `None` when it may. (A newer
 /// schema is fine: migrations suit the old processes, too.)
-pub async fn behind(pool: &Pool) -> Result<Option<String>, StoreError> {
+pub async fn pending_migration(pool: &Pool) -> Result<Option<String>, StoreError> {
     const HISTORY: &str = "/* migrate_history */ SELECT version FROM refinery_schema_history";
     const WAY_OUT: &str = "run `trueup-worker migrate`";
     let client = pool.get().await?;
@@ -104,7 +104,7 @@ pub async fn behind(pool: &Pool) -> Result<Option<String>, StoreError> {
 }
 
 /// A number that changes with any migration: names the tests' template database.
-pub fn fingerprint() -> u64 {
+pub fn schema_fingerprint() -> u64 {
     embedded::migrations::runner()
         .get_migrations()
         .iter()
@@ -144,7 +144,7 @@ const GRANTS: [(&str, &str); 3] = [
 const REVOKE: &str = "/* migrate_revoke */
     REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions FROM PUBLIC";
 
-async fn grant(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
+async fn grant_rights(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
     client.batch_execute(REVOKE).await?;
     let mut granted = Vec::new();
     for (role, statements) in GRANTS {

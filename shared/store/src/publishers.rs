@@ -18,7 +18,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Publisher {
             id: row.get("id"),
             name: row.get("name"),
@@ -28,7 +28,7 @@ impl Publisher {
     }
 }
 
-pub async fn insert(
+pub async fn insert_publisher(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -37,11 +37,11 @@ pub async fn insert(
     const INSERT: &str = "/* publishers.insert */
         INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)
         RETURNING id, name, pending_balance_cents, created_at";
-    let row = statement::one(client, INSERT, &[&id, &account_id, &name]).await?;
-    Ok(Publisher::of(&row))
+    let row = statement::query_one(client, INSERT, &[&id, &account_id, &name]).await?;
+    Ok(Publisher::from_row(&row))
 }
 
-pub async fn get(
+pub async fn get_publisher(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -49,11 +49,11 @@ pub async fn get(
     const GET: &str = "/* publishers.get */
         SELECT id, name, pending_balance_cents, created_at
           FROM publishers WHERE account_id = $1 AND id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Publisher::of))
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Publisher::from_row))
 }
 
-pub async fn list(
+pub async fn list_publishers(
     client: &impl GenericClient,
     account_id: Uuid,
     page: IdPage,
@@ -61,12 +61,12 @@ pub async fn list(
     const LIST: &str = "/* publishers.list */
         SELECT id, name, pending_balance_cents, created_at FROM publishers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Publisher::of).collect())
+    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    Ok(rows.iter().map(Publisher::from_row).collect())
 }
 
 /// Gives it another name; nothing if the account has no such one.
-pub async fn rename(
+pub async fn rename_publisher(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -75,6 +75,6 @@ pub async fn rename(
     const RENAME: &str = "/* publishers.rename */
         UPDATE publishers SET name = $3 WHERE account_id = $1 AND id = $2
         RETURNING id, name, pending_balance_cents, created_at";
-    let row = statement::maybe(client, RENAME, &[&account_id, &id, &name]).await?;
-    Ok(row.as_ref().map(Publisher::of))
+    let row = statement::query_opt(client, RENAME, &[&account_id, &id, &name]).await?;
+    Ok(row.as_ref().map(Publisher::from_row))
 }

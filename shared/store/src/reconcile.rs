@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::settlement::loading::terms;
+use crate::settlement::loading::parse_terms;
 use crate::{Client, StoreError};
-use trueup_domain::crediting::{Estimate, Folding, Place, booked_revenue, credit, fold};
+use trueup_domain::crediting::{
+    Estimate, FoldInput, ReceptionOrder, booked_revenue, credit_due, fold_reports,
+};
 
 /// Breaches of one check that are listed; the rest is counted.
 pub const LISTED: usize = 20;
@@ -135,7 +137,7 @@ const BALANCES: &str =
 /// Folds every call's estimate and reports anew, into an empty ledger, and compares what comes out
 /// with the books: values, credits, revenue and every publisher's balance. Returns breaches and how
 /// many calls were replayed.
-pub async fn replay(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
+pub async fn recompute_calls(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
     let calls = client.prepare_cached(REPLAY_CALLS).await?;
     let reports = client.prepare_cached(REPLAY_REPORTS).await?;
     let mut after = (Uuid::nil(), Uuid::nil());
@@ -148,10 +150,10 @@ pub async fn replay(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
         after = (last.get("account_id"), last.get("id"));
         let accounts: Vec<Uuid> = page.iter().map(|row| row.get("account_id")).collect();
         let ids: Vec<Uuid> = page.iter().map(|row| row.get("id")).collect();
-        let mut by_call: BTreeMap<(Uuid, Uuid), Vec<Folding>> = BTreeMap::new();
+        let mut by_call: BTreeMap<(Uuid, Uuid), Vec<FoldInput>> = BTreeMap::new();
         for row in client.query(&reports, &[&accounts, &ids]).await? {
             let key = (row.get("account_id"), row.get("call_id"));
-            by_call.entry(key).or_default().push(folding(&row)?);
+            by_call.entry(key).or_default().push(fold_input(&row)?);
         }
         for row in &page {
             let key = (row.get("account_id"), row.get("id"));
@@ -175,11 +177,11 @@ pub async fn replay(client: &Client) -> Result<(Vec<String>, u64), StoreError> {
     Ok((breaches, replayed))
 }
 
-fn folding(row: &tokio_postgres::Row) -> Result<Folding, StoreError> {
+fn fold_input(row: &tokio_postgres::Row) -> Result<FoldInput, StoreError> {
     let position = u16::try_from(row.get::<_, i32>("position"))
         .map_err(|_| StoreError::Corrupt("call_reports.position".to_owned()))?;
-    Ok(Folding {
-        place: Place {
+    Ok(FoldInput {
+        place: ReceptionOrder {
             received_at: row.get("received_at"),
             position,
             event_id: row.get("event_id"),
@@ -191,23 +193,23 @@ fn folding(row: &tokio_postgres::Row) -> Result<Folding, StoreError> {
 
 fn replay_call(
     row: &tokio_postgres::Row,
-    reports: &[Folding],
+    reports: &[FoldInput],
     balances: &mut BTreeMap<Uuid, i64>,
 ) -> Result<Option<String>, StoreError> {
     let estimate = Estimate {
         value_cents: row.get("estimate_value_cents"),
         qualified: row.get("estimate_qualified"),
     };
-    let folded = fold(estimate, reports);
+    let folded = fold_reports(estimate, reports);
     let terms = match row.get::<_, Option<&str>>("terms_kind") {
-        Some(kind) => Some(terms(
+        Some(kind) => Some(parse_terms(
             kind,
             row.get("terms_amount_cents"),
             row.get("terms_percent_e4"),
         )?),
         None => None,
     };
-    let due = credit(terms, folded.value_cents, folded.qualified);
+    let due = credit_due(terms, folded.value_cents, folded.qualified);
     if let Some(publisher_id) = row.get::<_, Option<Uuid>>("terms_publisher_id") {
         *balances.entry(publisher_id).or_default() += due;
     }

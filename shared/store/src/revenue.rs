@@ -11,7 +11,7 @@ use trueup_postgres::statement::{self, Result};
 
 /// By what the calls are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
+pub enum RevenueGroup {
     /// Of the account's time zone.
     Day,
     Buyer,
@@ -68,10 +68,10 @@ macro_rules! sums {
     };
 }
 
-pub async fn report(
+pub async fn sum_revenue(
     client: &impl GenericClient,
     account_id: Uuid,
-    group: Group,
+    group: RevenueGroup,
     from: Timestamp,
     to: Timestamp,
     time_zone: &str,
@@ -101,10 +101,10 @@ pub async fn report(
         "LEFT JOIN webhooks w ON w.id::text = s.key AND w.account_id = $1"
     );
     let statement = match group {
-        Group::Day => BY_DAY,
-        Group::Buyer => BY_BUYER,
-        Group::Publisher => BY_PUBLISHER,
-        Group::Webhook => BY_WEBHOOK,
+        RevenueGroup::Day => BY_DAY,
+        RevenueGroup::Buyer => BY_BUYER,
+        RevenueGroup::Publisher => BY_PUBLISHER,
+        RevenueGroup::Webhook => BY_WEBHOOK,
     };
     let rows =
         statement::rows_planned(client, statement, &[&account_id, &from, &to, &time_zone]).await?;

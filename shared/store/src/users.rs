@@ -19,7 +19,7 @@ const SEEN_GRAIN_SECONDS: f64 = 60.0;
 
 /// What a person may do. Each may do all that the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum UserRole {
     /// Looks.
     Viewer,
     /// Sets webhooks, records, and acts on events.
@@ -28,19 +28,19 @@ pub enum Role {
     Owner,
 }
 
-impl Role {
-    pub const ALL: [Role; 3] = [Role::Owner, Role::Operator, Role::Viewer];
+impl UserRole {
+    pub const ALL: [UserRole; 3] = [UserRole::Owner, UserRole::Operator, UserRole::Viewer];
 
     pub const fn code(self) -> &'static str {
         match self {
-            Role::Viewer => "viewer",
-            Role::Operator => "operator",
-            Role::Owner => "owner",
+            UserRole::Viewer => "viewer",
+            UserRole::Operator => "operator",
+            UserRole::Owner => "owner",
         }
     }
 
-    pub fn from_code(code: &str) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| role.code() == code)
+    pub fn from_code(code: &str) -> Option<UserRole> {
+        UserRole::ALL.into_iter().find(|role| role.code() == code)
     }
 }
 
@@ -49,19 +49,20 @@ pub struct User {
     pub id: Uuid,
     pub account_id: Uuid,
     pub email: String,
-    pub role: Role,
+    pub role: UserRole,
     pub created_at: Timestamp,
     pub last_signed_in_at: Option<Timestamp>,
     pub disabled_at: Option<Timestamp>,
 }
 
 impl User {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         User {
             id: row.get("user_id"),
             account_id: row.get("user_account_id"),
             email: row.get("email"),
-            role: Role::from_code(row.get("role")).expect("the table's CHECK lets only these in"),
+            role: UserRole::from_code(row.get("role"))
+                .expect("the table's CHECK lets only these in"),
             created_at: row.get("user_created_at"),
             last_signed_in_at: row.get("last_signed_in_at"),
             disabled_at: row.get("disabled_at"),
@@ -77,13 +78,13 @@ macro_rules! columns {
 }
 
 /// False if somebody has this e-mail address already, in whatever case.
-pub async fn insert(
+pub async fn insert_user(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
     email: &str,
     password_hash: &str,
-    role: Role,
+    role: UserRole,
 ) -> Result<bool> {
     const INSERT: &str = "/* people.insert */
         INSERT INTO users (id, account_id, email, password_hash, role) VALUES ($1, $2, $3, $4, $5)
@@ -104,32 +105,32 @@ pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option
         columns!(),
         " FROM users u WHERE lower(u.email) = lower($1) AND u.disabled_at IS NULL"
     );
-    let row = statement::maybe(client, BY_EMAIL, &[&email]).await?;
-    Ok(row.map(|row| (User::of(&row), row.get("password_hash"))))
+    let row = statement::query_opt(client, BY_EMAIL, &[&email]).await?;
+    Ok(row.map(|row| (User::from_row(&row), row.get("password_hash"))))
 }
 
-pub async fn list(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<User>> {
+pub async fn list_users(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<User>> {
     const LIST: &str = concat!(
         "/* people.list */ SELECT ",
         columns!(),
         " FROM users u WHERE u.account_id = $1 ORDER BY u.disabled_at IS NOT NULL, u.id LIMIT 500"
     );
-    Ok(statement::rows(client, LIST, &[&account_id])
+    Ok(statement::query_rows(client, LIST, &[&account_id])
         .await?
         .iter()
-        .map(User::of)
+        .map(User::from_row)
         .collect())
 }
 
-pub async fn get(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<User>> {
+pub async fn get_user(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<User>> {
     const GET: &str = concat!(
         "/* people.get */ SELECT ",
         columns!(),
         " FROM users u WHERE u.account_id = $1 AND u.id = $2"
     );
-    Ok(statement::maybe(client, GET, &[&account_id, &id])
+    Ok(statement::query_opt(client, GET, &[&account_id, &id])
         .await?
-        .map(|row| User::of(&row)))
+        .map(|row| User::from_row(&row)))
 }
 
 /// Changes what the person may do; shut out or let in again. Locks the account's owners, so that two
@@ -138,7 +139,7 @@ pub async fn set_standing(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
-    role: Role,
+    role: UserRole,
     disabled: bool,
 ) -> Result<bool> {
     const OWNERS: &str = "/* people.lock_owners */
@@ -146,8 +147,8 @@ pub async fn set_standing(
     const SET: &str = "/* people.set_standing */
         UPDATE users SET role = $3, disabled_at = CASE WHEN $4 THEN COALESCE(disabled_at, now()) END
          WHERE account_id = $1 AND id = $2";
-    let owners = statement::rows(client, OWNERS, &[&account_id]).await?;
-    let stays_owner = role == Role::Owner && !disabled;
+    let owners = statement::query_rows(client, OWNERS, &[&account_id]).await?;
+    let stays_owner = role == UserRole::Owner && !disabled;
     if !stays_owner && owners.len() == 1 && owners[0].get::<_, Uuid>(0) == id {
         return Ok(false);
     }
@@ -169,7 +170,7 @@ pub async fn set_password(
     Ok(())
 }
 
-fn digest(session: &str) -> Vec<u8> {
+fn digest_session(session: &str) -> Vec<u8> {
     Sha256::digest(session.as_bytes()).to_vec()
 }
 
@@ -187,13 +188,16 @@ pub async fn begin_session(
     const SIGNED_IN: &str =
         "/* people.signed_in */ UPDATE users SET last_signed_in_at = now() WHERE id = $1";
     statement::run(client, SWEEP, &[&user_id, &IDLE_SECONDS, &ABSOLUTE_SECONDS]).await?;
-    statement::run(client, BEGIN, &[&digest(session), &user_id]).await?;
+    statement::run(client, BEGIN, &[&digest_session(session), &user_id]).await?;
     statement::run(client, SIGNED_IN, &[&user_id]).await?;
     Ok(())
 }
 
 /// Whose session it is, if it still stands.
-pub async fn holder(client: &impl GenericClient, session: &str) -> Result<Option<(User, Account)>> {
+pub async fn find_session(
+    client: &impl GenericClient,
+    session: &str,
+) -> Result<Option<(User, Account)>> {
     const HOLDER: &str = concat!(
         "/* people.session */ SELECT s.last_seen_at < now() - make_interval(secs => $4) AS stale, ",
         columns!(),
@@ -205,8 +209,8 @@ pub async fn holder(client: &impl GenericClient, session: &str) -> Result<Option
     );
     const SEEN: &str =
         "/* people.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
-    let digest = digest(session);
-    let found = statement::maybe(
+    let digest = digest_session(session);
+    let found = statement::query_opt(
         client,
         HOLDER,
         &[
@@ -221,12 +225,12 @@ pub async fn holder(client: &impl GenericClient, session: &str) -> Result<Option
     if row.get("stale") {
         statement::run(client, SEEN, &[&digest]).await?;
     }
-    Ok(Some((User::of(&row), Account::of(&row))))
+    Ok(Some((User::from_row(&row), Account::from_row(&row))))
 }
 
 pub async fn end_session(client: &impl GenericClient, session: &str) -> Result<()> {
     const END: &str = "/* people.end_session */ DELETE FROM sessions WHERE digest = $1";
-    statement::run(client, END, &[&digest(session)]).await?;
+    statement::run(client, END, &[&digest_session(session)]).await?;
     Ok(())
 }
 
@@ -246,9 +250,9 @@ pub async fn accounts_called(
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id::text = $1 OR name = $1 ORDER BY id LIMIT 2";
-    Ok(statement::rows(client, CALLED, &[&id_or_name])
+    Ok(statement::query_rows(client, CALLED, &[&id_or_name])
         .await?
         .iter()
-        .map(Account::of)
+        .map(Account::from_row)
         .collect())
 }

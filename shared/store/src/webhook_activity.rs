@@ -30,7 +30,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub fn today(&self, status: Status) -> i64 {
+    pub fn count_today(&self, status: Status) -> i64 {
         self.today.get(&status).copied().unwrap_or(0)
     }
 
@@ -44,7 +44,7 @@ impl Activity {
 }
 
 /// The activity of some webhooks of one account.
-pub async fn activity(
+pub async fn load_activity(
     client: &impl GenericClient,
     account_id: Uuid,
     webhooks: &[Uuid],
@@ -63,7 +63,7 @@ pub async fn activity(
          GROUP BY 1, 2, 3, 4, 5";
     let mut found: HashMap<Uuid, Activity> = HashMap::new();
     let mut seen: HashMap<Uuid, i64> = HashMap::new();
-    for row in statement::rows(
+    for row in statement::query_rows(
         client,
         ACTIVITY,
         &[&account_id, &webhooks, &now, &today, &GLANCE_ROWS],
@@ -108,7 +108,7 @@ pub struct ReasonGroup {
 }
 
 /// Why rows moved no money, by reason, most frequent first. Ignored rows are closed and not counted.
-pub async fn reasons(
+pub async fn count_reasons(
     client: &impl GenericClient,
     account_id: Uuid,
     webhook_id: Uuid,
@@ -127,7 +127,7 @@ pub async fn reasons(
          WHERE w.account_id = $1 AND w.id = $2 AND e.status IN ('unmatched', 'held', 'refused')
          GROUP BY e.status, e.reason ORDER BY requests DESC, e.reason";
     let reasons: Vec<&str> = Reason::ALL.iter().map(|r| r.code()).collect();
-    let rows = statement::rows(
+    let rows = statement::query_rows(
         client,
         REASONS,
         &[&account_id, &webhook_id, &since, &reasons, &GLANCE_ROWS],
@@ -177,7 +177,7 @@ pub async fn unmatched_requests(
         Reason::CallerNotFound,
     ]
     .map(Reason::code);
-    let rows = statement::rows(
+    let rows = statement::query_rows(
         client,
         REQUESTS,
         &[
@@ -204,15 +204,15 @@ pub async fn known_ref_ids(
     const KNOWN: &str = "/* pages.known_ref_ids */
         SELECT DISTINCT k.ref_id FROM unnest($2::text[]) AS k (ref_id)
          WHERE EXISTS (SELECT 1 FROM calls c WHERE c.account_id = $1 AND c.ref_id = k.ref_id)";
-    let rows = statement::rows(client, KNOWN, &[&account_id, &texts]).await?;
+    let rows = statement::query_rows(client, KNOWN, &[&account_id, &texts]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Names by id, for lists that show them: of one account's buyers, publishers, campaigns or webhooks.
-pub async fn names(
+pub async fn load_names(
     client: &impl GenericClient,
     account_id: Uuid,
-    what: Named,
+    what: NamedEntity,
 ) -> Result<Vec<(Uuid, String)>> {
     const BUYERS: &str = "/* pages.buyer_names */
         SELECT id, name FROM buyers WHERE account_id = $1 ORDER BY lower(name), id LIMIT 1000";
@@ -223,12 +223,12 @@ pub async fn names(
     const WEBHOOKS: &str = "/* pages.webhook_names */
         SELECT id, name FROM webhooks WHERE account_id = $1 ORDER BY archived_at IS NOT NULL, lower(name), id LIMIT 1000";
     let statement = match what {
-        Named::Buyers => BUYERS,
-        Named::Publishers => PUBLISHERS,
-        Named::Campaigns => CAMPAIGNS,
-        Named::Webhooks => WEBHOOKS,
+        NamedEntity::Buyers => BUYERS,
+        NamedEntity::Publishers => PUBLISHERS,
+        NamedEntity::Campaigns => CAMPAIGNS,
+        NamedEntity::Webhooks => WEBHOOKS,
     };
-    let rows = statement::rows(client, statement, &[&account_id]).await?;
+    let rows = statement::query_rows(client, statement, &[&account_id]).await?;
     Ok(rows
         .iter()
         .map(|row| (row.get("id"), row.get("name")))
@@ -236,7 +236,7 @@ pub async fn names(
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedEntity {
     Buyers,
     Publishers,
     Campaigns,

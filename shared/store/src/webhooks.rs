@@ -15,7 +15,7 @@ use trueup_postgres::statement::{self, Result};
 
 /// Everything about a webhook that a person may set.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct StoredSettings {
     pub name: String,
     pub buyer_id: Option<Uuid>,
     pub enabled: bool,
@@ -34,10 +34,10 @@ pub struct Settings {
     pub on_rejection_word: String,
 }
 
-impl Settings {
+impl StoredSettings {
     /// What a webhook is that was given nothing but its name (seed and rules).
-    pub fn named(name: &str) -> Self {
-        Settings {
+    pub fn with_name(name: &str) -> Self {
+        StoredSettings {
             name: name.to_owned(),
             buyer_id: None,
             enabled: true,
@@ -61,7 +61,7 @@ impl Settings {
 pub struct Webhook {
     pub id: Uuid,
     pub token: String,
-    pub settings: Settings,
+    pub settings: StoredSettings,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub archived_at: Option<Timestamp>,
@@ -70,11 +70,11 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    fn of(row: &Row) -> Self {
+    fn from_row(row: &Row) -> Self {
         Webhook {
             id: row.get("id"),
             token: row.get("token"),
-            settings: Settings {
+            settings: StoredSettings {
                 name: row.get("name"),
                 buyer_id: row.get("buyer_id"),
                 enabled: row.get("enabled"),
@@ -108,16 +108,16 @@ pub struct Secret {
     pub last_used_at: Option<Timestamp>,
 }
 
-pub fn digest(secret: &str) -> Vec<u8> {
+pub fn digest_secret(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
 
-pub async fn insert(
+pub async fn insert_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
     token: &str,
-    s: &Settings,
+    s: &StoredSettings,
 ) -> Result<()> {
     const INSERT: &str = "/* webhooks.insert */
         INSERT INTO webhooks (id, account_id, token, name, buyer_id, enabled, require_secret, secret_query_param,
@@ -152,11 +152,11 @@ pub async fn insert(
     Ok(())
 }
 
-pub async fn update(
+pub async fn update_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
-    s: &Settings,
+    s: &StoredSettings,
 ) -> Result<()> {
     const UPDATE: &str = "/* webhooks.update */
         UPDATE webhooks SET name = $3, buyer_id = $4, enabled = $5, require_secret = $6, secret_query_param = $7,
@@ -191,7 +191,7 @@ pub async fn update(
     Ok(())
 }
 
-pub async fn get(
+pub async fn get_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
@@ -200,8 +200,8 @@ pub async fn get(
         SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
           FROM webhooks w WHERE w.account_id = $1 AND w.id = $2";
-    let row = statement::maybe(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Webhook::of))
+    let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
+    Ok(row.as_ref().map(Webhook::from_row))
 }
 
 /// As [`get`], and nobody else changes it until the transaction ends.
@@ -212,14 +212,14 @@ pub async fn get_locked(
 ) -> Result<Option<Webhook>> {
     const LOCK: &str =
         "/* webhooks.lock */ SELECT 1 FROM webhooks WHERE account_id = $1 AND id = $2 FOR UPDATE";
-    match statement::maybe(client, LOCK, &[&account_id, &id]).await? {
+    match statement::query_opt(client, LOCK, &[&account_id, &id]).await? {
         // A new statement: waiting for a lock does not refresh a statement's snapshot.
-        Some(_) => get(client, account_id, id).await,
+        Some(_) => get_webhook(client, account_id, id).await,
         None => Ok(None),
     }
 }
 
-pub async fn list(
+pub async fn list_webhooks(
     client: &impl GenericClient,
     account_id: Uuid,
     archived: bool,
@@ -230,17 +230,21 @@ pub async fn list(
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
           FROM webhooks w
          WHERE w.account_id = $1 AND (w.archived_at IS NOT NULL) = $2 AND w.id < $3 ORDER BY w.id DESC LIMIT $4";
-    let rows = statement::rows(
+    let rows = statement::query_rows(
         client,
         LIST,
         &[&account_id, &archived, &page.bound(), &page.limit],
     )
     .await?;
-    Ok(rows.iter().map(Webhook::of).collect())
+    Ok(rows.iter().map(Webhook::from_row).collect())
 }
 
 /// Its token answers 404 from now on; its history stays. Archiving twice keeps the first time.
-pub async fn archive(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<()> {
+pub async fn archive_webhook(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<()> {
     const ARCHIVE: &str = "/* webhooks.archive */
         UPDATE webhooks SET archived_at = now(), updated_at = now()
          WHERE account_id = $1 AND id = $2 AND archived_at IS NULL";
@@ -268,7 +272,7 @@ pub async fn valid_secrets(
     const VALID: &str = "/* webhooks.valid_secrets */
         SELECT webhook_id, id, created_at, expires_at, last_used_at FROM webhook_secrets
          WHERE webhook_id = ANY($1) AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at, id";
-    let rows = statement::rows(client, VALID, &[&webhook_ids]).await?;
+    let rows = statement::query_rows(client, VALID, &[&webhook_ids]).await?;
     Ok(rows
         .iter()
         .map(|row| {
@@ -306,7 +310,12 @@ pub async fn rotate_secret(
     let overlap = overlap_seconds as f64;
     statement::run(client, SWEEP, &[&webhook_id]).await?;
     statement::run(client, EXPIRE, &[&webhook_id, &overlap]).await?;
-    statement::run(client, ADD, &[&secret_id, &webhook_id, &digest(secret)]).await?;
+    statement::run(
+        client,
+        ADD,
+        &[&secret_id, &webhook_id, &digest_secret(secret)],
+    )
+    .await?;
     Ok(())
 }
 
@@ -330,7 +339,7 @@ pub async fn require_secret(
 }
 
 /// Names of settings whose values differ, with the new values: what the audit log says of a change.
-pub fn changed(before: &Settings, after: &Settings) -> Value {
+pub fn changed_settings(before: &StoredSettings, after: &StoredSettings) -> Value {
     match (as_json(before), as_json(after)) {
         (Value::Object(before), Value::Object(after)) => Value::Object(
             after
@@ -342,7 +351,7 @@ pub fn changed(before: &Settings, after: &Settings) -> Value {
     }
 }
 
-fn as_json(s: &Settings) -> Value {
+fn as_json(s: &StoredSettings) -> Value {
     serde_json::json!({
         "name": s.name, "buyer_id": s.buyer_id, "enabled": s.enabled, "require_secret": s.require_secret,
         "secret_query_param": s.secret_query_param, "field_names": s.field_names,

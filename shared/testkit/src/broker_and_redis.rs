@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
 use crate::database;
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology;
 
 /// Redis has 16 databases unless told otherwise; 0 is left to whoever uses the machine.
@@ -74,8 +74,8 @@ impl Lease {
     }
 
     /// A connection of the test's own to its vhost.
-    pub async fn broker(&self) -> Session {
-        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test")
+    pub async fn broker(&self) -> BrokerConnection {
+        BrokerConnection::connect_to(&SecretString::from(self.amqp_url.as_str()), "test")
             .await
             .expect("the broker is there")
     }

@@ -150,7 +150,7 @@ async fn run(client: &Client, statement: &str) {
 
 /// Makes the template if this state of the migrations has none yet, and drops what was left behind.
 async fn template(admin: &Client, admin_url: &str) -> String {
-    let name = format!("{PREFIX}template_{:016x}", migrate::fingerprint());
+    let name = format!("{PREFIX}template_{:016x}", migrate::schema_fingerprint());
     admin
         .execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK])
         .await

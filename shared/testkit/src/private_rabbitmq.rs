@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 
 /// An Erlang virtual machine on a busy machine.
 const UP_WITHIN: Duration = Duration::from_secs(90);
@@ -70,7 +70,7 @@ impl Rabbit {
             mapper,
         };
         super::eventually("a RabbitMQ of the test's own", UP_WITHIN, async || {
-            Session::connect(&SecretString::from(rabbit.amqp_url.as_str()), "test")
+            BrokerConnection::connect_to(&SecretString::from(rabbit.amqp_url.as_str()), "test")
                 .await
                 .ok()
         })
@@ -78,8 +78,8 @@ impl Rabbit {
         rabbit
     }
 
-    pub async fn session(&self) -> Session {
-        Session::connect(&SecretString::from(self.amqp_url.as_str()), "test")
+    pub async fn session(&self) -> BrokerConnection {
+        BrokerConnection::connect_to(&SecretString::from(self.amqp_url.as_str()), "test")
             .await
             .expect("it runs")
     }

@@ -147,7 +147,7 @@ async fn a_broker_that_lost_its_data_takes_only_the_unsettled_with_it() {
     );
     world.publish(vec![unsettled.clone()]).await;
     let broker = world.lease.broker().await;
-    let channel = broker.channel().await.expect("a channel");
+    let channel = broker.open_channel().await.expect("a channel");
     for queue in [
         topology::QUEUE,
         topology::PARKED_QUEUE,

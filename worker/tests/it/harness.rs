@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology;
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
@@ -29,7 +29,7 @@ pub struct World {
     pub client: tokio_postgres::Client,
     pub account_id: Uuid,
     pub webhook: Webhook,
-    broker: Session,
+    broker: BrokerConnection,
     publishers: BTreeMap<String, Uuid>,
 }
 
@@ -96,7 +96,7 @@ impl World {
         let account_id = builders::account(&client).await;
         let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
         let broker = lease.broker().await;
-        topology::declare(broker.connection(), 2_000_000.try_into().expect("not 0"))
+        topology::declare_topology(broker.connection(), 2_000_000.try_into().expect("not 0"))
             .await
             .expect("a topology");
         World {
@@ -222,9 +222,12 @@ impl World {
 
     pub async fn publish(&self, events: Vec<RawEvent>) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
-        topology::publish_event(&channel, &envelope::encode(&Envelope::of(events)))
-            .await
-            .expect("a confirm");
+        topology::publish_event(
+            &channel,
+            &envelope::encode_envelope(&Envelope::from_events(events)),
+        )
+        .await
+        .expect("a confirm");
     }
 
     pub async fn publish_raw(&self, message: &[u8]) {
@@ -237,7 +240,7 @@ impl World {
     /// Among the dead letters, as one envelope.
     pub async fn publish_dead(&self, events: &[RawEvent]) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
-        let message = envelope::encode(&Envelope::of(events.to_vec()));
+        let message = envelope::encode_envelope(&Envelope::from_events(events.to_vec()));
         topology::publish_dead(&channel, &message)
             .await
             .expect("a confirm");
@@ -245,7 +248,11 @@ impl World {
 
     /// What the console would settle through.
     pub fn pool(&self) -> Pool {
-        Pool::new(&self.database.url, &PoolSettings::of("trueup-test", 2)).expect("a good URL")
+        Pool::new(
+            &self.database.url,
+            &PoolSettings::for_application("trueup-test", 2),
+        )
+        .expect("a good URL")
     }
 
     /// A second webhook of the account.
@@ -280,7 +287,7 @@ impl World {
     }
 
     pub async fn depth(&self, queue: &str) -> u32 {
-        topology::depth(self.broker.connection(), queue)
+        topology::queue_depth(self.broker.connection(), queue)
             .await
             .expect("the broker")
             .expect("the queue")

@@ -2,10 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use trueup_domain::batch_decision::Settled;
+use trueup_domain::batch_decision::SettleResult;
 use trueup_event::raw_event::Refusal;
 use trueup_event::reason::{Reason, Status};
-use trueup_settlement::manual_actions::{self, Asked, Unfit};
+use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use uuid::Uuid;
 
 use crate::harness::{CallSpec, World, at, event_id};
@@ -14,29 +14,35 @@ fn minute(n: i64) -> Timestamp {
     at("2026-03-14T12:00:00Z") + SignedDuration::from_mins(n)
 }
 
-fn asked(world: &World, event_id: Uuid) -> Asked {
-    Asked {
+fn asked(world: &World, event_id: Uuid) -> ActionRequest {
+    ActionRequest {
         account_id: world.account_id,
         event_id,
         actor: "anna@example.com".to_owned(),
     }
 }
 
-fn outcome(settled: Result<Settled, Unfit>) -> Result<(Status, Option<Reason>), Unfit> {
+fn outcome(
+    settled: Result<SettleResult, ActionError>,
+) -> Result<(Status, Option<Reason>), ActionError> {
     settled.map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
 }
 
-async fn replay(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), Unfit> {
+async fn replay(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
     outcome(
-        manual_actions::replay(&world.pool(), &asked(world, event))
+        manual_actions::replay_event(&world.pool(), &asked(world, event))
             .await
             .expect("Postgres"),
     )
 }
 
-async fn assign(world: &World, event: Uuid, call: Uuid) -> Result<(Status, Option<Reason>), Unfit> {
+async fn assign(
+    world: &World,
+    event: Uuid,
+    call: Uuid,
+) -> Result<(Status, Option<Reason>), ActionError> {
     outcome(
-        manual_actions::assign(&world.pool(), &asked(world, event), call)
+        manual_actions::assign_event(&world.pool(), &asked(world, event), call)
             .await
             .expect("Postgres"),
     )
@@ -46,15 +52,15 @@ async fn apply(
     world: &World,
     event: Uuid,
     cents: Option<i64>,
-) -> Result<(Status, Option<Reason>), Unfit> {
+) -> Result<(Status, Option<Reason>), ActionError> {
     outcome(
-        manual_actions::apply(&world.pool(), &asked(world, event), cents)
+        manual_actions::apply_event(&world.pool(), &asked(world, event), cents)
             .await
             .expect("Postgres"),
     )
 }
 
-const MATCHED: Result<(Status, Option<Reason>), Unfit> = Ok((Status::Matched, None));
+const MATCHED: Result<(Status, Option<Reason>), ActionError> = Ok((Status::Matched, None));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m8_assign_and_replay_move_money_at_most_once() {
@@ -68,7 +74,7 @@ async fn m8_assign_and_replay_move_money_at_most_once() {
     assert_eq!(world.count("pending_reports").await, 1);
     assert_eq!(
         assign(&world, event, Uuid::new_v4()).await,
-        Err(Unfit::NoSuchCall)
+        Err(ActionError::NoSuchCall)
     );
     assert_eq!(assign(&world, event, call).await, MATCHED);
     assert_eq!(world.count("pending_reports").await, 0, "it waits no more");
@@ -77,22 +83,25 @@ async fn m8_assign_and_replay_move_money_at_most_once() {
         (row.status.as_str(), row.strategy.as_deref(), row.credit),
         ("matched", Some("person"), 3000)
     );
-    assert_eq!(assign(&world, event, call).await, Err(Unfit::HasPosting));
-    assert_eq!(replay(&world, event).await, Err(Unfit::HasPosting));
+    assert_eq!(
+        assign(&world, event, call).await,
+        Err(ActionError::HasPosting)
+    );
+    assert_eq!(replay(&world, event).await, Err(ActionError::HasPosting));
     assert_eq!(
         assign(&world, Uuid::new_v4(), call).await,
-        Err(Unfit::NoSuchEvent)
+        Err(ActionError::NoSuchEvent)
     );
-    let stranger = Asked {
+    let stranger = ActionRequest {
         account_id: Uuid::new_v4(),
         ..asked(&world, event)
     };
-    let theirs = manual_actions::replay(&world.pool(), &stranger)
+    let theirs = manual_actions::replay_event(&world.pool(), &stranger)
         .await
         .expect("Postgres");
     assert_eq!(
         theirs.err(),
-        Some(Unfit::NoSuchEvent),
+        Some(ActionError::NoSuchEvent),
         "another account's row is none"
     );
     assert_eq!(world.balance("pubA").await, 3000);
@@ -128,7 +137,7 @@ async fn m8_of_persons_who_act_on_one_row_at_once_one_moves_money() {
     assert_eq!(
         outcomes
             .iter()
-            .filter(|o| **o == Err(Unfit::HasPosting))
+            .filter(|o| **o == Err(ActionError::HasPosting))
             .count(),
         7,
         "{outcomes:?}"
@@ -228,7 +237,7 @@ async fn m8_an_apply_is_a_report_of_its_own_and_never_a_duplicate() {
     );
     assert_eq!(
         apply(&world, first, Some(-1)).await,
-        Err(Unfit::NegativeAmount)
+        Err(ActionError::NegativeAmount)
     );
     assert_eq!(world.balance("pubA").await, 0);
     assert_eq!(
@@ -241,10 +250,10 @@ async fn m8_an_apply_is_a_report_of_its_own_and_never_a_duplicate() {
     let (lost, _) = world
         .report(now, json!({"ref_id": "NOPE", "payout": 50}))
         .await;
-    assert_eq!(apply(&world, lost, None).await, Err(Unfit::NoCall));
+    assert_eq!(apply(&world, lost, None).await, Err(ActionError::NoCall));
     let (blank, _) = world.report(now, json!({"ref_id": "R1"})).await;
-    assert_eq!(apply(&world, blank, None).await, Err(Unfit::NoAmount));
-    manual_actions::ignore(&world.pool(), &asked(&world, lost))
+    assert_eq!(apply(&world, blank, None).await, Err(ActionError::NoAmount));
+    manual_actions::ignore_event(&world.pool(), &asked(&world, lost))
         .await
         .expect("Postgres")
         .expect("fit");
@@ -296,17 +305,17 @@ async fn m8_a_displaced_report_is_assigned_to_another_call_only() {
     );
     assert_eq!(world.money(named).await.credit, 4200);
 
-    assert_eq!(replay(&world, guess).await, Err(Unfit::HasPosting));
+    assert_eq!(replay(&world, guess).await, Err(ActionError::HasPosting));
     assert_eq!(
         assign(&world, guess, named).await,
-        Err(Unfit::HasPosting),
+        Err(ActionError::HasPosting),
         "it moved money there"
     );
     // There it would come before the report of the same amount and change nothing: a row with a posting
     // must not say so (invariant 4).
     assert_eq!(
         assign(&world, guess, taken).await,
-        Err(Unfit::WouldNotMatch)
+        Err(ActionError::WouldNotMatch)
     );
     assert_eq!(world.row(guess).await, row, "nothing was done");
     assert_eq!(assign(&world, guess, other).await, MATCHED);
@@ -379,8 +388,8 @@ async fn refused_requests_have_rows_and_a_paused_webhooks_become_reports() {
             (row.status.as_str(), row.reason.as_deref()),
             ("refused", Some(reason.code()))
         );
-        assert_eq!(replay(&world, id).await, Err(Unfit::NotAReport));
-        assert_eq!(assign(&world, id, call).await, Err(Unfit::NotAReport));
+        assert_eq!(replay(&world, id).await, Err(ActionError::NotAReport));
+        assert_eq!(assign(&world, id, call).await, Err(ActionError::NotAReport));
     }
     assert_eq!(world.count("events WHERE count = 17").await, 5);
     assert_eq!(
@@ -401,7 +410,10 @@ async fn refused_requests_have_rows_and_a_paused_webhooks_become_reports() {
         (row.status.as_str(), row.call_id, row.credit),
         ("matched", Some(call), 3000)
     );
-    assert_eq!(replay(&world, paused_id).await, Err(Unfit::HasPosting));
+    assert_eq!(
+        replay(&world, paused_id).await,
+        Err(ActionError::HasPosting)
+    );
     world.reconcile().await;
 }
 
@@ -411,7 +423,7 @@ async fn a_rehearsal_stores_nothing_and_says_what_would_be() {
     let _worker = world.worker().await;
     let call = world.call(&CallSpec::default()).await;
     let sample = world.event(minute(3), json!({"ref_id": "R1", "payout": 50}));
-    let settled = trueup_settlement::dry_run::rehearse(&world.pool(), sample)
+    let settled = trueup_settlement::dry_run::try_sample(&world.pool(), sample)
         .await
         .expect("Postgres");
     let decision = settled.decision.expect("decided");

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use trueup_domain::call_record::CallCopy;
+use trueup_domain::call_record::CallRecord;
 use trueup_settlement::call_recording::record_calls;
 use trueup_store::run_tx;
 use uuid::Uuid;
@@ -116,8 +116,8 @@ async fn v10_the_ledger_refuses_every_change() {
     );
 }
 
-fn copy(id: Uuid, assignment: Uuid, value: Option<i64>, qualified: Option<bool>) -> CallCopy {
-    CallCopy {
+fn copy(id: Uuid, assignment: Uuid, value: Option<i64>, qualified: Option<bool>) -> CallRecord {
+    CallRecord {
         id,
         ref_id: Some(Some("R1".to_owned())),
         caller: None,
@@ -132,7 +132,7 @@ fn copy(id: Uuid, assignment: Uuid, value: Option<i64>, qualified: Option<bool>)
     }
 }
 
-async fn record(world: &World, copy: CallCopy) {
+async fn record(world: &World, copy: CallRecord) {
     let account_id = world.account_id;
     let refused = run_tx(&world.pool(), "test_record", |tx| {
         let copies = vec![copy.clone()];

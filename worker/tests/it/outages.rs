@@ -29,7 +29,7 @@ async fn says(worker: &mut Process, dependency: &str, state: &str) {
 /// How often the broker has delivered the one message that waits, after one more look at it.
 async fn look_at_the_message(world: &World) -> Option<i64> {
     let broker = world.lease.broker().await;
-    let channel = broker.channel().await.expect("a channel");
+    let channel = broker.open_channel().await.expect("a channel");
     let got = channel
         .basic_get(topology::QUEUE.into(), BasicGetOptions::default())
         .await
@@ -165,13 +165,13 @@ async fn a_consumer_that_the_broker_cancels_is_made_anew() {
     world.call(&CallSpec::default()).await;
     let mut worker = world.worker().await;
     let broker = world.lease.broker().await;
-    let channel = broker.channel().await.expect("a channel");
+    let channel = broker.open_channel().await.expect("a channel");
     channel
         .queue_delete(topology::QUEUE.into(), QueueDeleteOptions::default())
         .await
         .expect("deletes");
     eventually("the worker makes the queue again", PATIENCE, || async {
-        topology::depth(broker.connection(), topology::QUEUE)
+        topology::queue_depth(broker.connection(), topology::QUEUE)
             .await
             .ok()?
     })

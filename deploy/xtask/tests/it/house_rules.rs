@@ -426,7 +426,7 @@ fn metrics_md_is_the_table_of_metrics() {
                  is written in the code and starts at 0; none is typed by a user or a sender. This file is made from \
                  `shared/ops/src/metrics/table.rs`, and a test compares the two. Alerts on them: \
                  [`trueup.rules.yml`](../prometheus/trueup.rules.yml), explained in [RUNBOOK.md](RUNBOOK.md).\n\n";
-    let text = format!("{intro}{}", trueup_ops::metrics::markdown());
+    let text = format!("{intro}{}", trueup_ops::metrics::render_markdown());
     is_documented("deploy/docs/METRICS.md", &format!("{}\n", text.trim_end()));
 }
 
@@ -439,7 +439,7 @@ fn settings_md_is_the_list_of_settings() {
          bound, with exit code 64. This file is made from the code, and a test compares the two.\n\n\
          | variable | flag | default | what it is |\n|---|---|---|---|\n",
     );
-    for setting in trueup_ops::settings::settings() {
+    for setting in trueup_ops::settings::all_settings() {
         let default = setting
             .default
             .filter(|d| !d.is_empty())
@@ -458,7 +458,7 @@ fn settings_md_is_the_list_of_settings() {
 /// stands there is the default.
 #[test]
 fn the_samples_of_settings_are_true() {
-    let settings = trueup_ops::settings::settings();
+    let settings = trueup_ops::settings::all_settings();
     let mut named = Vec::new();
     for file in files()
         .into_iter()

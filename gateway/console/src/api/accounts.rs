@@ -12,11 +12,11 @@ use trueup_store::{accounts, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Query, Setting};
+use super::request::{JsonFields, Query};
 use super::{App, MAX_NAME};
 use crate::secrets;
 
@@ -72,15 +72,15 @@ pub struct AccountBody {
 }
 
 impl AccountBody {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
+    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
-        let name = fields.need("name", name);
+        let name = fields.require_given("name", name);
         let default_region = fields
             .text("default_region", 2)
             .value()
             .unwrap_or_else(|| "US".to_owned());
         if !region::is_region(&default_region) {
-            fields.fault(
+            fields.add_fault(
                 "default_region",
                 "must be a region of ISO 3166 in capitals, such as US",
             );
@@ -90,7 +90,7 @@ impl AccountBody {
             .value()
             .unwrap_or_else(|| "USD".to_owned());
         if !region::is_currency(&currency) {
-            fields.fault(
+            fields.add_fault(
                 "currency",
                 "must be a currency of ISO 4217 in capitals, such as USD",
             );
@@ -100,12 +100,12 @@ impl AccountBody {
             .value()
             .unwrap_or_else(|| "UTC".to_owned());
         if jiff::tz::TimeZone::get(&time_zone).is_err() {
-            fields.fault(
+            fields.add_fault(
                 "time_zone",
                 "must be a time zone of the IANA database, such as America/New_York",
             );
         }
-        fields.done()?;
+        fields.finish_reading()?;
         Ok(AccountBody {
             name,
             default_region,
@@ -117,11 +117,11 @@ impl AccountBody {
 
 #[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = AccountBody, security(("admin_key" = [])),
     responses((status = 201, description = "It is made; its first key is shown this once", body = Account)))]
-pub async fn create(
+pub async fn create_account(
     State(app): State<App>,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<(StatusCode, Json<Account>), Problem> {
-    let body = AccountBody::read(fields)?;
+    let body = AccountBody::read_fields(fields)?;
     let account = accounts::Account {
         id: Uuid::now_v7(),
         name: body.name,
@@ -138,8 +138,8 @@ pub async fn create(
     run_tx(&app.pool, "accounts.create", move |tx| {
         let (account, key, prefix) = (account.clone(), key.clone(), prefix.clone());
         Box::pin(async move {
-            accounts::insert(tx, &account).await?;
-            api_keys::insert(tx, account.id, Uuid::now_v7(), "first", &key, &prefix).await?;
+            accounts::insert_account(tx, &account).await?;
+            api_keys::insert_api_key(tx, account.id, Uuid::now_v7(), "first", &key, &prefix).await?;
             let change = audit_log::Change {
                 account_id: account.id,
                 actor: ADMIN,
@@ -148,7 +148,7 @@ pub async fn create(
                 object_id: account.id,
                 detail: json!({ "name": account.name, "key": prefix }),
             };
-            audit_log::record(tx, change).await
+            audit_log::record_change(tx, change).await
         })
     })
     .await?;
@@ -157,18 +157,18 @@ pub async fn create(
 
 #[utoipa::path(get, path = "/api/v1/accounts", tag = "accounts", params(ListParams), security(("admin_key" = [])),
     responses((status = 200, description = "Newest first", body = Page<Account>)))]
-pub async fn list(
+pub async fn list_accounts(
     State(app): State<App>,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Account>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "accounts");
-    fields.done()?;
-    let rows = accounts::list(&app.pool.get().await?, paging.ids()).await?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "accounts");
+    fields.finish_reading()?;
+    let rows = accounts::list_accounts(&app.pool.get().await?, paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/account", tag = "accounts",
     responses((status = 200, description = "The account that the key is of", body = Account)))]
-pub async fn own(operator: Operator) -> Json<Account> {
+pub async fn get_own_account(operator: AuthContext) -> Json<Account> {
     Json(operator.account.into())
 }

@@ -2,35 +2,38 @@
 
 use axum::Json;
 use axum::extract::State;
-use trueup_settlement::manual_actions::{self, Asked, Unfit};
+use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::events::{EventInFull, in_full};
 use super::problem::Problem;
-use super::request::{Id, Setting};
+use super::request::{Id, JsonFields};
 use super::{App, MAX_CENTS};
 
-fn asked(operator: &Operator, event_id: Uuid) -> Asked {
-    Asked {
+fn action_request(operator: &AuthContext, event_id: Uuid) -> ActionRequest {
+    ActionRequest {
         account_id: operator.account_id(),
         event_id,
         actor: operator.actor.clone(),
     }
 }
 
-impl From<Unfit> for Problem {
-    fn from(why: Unfit) -> Self {
+impl From<ActionError> for Problem {
+    fn from(why: ActionError) -> Self {
         match why {
-            Unfit::NoSuchEvent => Problem::not_found("event (or it has not been processed yet)"),
-            Unfit::NoSuchCall => Problem::field("call_id", why.to_string()),
-            Unfit::NoAmount | Unfit::NegativeAmount => {
-                Problem::field("payout_cents", why.to_string())
+            ActionError::NoSuchEvent => {
+                Problem::not_found("event (or it has not been processed yet)")
             }
-            Unfit::HasPosting | Unfit::NotAReport | Unfit::NoCall | Unfit::WouldNotMatch => {
-                Problem::conflict("not_possible", why.to_string())
+            ActionError::NoSuchCall => Problem::invalid_field("call_id", why.to_string()),
+            ActionError::NoAmount | ActionError::NegativeAmount => {
+                Problem::invalid_field("payout_cents", why.to_string())
             }
+            ActionError::HasPosting
+            | ActionError::NotAReport
+            | ActionError::NoCall
+            | ActionError::WouldNotMatch => Problem::conflict("not_possible", why.to_string()),
         }
     }
 }
@@ -58,14 +61,14 @@ pub struct ApplyBody {
 #[utoipa::path(post, path = "/api/v1/events/{id}/replay", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the rules were run again, at its original time", body = EventInFull),
         (status = 409, description = "It has moved money already, or holds no report", body = super::problem::ProblemBody)))]
-pub async fn replay(
+pub async fn replay_event(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<EventInFull>, Problem> {
-    fields.done()?;
-    manual_actions::replay(&app.pool, &asked(&operator, id)).await??;
+    fields.finish_reading()?;
+    manual_actions::replay_event(&app.pool, &action_request(&operator, id)).await??;
     in_full(&app, &operator, id).await.map(Json)
 }
 
@@ -73,16 +76,16 @@ pub async fn replay(
     request_body = AssignBody,
     responses((status = 200, description = "The row, now about that call", body = EventInFull),
         (status = 409, description = "It has moved money already, or holds no report", body = super::problem::ProblemBody)))]
-pub async fn assign(
+pub async fn assign_event(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(mut fields): Setting,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<Json<EventInFull>, Problem> {
-    let call_id = fields.uuid("call_id");
-    let call_id = fields.need("call_id", call_id);
-    fields.done()?;
-    manual_actions::assign(&app.pool, &asked(&operator, id), call_id).await??;
+    let call_id = fields.read_uuid("call_id");
+    let call_id = fields.require_given("call_id", call_id);
+    fields.finish_reading()?;
+    manual_actions::assign_event(&app.pool, &action_request(&operator, id), call_id).await??;
     in_full(&app, &operator, id).await.map(Json)
 }
 
@@ -90,27 +93,29 @@ pub async fn assign(
     request_body(content = Option<ApplyBody>, description = "May be left out"),
     responses((status = 200, description = "The new row: a report of this person about the row's call", body = EventInFull),
         (status = 409, description = "The row has no call", body = super::problem::ProblemBody)))]
-pub async fn apply(
+pub async fn apply_event(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(mut fields): Setting,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<Json<EventInFull>, Problem> {
-    let payout_cents = fields.integer("payout_cents", 0..=MAX_CENTS).value();
-    fields.done()?;
-    let settled = manual_actions::apply(&app.pool, &asked(&operator, id), payout_cents).await??;
+    let payout_cents = fields.read_integer("payout_cents", 0..=MAX_CENTS).value();
+    fields.finish_reading()?;
+    let settled =
+        manual_actions::apply_event(&app.pool, &action_request(&operator, id), payout_cents)
+            .await??;
     in_full(&app, &operator, settled.id).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/ignore", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row, closed", body = EventInFull)))]
-pub async fn ignore(
+pub async fn ignore_event(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<EventInFull>, Problem> {
-    fields.done()?;
-    manual_actions::ignore(&app.pool, &asked(&operator, id)).await??;
+    fields.finish_reading()?;
+    manual_actions::ignore_event(&app.pool, &action_request(&operator, id)).await??;
     in_full(&app, &operator, id).await.map(Json)
 }

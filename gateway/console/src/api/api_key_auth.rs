@@ -23,13 +23,13 @@ const MAX_KEY_BYTES: usize = 256;
 
 /// The account that a request is made for, and the key that made it.
 #[derive(Debug, Clone)]
-pub struct Operator {
+pub struct AuthContext {
     pub account: Account,
     /// How the audit log names who did it.
     pub actor: String,
 }
 
-impl Operator {
+impl AuthContext {
     pub fn account_id(&self) -> Uuid {
         self.account.id
     }
@@ -53,15 +53,19 @@ impl Operator {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Operator {
+impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // Only a route outside of `require_account_key` gets here without; it must not answer.
-        parts.extensions.get::<Operator>().cloned().ok_or_else(|| {
-            tracing::error!("a route for accounts is not behind the check of keys");
-            Problem::internal()
-        })
+        parts
+            .extensions
+            .get::<AuthContext>()
+            .cloned()
+            .ok_or_else(|| {
+                tracing::error!("a route for accounts is not behind the check of keys");
+                Problem::internal()
+            })
     }
 }
 
@@ -70,16 +74,16 @@ pub async fn require_account_key(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let key = bearer(&request)?;
+    let key = bearer_token(&request)?;
     let client = app.pool.get().await?;
-    let holder = api_keys::holder(&client, key).await?;
+    let holder = api_keys::find_owner(&client, key).await?;
     drop(client);
     let Some(holder) = holder else {
         return Err(Problem::unauthorized(
             "this key is not valid (any more); make one with POST /api/v1/api-keys",
         ));
     };
-    let operator = Operator {
+    let operator = AuthContext {
         account: holder.account,
         actor: format!("key:{}", holder.key_prefix),
     };
@@ -92,7 +96,7 @@ pub async fn require_admin_key(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let key = bearer(&request)?;
+    let key = bearer_token(&request)?;
     let Some(admin_key) = &app.admin_key else {
         return Err(Problem::forbidden(
             "no admin key is set: start the console with TRUEUP_ADMIN_KEY to make accounts",
@@ -111,7 +115,7 @@ pub async fn require_admin_key(
     Ok(next.run(request).await)
 }
 
-fn bearer(request: &Request) -> Result<&str, Problem> {
+fn bearer_token(request: &Request) -> Result<&str, Problem> {
     let missing = || Problem::unauthorized("send the key as: Authorization: Bearer <key>");
     let header = request.headers().get(AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, key) = header

@@ -10,11 +10,11 @@ use trueup_store::{api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Id, Query, Setting};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 use crate::secrets;
 
@@ -55,22 +55,22 @@ pub struct ApiKeyBody {
 }
 
 impl ApiKeyBody {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
+    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
-        let name = fields.need("name", name);
-        fields.done()?;
+        let name = fields.require_given("name", name);
+        fields.finish_reading()?;
         Ok(ApiKeyBody { name })
     }
 }
 
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = ApiKeyBody,
     responses((status = 201, description = "The key is shown this once", body = ApiKey)))]
-pub async fn create(
+pub async fn create_api_key(
     State(app): State<App>,
-    operator: Operator,
-    Setting(fields): Setting,
+    operator: AuthContext,
+    JsonFields(fields): JsonFields,
 ) -> Result<(StatusCode, Json<ApiKey>), Problem> {
-    let body = ApiKeyBody::read(fields)?;
+    let body = ApiKeyBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let (key, prefix) = secrets::api_key();
     let shown = key.clone();
@@ -83,9 +83,9 @@ pub async fn create(
         );
         Box::pin(async move {
             let made =
-                api_keys::insert(tx, operator.account_id(), id, &name, &key, &prefix).await?;
+                api_keys::insert_api_key(tx, operator.account_id(), id, &name, &key, &prefix).await?;
             let detail = json!({ "name": name, "prefix": prefix });
-            audit_log::record(tx, operator.change("create", "api_key", id, detail)).await?;
+            audit_log::record_change(tx, operator.change("create", "api_key", id, detail)).await?;
             Ok(made)
         })
     })
@@ -101,30 +101,31 @@ pub async fn create(
 
 #[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
     responses((status = 200, description = "Newest first, the revoked ones among them", body = Page<ApiKey>)))]
-pub async fn list(
+pub async fn list_api_keys(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<ApiKey>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "api_keys");
-    fields.done()?;
-    let rows = api_keys::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "api_keys");
+    fields.finish_reading()?;
+    let rows = api_keys::list_api_keys(&app.pool.get().await?, operator.account_id(), paging.ids())
+        .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api keys", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Not valid from now on")))]
-pub async fn revoke(
+pub async fn revoke_api_key(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
     let revoked = run_tx(&app.pool, "api_keys.revoke", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
-            let revoked = api_keys::revoke(tx, operator.account_id(), id).await?;
+            let revoked = api_keys::revoke_api_key(tx, operator.account_id(), id).await?;
             if revoked {
-                audit_log::record(tx, operator.change("revoke", "api_key", id, json!({}))).await?;
+                audit_log::record_change(tx, operator.change("revoke", "api_key", id, json!({}))).await?;
             }
             Ok(revoked)
         })

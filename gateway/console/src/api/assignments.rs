@@ -11,11 +11,11 @@ use trueup_store::{StoreError, assignments, audit_log, campaigns, publishers, ru
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::{Fields, Given};
+use super::api_key_auth::AuthContext;
+use super::field_reader::{FieldReader, MaybeField};
 use super::list::{ListParams, Page, Paging};
-use super::problem::{Fault, Problem};
-use super::request::{Id, Query, Setting};
+use super::problem::{FieldError, Problem};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_CENTS};
 
 /// What a publisher earns from a qualified call: an amount, or a share of its value.
@@ -90,17 +90,17 @@ pub struct AssignmentPatch {
     payout: Option<Terms>,
 }
 
-fn read_payout(fields: &mut Fields) -> Given<crediting::Terms> {
-    let mut payout = match fields.object("payout") {
-        Given::Is(payout) => payout,
-        Given::Null => return Given::Null,
-        Given::Absent => return Given::Absent,
+fn read_payout(fields: &mut FieldReader) -> MaybeField<crediting::Terms> {
+    let mut payout = match fields.read_object("payout") {
+        MaybeField::Is(payout) => payout,
+        MaybeField::Null => return MaybeField::Null,
+        MaybeField::Absent => return MaybeField::Absent,
     };
-    let kind = payout.choice("kind", &["flat", "rev_share"]);
-    let kind = payout.need("kind", kind);
-    let amount_cents = payout.integer("amount_cents", 0..=MAX_CENTS);
-    let percent = payout.read("percent", |value| match value {
-        Value::String(text) => percent::parse(text.trim()).map_err(str::to_owned),
+    let kind = payout.read_choice("kind", &["flat", "rev_share"]);
+    let kind = payout.require_given("kind", kind);
+    let amount_cents = payout.read_integer("amount_cents", 0..=MAX_CENTS);
+    let percent = payout.read_with("percent", |value| match value {
+        Value::String(text) => percent::parse_percent(text.trim()).map_err(str::to_owned),
         other => Err(format!(
             "must be decimal text such as \"60\", not {}",
             super::field_reader::kind_of(&other)
@@ -108,16 +108,16 @@ fn read_payout(fields: &mut Fields) -> Given<crediting::Terms> {
     });
     let terms = match kind {
         "flat" => {
-            if percent != Given::Absent {
-                payout.fault("percent", "does not go with kind flat; give amount_cents");
+            if percent != MaybeField::Absent {
+                payout.add_fault("percent", "does not go with kind flat; give amount_cents");
             }
             crediting::Terms::Flat {
-                amount_cents: payout.need("amount_cents", amount_cents),
+                amount_cents: payout.require_given("amount_cents", amount_cents),
             }
         }
         _ => {
-            if amount_cents != Given::Absent {
-                payout.fault(
+            if amount_cents != MaybeField::Absent {
+                payout.add_fault(
                     "amount_cents",
                     "does not go with kind rev_share; give percent",
                 );
@@ -127,33 +127,33 @@ fn read_payout(fields: &mut Fields) -> Given<crediting::Terms> {
                 crediting::Terms::Flat { amount_cents: 0 }
             } else {
                 crediting::Terms::RevShare {
-                    percent_e4: payout.need("percent", percent),
+                    percent_e4: payout.require_given("percent", percent),
                 }
             }
         }
     };
-    fields.absorb(payout);
-    Given::Is(terms)
+    fields.absorb_faults(payout);
+    MaybeField::Is(terms)
 }
 
 #[utoipa::path(post, path = "/api/v1/assignments", tag = "assignments", request_body = AssignmentBody,
     responses((status = 201, description = "It is made", body = Assignment)))]
-pub async fn create(
+pub async fn create_assignment(
     State(app): State<App>,
-    operator: Operator,
-    Setting(mut fields): Setting,
+    operator: AuthContext,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<(StatusCode, Json<Assignment>), Problem> {
-    let campaign_id = fields.uuid("campaign_id");
-    let campaign_id = fields.need("campaign_id", campaign_id);
-    let publisher_id = fields.uuid("publisher_id");
-    let publisher_id = fields.need("publisher_id", publisher_id);
+    let campaign_id = fields.read_uuid("campaign_id");
+    let campaign_id = fields.require_given("campaign_id", campaign_id);
+    let publisher_id = fields.read_uuid("publisher_id");
+    let publisher_id = fields.require_given("publisher_id", publisher_id);
     let terms = read_payout(&mut fields);
-    if terms == Given::Null || (terms == Given::Absent && !fields.has_fault("payout")) {
-        fields.fault("payout", "is required");
+    if terms == MaybeField::Null || (terms == MaybeField::Absent && !fields.has_fault("payout")) {
+        fields.add_fault("payout", "is required");
     }
-    fields.done()?;
-    let Given::Is(terms) = terms else {
-        return Err(Problem::field("payout", "is required"));
+    fields.finish_reading()?;
+    let MaybeField::Is(terms) = terms else {
+        return Err(Problem::invalid_field("payout", "is required"));
     };
 
     let id = Uuid::now_v7();
@@ -161,20 +161,20 @@ pub async fn create(
         let operator = operator.clone();
         Box::pin(async move {
             let mut faults = Vec::new();
-            if campaigns::get(tx, operator.account_id(), campaign_id).await?.is_none() {
+            if campaigns::get_campaign(tx, operator.account_id(), campaign_id).await?.is_none() {
                 faults.push(not_ours("campaign_id", "campaign"));
             }
-            if publishers::get(tx, operator.account_id(), publisher_id).await?.is_none() {
+            if publishers::get_publisher(tx, operator.account_id(), publisher_id).await?.is_none() {
                 faults.push(not_ours("publisher_id", "publisher"));
             }
             if !faults.is_empty() {
-                return Ok(Err(Problem::invalid(faults, Vec::new())));
+                return Ok(Err(Problem::invalid_fields(faults, Vec::new())));
             }
-            let new = assignments::New { id, campaign_id, publisher_id, terms };
-            let made = assignments::insert(tx, operator.account_id(), &new).await?;
+            let new = assignments::NewAssignment { id, campaign_id, publisher_id, terms };
+            let made = assignments::insert_assignment(tx, operator.account_id(), &new).await?;
             let detail =
                 json!({ "campaign_id": campaign_id, "publisher_id": publisher_id, "payout": Terms::from(terms) });
-            audit_log::record(tx, operator.change("create", "assignment", id, detail)).await?;
+            audit_log::record_change(tx, operator.change("create", "assignment", id, detail)).await?;
             Ok::<_, StoreError>(Ok(made))
         })
     })
@@ -182,8 +182,8 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-pub(super) fn not_ours(field: &str, what: &str) -> Fault {
-    Fault {
+pub(super) fn not_ours(field: &str, what: &str) -> FieldError {
+    FieldError {
         field: field.to_owned(),
         message: format!("this account has no such {what}"),
     }
@@ -191,26 +191,27 @@ pub(super) fn not_ours(field: &str, what: &str) -> Fault {
 
 #[utoipa::path(get, path = "/api/v1/assignments", tag = "assignments", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<Assignment>)))]
-pub async fn list(
+pub async fn list_assignments(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Assignment>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "assignments");
-    fields.done()?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "assignments");
+    fields.finish_reading()?;
     let rows =
-        assignments::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+        assignments::list_assignments(&app.pool.get().await?, operator.account_id(), paging.ids())
+            .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Assignment)))]
-pub async fn get(
+pub async fn get_assignment(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Assignment>, Problem> {
-    let found = assignments::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    let found = assignments::get_assignment(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("assignment"))
@@ -220,45 +221,46 @@ pub async fn get(
     request_body = AssignmentPatch,
     responses((status = 200, description = "As it is now; calls that were reported keep the terms of their first report",
         body = Assignment)))]
-pub async fn update(
+pub async fn update_assignment(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(mut fields): Setting,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<Json<Assignment>, Problem> {
-    let campaign_id = fields.uuid("campaign_id");
+    let campaign_id = fields.read_uuid("campaign_id");
     let campaign_id = fields.not_null("campaign_id", campaign_id);
-    let publisher_id = fields.uuid("publisher_id");
+    let publisher_id = fields.read_uuid("publisher_id");
     let publisher_id = fields.not_null("publisher_id", publisher_id);
     let terms = read_payout(&mut fields);
     let terms = fields.not_null("payout", terms);
-    fields.done()?;
+    fields.finish_reading()?;
 
     let updated = run_tx(&app.pool, "assignments.update", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
-            let Some(before) = assignments::get(tx, operator.account_id(), id).await? else {
+            let Some(before) = assignments::get_assignment(tx, operator.account_id(), id).await? else {
                 return Ok(Err(Problem::not_found("assignment")));
             };
             if publisher_id.is_some_and(|publisher| publisher != before.publisher_id) {
                 let message = "cannot change; make a new assignment for another publisher";
-                return Ok(Err(Problem::field("publisher_id", message)));
+                return Ok(Err(Problem::invalid_field("publisher_id", message)));
             }
             if let Some(campaign) = campaign_id
-                && campaigns::get(tx, operator.account_id(), campaign)
+                && campaigns::get_campaign(tx, operator.account_id(), campaign)
                     .await?
                     .is_none()
             {
-                return Ok(Err(Problem::invalid(
+                return Ok(Err(Problem::invalid_fields(
                     vec![not_ours("campaign_id", "campaign")],
                     Vec::new(),
                 )));
             }
             let updated =
-                assignments::update(tx, operator.account_id(), id, campaign_id, terms).await?;
+                assignments::update_assignment(tx, operator.account_id(), id, campaign_id, terms)
+                    .await?;
             let detail = json!({ "campaign_id": campaign_id, "payout": terms.map(Terms::from),
                 "payout_before": Terms::from(before.terms) });
-            audit_log::record(tx, operator.change("update", "assignment", id, detail)).await?;
+            audit_log::record_change(tx, operator.change("update", "assignment", id, detail)).await?;
             Ok::<_, StoreError>(updated.ok_or_else(|| Problem::not_found("assignment")))
         })
     })

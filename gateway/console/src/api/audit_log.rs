@@ -9,7 +9,7 @@ use trueup_store::audit_log;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
 use super::request::Query;
@@ -33,15 +33,16 @@ pub struct AuditEntry {
 
 #[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<AuditEntry>)))]
-pub async fn list(
+pub async fn list_audit_log(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "audit");
-    fields.done()?;
-    let rows = audit_log::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
-    let show = |it: audit_log::Entry| AuditEntry {
+    let paging = Paging::<Uuid>::read_page(&mut fields, "audit");
+    fields.finish_reading()?;
+    let rows = audit_log::list_changes(&app.pool.get().await?, operator.account_id(), paging.ids())
+        .await?;
+    let show = |it: audit_log::AuditEntry| AuditEntry {
         id: it.id,
         actor: it.actor,
         action: it.action,

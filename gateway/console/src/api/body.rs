@@ -14,8 +14,8 @@ pub const SETTING_LIMIT: usize = 64 * 1024;
 /// How long a body may take to arrive: ten thousand calls over a slow line.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(TIMEOUT, collect(body, limit)).await {
+pub async fn read_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(TIMEOUT, collect_body(body, limit)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::too_slow(format!(
             "the body did not arrive within {} s",
@@ -24,7 +24,7 @@ pub async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
     }
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+async fn collect_body(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::malformed("the body broke off"))?;

@@ -10,11 +10,11 @@ use trueup_store::{audit_log, buyers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Id, Query, Setting};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,28 +41,28 @@ pub struct BuyerBody {
 }
 
 impl BuyerBody {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
+    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
-        let name = fields.need("name", name);
-        fields.done()?;
+        let name = fields.require_given("name", name);
+        fields.finish_reading()?;
         Ok(BuyerBody { name })
     }
 }
 
 #[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = BuyerBody,
     responses((status = 201, description = "It is made", body = Buyer)))]
-pub async fn create(
+pub async fn create_buyer(
     State(app): State<App>,
-    operator: Operator,
-    Setting(fields): Setting,
+    operator: AuthContext,
+    JsonFields(fields): JsonFields,
 ) -> Result<(StatusCode, Json<Buyer>), Problem> {
-    let body = BuyerBody::read(fields)?;
+    let body = BuyerBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "buyers.create", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let made = buyers::insert(tx, operator.account_id(), id, &name).await?;
-            audit_log::record(
+            let made = buyers::insert_buyer(tx, operator.account_id(), id, &name).await?;
+            audit_log::record_change(
                 tx,
                 operator.change("create", "buyer", id, json!({ "name": name })),
             )
@@ -76,25 +76,26 @@ pub async fn create(
 
 #[utoipa::path(get, path = "/api/v1/buyers", tag = "buyers", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<Buyer>)))]
-pub async fn list(
+pub async fn list_buyers(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Buyer>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "buyers");
-    fields.done()?;
-    let rows = buyers::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "buyers");
+    fields.finish_reading()?;
+    let rows =
+        buyers::list_buyers(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Buyer)))]
-pub async fn get(
+pub async fn get_buyer(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Buyer>, Problem> {
-    let found = buyers::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    let found = buyers::get_buyer(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("buyer"))
@@ -102,19 +103,19 @@ pub async fn get(
 
 #[utoipa::path(patch, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
     request_body = BuyerBody, responses((status = 200, description = "As it is now", body = Buyer)))]
-pub async fn rename(
+pub async fn rename_buyer(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<Buyer>, Problem> {
-    let body = BuyerBody::read(fields)?;
+    let body = BuyerBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "buyers.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let renamed = buyers::rename(tx, operator.account_id(), id, &name).await?;
+            let renamed = buyers::rename_buyer(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit_log::record(
+                audit_log::record_change(
                     tx,
                     operator.change("update", "buyer", id, json!({ "name": name })),
                 )

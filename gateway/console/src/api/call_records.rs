@@ -9,7 +9,7 @@ use axum::extract::State;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value;
-use trueup_domain::call_record::{CallCopy, Caller};
+use trueup_domain::call_record::{CallRecord, Caller};
 use trueup_domain::phone;
 use trueup_ops::metrics;
 use trueup_settlement::call_recording;
@@ -17,9 +17,9 @@ use trueup_store::run_tx;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::calls::{MAX_CALLER, MAX_REF_ID};
-use super::field_reader::{Fields, Given, kind_of};
+use super::field_reader::{FieldReader, MaybeField, kind_of};
 use super::problem::Problem;
 use super::{App, MAX_CENTS, body};
 
@@ -96,11 +96,11 @@ pub struct CallError {
     responses((status = 200, description = "How many were recorded, and why the others were not", body = CallsRecorded)))]
 pub async fn record(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     request: Body,
 ) -> Result<Json<CallsRecorded>, Problem> {
-    let bytes = body::read(request, BODY_LIMIT).await?;
-    let items = split(&bytes)?;
+    let bytes = body::read_body(request, BODY_LIMIT).await?;
+    let items = split_items(&bytes)?;
     let mut answer = CallsRecorded {
         accepted: 0,
         errors: Vec::new(),
@@ -130,12 +130,12 @@ pub async fn record(
 
 async fn record_copies(
     app: &App,
-    operator: &Operator,
-    copies: Vec<(usize, CallCopy)>,
+    operator: &AuthContext,
+    copies: Vec<(usize, CallRecord)>,
     answer: &mut CallsRecorded,
 ) -> Result<(), Problem> {
     for chunk in copies.chunks(call_recording::CHUNK) {
-        let batch: Arc<[CallCopy]> = chunk.iter().map(|(_, copy)| copy.clone()).collect();
+        let batch: Arc<[CallRecord]> = chunk.iter().map(|(_, copy)| copy.clone()).collect();
         let (account_id, actor) = (operator.account_id(), operator.actor.clone());
         let refused = run_tx(&app.pool, "calls.record", move |tx| {
             let (batch, actor) = (Arc::clone(&batch), actor.clone());
@@ -147,7 +147,7 @@ async fn record_copies(
         .map_err(|e| {
             let done = answer.ids.iter().flatten().count();
             let again = "send all of them again: a call that has an id is never recorded twice";
-            Problem::from(e).saying(&format!("{done} calls were recorded before; {again}"))
+            Problem::from(e).with_detail(&format!("{done} calls were recorded before; {again}"))
         })?;
         for (index, copy) in chunk {
             answer.ids[*index] = Some(copy.id);
@@ -168,7 +168,7 @@ async fn record_copies(
 
 type Item = Result<Value, Vec<CallError>>;
 
-fn whole(message: String) -> Vec<CallError> {
+fn error_of_whole(message: String) -> Vec<CallError> {
     vec![CallError {
         index: 0,
         field: String::new(),
@@ -177,7 +177,7 @@ fn whole(message: String) -> Vec<CallError> {
 }
 
 /// One object, an array, or one object a line.
-fn split(body: &[u8]) -> Result<Vec<Item>, Problem> {
+fn split_items(body: &[u8]) -> Result<Vec<Item>, Problem> {
     let text = body.trim_ascii();
     let items: Vec<Item> = if text.first() == Some(&b'[') {
         let values: Vec<Value> = serde_json::from_slice(text)
@@ -204,7 +204,8 @@ fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
         .filter(|line| !line.is_empty());
     let items: Vec<Item> = lines
         .map(|line| {
-            serde_json::from_slice(line).map_err(|e| whole(format!("this line is not JSON: {e}")))
+            serde_json::from_slice(line)
+                .map_err(|e| error_of_whole(format!("this line is not JSON: {e}")))
         })
         .collect();
     // A lone broken object is a broken body, not a list of broken lines.
@@ -224,34 +225,39 @@ fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
     }
 }
 
-fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<CallError>> {
+fn read_copy(item: Value, index: usize, region: &str) -> Result<CallRecord, Vec<CallError>> {
     let values = match item {
         Value::Object(values) => values,
-        other => return Err(whole(format!("must be an object, not {}", kind_of(&other)))),
+        other => {
+            return Err(error_of_whole(format!(
+                "must be an object, not {}",
+                kind_of(&other)
+            )));
+        }
     };
-    let mut f = Fields::of_object(values);
-    let id = f.uuid("id");
+    let mut f = FieldReader::of_object(values);
+    let id = f.read_uuid("id");
     let id = f.not_null("id", id).unwrap_or_else(Uuid::now_v7);
-    let ref_id = unblank(f.text("ref_id", MAX_REF_ID));
-    let caller = unblank(f.text("caller", MAX_CALLER));
-    let tracking_number = unblank(f.text("tracking_number", MAX_TRACKING_NUMBER));
-    let duration = f.integer("duration_seconds", 0..=DAY_SECONDS);
-    let duration = f.need("duration_seconds", duration);
-    let started_at = f.time("started_at");
-    let started_at = f.need("started_at", started_at);
-    let ended_at = f.time("ended_at").value();
+    let ref_id = none_if_blank(f.text("ref_id", MAX_REF_ID));
+    let caller = none_if_blank(f.text("caller", MAX_CALLER));
+    let tracking_number = none_if_blank(f.text("tracking_number", MAX_TRACKING_NUMBER));
+    let duration = f.read_integer("duration_seconds", 0..=DAY_SECONDS);
+    let duration = f.require_given("duration_seconds", duration);
+    let started_at = f.read_time("started_at");
+    let started_at = f.require_given("started_at", started_at);
+    let ended_at = f.read_time("ended_at").value();
     if ended_at.is_some_and(|ended_at| ended_at < started_at) {
-        f.fault("ended_at", "is before started_at");
+        f.add_fault("ended_at", "is before started_at");
     }
     let by_duration = started_at
         .checked_add(SignedDuration::from_secs(duration))
         .unwrap_or(started_at);
-    let copy = CallCopy {
+    let copy = CallRecord {
         id,
         ref_id,
         caller: caller.map(|raw| {
             raw.map(|raw| Caller {
-                e164: phone::normalise(&raw, region).ok(),
+                e164: phone::normalise_caller(&raw, region).ok(),
                 raw,
             })
         }),
@@ -259,10 +265,10 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<Ca
         duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
         started_at,
         ended_at: ended_at.unwrap_or(by_duration),
-        buyer_id: named(f.uuid("buyer_id")),
-        assignment_id: named(f.uuid("assignment_id")),
-        value_cents: named(f.integer("value_cents", 0..=MAX_CENTS)),
-        qualified: named(f.boolean("qualified")),
+        buyer_id: required_if_named(f.read_uuid("buyer_id")),
+        assignment_id: required_if_named(f.read_uuid("assignment_id")),
+        value_cents: required_if_named(f.read_integer("value_cents", 0..=MAX_CENTS)),
+        qualified: required_if_named(f.read_boolean("qualified")),
     };
     let (faults, _) = f.into_faults();
     if faults.is_empty() {
@@ -279,16 +285,16 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallCopy, Vec<Ca
 }
 
 /// What a copy says of a field: nothing, that it is empty, or a value.
-fn named<T>(given: Given<T>) -> Option<Option<T>> {
+fn required_if_named<T>(given: MaybeField<T>) -> Option<Option<T>> {
     match given {
-        Given::Absent => None,
-        Given::Null => Some(None),
-        Given::Is(value) => Some(Some(value)),
+        MaybeField::Absent => None,
+        MaybeField::Null => Some(None),
+        MaybeField::Is(value) => Some(Some(value)),
     }
 }
 
-fn unblank(given: Given<String>) -> Option<Option<String>> {
-    named(given).map(|text| text.filter(|text| !text.is_empty()))
+fn none_if_blank(given: MaybeField<String>) -> Option<Option<String>> {
+    required_if_named(given).map(|text| text.filter(|text| !text.is_empty()))
 }
 
 #[cfg(test)]
@@ -296,7 +302,7 @@ mod tests {
     use super::*;
 
     fn shapes(body: &str) -> Result<Vec<bool>, Problem> {
-        split(body.as_bytes()).map(|items| items.iter().map(Result::is_ok).collect())
+        split_items(body.as_bytes()).map(|items| items.iter().map(Result::is_ok).collect())
     }
 
     #[test]

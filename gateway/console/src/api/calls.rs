@@ -5,13 +5,13 @@ use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
 use trueup_domain::phone;
-use trueup_store::calls::{self, Filter, TimePage};
+use trueup_store::calls::{self, CallFilter, TimePage};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::assignments::Terms;
-use super::field_reader::Given;
+use super::field_reader::MaybeField;
 use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
 use super::request::{Id, Query};
@@ -102,8 +102,8 @@ impl From<calls::Call> for Call {
     }
 }
 
-impl From<calls::Report> for CallReport {
-    fn from(it: calls::Report) -> Self {
+impl From<calls::ReportOfCall> for CallReport {
+    fn from(it: calls::ReportOfCall) -> Self {
         CallReport {
             event_id: it.event_id,
             received_at: it.received_at,
@@ -119,12 +119,12 @@ impl From<calls::Report> for CallReport {
 
 #[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with its reports", body = Call)))]
-pub async fn get(
+pub async fn get_call(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Call>, Problem> {
-    let found = calls::get(
+    let found = calls::get_call(
         &app.pool.get().await?,
         operator.account_id(),
         id,
@@ -155,37 +155,39 @@ pub struct CallListParams {
 
 #[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
     responses((status = 200, description = "Newest first, by when they started", body = Page<Call>)))]
-pub async fn list(
+pub async fn list_calls(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Call>>, Problem> {
-    let paging = Paging::<Position>::read(&mut fields, "calls");
+    let paging = Paging::<Position>::read_page(&mut fields, "calls");
     let caller = match fields.text("caller", MAX_CALLER) {
-        Given::Is(raw) => match phone::normalise(&raw, &operator.account.default_region) {
-            Ok(caller) => Some(caller),
-            Err(why) => {
-                fields.fault("caller", format!("is no caller's number ({})", why.why()));
-                None
+        MaybeField::Is(raw) => {
+            match phone::normalise_caller(&raw, &operator.account.default_region) {
+                Ok(caller) => Some(caller),
+                Err(why) => {
+                    fields.add_fault("caller", format!("is no caller's number ({})", why.why()));
+                    None
+                }
             }
-        },
-        Given::Absent | Given::Null => None,
+        }
+        MaybeField::Absent | MaybeField::Null => None,
     };
-    let filter = Filter {
+    let filter = CallFilter {
         caller,
         ref_id: fields.text("ref_id", MAX_REF_ID).value(),
-        buyer_id: fields.uuid("buyer_id").value(),
-        assignment_id: fields.uuid("assignment_id").value(),
-        value_from_webhook: fields.boolean("value_from_webhook").value(),
-        from: fields.time("from").value(),
-        to: fields.time("to").value(),
+        buyer_id: fields.read_uuid("buyer_id").value(),
+        assignment_id: fields.read_uuid("assignment_id").value(),
+        value_from_webhook: fields.read_boolean("value_from_webhook").value(),
+        from: fields.read_time("from").value(),
+        to: fields.read_time("to").value(),
     };
-    fields.done()?;
+    fields.finish_reading()?;
     let page = TimePage {
         below: paging.after.map(|p| (p.at, p.id)),
-        limit: paging.fetch(),
+        limit: paging.rows_to_fetch(),
     };
-    let rows = calls::list(
+    let rows = calls::list_calls(
         &app.pool.get().await?,
         operator.account_id(),
         &filter,

@@ -10,11 +10,11 @@ use trueup_store::{audit_log, campaigns, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Id, Query, Setting};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,28 +41,28 @@ pub struct CampaignBody {
 }
 
 impl CampaignBody {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
+    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
-        let name = fields.need("name", name);
-        fields.done()?;
+        let name = fields.require_given("name", name);
+        fields.finish_reading()?;
         Ok(CampaignBody { name })
     }
 }
 
 #[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignBody,
     responses((status = 201, description = "It is made", body = Campaign)))]
-pub async fn create(
+pub async fn create_campaign(
     State(app): State<App>,
-    operator: Operator,
-    Setting(fields): Setting,
+    operator: AuthContext,
+    JsonFields(fields): JsonFields,
 ) -> Result<(StatusCode, Json<Campaign>), Problem> {
-    let body = CampaignBody::read(fields)?;
+    let body = CampaignBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "campaigns.create", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let made = campaigns::insert(tx, operator.account_id(), id, &name).await?;
-            audit_log::record(
+            let made = campaigns::insert_campaign(tx, operator.account_id(), id, &name).await?;
+            audit_log::record_change(
                 tx,
                 operator.change("create", "campaign", id, json!({ "name": name })),
             )
@@ -76,25 +76,27 @@ pub async fn create(
 
 #[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<Campaign>)))]
-pub async fn list(
+pub async fn list_campaigns(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Campaign>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "campaigns");
-    fields.done()?;
-    let rows = campaigns::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "campaigns");
+    fields.finish_reading()?;
+    let rows =
+        campaigns::list_campaigns(&app.pool.get().await?, operator.account_id(), paging.ids())
+            .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Campaign)))]
-pub async fn get(
+pub async fn get_campaign(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Campaign>, Problem> {
-    let found = campaigns::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    let found = campaigns::get_campaign(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("campaign"))
@@ -102,19 +104,19 @@ pub async fn get(
 
 #[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
     request_body = CampaignBody, responses((status = 200, description = "As it is now", body = Campaign)))]
-pub async fn rename(
+pub async fn rename_campaign(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<Campaign>, Problem> {
-    let body = CampaignBody::read(fields)?;
+    let body = CampaignBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "campaigns.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let renamed = campaigns::rename(tx, operator.account_id(), id, &name).await?;
+            let renamed = campaigns::rename_campaign(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit_log::record(
+                audit_log::record_change(
                     tx,
                     operator.change("update", "campaign", id, json!({ "name": name })),
                 )

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use trueup_domain::phone;
-use trueup_domain::reason_text::{sentence, waiting_until};
+use trueup_domain::reason_text::{explain_reason, waiting_until};
 use trueup_domain::report::SlotReading;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{CandidateNote, Reason, Status};
@@ -15,8 +15,8 @@ use trueup_store::{events, ledger, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::ledger::Posting;
 use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
@@ -160,7 +160,7 @@ pub struct Action {
 }
 
 fn reason_text(it: &events::Event, currency: &str) -> String {
-    let told = sentence(it.status, it.reason, &it.detail, currency);
+    let told = explain_reason(it.status, it.reason, &it.detail, currency);
     match it.retry_until {
         Some(until) => told + &waiting_until(until),
         None => told,
@@ -168,7 +168,7 @@ fn reason_text(it: &events::Event, currency: &str) -> String {
 }
 
 impl Event {
-    pub(super) fn of(it: events::Event, currency: &str) -> Self {
+    pub(super) fn from_event(it: events::Event, currency: &str) -> Self {
         Event {
             reason_text: reason_text(&it, currency),
             id: it.id,
@@ -280,8 +280,8 @@ pub struct EventListParams {
 }
 
 /// Codes with commas between them; each must be one of the closed set.
-fn codes<T>(
-    fields: &mut Fields,
+fn parse_codes<T>(
+    fields: &mut FieldReader,
     name: &'static str,
     known: &[T],
     of: impl Fn(&str) -> Option<T>,
@@ -300,7 +300,7 @@ where
             Some(value) => found.push(value),
             None => {
                 let all: Vec<String> = known.iter().map(ToString::to_string).collect();
-                fields.fault(
+                fields.add_fault(
                     name,
                     format!("{code:?} is none; known are {}", all.join(", ")),
                 );
@@ -315,34 +315,34 @@ where
     responses((status = 200, description = "Newest first", body = Page<Event>)))]
 pub async fn of_webhook(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Event>>, Problem> {
-    let paging = Paging::<Position>::read(&mut fields, "events");
+    let paging = Paging::<Position>::read_page(&mut fields, "events");
     let text = fields.text("q", MAX_SEARCH).value();
     let search = Search {
         webhooks: vec![id],
-        statuses: codes(&mut fields, "status", Status::ALL, Status::from_code),
-        reasons: codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
+        statuses: parse_codes(&mut fields, "status", Status::ALL, Status::from_code),
+        reasons: parse_codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
         text_as_caller: text
             .as_deref()
-            .and_then(|text| phone::normalise(text, &operator.account.default_region).ok()),
+            .and_then(|text| phone::normalise_caller(text, &operator.account.default_region).ok()),
         text,
-        since: fields.time("since").value(),
-        until: fields.time("until").value(),
+        since: fields.read_time("since").value(),
+        until: fields.read_time("until").value(),
         ..Search::default()
     };
-    fields.done()?;
+    fields.finish_reading()?;
     let client = app.pool.get().await?;
-    if webhooks::get(&client, operator.account_id(), id)
+    if webhooks::get_webhook(&client, operator.account_id(), id)
         .await?
         .is_none()
     {
         return Err(Problem::not_found("webhook"));
     }
     let below = paging.after.map(|p| (p.at, p.id));
-    let found = event_search::page(
+    let found = event_search::search_page(
         &client,
         operator.account_id(),
         &search,
@@ -353,27 +353,27 @@ pub async fn of_webhook(
     let currency = &operator.account.currency;
     let next = found.next.map(|(at, id)| Position { at, id });
     Ok(Json(paging.page_of(found.events, next, |row| {
-        Event::of(row, currency)
+        Event::from_event(row, currency)
     })))
 }
 
 /// One event in full; `None` if the account has no such row (yet).
-pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventInFull, Problem> {
+pub async fn in_full(app: &App, operator: &AuthContext, id: Uuid) -> Result<EventInFull, Problem> {
     let client = app.pool.get().await?;
     let account_id = operator.account_id();
-    let found = events::get(&client, account_id, id).await?;
+    let found = events::get_event(&client, account_id, id).await?;
     let found =
         found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
-    let kept = events::kept(&client, found.received_at, id).await?;
+    let kept = events::stored_requests(&client, found.received_at, id).await?;
     let postings = match &found.matched_call {
         Some(call) => ledger::of_event(&client, account_id, call.id, id).await?,
         None => Vec::new(),
     };
-    let actions = events::actions(&client, account_id, id).await?;
+    let actions = events::list_actions(&client, account_id, id).await?;
     let candidates = found.detail.candidates.clone();
     let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
     Ok(EventInFull {
-        event: Event::of(found, &operator.account.currency),
+        event: Event::from_event(found, &operator.account.currency),
         request: request.map(Into::into),
         reading: slots.into_iter().map(Into::into).collect(),
         candidates: candidates.into_iter().map(Into::into).collect(),
@@ -395,9 +395,9 @@ pub async fn in_full(app: &App, operator: &Operator, id: Uuid) -> Result<EventIn
 #[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with the request and how it was read; 404 until it has been processed",
         body = EventInFull)))]
-pub async fn get(
+pub async fn get_event(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<EventInFull>, Problem> {
     in_full(&app, &operator, id).await.map(Json)

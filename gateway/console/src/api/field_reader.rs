@@ -9,61 +9,61 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::problem::{Fault, Problem};
+use super::problem::{FieldError, Problem};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
 const NEAREST_WITHIN: usize = 4;
 
 /// What a request says of one field. A value that is wrong is noted as a fault and counts as absent.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Given<T> {
+pub enum MaybeField<T> {
     Absent,
     Null,
     Is(T),
 }
 
-impl<T> Given<T> {
+impl<T> MaybeField<T> {
     /// The value; null is as good as absent.
     pub fn value(self) -> Option<T> {
         match self {
-            Given::Is(value) => Some(value),
-            Given::Absent | Given::Null => None,
+            MaybeField::Is(value) => Some(value),
+            MaybeField::Absent | MaybeField::Null => None,
         }
     }
 
     /// For settings that may be cleared: absent leaves `slot` as it is, null empties it.
     pub fn set(self, slot: &mut Option<T>) {
         match self {
-            Given::Absent => {}
-            Given::Null => *slot = None,
-            Given::Is(value) => *slot = Some(value),
+            MaybeField::Absent => {}
+            MaybeField::Null => *slot = None,
+            MaybeField::Is(value) => *slot = Some(value),
         }
     }
 
-    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Given<U> {
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> MaybeField<U> {
         match self {
-            Given::Absent => Given::Absent,
-            Given::Null => Given::Null,
-            Given::Is(value) => Given::Is(f(value)),
+            MaybeField::Absent => MaybeField::Absent,
+            MaybeField::Null => MaybeField::Null,
+            MaybeField::Is(value) => MaybeField::Is(f(value)),
         }
     }
 }
 
 #[derive(Debug)]
-pub struct Fields {
+pub struct FieldReader {
     values: Map<String, Value>,
     /// The names that were asked for, whether given or not.
     known: Vec<&'static str>,
-    faults: Vec<Fault>,
+    faults: Vec<FieldError>,
     /// `payout.` for the fields inside of `payout`.
     prefix: String,
     /// Values are text of a query string, and numbers are read out of it.
     from_text: bool,
 }
 
-impl Fields {
+impl FieldReader {
     fn new(values: Map<String, Value>, prefix: String, from_text: bool) -> Self {
-        Fields {
+        FieldReader {
             values,
             known: Vec::new(),
             faults: Vec::new(),
@@ -75,10 +75,10 @@ impl Fields {
     /// A JSON object; an empty body counts as `{}`.
     pub fn of_body(body: &[u8]) -> Result<Self, Problem> {
         if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Fields::new(Map::new(), String::new(), false));
+            return Ok(FieldReader::new(Map::new(), String::new(), false));
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(values)) => Ok(Fields::new(values, String::new(), false)),
+            Ok(Value::Object(values)) => Ok(FieldReader::new(values, String::new(), false)),
             Ok(other) => Err(Problem::malformed(format!(
                 "the body must be a JSON object, not {}",
                 kind_of(&other)
@@ -88,73 +88,75 @@ impl Fields {
     }
 
     pub fn of_object(values: Map<String, Value>) -> Self {
-        Fields::new(values, String::new(), false)
+        FieldReader::new(values, String::new(), false)
     }
 
     /// The parameters of a query string. One that is given twice is a fault; a blank one is absent.
     pub fn of_query(query: Option<&str>) -> Self {
-        let mut fields = Fields::new(Map::new(), String::new(), true);
+        let mut fields = FieldReader::new(Map::new(), String::new(), true);
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if fields
                 .values
                 .insert(name.clone().into_owned(), Value::String(value.into_owned()))
                 .is_some()
             {
-                fields.fault(&name, "is given twice");
+                fields.add_fault(&name, "is given twice");
             }
         }
         fields
     }
 
-    pub fn fault(&mut self, field: &str, message: impl Into<String>) {
+    pub fn add_fault(&mut self, field: &str, message: impl Into<String>) {
         let field = format!("{}{field}", self.prefix);
-        self.faults.push(Fault {
+        self.faults.push(FieldError {
             field,
             message: message.into(),
         });
     }
 
-    fn take(&mut self, name: &'static str) -> Given<Value> {
+    fn take_field(&mut self, name: &'static str) -> MaybeField<Value> {
         self.known.push(name);
         match self.values.remove(name) {
-            None => Given::Absent,
-            Some(Value::Null) => Given::Null,
-            Some(Value::String(text)) if self.from_text && text.trim().is_empty() => Given::Absent,
-            Some(value) => Given::Is(value),
+            None => MaybeField::Absent,
+            Some(Value::Null) => MaybeField::Null,
+            Some(Value::String(text)) if self.from_text && text.trim().is_empty() => {
+                MaybeField::Absent
+            }
+            Some(value) => MaybeField::Is(value),
         }
     }
 
     /// Takes a field and reads it; `read` says what is wrong with it.
-    pub fn read<T>(
+    pub fn read_with<T>(
         &mut self,
         name: &'static str,
         read: impl FnOnce(Value) -> Result<T, String>,
-    ) -> Given<T> {
-        match self.take(name) {
-            Given::Absent => Given::Absent,
-            Given::Null => Given::Null,
-            Given::Is(value) => match read(value) {
-                Ok(value) => Given::Is(value),
+    ) -> MaybeField<T> {
+        match self.take_field(name) {
+            MaybeField::Absent => MaybeField::Absent,
+            MaybeField::Null => MaybeField::Null,
+            MaybeField::Is(value) => match read(value) {
+                Ok(value) => MaybeField::Is(value),
                 Err(message) => {
-                    self.fault(name, message);
-                    Given::Absent
+                    self.add_fault(name, message);
+                    MaybeField::Absent
                 }
             },
         }
     }
 
     /// A field that must be given, and not as null.
-    pub fn need<T: Default>(&mut self, name: &'static str, given: Given<T>) -> T {
+    pub fn require_given<T: Default>(&mut self, name: &'static str, given: MaybeField<T>) -> T {
         let already_faulty = self.has_fault(name);
         match given {
-            Given::Is(value) => value,
-            Given::Null => {
-                self.fault(name, "is required and cannot be null");
+            MaybeField::Is(value) => value,
+            MaybeField::Null => {
+                self.add_fault(name, "is required and cannot be null");
                 T::default()
             }
-            Given::Absent => {
+            MaybeField::Absent => {
                 if !already_faulty {
-                    self.fault(name, "is required");
+                    self.add_fault(name, "is required");
                 }
                 T::default()
             }
@@ -162,16 +164,16 @@ impl Fields {
     }
 
     /// A field that may be left out, but is never empty.
-    pub fn not_null<T>(&mut self, name: &'static str, given: Given<T>) -> Option<T> {
-        if matches!(given, Given::Null) {
-            self.fault(name, "cannot be null; leave it out to keep it as it is");
+    pub fn not_null<T>(&mut self, name: &'static str, given: MaybeField<T>) -> Option<T> {
+        if matches!(given, MaybeField::Null) {
+            self.add_fault(name, "cannot be null; leave it out to keep it as it is");
         }
         given.value()
     }
 
     /// Text of at most `max` characters, without blanks around it.
-    pub fn text(&mut self, name: &'static str, max: usize) -> Given<String> {
-        self.read(name, |value| {
+    pub fn text(&mut self, name: &'static str, max: usize) -> MaybeField<String> {
+        self.read_with(name, |value| {
             let Value::String(text) = value else {
                 return Err(wrong_type("text", &value));
             };
@@ -187,19 +189,23 @@ impl Fields {
     }
 
     /// As [`Fields::text`], and it must not be blank.
-    pub fn name(&mut self, name: &'static str, max: usize) -> Given<String> {
+    pub fn name(&mut self, name: &'static str, max: usize) -> MaybeField<String> {
         match self.text(name, max) {
-            Given::Is(text) if text.is_empty() => {
-                self.fault(name, "must not be blank");
-                Given::Absent
+            MaybeField::Is(text) if text.is_empty() => {
+                self.add_fault(name, "must not be blank");
+                MaybeField::Absent
             }
             given => given,
         }
     }
 
-    pub fn integer(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Given<i64> {
+    pub fn read_integer(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<i64>,
+    ) -> MaybeField<i64> {
         let from_text = self.from_text;
-        self.read(name, |value| {
+        self.read_with(name, |value| {
             let number = match &value {
                 Value::Number(number) if number.is_i64() || number.is_u64() => number.as_i64(),
                 Value::String(text) if from_text => Some(
@@ -215,9 +221,9 @@ impl Fields {
         })
     }
 
-    pub fn boolean(&mut self, name: &'static str) -> Given<bool> {
+    pub fn read_boolean(&mut self, name: &'static str) -> MaybeField<bool> {
         let from_text = self.from_text;
-        self.read(name, |value| match &value {
+        self.read_with(name, |value| match &value {
             Value::Bool(b) => Ok(*b),
             Value::String(text) if from_text => text
                 .trim()
@@ -227,8 +233,8 @@ impl Fields {
         })
     }
 
-    pub fn uuid(&mut self, name: &'static str) -> Given<Uuid> {
-        self.read(name, |value| match &value {
+    pub fn read_uuid(&mut self, name: &'static str) -> MaybeField<Uuid> {
+        self.read_with(name, |value| match &value {
             Value::String(text) => {
                 Uuid::try_parse(text.trim()).map_err(|_| "must be a UUID".to_owned())
             }
@@ -237,15 +243,19 @@ impl Fields {
     }
 
     /// RFC 3339; cut to microseconds, which is what Postgres keeps.
-    pub fn time(&mut self, name: &'static str) -> Given<Timestamp> {
-        self.read(name, |value| match &value {
+    pub fn read_time(&mut self, name: &'static str) -> MaybeField<Timestamp> {
+        self.read_with(name, |value| match &value {
             Value::String(text) => read_time(text.trim()),
             other => Err(wrong_type("a time as text", other)),
         })
     }
 
-    pub fn choice(&mut self, name: &'static str, of: &[&'static str]) -> Given<&'static str> {
-        self.read(name, |value| {
+    pub fn read_choice(
+        &mut self,
+        name: &'static str,
+        of: &[&'static str],
+    ) -> MaybeField<&'static str> {
+        self.read_with(name, |value| {
             let Value::String(text) = &value else {
                 return Err(wrong_type("text", &value));
             };
@@ -257,16 +267,16 @@ impl Fields {
     }
 
     /// The fields of an object inside; give it back to [`Fields::absorb`] when read.
-    pub fn object(&mut self, name: &'static str) -> Given<Fields> {
+    pub fn read_object(&mut self, name: &'static str) -> MaybeField<FieldReader> {
         let prefix = format!("{}{name}.", self.prefix);
-        let given = self.read(name, |value| match value {
+        let given = self.read_with(name, |value| match value {
             Value::Object(values) => Ok(values),
             other => Err(wrong_type("an object", &other)),
         });
-        given.map(|values| Fields::new(values, prefix, false))
+        given.map(|values| FieldReader::new(values, prefix, false))
     }
 
-    pub fn absorb(&mut self, inner: Fields) {
+    pub fn absorb_faults(&mut self, inner: FieldReader) {
         let (faults, _) = inner.into_faults();
         self.faults.extend(faults);
     }
@@ -278,17 +288,17 @@ impl Fields {
     }
 
     /// All faults, those of unknown fields last; and the known names, if there were unknown ones.
-    pub fn into_faults(mut self) -> (Vec<Fault>, Vec<&'static str>) {
+    pub fn into_faults(mut self) -> (Vec<FieldError>, Vec<&'static str>) {
         let unknown: Vec<String> = std::mem::take(&mut self.values)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
         for name in &unknown {
-            let message = match nearest(name, &self.known) {
+            let message = match nearest_name(name, &self.known) {
                 Some(known) => format!("is no field here; did you mean {known}?"),
                 None => format!("is no field here; known are {}", self.known.join(", ")),
             };
-            self.fault(name, message);
+            self.add_fault(name, message);
         }
         let known = if unknown.is_empty() {
             Vec::new()
@@ -299,12 +309,12 @@ impl Fields {
     }
 
     /// Ends the reading: an error if anything was wrong.
-    pub fn done(self) -> Result<(), Problem> {
+    pub fn finish_reading(self) -> Result<(), Problem> {
         let (faults, known) = self.into_faults();
         if faults.is_empty() {
             Ok(())
         } else {
-            Err(Problem::invalid(faults, known))
+            Err(Problem::invalid_fields(faults, known))
         }
     }
 }
@@ -337,18 +347,18 @@ pub fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+fn nearest_name(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let lowered = name.to_ascii_lowercase();
     known
         .iter()
-        .map(|known| (distance(&lowered, known), *known))
+        .map(|known| (edit_distance(&lowered, known), *known))
         .min()
         .filter(|(distance, known)| *distance <= NEAREST_WITHIN.min(known.len() / 2))
         .map(|(_, known)| known)
 }
 
 /// How many letters differ (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().take(64).enumerate() {
@@ -367,11 +377,11 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn read(body: &str) -> (String, Vec<Fault>) {
-        let mut fields = Fields::of_body(body.as_bytes()).expect("an object");
+    fn read(body: &str) -> (String, Vec<FieldError>) {
+        let mut fields = FieldReader::of_body(body.as_bytes()).expect("an object");
         let given = fields.name("name", 5);
-        let name = fields.need("name", given);
-        let _ = fields.integer("payout_cap_cents", 1..=10);
+        let name = fields.require_given("name", given);
+        let _ = fields.read_integer("payout_cap_cents", 1..=10);
         (name, fields.into_faults().0)
     }
 

@@ -8,7 +8,7 @@ use trueup_store::{ledger, publishers};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::assignments::Terms;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
@@ -59,14 +59,14 @@ impl From<ledger::Posting> for Posting {
     responses((status = 200, description = "Newest first", body = Page<Posting>)))]
 pub async fn of_publisher(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Posting>>, Problem> {
-    let paging = Paging::<i64>::read(&mut fields, "ledger");
-    fields.done()?;
+    let paging = Paging::<i64>::read_page(&mut fields, "ledger");
+    fields.finish_reading()?;
     let client = app.pool.get().await?;
-    if publishers::get(&client, operator.account_id(), id)
+    if publishers::get_publisher(&client, operator.account_id(), id)
         .await?
         .is_none()
     {
@@ -77,7 +77,7 @@ pub async fn of_publisher(
         operator.account_id(),
         id,
         paging.after,
-        paging.fetch(),
+        paging.rows_to_fetch(),
     )
     .await?;
     Ok(Json(paging.page(rows, |row| row.seq, Into::into)))

@@ -11,7 +11,7 @@ use trueup_store::IdPage;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::field_reader::{Fields, Given};
+use super::field_reader::{FieldReader, MaybeField};
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 500;
@@ -97,19 +97,19 @@ impl Key for i64 {
 
 impl<K: Key> Paging<K> {
     /// Reads `limit` and `cursor`.
-    pub fn read(fields: &mut Fields, list: &'static str) -> Self {
+    pub fn read_page(fields: &mut FieldReader, list: &'static str) -> Self {
         let limit = fields
-            .integer("limit", 1..=MAX_LIMIT)
+            .read_integer("limit", 1..=MAX_LIMIT)
             .value()
             .unwrap_or(DEFAULT_LIMIT);
-        let after = fields.read("cursor", |value| match value {
-            Value::String(text) => decode(list, text.trim())
+        let after = fields.read_with("cursor", |value| match value {
+            Value::String(text) => decode_cursor(list, text.trim())
                 .ok_or_else(|| "is no cursor of this list; take next_cursor as it is".into()),
             _ => Err("must be text".to_owned()),
         });
         let after = match after {
-            Given::Is(key) => Some(key),
-            Given::Absent | Given::Null => None,
+            MaybeField::Is(key) => Some(key),
+            MaybeField::Absent | MaybeField::Null => None,
         };
         Paging {
             list,
@@ -119,7 +119,7 @@ impl<K: Key> Paging<K> {
     }
 
     /// One more than the page holds: whether that one is there says whether there is a next page.
-    pub fn fetch(&self) -> i64 {
+    pub fn rows_to_fetch(&self) -> i64 {
         i64::try_from(self.limit + 1).unwrap_or(i64::MAX)
     }
 
@@ -130,7 +130,7 @@ impl<K: Key> Paging<K> {
 
     /// A page whose end the finder knows by itself.
     pub fn page_of<R, T>(&self, rows: Vec<R>, next: Option<K>, show: impl Fn(R) -> T) -> Page<T> {
-        let next_cursor = next.map(|key| encode(self.list, &key));
+        let next_cursor = next.map(|key| encode_cursor(self.list, &key));
         Page {
             data: rows.into_iter().map(show).collect(),
             next_cursor,
@@ -149,7 +149,7 @@ impl<K: Key> Paging<K> {
         let next_cursor = rows
             .last()
             .filter(|_| more)
-            .map(|row| encode(self.list, &key(row)));
+            .map(|row| encode_cursor(self.list, &key(row)));
         Page {
             data: rows.into_iter().map(show).collect(),
             next_cursor,
@@ -161,16 +161,16 @@ impl Paging<Uuid> {
     pub fn ids(&self) -> IdPage {
         IdPage {
             below: self.after,
-            limit: self.fetch(),
+            limit: self.rows_to_fetch(),
         }
     }
 }
 
-fn encode(list: &str, key: &impl Key) -> String {
+fn encode_cursor(list: &str, key: &impl Key) -> String {
     URL_SAFE_NO_PAD.encode(format!("{list}:{}", key.to_text()))
 }
 
-fn decode<K: Key>(list: &str, cursor: &str) -> Option<K> {
+fn decode_cursor<K: Key>(list: &str, cursor: &str) -> Option<K> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
     K::from_text(text.strip_prefix(list)?.strip_prefix(':')?)
 }
@@ -185,22 +185,22 @@ mod tests {
             at: Timestamp::from_microsecond(1_700_000_000_123_456).expect("a time"),
             id: Uuid::max(),
         };
-        let cursor = encode("events", &at);
-        assert_eq!(decode::<Position>("events", &cursor), Some(at));
-        assert_eq!(decode::<Position>("calls", &cursor), None);
-        assert_eq!(decode::<Position>("events", "bm9uc2Vuc2U"), None);
-        assert_eq!(decode::<Uuid>("events", &cursor), None);
+        let cursor = encode_cursor("events", &at);
+        assert_eq!(decode_cursor::<Position>("events", &cursor), Some(at));
+        assert_eq!(decode_cursor::<Position>("calls", &cursor), None);
+        assert_eq!(decode_cursor::<Position>("events", "bm9uc2Vuc2U"), None);
+        assert_eq!(decode_cursor::<Uuid>("events", &cursor), None);
     }
 
     #[test]
     fn the_row_too_many_makes_the_cursor() {
-        let mut fields = Fields::of_query(Some("limit=2"));
-        let paging = Paging::<i64>::read(&mut fields, "rows");
-        assert_eq!(paging.fetch(), 3);
+        let mut fields = FieldReader::of_query(Some("limit=2"));
+        let paging = Paging::<i64>::read_page(&mut fields, "rows");
+        assert_eq!(paging.rows_to_fetch(), 3);
         let page = paging.page(vec![9_i64, 8, 7], |n| *n, |n| n);
         assert_eq!(page.data, [9, 8]);
         assert_eq!(
-            decode::<i64>("rows", &page.next_cursor.expect("there is more")),
+            decode_cursor::<i64>("rows", &page.next_cursor.expect("there is more")),
             Some(8)
         );
         assert_eq!(paging.page(vec![9_i64, 8], |n| *n, |n| n).next_cursor, None);

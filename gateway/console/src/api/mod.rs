@@ -39,118 +39,123 @@ const MAX_NAME: usize = 200;
 /// Just under 10^12 cents; an amount at or above it is a mistake (X7).
 const MAX_CENTS: i64 = 999_999_999_999;
 
-pub fn router(app: &App) -> Router<App> {
+pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()
         .route(
             "/api/v1/accounts",
-            post(accounts::create).get(accounts::list),
+            post(accounts::create_account).get(accounts::list_accounts),
         )
         .route_layer(from_fn_with_state(
             app.clone(),
             api_key_auth::require_admin_key,
         ));
-    let for_accounts = settings().route_layer(from_fn_with_state(
+    let for_accounts = settings_routes().route_layer(from_fn_with_state(
         app.clone(),
         api_key_auth::require_account_key,
     ));
     Router::new()
         .merge(for_admin)
         .merge(for_accounts)
-        .route("/api/v1/openapi.json", get(openapi::document))
+        .route("/api/v1/openapi.json", get(openapi::get_document))
 }
 
-fn settings() -> Router<App> {
+fn settings_routes() -> Router<App> {
     Router::new()
-        .route("/api/v1/account", get(accounts::own))
+        .route("/api/v1/account", get(accounts::get_own_account))
         .route(
             "/api/v1/api-keys",
-            post(api_keys::create).get(api_keys::list),
+            post(api_keys::create_api_key).get(api_keys::list_api_keys),
         )
-        .route("/api/v1/api-keys/{id}", delete(api_keys::revoke))
-        .route("/api/v1/buyers", post(buyers::create).get(buyers::list))
+        .route("/api/v1/api-keys/{id}", delete(api_keys::revoke_api_key))
+        .route(
+            "/api/v1/buyers",
+            post(buyers::create_buyer).get(buyers::list_buyers),
+        )
         .route(
             "/api/v1/buyers/{id}",
-            get(buyers::get).patch(buyers::rename),
+            get(buyers::get_buyer).patch(buyers::rename_buyer),
         )
         .route(
             "/api/v1/publishers",
-            post(publishers::create).get(publishers::list),
+            post(publishers::create_publisher).get(publishers::list_publishers),
         )
         .route(
             "/api/v1/publishers/{id}",
-            get(publishers::get).patch(publishers::rename),
+            get(publishers::get_publisher).patch(publishers::rename_publisher),
         )
         .route("/api/v1/publishers/{id}/ledger", get(ledger::of_publisher))
         .route(
             "/api/v1/campaigns",
-            post(campaigns::create).get(campaigns::list),
+            post(campaigns::create_campaign).get(campaigns::list_campaigns),
         )
         .route(
             "/api/v1/campaigns/{id}",
-            get(campaigns::get).patch(campaigns::rename),
+            get(campaigns::get_campaign).patch(campaigns::rename_campaign),
         )
         .route(
             "/api/v1/assignments",
-            post(assignments::create).get(assignments::list),
+            post(assignments::create_assignment).get(assignments::list_assignments),
         )
         .route(
             "/api/v1/assignments/{id}",
-            get(assignments::get).patch(assignments::update),
+            get(assignments::get_assignment).patch(assignments::update_assignment),
         )
         .route(
             "/api/v1/webhooks",
-            post(webhooks::create).get(webhooks::list),
+            post(webhooks::create_webhook).get(webhooks::list_webhooks),
         )
         .route(
             "/api/v1/webhooks/{id}",
-            get(webhooks::get)
-                .patch(webhooks::update)
-                .delete(webhooks::archive),
+            get(webhooks::get_webhook)
+                .patch(webhooks::update_webhook)
+                .delete(webhooks::archive_webhook),
         )
         .route(
             "/api/v1/webhooks/{id}/secret",
-            post(webhook_secrets::rotate).delete(webhook_secrets::remove),
+            post(webhook_secrets::rotate_secret).delete(webhook_secrets::remove_secret),
         )
         .route(
             "/api/v1/webhooks/{id}/token",
             post(webhook_secrets::new_token),
         )
-        .route("/api/v1/calls", post(call_records::record).get(calls::list))
-        .route("/api/v1/calls/{id}", get(calls::get))
-        .route("/api/v1/webhooks/{id}/try", post(try_report::sample))
+        .route(
+            "/api/v1/calls",
+            post(call_records::record).get(calls::list_calls),
+        )
+        .route("/api/v1/calls/{id}", get(calls::get_call))
+        .route("/api/v1/webhooks/{id}/try", post(try_report::try_sample))
         .route("/api/v1/webhooks/{id}/events", get(events::of_webhook))
-        .route("/api/v1/events/{id}", get(events::get))
-        .route("/api/v1/events/{id}/replay", post(actions::replay))
-        .route("/api/v1/events/{id}/assign", post(actions::assign))
-        .route("/api/v1/events/{id}/apply", post(actions::apply))
-        .route("/api/v1/events/{id}/ignore", post(actions::ignore))
-        .route("/api/v1/reports/revenue", get(revenue::report))
-        .route("/api/v1/audit-log", get(audit_log::list))
+        .route("/api/v1/events/{id}", get(events::get_event))
+        .route("/api/v1/events/{id}/replay", post(actions::replay_event))
+        .route("/api/v1/events/{id}/assign", post(actions::assign_event))
+        .route("/api/v1/events/{id}/apply", post(actions::apply_event))
+        .route("/api/v1/events/{id}/ignore", post(actions::ignore_event))
+        .route("/api/v1/reports/revenue", get(revenue::sum_revenue))
+        .route("/api/v1/audit-log", get(audit_log::list_audit_log))
 }
 
 /// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
 /// change one place in the audit log.
 pub mod handlers {
-    pub use super::actions::{apply, assign, ignore, replay};
-    pub use super::api_key_auth::Operator;
-    pub use super::api_keys::{create as create_key, revoke as revoke_key};
-    pub use super::assignments::{create as create_assignment, update as update_assignment};
-    pub use super::body::read as read_body;
-    pub use super::buyers::{create as create_buyer, rename as rename_buyer};
-    pub use super::campaigns::{create as create_campaign, rename as rename_campaign};
+    pub use super::actions::{apply_event, assign_event, ignore_event, replay_event};
+    pub use super::api_key_auth::AuthContext;
+    pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
+    pub use super::assignments::{create_assignment, update_assignment};
+    pub use super::body::read_body;
+    pub use super::buyers::{create_buyer, rename_buyer};
+    pub use super::campaigns::{create_campaign, rename_campaign};
     pub use super::events::{
         Action, Candidate, Event, EventInFull, Slot, in_full as event_in_full,
     };
-    pub use super::field_reader::Fields;
+    pub use super::field_reader::FieldReader;
     pub use super::ledger::Posting;
     pub use super::problem::Problem;
-    pub use super::publishers::{create as create_publisher, rename as rename_publisher};
-    pub use super::request::{Id, Query, Setting};
-    pub use super::revenue::{Revenue, report as revenue_report};
-    pub use super::try_report::{TriedReport, sample as try_sample};
-    pub use super::webhook_secrets::{new_token, remove as remove_secret, rotate as rotate_secret};
+    pub use super::publishers::{create_publisher, rename_publisher};
+    pub use super::request::{Id, JsonFields, Query};
+    pub use super::revenue::{Revenue, sum_revenue as revenue_report};
+    pub use super::try_report::{TriedReport, try_sample};
+    pub use super::webhook_secrets::{new_token, remove_secret, rotate_secret};
     pub use super::webhooks::{
-        Webhook, archive as archive_webhook, create as create_webhook, show as show_webhook,
-        update as update_webhook,
+        Webhook, archive_webhook, create_webhook, show_webhook, update_webhook,
     };
 }

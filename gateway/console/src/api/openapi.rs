@@ -24,20 +24,20 @@ use super::{
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        accounts::create, accounts::list, accounts::own,
-        api_keys::create, api_keys::list, api_keys::revoke,
-        buyers::create, buyers::list, buyers::get, buyers::rename,
-        publishers::create, publishers::list, publishers::get, publishers::rename, ledger::of_publisher,
-        campaigns::create, campaigns::list, campaigns::get, campaigns::rename,
-        assignments::create, assignments::list, assignments::get, assignments::update,
-        webhooks::create, webhooks::list, webhooks::get, webhooks::update, webhooks::archive,
-        webhook_secrets::rotate, webhook_secrets::remove, webhook_secrets::new_token,
-        call_records::record, calls::list, calls::get,
-        events::of_webhook, events::get,
-        actions::replay, actions::assign, actions::apply, actions::ignore,
-        try_report::sample,
-        revenue::report,
-        audit_log::list,
+        accounts::create_account, accounts::list_accounts, accounts::get_own_account,
+        api_keys::create_api_key, api_keys::list_api_keys, api_keys::revoke_api_key,
+        buyers::create_buyer, buyers::list_buyers, buyers::get_buyer, buyers::rename_buyer,
+        publishers::create_publisher, publishers::list_publishers, publishers::get_publisher, publishers::rename_publisher, ledger::of_publisher,
+        campaigns::create_campaign, campaigns::list_campaigns, campaigns::get_campaign, campaigns::rename_campaign,
+        assignments::create_assignment, assignments::list_assignments, assignments::get_assignment, assignments::update_assignment,
+        webhooks::create_webhook, webhooks::list_webhooks, webhooks::get_webhook, webhooks::update_webhook, webhooks::archive_webhook,
+        webhook_secrets::rotate_secret, webhook_secrets::remove_secret, webhook_secrets::new_token,
+        call_records::record, calls::list_calls, calls::get_call,
+        events::of_webhook, events::get_event,
+        actions::replay_event, actions::assign_event, actions::apply_event, actions::ignore_event,
+        try_report::try_sample,
+        revenue::sum_revenue,
+        audit_log::list_audit_log,
     ),
     components(schemas(problem::ProblemBody)),
     security(("account_key" = [])),
@@ -152,6 +152,6 @@ fn require_nullable(schema: &mut Value) {
     schema["required"] = Value::Array(required);
 }
 
-pub async fn document() -> impl IntoResponse {
+pub async fn get_document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

@@ -14,7 +14,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 
 /// One field that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Fault {
+pub struct FieldError {
     /// The field's name; dotted where it is inside an object, empty if the whole is meant.
     pub field: String,
     /// What is wrong with it, and what it must be.
@@ -41,7 +41,7 @@ pub struct ProblemBody {
     /// Every field at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    pub errors: Vec<Fault>,
+    pub errors: Vec<FieldError>,
     /// The fields that are known here, where an unknown one was given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -53,7 +53,7 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
     known_fields: Vec<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl Problem {
     }
 
     /// The request's fields are not as they must be; `faults` must not be empty.
-    pub fn invalid(faults: Vec<Fault>, known_fields: Vec<&'static str>) -> Self {
+    pub fn invalid_fields(faults: Vec<FieldError>, known_fields: Vec<&'static str>) -> Self {
         let detail = faults
             .iter()
             .map(|f| {
@@ -93,9 +93,9 @@ impl Problem {
         }
     }
 
-    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Problem::invalid(
-            vec![Fault {
+    pub fn invalid_field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Problem::invalid_fields(
+            vec![FieldError {
                 field: field.into(),
                 message: message.into(),
             }],
@@ -165,12 +165,12 @@ impl Problem {
     }
 
     /// The fields at fault, where it is about fields.
-    pub fn faults(&self) -> &[Fault] {
+    pub fn faults(&self) -> &[FieldError] {
         &self.errors
     }
 
     /// The same problem with more said.
-    pub fn saying(mut self, more: &str) -> Self {
+    pub fn with_detail(mut self, more: &str) -> Self {
         self.detail.push_str("; ");
         self.detail.push_str(more);
         self

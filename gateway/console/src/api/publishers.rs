@@ -10,11 +10,11 @@ use trueup_store::{audit_log, publishers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Id, Query, Setting};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,28 +44,28 @@ pub struct PublisherBody {
 }
 
 impl PublisherBody {
-    fn read(mut fields: Fields) -> Result<Self, Problem> {
+    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
         let name = fields.name("name", MAX_NAME);
-        let name = fields.need("name", name);
-        fields.done()?;
+        let name = fields.require_given("name", name);
+        fields.finish_reading()?;
         Ok(PublisherBody { name })
     }
 }
 
 #[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = PublisherBody,
     responses((status = 201, description = "It is made", body = Publisher)))]
-pub async fn create(
+pub async fn create_publisher(
     State(app): State<App>,
-    operator: Operator,
-    Setting(fields): Setting,
+    operator: AuthContext,
+    JsonFields(fields): JsonFields,
 ) -> Result<(StatusCode, Json<Publisher>), Problem> {
-    let body = PublisherBody::read(fields)?;
+    let body = PublisherBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "publishers.create", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let made = publishers::insert(tx, operator.account_id(), id, &name).await?;
-            audit_log::record(
+            let made = publishers::insert_publisher(tx, operator.account_id(), id, &name).await?;
+            audit_log::record_change(
                 tx,
                 operator.change("create", "publisher", id, json!({ "name": name })),
             )
@@ -79,26 +79,27 @@ pub async fn create(
 
 #[utoipa::path(get, path = "/api/v1/publishers", tag = "publishers", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<Publisher>)))]
-pub async fn list(
+pub async fn list_publishers(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Publisher>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "publishers");
-    fields.done()?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "publishers");
+    fields.finish_reading()?;
     let rows =
-        publishers::list(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
+        publishers::list_publishers(&app.pool.get().await?, operator.account_id(), paging.ids())
+            .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
 #[utoipa::path(get, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = Publisher)))]
-pub async fn get(
+pub async fn get_publisher(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Publisher>, Problem> {
-    let found = publishers::get(&app.pool.get().await?, operator.account_id(), id).await?;
+    let found = publishers::get_publisher(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("publisher"))
@@ -106,19 +107,20 @@ pub async fn get(
 
 #[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
     request_body = PublisherBody, responses((status = 200, description = "As it is now", body = Publisher)))]
-pub async fn rename(
+pub async fn rename_publisher(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<Publisher>, Problem> {
-    let body = PublisherBody::read(fields)?;
+    let body = PublisherBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "publishers.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
-            let renamed = publishers::rename(tx, operator.account_id(), id, &name).await?;
+            let renamed =
+                publishers::rename_publisher(tx, operator.account_id(), id, &name).await?;
             if renamed.is_some() {
-                audit_log::record(
+                audit_log::record_change(
                     tx,
                     operator.change("update", "publisher", id, json!({ "name": name })),
                 )

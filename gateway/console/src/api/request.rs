@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use uuid::Uuid;
 
 use super::body;
-use super::field_reader::Fields;
+use super::field_reader::FieldReader;
 use super::problem::Problem;
 
 /// The `{id}` of a path. A text that is no UUID is the id of nothing.
@@ -25,24 +25,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// The parameters of the query string.
-pub struct Query(pub Fields);
+pub struct Query(pub FieldReader);
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Query(Fields::of_query(parts.uri.query())))
+        Ok(Query(FieldReader::of_query(parts.uri.query())))
     }
 }
 
 /// The fields of a small JSON body.
-pub struct Setting(pub Fields);
+pub struct JsonFields(pub FieldReader);
 
-impl<S: Send + Sync> FromRequest<S> for Setting {
+impl<S: Send + Sync> FromRequest<S> for JsonFields {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let body = body::read(request.into_body(), body::SETTING_LIMIT).await?;
-        Fields::of_body(&body).map(Setting)
+        let body = body::read_body(request.into_body(), body::SETTING_LIMIT).await?;
+        FieldReader::of_body(&body).map(JsonFields)
     }
 }

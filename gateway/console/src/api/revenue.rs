@@ -7,11 +7,11 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Serialize;
 use serde_json::Value;
-use trueup_store::revenue::{self, Group, Sums};
+use trueup_store::revenue::{self, RevenueGroup, Sums};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api_key_auth::Operator;
-use super::field_reader::Fields;
+use super::api_key_auth::AuthContext;
+use super::field_reader::FieldReader;
 use super::problem::Problem;
 use super::request::Query;
 use crate::app_state::App;
@@ -82,7 +82,7 @@ impl From<Sums> for Revenue {
     }
 }
 
-fn totals(rows: &[Sums]) -> Sums {
+fn sum_rows(rows: &[Sums]) -> Sums {
     rows.iter().fold(Sums::default(), |sum, row| Sums {
         key: None,
         name: None,
@@ -121,13 +121,13 @@ pub struct RevenueParams {
 
 /// A day's beginning (for `to`: its end), or a time as it is.
 fn read_edge(
-    fields: &mut Fields,
+    fields: &mut FieldReader,
     name: &'static str,
     zone: &TimeZone,
     whole_day: bool,
 ) -> Option<Timestamp> {
     let zone = zone.clone();
-    let given = fields.read(name, |value| {
+    let given = fields.read_with(name, |value| {
         const FORM: &str =
             "must be a day such as 2026-03-14, or a time such as 2026-03-14T12:00:00Z";
         let Value::String(text) = &value else {
@@ -160,9 +160,9 @@ fn edge_of(day: Date, zone: &TimeZone, end: bool) -> Option<Timestamp> {
 
 #[utoipa::path(get, path = "/api/v1/reports/revenue", tag = "reports", params(RevenueParams),
     responses((status = 200, description = "Of the calls that started in that time, as they stand now", body = RevenueReport)))]
-pub async fn report(
+pub async fn sum_revenue(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<RevenueReport>, Problem> {
     let time_zone = operator.account.time_zone.clone();
@@ -170,7 +170,7 @@ pub async fn report(
     let from = read_edge(&mut fields, "from", &zone, false);
     let to = read_edge(&mut fields, "to", &zone, true);
     let group = fields
-        .choice("group", &["day", "buyer", "publisher", "webhook"])
+        .read_choice("group", &["day", "buyer", "publisher", "webhook"])
         .value()
         .unwrap_or("day");
     let to = to.or_else(|| edge_of(Timestamp::now().to_zoned(zone.clone()).date(), &zone, true));
@@ -180,20 +180,20 @@ pub async fn report(
             .unwrap_or(Timestamp::UNIX_EPOCH)
     });
     if from >= to {
-        fields.fault("to", "must be after from");
+        fields.add_fault("to", "must be after from");
     } else if to.duration_since(from) > SignedDuration::from_hours(24 * MAX_DAYS) {
-        fields.fault("from", format!("is more than {MAX_DAYS} days before to"));
+        fields.add_fault("from", format!("is more than {MAX_DAYS} days before to"));
     }
-    fields.done()?;
+    fields.finish_reading()?;
     let by = match group {
-        "buyer" => Group::Buyer,
-        "publisher" => Group::Publisher,
-        "webhook" => Group::Webhook,
-        _ => Group::Day,
+        "buyer" => RevenueGroup::Buyer,
+        "publisher" => RevenueGroup::Publisher,
+        "webhook" => RevenueGroup::Webhook,
+        _ => RevenueGroup::Day,
     };
     let client = app.pool.get().await?;
-    let rows = revenue::report(&client, operator.account_id(), by, from, to, &time_zone).await?;
-    let totals = totals(&rows).into();
+    let rows = revenue::sum_revenue(&client, operator.account_id(), by, from, to, &time_zone).await?;
+    let totals = sum_rows(&rows).into();
     let data = rows.into_iter().map(Into::into).collect();
     let currency = operator.account.currency;
     Ok(Json(RevenueReport {

@@ -9,9 +9,9 @@ use axum::extract::State;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use trueup_domain::batch_decision::Settled;
-use trueup_domain::reason_text::sentence;
-use trueup_event::batch::{self, Split};
+use trueup_domain::batch_decision::SettleResult;
+use trueup_domain::reason_text::explain_reason;
+use trueup_event::batch::{self, BatchSplit};
 use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::{ids, limits};
 use trueup_settlement::dry_run;
@@ -19,9 +19,9 @@ use trueup_store::{calls, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::events::{Candidate, MatchedCall, Slot};
-use super::field_reader::{Fields, Given, kind_of};
+use super::field_reader::{FieldReader, MaybeField, kind_of};
 use super::problem::Problem;
 use super::request::Id;
 use super::{App, body};
@@ -51,7 +51,7 @@ pub struct TryBody {
 
 /// How a sample would be read and matched.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Tried {
+pub struct TryResponse {
     #[serde(flatten)]
     pub first: TriedReport,
     /// Of a batch: each element, the first 20; else empty.
@@ -82,8 +82,8 @@ pub struct TriedReport {
     pub candidates: Vec<Candidate>,
 }
 
-fn read_sample(mut fields: Fields) -> Result<RawRequest, Problem> {
-    let body = fields.read("body", |value| match value {
+fn read_sample(mut fields: FieldReader) -> Result<RawRequest, Problem> {
+    let body = fields.read_with("body", |value| match value {
         Value::String(text) => Ok(text.into_bytes()),
         json @ (Value::Object(_) | Value::Array(_)) => Ok(json.to_string().into_bytes()),
         other => Err(format!("must be text, not {}", kind_of(&other))),
@@ -91,14 +91,14 @@ fn read_sample(mut fields: Fields) -> Result<RawRequest, Problem> {
     let body = body.value().unwrap_or_default();
     let limit = limits::body_bytes(batch::first_significant(&body));
     if body.len() > limit {
-        fields.fault(
+        fields.add_fault(
             "body",
             format!("is over {limit} bytes; the gateway would answer 413"),
         );
     }
     let methods = ["GET", "POST", "PUT", "PATCH", "HEAD"];
     let method = fields
-        .choice("method", &methods)
+        .read_choice("method", &methods)
         .value()
         .unwrap_or(if body.is_empty() { "GET" } else { "POST" });
     let query = fields
@@ -109,12 +109,12 @@ fn read_sample(mut fields: Fields) -> Result<RawRequest, Problem> {
         .strip_prefix('?')
         .map_or_else(|| query.clone(), str::to_owned);
     let content_type = fields.text("content_type", MAX_CONTENT_TYPE);
-    let content_type = if content_type == Given::Is(String::new()) {
+    let content_type = if content_type == MaybeField::Is(String::new()) {
         None
     } else {
         content_type.value()
     };
-    fields.done()?;
+    fields.finish_reading()?;
     Ok(RawRequest {
         method: method.to_owned(),
         query,
@@ -126,16 +126,16 @@ fn read_sample(mut fields: Fields) -> Result<RawRequest, Problem> {
 
 /// What the gateway would make of it: one event, or one for each element of a batch.
 fn events_of(sample: RawRequest) -> Result<Vec<RawRequest>, Problem> {
-    match batch::split(&sample.body) {
-        Split::NotABatch | Split::Empty | Split::Unparseable => Ok(vec![sample]),
-        Split::TooMany => {
+    match batch::split_batch(&sample.body) {
+        BatchSplit::NotABatch | BatchSplit::Empty | BatchSplit::Unparseable => Ok(vec![sample]),
+        BatchSplit::TooMany => {
             let limit = limits::BATCH_ELEMENTS;
-            Err(Problem::field(
+            Err(Problem::invalid_field(
                 "body",
                 format!("has more than {limit} reports; the gateway would answer 413"),
             ))
         }
-        Split::Elements(ranges) => Ok(ranges
+        BatchSplit::Elements(ranges) => Ok(ranges
             .into_iter()
             .take(ELEMENTS)
             .map(|range| RawRequest {
@@ -150,16 +150,16 @@ fn events_of(sample: RawRequest) -> Result<Vec<RawRequest>, Problem> {
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/try", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = TryBody,
     responses((status = 200, description = "How it would be read and matched; nothing is stored, no money moves",
-        body = Tried)))]
-pub async fn sample(
+        body = TryResponse)))]
+pub async fn try_sample(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
     request: Body,
-) -> Result<Json<Tried>, Problem> {
-    let bytes = body::read(request, BODY_LIMIT).await?;
-    let sample = read_sample(Fields::of_body(&bytes)?)?;
-    if webhooks::get(&app.pool.get().await?, operator.account_id(), id)
+) -> Result<Json<TryResponse>, Problem> {
+    let bytes = body::read_body(request, BODY_LIMIT).await?;
+    let sample = read_sample(FieldReader::of_body(&bytes)?)?;
+    if webhooks::get_webhook(&app.pool.get().await?, operator.account_id(), id)
         .await?
         .is_none()
     {
@@ -180,17 +180,21 @@ pub async fn sample(
             request: Some(request),
             refusal: None,
         };
-        let settled = dry_run::rehearse(&app.pool, event).await?;
-        tried.push(show(&app, &operator, settled).await?);
+        let settled = dry_run::try_sample(&app.pool, event).await?;
+        tried.push(describe_result(&app, &operator, settled).await?);
     }
     let first = tried.first().cloned().ok_or_else(Problem::internal)?;
-    Ok(Json(Tried {
+    Ok(Json(TryResponse {
         first,
         elements: if is_batch { tried } else { Vec::new() },
     }))
 }
 
-async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedReport, Problem> {
+async fn describe_result(
+    app: &App,
+    operator: &AuthContext,
+    settled: SettleResult,
+) -> Result<TriedReport, Problem> {
     let Some(decision) = settled.decision else {
         tracing::error!("a sample came out as settled before");
         return Err(Problem::internal());
@@ -199,7 +203,7 @@ async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedR
         None => None,
         Some(call_id) => {
             let found =
-                calls::get(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
+                calls::get_call(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
             found.map(|c| MatchedCall {
                 id: c.id,
                 caller: c.caller,
@@ -221,7 +225,7 @@ async fn show(app: &App, operator: &Operator, settled: Settled) -> Result<TriedR
         reading: settled.slots.into_iter().map(Into::into).collect(),
         status: decision.status.code().to_owned(),
         reason: decision.reason.map(|r| r.code().to_owned()),
-        reason_text: sentence(
+        reason_text: explain_reason(
             decision.status,
             decision.reason,
             &decision.detail,

@@ -10,10 +10,10 @@ use trueup_store::{StoreError, audit_log, run_tx, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::problem::Problem;
-use super::request::{Id, Setting};
-use super::webhooks::{Webhook, archived, show};
+use super::request::{Id, JsonFields};
+use super::webhooks::{Webhook, archived_problem, show_webhook};
 use crate::app_state::App;
 use crate::secrets;
 
@@ -44,17 +44,17 @@ pub struct RotateBody {
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body(content = Option<RotateBody>, description = "May be left out"),
     responses((status = 200, description = "A new secret, required from now on", body = NewSecret)))]
-pub async fn rotate(
+pub async fn rotate_secret(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(mut fields): Setting,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<Json<NewSecret>, Problem> {
     let overlap = fields
-        .integer("overlap_seconds", 0..=MAX_OVERLAP_SECONDS)
+        .read_integer("overlap_seconds", 0..=MAX_OVERLAP_SECONDS)
         .value()
         .unwrap_or(DEFAULT_OVERLAP_SECONDS);
-    fields.done()?;
+    fields.finish_reading()?;
     let (secret, secret_id) = (secrets::webhook_secret(), Uuid::now_v7());
     let given = secret.clone();
     let old_secrets_expire_at = run_tx(&app.pool, "webhooks.rotate_secret", move |tx| {
@@ -67,7 +67,7 @@ pub async fn rotate(
             webhooks::require_secret(tx, id, true).await?;
             let valid = webhooks::valid_secrets(tx, &[id]).await?;
             let detail = json!({ "secret_id": secret_id, "overlap_seconds": overlap });
-            audit_log::record(tx, operator.change("rotate_secret", "webhook", id, detail)).await?;
+            audit_log::record_change(tx, operator.change("rotate_secret", "webhook", id, detail)).await?;
             Ok::<_, StoreError>(Ok(valid
                 .iter()
                 .filter_map(|(_, secret)| secret.expires_at)
@@ -83,9 +83,9 @@ pub async fn rotate(
 
 #[utoipa::path(delete, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "No secret is required, and none is valid any more")))]
-pub async fn remove(
+pub async fn remove_secret(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
     run_tx(&app.pool, "webhooks.remove_secret", move |tx| {
@@ -96,7 +96,7 @@ pub async fn remove(
             }
             webhooks::remove_secrets(tx, id).await?;
             webhooks::require_secret(tx, id, false).await?;
-            audit_log::record(
+            audit_log::record_change(
                 tx,
                 operator.change("remove_secret", "webhook", id, json!({})),
             )
@@ -112,12 +112,12 @@ pub async fn remove(
     responses((status = 200, description = "With its new URL; the old one answers 404 from now on", body = Webhook)))]
 pub async fn new_token(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(fields): Setting,
+    JsonFields(fields): JsonFields,
 ) -> Result<Json<Webhook>, Problem> {
-    fields.done()?;
-    let token = secrets::token();
+    fields.finish_reading()?;
+    let token = secrets::new_token();
     let actor = operator.clone();
     run_tx(&app.pool, "webhooks.new_token", move |tx| {
         let (operator, token) = (actor.clone(), token.clone());
@@ -126,24 +126,24 @@ pub async fn new_token(
                 return Ok(Err(problem));
             }
             webhooks::set_token(tx, operator.account_id(), id, &token).await?;
-            audit_log::record(tx, operator.change("new_token", "webhook", id, json!({}))).await?;
+            audit_log::record_change(tx, operator.change("new_token", "webhook", id, json!({}))).await?;
             Ok::<_, StoreError>(Ok(()))
         })
     })
     .await??;
-    show(&app, &operator, id, None).await.map(Json)
+    show_webhook(&app, &operator, id, None).await.map(Json)
 }
 
 /// Locks the webhook, or says why it cannot be changed.
 async fn locked_in_use(
     tx: &deadpool_postgres::Transaction<'_>,
-    operator: &Operator,
+    operator: &AuthContext,
     id: Uuid,
 ) -> Result<Result<(), Problem>, StoreError> {
     Ok(
         match webhooks::get_locked(tx, operator.account_id(), id).await? {
             None => Err(Problem::not_found("webhook")),
-            Some(webhook) if webhook.archived_at.is_some() => Err(archived()),
+            Some(webhook) if webhook.archived_at.is_some() => Err(archived_problem()),
             Some(_) => Ok(()),
         },
     )

@@ -13,12 +13,12 @@ use trueup_store::{StoreError, audit_log, buyers, run_tx, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::Operator;
+use super::api_key_auth::AuthContext;
 use super::assignments::not_ours;
-use super::field_reader::{Fields, Given};
+use super::field_reader::{FieldReader, MaybeField};
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
-use super::request::{Id, Query, Setting};
+use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_CENTS, MAX_NAME};
 use crate::secrets;
 
@@ -166,7 +166,11 @@ pub struct WebhookPatch {
 }
 
 impl Webhook {
-    fn of(it: webhooks::Webhook, secrets: Vec<webhooks::Secret>, public_url: &str) -> Self {
+    fn from_webhook(
+        it: webhooks::Webhook,
+        secrets: Vec<webhooks::Secret>,
+        public_url: &str,
+    ) -> Self {
         let s = it.settings;
         let field_names = serde_json::from_value(s.field_names).unwrap_or_default();
         Webhook {
@@ -212,15 +216,15 @@ impl Webhook {
 #[derive(Debug, Clone)]
 struct Changes {
     name: Option<String>,
-    buyer_id: Given<Uuid>,
+    buyer_id: MaybeField<Uuid>,
     enabled: Option<bool>,
     require_secret: Option<bool>,
-    secret_query_param: Given<String>,
-    field_names: Given<BTreeMap<&'static str, String>>,
+    secret_query_param: MaybeField<String>,
+    field_names: MaybeField<BTreeMap<&'static str, String>>,
     duration_tolerance_seconds: Option<i64>,
     match_window_hours: Option<i64>,
-    limit_per_minute: Given<i64>,
-    ip_limit_per_minute: Given<i64>,
+    limit_per_minute: MaybeField<i64>,
+    ip_limit_per_minute: MaybeField<i64>,
     payout_cap_cents: Option<i64>,
     duration_unit: Option<&'static str>,
     payout_unit: Option<&'static str>,
@@ -229,7 +233,7 @@ struct Changes {
 }
 
 impl Changes {
-    fn read(f: &mut Fields) -> Self {
+    fn read_changes(f: &mut FieldReader) -> Self {
         macro_rules! field {
             ($name:ident: $given:expr) => {{
                 let given = $given;
@@ -238,25 +242,25 @@ impl Changes {
         }
         Changes {
             name: field!(name: f.name("name", MAX_NAME)),
-            buyer_id: f.uuid("buyer_id"),
-            enabled: field!(enabled: f.boolean("enabled")),
-            require_secret: field!(require_secret: f.boolean("require_secret")),
-            secret_query_param: f.read("secret_query_param", read_param_name),
+            buyer_id: f.read_uuid("buyer_id"),
+            enabled: field!(enabled: f.read_boolean("enabled")),
+            require_secret: field!(require_secret: f.read_boolean("require_secret")),
+            secret_query_param: f.read_with("secret_query_param", read_param_name),
             field_names: read_field_names(f),
             duration_tolerance_seconds: field!(duration_tolerance_seconds:
-                f.integer("duration_tolerance_seconds", 0..=DAY_SECONDS)),
-            match_window_hours: field!(match_window_hours: f.integer("match_window_hours", 1..=YEAR_HOURS)),
-            limit_per_minute: f.integer("limit_per_minute", 1..=MAX_LIMIT_PER_MINUTE),
-            ip_limit_per_minute: f.integer("ip_limit_per_minute", 1..=MAX_LIMIT_PER_MINUTE),
-            payout_cap_cents: field!(payout_cap_cents: f.integer("payout_cap_cents", 1..=MAX_CENTS)),
-            duration_unit: field!(duration_unit: f.choice("duration_unit", &["seconds", "milliseconds", "minutes"])),
-            payout_unit: field!(payout_unit: f.choice("payout_unit", &["dollars", "cents"])),
-            on_currency_mismatch: field!(on_currency_mismatch: f.choice("on_currency_mismatch", &["hold", "trust"])),
-            on_rejection_word: field!(on_rejection_word: f.choice("on_rejection_word", &["hold", "trust"])),
+                f.read_integer("duration_tolerance_seconds", 0..=DAY_SECONDS)),
+            match_window_hours: field!(match_window_hours: f.read_integer("match_window_hours", 1..=YEAR_HOURS)),
+            limit_per_minute: f.read_integer("limit_per_minute", 1..=MAX_LIMIT_PER_MINUTE),
+            ip_limit_per_minute: f.read_integer("ip_limit_per_minute", 1..=MAX_LIMIT_PER_MINUTE),
+            payout_cap_cents: field!(payout_cap_cents: f.read_integer("payout_cap_cents", 1..=MAX_CENTS)),
+            duration_unit: field!(duration_unit: f.read_choice("duration_unit", &["seconds", "milliseconds", "minutes"])),
+            payout_unit: field!(payout_unit: f.read_choice("payout_unit", &["dollars", "cents"])),
+            on_currency_mismatch: field!(on_currency_mismatch: f.read_choice("on_currency_mismatch", &["hold", "trust"])),
+            on_rejection_word: field!(on_rejection_word: f.read_choice("on_rejection_word", &["hold", "trust"])),
         }
     }
 
-    fn apply(self, s: &mut webhooks::Settings) {
+    fn apply_to(self, s: &mut webhooks::StoredSettings) {
         let small = |n: i64| i32::try_from(n).expect("the ranges of these settings are below 2^31");
         let put = |slot: &mut String, value: Option<&str>| {
             if let Some(value) = value {
@@ -269,9 +273,9 @@ impl Changes {
         s.require_secret = self.require_secret.unwrap_or(s.require_secret);
         self.secret_query_param.set(&mut s.secret_query_param);
         match self.field_names {
-            Given::Absent => {}
-            Given::Null => s.field_names = json!({}),
-            Given::Is(names) => s.field_names = json!(names),
+            MaybeField::Absent => {}
+            MaybeField::Null => s.field_names = json!({}),
+            MaybeField::Is(names) => s.field_names = json!(names),
         }
         s.duration_tolerance_seconds = self
             .duration_tolerance_seconds
@@ -308,31 +312,31 @@ fn read_param_name(value: Value) -> Result<String, String> {
     }
 }
 
-fn read_field_names(f: &mut Fields) -> Given<BTreeMap<&'static str, String>> {
-    f.object("field_names").map(|mut inner| {
+fn read_field_names(f: &mut FieldReader) -> MaybeField<BTreeMap<&'static str, String>> {
+    f.read_object("field_names").map(|mut inner| {
         let mut names = BTreeMap::new();
         for slot in ["ref_id", "call_id", "caller", "duration", "payout"] {
-            if let Given::Is(name) = inner.name(slot, MAX_FIELD_NAME) {
+            if let MaybeField::Is(name) = inner.name(slot, MAX_FIELD_NAME) {
                 names.insert(slot, name);
             }
         }
-        f.absorb(inner);
+        f.absorb_faults(inner);
         names
     })
 }
 
 /// One webhook with its secrets, as the API shows it.
-pub async fn show(
+pub async fn show_webhook(
     app: &App,
-    operator: &Operator,
+    operator: &AuthContext,
     id: Uuid,
     secret: Option<String>,
 ) -> Result<Webhook, Problem> {
     let client = app.pool.get().await?;
-    let found = webhooks::get(&client, operator.account_id(), id).await?;
+    let found = webhooks::get_webhook(&client, operator.account_id(), id).await?;
     let found = found.ok_or_else(|| Problem::not_found("webhook"))?;
     let valid = webhooks::valid_secrets(&client, &[id]).await?;
-    let shown = Webhook::of(
+    let shown = Webhook::from_webhook(
         found,
         valid.into_iter().map(|(_, secret)| secret).collect(),
         &app.public_url,
@@ -340,7 +344,7 @@ pub async fn show(
     Ok(Webhook { secret, ..shown })
 }
 
-pub(super) fn archived() -> Problem {
+pub(super) fn archived_problem() -> Problem {
     Problem::conflict(
         "archived",
         "this webhook is archived and cannot be changed any more; make a new one",
@@ -349,20 +353,20 @@ pub(super) fn archived() -> Problem {
 
 #[utoipa::path(post, path = "/api/v1/webhooks", tag = "webhooks", request_body = WebhookBody,
     responses((status = 201, description = "It is made; its secret, if one is required, is shown this once", body = Webhook)))]
-pub async fn create(
+pub async fn create_webhook(
     State(app): State<App>,
-    operator: Operator,
-    Setting(mut fields): Setting,
+    operator: AuthContext,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<(StatusCode, Json<Webhook>), Problem> {
-    let changes = Changes::read(&mut fields);
+    let changes = Changes::read_changes(&mut fields);
     if changes.name.is_none() && !fields.has_fault("name") {
-        fields.fault("name", "is required");
+        fields.add_fault("name", "is required");
     }
-    fields.done()?;
-    let mut settings = webhooks::Settings::named("");
-    changes.apply(&mut settings);
+    fields.finish_reading()?;
+    let mut settings = webhooks::StoredSettings::with_name("");
+    changes.apply_to(&mut settings);
 
-    let (id, token) = (Uuid::now_v7(), secrets::token());
+    let (id, token) = (Uuid::now_v7(), secrets::new_token());
     let secret = settings.require_secret.then(secrets::webhook_secret);
     let (actor, given) = (operator.clone(), secret.clone());
     run_tx(&app.pool, "webhooks.create", move |tx| {
@@ -374,28 +378,29 @@ pub async fn create(
         );
         Box::pin(async move {
             if let Some(buyer) = settings.buyer_id
-                && buyers::get(tx, operator.account_id(), buyer)
+                && buyers::get_buyer(tx, operator.account_id(), buyer)
                     .await?
                     .is_none()
             {
-                return Ok(Err(Problem::invalid(
+                return Ok(Err(Problem::invalid_fields(
                     vec![not_ours("buyer_id", "buyer")],
                     Vec::new(),
                 )));
             }
-            webhooks::insert(tx, operator.account_id(), id, &token, &settings).await?;
+            webhooks::insert_webhook(tx, operator.account_id(), id, &token, &settings).await?;
             if let Some(secret) = secret {
                 webhooks::rotate_secret(tx, id, Uuid::now_v7(), &secret, 0).await?;
             }
-            let detail = webhooks::changed(&webhooks::Settings::named(""), &settings);
-            audit_log::record(tx, operator.change("create", "webhook", id, detail)).await?;
+            let detail =
+                webhooks::changed_settings(&webhooks::StoredSettings::with_name(""), &settings);
+            audit_log::record_change(tx, operator.change("create", "webhook", id, detail)).await?;
             Ok::<_, StoreError>(Ok(()))
         })
     })
     .await??;
     Ok((
         StatusCode::CREATED,
-        Json(show(&app, &operator, id, secret).await?),
+        Json(show_webhook(&app, &operator, id, secret).await?),
     ))
 }
 
@@ -409,16 +414,17 @@ pub struct WebhookListParams {
 
 #[utoipa::path(get, path = "/api/v1/webhooks", tag = "webhooks", params(WebhookListParams, ListParams),
     responses((status = 200, description = "Newest first", body = Page<Webhook>)))]
-pub async fn list(
+pub async fn list_webhooks(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<Webhook>>, Problem> {
-    let paging = Paging::<Uuid>::read(&mut fields, "webhooks");
-    let archived = fields.boolean("archived").value().unwrap_or(false);
-    fields.done()?;
+    let paging = Paging::<Uuid>::read_page(&mut fields, "webhooks");
+    let archived = fields.read_boolean("archived").value().unwrap_or(false);
+    fields.finish_reading()?;
     let client = app.pool.get().await?;
-    let rows = webhooks::list(&client, operator.account_id(), archived, paging.ids()).await?;
+    let rows =
+        webhooks::list_webhooks(&client, operator.account_id(), archived, paging.ids()).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let mut by_webhook: BTreeMap<Uuid, Vec<webhooks::Secret>> = BTreeMap::new();
     for (webhook, secret) in webhooks::valid_secrets(&client, &ids).await? {
@@ -426,33 +432,33 @@ pub async fn list(
     }
     let show = |row: webhooks::Webhook| {
         let secrets = by_webhook.get(&row.id).cloned().unwrap_or_default();
-        Webhook::of(row, secrets, &app.public_url)
+        Webhook::from_webhook(row, secrets, &app.public_url)
     };
     Ok(Json(paging.page(rows, |row| row.id, show)))
 }
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, archived or not", body = Webhook)))]
-pub async fn get(
+pub async fn get_webhook(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<Webhook>, Problem> {
-    show(&app, &operator, id, None).await.map(Json)
+    show_webhook(&app, &operator, id, None).await.map(Json)
 }
 
 #[utoipa::path(patch, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = WebhookPatch,
     responses((status = 200, description = "As it is now; where a secret is required and none was valid, one is made and shown this once",
         body = Webhook)))]
-pub async fn update(
+pub async fn update_webhook(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
-    Setting(mut fields): Setting,
+    JsonFields(mut fields): JsonFields,
 ) -> Result<Json<Webhook>, Problem> {
-    let changes = Changes::read(&mut fields);
-    fields.done()?;
+    let changes = Changes::read_changes(&mut fields);
+    fields.finish_reading()?;
     let actor = operator.clone();
     let secret = run_tx(&app.pool, "webhooks.update", move |tx| {
         let (operator, changes) = (actor.clone(), changes.clone());
@@ -461,17 +467,17 @@ pub async fn update(
                 return Ok(Err(Problem::not_found("webhook")));
             };
             if before.archived_at.is_some() {
-                return Ok(Err(archived()));
+                return Ok(Err(archived_problem()));
             }
             let mut settings = before.settings.clone();
-            changes.apply(&mut settings);
+            changes.apply_to(&mut settings);
             if settings.buyer_id != before.settings.buyer_id
                 && let Some(buyer) = settings.buyer_id
-                && buyers::get(tx, operator.account_id(), buyer)
+                && buyers::get_buyer(tx, operator.account_id(), buyer)
                     .await?
                     .is_none()
             {
-                return Ok(Err(Problem::invalid(
+                return Ok(Err(Problem::invalid_fields(
                     vec![not_ours("buyer_id", "buyer")],
                     Vec::new(),
                 )));
@@ -482,21 +488,21 @@ pub async fn update(
                 webhooks::rotate_secret(tx, id, Uuid::now_v7(), &made, 0).await?;
                 secret = Some(made);
             }
-            webhooks::update(tx, operator.account_id(), id, &settings).await?;
-            let detail = webhooks::changed(&before.settings, &settings);
-            audit_log::record(tx, operator.change("update", "webhook", id, detail)).await?;
+            webhooks::update_webhook(tx, operator.account_id(), id, &settings).await?;
+            let detail = webhooks::changed_settings(&before.settings, &settings);
+            audit_log::record_change(tx, operator.change("update", "webhook", id, detail)).await?;
             Ok::<_, StoreError>(Ok(secret))
         })
     })
     .await??;
-    show(&app, &operator, id, secret).await.map(Json)
+    show_webhook(&app, &operator, id, secret).await.map(Json)
 }
 
 #[utoipa::path(delete, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Archived: its URL answers 404, its history stays")))]
-pub async fn archive(
+pub async fn archive_webhook(
     State(app): State<App>,
-    operator: Operator,
+    operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
     run_tx(&app.pool, "webhooks.archive", move |tx| {
@@ -506,8 +512,8 @@ pub async fn archive(
                 return Ok(Err(Problem::not_found("webhook")));
             };
             if before.archived_at.is_none() {
-                webhooks::archive(tx, operator.account_id(), id).await?;
-                audit_log::record(tx, operator.change("archive", "webhook", id, json!({}))).await?;
+                webhooks::archive_webhook(tx, operator.account_id(), id).await?;
+                audit_log::record_change(tx, operator.change("archive", "webhook", id, json!({}))).await?;
             }
             Ok::<_, StoreError>(Ok(()))
         })

@@ -6,7 +6,7 @@ use axum::response::Response;
 use trueup_ops::metrics;
 
 /// Counts requests by the route's template, never by its path.
-pub async fn measure(request: Request, next: Next) -> Response {
+pub async fn measure_request(request: Request, next: Next) -> Response {
     let start = std::time::Instant::now();
     let matched = request
         .extensions()

@@ -25,12 +25,12 @@ pub struct Addresses {
 }
 
 pub static ADDRESSES: LazyLock<Addresses> = LazyLock::new(|| Addresses {
-    css: address("console.css"),
-    js: address("console.js"),
-    icon: address("icon.svg"),
+    css: asset_path("console.css"),
+    js: asset_path("console.js"),
+    icon: asset_path("icon.svg"),
 });
 
-fn address(name: &str) -> String {
+fn asset_path(name: &str) -> String {
     let file = Files::get(name).expect("it is embedded from assets/");
     let digest: String = file
         .metadata
@@ -42,7 +42,7 @@ fn address(name: &str) -> String {
     format!("/assets/{name}?v={digest}")
 }
 
-pub async fn get(Path(name): Path<String>) -> Response {
+pub async fn get_asset(Path(name): Path<String>) -> Response {
     let Some(file) = Files::get(&name) else {
         return StatusCode::NOT_FOUND.into_response();
     };

@@ -8,20 +8,20 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use trueup_domain::crediting::Terms;
 use trueup_domain::percent;
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use trueup_store::{IdPage, assignments};
 use uuid::Uuid;
 
-use super::form::{Form, Setting};
-use super::formatting::{self, When};
-use super::layout::{Fault, Look, Shown, go, page, page_with};
+use super::form::{Form, FormSetting};
+use super::formatting::{self, LocalTime};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Id, Problem};
 use crate::app_state::App;
 
 const MOST: i64 = 500;
 
-struct Row {
+struct AssignmentRow {
     id: Uuid,
     campaign: String,
     publisher: String,
@@ -29,26 +29,27 @@ struct Row {
     terms: String,
     kind: &'static str,
     amount: String,
-    changed: When,
+    changed: LocalTime,
 }
 
 #[derive(Template)]
 #[template(path = "assignments.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct AssignmentList {
+    look: PageLayout,
+    rows: Vec<AssignmentRow>,
     campaigns: Vec<(Uuid, String)>,
     publishers: Vec<(Uuid, String)>,
     fault: Option<String>,
     currency: String,
 }
 
-async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
+async fn build_list(app: &App, viewer: &Viewer) -> Result<AssignmentList, PageError> {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let campaigns = webhook_activity::names(&client, account, Named::Campaigns).await?;
-    let publishers = webhook_activity::names(&client, account, Named::Publishers).await?;
-    let found = assignments::list(
+    let campaigns = webhook_activity::load_names(&client, account, NamedEntity::Campaigns).await?;
+    let publishers =
+        webhook_activity::load_names(&client, account, NamedEntity::Publishers).await?;
+    let found = assignments::list_assignments(
         &client,
         account,
         IdPage {
@@ -68,7 +69,7 @@ async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
                 Terms::Flat { amount_cents } => ("flat", formatting::plain_amount(amount_cents)),
                 Terms::RevShare { percent_e4 } => ("rev_share", percent::to_text(percent_e4)),
             };
-            Row {
+            AssignmentRow {
                 id: it.id,
                 campaign: of_campaign
                     .get(&it.campaign_id)
@@ -79,15 +80,15 @@ async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
                     .cloned()
                     .unwrap_or_default(),
                 publisher_id: it.publisher_id,
-                terms: formatting::terms(it.terms, viewer.currency()),
+                terms: formatting::format_terms(it.terms, viewer.account_currency()),
                 kind,
                 amount,
-                changed: viewer.zone.when(it.updated_at),
+                changed: viewer.zone.local_time(it.updated_at),
             }
         })
         .collect();
-    Ok(List {
-        look: Look::of(viewer, "Assignments", "/assignments"),
+    Ok(AssignmentList {
+        look: PageLayout::signed_in(viewer, "Assignments", "/assignments"),
         rows,
         campaigns,
         publishers,
@@ -96,8 +97,8 @@ async fn build(app: &App, viewer: &Viewer) -> Result<List, Fault> {
     })
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    page(&build(&app, &viewer).await?)
+pub async fn assignments_page(State(app): State<App>, viewer: Viewer) -> PageResult {
+    page(&build_list(&app, &viewer).await?)
 }
 
 /// The terms of a form: an amount or a percentage in one field, by its kind.
@@ -112,10 +113,10 @@ fn payout_of(form: &Form) -> Result<Value, String> {
     }
 }
 
-async fn again(app: &App, viewer: &Viewer, fault: String) -> Shown {
-    let list = List {
+async fn page_with_fault(app: &App, viewer: &Viewer, fault: String) -> PageResult {
+    let list = AssignmentList {
         fault: Some(fault),
-        ..build(app, viewer).await?
+        ..build_list(app, viewer).await?
     };
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &list)
 }
@@ -124,41 +125,48 @@ fn is_ours_to_say(problem: &Problem) -> bool {
     problem.status() == StatusCode::UNPROCESSABLE_ENTITY
 }
 
-pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+pub async fn create_assignment(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let payout = match payout_of(&form) {
         Ok(payout) => payout,
-        Err(fault) => return again(&app, &viewer, fault).await,
+        Err(fault) => return page_with_fault(&app, &viewer, fault).await,
     };
-    let setting = Setting::default()
-        .put("campaign_id", form.text("campaign_id"))
-        .put("publisher_id", form.text("publisher_id"))
-        .put("payout", payout);
-    match handlers::create_assignment(State(app.clone()), viewer.operator(), setting.into()).await {
-        Ok(_) => go("/assignments?done=made"),
+    let setting = FormSetting::default()
+        .with_field("campaign_id", form.text("campaign_id"))
+        .with_field("publisher_id", form.text("publisher_id"))
+        .with_field("payout", payout);
+    match handlers::create_assignment(State(app.clone()), viewer.auth_context(), setting.into())
+        .await
+    {
+        Ok(_) => redirect_to("/assignments?done=made"),
         Err(problem) if is_ours_to_say(&problem) => {
-            again(&app, &viewer, problem.detail().to_owned()).await
+            page_with_fault(&app, &viewer, problem.detail().to_owned()).await
         }
         Err(problem) => Err(problem.into()),
     }
 }
 
-pub async fn update(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+pub async fn update_assignment(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
     let payout = match payout_of(&form) {
         Ok(payout) => payout,
-        Err(fault) => return again(&app, &viewer, fault).await,
+        Err(fault) => return page_with_fault(&app, &viewer, fault).await,
     };
-    let setting = Setting::default().put("payout", payout);
+    let setting = FormSetting::default().with_field("payout", payout);
     match handlers::update_assignment(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
         setting.into(),
     )
     .await
     {
-        Ok(_) => go("/assignments?done=saved"),
+        Ok(_) => redirect_to("/assignments?done=saved"),
         Err(problem) if is_ours_to_say(&problem) => {
-            again(&app, &viewer, problem.detail().to_owned()).await
+            page_with_fault(&app, &viewer, problem.detail().to_owned()).await
         }
         Err(problem) => Err(problem.into()),
     }

@@ -14,20 +14,20 @@ use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
 use futures_util::stream;
 use jiff::Timestamp;
-use trueup_domain::reason_text::sentence;
+use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::Status;
-use trueup_settlement::manual_actions::{self, Asked};
+use trueup_settlement::manual_actions::{self, ActionRequest};
 use trueup_store::StoreError;
-use trueup_store::event_search::{self, BulkReplay, Found, Key, Search};
+use trueup_store::event_search::{self, BulkReplay, EventPage, Search, SearchKey};
 use trueup_store::events::Event;
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
 use super::events::webhooks_of;
-use super::filter::Filter;
+use super::filter::EventFilter;
 use super::form::Form;
 use super::formatting;
-use super::layout::{Fault, Look, Shown, go, page};
+use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::Id;
 use crate::app_state::App;
@@ -43,7 +43,7 @@ const NEWEST: HeaderName = HeaderName::from_static("x-newest");
 const NOTE_EVERY: i32 = 10;
 
 /// A text of a spreadsheet: quoted, and never a formula.
-pub fn cell(text: &str) -> String {
+pub fn csv_cell(text: &str) -> String {
     let plain_number = text
         .bytes()
         .all(|b| b.is_ascii_digit() || b"+-. ".contains(&b));
@@ -56,7 +56,11 @@ pub fn cell(text: &str) -> String {
 }
 
 pub fn csv_line(cells: &[String]) -> String {
-    let mut line = cells.iter().map(|c| cell(c)).collect::<Vec<_>>().join(",");
+    let mut line = cells
+        .iter()
+        .map(|c| csv_cell(c))
+        .collect::<Vec<_>>()
+        .join(",");
     line.push_str("\r\n");
     line
 }
@@ -102,7 +106,7 @@ fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> Stri
         names.get(&event.webhook_id).cloned().unwrap_or_default(),
         event.status.to_string(),
         event.reason.map(|r| r.to_string()).unwrap_or_default(),
-        sentence(event.status, event.reason, &event.detail, currency),
+        explain_reason(event.status, event.reason, &event.detail, currency),
         event
             .caller
             .clone()
@@ -131,22 +135,22 @@ fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> Stri
     ])
 }
 
-struct Export {
+struct EventExport {
     app: App,
     account: Uuid,
     currency: String,
     names: HashMap<Uuid, String>,
     search: Search,
-    below: Option<Key>,
+    below: Option<SearchKey>,
     begun: bool,
     over: bool,
 }
 
-impl Export {
-    async fn chunk(&mut self) -> Result<Bytes, StoreError> {
+impl EventExport {
+    async fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
         let client = self.app.pool.get().await?;
-        let Found { events, next, .. } =
-            event_search::page(&client, self.account, &self.search, self.below, CHUNK).await?;
+        let EventPage { events, next, .. } =
+            event_search::search_page(&client, self.account, &self.search, self.below, CHUNK).await?;
         self.below = next;
         self.over = next.is_none();
         let mut text = String::new();
@@ -161,21 +165,22 @@ impl Export {
     }
 }
 
-pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
-    let mut filter = Filter::read(uri.query().unwrap_or_default());
+pub async fn export_events(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
+    let mut filter = EventFilter::parse_query(uri.query().unwrap_or_default());
     let webhooks = webhooks_of(&app, &viewer, &filter).await?;
-    let search = filter.search(&viewer, webhooks);
+    let search = filter.to_search(&viewer, webhooks);
     let client = app.pool.get().await?;
-    let names = webhook_activity::names(&client, viewer.account.id, Named::Webhooks).await?;
+    let names =
+        webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Webhooks).await?;
     let newest = search
         .until
         .map_or(Timestamp::now(), |until| until.min(Timestamp::now()));
-    let oldest = event_search::oldest(&client, &search.webhooks)
+    let oldest = event_search::oldest_event(&client, &search.webhooks)
         .await?
         .max(search.since)
         .unwrap_or(newest);
     drop(client);
-    let export = Export {
+    let export = EventExport {
         account: viewer.account.id,
         currency: viewer.account.currency.clone(),
         names: names.into_iter().collect(),
@@ -189,7 +194,7 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         if export.over {
             return None;
         }
-        let chunk = export.chunk().await;
+        let chunk = export.next_chunk().await;
         // The file breaks off where the database did: an error ends the transfer, visibly.
         export.over |= chunk.is_err();
         Some((chunk, export))
@@ -206,8 +211,8 @@ pub async fn export(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
 #[derive(Template)]
 #[template(path = "bulk_replay.html")]
 struct Ask {
-    look: Look,
-    filter: Filter,
+    look: PageLayout,
+    filter: EventFilter,
     query: String,
     count: String,
     none: bool,
@@ -215,12 +220,16 @@ struct Ask {
 }
 
 /// The rows that a replay would be tried on; those that moved money or hold no report refuse it.
-async fn rows(app: &App, account: Uuid, search: &Search) -> Result<(Vec<Uuid>, bool), StoreError> {
+async fn replayable_rows(
+    app: &App,
+    account: Uuid,
+    search: &Search,
+) -> Result<(Vec<Uuid>, bool), StoreError> {
     let (mut ids, mut below) = (Vec::new(), None);
     loop {
         let client = app.pool.get().await?;
-        let Found { events, next, .. } =
-            event_search::page(&client, account, search, below, CHUNK).await?;
+        let EventPage { events, next, .. } =
+            event_search::search_page(&client, account, search, below, CHUNK).await?;
         ids.extend(events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id));
         if ids.len() > MOST {
             ids.truncate(MOST);
@@ -242,32 +251,36 @@ fn may_be_replayed(event: &Event) -> bool {
     !moved && !stands && event.ignored_at.is_none()
 }
 
-async fn wanted(app: &App, viewer: &Viewer, query: &str) -> Result<(Filter, Search), Fault> {
-    let mut filter = Filter::read(query);
+async fn read_search(
+    app: &App,
+    viewer: &Viewer,
+    query: &str,
+) -> Result<(EventFilter, Search), PageError> {
+    let mut filter = EventFilter::parse_query(query);
     let webhooks = webhooks_of(app, viewer, &filter).await?;
-    let search = filter.search(viewer, webhooks);
+    let search = filter.to_search(viewer, webhooks);
     Ok((filter, search))
 }
 
-pub async fn ask(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
-    let (filter, search) = wanted(&app, &viewer, uri.query().unwrap_or_default()).await?;
-    let (ids, more) = rows(&app, viewer.account.id, &search).await?;
+pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
+    let (filter, search) = read_search(&app, &viewer, uri.query().unwrap_or_default()).await?;
+    let (ids, more) = replayable_rows(&app, viewer.account.id, &search).await?;
     page(&Ask {
-        look: Look::of(&viewer, "Replay", "/events"),
+        look: PageLayout::signed_in(&viewer, "Replay", "/events"),
         query: filter.query(),
-        count: formatting::count(i64::try_from(ids.len()).unwrap_or(0)),
+        count: formatting::format_count(i64::try_from(ids.len()).unwrap_or(0)),
         none: ids.is_empty(),
         more,
         filter,
     })
 }
 
-pub async fn begin(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let (filter, search) = wanted(&app, &viewer, form.text("filter")).await?;
-    let (ids, _) = rows(&app, viewer.account.id, &search).await?;
+pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
+    let (ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
     let id = Uuid::now_v7();
     let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
-    let (account, actor) = (viewer.account.id, viewer.actor());
+    let (account, actor) = (viewer.account.id, viewer.actor_name());
     event_search::begin_replay(
         &app.pool.get().await?,
         account,
@@ -278,18 +291,18 @@ pub async fn begin(State(app): State<App>, viewer: Viewer, form: Form) -> Shown 
     )
     .await?;
     tokio::spawn(run(app, account, actor, id, ids));
-    go(&format!("/events/replays/{id}"))
+    redirect_to(&format!("/events/replays/{id}"))
 }
 
 async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uuid>) {
     let [mut done, mut matched, mut refused, mut failed] = [0_i32; 4];
     for event_id in events {
-        let asked = Asked {
+        let asked = ActionRequest {
             account_id,
             event_id,
             actor: actor.clone(),
         };
-        match manual_actions::replay(&app.pool, &asked).await {
+        match manual_actions::replay_event(&app.pool, &asked).await {
             Ok(Ok(settled))
                 if settled
                     .decision
@@ -307,13 +320,13 @@ async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uu
         }
         done += 1;
         if done % NOTE_EVERY == 0 {
-            note(&app, id, [done, matched, refused, failed], false).await;
+            save_progress(&app, id, [done, matched, refused, failed], false).await;
         }
     }
-    note(&app, id, [done, matched, refused, failed], true).await;
+    save_progress(&app, id, [done, matched, refused, failed], true).await;
 }
 
-async fn note(app: &App, id: Uuid, counts: [i32; 4], over: bool) {
+async fn save_progress(app: &App, id: Uuid, counts: [i32; 4], over: bool) {
     let noted = match app.pool.get().await {
         Ok(client) => event_search::advance_replay(&client, id, counts, over).await,
         Err(error) => Err(error),
@@ -326,7 +339,7 @@ async fn note(app: &App, id: Uuid, counts: [i32; 4], over: bool) {
 #[derive(Template)]
 #[template(path = "bulk_progress.html")]
 struct Progress {
-    look: Look,
+    look: PageLayout,
     part: ProgressPart,
 }
 
@@ -336,22 +349,23 @@ struct ProgressPart {
     replay: BulkReplay,
 }
 
-async fn replay_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<BulkReplay, Fault> {
-    let found = event_search::replay(&app.pool.get().await?, viewer.account.id, id).await?;
-    found.ok_or(Fault::NotFound("replay"))
+async fn replay_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<BulkReplay, PageError> {
+    let found =
+        event_search::get_bulk_replay(&app.pool.get().await?, viewer.account.id, id).await?;
+    found.ok_or(PageError::NotFound("replay"))
 }
 
-pub async fn progress(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn progress_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let part = ProgressPart {
         replay: replay_of(&app, &viewer, id).await?,
     };
     page(&Progress {
-        look: Look::of(&viewer, "Replaying", "/events"),
+        look: PageLayout::signed_in(&viewer, "Replaying", "/events"),
         part,
     })
 }
 
-pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     page(&ProgressPart {
         replay: replay_of(&app, &viewer, id).await?,
     })
@@ -359,15 +373,15 @@ pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -
 
 #[cfg(test)]
 mod tests {
-    use super::cell;
+    use super::csv_cell;
 
     #[test]
     fn a_cell_is_never_a_formula() {
-        assert_eq!(cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
-        assert_eq!(cell("@SUM(A1)"), "\"'@SUM(A1)\"");
-        assert_eq!(cell("-cmd|x"), "\"'-cmd|x\"");
-        assert_eq!(cell("+13055551234"), "\"+13055551234\"");
-        assert_eq!(cell("-12.50"), "\"-12.50\"");
-        assert_eq!(cell("abc,1"), "\"abc,1\"");
+        assert_eq!(csv_cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
+        assert_eq!(csv_cell("@SUM(A1)"), "\"'@SUM(A1)\"");
+        assert_eq!(csv_cell("-cmd|x"), "\"'-cmd|x\"");
+        assert_eq!(csv_cell("+13055551234"), "\"+13055551234\"");
+        assert_eq!(csv_cell("-12.50"), "\"-12.50\"");
+        assert_eq!(csv_cell("abc,1"), "\"abc,1\"");
     }
 }

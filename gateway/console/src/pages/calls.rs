@@ -7,15 +7,15 @@ use axum::extract::State;
 use axum::http::Uri;
 use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
-use trueup_store::calls::{self, Call, Filter, TimePage};
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::calls::{self, Call, CallFilter, TimePage};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
 use super::events::reason_words;
 use super::filter::{cursor_of, cursor_text};
 use super::form::Form;
-use super::formatting::{self, Pill, When};
-use super::layout::{Fault, Look, Shown, page};
+use super::formatting::{self, LocalTime, StatusBadge};
+use super::layout::{PageError, PageLayout, PageResult, page};
 use super::session::Viewer;
 use crate::api::handlers::Id;
 use crate::app_state::App;
@@ -24,24 +24,24 @@ const ROWS: i64 = 50;
 /// Reports shown with one call; more is a buyer's loop.
 const REPORTS: i64 = 100;
 
-struct Row {
+struct CallRow {
     id: Uuid,
-    at: When,
+    at: LocalTime,
     caller: String,
     ref_id: String,
     duration: String,
     buyer: String,
     value: String,
-    source: Option<Pill>,
+    source: Option<StatusBadge>,
     qualified: &'static str,
     credit: String,
 }
 
 #[derive(Template)]
 #[template(path = "calls.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct CallList {
+    look: PageLayout,
+    rows: Vec<CallRow>,
     q: String,
     buyer: String,
     value: String,
@@ -51,12 +51,12 @@ struct List {
 }
 
 /// Real if a buyer reported it, an estimate if not; nothing where there is no value.
-fn source_of(call: &Call) -> Option<Pill> {
+fn source_of(call: &Call) -> Option<StatusBadge> {
     call.value_cents?;
     Some(if call.value_from_webhook {
-        Pill::of("real", "real")
+        StatusBadge::of("real", "real")
     } else {
-        Pill::of("estimate", "estimate")
+        StatusBadge::of("estimate", "estimate")
     })
 }
 
@@ -68,28 +68,31 @@ fn qualified_words(qualified: Option<bool>) -> &'static str {
     }
 }
 
-fn row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Row {
-    Row {
+fn make_row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> CallRow {
+    CallRow {
         id: call.id,
-        at: viewer.zone.when(call.started_at),
+        at: viewer.zone.local_time(call.started_at),
         source: source_of(&call),
         ref_id: call.ref_id.unwrap_or_default(),
         caller: call
             .caller
             .or(call.caller_raw)
             .unwrap_or_else(|| "withheld".to_owned()),
-        duration: formatting::span(Some(call.duration_seconds)),
+        duration: formatting::format_duration(Some(call.duration_seconds)),
         buyer: call
             .buyer_id
             .and_then(|id| buyers.get(&id).cloned())
             .unwrap_or_default(),
-        value: formatting::money(call.value_cents, viewer.currency()),
+        value: formatting::format_money(call.value_cents, viewer.account_currency()),
         qualified: qualified_words(call.qualified),
-        credit: formatting::money(Some(call.publisher_payout_cents), viewer.currency()),
+        credit: formatting::format_money(
+            Some(call.publisher_payout_cents),
+            viewer.account_currency(),
+        ),
     }
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+pub async fn calls_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let query = uri.query().unwrap_or_default();
     let form = Form::parse(query.as_bytes());
     let (q, buyer, value) = (
@@ -97,30 +100,30 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         form.text("buyer").to_owned(),
         form.text("value").to_owned(),
     );
-    let mut filter = Filter {
+    let mut filter = CallFilter {
         buyer_id: Uuid::try_parse(&buyer).ok(),
         value_from_webhook: match value.as_str() {
             "real" => Some(true),
             "estimate" => Some(false),
             _ => None,
         },
-        ..Filter::default()
+        ..CallFilter::default()
     };
     let client = app.pool.get().await?;
     let account = viewer.account.id;
     if let Ok(id) = Uuid::try_parse(&q)
-        && calls::get(&client, account, id, 0).await?.is_some()
+        && calls::get_call(&client, account, id, 0).await?.is_some()
     {
-        return super::layout::go(&format!("/calls/{id}"));
+        return super::layout::redirect_to(&format!("/calls/{id}"));
     }
     if !q.is_empty() {
-        match phone::normalise(&q, &viewer.account.default_region) {
+        match phone::normalise_caller(&q, &viewer.account.default_region) {
             Ok(caller) => filter.caller = Some(caller),
             Err(_) => filter.ref_id = Some(q.clone()),
         }
     }
     let below = cursor_of(form.text("before"));
-    let mut found = calls::list(
+    let mut found = calls::list_calls(
         &client,
         account,
         &filter,
@@ -147,13 +150,13 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 .finish()
         )
     });
-    let buyers = webhook_activity::names(&client, account, Named::Buyers).await?;
+    let buyers = webhook_activity::load_names(&client, account, NamedEntity::Buyers).await?;
     let names: HashMap<Uuid, String> = buyers.iter().cloned().collect();
-    page(&List {
-        look: Look::of(&viewer, "Calls", "/calls"),
+    page(&CallList {
+        look: PageLayout::signed_in(&viewer, "Calls", "/calls"),
         rows: found
             .into_iter()
-            .map(|call| row(call, &viewer, &names))
+            .map(|call| make_row(call, &viewer, &names))
             .collect(),
         q,
         buyer,
@@ -166,9 +169,9 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
 
 struct ReportLine {
     event: Uuid,
-    at: When,
+    at: LocalTime,
     webhook: String,
-    pill: Option<Pill>,
+    pill: Option<StatusBadge>,
     reason: String,
     payout: String,
     counts: &'static str,
@@ -177,30 +180,30 @@ struct ReportLine {
 #[derive(Template)]
 #[template(path = "call.html")]
 struct One {
-    look: Look,
-    row: Row,
+    look: PageLayout,
+    row: CallRow,
     tracking: String,
-    ended: When,
+    ended: LocalTime,
     facts: Vec<(&'static str, String)>,
     publisher: Option<(Uuid, String)>,
     reports: Vec<ReportLine>,
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let call = calls::get(&client, account, id, REPORTS)
+    let call = calls::get_call(&client, account, id, REPORTS)
         .await?
-        .ok_or(Fault::NotFound("call"))?;
-    let names = |what| webhook_activity::names(&client, account, what);
-    let buyers: HashMap<_, _> = names(Named::Buyers).await?.into_iter().collect();
-    let webhooks: HashMap<_, _> = names(Named::Webhooks).await?.into_iter().collect();
-    let publishers: HashMap<_, _> = names(Named::Publishers).await?.into_iter().collect();
-    let currency = viewer.currency();
-    let estimate = formatting::money(call.estimate.value_cents, currency);
+        .ok_or(PageError::NotFound("call"))?;
+    let names = |what| webhook_activity::load_names(&client, account, what);
+    let buyers: HashMap<_, _> = names(NamedEntity::Buyers).await?.into_iter().collect();
+    let webhooks: HashMap<_, _> = names(NamedEntity::Webhooks).await?.into_iter().collect();
+    let publishers: HashMap<_, _> = names(NamedEntity::Publishers).await?.into_iter().collect();
+    let currency = viewer.account_currency();
+    let estimate = formatting::format_money(call.estimate.value_cents, currency);
     let mut facts = vec![("Estimate", estimate)];
     if let Some(payee) = &call.terms {
-        facts.push(("Terms", formatting::terms(payee.terms, currency)));
+        facts.push(("Terms", formatting::format_terms(payee.terms, currency)));
     }
     if let Some(webhook) = call.reported_by_webhook_id {
         facts.push((
@@ -223,7 +226,7 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
         .rev()
         .map(|report| ReportLine {
             event: report.event_id,
-            at: viewer.zone.when(report.received_at),
+            at: viewer.zone.local_time(report.received_at),
             webhook: webhooks
                 .get(&report.webhook_id)
                 .cloned()
@@ -232,9 +235,9 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
                 .status
                 .as_deref()
                 .and_then(Status::from_code)
-                .map(Pill::status),
+                .map(StatusBadge::status_badge),
             reason: reason_words(report.reason.as_deref().and_then(Reason::from_code)),
-            payout: formatting::money(Some(report.payout_cents), currency),
+            payout: formatting::format_money(Some(report.payout_cents), currency),
             counts: match report.role.as_str() {
                 "folded" => "counts",
                 "held" => "held",
@@ -243,12 +246,12 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
         })
         .collect();
     page(&One {
-        look: Look::of(&viewer, "Call", "/calls"),
+        look: PageLayout::signed_in(&viewer, "Call", "/calls"),
         tracking: call.tracking_number.clone().unwrap_or_default(),
-        ended: viewer.zone.when(call.ended_at),
+        ended: viewer.zone.local_time(call.ended_at),
         facts,
         publisher,
         reports,
-        row: row(call, &viewer, &buyers),
+        row: make_row(call, &viewer, &buyers),
     })
 }

@@ -9,7 +9,7 @@ const SPARK_WIDTH: i64 = 120;
 const SPARK_HEIGHT: i64 = 26;
 
 /// Bars of hours: what went well below, what did not on top of it.
-pub fn spark(hours: &[(i64, i64)]) -> Markup {
+pub fn spark_line(hours: &[(i64, i64)]) -> Markup {
     let most = hours
         .iter()
         .map(|(ok, no)| ok + no)
@@ -60,7 +60,7 @@ const HOURS_FOOT: i64 = 14;
 const HOURS_LABEL: i64 = 6;
 
 /// The last 24 hours, larger: as [`spark`], with the hours named. `label` is told how many hours ago.
-pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
+pub fn hours_chart(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
     let most = hours
         .iter()
         .map(|(ok, no)| ok + no)
@@ -91,7 +91,7 @@ pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
         let _ = write!(
             svg,
             "<g><title>{}: {ok} matched, {no} not</title><rect class=\"room\" x=\"{x}\" y=\"0\" width=\"{}\" height=\"{foot}\"/>",
-            escape(&when),
+            escape_text(&when),
             next - x
         );
         for (class, y, high) in [("ok", foot - up, up), ("no", (foot - up - on).max(0), on)] {
@@ -114,7 +114,7 @@ pub fn hours(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
                 svg,
                 "<text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
                 HOURS_HEIGHT - 2,
-                escape(&when)
+                escape_text(&when)
             );
         }
     }
@@ -126,7 +126,7 @@ const NEAR_WIDTH: i64 = 104;
 const NEAR_HEIGHT: i64 = 18;
 
 /// How near a call was: its duration against the reported one, within what is allowed or outside of it.
-pub fn near(off: i64, tolerance: i64) -> Markup {
+pub fn near_chart(off: i64, tolerance: i64) -> Markup {
     let reach = (tolerance * 3 / 2).max(off.abs() * 11 / 10).max(10);
     let x_of = |seconds: i64| NEAR_WIDTH / 2 + seconds * (NEAR_WIDTH / 2 - 5) / reach;
     let (low, high, at) = (x_of(-tolerance), x_of(tolerance), x_of(off));
@@ -176,7 +176,7 @@ fn round_up(cents: i64) -> i64 {
     }
 }
 
-fn escape(text: &str) -> String {
+fn escape_text(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -184,7 +184,7 @@ fn escape(text: &str) -> String {
 }
 
 /// A bar that stands on its foot: rounded at its head alone.
-fn standing(class: &str, left: i64, top: i64, width: i64, foot: i64, round: bool) -> String {
+fn standing_bar(class: &str, left: i64, top: i64, width: i64, foot: i64, round: bool) -> String {
     let high = foot - top;
     if high <= 0 {
         return String::new();
@@ -199,7 +199,7 @@ fn standing(class: &str, left: i64, top: i64, width: i64, foot: i64, round: bool
 }
 
 /// Days as columns: the estimate standing on the real, credits as a line through them.
-pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Markup {
+pub fn columns_chart(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Markup {
     let most = columns
         .iter()
         .map(|c| (c.real + c.estimate).max(c.credit))
@@ -211,7 +211,7 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
     let n = i64::try_from(columns.len()).unwrap_or(1).max(1);
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        escape(says)
+        escape_text(says)
     );
     for quarter in 0..=4 {
         let cents = top * quarter / 4;
@@ -221,7 +221,7 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
             "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{y}\" y2=\"{y}\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
             LEFT - 10,
             y + 4,
-            escape(&whole(cents))
+            escape_text(&whole(cents))
         );
     }
     let room = WIDTH - LEFT;
@@ -240,10 +240,10 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
         let _ = write!(
             svg,
             "<g><title>{}</title><rect class=\"room\" x=\"{x}\" y=\"{TOP}\" width=\"{}\" height=\"{high}\"/>{}{}</g>",
-            escape(&column.title),
+            escape_text(&column.title),
             next - x,
-            standing("estimate", left, both, width, real, true),
-            standing("real", left, real, width, foot, column.estimate == 0),
+            standing_bar("estimate", left, both, width, real, true),
+            standing_bar("real", left, real, width, foot, column.estimate == 0),
         );
         let (middle, y) = (left + width / 2, y_of(column.credit));
         let _ = write!(line, "{}{middle},{y}", if at == 0 { "" } else { " " });
@@ -258,7 +258,7 @@ pub fn columns(columns: &[Column], says: &str, whole: impl Fn(i64) -> String) ->
                 svg,
                 "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                 HEIGHT - 6,
-                escape(&column.label)
+                escape_text(&column.label)
             );
         }
     }
@@ -279,7 +279,7 @@ const MOST_NAME: usize = 26;
 
 /// Buyers, publishers or webhooks as lying bars, the largest first: real, then the estimate; a mark
 /// where the credits end.
-pub fn ranks(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Markup {
+pub fn ranks_chart(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Markup {
     let mut rows: Vec<&Column> = rows.iter().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.real + row.estimate));
     rows.truncate(MOST_ROWS);
@@ -293,7 +293,7 @@ pub fn ranks(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Mark
     let room = WIDTH - NAMES - AMOUNTS;
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
-        escape(says)
+        escape_text(says)
     );
     for (at, row) in (0_i64..).zip(rows) {
         let y = at * ROW + 8;
@@ -316,16 +316,16 @@ pub fn ranks(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Mark
              <rect class=\"real\" x=\"{NAMES}\" y=\"{y}\" width=\"{real}\" height=\"18\" rx=\"4\"/>\
              <line class=\"credit\" x1=\"{credit}\" x2=\"{credit}\" y1=\"{}\" y2=\"{}\"/>\
              <text class=\"name\" x=\"{}\" y=\"{}\">{}</text></g>",
-            escape(&row.title),
+            escape_text(&row.title),
             y - 8,
             NAMES - 12,
             y + 13,
-            escape(&name),
+            escape_text(&name),
             y - 3,
             y + 21,
             NAMES + both + 10,
             y + 13,
-            escape(&whole(row.real + row.estimate)),
+            escape_text(&whole(row.real + row.estimate)),
         );
     }
     svg.push_str("</svg>");
@@ -335,7 +335,7 @@ pub fn ranks(rows: &[Column], says: &str, whole: impl Fn(i64) -> String) -> Mark
 const BAR_WIDTH: i64 = 220;
 
 /// One row's bar beside its figures: real, then the estimate, against the longest of all.
-pub fn bar(real: i64, estimate: i64, most: i64) -> Markup {
+pub fn split_bar(real: i64, estimate: i64, most: i64) -> Markup {
     let most = most.max(1);
     let (a, b) = (
         real.max(0) * BAR_WIDTH / most,
@@ -363,13 +363,13 @@ mod tests {
             estimate: 0,
             credit: -10,
         };
-        let svg = columns(&[column], "a < b", |c| c.to_string()).0;
+        let svg = columns_chart(&[column], "a < b", |c| c.to_string()).0;
         assert!(
             !svg.contains("<b>") && !svg.contains("<script>") && svg.contains("&lt;b&gt;"),
             "{svg}"
         );
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
-        let svg = ranks(
+        let svg = ranks_chart(
             &[Column {
                 label: "<b>".into(),
                 title: "<i>".into(),

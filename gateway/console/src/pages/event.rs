@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::chart;
 use super::events::reason_words;
-use super::form::{Form, Setting};
-use super::formatting::{self, Markup, Pill, When};
-use super::layout::{Fault, Look, Shown, go, page, page_with};
+use super::form::{Form, FormSetting};
+use super::formatting::{self, LocalTime, Markup, StatusBadge};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::handlers::{self, EventInFull, Id, Problem, Slot};
@@ -28,7 +28,7 @@ const OFFERED: i64 = 20;
 /// Considered calls that are told by more than their id.
 const MOST_WEIGHED: usize = 20;
 
-struct SlotLine {
+struct EventSlotLine {
     slot: &'static str,
     name: String,
     raw: String,
@@ -39,7 +39,7 @@ struct SlotLine {
 struct CandidateLine {
     id: Uuid,
     /// When it started, and what else it is known by; absent if the call is gone.
-    call: Option<(When, String)>,
+    call: Option<(LocalTime, String)>,
     off: String,
     near: Markup,
     ended: String,
@@ -47,7 +47,7 @@ struct CandidateLine {
 }
 
 struct PostingLine {
-    at: When,
+    at: LocalTime,
     kind: String,
     revenue: String,
     credit: String,
@@ -56,7 +56,7 @@ struct PostingLine {
 }
 
 struct ActionLine {
-    at: When,
+    at: LocalTime,
     actor: String,
     what: String,
     outcome: String,
@@ -65,7 +65,7 @@ struct ActionLine {
 struct Offer {
     id: Uuid,
     caller: String,
-    at: When,
+    at: LocalTime,
     duration: String,
     value: String,
     ref_id: String,
@@ -74,14 +74,14 @@ struct Offer {
 #[derive(Template)]
 #[template(path = "event.html")]
 struct EventPage {
-    look: Look,
+    look: PageLayout,
     fault: Option<String>,
     id: Uuid,
-    at: When,
-    processed: When,
+    at: LocalTime,
+    processed: LocalTime,
     webhook_id: Uuid,
     webhook: String,
-    pill: Pill,
+    pill: StatusBadge,
     reason: String,
     sentence: String,
     facts: Vec<(&'static str, String)>,
@@ -89,12 +89,12 @@ struct EventPage {
     strategy: String,
     moved: String,
     applied_from: Option<Uuid>,
-    ignored: Option<(When, String)>,
+    ignored: Option<(LocalTime, String)>,
     count: i32,
     request_line: Option<String>,
     query: Option<String>,
     body: Option<String>,
-    slots: Vec<SlotLine>,
+    slots: Vec<EventSlotLine>,
     candidates: Vec<CandidateLine>,
     postings: Vec<PostingLine>,
     actions: Vec<ActionLine>,
@@ -107,8 +107,8 @@ struct EventPage {
     currency: String,
 }
 
-fn slot_line(slot: Slot, currency: &str) -> SlotLine {
-    SlotLine {
+fn slot_line(slot: Slot, currency: &str) -> EventSlotLine {
+    EventSlotLine {
         slot: slot_name(slot.slot),
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
@@ -163,7 +163,7 @@ fn facts_of(event: &handlers::Event, currency: &str) -> Vec<(&'static str, Strin
         "Duration",
         event
             .duration_seconds
-            .map(|s| format!("{} ({s} s)", formatting::span(Some(s)))),
+            .map(|s| format!("{} ({s} s)", formatting::format_duration(Some(s)))),
     );
     add("ref_id", event.ref_id.clone());
     add("call_id", event.call_id.clone());
@@ -196,7 +196,7 @@ fn action_words(action: &handlers::Action, currency: &str) -> String {
         }
         "apply" => format!(
             "applied {}",
-            formatting::money(detail("payout_cents").and_then(|v| v.as_i64()), currency)
+            formatting::format_money(detail("payout_cents").and_then(|v| v.as_i64()), currency)
         ),
         "replay" => "replayed".to_owned(),
         _ => "ignored".to_owned(),
@@ -213,12 +213,12 @@ fn body_text(text: String) -> String {
     }
 }
 
-async fn offers(
+async fn find_offers(
     app: &App,
     viewer: &Viewer,
     event: &handlers::Event,
     find: &str,
-) -> Result<Vec<Offer>, Fault> {
+) -> Result<Vec<Offer>, PageError> {
     let week = SignedDuration::from_hours(24 * 7);
     let client = app.pool.get().await?;
     let account = viewer.account.id;
@@ -226,12 +226,15 @@ async fn offers(
         below: None,
         limit: OFFERED,
     };
-    let mut filter = calls::Filter::default();
+    let mut filter = calls::CallFilter::default();
     if let Ok(id) = Uuid::try_parse(find) {
-        let found = calls::get(&client, account, id, 0).await?;
-        return Ok(found.into_iter().map(|call| offer(call, viewer)).collect());
+        let found = calls::get_call(&client, account, id, 0).await?;
+        return Ok(found
+            .into_iter()
+            .map(|call| make_offer(call, viewer))
+            .collect());
     }
-    match phone::normalise(find, &viewer.account.default_region) {
+    match phone::normalise_caller(find, &viewer.account.default_region) {
         _ if find.is_empty() => {
             let Some(caller) = event.caller.clone() else {
                 return Ok(Vec::new());
@@ -242,33 +245,38 @@ async fn offers(
         Ok(caller) => filter.caller = Some(caller),
         Err(_) => filter.ref_id = Some(find.to_owned()),
     }
-    let found = calls::list(&client, account, &filter, page, 0).await?;
-    Ok(found.into_iter().map(|call| offer(call, viewer)).collect())
+    let found = calls::list_calls(&client, account, &filter, page, 0).await?;
+    Ok(found
+        .into_iter()
+        .map(|call| make_offer(call, viewer))
+        .collect())
 }
 
-fn offer(call: calls::Call, viewer: &Viewer) -> Offer {
+fn make_offer(call: calls::Call, viewer: &Viewer) -> Offer {
     Offer {
         id: call.id,
         caller: call
             .caller
             .or(call.caller_raw)
             .unwrap_or_else(|| "withheld".to_owned()),
-        at: viewer.zone.when(call.started_at),
-        duration: formatting::span(Some(call.duration_seconds)),
-        value: formatting::money(call.value_cents, viewer.currency()),
+        at: viewer.zone.local_time(call.started_at),
+        duration: formatting::format_duration(Some(call.duration_seconds)),
+        value: formatting::format_money(call.value_cents, viewer.account_currency()),
         ref_id: call.ref_id.unwrap_or_default(),
     }
 }
 
-async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<EventPage, Fault> {
-    let full = handlers::event_in_full(app, &viewer.operator(), id)
+async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<EventPage, PageError> {
+    let full = handlers::event_in_full(app, &viewer.auth_context(), id)
         .await
-        .map_err(gone)?;
+        .map_err(not_found)?;
     let webhook =
-        handlers::show_webhook(app, &viewer.operator(), full.event.webhook_id, None).await?;
-    let offers = offers(app, viewer, &full.event, find).await?;
-    let weighed = weighed(app, viewer, &full.candidates).await?;
-    Ok(assemble(viewer, full, &webhook, &weighed, offers, find))
+        handlers::show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
+    let offers = find_offers(app, viewer, &full.event, find).await?;
+    let weighed = weighed_candidates(app, viewer, &full.candidates).await?;
+    Ok(assemble_page(
+        viewer, full, &webhook, &weighed, offers, find,
+    ))
 }
 
 fn candidate_line(
@@ -280,7 +288,7 @@ fn candidate_line(
         id: candidate.call_id,
         call: weighed.get(&candidate.call_id).cloned(),
         off: format!("{:+} s", candidate.off_seconds),
-        near: chart::near(candidate.off_seconds, i64::from(tolerance)),
+        near: chart::near_chart(candidate.off_seconds, i64::from(tolerance)),
         ended: ended_before(candidate.ended_seconds_before),
         note: match (candidate.claimed, candidate.other_buyer) {
             (true, _) => "reported already",
@@ -291,50 +299,50 @@ fn candidate_line(
 }
 
 /// The calls that were considered, as a person knows them.
-type Weighed = HashMap<Uuid, (When, String)>;
+type Weighed = HashMap<Uuid, (LocalTime, String)>;
 
-async fn weighed(
+async fn weighed_candidates(
     app: &App,
     viewer: &Viewer,
     candidates: &[handlers::Candidate],
-) -> Result<Weighed, Fault> {
+) -> Result<Weighed, PageError> {
     let client = app.pool.get().await?;
     let mut weighed = Weighed::new();
     for candidate in candidates.iter().take(MOST_WEIGHED) {
-        if let Some(call) = calls::get(&client, viewer.account.id, candidate.call_id, 0).await? {
-            let duration = formatting::span(Some(call.duration_seconds));
+        if let Some(call) = calls::get_call(&client, viewer.account.id, candidate.call_id, 0).await? {
+            let duration = formatting::format_duration(Some(call.duration_seconds));
             let says = call.ref_id.map_or_else(
                 || duration.clone(),
                 |ref_id| format!("{duration}, {ref_id}"),
             );
-            weighed.insert(call.id, (viewer.zone.when(call.started_at), says));
+            weighed.insert(call.id, (viewer.zone.local_time(call.started_at), says));
         }
     }
     Ok(weighed)
 }
 
 fn posting_line(posting: handlers::Posting, viewer: &Viewer) -> PostingLine {
-    let currency = viewer.currency();
+    let currency = viewer.account_currency();
     PostingLine {
-        at: viewer.zone.when(posting.created_at),
+        at: viewer.zone.local_time(posting.created_at),
         kind: posting.kind,
-        revenue: formatting::moved(posting.revenue_delta_cents, currency),
-        credit: formatting::moved(posting.credit_delta_cents, currency),
-        balance: formatting::money(posting.balance_after_cents, currency),
+        revenue: formatting::format_signed_money(posting.revenue_delta_cents, currency),
+        credit: formatting::format_signed_money(posting.credit_delta_cents, currency),
+        balance: formatting::format_money(posting.balance_after_cents, currency),
         call: posting.call_id,
     }
 }
 
 fn action_line(action: handlers::Action, viewer: &Viewer) -> ActionLine {
     ActionLine {
-        at: viewer.zone.when(action.created_at),
-        what: action_words(&action, viewer.currency()),
+        at: viewer.zone.local_time(action.created_at),
+        what: action_words(&action, viewer.account_currency()),
         actor: action.actor,
         outcome: action.outcome.unwrap_or_default().replace('_', " "),
     }
 }
 
-fn assemble(
+fn assemble_page(
     viewer: &Viewer,
     full: EventInFull,
     webhook: &handlers::Webhook,
@@ -350,8 +358,8 @@ fn assemble(
         postings,
         actions,
     } = full;
-    let currency = viewer.currency();
-    let when = |at| viewer.zone.when(at);
+    let currency = viewer.account_currency();
+    let when = |at| viewer.zone.local_time(at);
     let status = Status::from_code(&event.status).unwrap_or(Status::Held);
     let reason = event.reason.as_deref().and_then(Reason::from_code);
     let is_report = status != Status::Refused || reason == Some(Reason::EndpointDisabled);
@@ -362,19 +370,19 @@ fn assemble(
         (call.id, label.unwrap_or_else(|| call.id.to_string()))
     });
     EventPage {
-        look: Look::of(viewer, format!("Event: {}", event.status), "/events"),
+        look: PageLayout::signed_in(viewer, format!("Event: {}", event.status), "/events"),
         fault: None,
         id: event.id,
         at: when(event.received_at),
         processed: when(event.processed_at),
         webhook_id: event.webhook_id,
         webhook: webhook.name.clone(),
-        pill: Pill::status(status),
+        pill: StatusBadge::status_badge(status),
         reason: reason_words(reason),
         sentence: event.reason_text.clone(),
         facts: facts_of(&event, currency),
         strategy: strategy_words(event.strategy.as_deref()),
-        moved: formatting::moved(event.credit_delta_cents, currency),
+        moved: formatting::format_signed_money(event.credit_delta_cents, currency),
         applied_from: event.applied_from,
         ignored: event
             .ignored_at
@@ -426,29 +434,34 @@ fn assemble(
     }
 }
 
-fn gone(problem: Problem) -> Fault {
+fn not_found(problem: Problem) -> PageError {
     if problem.status() == StatusCode::NOT_FOUND {
-        Fault::NotFound("event")
+        PageError::NotFound("event")
     } else {
         problem.into()
     }
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri) -> Shown {
+pub async fn event_page(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    uri: Uri,
+) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     page(&page_of(&app, &viewer, id, form.text("find")).await?)
 }
 
 /// After an action: to the row it made or changed, or the page again with why it could not be done.
-async fn outcome(
+async fn show_outcome(
     app: &App,
     viewer: &Viewer,
     id: Uuid,
     done: &str,
     result: Result<Json<EventInFull>, Problem>,
-) -> Shown {
+) -> PageResult {
     match result {
-        Ok(Json(full)) => go(&format!("/events/{}?done={done}", full.event.id)),
+        Ok(Json(full)) => redirect_to(&format!("/events/{}?done={done}", full.event.id)),
         Err(problem)
             if matches!(
                 problem.status(),
@@ -464,36 +477,46 @@ async fn outcome(
                 },
             )
         }
-        Err(problem) => Err(gone(problem)),
+        Err(problem) => Err(not_found(problem)),
     }
 }
 
-pub async fn replay(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let result = handlers::replay(
+pub async fn replay_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let result = handlers::replay_event(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
-        Setting::default().into(),
+        FormSetting::default().into(),
     )
     .await;
-    outcome(&app, &viewer, id, "replayed", result).await
+    show_outcome(&app, &viewer, id, "replayed", result).await
 }
 
-pub async fn assign(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let setting = Setting::default().put("call_id", form.text("call_id"));
-    let result = handlers::assign(
+pub async fn assign_event(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
+    let setting = FormSetting::default().with_field("call_id", form.text("call_id"));
+    let result = handlers::assign_event(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
         setting.into(),
     )
     .await;
-    outcome(&app, &viewer, id, "assigned", result).await
+    show_outcome(&app, &viewer, id, "assigned", result).await
 }
 
-pub async fn apply(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+pub async fn apply_event(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
     let setting = match formatting::cents_of(form.text("amount")) {
-        Ok(cents) => Setting::default().put("payout_cents", cents),
+        Ok(cents) => FormSetting::default().with_field("payout_cents", cents),
         Err(why) => {
             let fault = Some(format!("The amount {why}."));
             let page = EventPage {
@@ -503,23 +526,23 @@ pub async fn apply(State(app): State<App>, viewer: Viewer, Id(id): Id, form: For
             return page_with(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
-    let result = handlers::apply(
+    let result = handlers::apply_event(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
         setting.into(),
     )
     .await;
-    outcome(&app, &viewer, id, "applied", result).await
+    show_outcome(&app, &viewer, id, "applied", result).await
 }
 
-pub async fn ignore(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let result = handlers::ignore(
+pub async fn ignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let result = handlers::ignore_event(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
-        Setting::default().into(),
+        FormSetting::default().into(),
     )
     .await;
-    outcome(&app, &viewer, id, "ignored", result).await
+    show_outcome(&app, &viewer, id, "ignored", result).await
 }

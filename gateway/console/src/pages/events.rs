@@ -6,21 +6,21 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use jiff::Timestamp;
-use trueup_domain::reason_text::sentence;
+use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::{Reason, Status};
-use trueup_store::event_search::{self, Found};
+use trueup_store::event_search::{self, EventPage};
 use trueup_store::events::Event;
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
 use super::chart;
-use super::filter::{Filter, cursor_of, cursor_text};
+use super::filter::{EventFilter, cursor_of, cursor_text};
 use super::form::Form;
-use super::formatting::{self, Markup, Pill, When};
-use super::layout::{Fault, Look, Shown, page};
+use super::formatting::{self, LocalTime, Markup, StatusBadge};
+use super::layout::{PageError, PageLayout, PageResult, page};
 use super::session::Viewer;
-use super::webhook_settings::{Head, gone};
-use super::webhooks::{FINE, figure};
+use super::webhook_settings::{Head, not_found};
+use super::webhooks::{FINE, format_figure};
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
@@ -28,11 +28,11 @@ use crate::app_state::App;
 const ROWS: i64 = 50;
 
 /// One row of the panel.
-pub struct Line {
+pub struct EventLine {
     pub id: Uuid,
-    pub at: When,
+    pub at: LocalTime,
     pub webhook: String,
-    pub pill: Pill,
+    pub pill: StatusBadge,
     pub caller: String,
     pub duration: String,
     pub ref_id: String,
@@ -58,14 +58,14 @@ pub fn reason_words(reason: Option<Reason>) -> String {
 pub fn payout_text(raw: Option<&str>, cents: Option<i64>, currency: &str) -> String {
     match (raw, cents) {
         (Some(raw), _) => raw.chars().take(40).collect(),
-        (None, Some(cents)) => formatting::money(Some(cents), currency),
+        (None, Some(cents)) => formatting::format_money(Some(cents), currency),
         (None, None) => "–".to_owned(),
     }
 }
 
-impl Line {
-    pub fn of(event: Event, viewer: &Viewer, names: &HashMap<Uuid, String>) -> Line {
-        let currency = viewer.currency();
+impl EventLine {
+    pub fn load_for(event: Event, viewer: &Viewer, names: &HashMap<Uuid, String>) -> EventLine {
+        let currency = viewer.account_currency();
         let call = event.matched_call.map(|call| {
             let label = call
                 .tracking_number
@@ -73,19 +73,19 @@ impl Line {
                 .unwrap_or_else(|| call.id.to_string());
             (call.id, label)
         });
-        Line {
+        EventLine {
             id: event.id,
-            at: viewer.zone.when(event.received_at),
+            at: viewer.zone.local_time(event.received_at),
             webhook: names.get(&event.webhook_id).cloned().unwrap_or_default(),
-            pill: Pill::status(event.status),
+            pill: StatusBadge::status_badge(event.status),
             caller: event.caller.or(event.caller_raw).unwrap_or_default(),
-            duration: formatting::span(event.duration_seconds),
+            duration: formatting::format_duration(event.duration_seconds),
             ref_id: event.ref_id.or(event.call_id).unwrap_or_default(),
             payout: payout_text(event.payout_raw.as_deref(), event.payout_cents, currency),
             call,
             reason: reason_words(event.reason),
-            sentence: sentence(event.status, event.reason, &event.detail, currency),
-            moved: formatting::moved(event.credit_delta_cents, currency),
+            sentence: explain_reason(event.status, event.reason, &event.detail, currency),
+            moved: formatting::format_signed_money(event.credit_delta_cents, currency),
             count: event.count,
             ignored: event.ignored_at.is_some(),
             state: format!(
@@ -101,7 +101,7 @@ impl Line {
 #[derive(Template)]
 #[template(path = "event_rows.html")]
 struct Rows<'a> {
-    lines: &'a [Line],
+    lines: &'a [EventLine],
     all: bool,
 }
 
@@ -125,21 +125,22 @@ struct Day {
 }
 
 impl Day {
-    async fn of(app: &App, viewer: &Viewer, webhook: Uuid) -> Result<Day, Fault> {
+    async fn load_for(app: &App, viewer: &Viewer, webhook: Uuid) -> Result<Day, PageError> {
         let now = Timestamp::now();
         let client = app.pool.get().await?;
         let today = viewer.zone.day_start(now);
         let mut found =
-            webhook_activity::activity(&client, viewer.account.id, &[webhook], now, today).await?;
+            webhook_activity::load_activity(&client, viewer.account.id, &[webhook], now, today)
+                .await?;
         let activity = found.remove(&webhook).unwrap_or_default();
         Ok(Day {
             webhook,
-            matched: figure(&activity, &FINE),
-            unmatched: figure(&activity, &[Status::Unmatched]),
-            held: figure(&activity, &[Status::Held]),
-            refused: figure(&activity, &[Status::Refused]),
-            stuck: activity.today(Status::Unmatched) > 0,
-            chart: chart::hours(&activity.hours, |ago| viewer.zone.hour(now, ago)),
+            matched: format_figure(&activity, &FINE),
+            unmatched: format_figure(&activity, &[Status::Unmatched]),
+            held: format_figure(&activity, &[Status::Held]),
+            refused: format_figure(&activity, &[Status::Refused]),
+            stuck: activity.count_today(Status::Unmatched) > 0,
+            chart: chart::hours_chart(&activity.hours, |ago| viewer.zone.hour_label(now, ago)),
         })
     }
 }
@@ -147,24 +148,24 @@ impl Day {
 #[derive(Template)]
 #[template(path = "events.html")]
 struct Panel {
-    look: Look,
+    look: PageLayout,
     /// The webhook's head, where the panel is of one.
     head: Option<Head>,
-    filter: Filter,
-    lines: Vec<Line>,
+    filter: EventFilter,
+    lines: Vec<EventLine>,
     webhooks: Vec<(Uuid, String)>,
     /// Of the page itself, without a query.
     path: String,
     poll: Option<String>,
     next: Option<String>,
-    looked_back_to: Option<When>,
+    looked_back_to: Option<LocalTime>,
     first_page: bool,
     exportable: String,
     day: Option<Day>,
 }
 
 impl Panel {
-    fn link(&self, query: String) -> String {
+    fn filter_link(&self, query: String) -> String {
         if query.is_empty() {
             self.path.clone()
         } else {
@@ -172,19 +173,19 @@ impl Panel {
         }
     }
 
-    fn segments(&self) -> Vec<FilterLink> {
+    fn status_segments(&self) -> Vec<FilterLink> {
         let all = std::iter::once(("", "All"));
         all.chain(Status::ALL.iter().map(|s| (s.code(), s.code())))
             .map(|(status, label)| FilterLink {
                 label: label.to_owned(),
-                href: self.link(self.filter.query_with("status", status)),
+                href: self.filter_link(self.filter.query_with("status", status)),
                 current: self.filter.status == status,
             })
             .collect()
     }
 
     /// What narrows the rows now, each with the way back.
-    fn chips(&self) -> Vec<FilterLink> {
+    fn filter_chips(&self) -> Vec<FilterLink> {
         let names: HashMap<String, &String> = self
             .webhooks
             .iter()
@@ -200,51 +201,55 @@ impl Panel {
             "amount" => format!("payout {value}"),
             _ => format!("{name} {value}"),
         };
-        let set = self.filter.others("");
+        let set = self.filter.without_field("");
         set.into_iter()
             .map(|(name, value)| FilterLink {
                 label: label(name, value),
-                href: self.link(self.filter.query_with(name, "")),
+                href: self.filter_link(self.filter.query_with(name, "")),
                 current: false,
             })
             .collect()
     }
 
-    fn reasons(&self) -> Vec<(&'static str, String)> {
+    fn reason_choices(&self) -> Vec<(&'static str, String)> {
         Reason::ALL
             .iter()
             .map(|r| (r.code(), reason_words(Some(*r))))
             .collect()
     }
 
-    fn all(&self) -> bool {
+    fn is_unfiltered(&self) -> bool {
         self.head.is_none()
     }
 }
 
 /// The webhooks that a filter is about: the one that it names, if it is the account's, or all.
-pub async fn webhooks_of(app: &App, viewer: &Viewer, filter: &Filter) -> Result<Vec<Uuid>, Fault> {
+pub async fn webhooks_of(
+    app: &App,
+    viewer: &Viewer,
+    filter: &EventFilter,
+) -> Result<Vec<Uuid>, PageError> {
     let all = event_search::webhooks_of(&app.pool.get().await?, viewer.account.id).await?;
     if filter.webhook.is_empty() {
         return Ok(all);
     }
-    let wanted = Uuid::try_parse(&filter.webhook).map_err(|_| Fault::NotFound("webhook"))?;
+    let wanted = Uuid::try_parse(&filter.webhook).map_err(|_| PageError::NotFound("webhook"))?;
     if all.contains(&wanted) {
         Ok(vec![wanted])
     } else {
-        Err(Fault::NotFound("webhook"))
+        Err(PageError::NotFound("webhook"))
     }
 }
 
-async fn panel(
+async fn render_panel(
     app: &App,
     viewer: &Viewer,
     head: Option<Head>,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Shown {
+) -> PageResult {
     let query = uri.query().unwrap_or_default();
-    let mut filter = Filter::read(query);
+    let mut filter = EventFilter::parse_query(query);
     let webhooks = match &head {
         Some(head) => {
             filter.webhook = head.id.to_string();
@@ -252,26 +257,26 @@ async fn panel(
         }
         None => webhooks_of(app, viewer, &filter).await?,
     };
-    let search = filter.search(viewer, webhooks);
+    let search = filter.to_search(viewer, webhooks);
     let below = cursor_of(Form::parse(query.as_bytes()).text("before"));
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let names = webhook_activity::names(&client, account, Named::Webhooks).await?;
-    let Found {
+    let names = webhook_activity::load_names(&client, account, NamedEntity::Webhooks).await?;
+    let EventPage {
         events,
         next,
         looked_back_to,
-    } = event_search::page(&client, account, &search, below, ROWS).await?;
+    } = event_search::search_page(&client, account, &search, below, ROWS).await?;
     drop(client);
     let by_id: HashMap<Uuid, String> = names.iter().cloned().collect();
-    let lines: Vec<Line> = events
+    let lines: Vec<EventLine> = events
         .into_iter()
-        .map(|event| Line::of(event, viewer, &by_id))
+        .map(|event| EventLine::load_for(event, viewer, &by_id))
         .collect();
     let all = head.is_none();
     let day = match &head {
         Some(head) if !headers.contains_key("x-fragment") => {
-            Some(Day::of(app, viewer, head.id).await?)
+            Some(Day::load_for(app, viewer, head.id).await?)
         }
         _ => None,
     };
@@ -293,10 +298,10 @@ async fn panel(
         |h| format!("{}: recent events", h.name),
     );
     page(&Panel {
-        look: Look::of(viewer, title, if all { "/events" } else { "/webhooks" }),
+        look: PageLayout::signed_in(viewer, title, if all { "/events" } else { "/webhooks" }),
         poll: below.is_none().then(|| format!("{path}?{}", local.query())),
         next: next.map(|key| format!("{path}?{}", local.query_with("before", &cursor_text(key)))),
-        looked_back_to: looked_back_to.map(|at| viewer.zone.when(at)),
+        looked_back_to: looked_back_to.map(|at| viewer.zone.local_time(at)),
         first_page: below.is_none(),
         head,
         filter: local,
@@ -308,8 +313,13 @@ async fn panel(
     })
 }
 
-pub async fn all(State(app): State<App>, viewer: Viewer, uri: Uri, headers: HeaderMap) -> Shown {
-    panel(&app, &viewer, None, &uri, &headers).await
+pub async fn all(
+    State(app): State<App>,
+    viewer: Viewer,
+    uri: Uri,
+    headers: HeaderMap,
+) -> PageResult {
+    render_panel(&app, &viewer, None, &uri, &headers).await
 }
 
 pub async fn of_webhook(
@@ -318,29 +328,33 @@ pub async fn of_webhook(
     Id(id): Id,
     uri: Uri,
     headers: HeaderMap,
-) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+) -> PageResult {
+    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
         .await
-        .map_err(gone)?;
-    let head = Head::of(&webhook, &viewer, "events");
-    panel(&app, &viewer, Some(head), &uri, &headers).await
+        .map_err(not_found)?;
+    let head = Head::from_webhook(&webhook, &viewer, "events");
+    render_panel(&app, &viewer, Some(head), &uri, &headers).await
 }
 
 /// The newest row of a webhook, for the page that waits for the first.
-pub async fn newest(app: &App, viewer: &Viewer, id: Uuid) -> Result<Option<Line>, Fault> {
+pub async fn newest_line(
+    app: &App,
+    viewer: &Viewer,
+    id: Uuid,
+) -> Result<Option<EventLine>, PageError> {
     let client = app.pool.get().await?;
     let all = event_search::webhooks_of(&client, viewer.account.id).await?;
     if !all.contains(&id) {
-        return Err(Fault::NotFound("webhook"));
+        return Err(PageError::NotFound("webhook"));
     }
     let search = event_search::Search {
         webhooks: vec![id],
         ..event_search::Search::default()
     };
-    let found = event_search::page(&client, viewer.account.id, &search, None, 1).await?;
+    let found = event_search::search_page(&client, viewer.account.id, &search, None, 1).await?;
     Ok(found
         .events
         .into_iter()
         .next()
-        .map(|event| Line::of(event, viewer, &HashMap::new())))
+        .map(|event| EventLine::load_for(event, viewer, &HashMap::new())))
 }

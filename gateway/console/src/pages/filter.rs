@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
-use trueup_store::event_search::{Key, Search};
+use trueup_store::event_search::{Search, SearchKey};
 use uuid::Uuid;
 
 use super::form::Form;
@@ -19,7 +19,7 @@ const BROAD: [&str; 2] = ["status", "q"];
 
 /// The texts as typed; each is a field of the form.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct EventFilter {
     pub webhook: String,
     pub status: String,
     pub reason: String,
@@ -33,11 +33,11 @@ pub struct Filter {
     pub faults: Vec<String>,
 }
 
-impl Filter {
-    pub fn read(query: &str) -> Filter {
+impl EventFilter {
+    pub fn parse_query(query: &str) -> EventFilter {
         let form = Form::parse(query.as_bytes());
         let text = |name: &str| form.text(name).chars().take(MAX_TEXT).collect::<String>();
-        Filter {
+        EventFilter {
             webhook: text("webhook"),
             status: text("status"),
             reason: text("reason"),
@@ -51,7 +51,7 @@ impl Filter {
         }
     }
 
-    fn pairs(&self) -> [(&'static str, &str); 9] {
+    fn named_values(&self) -> [(&'static str, &str); 9] {
         [
             ("webhook", &self.webhook),
             ("status", &self.status),
@@ -68,7 +68,7 @@ impl Filter {
     /// For links: only what is set.
     pub fn query(&self) -> String {
         let mut writer = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in self.pairs() {
+        for (name, value) in self.named_values() {
             if !value.is_empty() {
                 writer.append_pair(name, value);
             }
@@ -78,7 +78,7 @@ impl Filter {
 
     pub fn query_with(&self, name: &str, value: &str) -> String {
         let mut writer = form_urlencoded::Serializer::new(String::new());
-        writer.extend_pairs(self.others(name));
+        writer.extend_pairs(self.without_field(name));
         if !value.is_empty() {
             writer.append_pair(name, value);
         }
@@ -86,16 +86,16 @@ impl Filter {
     }
 
     /// What is set, but this one: for links and forms that change it alone.
-    pub fn others(&self, but: &str) -> Vec<(&'static str, &str)> {
-        self.pairs()
+    pub fn without_field(&self, but: &str) -> Vec<(&'static str, &str)> {
+        self.named_values()
             .into_iter()
             .filter(|(name, value)| *name != but && !value.is_empty())
             .collect()
     }
 
     /// What is set outside of the form of the finer filters.
-    pub fn broad(&self) -> Vec<(&'static str, &str)> {
-        self.pairs()
+    pub fn broad_values(&self) -> Vec<(&'static str, &str)> {
+        self.named_values()
             .into_iter()
             .filter(|(name, value)| BROAD.contains(name) && !value.is_empty())
             .collect()
@@ -103,13 +103,13 @@ impl Filter {
 
     /// Is one of the finer filters set?
     pub fn is_narrow(&self) -> bool {
-        self.pairs()
+        self.named_values()
             .iter()
             .any(|(name, value)| !BROAD.contains(name) && !value.is_empty())
     }
 
     /// The kind of field that can show this edge of the time: a day, or text for anything finer.
-    pub fn kind(&self, edge: &str) -> &'static str {
+    pub fn input_kind(&self, edge: &str) -> &'static str {
         if edge.is_empty() || edge.parse::<Date>().is_ok() {
             "date"
         } else {
@@ -119,31 +119,31 @@ impl Filter {
 
     /// Is anything filtered but by webhook?
     pub fn is_set(&self) -> bool {
-        self.pairs()
+        self.named_values()
             .iter()
             .any(|(name, value)| *name != "webhook" && !value.is_empty())
     }
 
     /// What is searched for, among these webhooks. Faults are noted in `self`.
-    pub fn search(&mut self, viewer: &Viewer, webhooks: Vec<Uuid>) -> Search {
+    pub fn to_search(&mut self, viewer: &Viewer, webhooks: Vec<Uuid>) -> Search {
         let mut faults = Vec::new();
         let region = &viewer.account.default_region;
-        let caller = some(&self.caller).map(|text| {
-            phone::normalise(text, region).unwrap_or_else(|_| {
+        let caller = none_if_blank(&self.caller).map(|text| {
+            phone::normalise_caller(text, region).unwrap_or_else(|_| {
                 faults.push(format!(
                     "{text:?} is no phone number; nothing can come from it"
                 ));
                 text.to_owned()
             })
         });
-        let amount_cents = some(&self.amount).and_then(|text| {
+        let amount_cents = none_if_blank(&self.amount).and_then(|text| {
             formatting::cents_of(text)
                 .map_err(|why| faults.push(format!("the amount {why}")))
                 .ok()
         });
         let mut edge = |name: &str, text: &str, end: bool| {
-            some(text).and_then(|text| {
-                let read = moment(text, viewer, end);
+            none_if_blank(text).and_then(|text| {
+                let read = parse_moment(text, viewer, end);
                 if read.is_none() {
                     faults.push(format!(
                         "{name} {text:?} is no day such as 2026-03-14 and no time"
@@ -156,8 +156,8 @@ impl Filter {
             edge("since", &self.since, false),
             edge("until", &self.until, true),
         );
-        let status = some(&self.status).and_then(Status::from_code);
-        let reason = some(&self.reason).and_then(Reason::from_code);
+        let status = none_if_blank(&self.status).and_then(Status::from_code);
+        let reason = none_if_blank(&self.reason).and_then(Reason::from_code);
         for (text, known) in [
             (&self.status, status.is_some()),
             (&self.reason, reason.is_some()),
@@ -166,17 +166,17 @@ impl Filter {
                 faults.push(format!("{text:?} is no status or reason"));
             }
         }
-        let text = some(&self.q).map(str::to_owned);
+        let text = none_if_blank(&self.q).map(str::to_owned);
         let text_as_caller = text
             .as_deref()
-            .and_then(|text| phone::normalise(text, region).ok());
+            .and_then(|text| phone::normalise_caller(text, region).ok());
         self.faults = faults;
         Search {
             webhooks,
             statuses: status.into_iter().collect(),
             reasons: reason.into_iter().collect(),
             caller,
-            ref_id: some(&self.ref_id).map(str::to_owned),
+            ref_id: none_if_blank(&self.ref_id).map(str::to_owned),
             amount_cents,
             text,
             text_as_caller,
@@ -186,29 +186,29 @@ impl Filter {
     }
 }
 
-fn some(text: &str) -> Option<&str> {
+fn none_if_blank(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty())
 }
 
 /// A day (for the end: its last moment), or a local time as a form's field gives it, or an exact one.
-fn moment(text: &str, viewer: &Viewer, end: bool) -> Option<Timestamp> {
+fn parse_moment(text: &str, viewer: &Viewer, end: bool) -> Option<Timestamp> {
     if let Ok(day) = text.parse::<Date>() {
         let day = if end { day.tomorrow().ok()? } else { day };
-        return Some(day.to_zoned(viewer.zone.inner()).ok()?.timestamp());
+        return Some(day.to_zoned(viewer.zone.time_zone()).ok()?.timestamp());
     }
     if let Ok(exact) = text.parse::<Timestamp>() {
         return Some(exact);
     }
     let local: DateTime = text.parse().ok()?;
-    Some(local.to_zoned(viewer.zone.inner()).ok()?.timestamp())
+    Some(local.to_zoned(viewer.zone.time_zone()).ok()?.timestamp())
 }
 
 /// Where a page begins, as text: microseconds and id.
-pub fn cursor_text((at, id): Key) -> String {
+pub fn cursor_text((at, id): SearchKey) -> String {
     format!("{}.{}", at.as_microsecond(), id.simple())
 }
 
-pub fn cursor_of(text: &str) -> Option<Key> {
+pub fn cursor_of(text: &str) -> Option<SearchKey> {
     let (at, id) = text.split_once('.')?;
     Some((
         Timestamp::from_microsecond(at.parse().ok()?).ok()?,

@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use super::layout::Fault;
-use super::session::Signed;
-use crate::api::handlers::{self, Fields, read_body};
+use super::layout::PageError;
+use super::session::SignedInRequest;
+use crate::api::handlers::{self, FieldReader, read_body};
 
 /// A pasted batch of the largest kind, escaped for a form (bytes).
 const FORM_LIMIT: usize = 2 * 1024 * 1024;
@@ -28,11 +28,11 @@ impl Form {
 
     /// Trimmed; blank if it was not given.
     pub fn text(&self, name: &str) -> &str {
-        self.raw(name).trim()
+        self.raw_text(name).trim()
     }
 
     /// As typed: a password's spaces count.
-    pub fn raw(&self, name: &str) -> &str {
+    pub fn raw_text(&self, name: &str) -> &str {
         self.0
             .iter()
             .find(|(n, _)| n == name)
@@ -45,32 +45,32 @@ impl Form {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Form {
-    type Rejection = Fault;
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
         Ok(parts.extensions.get::<Form>().cloned().unwrap_or_default())
     }
 }
 
 /// Lets nothing that changes anything through without the token that only our own pages know.
-pub async fn check(request: Request, next: Next) -> Response {
+pub async fn check_form(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
     let bytes = match read_body(body, FORM_LIMIT).await {
         Ok(bytes) => bytes,
-        Err(problem) => return Fault::from(problem).into_response(),
+        Err(problem) => return PageError::from(problem).into_response(),
     };
     let form = Form::parse(&bytes);
     let wanted = parts
         .extensions
-        .get::<Signed>()
+        .get::<SignedInRequest>()
         .map(|signed| signed.csrf.clone())
         .unwrap_or_default();
-    let given = form.raw("csrf");
+    let given = form.raw_text("csrf");
     if wanted.is_empty() || !bool::from(wanted.as_bytes().ct_eq(given.as_bytes())) {
-        return Fault::Expired.into_response();
+        return PageError::Expired.into_response();
     }
     parts.extensions.insert(form);
     next.run(Request::from_parts(parts, axum::body::Body::empty()))
@@ -80,23 +80,23 @@ pub async fn check(request: Request, next: Next) -> Response {
 /// Collects what a form says as the API's fields: the API's handlers then read it, so that a setting
 /// has one home for what it may be.
 #[derive(Debug, Default)]
-pub struct Setting(Map<String, Value>);
+pub struct FormSetting(Map<String, Value>);
 
-impl Setting {
-    pub fn put(mut self, name: &str, value: impl Into<Value>) -> Self {
+impl FormSetting {
+    pub fn with_field(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.insert(name.to_owned(), value.into());
         self
     }
 }
 
-impl From<Setting> for handlers::Setting {
-    fn from(setting: Setting) -> Self {
-        handlers::Setting(Fields::of_object(setting.0))
+impl From<FormSetting> for handlers::JsonFields {
+    fn from(setting: FormSetting) -> Self {
+        handlers::JsonFields(FieldReader::of_object(setting.0))
     }
 }
 
 /// A number of a form, or its text where it is none, so that the API says what is wrong with it.
-pub fn number(text: &str) -> Value {
+pub fn number_or_text(text: &str) -> Value {
     text.parse::<i64>()
         .map_or_else(|_| Value::from(text), Value::from)
 }
@@ -106,7 +106,7 @@ pub fn number_or_null(text: &str) -> Value {
     if text.is_empty() {
         Value::Null
     } else {
-        number(text)
+        number_or_text(text)
     }
 }
 

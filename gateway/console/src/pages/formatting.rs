@@ -12,15 +12,15 @@ use trueup_domain::reason_text::format_cents;
 
 /// A moment: in the account's zone from the server, in the viewer's once the script has run.
 #[derive(Debug, Clone)]
-pub struct When {
+pub struct LocalTime {
     at: Timestamp,
     text: String,
     exact: String,
 }
 
-impl HtmlSafe for When {}
+impl HtmlSafe for LocalTime {}
 
-impl fmt::Display for When {
+impl fmt::Display for LocalTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -32,21 +32,21 @@ impl fmt::Display for When {
 
 /// The zone whose days and hours the account counts in.
 #[derive(Debug, Clone)]
-pub struct Zone(TimeZone);
+pub struct AccountTimeZone(TimeZone);
 
-impl Zone {
+impl AccountTimeZone {
     /// An unknown name cannot have been stored; UTC is what a new account has.
-    pub fn named(name: &str) -> Zone {
-        Zone(TimeZone::get(name).unwrap_or(TimeZone::UTC))
+    pub fn from_name(name: &str) -> AccountTimeZone {
+        AccountTimeZone(TimeZone::get(name).unwrap_or(TimeZone::UTC))
     }
 
-    pub fn inner(&self) -> TimeZone {
+    pub fn time_zone(&self) -> TimeZone {
         self.0.clone()
     }
 
-    pub fn when(&self, at: Timestamp) -> When {
+    pub fn local_time(&self, at: Timestamp) -> LocalTime {
         let zoned = at.to_zoned(self.0.clone());
-        When {
+        LocalTime {
             at,
             text: zoned.strftime("%b %-d, %H:%M:%S").to_string(),
             exact: zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
@@ -54,7 +54,7 @@ impl Zone {
     }
 
     /// The hour of the day, so many hours before `now`: `14:00`.
-    pub fn hour(&self, now: Timestamp, ago: i64) -> String {
+    pub fn hour_label(&self, now: Timestamp, ago: i64) -> String {
         let at = now
             .checked_sub(jiff::SignedDuration::from_hours(ago))
             .unwrap_or(now);
@@ -71,14 +71,14 @@ impl Zone {
 
 /// A status as a pill: its word, and a colour that repeats it.
 #[derive(Debug, Clone)]
-pub struct Pill {
+pub struct StatusBadge {
     kind: &'static str,
     word: &'static str,
 }
 
-impl HtmlSafe for Pill {}
+impl HtmlSafe for StatusBadge {}
 
-impl fmt::Display for Pill {
+impl fmt::Display for StatusBadge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -88,13 +88,13 @@ impl fmt::Display for Pill {
     }
 }
 
-impl Pill {
-    pub const fn of(kind: &'static str, word: &'static str) -> Pill {
-        Pill { kind, word }
+impl StatusBadge {
+    pub const fn of(kind: &'static str, word: &'static str) -> StatusBadge {
+        StatusBadge { kind, word }
     }
 
-    pub fn status(status: trueup_event::reason::Status) -> Pill {
-        Pill {
+    pub fn status_badge(status: trueup_event::reason::Status) -> StatusBadge {
+        StatusBadge {
             kind: status.code(),
             word: status.code(),
         }
@@ -114,7 +114,7 @@ impl fmt::Display for Markup {
 }
 
 /// `$12.50`, or a dash where there is none.
-pub fn money(cents: Option<i64>, currency: &str) -> String {
+pub fn format_money(cents: Option<i64>, currency: &str) -> String {
     cents.map_or_else(|| "–".to_owned(), |cents| format_cents(cents, currency))
 }
 
@@ -127,7 +127,7 @@ pub fn read_as(value: String, currency: &str) -> String {
 }
 
 /// A change of money, with its sign; a dash where nothing moved.
-pub fn moved(cents: i64, currency: &str) -> String {
+pub fn format_signed_money(cents: i64, currency: &str) -> String {
     match cents {
         0 => "–".to_owned(),
         1.. => format!("+{}", format_cents(cents, currency)),
@@ -136,7 +136,7 @@ pub fn moved(cents: i64, currency: &str) -> String {
 }
 
 /// `1:30`; hours only where there are any.
-pub fn span(seconds: Option<i32>) -> String {
+pub fn format_duration(seconds: Option<i32>) -> String {
     match seconds {
         None => "–".to_owned(),
         Some(s) if s >= 3_600 => format!("{}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60),
@@ -145,7 +145,7 @@ pub fn span(seconds: Option<i32>) -> String {
 }
 
 /// What a publisher earns, in words.
-pub fn terms(terms: Terms, currency: &str) -> String {
+pub fn format_terms(terms: Terms, currency: &str) -> String {
     match terms {
         Terms::Flat { amount_cents } => {
             format!("{} a qualified call", format_cents(amount_cents, currency))
@@ -157,7 +157,7 @@ pub fn terms(terms: Terms, currency: &str) -> String {
 }
 
 /// `12,345`.
-pub fn count(n: i64) -> String {
+pub fn format_count(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -236,11 +236,20 @@ mod tests {
         );
         assert_eq!(plain_amount(-301), "-3.01");
         assert_eq!(
-            [count(0), count(999), count(1_000), count(-1_234_567)],
+            [
+                format_count(0),
+                format_count(999),
+                format_count(1_000),
+                format_count(-1_234_567)
+            ],
             ["0", "999", "1,000", "-1,234,567"]
         );
         assert_eq!(
-            [span(Some(90)), span(Some(3_661)), span(None)],
+            [
+                format_duration(Some(90)),
+                format_duration(Some(3_661)),
+                format_duration(None)
+            ],
             ["1:30", "1:01:01", "–"]
         );
     }

@@ -6,42 +6,42 @@ use axum::extract::State;
 use trueup_store::{IdPage, api_keys};
 use uuid::Uuid;
 
-use super::form::{Form, Setting};
-use super::formatting::When;
-use super::layout::{Look, Shown, go, page};
+use super::form::{Form, FormSetting};
+use super::formatting::LocalTime;
+use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
 const MOST: i64 = 500;
 
-struct Row {
+struct KeyRow {
     id: Uuid,
     name: String,
     prefix: String,
-    made: When,
-    used: Option<When>,
-    revoked: Option<When>,
+    made: LocalTime,
+    used: Option<LocalTime>,
+    revoked: Option<LocalTime>,
 }
 
 #[derive(Template)]
 #[template(path = "keys.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct KeyList {
+    look: PageLayout,
+    rows: Vec<KeyRow>,
     new: Option<(String, String)>,
 }
 
-async fn build(app: &App, viewer: &Viewer, new: Option<(String, String)>) -> Shown {
+async fn build_page(app: &App, viewer: &Viewer, new: Option<(String, String)>) -> PageResult {
     let page_of = IdPage {
         below: None,
         limit: MOST,
     };
-    let found = api_keys::list(&app.pool.get().await?, viewer.account.id, page_of).await?;
-    let when = |at| viewer.zone.when(at);
+    let found = api_keys::list_api_keys(&app.pool.get().await?, viewer.account.id, page_of).await?;
+    let when = |at| viewer.zone.local_time(at);
     let rows = found
         .into_iter()
-        .map(|key| Row {
+        .map(|key| KeyRow {
             id: key.id,
             name: key.name,
             prefix: key.prefix,
@@ -50,25 +50,25 @@ async fn build(app: &App, viewer: &Viewer, new: Option<(String, String)>) -> Sho
             revoked: key.revoked_at.map(when),
         })
         .collect();
-    page(&List {
-        look: Look::of(viewer, "API keys", "/keys"),
+    page(&KeyList {
+        look: PageLayout::signed_in(viewer, "API keys", "/keys"),
         rows,
         new,
     })
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    build(&app, &viewer, None).await
+pub async fn keys_page(State(app): State<App>, viewer: Viewer) -> PageResult {
+    build_page(&app, &viewer, None).await
 }
 
-pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let setting = Setting::default().put("name", form.text("name"));
+pub async fn create_key(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let setting = FormSetting::default().with_field("name", form.text("name"));
     let (_, Json(made)) =
-        handlers::create_key(State(app.clone()), viewer.operator(), setting.into()).await?;
-    build(&app, &viewer, made.api_key.map(|key| (made.name, key))).await
+        handlers::create_key(State(app.clone()), viewer.auth_context(), setting.into()).await?;
+    build_page(&app, &viewer, made.api_key.map(|key| (made.name, key))).await
 }
 
-pub async fn revoke(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    handlers::revoke_key(State(app), viewer.operator(), Id(id)).await?;
-    go("/keys?done=revoked")
+pub async fn revoke_key(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    handlers::revoke_key(State(app), viewer.auth_context(), Id(id)).await?;
+    redirect_to("/keys?done=revoked")
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use trueup_store::StoreError;
-use trueup_store::users::Role;
+use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
 use super::session::Viewer;
@@ -22,7 +22,7 @@ pub struct Person {
 
 impl Person {
     /// What stands where a face would.
-    pub fn initial(&self) -> String {
+    pub fn first_letter(&self) -> String {
         self.account
             .chars()
             .find(|c| c.is_alphanumeric())
@@ -31,25 +31,25 @@ impl Person {
     }
 }
 
-pub struct Item {
+pub struct MenuItem {
     pub href: &'static str,
     pub name: &'static str,
     /// The path of its picture, in a square of 16.
     pub icon: &'static str,
 }
 
-pub struct Group {
+pub struct MenuGroup {
     pub name: &'static str,
-    pub items: Vec<Item>,
+    pub items: Vec<MenuItem>,
 }
 
 /// The frame's own contents; every template has one as `look`.
-pub struct Look {
+pub struct PageLayout {
     pub title: String,
     /// The address of the navigation's entry that this page is of.
     pub nav: &'static str,
     pub person: Option<Person>,
-    pub role: Role,
+    pub role: UserRole,
     pub csrf: String,
     pub theme: &'static str,
     pub notice: Option<&'static str>,
@@ -59,9 +59,9 @@ pub struct Look {
 }
 
 /// Address, name, and the path of its picture.
-type Entry = (&'static str, &'static str, &'static str);
+type MenuEntry = (&'static str, &'static str, &'static str);
 
-const GROUPS: [(&str, &[Entry]); 4] = [
+const GROUPS: [(&str, &[MenuEntry]); 4] = [
     (
         "Monitor",
         &[
@@ -145,13 +145,13 @@ const GROUPS: [(&str, &[Entry]); 4] = [
     ),
 ];
 
-impl Look {
-    pub fn bare(title: impl Into<String>, theme: &'static str) -> Look {
-        Look {
+impl PageLayout {
+    pub fn signed_out(title: impl Into<String>, theme: &'static str) -> PageLayout {
+        PageLayout {
             title: title.into(),
             nav: "",
             person: None,
-            role: Role::Viewer,
+            role: UserRole::Viewer,
             csrf: String::new(),
             theme,
             notice: None,
@@ -161,27 +161,27 @@ impl Look {
         }
     }
 
-    pub fn of(viewer: &Viewer, title: impl Into<String>, nav: &'static str) -> Look {
+    pub fn signed_in(viewer: &Viewer, title: impl Into<String>, nav: &'static str) -> PageLayout {
         let person = Person {
             account: viewer.account.name.clone(),
             email: viewer.user.email.clone(),
             role: viewer.user.role.code(),
         };
-        Look {
+        PageLayout {
             nav,
             person: Some(person),
             role: viewer.user.role,
             csrf: viewer.csrf.clone(),
             notice: viewer.notice,
-            ..Look::bare(title, viewer.theme)
+            ..PageLayout::signed_out(title, viewer.theme)
         }
     }
 
-    pub fn groups(&self) -> Vec<Group> {
-        let item = |(href, name, icon): &Entry| Item { href, name, icon };
+    pub fn menu_groups(&self) -> Vec<MenuGroup> {
+        let item = |(href, name, icon): &MenuEntry| MenuItem { href, name, icon };
         GROUPS
             .iter()
-            .map(|(name, items)| Group {
+            .map(|(name, items)| MenuGroup {
                 name,
                 items: items.iter().map(item).collect(),
             })
@@ -189,39 +189,39 @@ impl Look {
     }
 
     /// May this person change things? Buttons that would only answer "no" are not shown.
-    pub fn operates(&self) -> bool {
-        self.role >= Role::Operator
+    pub fn can_operate(&self) -> bool {
+        self.role >= UserRole::Operator
     }
 
-    pub fn owns(&self) -> bool {
-        self.role >= Role::Owner
+    pub fn is_owner(&self) -> bool {
+        self.role >= UserRole::Owner
     }
 }
 
-pub type Shown = Result<Response, Fault>;
+pub type PageResult = Result<Response, PageError>;
 
-pub fn page(template: &impl Template) -> Shown {
+pub fn page(template: &impl Template) -> PageResult {
     match template.render() {
         Ok(html) => Ok(Html(html).into_response()),
         Err(error) => {
             tracing::error!(%error, "a page could not be written");
-            Err(Fault::from(Problem::internal()))
+            Err(PageError::from(Problem::internal()))
         }
     }
 }
 
-pub fn page_with(status: StatusCode, template: &impl Template) -> Shown {
+pub fn page_with(status: StatusCode, template: &impl Template) -> PageResult {
     page(template).map(|response| (status, response).into_response())
 }
 
 /// After a change: look at what it made, so that going back does not send the form again.
-pub fn go(path: &str) -> Shown {
+pub fn redirect_to(path: &str) -> PageResult {
     Ok(Redirect::to(path).into_response())
 }
 
 /// Why a page is not shown.
 #[derive(Debug)]
-pub enum Fault {
+pub enum PageError {
     NotFound(&'static str),
     Forbidden(&'static str),
     Expired,
@@ -229,13 +229,13 @@ pub enum Fault {
     Said(StatusCode, String),
 }
 
-impl From<Problem> for Fault {
+impl From<Problem> for PageError {
     fn from(problem: Problem) -> Self {
-        Fault::Said(problem.status(), problem.detail().to_owned())
+        PageError::Said(problem.status(), problem.detail().to_owned())
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         Problem::from(error).into()
     }
@@ -244,32 +244,32 @@ impl From<StoreError> for Fault {
 #[derive(Template)]
 #[template(path = "fault.html")]
 struct FaultPage {
-    look: Look,
+    look: PageLayout,
     text: String,
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
-            Fault::NotFound(what) => {
+            PageError::NotFound(what) => {
                 (StatusCode::NOT_FOUND, "Not found", format!("There is no such {what} in this account."))
             }
-            Fault::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
-            Fault::Expired => (
+            PageError::Forbidden(text) => (StatusCode::FORBIDDEN, "Not allowed", text.to_owned()),
+            PageError::Expired => (
                 StatusCode::FORBIDDEN,
                 "This form has expired",
                 "It was made before you signed in (again), or not by this console. Go back, reload the page, and send it once more."
                     .to_owned(),
             ),
-            Fault::TooMany => (
+            PageError::TooMany => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many attempts",
                 "Somebody tried to sign in too often. Wait a minute and try again.".to_owned(),
             ),
-            Fault::Said(status, text) => (status, status.canonical_reason().unwrap_or("Error"), text),
+            PageError::Said(status, text) => (status, status.canonical_reason().unwrap_or("Error"), text),
         };
         let template = FaultPage {
-            look: Look::bare(title, ""),
+            look: PageLayout::signed_out(title, ""),
             text,
         };
         let html = template.render().unwrap_or_else(|_| title.to_owned());
@@ -278,7 +278,7 @@ impl IntoResponse for Fault {
 }
 
 /// Laid around all pages.
-pub async fn headers(mut response: Response) -> Response {
+pub async fn add_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -33,96 +33,123 @@ mod webhooks;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
-use trueup_store::users::Role;
+use trueup_store::users::UserRole;
 
 use crate::app_state::App;
-pub use layout::Fault;
+pub use layout::PageError;
 
 /// Every page and every form of the console. The order of the layers is the order of the checks:
 /// cookies, the form's token, the session, the role.
-pub fn router(app: &App) -> Router<App> {
-    let role = |role: Role| from_fn_with_state(role, session::require_role);
-    let inside = viewing()
-        .merge(operating().route_layer(role(Role::Operator)))
-        .merge(owning().route_layer(role(Role::Owner)))
-        .route_layer(from_fn_with_state(app.clone(), session::require));
+pub fn build_router(app: &App) -> Router<App> {
+    let role = |role: UserRole| from_fn_with_state(role, session::require_role);
+    let inside = viewer_routes()
+        .merge(operator_routes().route_layer(role(UserRole::Operator)))
+        .merge(owner_routes().route_layer(role(UserRole::Owner)))
+        .route_layer(from_fn_with_state(app.clone(), session::require_session));
     Router::new()
-        .route("/sign-in", get(sign_in::show).post(sign_in::enter))
+        .route(
+            "/sign-in",
+            get(sign_in::sign_in_page).post(sign_in::sign_in),
+        )
         .merge(inside)
-        .route_layer(from_fn(form::check))
+        .route_layer(from_fn(form::check_form))
         .route_layer(from_fn(session::read_cookies))
-        .route("/assets/{name}", get(assets::get))
-        .layer(map_response(layout::headers))
+        .route("/assets/{name}", get(assets::get_asset))
+        .layer(map_response(layout::add_security_headers))
 }
 
 /// For everybody of the account: looking, and leaving.
-fn viewing() -> Router<App> {
+fn viewer_routes() -> Router<App> {
     Router::new()
-        .route("/", get(sign_in::home))
-        .route("/sign-out", post(sign_in::leave))
-        .route("/webhooks", get(webhooks::list))
+        .route("/", get(sign_in::home_page))
+        .route("/sign-out", post(sign_in::sign_out))
+        .route("/webhooks", get(webhooks::webhooks_page))
         .route("/webhooks/{id}", get(events::of_webhook))
-        .route("/webhooks/{id}/setup", get(webhook_settings::setup))
-        .route("/webhooks/{id}/waiting", get(webhook_settings::waiting))
-        .route("/webhooks/{id}/settings", get(webhook_settings::show))
+        .route("/webhooks/{id}/setup", get(webhook_settings::setup_page))
+        .route(
+            "/webhooks/{id}/waiting",
+            get(webhook_settings::waiting_fragment),
+        )
+        .route(
+            "/webhooks/{id}/settings",
+            get(webhook_settings::settings_page),
+        )
         .route("/events", get(events::all))
-        .route("/webhooks/{id}/why", get(unmatched::show))
-        .route("/events/{id}", get(event::show))
-        .route("/events.csv", get(bulk::export))
-        .route("/events/replays/{id}", get(bulk::progress))
+        .route("/webhooks/{id}/why", get(unmatched::unmatched_page))
+        .route("/events/{id}", get(event::event_page))
+        .route("/events.csv", get(bulk::export_events))
+        .route("/events/replays/{id}", get(bulk::progress_page))
         .route("/events/replays/{id}/part", get(bulk::progress_part))
-        .route("/calls", get(calls::list))
-        .route("/calls/{id}", get(calls::show))
-        .route("/revenue", get(revenue::show))
-        .route("/publishers", get(publishers::list))
-        .route("/publishers/{id}", get(publishers::show))
-        .route("/publishers/{id}/ledger.csv", get(publishers::export))
+        .route("/calls", get(calls::calls_page))
+        .route("/calls/{id}", get(calls::call_page))
+        .route("/revenue", get(revenue::revenue_page))
+        .route("/publishers", get(publishers::publishers_page))
+        .route("/publishers/{id}", get(publishers::publisher_page))
+        .route(
+            "/publishers/{id}/ledger.csv",
+            get(publishers::export_statement),
+        )
         .route("/buyers", get(named_records::list_buyers))
         .route("/campaigns", get(named_records::list_campaigns))
-        .route("/assignments", get(assignments::list))
-        .route("/try", get(try_report::show).post(try_report::run))
-        .route("/people", get(users::list))
+        .route("/assignments", get(assignments::assignments_page))
+        .route("/try", get(try_report::try_page).post(try_report::run))
+        .route("/people", get(users::users_page))
         .route("/account", get(users::account))
         .route("/account/password", post(users::set_password))
-        .route("/audit", get(users::log))
+        .route("/audit", get(users::audit_page))
 }
 
 /// For operators and owners: everything that changes a setting or moves money.
-fn operating() -> Router<App> {
+fn operator_routes() -> Router<App> {
     Router::new()
-        .route("/webhooks", post(webhooks::create))
+        .route("/webhooks", post(webhooks::create_webhook))
         .route("/webhooks/new", get(webhooks::new))
-        .route("/webhooks/{id}/settings", post(webhook_settings::save))
-        .route("/webhooks/{id}/switch", post(webhook_settings::switch))
+        .route(
+            "/webhooks/{id}/settings",
+            post(webhook_settings::save_settings),
+        )
+        .route(
+            "/webhooks/{id}/switch",
+            post(webhook_settings::switch_webhook),
+        )
         .route(
             "/webhooks/{id}/field-name",
             post(webhook_settings::set_field_name),
         )
-        .route("/webhooks/{id}/secret", post(webhook_secret::rotate))
-        .route("/webhooks/{id}/secret/remove", post(webhook_secret::remove))
+        .route("/webhooks/{id}/secret", post(webhook_secret::rotate_secret))
+        .route(
+            "/webhooks/{id}/secret/remove",
+            post(webhook_secret::remove_secret),
+        )
         .route("/webhooks/{id}/token", post(webhook_secret::new_url))
-        .route("/webhooks/{id}/archive", post(webhook_settings::archive))
-        .route("/events/replay", get(bulk::ask).post(bulk::begin))
-        .route("/publishers", post(publishers::create))
-        .route("/publishers/{id}", post(publishers::rename))
+        .route(
+            "/webhooks/{id}/archive",
+            post(webhook_settings::archive_webhook),
+        )
+        .route(
+            "/events/replay",
+            get(bulk::confirm_replay).post(bulk::begin_replay),
+        )
+        .route("/publishers", post(publishers::create_publisher))
+        .route("/publishers/{id}", post(publishers::rename_publisher))
         .route("/buyers", post(named_records::create_buyer))
         .route("/buyers/{id}", post(named_records::rename_buyer))
         .route("/campaigns", post(named_records::create_campaign))
         .route("/campaigns/{id}", post(named_records::rename_campaign))
-        .route("/assignments", post(assignments::create))
-        .route("/assignments/{id}", post(assignments::update))
-        .route("/events/{id}/replay", post(event::replay))
-        .route("/events/{id}/assign", post(event::assign))
-        .route("/events/{id}/apply", post(event::apply))
-        .route("/events/{id}/ignore", post(event::ignore))
+        .route("/assignments", post(assignments::create_assignment))
+        .route("/assignments/{id}", post(assignments::update_assignment))
+        .route("/events/{id}/replay", post(event::replay_event))
+        .route("/events/{id}/assign", post(event::assign_event))
+        .route("/events/{id}/apply", post(event::apply_event))
+        .route("/events/{id}/ignore", post(event::ignore_event))
 }
 
 /// For owners: keys and people.
-fn owning() -> Router<App> {
+fn owner_routes() -> Router<App> {
     Router::new()
-        .route("/keys", get(keys::list).post(keys::create))
-        .route("/keys/{id}/revoke", post(keys::revoke))
-        .route("/people", post(users::add))
+        .route("/keys", get(keys::keys_page).post(keys::create_key))
+        .route("/keys/{id}/revoke", post(keys::revoke_key))
+        .route("/people", post(users::add_user))
         .route("/people/{id}", post(users::set_standing))
         .route("/account", post(users::save_account))
 }

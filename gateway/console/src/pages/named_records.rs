@@ -5,30 +5,30 @@ use axum::extract::State;
 use trueup_store::{IdPage, buyers, campaigns};
 use uuid::Uuid;
 
-use super::form::{Form, Setting};
-use super::formatting::When;
-use super::layout::{Look, Shown, go, page};
+use super::form::{Form, FormSetting};
+use super::formatting::LocalTime;
+use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
 const MOST: i64 = 500;
 
-struct Row {
+struct NamedRow {
     id: Uuid,
     name: String,
-    made: When,
+    made: LocalTime,
 }
 
 #[derive(Template)]
 #[template(path = "named.html")]
-struct List {
-    look: Look,
+struct NamedList {
+    look: PageLayout,
     /// As in the address: `buyers`, `campaigns`.
     path: &'static str,
     one: &'static str,
     hint: &'static str,
-    rows: Vec<Row>,
+    rows: Vec<NamedRow>,
 }
 
 const PAGE: IdPage = IdPage {
@@ -36,19 +36,19 @@ const PAGE: IdPage = IdPage {
     limit: MOST,
 };
 
-pub async fn list_buyers(State(app): State<App>, viewer: Viewer) -> Shown {
-    let found = buyers::list(&app.pool.get().await?, viewer.account.id, PAGE).await?;
+pub async fn list_buyers(State(app): State<App>, viewer: Viewer) -> PageResult {
+    let found = buyers::list_buyers(&app.pool.get().await?, viewer.account.id, PAGE).await?;
     let rows = found
         .into_iter()
-        .map(|b| Row {
+        .map(|b| NamedRow {
             id: b.id,
             name: b.name,
-            made: viewer.zone.when(b.created_at),
+            made: viewer.zone.local_time(b.created_at),
         })
         .collect();
     let hint = "Who takes the calls and reports what was paid for them. A webhook that names a buyer matches only calls sold to them.";
-    page(&List {
-        look: Look::of(&viewer, "Buyers", "/buyers"),
+    page(&NamedList {
+        look: PageLayout::signed_in(&viewer, "Buyers", "/buyers"),
         path: "buyers",
         one: "buyer",
         hint,
@@ -56,19 +56,19 @@ pub async fn list_buyers(State(app): State<App>, viewer: Viewer) -> Shown {
     })
 }
 
-pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> Shown {
-    let found = campaigns::list(&app.pool.get().await?, viewer.account.id, PAGE).await?;
+pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> PageResult {
+    let found = campaigns::list_campaigns(&app.pool.get().await?, viewer.account.id, PAGE).await?;
     let rows = found
         .into_iter()
-        .map(|c| Row {
+        .map(|c| NamedRow {
             id: c.id,
             name: c.name,
-            made: viewer.zone.when(c.created_at),
+            made: viewer.zone.local_time(c.created_at),
         })
         .collect();
     let hint = "What publishers send calls for. What each earns is set in an assignment.";
-    page(&List {
-        look: Look::of(&viewer, "Campaigns", "/campaigns"),
+    page(&NamedList {
+        look: PageLayout::signed_in(&viewer, "Campaigns", "/campaigns"),
         path: "campaigns",
         one: "campaign",
         hint,
@@ -76,23 +76,31 @@ pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> Shown {
     })
 }
 
-fn name_of(form: &Form) -> handlers::Setting {
-    Setting::default().put("name", form.text("name")).into()
+fn name_of(form: &Form) -> handlers::JsonFields {
+    FormSetting::default()
+        .with_field("name", form.text("name"))
+        .into()
 }
 
-pub async fn create_buyer(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let _ = handlers::create_buyer(State(app), viewer.operator(), name_of(&form)).await?;
-    go("/buyers?done=made")
+pub async fn create_buyer(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let _ = handlers::create_buyer(State(app), viewer.auth_context(), name_of(&form)).await?;
+    redirect_to("/buyers?done=made")
 }
 
-pub async fn rename_buyer(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let _ = handlers::rename_buyer(State(app), viewer.operator(), Id(id), name_of(&form)).await?;
-    go("/buyers?done=saved")
+pub async fn rename_buyer(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
+    let _ =
+        handlers::rename_buyer(State(app), viewer.auth_context(), Id(id), name_of(&form)).await?;
+    redirect_to("/buyers?done=saved")
 }
 
-pub async fn create_campaign(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let _ = handlers::create_campaign(State(app), viewer.operator(), name_of(&form)).await?;
-    go("/campaigns?done=made")
+pub async fn create_campaign(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let _ = handlers::create_campaign(State(app), viewer.auth_context(), name_of(&form)).await?;
+    redirect_to("/campaigns?done=made")
 }
 
 pub async fn rename_campaign(
@@ -100,8 +108,8 @@ pub async fn rename_campaign(
     viewer: Viewer,
     Id(id): Id,
     form: Form,
-) -> Shown {
-    let _ =
-        handlers::rename_campaign(State(app), viewer.operator(), Id(id), name_of(&form)).await?;
-    go("/campaigns?done=saved")
+) -> PageResult {
+    let _ = handlers::rename_campaign(State(app), viewer.auth_context(), Id(id), name_of(&form))
+        .await?;
+    redirect_to("/campaigns?done=saved")
 }

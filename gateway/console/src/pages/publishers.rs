@@ -12,9 +12,9 @@ use trueup_store::{IdPage, StoreError, publishers};
 use uuid::Uuid;
 
 use super::bulk::{csv_answer, csv_line};
-use super::form::{Form, Setting};
-use super::formatting::{self, When};
-use super::layout::{Fault, Look, Shown, go, page};
+use super::form::{Form, FormSetting};
+use super::formatting::{self, LocalTime};
+use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
@@ -24,24 +24,24 @@ const ROWS: i64 = 50;
 /// Postings fetched at a time for the file.
 const CHUNK: i64 = 1_000;
 
-struct Row {
+struct PublisherRow {
     id: Uuid,
     name: String,
     balance: String,
     owes: bool,
-    made: When,
+    made: LocalTime,
 }
 
 #[derive(Template)]
 #[template(path = "publishers.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct PublisherList {
+    look: PageLayout,
+    rows: Vec<PublisherRow>,
     total: String,
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    let found = publishers::list(
+pub async fn publishers_page(State(app): State<App>, viewer: Viewer) -> PageResult {
+    let found = publishers::list_publishers(
         &app.pool.get().await?,
         viewer.account.id,
         IdPage {
@@ -50,28 +50,28 @@ pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
         },
     )
     .await?;
-    let currency = viewer.currency();
+    let currency = viewer.account_currency();
     let total: i64 = found.iter().map(|p| p.pending_balance_cents).sum();
     let rows = found
         .into_iter()
-        .map(|p| Row {
+        .map(|p| PublisherRow {
             id: p.id,
             name: p.name,
-            balance: formatting::money(Some(p.pending_balance_cents), currency),
+            balance: formatting::format_money(Some(p.pending_balance_cents), currency),
             owes: p.pending_balance_cents < 0,
-            made: viewer.zone.when(p.created_at),
+            made: viewer.zone.local_time(p.created_at),
         })
         .collect();
-    let total = formatting::money(Some(total), currency);
-    page(&List {
-        look: Look::of(&viewer, "Publishers", "/publishers"),
+    let total = formatting::format_money(Some(total), currency);
+    page(&PublisherList {
+        look: PageLayout::signed_in(&viewer, "Publishers", "/publishers"),
         rows,
         total,
     })
 }
 
-struct Line {
-    at: When,
+struct StatementLine {
+    at: LocalTime,
     kind: String,
     call: Uuid,
     event: Option<Uuid>,
@@ -85,61 +85,69 @@ struct Line {
 #[derive(Template)]
 #[template(path = "publisher.html")]
 struct Statement {
-    look: Look,
+    look: PageLayout,
     id: Uuid,
     name: String,
     balance: String,
-    lines: Vec<Line>,
+    lines: Vec<StatementLine>,
     next: Option<i64>,
     first: bool,
 }
 
-fn line(posting: Posting, viewer: &Viewer) -> Line {
-    let currency = viewer.currency();
-    Line {
-        at: viewer.zone.when(posting.created_at),
+fn statement_line(posting: Posting, viewer: &Viewer) -> StatementLine {
+    let currency = viewer.account_currency();
+    StatementLine {
+        at: viewer.zone.local_time(posting.created_at),
         kind: posting.kind,
         call: posting.call_id,
         event: posting.event_id,
         actor: posting.actor.unwrap_or_default(),
         terms: posting
             .terms
-            .map(|t| formatting::terms(t, currency))
+            .map(|t| formatting::format_terms(t, currency))
             .unwrap_or_default(),
-        revenue: formatting::moved(posting.revenue_delta_cents, currency),
-        credit: formatting::moved(posting.credit_delta_cents, currency),
-        balance: formatting::money(posting.balance_after_cents, currency),
+        revenue: formatting::format_signed_money(posting.revenue_delta_cents, currency),
+        credit: formatting::format_signed_money(posting.credit_delta_cents, currency),
+        balance: formatting::format_money(posting.balance_after_cents, currency),
     }
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id, uri: Uri) -> Shown {
+pub async fn publisher_page(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    uri: Uri,
+) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     let below = form.text("before").parse::<i64>().ok();
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let publisher = publishers::get(&client, account, id)
+    let publisher = publishers::get_publisher(&client, account, id)
         .await?
-        .ok_or(Fault::NotFound("publisher"))?;
+        .ok_or(PageError::NotFound("publisher"))?;
     let mut found = ledger::of_publisher(&client, account, id, below, ROWS + 1).await?;
     let rows = usize::try_from(ROWS).unwrap_or(50);
     let more = found.len() > rows;
     found.truncate(rows);
     let next = found.last().filter(|_| more).map(|posting| posting.seq);
     page(&Statement {
-        look: Look::of(&viewer, publisher.name.clone(), "/publishers"),
+        look: PageLayout::signed_in(&viewer, publisher.name.clone(), "/publishers"),
         id,
         name: publisher.name,
-        balance: formatting::money(Some(publisher.pending_balance_cents), viewer.currency()),
+        balance: formatting::format_money(
+            Some(publisher.pending_balance_cents),
+            viewer.account_currency(),
+        ),
         lines: found
             .into_iter()
-            .map(|posting| line(posting, &viewer))
+            .map(|posting| statement_line(posting, &viewer))
             .collect(),
         next,
         first: below.is_none(),
     })
 }
 
-struct Export {
+struct StatementExport {
     app: App,
     account: Uuid,
     id: Uuid,
@@ -148,8 +156,8 @@ struct Export {
     over: bool,
 }
 
-impl Export {
-    async fn chunk(&mut self) -> Result<Bytes, StoreError> {
+impl StatementExport {
+    async fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
         let client = self.app.pool.get().await?;
         let found = ledger::of_publisher(&client, self.account, self.id, self.below, CHUNK).await?;
         self.over = found.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX);
@@ -187,12 +195,12 @@ impl Export {
     }
 }
 
-pub async fn export(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn export_statement(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let account = viewer.account.id;
-    publishers::get(&app.pool.get().await?, account, id)
+    publishers::get_publisher(&app.pool.get().await?, account, id)
         .await?
-        .ok_or(Fault::NotFound("publisher"))?;
-    let export = Export {
+        .ok_or(PageError::NotFound("publisher"))?;
+    let export = StatementExport {
         app,
         account,
         id,
@@ -204,23 +212,28 @@ pub async fn export(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown
         if export.over {
             return None;
         }
-        let chunk = export.chunk().await;
+        let chunk = export.next_chunk().await;
         export.over |= chunk.is_err();
         Some((chunk, export))
     });
     Ok(csv_answer("ledger.csv", Body::from_stream(chunks)))
 }
 
-pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let setting = Setting::default().put("name", form.text("name"));
+pub async fn create_publisher(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let setting = FormSetting::default().with_field("name", form.text("name"));
     let (_, Json(made)) =
-        handlers::create_publisher(State(app), viewer.operator(), setting.into()).await?;
-    go(&format!("/publishers/{}?done=made", made.id))
+        handlers::create_publisher(State(app), viewer.auth_context(), setting.into()).await?;
+    redirect_to(&format!("/publishers/{}?done=made", made.id))
 }
 
-pub async fn rename(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let setting = Setting::default().put("name", form.text("name"));
-    let _ =
-        handlers::rename_publisher(State(app), viewer.operator(), Id(id), setting.into()).await?;
-    go(&format!("/publishers/{id}?done=saved"))
+pub async fn rename_publisher(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
+    let setting = FormSetting::default().with_field("name", form.text("name"));
+    let _ = handlers::rename_publisher(State(app), viewer.auth_context(), Id(id), setting.into())
+        .await?;
+    redirect_to(&format!("/publishers/{id}?done=saved"))
 }

@@ -11,9 +11,9 @@ use trueup_domain::reason_text::format_cents;
 use super::chart::{self, Column};
 use super::form::Form;
 use super::formatting::{self, Markup};
-use super::layout::{Look, Shown, page};
+use super::layout::{PageLayout, PageResult, page};
 use super::session::Viewer;
-use crate::api::handlers::{self, Fields, Query, Revenue as Sums};
+use crate::api::handlers::{self, FieldReader, Query, Revenue as Sums};
 use crate::app_state::App;
 
 /// Days shown if none are named.
@@ -25,7 +25,7 @@ const GROUPS: [(&str, &str); 4] = [
     ("webhook", "By webhook"),
 ];
 
-struct Row {
+struct RevenueRow {
     name: String,
     calls: String,
     reported: String,
@@ -38,31 +38,31 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "revenue.html")]
-struct Report {
-    look: Look,
+struct RevenuePage {
+    look: PageLayout,
     group: String,
     groups: Vec<(&'static str, &'static str)>,
     from: String,
     to: String,
     zone: String,
     fault: Option<String>,
-    rows: Vec<Row>,
-    total: Row,
+    rows: Vec<RevenueRow>,
+    total: RevenueRow,
     chart: Option<Markup>,
     reported_share: String,
 }
 
-fn row(sums: &Sums, name: String, most: i64, currency: &str) -> Row {
+fn make_row(sums: &Sums, name: String, most: i64, currency: &str) -> RevenueRow {
     let text = |cents| format_cents(cents, currency);
-    Row {
+    RevenueRow {
         name,
-        calls: formatting::count(sums.calls),
-        reported: formatting::count(sums.reported_calls),
+        calls: formatting::format_count(sums.calls),
+        reported: formatting::format_count(sums.reported_calls),
         real: text(sums.real_revenue_cents),
         estimated: text(sums.estimated_revenue_cents),
         credits: text(sums.credits_cents),
         margin: text(sums.margin_cents),
-        bar: chart::bar(sums.real_revenue_cents, sums.estimated_revenue_cents, most),
+        bar: chart::split_bar(sums.real_revenue_cents, sums.estimated_revenue_cents, most),
     }
 }
 
@@ -86,13 +86,13 @@ fn day_name(key: &str) -> String {
 }
 
 /// Whole units, short: `$1,200`.
-fn axis(cents: i64, currency: &str) -> String {
+fn axis_label(cents: i64, currency: &str) -> String {
     let text = format_cents(cents, currency);
     text.strip_suffix(".00")
         .map_or_else(|| text.replace(".00 ", " "), str::to_owned)
 }
 
-fn column(label: String, sums: &Sums, currency: &str) -> Column {
+fn make_column(label: String, sums: &Sums, currency: &str) -> Column {
     let text = |cents| format_cents(cents, currency);
     let title = format!(
         "{label}: {} real, {} estimated, {} credits",
@@ -111,7 +111,7 @@ fn column(label: String, sums: &Sums, currency: &str) -> Column {
 }
 
 /// Every day of the time, also those without a call.
-fn days(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
+fn day_columns(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
     let (Ok(first), Ok(last)) = (
         from.parse::<jiff::civil::Date>(),
         to.parse::<jiff::civil::Date>(),
@@ -128,14 +128,16 @@ fn days(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Column> {
                 .iter()
                 .find(|s| s.key.as_deref() == Some(&key))
                 .unwrap_or(&none);
-            column(day.strftime("%b %-d").to_string(), sums, currency)
+            make_column(day.strftime("%b %-d").to_string(), sums, currency)
         })
         .collect()
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+pub async fn revenue_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
-    let today = jiff::Timestamp::now().to_zoned(viewer.zone.inner()).date();
+    let today = jiff::Timestamp::now()
+        .to_zoned(viewer.zone.time_zone())
+        .date();
     let given = |name: &str, otherwise: jiff::civil::Date| {
         let text = form.text(name);
         if text.is_empty() {
@@ -161,11 +163,11 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         .finish();
     let asked = handlers::revenue_report(
         State(app),
-        viewer.operator(),
-        Query(Fields::of_query(Some(&query))),
+        viewer.auth_context(),
+        Query(FieldReader::of_query(Some(&query))),
     )
     .await;
-    let currency = viewer.currency();
+    let currency = viewer.account_currency();
     let (data, totals, fault) = match asked {
         Ok(Json(report)) => (report.data, report.totals, None),
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => (
@@ -183,30 +185,32 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
             format_cents(totals.estimated_revenue_cents, currency)
         );
         if group == "day" {
-            return chart::columns(&days(&data, &from, &to, currency), &says, |cents| {
-                axis(cents, currency)
-            });
+            return chart::columns_chart(
+                &day_columns(&data, &from, &to, currency),
+                &says,
+                |cents| axis_label(cents, currency),
+            );
         }
         let rows: Vec<Column> = data
             .iter()
-            .map(|sums| column(name_of(sums, group), sums, currency))
+            .map(|sums| make_column(name_of(sums, group), sums, currency))
             .collect();
-        chart::ranks(&rows, &says, |cents| format_cents(cents, currency))
+        chart::ranks_chart(&rows, &says, |cents| format_cents(cents, currency))
     });
     let share = if totals.calls == 0 {
         0
     } else {
         totals.reported_calls * 100 / totals.calls
     };
-    let mut rows: Vec<Row> = data
+    let mut rows: Vec<RevenueRow> = data
         .iter()
-        .map(|s| row(s, name_of(s, group), most, currency))
+        .map(|s| make_row(s, name_of(s, group), most, currency))
         .collect();
     if group == "day" {
         rows.reverse();
     }
-    page(&Report {
-        look: Look::of(&viewer, "Revenue", "/revenue"),
+    page(&RevenuePage {
+        look: PageLayout::signed_in(&viewer, "Revenue", "/revenue"),
         group: group.to_owned(),
         groups: GROUPS.to_vec(),
         from,
@@ -214,7 +218,7 @@ pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         zone: viewer.account.time_zone.clone(),
         fault,
         rows,
-        total: row(&totals, String::new(), most, currency),
+        total: make_row(&totals, String::new(), most, currency),
         chart,
         reported_share: format!("{share} %"),
     })

@@ -13,12 +13,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use trueup_store::accounts::Account;
-use trueup_store::users::{self, Role, User};
+use trueup_store::users::{self, User, UserRole};
 
-use super::formatting::Zone;
-use super::layout::Fault;
+use super::formatting::AccountTimeZone;
+use super::layout::PageError;
 use super::notices;
-use crate::api::handlers::Operator;
+use crate::api::handlers::AuthContext;
 use crate::app_state::App;
 use crate::secrets;
 
@@ -31,12 +31,12 @@ const MAX_COOKIE_BYTES: usize = 100;
 
 /// What a request's cookies say, before anybody asks the database.
 #[derive(Debug, Clone, Default)]
-pub struct Signed {
+pub struct SignedInRequest {
     pub session: Option<String>,
     pub csrf: String,
 }
 
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn read_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(COOKIE)
         .iter()
@@ -57,20 +57,20 @@ fn csrf_of(id: &str) -> String {
 /// Reads the cookies once, for everything behind it; gives a visitor an id for the form to sign in.
 pub async fn read_cookies(mut request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let session = cookie(headers, SESSION_COOKIE).map(str::to_owned);
+    let session = read_cookie(headers, SESSION_COOKIE).map(str::to_owned);
     let mut fresh_visitor = None;
-    let csrf = match (&session, cookie(headers, VISITOR_COOKIE)) {
+    let csrf = match (&session, read_cookie(headers, VISITOR_COOKIE)) {
         (Some(session), _) => csrf_of(session),
         (None, Some(visitor)) => csrf_of(visitor),
         (None, None) => {
-            let visitor = secrets::session();
+            let visitor = secrets::new_session_id();
             let csrf = csrf_of(&visitor);
             fresh_visitor = Some(visitor);
             csrf
         }
     };
     let secure = over_tls(headers);
-    let signed = Signed { session, csrf };
+    let signed = SignedInRequest { session, csrf };
     let shows_a_form = request.uri().path() == "/sign-in";
     request.extensions_mut().insert(signed);
     let mut response = next.run(request).await;
@@ -99,17 +99,17 @@ fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
 }
 
 /// Gives the browser its session. The visitor's id is dropped: what was known before is worth nothing now.
-pub fn begin(response: &mut Response, session: &str, secure: bool) {
+pub fn set_session_cookie(response: &mut Response, session: &str, secure: bool) {
     append_cookie(response, &format!("{SESSION_COOKIE}={session}"), secure);
     append_cookie(response, &format!("{VISITOR_COOKIE}=; Max-Age=0"), secure);
 }
 
-pub fn end(response: &mut Response, secure: bool) {
+pub fn clear_session_cookie(response: &mut Response, secure: bool) {
     append_cookie(response, &format!("{SESSION_COOKIE}=; Max-Age=0"), secure);
 }
 
-pub fn theme(headers: &HeaderMap) -> &'static str {
-    match cookie(headers, THEME_COOKIE) {
+pub fn read_theme(headers: &HeaderMap) -> &'static str {
+    match read_cookie(headers, THEME_COOKIE) {
         Some("dark") => "dark",
         Some("light") => "light",
         _ => "",
@@ -124,64 +124,64 @@ pub struct Viewer {
     pub csrf: String,
     pub theme: &'static str,
     pub notice: Option<&'static str>,
-    pub zone: Zone,
+    pub zone: AccountTimeZone,
 }
 
 impl Viewer {
     /// As the API and the audit log know who did something.
-    pub fn operator(&self) -> Operator {
-        Operator {
+    pub fn auth_context(&self) -> AuthContext {
+        AuthContext {
             account: self.account.clone(),
-            actor: self.actor(),
+            actor: self.actor_name(),
         }
     }
 
-    pub fn actor(&self) -> String {
+    pub fn actor_name(&self) -> String {
         self.user.email.clone()
     }
 
-    pub fn currency(&self) -> &str {
+    pub fn account_currency(&self) -> &str {
         &self.account.currency
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Viewer {
-    type Rejection = Fault;
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
         // Only a route outside of `require` gets here without; it must not answer.
         parts.extensions.get::<Viewer>().cloned().ok_or_else(|| {
             tracing::error!("a page is not behind the check of sessions");
-            Fault::Forbidden("Sign in first.")
+            PageError::Forbidden("Sign in first.")
         })
     }
 }
 
 /// Lets only people of the account in.
-pub async fn require(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub async fn require_session(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let signed = request
         .extensions()
-        .get::<Signed>()
+        .get::<SignedInRequest>()
         .cloned()
         .unwrap_or_default();
     let Some(session) = &signed.session else {
         return to_sign_in(&request);
     };
     let found = match app.pool.get().await {
-        Ok(client) => users::holder(&client, session).await,
+        Ok(client) => users::find_session(&client, session).await,
         Err(error) => Err(error),
     };
     let (user, account) = match found {
         Ok(Some(found)) => found,
         Ok(None) => return to_sign_in(&request),
-        Err(error) => return Fault::from(error).into_response(),
+        Err(error) => return PageError::from(error).into_response(),
     };
     let viewer = Viewer {
-        zone: Zone::named(&account.time_zone),
+        zone: AccountTimeZone::from_name(&account.time_zone),
         user,
         account,
         csrf: signed.csrf,
-        theme: theme(request.headers()),
+        theme: read_theme(request.headers()),
         notice: notices::asked_for(request.uri()),
     };
     request.extensions_mut().insert(viewer);
@@ -210,19 +210,19 @@ fn path_and_query(uri: &Uri) -> &str {
 
 /// Laid around the routes that change something: nobody below the role gets through.
 pub async fn require_role(
-    State(role): State<Role>,
+    State(role): State<UserRole>,
     viewer: Viewer,
     request: Request,
     next: Next,
 ) -> Response {
     if viewer.user.role < role {
         let text = match role {
-            Role::Owner => "Only an owner of the account may do this. Ask one of them.",
+            UserRole::Owner => "Only an owner of the account may do this. Ask one of them.",
             _ => {
                 "Your role is viewer: you may look at everything and change nothing. Ask an owner of the account for the role of operator."
             }
         };
-        return Fault::Forbidden(text).into_response();
+        return PageError::Forbidden(text).into_response();
     }
     next.run(request).await
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use trueup_store::{audit_log, run_tx, users};
 
 use super::form::Form;
-use super::layout::{Fault, Look, Shown, page, page_with};
-use super::session::{self, Signed, Viewer};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with};
+use super::session::{self, SignedInRequest, Viewer};
 use crate::app_state::App;
 use crate::passwords;
 use crate::secrets;
@@ -17,7 +17,7 @@ use crate::secrets;
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 struct SignIn {
-    look: Look,
+    look: PageLayout,
     fault: Option<&'static str>,
     email: String,
     next: String,
@@ -35,15 +35,15 @@ fn safe_next(next: &str) -> String {
     }
 }
 
-fn blank(request: &Request) -> SignIn {
+fn blank_form(request: &Request) -> SignIn {
     let csrf = request
         .extensions()
-        .get::<Signed>()
+        .get::<SignedInRequest>()
         .map(|s| s.csrf.clone())
         .unwrap_or_default();
-    let look = Look {
+    let look = PageLayout {
         csrf,
-        ..Look::bare("Sign in", session::theme(request.headers()))
+        ..PageLayout::signed_out("Sign in", session::read_theme(request.headers()))
     };
     SignIn {
         look,
@@ -53,16 +53,16 @@ fn blank(request: &Request) -> SignIn {
     }
 }
 
-pub async fn show(State(app): State<App>, request: Request) -> Shown {
+pub async fn sign_in_page(State(app): State<App>, request: Request) -> PageResult {
     let query = Form::parse(request.uri().query().unwrap_or_default().as_bytes());
     let next = safe_next(query.text("next"));
     let signed = request
         .extensions()
-        .get::<Signed>()
+        .get::<SignedInRequest>()
         .cloned()
         .unwrap_or_default();
     if let Some(session) = &signed.session
-        && users::holder(&app.pool.get().await?, session)
+        && users::find_session(&app.pool.get().await?, session)
             .await?
             .is_some()
     {
@@ -70,22 +70,22 @@ pub async fn show(State(app): State<App>, request: Request) -> Shown {
     }
     page(&SignIn {
         next,
-        ..blank(&request)
+        ..blank_form(&request)
     })
 }
 
-pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Shown {
+pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> PageResult {
     let email = form.text("email").to_owned();
     let next = safe_next(form.text("next"));
     if !app.attempts.one_more(&email) {
-        return Err(Fault::TooMany);
+        return Err(PageError::TooMany);
     }
     let client = app.pool.get().await?;
     let found = users::by_email(&client, &email).await?;
     // Argon2 takes its time: the connection must not wait with it.
     drop(client);
     let hash = found.as_ref().map(|(_, hash)| hash.clone());
-    if !passwords::fits(form.raw("password").to_owned(), hash).await {
+    if !passwords::verify_password(form.raw_text("password").to_owned(), hash).await {
         let fault = Some("This e-mail address and password do not go together.");
         return page_with(
             StatusCode::UNAUTHORIZED,
@@ -93,14 +93,14 @@ pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Show
                 fault,
                 email,
                 next,
-                ..blank(&request)
+                ..blank_form(&request)
             },
         );
     }
     let Some((user, _)) = found else {
-        return Err(Fault::Expired);
+        return Err(PageError::Expired);
     };
-    let id = secrets::session();
+    let id = secrets::new_session_id();
     let given = id.clone();
     run_tx(&app.pool, "people.sign_in", move |tx| {
         let (user, id) = (user.clone(), given.clone());
@@ -114,34 +114,34 @@ pub async fn enter(State(app): State<App>, form: Form, request: Request) -> Show
                 object_id: user.id,
                 detail: json!({}),
             };
-            audit_log::record(tx, change).await
+            audit_log::record_change(tx, change).await
         })
     })
     .await?;
     let mut response = Redirect::to(&next).into_response();
-    session::begin(&mut response, &id, session::over_tls(request.headers()));
+    session::set_session_cookie(&mut response, &id, session::over_tls(request.headers()));
     Ok(response)
 }
 
-pub async fn leave(
+pub async fn sign_out(
     State(app): State<App>,
     headers: HeaderMap,
     request: Request,
-) -> Result<Response, Fault> {
+) -> Result<Response, PageError> {
     let signed = request
         .extensions()
-        .get::<Signed>()
+        .get::<SignedInRequest>()
         .cloned()
         .unwrap_or_default();
     if let Some(session) = &signed.session {
         users::end_session(&app.pool.get().await?, session).await?;
     }
     let mut response = Redirect::to("/sign-in").into_response();
-    session::end(&mut response, session::over_tls(&headers));
+    session::clear_session_cookie(&mut response, session::over_tls(&headers));
     Ok(response)
 }
 
 /// The first page: where people look when money is missing.
-pub async fn home(_viewer: Viewer) -> Redirect {
+pub async fn home_page(_viewer: Viewer) -> Redirect {
     Redirect::to("/webhooks")
 }

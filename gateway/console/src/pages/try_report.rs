@@ -8,15 +8,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use serde_json::json;
 use trueup_event::reason::{Reason, Status};
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
 use super::events::reason_words;
 use super::form::Form;
-use super::formatting::{self, Pill};
-use super::layout::{Fault, Look, Shown, page, page_with};
+use super::formatting::{self, StatusBadge};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::session::Viewer;
-use super::webhook_settings::{gone, slot_name};
+use super::webhook_settings::{not_found, slot_name};
 use crate::api::handlers::{self, Id, TriedReport};
 use crate::app_state::App;
 
@@ -38,7 +38,7 @@ struct SlotLine {
 }
 
 struct Outcome {
-    pill: Pill,
+    pill: StatusBadge,
     reason: String,
     sentence: String,
     slots: Vec<SlotLine>,
@@ -51,7 +51,7 @@ struct Outcome {
 #[derive(Template)]
 #[template(path = "try.html")]
 struct Try {
-    look: Look,
+    look: PageLayout,
     webhooks: Vec<(Uuid, String)>,
     webhook: String,
     text: String,
@@ -59,11 +59,20 @@ struct Try {
     outcomes: Vec<Outcome>,
 }
 
-async fn blank(app: &App, viewer: &Viewer, webhook: &str, text: &str) -> Result<Try, Fault> {
-    let webhooks =
-        webhook_activity::names(&app.pool.get().await?, viewer.account.id, Named::Webhooks).await?;
+async fn blank_form(
+    app: &App,
+    viewer: &Viewer,
+    webhook: &str,
+    text: &str,
+) -> Result<Try, PageError> {
+    let webhooks = webhook_activity::load_names(
+        &app.pool.get().await?,
+        viewer.account.id,
+        NamedEntity::Webhooks,
+    )
+    .await?;
     Ok(Try {
-        look: Look::of(viewer, "Try a report", "/try"),
+        look: PageLayout::signed_in(viewer, "Try a report", "/try"),
         webhooks,
         webhook: webhook.to_owned(),
         text: text.to_owned(),
@@ -72,26 +81,26 @@ async fn blank(app: &App, viewer: &Viewer, webhook: &str, text: &str) -> Result<
     })
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+pub async fn try_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
-    page(&blank(&app, &viewer, form.text("webhook"), "").await?)
+    page(&blank_form(&app, &viewer, form.text("webhook"), "").await?)
 }
 
-pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let text = form.text("text");
-    let blank = blank(&app, &viewer, form.text("webhook"), text).await?;
+    let blank = blank_form(&app, &viewer, form.text("webhook"), text).await?;
     let Ok(webhook) = Uuid::try_parse(form.text("webhook")) else {
-        return refuse(blank, "Choose the webhook that it would come to.");
+        return page_with_fault(blank, "Choose the webhook that it would come to.");
     };
     if text.is_empty() {
-        return refuse(blank, "Paste a URL, a curl line, a query string or a body.");
+        return page_with_fault(blank, "Paste a URL, a curl line, a query string or a body.");
     }
     let pasted = take_apart(text);
     let sample = json!({ "method": pasted.method, "query": pasted.query, "content_type": pasted.content_type,
         "body": pasted.body });
     match handlers::try_sample(
         State(app),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(webhook),
         Body::from(sample.to_string()),
     )
@@ -103,17 +112,20 @@ pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
             } else {
                 tried.elements
             };
-            let outcomes = all.into_iter().map(|one| outcome(one, &viewer)).collect();
+            let outcomes = all
+                .into_iter()
+                .map(|one| describe_outcome(one, &viewer))
+                .collect();
             page(&Try { outcomes, ..blank })
         }
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            refuse(blank, problem.detail())
+            page_with_fault(blank, problem.detail())
         }
-        Err(problem) => Err(gone(problem)),
+        Err(problem) => Err(not_found(problem)),
     }
 }
 
-fn refuse(blank: Try, fault: &str) -> Shown {
+fn page_with_fault(blank: Try, fault: &str) -> PageResult {
     page_with(
         StatusCode::UNPROCESSABLE_ENTITY,
         &Try {
@@ -123,13 +135,13 @@ fn refuse(blank: Try, fault: &str) -> Shown {
     )
 }
 
-fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
+fn describe_outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
     let status = Status::from_code(&tried.status).unwrap_or(Status::Held);
     let slots = tried.reading.into_iter().map(|slot| SlotLine {
         slot: slot_name(slot.slot),
         name: slot.name.unwrap_or_default(),
         raw: slot.raw.unwrap_or_default(),
-        value: formatting::read_as(slot.value.unwrap_or_default(), viewer.currency()),
+        value: formatting::read_as(slot.value.unwrap_or_default(), viewer.account_currency()),
         passed_over: slot
             .passed_over
             .into_iter()
@@ -144,13 +156,19 @@ fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
         (call.id, label)
     });
     Outcome {
-        pill: Pill::status(status),
+        pill: StatusBadge::status_badge(status),
         reason: reason_words(tried.reason.as_deref().and_then(Reason::from_code)),
         sentence: tried.reason_text,
         slots: slots.collect(),
         call,
-        revenue: formatting::moved(tried.revenue_delta_cents, viewer.currency()),
-        credit: formatting::moved(tried.credit_delta_cents, viewer.currency()),
+        revenue: formatting::format_signed_money(
+            tried.revenue_delta_cents,
+            viewer.account_currency(),
+        ),
+        credit: formatting::format_signed_money(
+            tried.credit_delta_cents,
+            viewer.account_currency(),
+        ),
         candidates: tried
             .candidates
             .into_iter()
@@ -172,7 +190,7 @@ fn outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
 fn take_apart(text: &str) -> Pasted {
     let text = text.trim();
     if text.starts_with("curl ") {
-        return curl(&shell_words(text));
+        return parse_curl(&shell_words(text));
     }
     if text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/') {
         return Pasted {
@@ -217,7 +235,7 @@ fn query_of(url: &str) -> String {
     })
 }
 
-fn curl(words: &[String]) -> Pasted {
+fn parse_curl(words: &[String]) -> Pasted {
     let mut pasted = Pasted::default();
     let mut data: Vec<String> = Vec::new();
     let mut as_query = false;

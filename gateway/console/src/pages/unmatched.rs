@@ -9,17 +9,17 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::phone;
-use trueup_domain::reason_text::sentence;
+use trueup_domain::reason_text::explain_reason;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::Detail;
 use trueup_store::webhook_activity;
 use uuid::Uuid;
 
 use super::events::reason_words;
-use super::formatting::{self, Pill, When};
-use super::layout::{Fault, Look, Shown, page};
+use super::formatting::{self, LocalTime, StatusBadge};
+use super::layout::{PageError, PageLayout, PageResult, page};
 use super::session::Viewer;
-use super::webhook_settings::{Head, gone, slot_name};
+use super::webhook_settings::{Head, not_found, slot_name};
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
@@ -33,13 +33,13 @@ const DEPTH: usize = 3;
 /// Longer values are no caller, duration, amount or id (characters).
 const MAX_VALUE: usize = 256;
 
-struct Group {
-    pill: Pill,
+struct UnmatchedGroup {
+    pill: StatusBadge,
     code: &'static str,
     words: String,
     requests: String,
     sentence: String,
-    last: When,
+    last: LocalTime,
     example: Uuid,
     status: &'static str,
 }
@@ -54,29 +54,29 @@ struct Proposal {
 #[derive(Template)]
 #[template(path = "why.html")]
 struct Why {
-    look: Look,
+    look: PageLayout,
     head: Head,
-    groups: Vec<Group>,
+    groups: Vec<UnmatchedGroup>,
     proposals: Vec<Proposal>,
     samples: usize,
     since: String,
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
         .await
-        .map_err(gone)?;
+        .map_err(not_found)?;
     let since = Timestamp::now()
         .checked_sub(DAY)
         .unwrap_or(Timestamp::UNIX_EPOCH);
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let groups = webhook_activity::reasons(&client, account, id, since).await?;
+    let groups = webhook_activity::count_reasons(&client, account, id, since).await?;
     let requests =
         webhook_activity::unmatched_requests(&client, account, id, since, SAMPLES).await?;
     drop(client);
-    let proposals = proposals(&app, &viewer, &requests, &webhook.settings.field_names).await?;
-    let currency = viewer.currency();
+    let proposals = find_proposals(&app, &viewer, &requests, &webhook.settings.field_names).await?;
+    let currency = viewer.account_currency();
     let groups = groups
         .into_iter()
         .map(|group| {
@@ -84,25 +84,25 @@ pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
                 .example_detail
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default();
-            Group {
-                pill: Pill::status(group.status),
+            UnmatchedGroup {
+                pill: StatusBadge::status_badge(group.status),
                 code: group.reason.code(),
                 words: reason_words(Some(group.reason)),
-                requests: formatting::count(group.requests),
-                sentence: sentence(group.status, Some(group.reason), &detail, currency),
-                last: viewer.zone.when(group.last_at),
+                requests: formatting::format_count(group.requests),
+                sentence: explain_reason(group.status, Some(group.reason), &detail, currency),
+                last: viewer.zone.local_time(group.last_at),
                 example: group.example,
                 status: group.status.code(),
             }
         })
         .collect();
     page(&Why {
-        look: Look::of(
+        look: PageLayout::signed_in(
             &viewer,
             format!("{}: why is it unmatched?", webhook.name),
             "/webhooks",
         ),
-        head: Head::of(&webhook, &viewer, "why"),
+        head: Head::from_webhook(&webhook, &viewer, "why"),
         groups,
         proposals,
         samples: requests.len(),
@@ -117,33 +117,35 @@ fn fields_of(request: &RawRequest) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let body = String::from_utf8_lossy(&request.body);
     match serde_json::from_str::<Value>(&body) {
-        Ok(json @ Value::Object(_)) => flatten(&json, "", DEPTH, &mut fields),
-        _ => fields.extend(pairs(&body)),
+        Ok(json @ Value::Object(_)) => flatten_json(&json, "", DEPTH, &mut fields),
+        _ => fields.extend(named_pairs(&body)),
     }
-    fields.extend(pairs(&request.query));
+    fields.extend(named_pairs(&request.query));
     fields
 }
 
-fn pairs(text: &str) -> Vec<(String, String)> {
+fn named_pairs(text: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(text.as_bytes())
         .into_owned()
         .collect()
 }
 
-fn flatten(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
+fn flatten_json(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
     let Value::Object(fields) = json else { return };
     for (name, value) in fields {
         let name = format!("{prefix}{name}");
         match value {
             Value::String(text) => into.push((name, text.clone())),
             Value::Number(number) => into.push((name, number.to_string())),
-            Value::Object(_) if depth > 1 => flatten(value, &format!("{name}."), depth - 1, into),
+            Value::Object(_) if depth > 1 => {
+                flatten_json(value, &format!("{name}."), depth - 1, into)
+            }
             _ => {}
         }
     }
 }
 
-fn collect(requests: &[RawRequest]) -> Seen {
+fn collect_names(requests: &[RawRequest]) -> Seen {
     let mut seen = Seen::new();
     for request in requests {
         for (name, value) in fields_of(request) {
@@ -178,7 +180,7 @@ fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
             .all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
     };
     match slot {
-        "caller" => all(&|v| v.len() >= 10 && phone::normalise(v, region).is_ok()),
+        "caller" => all(&|v| v.len() >= 10 && phone::normalise_caller(v, region).is_ok()),
         "duration" => {
             has(&["dur", "sec", "length", "talk", "time", "billsec"])
                 && all(&|v| v.len() <= 8 && number(v))
@@ -223,16 +225,16 @@ fn is_read(
     filled * 2 >= requests
 }
 
-async fn proposals(
+async fn find_proposals(
     app: &App,
     viewer: &Viewer,
     requests: &[RawRequest],
     configured: &BTreeMap<String, String>,
-) -> Result<Vec<Proposal>, Fault> {
+) -> Result<Vec<Proposal>, PageError> {
     if requests.is_empty() {
         return Ok(Vec::new());
     }
-    let seen = collect(requests);
+    let seen = collect_names(requests);
     let unknown: Vec<(&String, &Vec<String>)> = seen
         .iter()
         .filter(|(name, _)| !is_known(name, configured))
@@ -314,7 +316,7 @@ mod tests {
                 .to_vec(),
             ..RawRequest::default()
         };
-        let seen = collect(&[request]);
+        let seen = collect_names(&[request]);
         let names: Vec<&str> = seen.keys().map(String::as_str).collect();
         assert_eq!(
             names,

@@ -4,13 +4,13 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use serde_json::json;
-use trueup_store::users::{self, Role, User};
+use trueup_store::users::{self, User, UserRole};
 use trueup_store::{IdPage, StoreError, accounts, audit_log, run_tx};
 use uuid::Uuid;
 
 use super::form::Form;
-use super::formatting::When;
-use super::layout::{Fault, Look, Shown, go, page, page_with};
+use super::formatting::LocalTime;
+use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::{self, Viewer};
 use crate::api::handlers::Id;
 use crate::app_state::App;
@@ -19,29 +19,33 @@ use crate::{passwords, secrets, user_command};
 /// Entries of the log on a page.
 const ENTRIES: i64 = 100;
 
-struct Row {
+struct UserRow {
     id: Uuid,
     email: String,
     role: &'static str,
-    made: When,
-    signed_in: Option<When>,
+    made: LocalTime,
+    signed_in: Option<LocalTime>,
     out: bool,
     is_self: bool,
 }
 
 #[derive(Template)]
 #[template(path = "people.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct UserList {
+    look: PageLayout,
+    rows: Vec<UserRow>,
     roles: Vec<&'static str>,
     fault: Option<String>,
 }
 
-async fn build(app: &App, viewer: &Viewer, fault: Option<String>) -> Result<List, Fault> {
-    let found = users::list(&app.pool.get().await?, viewer.account.id).await?;
-    let when = |at| viewer.zone.when(at);
-    let row = |user: User| Row {
+async fn build_list(
+    app: &App,
+    viewer: &Viewer,
+    fault: Option<String>,
+) -> Result<UserList, PageError> {
+    let found = users::list_users(&app.pool.get().await?, viewer.account.id).await?;
+    let when = |at| viewer.zone.local_time(at);
+    let row = |user: User| UserRow {
         is_self: user.id == viewer.user.id,
         id: user.id,
         email: user.email,
@@ -50,109 +54,116 @@ async fn build(app: &App, viewer: &Viewer, fault: Option<String>) -> Result<List
         signed_in: user.last_signed_in_at.map(when),
         out: user.disabled_at.is_some(),
     };
-    Ok(List {
-        look: Look::of(viewer, "People", "/people"),
+    Ok(UserList {
+        look: PageLayout::signed_in(viewer, "People", "/people"),
         rows: found.into_iter().map(row).collect(),
-        roles: Role::ALL.iter().map(|role| role.code()).collect(),
+        roles: UserRole::ALL.iter().map(|role| role.code()).collect(),
         fault,
     })
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer) -> Shown {
-    page(&build(&app, &viewer, None).await?)
+pub async fn users_page(State(app): State<App>, viewer: Viewer) -> PageResult {
+    page(&build_list(&app, &viewer, None).await?)
 }
 
-async fn refused(app: &App, viewer: &Viewer, fault: impl Into<String>) -> Shown {
+async fn page_with_fault(app: &App, viewer: &Viewer, fault: impl Into<String>) -> PageResult {
     page_with(
         StatusCode::UNPROCESSABLE_ENTITY,
-        &build(app, viewer, Some(fault.into())).await?,
+        &build_list(app, viewer, Some(fault.into())).await?,
     )
 }
 
-fn internal(why: &str) -> Fault {
+fn internal_error(why: &str) -> PageError {
     tracing::error!(why, "a password could not be hashed");
-    Fault::Said(
+    PageError::Said(
         StatusCode::INTERNAL_SERVER_ERROR,
         "Something went wrong here; nothing was changed.".to_owned(),
     )
 }
 
-pub async fn add(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let (email, password) = (
         form.text("email").to_owned(),
-        form.raw("password").to_owned(),
+        form.raw_text("password").to_owned(),
     );
-    let Some(role) = Role::from_code(form.text("role")) else {
-        return refused(&app, &viewer, "Choose a role.").await;
+    let Some(role) = UserRole::from_code(form.text("role")) else {
+        return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
-    if let Some(fault) = user_command::email_fault(&email).or_else(|| passwords::fault(&password)) {
-        return refused(&app, &viewer, fault).await;
+    if let Some(fault) =
+        user_command::email_fault(&email).or_else(|| passwords::password_fault(&password))
+    {
+        return page_with_fault(&app, &viewer, fault).await;
     }
     let hash = passwords::hash(password)
         .await
-        .map_err(|why| internal(&why))?;
-    let (id, operator) = (Uuid::now_v7(), viewer.operator());
+        .map_err(|why| internal_error(&why))?;
+    let (id, operator) = (Uuid::now_v7(), viewer.auth_context());
     let made = run_tx(&app.pool, "people.add", move |tx| {
         let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
         Box::pin(async move {
-            let made = users::insert(tx, operator.account_id(), id, &email, &hash, role).await?;
+            let made = users::insert_user(tx, operator.account_id(), id, &email, &hash, role).await?;
             if made {
                 let detail = json!({ "email": email, "role": role.code() });
-                audit_log::record(tx, operator.change("create", "user", id, detail)).await?;
+                audit_log::record_change(tx, operator.change("create", "user", id, detail)).await?;
             }
             Ok(made)
         })
     })
     .await?;
     if !made {
-        return refused(
+        return page_with_fault(
             &app,
             &viewer,
             "Somebody signs in with this e-mail address already.",
         )
         .await;
     }
-    go("/people?done=person-added")
+    redirect_to("/people?done=person-added")
 }
 
-pub async fn set_standing(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
-    let Some(role) = Role::from_code(form.text("role")) else {
-        return refused(&app, &viewer, "Choose a role.").await;
+pub async fn set_standing(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
+    let Some(role) = UserRole::from_code(form.text("role")) else {
+        return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
-    let (out, operator) = (form.is_on("out"), viewer.operator());
+    let (out, operator) = (form.is_on("out"), viewer.auth_context());
     let set = run_tx(&app.pool, "people.set_standing", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
-            if users::get(tx, operator.account_id(), id).await?.is_none() {
+            if users::get_user(tx, operator.account_id(), id).await?.is_none() {
                 return Ok(None);
             }
             let set = users::set_standing(tx, operator.account_id(), id, role, out).await?;
             if set {
                 let detail = json!({ "role": role.code(), "shut_out": out });
-                audit_log::record(tx, operator.change("update", "user", id, detail)).await?;
+                audit_log::record_change(tx, operator.change("update", "user", id, detail)).await?;
             }
             Ok::<_, StoreError>(Some(set))
         })
     })
     .await?;
     match set {
-        None => Err(Fault::NotFound("person")),
+        None => Err(PageError::NotFound("person")),
         Some(false) => {
-            refused(
+            page_with_fault(
                 &app,
                 &viewer,
                 "This is the last owner: the account would be left without one.",
             )
             .await
         }
-        Some(true) => go("/people?done=standing"),
+        Some(true) => redirect_to("/people?done=standing"),
     }
 }
 
 #[derive(Template)]
 #[template(path = "account.html")]
 struct Own {
-    look: Look,
+    look: PageLayout,
     name: String,
     id: Uuid,
     region: String,
@@ -161,9 +172,9 @@ struct Own {
     fault: Option<String>,
 }
 
-fn own(viewer: &Viewer, fault: Option<String>) -> Own {
+fn own_page(viewer: &Viewer, fault: Option<String>) -> Own {
     Own {
-        look: Look::of(viewer, "Your account", "/account"),
+        look: PageLayout::signed_in(viewer, "Your account", "/account"),
         name: viewer.account.name.clone(),
         id: viewer.account.id,
         region: viewer.account.default_region.clone(),
@@ -173,24 +184,27 @@ fn own(viewer: &Viewer, fault: Option<String>) -> Own {
     }
 }
 
-pub async fn account(viewer: Viewer) -> Shown {
-    page(&own(&viewer, None))
+pub async fn account(viewer: Viewer) -> PageResult {
+    page(&own_page(&viewer, None))
 }
 
-pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
+pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let time_zone = form.text("time_zone").to_owned();
     if jiff::tz::TimeZone::get(&time_zone).is_err() {
         let fault =
             format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
-        return page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
+        return page_with(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &own_page(&viewer, Some(fault)),
+        );
     }
-    let operator = viewer.operator();
+    let operator = viewer.auth_context();
     run_tx(&app.pool, "accounts.set_time_zone", move |tx| {
         let (operator, time_zone) = (operator.clone(), time_zone.clone());
         Box::pin(async move {
             let id = operator.account_id();
             accounts::set_time_zone(tx, id, &time_zone).await?;
-            audit_log::record(
+            audit_log::record_change(
                 tx,
                 operator.change("update", "account", id, json!({ "time_zone": time_zone })),
             )
@@ -198,7 +212,7 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
         })
     })
     .await?;
-    go("/account?done=saved")
+    redirect_to("/account?done=saved")
 }
 
 /// One's own password; every other session of the person ends.
@@ -207,24 +221,34 @@ pub async fn set_password(
     viewer: Viewer,
     form: Form,
     headers: axum::http::HeaderMap,
-) -> Shown {
-    let new = form.raw("new").to_owned();
-    let refuse =
-        |fault: String| page_with(StatusCode::UNPROCESSABLE_ENTITY, &own(&viewer, Some(fault)));
+) -> PageResult {
+    let new = form.raw_text("new").to_owned();
+    let refuse = |fault: String| {
+        page_with(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &own_page(&viewer, Some(fault)),
+        )
+    };
     if !app.attempts.one_more(&viewer.user.email) {
-        return Err(Fault::TooMany);
+        return Err(PageError::TooMany);
     }
-    if let Some(fault) = passwords::fault(&new) {
+    if let Some(fault) = passwords::password_fault(&new) {
         return refuse(fault);
     }
     let known = users::by_email(&app.pool.get().await?, &viewer.user.email)
         .await?
         .map(|(_, hash)| hash);
-    if !passwords::fits(form.raw("old").to_owned(), known).await {
+    if !passwords::verify_password(form.raw_text("old").to_owned(), known).await {
         return refuse("The old password is not right.".to_owned());
     }
-    let hash = passwords::hash(new).await.map_err(|why| internal(&why))?;
-    let (operator, user, id) = (viewer.operator(), viewer.user.id, secrets::session());
+    let hash = passwords::hash(new)
+        .await
+        .map_err(|why| internal_error(&why))?;
+    let (operator, user, id) = (
+        viewer.auth_context(),
+        viewer.user.id,
+        secrets::new_session_id(),
+    );
     let given = id.clone();
     run_tx(&app.pool, "people.set_password", move |tx| {
         let (operator, hash, id) = (operator.clone(), hash.clone(), given.clone());
@@ -232,17 +256,17 @@ pub async fn set_password(
             users::set_password(tx, user, &hash).await?;
             users::end_sessions(tx, user).await?;
             users::begin_session(tx, user, &id).await?;
-            audit_log::record(tx, operator.change("set_password", "user", user, json!({}))).await
+            audit_log::record_change(tx, operator.change("set_password", "user", user, json!({}))).await
         })
     })
     .await?;
-    let mut response = go("/account?done=password")?;
-    session::begin(&mut response, &id, session::over_tls(&headers));
+    let mut response = redirect_to("/account?done=password")?;
+    session::set_session_cookie(&mut response, &id, session::over_tls(&headers));
     Ok(response)
 }
 
-struct Entry {
-    at: When,
+struct UserEntry {
+    at: LocalTime,
     actor: String,
     what: String,
     detail: String,
@@ -250,28 +274,29 @@ struct Entry {
 
 #[derive(Template)]
 #[template(path = "audit.html")]
-struct Log {
-    look: Look,
-    entries: Vec<Entry>,
+struct AuditPage {
+    look: PageLayout,
+    entries: Vec<UserEntry>,
     next: Option<Uuid>,
 }
 
-pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+pub async fn audit_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
     let below = Uuid::try_parse(form.text("before")).ok();
     let page_of = IdPage {
         below,
         limit: ENTRIES + 1,
     };
-    let mut found = audit_log::list(&app.pool.get().await?, viewer.account.id, page_of).await?;
+    let mut found =
+        audit_log::list_changes(&app.pool.get().await?, viewer.account.id, page_of).await?;
     let most = usize::try_from(ENTRIES).unwrap_or(100);
     let more = found.len() > most;
     found.truncate(most);
     let next = found.last().filter(|_| more).map(|entry| entry.id);
     let entries = found
         .into_iter()
-        .map(|entry| Entry {
-            at: viewer.zone.when(entry.created_at),
+        .map(|entry| UserEntry {
+            at: viewer.zone.local_time(entry.created_at),
             actor: entry.actor,
             what: format!(
                 "{} {}",
@@ -285,8 +310,8 @@ pub async fn log(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 .unwrap_or_default(),
         })
         .collect();
-    page(&Log {
-        look: Look::of(&viewer, "Audit log", "/audit"),
+    page(&AuditPage {
+        look: PageLayout::signed_in(&viewer, "Audit log", "/audit"),
         entries,
         next,
     })

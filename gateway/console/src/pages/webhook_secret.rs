@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use uuid::Uuid;
 
-use super::form::{Form, Setting, number};
-use super::layout::{Look, Shown, go, page};
+use super::form::{Form, FormSetting, number_or_text};
+use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
@@ -15,17 +15,17 @@ use crate::app_state::App;
 #[derive(Template)]
 #[template(path = "secret_once.html")]
 struct Once {
-    look: Look,
+    look: PageLayout,
     id: Uuid,
     name: String,
     secret: String,
-    overlap: Option<super::formatting::When>,
+    overlap: Option<super::formatting::LocalTime>,
     new: bool,
 }
 
-pub fn shown_once(viewer: &Viewer, id: Uuid, name: &str, secret: &str, new: bool) -> Shown {
+pub fn shown_once(viewer: &Viewer, id: Uuid, name: &str, secret: &str, new: bool) -> PageResult {
     page(&Once {
-        look: Look::of(viewer, "The new secret", "/webhooks"),
+        look: PageLayout::signed_in(viewer, "The new secret", "/webhooks"),
         id,
         name: name.to_owned(),
         secret: secret.to_owned(),
@@ -34,44 +34,51 @@ pub fn shown_once(viewer: &Viewer, id: Uuid, name: &str, secret: &str, new: bool
     })
 }
 
-pub async fn rotate(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+pub async fn rotate_secret(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
     let hours = form.text("overlap_hours");
     let seconds = hours
         .parse::<i64>()
         .ok()
         .and_then(|h| h.checked_mul(3_600))
-        .map_or(number(hours), Into::into);
-    let setting = Setting::default().put("overlap_seconds", seconds);
+        .map_or(number_or_text(hours), Into::into);
+    let setting = FormSetting::default().with_field("overlap_seconds", seconds);
     let Json(made) = handlers::rotate_secret(
         State(app.clone()),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
         setting.into(),
     )
     .await?;
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None).await?;
+    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None).await?;
     page(&Once {
-        look: Look::of(&viewer, "The new secret", "/webhooks"),
+        look: PageLayout::signed_in(&viewer, "The new secret", "/webhooks"),
         id,
         name: webhook.name,
         secret: made.secret,
-        overlap: made.old_secrets_expire_at.map(|at| viewer.zone.when(at)),
+        overlap: made
+            .old_secrets_expire_at
+            .map(|at| viewer.zone.local_time(at)),
         new: false,
     })
 }
 
-pub async fn remove(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    handlers::remove_secret(State(app), viewer.operator(), Id(id)).await?;
-    go(&format!("/webhooks/{id}/settings?done=secret-removed"))
+pub async fn remove_secret(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    handlers::remove_secret(State(app), viewer.auth_context(), Id(id)).await?;
+    redirect_to(&format!("/webhooks/{id}/settings?done=secret-removed"))
 }
 
-pub async fn new_url(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn new_url(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let _ = handlers::new_token(
         State(app),
-        viewer.operator(),
+        viewer.auth_context(),
         Id(id),
-        Setting::default().into(),
+        FormSetting::default().into(),
     )
     .await?;
-    go(&format!("/webhooks/{id}/setup?done=new-url"))
+    redirect_to(&format!("/webhooks/{id}/setup?done=new-url"))
 }

@@ -12,14 +12,14 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::report::Slot;
-use trueup_store::webhook_activity::{self, Named};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
-use super::form::{Form, Setting, number, number_or_null, text_or_null};
-use super::formatting::{self, When};
-use super::layout::{Fault, Look, Shown, go, page, page_with};
+use super::form::{Form, FormSetting, number_or_null, number_or_text, text_or_null};
+use super::formatting::{self, LocalTime};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
-use super::webhook_templates::{self, ForBuyer};
+use super::webhook_templates::{self, PostbackTemplate};
 use crate::api::handlers::{self, Id, Problem, Webhook};
 use crate::app_state::App;
 
@@ -27,27 +27,27 @@ pub struct Head {
     pub id: Uuid,
     pub name: String,
     pub enabled: bool,
-    pub archived: Option<When>,
+    pub archived: Option<LocalTime>,
     /// The tab that is shown.
     pub tab: &'static str,
 }
 
 impl Head {
-    pub fn of(webhook: &Webhook, viewer: &Viewer, tab: &'static str) -> Head {
+    pub fn from_webhook(webhook: &Webhook, viewer: &Viewer, tab: &'static str) -> Head {
         Head {
             id: webhook.id,
             name: webhook.name.clone(),
             enabled: webhook.settings.enabled,
-            archived: webhook.archived_at.map(|at| viewer.zone.when(at)),
+            archived: webhook.archived_at.map(|at| viewer.zone.local_time(at)),
             tab,
         }
     }
 }
 
-struct Secret {
-    made: When,
-    expires: Option<When>,
-    used: Option<When>,
+struct SecretPage {
+    made: LocalTime,
+    expires: Option<LocalTime>,
+    used: Option<LocalTime>,
 }
 
 struct NameField {
@@ -60,13 +60,13 @@ struct NameField {
 #[derive(Template)]
 #[template(path = "webhook_settings.html")]
 struct Editor {
-    look: Look,
+    look: PageLayout,
     head: Head,
     values: HashMap<&'static str, String>,
     names: Vec<NameField>,
     faults: Vec<(String, String)>,
     buyers: Vec<(Uuid, String)>,
-    secrets: Vec<Secret>,
+    secrets: Vec<SecretPage>,
     currency: String,
 }
 
@@ -75,7 +75,7 @@ impl Editor {
         self.values.get(name).map_or("", String::as_str)
     }
 
-    fn fault(&self, name: &str) -> Option<&str> {
+    fn fault_of(&self, name: &str) -> Option<&str> {
         self.faults
             .iter()
             .find(|(field, _)| field == name)
@@ -148,21 +148,25 @@ fn name_fields(value: impl Fn(&str) -> String) -> Vec<NameField> {
         .collect()
 }
 
-async fn editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Fault> {
-    let webhook = handlers::show_webhook(app, &viewer.operator(), id, None)
+async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, PageError> {
+    let webhook = handlers::show_webhook(app, &viewer.auth_context(), id, None)
         .await
-        .map_err(gone)?;
-    let buyers =
-        webhook_activity::names(&app.pool.get().await?, viewer.account.id, Named::Buyers).await?;
-    let when = |at| viewer.zone.when(at);
-    let secrets = webhook.secrets.iter().map(|s| Secret {
+        .map_err(not_found)?;
+    let buyers = webhook_activity::load_names(
+        &app.pool.get().await?,
+        viewer.account.id,
+        NamedEntity::Buyers,
+    )
+    .await?;
+    let when = |at| viewer.zone.local_time(at);
+    let secrets = webhook.secrets.iter().map(|s| SecretPage {
         made: when(s.created_at),
         expires: s.expires_at.map(when),
         used: s.last_used_at.map(when),
     });
     Ok(Editor {
-        look: Look::of(viewer, format!("{}: settings", webhook.name), "/webhooks"),
-        head: Head::of(&webhook, viewer, "settings"),
+        look: PageLayout::signed_in(viewer, format!("{}: settings", webhook.name), "/webhooks"),
+        head: Head::from_webhook(&webhook, viewer, "settings"),
         values: values_of(&webhook),
         names: name_fields(|slot| {
             webhook
@@ -180,19 +184,19 @@ async fn editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Fault> {
 }
 
 /// Another account's webhook is as good as none.
-pub fn gone(problem: Problem) -> Fault {
+pub fn not_found(problem: Problem) -> PageError {
     if problem.status() == StatusCode::NOT_FOUND {
-        Fault::NotFound("webhook")
+        PageError::NotFound("webhook")
     } else {
         problem.into()
     }
 }
 
-pub async fn show(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    page(&editor(&app, &viewer, id).await?)
+pub async fn settings_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    page(&load_editor(&app, &viewer, id).await?)
 }
 
-fn setting_of(form: &Form) -> (Setting, Vec<(String, String)>) {
+fn setting_of(form: &Form) -> (FormSetting, Vec<(String, String)>) {
     let mut faults = Vec::new();
     let mut names = Map::new();
     for (slot, _) in ALIASES {
@@ -201,29 +205,29 @@ fn setting_of(form: &Form) -> (Setting, Vec<(String, String)>) {
             names.insert(slot_name(slot).to_owned(), Value::from(name));
         }
     }
-    let mut setting = Setting::default()
-        .put("name", form.text("name"))
-        .put("buyer_id", text_or_null(form.text("buyer_id")))
-        .put("enabled", form.is_on("enabled"))
-        .put("require_secret", form.is_on("require_secret"))
-        .put(
+    let mut setting = FormSetting::default()
+        .with_field("name", form.text("name"))
+        .with_field("buyer_id", text_or_null(form.text("buyer_id")))
+        .with_field("enabled", form.is_on("enabled"))
+        .with_field("require_secret", form.is_on("require_secret"))
+        .with_field(
             "secret_query_param",
             text_or_null(form.text("secret_query_param")),
         )
-        .put("field_names", Value::Object(names))
-        .put(
+        .with_field("field_names", Value::Object(names))
+        .with_field(
             "duration_tolerance_seconds",
-            number(form.text("duration_tolerance_seconds")),
+            number_or_text(form.text("duration_tolerance_seconds")),
         )
-        .put(
+        .with_field(
             "match_window_hours",
-            number(form.text("match_window_hours")),
+            number_or_text(form.text("match_window_hours")),
         )
-        .put(
+        .with_field(
             "limit_per_minute",
             number_or_null(form.text("limit_per_minute")),
         )
-        .put(
+        .with_field(
             "ip_limit_per_minute",
             number_or_null(form.text("ip_limit_per_minute")),
         );
@@ -233,21 +237,26 @@ fn setting_of(form: &Form) -> (Setting, Vec<(String, String)>) {
         "on_currency_mismatch",
         "on_rejection_word",
     ] {
-        setting = setting.put(choice, form.text(choice));
+        setting = setting.with_field(choice, form.text(choice));
     }
     match formatting::cents_of(form.text("payout_cap")) {
-        Ok(cents) => setting = setting.put("payout_cap_cents", cents),
+        Ok(cents) => setting = setting.with_field("payout_cap_cents", cents),
         Err(message) => faults.push(("payout_cap".to_owned(), message.to_owned())),
     }
     (setting, faults)
 }
 
-pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+pub async fn save_settings(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
     let (setting, mut faults) = setting_of(&form);
     if faults.is_empty() {
         match handlers::update_webhook(
             State(app.clone()),
-            viewer.operator(),
+            viewer.auth_context(),
             Id(id),
             setting.into(),
         )
@@ -258,7 +267,7 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
                     Some(secret) => {
                         super::webhook_secret::shown_once(&viewer, id, &saved.name, &secret, false)
                     }
-                    None => go(&format!("/webhooks/{id}/settings?done=saved")),
+                    None => redirect_to(&format!("/webhooks/{id}/settings?done=saved")),
                 };
             }
             Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
@@ -270,10 +279,10 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
                     (field, fault.message.clone())
                 }));
             }
-            Err(problem) => return Err(gone(problem)),
+            Err(problem) => return Err(not_found(problem)),
         }
     }
-    let mut editor = editor(&app, &viewer, id).await?;
+    let mut editor = load_editor(&app, &viewer, id).await?;
     editor.values = TEXTS
         .into_iter()
         .map(|name| (name, form.text(name).to_owned()))
@@ -284,16 +293,21 @@ pub async fn save(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form
 }
 
 /// The toggle in the table and on every tab.
-pub async fn switch(State(app): State<App>, viewer: Viewer, Id(id): Id, form: Form) -> Shown {
+pub async fn switch_webhook(
+    State(app): State<App>,
+    viewer: Viewer,
+    Id(id): Id,
+    form: Form,
+) -> PageResult {
     let enabled = form.is_on("enabled");
-    let setting = Setting::default().put("enabled", enabled);
-    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into())
+    let setting = FormSetting::default().with_field("enabled", enabled);
+    let _ = handlers::update_webhook(State(app), viewer.auth_context(), Id(id), setting.into())
         .await
-        .map_err(gone)?;
+        .map_err(not_found)?;
     let done = if enabled { "resumed" } else { "paused" };
     match form.text("back") {
-        "list" => go(&format!("/webhooks?done={done}")),
-        _ => go(&format!("/webhooks/{id}?done={done}")),
+        "list" => redirect_to(&format!("/webhooks?done={done}")),
+        _ => redirect_to(&format!("/webhooks/{id}?done={done}")),
     }
 }
 
@@ -303,56 +317,57 @@ pub async fn set_field_name(
     viewer: Viewer,
     Id(id): Id,
     form: Form,
-) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+) -> PageResult {
+    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
         .await
-        .map_err(gone)?;
+        .map_err(not_found)?;
     let mut names = webhook.settings.field_names;
     names.insert(form.text("slot").to_owned(), form.text("field").to_owned());
     let names: Map<String, Value> = names
         .into_iter()
         .map(|(slot, name)| (slot, Value::from(name)))
         .collect();
-    let setting = Setting::default().put("field_names", Value::Object(names));
-    let _ = handlers::update_webhook(State(app), viewer.operator(), Id(id), setting.into()).await?;
-    go(&format!("/webhooks/{id}/why?done=override"))
+    let setting = FormSetting::default().with_field("field_names", Value::Object(names));
+    let _ =
+        handlers::update_webhook(State(app), viewer.auth_context(), Id(id), setting.into()).await?;
+    redirect_to(&format!("/webhooks/{id}/why?done=override"))
 }
 
-pub async fn archive(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    handlers::archive_webhook(State(app), viewer.operator(), Id(id))
+pub async fn archive_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    handlers::archive_webhook(State(app), viewer.auth_context(), Id(id))
         .await
-        .map_err(gone)?;
-    go("/webhooks?done=archived")
+        .map_err(not_found)?;
+    redirect_to("/webhooks?done=archived")
 }
 
 #[derive(Template)]
 #[template(path = "webhook_setup.html")]
 struct Setup {
-    look: Look,
+    look: PageLayout,
     head: Head,
     url: String,
     curl: String,
     require_secret: bool,
-    templates: Vec<ForBuyer>,
-    waiting: Waiting,
+    templates: Vec<PostbackTemplate>,
+    waiting: WaitingSetting,
 }
 
 #[derive(Template)]
 #[template(path = "waiting.html")]
-struct Waiting {
+struct WaitingSetting {
     id: Uuid,
-    first: Option<super::events::Line>,
+    first: Option<super::events::EventLine>,
 }
 
-async fn waiting_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<Waiting, Fault> {
-    let first = super::events::newest(app, viewer, id).await?;
-    Ok(Waiting { id, first })
+async fn waiting_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<WaitingSetting, PageError> {
+    let first = super::events::newest_line(app, viewer, id).await?;
+    Ok(WaitingSetting { id, first })
 }
 
-pub async fn setup(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
-    let webhook = handlers::show_webhook(&app, &viewer.operator(), id, None)
+pub async fn setup_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
         .await
-        .map_err(gone)?;
+        .map_err(not_found)?;
     let header = if webhook.settings.require_secret {
         " -H 'X-Webhook-Secret: <the secret>'"
     } else {
@@ -363,10 +378,10 @@ pub async fn setup(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown 
         webhook.url
     );
     page(&Setup {
-        look: Look::of(&viewer, format!("{}: setup", webhook.name), "/webhooks"),
-        head: Head::of(&webhook, &viewer, "setup"),
+        look: PageLayout::signed_in(&viewer, format!("{}: setup", webhook.name), "/webhooks"),
+        head: Head::from_webhook(&webhook, &viewer, "setup"),
         require_secret: webhook.settings.require_secret,
-        templates: webhook_templates::all(&webhook.url),
+        templates: webhook_templates::all_templates(&webhook.url),
         waiting: waiting_of(&app, &viewer, id).await?,
         url: webhook.url,
         curl,
@@ -374,6 +389,6 @@ pub async fn setup(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown 
 }
 
 /// The part of the setup page that refreshes itself until the first event is there.
-pub async fn waiting(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Shown {
+pub async fn waiting_fragment(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     page(&waiting_of(&app, &viewer, id).await?)
 }

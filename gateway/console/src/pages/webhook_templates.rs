@@ -1,7 +1,7 @@
 //! Ready-made settings for the systems that buyers use, with that system's own macros. The words in
 //! brackets are theirs: they fill them in before they send.
 
-pub struct ForBuyer {
+pub struct PostbackTemplate {
     pub id: &'static str,
     pub name: &'static str,
     /// Where it goes in their system.
@@ -12,9 +12,9 @@ pub struct ForBuyer {
 }
 
 /// `url` is the webhook's; the templates only add to it.
-pub fn all(url: &str) -> Vec<ForBuyer> {
+pub fn all_templates(url: &str) -> Vec<PostbackTemplate> {
     vec![
-        ForBuyer {
+        PostbackTemplate {
             id: "ringba",
             name: "Ringba",
             place: "Integrations → Pixels → Create Pixel. Fire pixel on: Payout.",
@@ -24,7 +24,7 @@ pub fn all(url: &str) -> Vec<ForBuyer> {
             ),
             note: "Choose Payout, not Converted: on Converted the payout is not known yet and arrives blank. ref_id is the URL parameter under which you sent them your id; drop it if you send none.",
         },
-        ForBuyer {
+        PostbackTemplate {
             id: "trackdrive",
             name: "TrackDrive",
             place: "Company → Webhooks → New. Trigger: Buyer converted (or Call ended, to hear of calls that did not pay).",
@@ -32,7 +32,7 @@ pub fn all(url: &str) -> Vec<ForBuyer> {
             text: format!("{url}?caller_id=[caller_id]&duration=[total_duration]&payout=[payout]&ref_id=[ref_id]"),
             note: "[ref_id] is the custom token in which your id arrives there.",
         },
-        ForBuyer {
+        PostbackTemplate {
             id: "marketcall",
             name: "MarketCall",
             place: "Ask your MarketCall contact to set this as the postback of your offer.",
@@ -42,7 +42,7 @@ pub fn all(url: &str) -> Vec<ForBuyer> {
             ),
             note: "pub_id echoes the id that you sent with the call. MarketCall's own JSON (caller_id, duration, price, currency, state) is understood as it is, too: then give them the bare URL.",
         },
-        ForBuyer {
+        PostbackTemplate {
             id: "arroyo",
             name: "Arroyo",
             place: "Postback URL of the offer.",
@@ -50,7 +50,7 @@ pub fn all(url: &str) -> Vec<ForBuyer> {
             text: format!("{url}?ref_id={{ref_id}}&caller={{caller}}&duration={{duration}}&payout_or_blank={{payout_or_blank}}"),
             note: "A blank payout_or_blank says nothing about money, and moves none; a 0 takes the credit back.",
         },
-        ForBuyer {
+        PostbackTemplate {
             id: "json",
             name: "Anything else (JSON)",
             place: "POST to the URL, Content-Type: application/json. A form or a query string with the same names does as well.",

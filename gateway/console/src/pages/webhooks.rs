@@ -8,14 +8,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::Timestamp;
 use trueup_event::reason::Status;
-use trueup_store::webhook_activity::{self, Activity, Named};
+use trueup_store::webhook_activity::{self, Activity, NamedEntity};
 use trueup_store::{IdPage, webhooks};
 use uuid::Uuid;
 
 use super::chart;
-use super::form::{Form, Setting, text_or_null};
-use super::formatting::{self, Markup, When};
-use super::layout::{Look, Shown, go, page, page_with};
+use super::form::{Form, FormSetting, text_or_null};
+use super::formatting::{self, LocalTime, Markup};
+use super::layout::{PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
 use crate::api::handlers::{self, Problem};
 use crate::app_state::App;
@@ -23,13 +23,13 @@ use crate::app_state::App;
 /// Webhooks on one page; whoever has more filters by the archive or uses the API.
 const MOST: i64 = 200;
 
-struct Row {
+struct WebhookRow {
     id: Uuid,
     name: String,
     buyer: String,
     enabled: bool,
     secret: bool,
-    last: Option<When>,
+    last: Option<LocalTime>,
     matched: String,
     unmatched: String,
     refused: String,
@@ -42,9 +42,9 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "webhooks.html")]
-struct List {
-    look: Look,
-    rows: Vec<Row>,
+struct WebhookList {
+    look: PageLayout,
+    rows: Vec<WebhookRow>,
     archived: bool,
 }
 
@@ -52,20 +52,20 @@ struct List {
 pub const FINE: [Status; 3] = [Status::Matched, Status::Duplicate, Status::Superseded];
 
 /// Today's requests of these statuses.
-pub fn figure(activity: &Activity, statuses: &[Status]) -> String {
-    let n: i64 = statuses.iter().map(|s| activity.today(*s)).sum();
+pub fn format_figure(activity: &Activity, statuses: &[Status]) -> String {
+    let n: i64 = statuses.iter().map(|s| activity.count_today(*s)).sum();
     format!(
         "{}{}",
-        formatting::count(n),
+        formatting::format_count(n),
         if activity.more { "+" } else { "" }
     )
 }
 
-pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
+pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let archived = Form::parse(uri.query().unwrap_or_default().as_bytes()).is_on("archived");
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let found = webhooks::list(
+    let found = webhooks::list_webhooks(
         &client,
         account,
         archived,
@@ -75,20 +75,22 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
         },
     )
     .await?;
-    let buyers: HashMap<Uuid, String> = webhook_activity::names(&client, account, Named::Buyers)
-        .await?
-        .into_iter()
-        .collect();
+    let buyers: HashMap<Uuid, String> =
+        webhook_activity::load_names(&client, account, NamedEntity::Buyers)
+            .await?
+            .into_iter()
+            .collect();
     let ids: Vec<Uuid> = found.iter().map(|w| w.id).collect();
     let now = Timestamp::now();
     let mut activity =
-        webhook_activity::activity(&client, account, &ids, now, viewer.zone.day_start(now)).await?;
+        webhook_activity::load_activity(&client, account, &ids, now, viewer.zone.day_start(now))
+            .await?;
     drop(client);
     let rows = found
         .into_iter()
         .map(|webhook| {
             let activity = activity.remove(&webhook.id).unwrap_or_default();
-            Row {
+            WebhookRow {
                 id: webhook.id,
                 buyer: webhook
                     .settings
@@ -98,20 +100,20 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
                 name: webhook.settings.name,
                 enabled: webhook.settings.enabled,
                 secret: webhook.settings.require_secret,
-                last: webhook.last_event_at.map(|at| viewer.zone.when(at)),
-                matched: figure(&activity, &FINE),
-                unmatched: figure(&activity, &[Status::Unmatched]),
-                held: figure(&activity, &[Status::Held]),
-                refused: figure(&activity, &[Status::Refused]),
-                unmatched_any: activity.today(Status::Unmatched) > 0,
-                held_any: activity.today(Status::Held) > 0,
-                refused_any: activity.today(Status::Refused) > 0,
-                spark: chart::spark(&activity.hours),
+                last: webhook.last_event_at.map(|at| viewer.zone.local_time(at)),
+                matched: format_figure(&activity, &FINE),
+                unmatched: format_figure(&activity, &[Status::Unmatched]),
+                held: format_figure(&activity, &[Status::Held]),
+                refused: format_figure(&activity, &[Status::Refused]),
+                unmatched_any: activity.count_today(Status::Unmatched) > 0,
+                held_any: activity.count_today(Status::Held) > 0,
+                refused_any: activity.count_today(Status::Refused) > 0,
+                spark: chart::spark_line(&activity.hours),
             }
         })
         .collect();
-    page(&List {
-        look: Look::of(&viewer, "Webhooks", "/webhooks"),
+    page(&WebhookList {
+        look: PageLayout::signed_in(&viewer, "Webhooks", "/webhooks"),
         rows,
         archived,
     })
@@ -119,8 +121,8 @@ pub async fn list(State(app): State<App>, viewer: Viewer, uri: Uri) -> Shown {
 
 #[derive(Template)]
 #[template(path = "webhook_new.html")]
-struct New {
-    look: Look,
+struct NewWebhookPage {
+    look: PageLayout,
     fault: Option<String>,
     name: String,
     buyer: String,
@@ -128,12 +130,13 @@ struct New {
     require_secret: bool,
 }
 
-impl New {
-    async fn blank(app: &App, viewer: &Viewer) -> Result<New, super::Fault> {
+impl NewWebhookPage {
+    async fn blank_form(app: &App, viewer: &Viewer) -> Result<NewWebhookPage, super::PageError> {
         let client = app.pool.get().await?;
-        let buyers = webhook_activity::names(&client, viewer.account.id, Named::Buyers).await?;
-        Ok(New {
-            look: Look::of(viewer, "New webhook", "/webhooks"),
+        let buyers =
+            webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Buyers).await?;
+        Ok(NewWebhookPage {
+            look: PageLayout::signed_in(viewer, "New webhook", "/webhooks"),
             fault: None,
             name: String::new(),
             buyer: String::new(),
@@ -143,31 +146,32 @@ impl New {
     }
 }
 
-pub async fn new(State(app): State<App>, viewer: Viewer) -> Shown {
-    page(&New::blank(&app, &viewer).await?)
+pub async fn new(State(app): State<App>, viewer: Viewer) -> PageResult {
+    page(&NewWebhookPage::blank_form(&app, &viewer).await?)
 }
 
-pub async fn create(State(app): State<App>, viewer: Viewer, form: Form) -> Shown {
-    let mut setting = Setting::default()
-        .put("name", form.text("name"))
-        .put("buyer_id", text_or_null(form.text("buyer_id")));
+pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let mut setting = FormSetting::default()
+        .with_field("name", form.text("name"))
+        .with_field("buyer_id", text_or_null(form.text("buyer_id")));
     if form.is_on("require_secret") {
-        setting = setting.put("require_secret", true);
+        setting = setting.with_field("require_secret", true);
     }
-    match handlers::create_webhook(State(app.clone()), viewer.operator(), setting.into()).await {
+    match handlers::create_webhook(State(app.clone()), viewer.auth_context(), setting.into()).await
+    {
         Ok((_, Json(made))) => match made.secret {
             Some(secret) => {
                 super::webhook_secret::shown_once(&viewer, made.id, &made.name, &secret, true)
             }
-            None => go(&format!("/webhooks/{}/setup", made.id)),
+            None => redirect_to(&format!("/webhooks/{}/setup", made.id)),
         },
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            let new = New {
+            let new = NewWebhookPage {
                 fault: Some(problem.detail().to_owned()),
                 name: form.text("name").to_owned(),
                 buyer: form.text("buyer_id").to_owned(),
                 require_secret: form.is_on("require_secret"),
-                ..New::blank(&app, &viewer).await?
+                ..NewWebhookPage::blank_form(&app, &viewer).await?
             };
             page_with(StatusCode::UNPROCESSABLE_ENTITY, &new)
         }

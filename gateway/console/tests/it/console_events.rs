@@ -2,10 +2,10 @@
 
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
-use trueup_domain::batch_decision::Work;
+use trueup_domain::batch_decision::SettleJob;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
-use trueup_settlement::settle;
+use trueup_settlement::settle_batch;
 use trueup_store::{Pool, PoolSettings, run_tx};
 use uuid::Uuid;
 
@@ -36,7 +36,11 @@ impl Scene {
         let (assignment, publisher) = key
             .assignment(json!({ "kind": "rev_share", "percent": "60" }))
             .await;
-        let pool = Pool::new(&console.database.url, &PoolSettings::of("test", 2)).expect("a pool");
+        let pool = Pool::new(
+            &console.database.url,
+            &PoolSettings::for_application("test", 2),
+        )
+        .expect("a pool");
         Scene {
             console,
             key,
@@ -98,7 +102,7 @@ impl Scene {
         let event_id = event.id.to_string();
         run_tx(&self.pool, "test_settle", move |tx| {
             let event = event.clone();
-            Box::pin(async move { settle(tx, vec![Work::Fresh(event)]).await })
+            Box::pin(async move { settle_batch(tx, vec![SettleJob::Fresh(event)]).await })
         })
         .await
         .expect("settles");

@@ -19,7 +19,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions};
 use tokio_postgres::Client;
 use trueup_event::envelope;
 use trueup_event::raw_event::{Envelope, RawEvent, SecretUse};
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::builders::{self, Webhook, WebhookSpec};
@@ -97,8 +97,8 @@ impl World {
     }
 }
 
-pub async fn take_all(broker: &Session) -> Vec<Envelope> {
-    let channel = broker.channel().await.expect("a channel");
+pub async fn take_all(broker: &BrokerConnection) -> Vec<Envelope> {
+    let channel = broker.open_channel().await.expect("a channel");
     let mut found = Vec::new();
     while let Some(message) = channel
         .basic_get(topology::QUEUE.into(), BasicGetOptions::default())
@@ -106,7 +106,7 @@ pub async fn take_all(broker: &Session) -> Vec<Envelope> {
         .expect("the queue is there")
     {
         message.ack(BasicAckOptions::default()).await.expect("acks");
-        found.push(envelope::decode(&message.data).expect("an envelope"));
+        found.push(envelope::decode_envelope(&message.data).expect("an envelope"));
     }
     found
 }

@@ -194,7 +194,7 @@ async fn a_deleted_queue_loses_nothing_and_is_made_again() {
     let mut gateway = world.generous_gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     let broker = world.lease.broker().await;
-    let channel = broker.channel().await.expect("a channel");
+    let channel = broker.open_channel().await.expect("a channel");
     for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
         channel
             .queue_delete(queue.into(), QueueDeleteOptions::default())

@@ -1,9 +1,11 @@
 //! The inputs of the benches: reports as senders write them, and a batch of 200 with its calls.
 
 use jiff::{SignedDuration, Timestamp};
-use trueup_domain::crediting::{Estimate, Payee, Place, Terms};
-use trueup_domain::decision::{Case, Course, Decision, Sighting, Sightings, decide};
-use trueup_domain::locked_calls::{Books, Call, CallKey};
+use trueup_domain::crediting::{Estimate, Payee, ReceptionOrder, Terms};
+use trueup_domain::decision::{
+    CallCandidate, CallCandidates, Decision, DecisionInput, Trigger, decide_report,
+};
+use trueup_domain::locked_calls::{CallKey, LockedCall, LockedCalls};
 use trueup_domain::report::{Payout, Report};
 use trueup_domain::webhook_settings::Webhook;
 use trueup_event::raw_event::RawRequest;
@@ -43,9 +45,9 @@ fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -
 
 /// A batch of reports that name their calls, and what the search came upon for each.
 pub struct Batch {
-    books: Books,
+    books: LockedCalls,
     webhook: Webhook,
-    reports: Vec<(Place, Report, Sightings)>,
+    reports: Vec<(ReceptionOrder, Report, CallCandidates)>,
 }
 
 impl Batch {
@@ -59,7 +61,7 @@ impl Batch {
             },
         };
         let call_id = |n: u32| Uuid::from_u128(1 << 100 | u128::from(n));
-        let call = |n: u32| Call {
+        let call = |n: u32| LockedCall {
             key: CallKey {
                 account_id,
                 call_id: call_id(n),
@@ -83,7 +85,7 @@ impl Batch {
             changed: false,
         };
         let report = |n: u32| {
-            let place = Place {
+            let place = ReceptionOrder {
                 received_at: at + SignedDuration::from_micros(n.into()),
                 position: 0,
                 event_id: Uuid::from_u128(n.into()),
@@ -95,7 +97,7 @@ impl Batch {
                 payout: Payout::Cents(5_000 + i64::from(n)),
                 ..Report::default()
             };
-            let sighting = Sighting {
+            let sighting = CallCandidate {
                 call_id: call_id(n),
                 buyer_id: None,
                 duration_seconds: 120,
@@ -105,33 +107,33 @@ impl Batch {
             (
                 place,
                 report,
-                Sightings {
+                CallCandidates {
                     by_ref_id: vec![sighting],
-                    ..Sightings::default()
+                    ..CallCandidates::default()
                 },
             )
         };
         Batch {
-            books: Books::new((0..BATCH).map(call)),
+            books: LockedCalls::new((0..BATCH).map(call)),
             webhook: Webhook::with_defaults(Uuid::from_u128(3), account_id),
             reports: (0..BATCH).map(report).collect(),
         }
     }
 
-    pub fn books(&self) -> Books {
+    pub fn books(&self) -> LockedCalls {
         self.books.clone()
     }
 
-    pub fn decide(&self, books: &mut Books) -> Vec<Decision> {
-        let one = |(place, report, sightings): &(Place, Report, Sightings)| {
-            let case = Case {
+    pub fn decide(&self, books: &mut LockedCalls) -> Vec<Decision> {
+        let one = |(place, report, sightings): &(ReceptionOrder, Report, CallCandidates)| {
+            let case = DecisionInput {
                 place: *place,
                 webhook: &self.webhook,
                 report,
                 sightings,
-                course: Course::Fresh,
+                course: Trigger::Fresh,
             };
-            decide(&case, books)
+            decide_report(&case, books)
         };
         self.reports.iter().map(one).collect()
     }

@@ -8,9 +8,9 @@
 
 use std::borrow::Cow;
 
-use crate::field_aliases::{CONFIGURED_RANK, Target, recognised};
+use crate::field_aliases::{CONFIGURED_RANK, Target, find_alias};
 use crate::report::{ReadSettings, Slot};
-use crate::text::{fingerprint, same_name, trimmed};
+use crate::text::{name_fingerprint, same_name, trim_text};
 use trueup_event::limits::FIELDS;
 
 /// Names of one slot cannot be more than its aliases and a configured one.
@@ -40,13 +40,13 @@ pub(super) enum Value<'a> {
 /// What tells whether a later field of a JSON object bears the same name: the object, and the name's
 /// fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct FieldKey {
     object: u32,
     print: u32,
 }
 
 /// A query's and a form's fields stand in no object, and replace nothing.
-const NO_KEY: Key = Key {
+const NO_KEY: FieldKey = FieldKey {
     object: 0,
     print: 0,
 };
@@ -62,19 +62,19 @@ pub(super) struct Field<'a> {
     pub order: usize,
     pub name: Cow<'a, str>,
     pub value: Value<'a>,
-    key: Key,
+    key: FieldKey,
     /// A later field of its object bore the same name (X2: the last wins).
     dropped: bool,
 }
 
 /// The fields that a named object inside an object brought.
 struct Span<'a> {
-    key: Key,
+    key: FieldKey,
     name: Cow<'a, str>,
     fields: std::ops::Range<usize>,
 }
 
-pub(super) struct Gathered<'a, 's> {
+pub(super) struct FieldCollector<'a, 's> {
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
@@ -89,12 +89,12 @@ pub(super) struct Gathered<'a, 's> {
 }
 
 /// Which slots a name is about.
-struct Meaning {
+struct FieldTargets {
     configured: [bool; SLOTS.len()],
     alias: Option<(Target, u8)>,
 }
 
-impl Meaning {
+impl FieldTargets {
     fn is_none(&self) -> bool {
         self.alias.is_none() && !self.configured.contains(&true)
     }
@@ -109,15 +109,15 @@ impl Meaning {
     }
 }
 
-impl<'a, 's> Gathered<'a, 's> {
+impl<'a, 's> FieldCollector<'a, 's> {
     pub fn new(settings: &'s ReadSettings) -> Self {
         let configured: Vec<(Slot, &str)> = settings
             .field_names
             .iter()
-            .map(|(slot, name)| (*slot, trimmed(name)))
+            .map(|(slot, name)| (*slot, trim_text(name)))
             .filter(|(_, name)| !name.is_empty())
             .collect();
-        Gathered {
+        FieldCollector {
             has_paths: configured.iter().any(|(_, name)| name.contains('.')),
             configured,
             fields: Vec::with_capacity(8),
@@ -147,8 +147,8 @@ impl<'a, 's> Gathered<'a, 's> {
     }
 
     /// A configured name is its slot's alone: a duration that was named `value` is no payout.
-    fn meaning(&self, name: &str, outer: &[Cow<'a, str>], flat: bool) -> Meaning {
-        let mut meaning = Meaning {
+    fn targets_of_name(&self, name: &str, outer: &[Cow<'a, str>], flat: bool) -> FieldTargets {
+        let mut meaning = FieldTargets {
             configured: [false; SLOTS.len()],
             alias: None,
         };
@@ -162,38 +162,38 @@ impl<'a, 's> Gathered<'a, 's> {
             }
         }
         if flat && !any {
-            meaning.alias = recognised(name);
+            meaning.alias = find_alias(name);
         }
         meaning
     }
 
     /// A field of a form or a query.
-    pub fn pair(&mut self, name: Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) {
-        let meaning = self.meaning(&name, &[], true);
-        if self.admit(&name, &meaning) {
+    pub fn add_pair(&mut self, name: Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) {
+        let meaning = self.targets_of_name(&name, &[], true);
+        if self.admit_field(&name, &meaning) {
             let level = self.level;
-            self.push(&meaning, &name, || Value::Text(value()), level, NO_KEY);
+            self.push_field(&meaning, &name, || Value::Text(value()), level, NO_KEY);
         }
     }
 
     /// A field of a JSON object at `level` (the report itself is 1), inside objects named `outer`.
-    pub fn member(
+    pub fn add_member(
         &mut self,
-        key: Key,
+        key: FieldKey,
         level: u8,
         outer: &[Cow<'a, str>],
         name: &Cow<'a, str>,
         flat: bool,
         value: impl FnOnce() -> Value<'a>,
     ) {
-        let meaning = self.meaning(name, outer, flat);
-        if self.admit(name, &meaning) {
-            self.push(&meaning, name, value, level, key);
+        let meaning = self.targets_of_name(name, outer, flat);
+        if self.admit_field(name, &meaning) {
+            self.push_field(&meaning, name, value, level, key);
         }
     }
 
     /// Whether a field is within the limit and about anything.
-    fn admit(&mut self, name: &str, meaning: &Meaning) -> bool {
+    fn admit_field(&mut self, name: &str, meaning: &FieldTargets) -> bool {
         self.seen = self.seen.saturating_add(1);
         if meaning.is_none() {
             return false;
@@ -213,13 +213,13 @@ impl<'a, 's> Gathered<'a, 's> {
         false
     }
 
-    fn push(
+    fn push_field(
         &mut self,
-        meaning: &Meaning,
+        meaning: &FieldTargets,
         name: &Cow<'a, str>,
         value: impl FnOnce() -> Value<'a>,
         level: u8,
-        key: Key,
+        key: FieldKey,
     ) {
         let value = value();
         for (target, rank) in meaning.targets() {
@@ -242,10 +242,10 @@ impl<'a, 's> Gathered<'a, 's> {
     }
 
     /// A field named `name` begins in `object`: an earlier one of that name there is no more (X2).
-    pub fn begin_field(&mut self, object: u32, name: &str) -> Key {
-        let key = Key {
+    pub fn begin_field(&mut self, object: u32, name: &str) -> FieldKey {
+        let key = FieldKey {
             object,
-            print: fingerprint(name),
+            print: name_fingerprint(name),
         };
         for field in &mut self.fields {
             field.dropped |= field.key == key && same_name(&field.name, name);
@@ -262,12 +262,12 @@ impl<'a, 's> Gathered<'a, 's> {
     }
 
     /// The place where a container's fields will begin.
-    pub fn mark(&self) -> usize {
+    pub fn field_count(&self) -> usize {
         self.fields.len()
     }
 
     /// The fields since `mark` came from an object under `name`, whose key is `key`.
-    pub fn span(&mut self, key: Key, name: &Cow<'a, str>, mark: usize) {
+    pub fn add_span(&mut self, key: FieldKey, name: &Cow<'a, str>, mark: usize) {
         if mark < self.fields.len() {
             self.spans.push(Span {
                 key,

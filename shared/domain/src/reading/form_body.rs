@@ -5,42 +5,42 @@
 
 use std::borrow::Cow;
 
-use crate::reading::field_collection::Gathered;
+use crate::reading::field_collection::FieldCollector;
 use crate::text::starts_with_ignoring_case;
-use trueup_event::json_scanner::{readable, without_bom};
+use trueup_event::json_scanner::{readable_text, without_bom};
 
 /// Bytes of a boundary (RFC 2046 allows 70).
 const BOUNDARY_BYTES: usize = 200;
 
 /// A body that is not JSON.
-pub(super) fn body<'a>(
+pub(super) fn read_body<'a>(
     bytes: &'a [u8],
     content_type: Option<&str>,
-    gathered: &mut Gathered<'a, '_>,
+    gathered: &mut FieldCollector<'a, '_>,
 ) {
     let bytes = without_bom(bytes).trim_ascii();
     let declared = content_type.and_then(declared_boundary);
     let is_multipart = match declared.as_deref().or_else(|| opening_boundary(bytes)) {
-        Some(boundary) => multipart(bytes, boundary, gathered),
+        Some(boundary) => read_multipart(bytes, boundary, gathered),
         None => false,
     };
     if !is_multipart {
-        urlencoded(bytes, gathered);
+        read_urlencoded(bytes, gathered);
     }
 }
 
 /// `a=1&b=2`.
-pub(super) fn urlencoded<'a>(bytes: &'a [u8], gathered: &mut Gathered<'a, '_>) {
+pub(super) fn read_urlencoded<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) {
     for pair in bytes.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
         let mut halves = pair.splitn(2, |b| *b == b'=');
         let name = halves.next().unwrap_or_default();
         let value = halves.next().unwrap_or_default();
-        gathered.pair(decoded(name), || decoded(value));
+        gathered.add_pair(decode_bytes(name), || decode_bytes(value));
     }
 }
 
 /// A `+` is a space, `%41` an A, and what is no UTF-8 becomes U+FFFD.
-fn decoded(bytes: &[u8]) -> Cow<'_, str> {
+fn decode_bytes(bytes: &[u8]) -> Cow<'_, str> {
     let is_plain = |b: &u8| !matches!(b, b'+' | b'%' | 0);
     if bytes.iter().all(is_plain) {
         return String::from_utf8_lossy(bytes);
@@ -50,7 +50,7 @@ fn decoded(bytes: &[u8]) -> Cow<'_, str> {
         .map(|b| if *b == b'+' { b' ' } else { *b })
         .collect();
     let decoded: Vec<u8> = percent_encoding::percent_decode(&spaced).collect();
-    Cow::Owned(readable(&decoded).into_owned())
+    Cow::Owned(readable_text(&decoded).into_owned())
 }
 
 /// The boundary of a `multipart/form-data` content type.
@@ -59,7 +59,7 @@ fn declared_boundary(content_type: &str) -> Option<Cow<'_, [u8]>> {
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    parameter(parameters, "boundary")
+    find_parameter(parameters, "boundary")
         .filter(|b| (1..=BOUNDARY_BYTES).contains(&b.len()))
         .map(|b| Cow::Owned(b.into_bytes()))
 }
@@ -79,7 +79,7 @@ fn without_return(line: &[u8]) -> &[u8] {
 }
 
 /// One of the parameters `a=b; c="d"`.
-fn parameter(parameters: &str, wanted: &str) -> Option<String> {
+fn find_parameter(parameters: &str, wanted: &str) -> Option<String> {
     let mut rest = parameters;
     loop {
         rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
@@ -101,18 +101,22 @@ fn parameter(parameters: &str, wanted: &str) -> Option<String> {
 }
 
 /// Whether the body was made of parts at all.
-fn multipart<'a>(bytes: &'a [u8], boundary: &[u8], gathered: &mut Gathered<'a, '_>) -> bool {
+fn read_multipart<'a>(
+    bytes: &'a [u8],
+    boundary: &[u8],
+    gathered: &mut FieldCollector<'a, '_>,
+) -> bool {
     let mut any = false;
     // Where the current part begins; `None` outside of parts.
     let mut part_start: Option<usize> = None;
     let mut at: usize = 0;
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         let next = at.saturating_add(line.len());
-        if let Some(is_last) = delimiter(line, boundary) {
+        if let Some(is_last) = read_delimiter(line, boundary) {
             any = true;
             let part = part_start.and_then(|start| bytes.get(start..at));
-            if let Some((name, value)) = part.and_then(field) {
-                gathered.pair(readable(name), || readable(value));
+            if let Some((name, value)) = part.and_then(read_field) {
+                gathered.add_pair(readable_text(name), || readable_text(value));
             }
             part_start = (!is_last).then_some(next);
         }
@@ -122,7 +126,7 @@ fn multipart<'a>(bytes: &'a [u8], boundary: &[u8], gathered: &mut Gathered<'a, '
 }
 
 /// `--boundary`, or `--boundary--` after the last part.
-fn delimiter(line: &[u8], boundary: &[u8]) -> Option<bool> {
+fn read_delimiter(line: &[u8], boundary: &[u8]) -> Option<bool> {
     let rest = line.strip_prefix(b"--")?.strip_prefix(boundary)?;
     match rest.trim_ascii() {
         b"" => Some(false),
@@ -132,7 +136,7 @@ fn delimiter(line: &[u8], boundary: &[u8]) -> Option<bool> {
 }
 
 /// A part's name and text: the headers, an empty line, the text, a line's end.
-fn field(part: &[u8]) -> Option<(&[u8], &[u8])> {
+fn read_field(part: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut name = None;
     let mut at: usize = 0;
     for line in part.split_inclusive(|b| *b == b'\n') {
@@ -144,10 +148,10 @@ fn field(part: &[u8]) -> Option<(&[u8], &[u8])> {
             return Some((name?, without_return(text)));
         }
         if let Some(disposition) = header_value(header, b"content-disposition:") {
-            if quoted(disposition, b"filename=").is_some() {
+            if quoted_value(disposition, b"filename=").is_some() {
                 return None;
             }
-            name = quoted(disposition, b"name=");
+            name = quoted_value(disposition, b"name=");
         }
     }
     None
@@ -159,7 +163,7 @@ fn header_value<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The value of `; name="…"` or `; name=…`.
-fn quoted<'a>(disposition: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+fn quoted_value<'a>(disposition: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = disposition;
     loop {
         let at = rest.iter().position(|b| *b == b';')?;

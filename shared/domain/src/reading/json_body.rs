@@ -8,44 +8,47 @@
 
 use std::borrow::Cow;
 
-use crate::reading::field_collection::{Gathered, Key, Value};
-use trueup_event::json_scanner::{NotJson, Scanner, Token};
+use crate::reading::field_collection::{FieldCollector, FieldKey, Value};
+use trueup_event::json_scanner::{JsonError, Scanner, Token};
 use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
 
 /// Gathers the fields of the object that `bytes` hold; they must hold nothing else.
-pub(super) fn report<'a>(bytes: &'a [u8], gathered: &mut Gathered<'a, '_>) -> Result<(), NotJson> {
+pub(super) fn read_report<'a>(
+    bytes: &'a [u8],
+    gathered: &mut FieldCollector<'a, '_>,
+) -> Result<(), JsonError> {
     let mut walk = Walk {
         scanner: Scanner::new(bytes),
         gathered,
         outer: Vec::new(),
     };
     walk.scanner.expect(b'{')?;
-    walk.object(1, 1)?;
-    walk.scanner.end()
+    walk.read_object(1, 1)?;
+    walk.scanner.expect_end()
 }
 
 struct Walk<'a, 'g, 's> {
     scanner: Scanner<'a>,
-    gathered: &'g mut Gathered<'a, 's>,
+    gathered: &'g mut FieldCollector<'a, 's>,
     /// The names of the objects around, kept only where a dotted path is configured.
     outer: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Walk<'a, '_, '_> {
     /// The rest of an object whose bracket, the `depth`th, was consumed; `level` counts objects alone.
-    fn object(&mut self, depth: usize, level: usize) -> Result<(), NotJson> {
+    fn read_object(&mut self, depth: usize, level: usize) -> Result<(), JsonError> {
         let object = self.gathered.begin_object();
         if self.scanner.take(b'}') {
             return Ok(());
         }
         loop {
-            let name = self.scanner.name()?.read();
+            let name = self.scanner.name()?.to_text();
             let key = self.gathered.begin_field(object, &name);
-            let mark = self.gathered.mark();
-            if let Some(value) = self.value(depth, level, &name)? {
-                self.member(key, level, &name, value);
+            let mark = self.gathered.field_count();
+            if let Some(value) = self.read_value(depth, level, &name)? {
+                self.read_member(key, level, &name, value);
             } else {
-                self.gathered.span(key, &name, mark);
+                self.gathered.add_span(key, &name, mark);
             }
             if self.scanner.take(b'}') {
                 return Ok(());
@@ -54,52 +57,57 @@ impl<'a> Walk<'a, '_, '_> {
         }
     }
 
-    fn member(&mut self, key: Key, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
+    fn read_member(&mut self, key: FieldKey, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
         let flat = level <= FLAT_DEPTH;
         // A field has at most `JSON_DEPTH` objects around it.
         let place = u8::try_from(level).unwrap_or(u8::MAX);
         self.gathered
-            .member(key, place, &self.outer, name, flat, || match token {
+            .add_member(key, place, &self.outer, name, flat, || match token {
                 Token::Null => Value::Null,
                 Token::Bool(is) => Value::Bool(is),
                 Token::Number(digits) => Value::Number(digits),
-                Token::Text(text) => Value::Text(text.read()),
+                Token::Text(text) => Value::Text(text.to_text()),
                 Token::Object | Token::Array => Value::List,
             });
     }
 
     /// A field's value: a scalar, [`Token::Array`] for a list, `None` for what was entered or passed
     /// over as an object.
-    fn value(
+    fn read_value(
         &mut self,
         depth: usize,
         level: usize,
         name: &Cow<'a, str>,
-    ) -> Result<Option<Token<'a>>, NotJson> {
+    ) -> Result<Option<Token<'a>>, JsonError> {
         let room = JSON_DEPTH.saturating_sub(depth);
         match self.scanner.peek() {
-            Some(b'{') => self.enter(depth, level, name).map(|()| None),
+            Some(b'{') => self.enter_object(depth, level, name).map(|()| None),
             Some(b'[') if room > 0 => {
                 self.scanner.expect(b'[')?;
-                self.list(depth.saturating_add(1), level, name)
+                self.read_list(depth.saturating_add(1), level, name)
             }
-            Some(b'[') => self.scanner.skip(room).map(|()| None),
+            Some(b'[') => self.scanner.skip_value(room).map(|()| None),
             _ => self.scanner.token().map(Some),
         }
     }
 
     /// The object that comes next, inside `depth` brackets and as many as `level` objects.
-    fn enter(&mut self, depth: usize, level: usize, name: &Cow<'a, str>) -> Result<(), NotJson> {
+    fn enter_object(
+        &mut self,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> Result<(), JsonError> {
         let room = JSON_DEPTH.saturating_sub(depth);
         if room == 0 || (level >= FLAT_DEPTH && !self.gathered.has_paths()) {
-            return self.scanner.skip(room);
+            return self.scanner.skip_value(room);
         }
         self.scanner.expect(b'{')?;
         let with_path = self.gathered.has_paths();
         if with_path {
             self.outer.push(name.clone());
         }
-        self.object(depth.saturating_add(1), level.saturating_add(1))?;
+        self.read_object(depth.saturating_add(1), level.saturating_add(1))?;
         if with_path {
             self.outer.pop();
         }
@@ -107,30 +115,30 @@ impl<'a> Walk<'a, '_, '_> {
     }
 
     /// The rest of a list whose bracket, the `depth`th, was consumed.
-    fn list(
+    fn read_list(
         &mut self,
         depth: usize,
         level: usize,
         name: &Cow<'a, str>,
-    ) -> Result<Option<Token<'a>>, NotJson> {
+    ) -> Result<Option<Token<'a>>, JsonError> {
         if self.scanner.take(b']') {
             return Ok(Some(Token::Array));
         }
         let room = JSON_DEPTH.saturating_sub(depth);
-        let mark = self.gathered.mark();
+        let mark = self.gathered.field_count();
         let one_object = self.scanner.peek() == Some(b'{');
         if one_object {
-            self.enter(depth, level, name)?;
+            self.enter_object(depth, level, name)?;
             if self.scanner.take(b']') {
                 return Ok(None);
             }
             self.gathered.drop_since(mark);
         } else {
-            self.scanner.skip(room)?;
+            self.scanner.skip_value(room)?;
         }
         while !self.scanner.take(b']') {
             self.scanner.expect(b',')?;
-            self.scanner.skip(room)?;
+            self.scanner.skip_value(room)?;
         }
         Ok(Some(Token::Array))
     }

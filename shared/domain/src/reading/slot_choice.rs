@@ -1,10 +1,12 @@
 //! Which value each slot takes (X4, X5), and the words that tell a person why.
 
 use crate::field_aliases::{BID_RANKS, Target};
-use crate::placeholders::{absent, without_braces};
-use crate::reading::field_collection::{Field, Gathered, Value};
-use crate::report::{PassedOver, Payout, ReadSettings, Reading, Report, Slot, SlotReading};
-use crate::text::{clipped, trimmed};
+use crate::placeholders::{find_placeholder, without_braces};
+use crate::reading::field_collection::{Field, FieldCollector, Value};
+use crate::report::{
+    ParsedRequest, Payout, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
+};
+use crate::text::{clip_text, trim_text};
 use crate::{duration, money, phone};
 use trueup_event::limits::{ID_CHARS, PASSED_OVER, RAW_CHARS};
 
@@ -14,68 +16,73 @@ const REJECTIONS: [&str; 5] = ["rejected", "refused", "reversed", "chargeback", 
 /// Characters of a currency that are kept; its codes have three.
 const CURRENCY_CHARS: usize = 16;
 
-pub(super) fn reading(gathered: Gathered<'_, '_>, settings: &ReadSettings) -> Reading {
+pub(super) fn choose_slots(
+    gathered: FieldCollector<'_, '_>,
+    settings: &ReadSettings,
+) -> ParsedRequest {
     let (fields, beyond) = gathered.fields_and_beyond();
     let mut report = Report::default();
     let mut slots = Vec::with_capacity(5);
 
     let mut ids = |slot| {
-        let mut log = Log::new(slot);
-        let id = log.first(of(&fields, Target::Slot(slot)), id, |id| id.clone());
-        log.close(&mut slots);
+        let mut log = SlotTrace::new(slot);
+        let id = log.first_usable(fields_of(&fields, Target::Slot(slot)), read_id, |id| {
+            id.clone()
+        });
+        log.close_slot(&mut slots);
         id
     };
     report.ref_id = ids(Slot::RefId);
     report.call_id = ids(Slot::CallId);
 
-    let mut log = Log::new(Slot::Caller);
-    report.caller = log.first(
-        of(&fields, Target::Slot(Slot::Caller)),
-        |value| caller(value, settings),
+    let mut log = SlotTrace::new(Slot::Caller);
+    report.caller = log.first_usable(
+        fields_of(&fields, Target::Slot(Slot::Caller)),
+        |value| read_caller(value, settings),
         |number| number.clone(),
     );
-    report.caller_raw = log.raw();
-    log.close(&mut slots);
+    report.caller_raw = log.raw_text();
+    log.close_slot(&mut slots);
 
-    let mut log = Log::new(Slot::Duration);
-    report.duration_seconds = log.first(
-        of(&fields, Target::Slot(Slot::Duration)),
-        |value| seconds(value, settings),
+    let mut log = SlotTrace::new(Slot::Duration);
+    report.duration_seconds = log.first_usable(
+        fields_of(&fields, Target::Slot(Slot::Duration)),
+        |value| read_seconds(value, settings),
         |seconds| format!("{seconds} s"),
     );
-    log.close(&mut slots);
+    log.close_slot(&mut slots);
 
-    let mut log = Log::new(Slot::Payout);
-    let names = of(&fields, Target::Slot(Slot::Payout));
-    report.payout = payout(names, beyond, settings, &mut log);
-    report.payout_raw = log.raw();
-    log.close(&mut slots);
+    let mut log = SlotTrace::new(Slot::Payout);
+    let names = fields_of(&fields, Target::Slot(Slot::Payout));
+    report.payout = read_payout(names, beyond, settings, &mut log);
+    report.payout_raw = log.raw_text();
+    log.close_slot(&mut slots);
 
-    report.currency = currency(&fields, settings);
-    report.rejection_word = rejection(&fields);
-    Reading {
+    report.currency = read_currency(&fields, settings);
+    report.rejection_word = read_rejection(&fields);
+    ParsedRequest {
         report: Ok(report),
         slots,
     }
 }
 
 /// The fields of one target, best first.
-fn of<'f, 'a>(fields: &'f [Field<'a>], target: Target) -> &'f [Field<'a>] {
+fn fields_of<'f, 'a>(fields: &'f [Field<'a>], target: Target) -> &'f [Field<'a>] {
     let start = fields.partition_point(|f| f.target < target);
     let end = fields.partition_point(|f| f.target <= target);
     fields.get(start..end).unwrap_or_default()
 }
 
 /// Why a value says nothing, if it says nothing (X4).
-fn nothing(value: &Value<'_>) -> Option<&'static str> {
+fn absent_reason(value: &Value<'_>) -> Option<&'static str> {
     match value {
         Value::Null => Some("null"),
-        Value::Text(text) => absent(text).map(|a| a.why()),
+        Value::Text(text) => find_placeholder(text).map(|a| a.why()),
         Value::Bool(_) | Value::Number(_) | Value::List => None,
     }
 }
 
-fn shown<'v>(value: &'v Value<'_>) -> &'v str {
+fn shown_text<'v>(value: &'v Value<'_>) -> &'v str {
     match value {
         Value::Null => "null",
         Value::Bool(true) => "true",
@@ -86,7 +93,7 @@ fn shown<'v>(value: &'v Value<'_>) -> &'v str {
 }
 
 /// How one slot is being read.
-struct Log {
+struct SlotTrace {
     reading: SlotReading,
     any: bool,
     /// The first text that was there but could not be read, and the first that said nothing.
@@ -94,9 +101,9 @@ struct Log {
     absent: Option<String>,
 }
 
-impl Log {
+impl SlotTrace {
     fn new(slot: Slot) -> Self {
-        Log {
+        SlotTrace {
             reading: SlotReading {
                 slot,
                 name: None,
@@ -113,51 +120,51 @@ impl Log {
     fn pass_over(&mut self, field: &Field<'_>, why: &'static str) {
         self.any = true;
         if self.reading.passed_over.len() < PASSED_OVER {
-            self.reading.passed_over.push(PassedOver {
-                name: clipped(&field.name, RAW_CHARS),
-                raw: clipped(shown(&field.value), RAW_CHARS),
+            self.reading.passed_over.push(RejectedCandidate {
+                name: clip_text(&field.name, RAW_CHARS),
+                raw: clip_text(shown_text(&field.value), RAW_CHARS),
                 why: why.to_owned(),
             });
         }
     }
 
     fn pass_over_absent(&mut self, field: &Field<'_>, why: &'static str) {
-        let text = shown(&field.value);
-        if self.absent.is_none() && !trimmed(text).is_empty() {
-            self.absent = Some(clipped(text, RAW_CHARS));
+        let text = shown_text(&field.value);
+        if self.absent.is_none() && !trim_text(text).is_empty() {
+            self.absent = Some(clip_text(text, RAW_CHARS));
         }
         self.pass_over(field, why);
     }
 
     fn pass_over_unreadable(&mut self, field: &Field<'_>, why: &'static str) {
         if self.unreadable.is_none() {
-            self.unreadable = Some(clipped(shown(&field.value), RAW_CHARS));
+            self.unreadable = Some(clip_text(shown_text(&field.value), RAW_CHARS));
         }
         self.pass_over(field, why);
     }
 
-    fn take(&mut self, field: &Field<'_>, value: Option<String>) {
+    fn take_value(&mut self, field: &Field<'_>, value: Option<String>) {
         self.any = true;
-        self.reading.name = Some(clipped(&field.name, RAW_CHARS));
-        self.reading.raw = Some(clipped(shown(&field.value), RAW_CHARS));
+        self.reading.name = Some(clip_text(&field.name, RAW_CHARS));
+        self.reading.raw = Some(clip_text(shown_text(&field.value), RAW_CHARS));
         self.reading.value = value;
     }
 
     /// The first field that can be read: what is absent or unreadable goes on to the next (X4, X5).
-    fn first<T>(
+    fn first_usable<T>(
         &mut self,
         fields: &[Field<'_>],
         read: impl Fn(&Value<'_>) -> Result<T, &'static str>,
         words: impl Fn(&T) -> String,
     ) -> Option<T> {
         for field in fields {
-            if let Some(why) = nothing(&field.value) {
+            if let Some(why) = absent_reason(&field.value) {
                 self.pass_over_absent(field, why);
                 continue;
             }
             match read(&field.value) {
                 Ok(value) => {
-                    self.take(field, Some(words(&value)));
+                    self.take_value(field, Some(words(&value)));
                     return Some(value);
                 }
                 Err(why) => self.pass_over_unreadable(field, why),
@@ -167,7 +174,7 @@ impl Log {
     }
 
     /// The text that a person should see for the slot, however it was read.
-    fn raw(&mut self) -> Option<String> {
+    fn raw_text(&mut self) -> Option<String> {
         self.reading
             .raw
             .clone()
@@ -175,7 +182,7 @@ impl Log {
             .or_else(|| self.absent.take())
     }
 
-    fn close(self, slots: &mut Vec<SlotReading>) {
+    fn close_slot(self, slots: &mut Vec<SlotReading>) {
         if self.any {
             slots.push(self.reading);
         }
@@ -183,9 +190,9 @@ impl Log {
 }
 
 /// X6.
-fn id(value: &Value<'_>) -> Result<String, &'static str> {
+fn read_id(value: &Value<'_>) -> Result<String, &'static str> {
     let text = match value {
-        Value::Text(text) | Value::Number(text) => trimmed(text),
+        Value::Text(text) | Value::Number(text) => trim_text(text),
         Value::Bool(_) | Value::List | Value::Null => return Err("not an id"),
     };
     let text = without_braces(text).unwrap_or(text);
@@ -196,27 +203,28 @@ fn id(value: &Value<'_>) -> Result<String, &'static str> {
 }
 
 /// X9.
-fn caller(value: &Value<'_>, settings: &ReadSettings) -> Result<String, &'static str> {
+fn read_caller(value: &Value<'_>, settings: &ReadSettings) -> Result<String, &'static str> {
     match value {
         Value::Text(text) | Value::Number(text) => {
-            phone::normalise(text, &settings.default_region).map_err(phone::WhyNot::why)
+            phone::normalise_caller(text, &settings.default_region).map_err(phone::PhoneError::why)
         }
         Value::Bool(_) | Value::List | Value::Null => Err("not a number"),
     }
 }
 
 /// X8.
-fn seconds(value: &Value<'_>, settings: &ReadSettings) -> Result<u32, &'static str> {
+fn read_seconds(value: &Value<'_>, settings: &ReadSettings) -> Result<u32, &'static str> {
     let (text, json_number) = match value {
         Value::Text(text) => (text, false),
         Value::Number(text) => (text, true),
         Value::Bool(_) | Value::List | Value::Null => return Err("not a duration"),
     };
-    duration::parse(text, json_number, settings.duration_unit).map_err(duration::NotADuration::why)
+    duration::parse_duration(text, json_number, settings.duration_unit)
+        .map_err(duration::DurationParseError::reason)
 }
 
 /// X7.
-fn cents(value: &Value<'_>, settings: &ReadSettings) -> Result<i64, &'static str> {
+fn read_cents(value: &Value<'_>, settings: &ReadSettings) -> Result<i64, &'static str> {
     let (text, json_number) = match value {
         Value::Text(text) => (text, false),
         Value::Number(text) => (text, true),
@@ -224,24 +232,24 @@ fn cents(value: &Value<'_>, settings: &ReadSettings) -> Result<i64, &'static str
         Value::List | Value::Null => return Err("a list"),
     };
     money::parse_cents(text, json_number, settings.payout_unit, &settings.currency)
-        .map_err(money::NotMoney::why)
+        .map_err(money::MoneyParseError::why)
 }
 
 /// X5: the first payout name that says anything decides, readable or not.
-fn payout(
+fn read_payout(
     fields: &[Field<'_>],
     beyond: Option<(u8, String)>,
     settings: &ReadSettings,
-    log: &mut Log,
+    log: &mut SlotTrace,
 ) -> Payout {
     let a_name_is_blank = fields
         .chunk_by(|a, b| a.rank == b.rank)
-        .any(|name| name.iter().all(|f| nothing(&f.value).is_some()));
+        .any(|name| name.iter().all(|f| absent_reason(&f.value).is_some()));
     for field in fields {
         if let Some((rank, name)) = beyond.as_ref().filter(|(rank, _)| *rank <= field.rank) {
             return stop_beyond_limit(*rank, name, log);
         }
-        if let Some(why) = nothing(&field.value) {
+        if let Some(why) = absent_reason(&field.value) {
             log.pass_over_absent(field, why);
             continue;
         }
@@ -249,14 +257,14 @@ fn payout(
             log.pass_over_absent(field, "a bid, and a payout name is blank");
             continue;
         }
-        return match cents(&field.value, settings) {
+        return match read_cents(&field.value, settings) {
             Ok(cents) => {
-                log.take(field, Some(format!("{cents} cents")));
+                log.take_value(field, Some(format!("{cents} cents")));
                 Payout::Cents(cents)
             }
             Err(why) => {
                 log.pass_over_unreadable(field, why);
-                log.take(field, None);
+                log.take_value(field, None);
                 Payout::Unparseable
             }
         };
@@ -268,11 +276,11 @@ fn payout(
 }
 
 /// An amount stands where nothing is read any more; one of a lower rank must not take its place.
-fn stop_beyond_limit(_rank: u8, name: &str, log: &mut Log) -> Payout {
+fn stop_beyond_limit(_rank: u8, name: &str, log: &mut SlotTrace) -> Payout {
     log.any = true;
-    log.reading.name = Some(clipped(name, RAW_CHARS));
-    log.reading.passed_over.push(PassedOver {
-        name: clipped(name, RAW_CHARS),
+    log.reading.name = Some(clip_text(name, RAW_CHARS));
+    log.reading.passed_over.push(RejectedCandidate {
+        name: clip_text(name, RAW_CHARS),
         raw: String::new(),
         why: "beyond the 256th field".to_owned(),
     });
@@ -281,33 +289,33 @@ fn stop_beyond_limit(_rank: u8, name: &str, log: &mut Log) -> Payout {
 
 /// The first value of a target that says anything.
 fn first_said<'f, 'a>(fields: &'f [Field<'a>], target: Target) -> Option<&'f Value<'a>> {
-    of(fields, target)
+    fields_of(fields, target)
         .iter()
         .map(|f| &f.value)
-        .find(|v| nothing(v).is_none())
+        .find(|v| absent_reason(v).is_none())
 }
 
 /// V8: the code as written, upper case; a symbol of the account's own currency is its code.
-fn currency(fields: &[Field<'_>], settings: &ReadSettings) -> Option<String> {
-    let text = trimmed(shown(first_said(fields, Target::Currency)?));
+fn read_currency(fields: &[Field<'_>], settings: &ReadSettings) -> Option<String> {
+    let text = trim_text(shown_text(first_said(fields, Target::Currency)?));
     if money::is_own_mark(text, &settings.currency) {
         return Some(settings.currency.to_ascii_uppercase());
     }
-    Some(clipped(&text.to_uppercase(), CURRENCY_CHARS))
+    Some(clip_text(&text.to_uppercase(), CURRENCY_CHARS))
 }
 
 /// V8: the word that takes the amount back.
-fn rejection(fields: &[Field<'_>]) -> Option<String> {
+fn read_rejection(fields: &[Field<'_>]) -> Option<String> {
     for target in [Target::Status, Target::State] {
-        let said = first_said(fields, target).map(shown).map(trimmed);
+        let said = first_said(fields, target).map(shown_text).map(trim_text);
         let word = said.and_then(|s| REJECTIONS.iter().find(|w| s.eq_ignore_ascii_case(w)));
         if let Some(word) = word {
             return Some((*word).to_owned());
         }
     }
     let reverse = first_said(fields, Target::Reverse)
-        .map(shown)
-        .map(trimmed)?;
+        .map(shown_text)
+        .map(trim_text)?;
     // A sender whose flags are JSON's or a language's own means the same by `true`.
     (reverse == "1" || reverse.eq_ignore_ascii_case("true")).then(|| "reverse=1".to_owned())
 }

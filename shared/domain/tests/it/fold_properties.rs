@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use trueup_domain::call_record::CallCopy;
-use trueup_domain::crediting::{Effect, Estimate, Folding, Place, Terms, credit, fold};
+use trueup_domain::call_record::CallRecord;
+use trueup_domain::crediting::{
+    Effect, Estimate, FoldInput, ReceptionOrder, Terms, credit_due, fold_reports,
+};
 use trueup_event::reason::Status;
 use uuid::Uuid;
 
@@ -41,7 +43,7 @@ fn reports() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(report(), 1..24).prop_map(|reports| {
         let numbered = (1_u128..).zip(reports);
         let event = |(n, (call, payout, minutes, position, webhook))| Event {
-            place: Place {
+            place: ReceptionOrder {
                 received_at: start() + SignedDuration::from_mins(minutes),
                 position,
                 event_id: Uuid::from_u128(n),
@@ -53,7 +55,7 @@ fn reports() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-fn copies() -> impl Strategy<Value = Vec<CallCopy>> {
+fn copies() -> impl Strategy<Value = Vec<CallRecord>> {
     let estimate = (
         prop::option::of(prop::sample::select(vec![2_500_i64, 5_000])),
         prop::option::of(any::<bool>()),
@@ -61,7 +63,7 @@ fn copies() -> impl Strategy<Value = Vec<CallCopy>> {
     prop::collection::vec((prop::option::of(1_u128..4), estimate), CALLS as usize).prop_map(
         |calls| {
             let numbered = (0_u128..).zip(calls);
-            let copy = |(n, (assignment, (value, qualified)))| CallCopy {
+            let copy = |(n, (assignment, (value, qualified)))| CallRecord {
                 value_cents: Some(value),
                 qualified: Some(qualified),
                 ..plain_call(n, start(), assignment)
@@ -71,7 +73,7 @@ fn copies() -> impl Strategy<Value = Vec<CallCopy>> {
     )
 }
 
-fn store(copies: &[CallCopy]) -> Store {
+fn store(copies: &[CallRecord]) -> Store {
     let mut store = Store::new();
     copies.iter().for_each(|copy| assert!(store.record(copy)));
     store
@@ -156,18 +158,18 @@ proptest! {
         payouts in prop::collection::vec((payout(), 0_i64..60, any::<bool>()), 0..20), shuffled in any::<u64>(),
         value in prop::option::of(0_i64..6_000), qualified in prop::option::of(any::<bool>()),
     ) {
-        let mut reports: Vec<Folding> = (1_u128..).zip(payouts).filter_map(|(n, (payout, minutes, exempt))| Some(Folding {
-            place: Place { received_at: start() + SignedDuration::from_mins(minutes), position: 0, event_id: Uuid::from_u128(n) },
+        let mut reports: Vec<FoldInput> = (1_u128..).zip(payouts).filter_map(|(n, (payout, minutes, exempt))| Some(FoldInput {
+            place: ReceptionOrder { received_at: start() + SignedDuration::from_mins(minutes), position: 0, event_id: Uuid::from_u128(n) },
             payout_cents: payout?,
             exempt_from_v2: exempt,
         })).collect();
         reports.sort_by_key(|r| r.place);
         let estimate = Estimate { value_cents: value, qualified };
-        let once = fold(estimate, &reports);
+        let once = fold_reports(estimate, &reports);
         let mut again = reports.clone();
         shuffle(&mut again, shuffled);
         again.sort_by_key(|r| r.place);
-        prop_assert_eq!(&fold(estimate, &again), &once);
+        prop_assert_eq!(&fold_reports(estimate, &again), &once);
         // The value is the last applied amount, or what was there before any.
         let applied = reports.iter().zip(&once.effects).rev().find(|(_, e)| matches!(e, Effect::Applied | Effect::Reversed));
         match applied {
@@ -182,7 +184,7 @@ proptest! {
     /// V4: half up, once, on the total; never more than the value, never a cent from nothing.
     #[test]
     fn v4_a_share_is_the_nearest_cent(value in 0_i64..1_000_000_000_000, percent_e4 in 0_i32..=1_000_000) {
-        let share = credit(Some(Terms::RevShare { percent_e4 }), Some(value), Some(true));
+        let share = credit_due(Some(Terms::RevShare { percent_e4 }), Some(value), Some(true));
         let exact = i128::from(value) * i128::from(percent_e4);
         let off = i128::from(share) * 1_000_000 - exact;
         prop_assert!(off > -500_000 && off <= 500_000, "{share} is {off} millionths of a cent off");

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use trueup_domain::batch_decision::{
-    Line, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
+    BatchRow, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
 };
-use trueup_domain::call_record::{CallCopy, Recorded, record};
-use trueup_domain::crediting::{Payee, Place, Terms, booked_revenue, credit};
-use trueup_domain::decision::{Course, Decision, Sighting, Sightings};
-use trueup_domain::locked_calls::{Books, Call, CallKey, CallReport, Role};
-use trueup_domain::report::{Payout, Reading, Report};
+use trueup_domain::call_record::{CallRecord, StoredCall, record};
+use trueup_domain::crediting::{Payee, ReceptionOrder, Terms, booked_revenue, credit_due};
+use trueup_domain::decision::{CallCandidate, CallCandidates, Decision, Trigger};
+use trueup_domain::locked_calls::{CallKey, CallReport, ClaimState, LockedCall, LockedCalls};
+use trueup_domain::report::{ParsedRequest, Payout, Report};
 use trueup_domain::webhook_settings::Webhook;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub fn key(call_id: Uuid) -> CallKey {
 /// One accepted report.
 #[derive(Debug, Clone)]
 pub struct Event {
-    pub place: Place,
+    pub place: ReceptionOrder,
     pub webhook: usize,
     pub report: Report,
 }
@@ -67,7 +67,7 @@ pub struct Entry {
 /// The columns of a call and its reports.
 #[derive(Debug, Clone)]
 struct Kept {
-    recorded: Recorded,
+    recorded: StoredCall,
     reported_by: Option<Uuid>,
     reports: Vec<CallReport>,
 }
@@ -96,11 +96,11 @@ impl Store {
     }
 
     /// Records a copy of a call, estimates and all; `false` if the copy was refused.
-    pub fn record(&mut self, copy: &CallCopy) -> bool {
+    pub fn record(&mut self, copy: &CallRecord) -> bool {
         let standing = self.calls.get(&copy.id);
         let posted = self.ledger.iter().any(|e| e.call_id == copy.id);
-        let standing = standing.map(|kept| Recorded {
-            reported: kept.reports.iter().any(|r| r.role == Role::Folded),
+        let standing = standing.map(|kept| StoredCall {
+            reported: kept.reports.iter().any(|r| r.role == ClaimState::Folded),
             ..kept.recorded.clone()
         });
         let Ok((recorded, moved)) = record(standing.as_ref(), copy, posted, &self.payees) else {
@@ -175,22 +175,22 @@ impl Store {
     }
 
     /// The search, without locks: what a transaction sees when it begins.
-    pub fn sight(&self, work: &[Work]) -> Vec<Line> {
+    pub fn sight(&self, work: &[Work]) -> Vec<BatchRow> {
         let line = |work: &Work| match work {
-            Work::Fresh(event) => Some(self.line(event, Course::Fresh)),
-            Work::Again(id) => Some(self.line(&self.rows.get(id)?.event, Course::Again)),
+            Work::Fresh(event) => Some(self.line(event, Trigger::Fresh)),
+            Work::Again(id) => Some(self.line(&self.rows.get(id)?.event, Trigger::Again)),
             Work::Assigned(id, call_id) => {
                 let event = &self.rows.get(id)?.event;
-                Some(self.line(event, Course::Assigned(*call_id)))
+                Some(self.line(event, Trigger::Assigned(*call_id)))
             }
-            Work::Applied(event, call_id) => Some(self.line(event, Course::Applied(*call_id))),
+            Work::Applied(event, call_id) => Some(self.line(event, Trigger::Applied(*call_id))),
         };
         work.iter().filter_map(line).collect()
     }
 
-    fn line(&self, event: &Event, course: Course) -> Line {
+    fn line(&self, event: &Event, course: Trigger) -> BatchRow {
         let row = self.rows.get(&event.place.event_id);
-        Line {
+        BatchRow {
             place: event.place,
             account_id: ACCOUNT,
             webhook_id: self.webhooks[event.webhook].id,
@@ -202,7 +202,7 @@ impl Store {
             earlier_call: row.and_then(|row| row.call_id),
             count: 1,
             refused: None,
-            reading: Reading {
+            reading: ParsedRequest {
                 report: Ok(event.report.clone()),
                 slots: Vec::new(),
             },
@@ -217,7 +217,7 @@ impl Store {
         webhooks.map(|w| (w.id, w.clone())).collect()
     }
 
-    fn event(&self, line: &Line) -> Event {
+    fn event(&self, line: &BatchRow) -> Event {
         let webhook = self.webhooks.iter().position(|w| w.id == line.webhook_id);
         Event {
             place: line.place,
@@ -226,8 +226,8 @@ impl Store {
         }
     }
 
-    fn sightings(&self, event: &Event) -> Sightings {
-        let sighting = |kept: &Kept| Sighting {
+    fn sightings(&self, event: &Event) -> CallCandidates {
+        let sighting = |kept: &Kept| CallCandidate {
             call_id: kept.recorded.id,
             buyer_id: kept.recorded.buyer_id,
             duration_seconds: kept.recorded.duration_seconds.into(),
@@ -239,7 +239,7 @@ impl Store {
             |kept: &&Kept| report.caller.is_some() && kept.recorded.caller == report.caller;
         let by_ref_id =
             |kept: &&Kept| report.ref_id.is_some() && kept.recorded.ref_id == report.ref_id;
-        Sightings {
+        CallCandidates {
             by_ref_id: self
                 .calls
                 .values()
@@ -260,9 +260,9 @@ impl Store {
     }
 
     /// Locks, reads anew, decides in order of reception, and writes: one transaction.
-    pub fn settle(&mut self, mut lines: Vec<Line>) -> Vec<Decision> {
+    pub fn settle(&mut self, mut lines: Vec<BatchRow>) -> Vec<Decision> {
         // Another worker settled some of them since: the whole batch runs again without those.
-        lines.retain(|l| l.course != Course::Fresh || !self.rows.contains_key(&l.place.event_id));
+        lines.retain(|l| l.course != Trigger::Fresh || !self.rows.contains_key(&l.place.event_id));
         // What a row stands for is read under its lock.
         for line in &mut lines {
             let row = self.rows.get(&line.place.event_id);
@@ -273,9 +273,9 @@ impl Store {
         lines.dedup_by_key(|l| l.place);
         let keys = calls_to_lock(&lines, &webhooks);
         let kept = keys.iter().filter_map(|key| self.calls.get(&key.call_id));
-        let mut books = Books::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>());
+        let mut books = LockedCalls::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>());
         decide_lines(&mut lines, &webhooks, &mut books);
-        for call in books.calls() {
+        for call in books.all_calls() {
             self.write_call(call);
         }
         let mut decisions = Vec::with_capacity(lines.len());
@@ -292,9 +292,9 @@ impl Store {
         decisions
     }
 
-    fn call(&self, kept: &Kept) -> Call {
+    fn call(&self, kept: &Kept) -> LockedCall {
         let r = &kept.recorded;
-        Call {
+        LockedCall {
             key: key(r.id),
             buyer_id: r.buyer_id,
             caller: r.caller.clone(),
@@ -313,7 +313,7 @@ impl Store {
         }
     }
 
-    fn write_call(&mut self, call: &Call) {
+    fn write_call(&mut self, call: &LockedCall) {
         let kept = self
             .calls
             .get_mut(&call.key.call_id)
@@ -336,7 +336,7 @@ impl Store {
         kept.reports.sort_by_key(|r| r.place);
     }
 
-    fn write_row(&mut self, line: &Line, decision: &Decision) {
+    fn write_row(&mut self, line: &BatchRow, decision: &Decision) {
         let id = line.place.event_id;
         for posting in &decision.postings {
             let cause = (!posting.by_move).then_some(id);
@@ -422,7 +422,7 @@ impl Store {
 
     fn check_call(&self, kept: &Kept, posted: (i64, i64)) -> Result<(), String> {
         let call = self.call(kept);
-        let due = credit(
+        let due = credit_due(
             call.recorded.map(|p| p.terms),
             call.value_cents,
             call.qualified,
@@ -436,15 +436,19 @@ impl Store {
                 "invariant 2: posted {posted:?}, booked {booked}: {call:?}"
             ));
         }
-        let (folded, _) = call.folded();
+        let (folded, _) = call.fold_reports();
         if (folded.value_cents, folded.qualified, folded.reported)
             != (call.value_cents, call.qualified, call.value_from_webhook)
         {
             return Err(format!("invariant 5: the fold gives {folded:?}: {call:?}"));
         }
-        let standing = || call.reports.iter().filter(|r| r.role != Role::Displaced);
+        let standing = || {
+            call.reports
+                .iter()
+                .filter(|r| r.role != ClaimState::Displaced)
+        };
         let guessed = |r: &CallReport| r.strategy == Strategy::CallerDuration && !r.by_person;
-        let signatures: Vec<_> = standing().map(CallReport::signature).collect();
+        let signatures: Vec<_> = standing().map(CallReport::fingerprint).collect();
         if standing().all(guessed) && signatures.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(format!(
                 "M5: two different reports claimed one call: {call:?}"
@@ -481,8 +485,8 @@ impl Store {
     }
 }
 
-fn copy_of(r: &Recorded) -> CallCopy {
-    CallCopy {
+fn copy_of(r: &StoredCall) -> CallRecord {
+    CallRecord {
         id: r.id,
         ref_id: Some(r.ref_id.clone()),
         caller: Some(
@@ -505,9 +509,9 @@ fn copy_of(r: &Recorded) -> CallCopy {
 }
 
 /// A call as plain as can be: its number is its ref_id, its id and, in a way, its caller.
-pub fn plain_call(number: u128, ended_at: Timestamp, assignment: Option<u128>) -> CallCopy {
+pub fn plain_call(number: u128, ended_at: Timestamp, assignment: Option<u128>) -> CallRecord {
     let caller = format!("+1305555{:04}", number % 7);
-    CallCopy {
+    CallRecord {
         id: Uuid::from_u128(0xCA11_0000 + number),
         ref_id: Some(Some(format!("R{number}"))),
         caller: Some(Some(trueup_domain::call_record::Caller {

@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use trueup_domain::batch_decision::Line;
-use trueup_domain::call_record::CallCopy;
-use trueup_domain::crediting::{Payee, Place, Terms};
+use trueup_domain::batch_decision::BatchRow;
+use trueup_domain::call_record::CallRecord;
+use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
 use trueup_domain::report::{Payout, Report};
 use trueup_event::reason::Status;
 use uuid::Uuid;
@@ -46,7 +46,7 @@ struct Message {
 /// A worker between its search and its commit.
 struct Busy {
     message: Message,
-    lines: Vec<Line>,
+    lines: Vec<BatchRow>,
 }
 
 struct Simulation {
@@ -125,7 +125,7 @@ impl Simulation {
         self.next_event += 1;
         let position = u16::try_from(self.dice.below(3)).expect("small");
         let event = Event {
-            place: Place {
+            place: ReceptionOrder {
                 received_at: self.now,
                 position,
                 event_id,
@@ -228,16 +228,16 @@ impl Simulation {
             return;
         }
         let copy = match self.dice.below(4) {
-            0 => CallCopy {
+            0 => CallRecord {
                 qualified: Some(Some(true)),
                 value_cents: Some(Some(5_000)),
                 ..copy
             },
-            1 => CallCopy {
+            1 => CallRecord {
                 qualified: Some(Some(true)),
                 ..copy
             },
-            2 => CallCopy {
+            2 => CallRecord {
                 qualified: Some(Some(false)),
                 value_cents: Some(Some(2_500)),
                 ..copy
@@ -292,7 +292,7 @@ impl Simulation {
 
     fn commit(&mut self, busy: &Busy) -> Result<(), String> {
         // A redelivered envelope is settled event by event (V12).
-        let batches: Vec<Vec<Line>> = if busy.message.redelivered {
+        let batches: Vec<Vec<BatchRow>> = if busy.message.redelivered {
             busy.lines.iter().map(|line| vec![line.clone()]).collect()
         } else {
             vec![busy.lines.clone()]
@@ -404,7 +404,7 @@ impl Simulation {
             ..from.report.clone()
         };
         let event = Event {
-            place: Place {
+            place: ReceptionOrder {
                 received_at: self.now,
                 position: 0,
                 event_id,

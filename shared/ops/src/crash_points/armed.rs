@@ -15,15 +15,15 @@ use trueup_event::raw_event::RawEvent;
     clippy::disallowed_methods,
     reason = "the tests' own variables, not the product's"
 )]
-fn variable(name: &str) -> Option<String> {
+fn read_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 /// The point's name, and at which time.
-fn wanted() -> Option<&'static (String, u32)> {
+fn wanted_point() -> Option<&'static (String, u32)> {
     static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
     let read = || {
-        let text = variable("CRASH_AT")?;
+        let text = read_variable("CRASH_AT")?;
         let (name, time) = text.split_once(':').unwrap_or((&text, "1"));
         assert!(
             Point::ALL.iter().any(|point| point.name() == name),
@@ -39,7 +39,7 @@ fn wanted() -> Option<&'static (String, u32)> {
 
 pub fn point(point: Point) {
     static TIMES: AtomicU32 = AtomicU32::new(0);
-    if let Some((name, time)) = wanted()
+    if let Some((name, time)) = wanted_point()
         && name == point.name()
         && TIMES.fetch_add(1, Ordering::SeqCst) + 1 == *time
     {
@@ -49,7 +49,7 @@ pub fn point(point: Point) {
 
 pub fn event(events: &[RawEvent]) {
     static POISON: OnceLock<Option<Uuid>> = OnceLock::new();
-    let poison = POISON.get_or_init(|| variable("CRASH_ON_EVENT")?.parse().ok());
+    let poison = POISON.get_or_init(|| read_variable("CRASH_ON_EVENT")?.parse().ok());
     if poison.is_some_and(|id| events.iter().any(|event| event.id == id)) {
         std::process::abort();
     }

@@ -17,7 +17,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// One metric as the outside sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub struct MetricDefinition {
     pub name: &'static str,
     pub kind: &'static str,
     pub help: &'static str,
@@ -28,19 +28,19 @@ pub struct Row {
 /// The figures of a family by their labels, found without hashing: the sets are closed, and most are
 /// small. The door asks for some ten of them in each request.
 #[derive(Debug, Clone)]
-struct Kept<T>(Vec<(Vec<&'static str>, T)>);
+struct HandleCache<T>(Vec<(Vec<&'static str>, T)>);
 
-impl<T: Clone> Kept<T> {
+impl<T: Clone> HandleCache<T> {
     /// A family with more combinations is looked up in its own table.
     const FEW: usize = 16;
 
-    fn of(row: &Row, make: impl Fn(&[&str]) -> T) -> Self {
+    fn of(row: &MetricDefinition, make: impl Fn(&[&str]) -> T) -> Self {
         let mut kept = Vec::new();
         each_combination(row, |values| kept.push((values.to_vec(), make(values))));
         if kept.len() > Self::FEW {
             kept.clear();
         }
-        Kept(kept)
+        HandleCache(kept)
     }
 
     fn find(&self, labels: &[&str]) -> Option<&T> {
@@ -53,7 +53,7 @@ impl<T: Clone> Kept<T> {
 
 /// A number that only grows.
 #[derive(Debug, Clone)]
-pub struct Counter(IntCounterVec, Kept<prometheus::IntCounter>);
+pub struct Counter(IntCounterVec, HandleCache<prometheus::IntCounter>);
 
 impl Counter {
     /// `labels` in the table's order; none for a metric without labels.
@@ -80,7 +80,7 @@ impl Counter {
 
 /// A number that goes up and down.
 #[derive(Debug, Clone)]
-pub struct Gauge(IntGaugeVec, Kept<prometheus::IntGauge>);
+pub struct Gauge(IntGaugeVec, HandleCache<prometheus::IntGauge>);
 
 impl Gauge {
     pub fn set(&self, labels: &[&str], value: i64) {
@@ -104,10 +104,10 @@ impl Gauge {
 
 /// How something is spread (times, sizes).
 #[derive(Debug, Clone)]
-pub struct Histogram(HistogramVec, Kept<prometheus::Histogram>);
+pub struct Histogram(HistogramVec, HandleCache<prometheus::Histogram>);
 
 impl Histogram {
-    pub fn observe(&self, labels: &[&str], value: f64) {
+    pub fn observe_value(&self, labels: &[&str], value: f64) {
         match self.1.find(labels) {
             Some(histogram) => histogram.observe(value),
             None => self.0.with_label_values(labels).observe(value),
@@ -115,7 +115,7 @@ impl Histogram {
     }
 
     pub fn since(&self, labels: &[&str], start: std::time::Instant) {
-        self.observe(labels, start.elapsed().as_secs_f64());
+        self.observe_value(labels, start.elapsed().as_secs_f64());
     }
 
     pub fn of(&self, labels: &[&str]) -> prometheus::Histogram {
@@ -126,44 +126,47 @@ impl Histogram {
 /// Something that a row of the table can be made into.
 trait Family: Sized {
     const KIND: &'static str;
-    fn make(row: &Row) -> Self;
+    fn make_metric(row: &MetricDefinition) -> Self;
 }
 
 impl Family for Counter {
     const KIND: &'static str = "counter";
-    fn make(row: &Row) -> Self {
-        let vec = IntCounterVec::new(Opts::new(row.name, row.help.trim()), &names(row));
-        let vec = register(row, vec);
-        let kept = Kept::of(row, |values| vec.with_label_values(values));
+    fn make_metric(row: &MetricDefinition) -> Self {
+        let vec = IntCounterVec::new(Opts::new(row.name, row.help.trim()), &label_names(row));
+        let vec = register_metric(row, vec);
+        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
         Counter(vec, kept)
     }
 }
 
 impl Family for Gauge {
     const KIND: &'static str = "gauge";
-    fn make(row: &Row) -> Self {
-        let vec = IntGaugeVec::new(Opts::new(row.name, row.help.trim()), &names(row));
-        let vec = register(row, vec);
-        let kept = Kept::of(row, |values| vec.with_label_values(values));
+    fn make_metric(row: &MetricDefinition) -> Self {
+        let vec = IntGaugeVec::new(Opts::new(row.name, row.help.trim()), &label_names(row));
+        let vec = register_metric(row, vec);
+        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
         Gauge(vec, kept)
     }
 }
 
 impl Family for Histogram {
     const KIND: &'static str = "histogram";
-    fn make(row: &Row) -> Self {
+    fn make_metric(row: &MetricDefinition) -> Self {
         let opts = HistogramOpts::new(row.name, row.help.trim()).buckets(row.buckets.to_vec());
-        let vec = register(row, HistogramVec::new(opts, &names(row)));
-        let kept = Kept::of(row, |values| vec.with_label_values(values));
+        let vec = register_metric(row, HistogramVec::new(opts, &label_names(row)));
+        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
         Histogram(vec, kept)
     }
 }
 
-fn names(row: &Row) -> Vec<&'static str> {
+fn label_names(row: &MetricDefinition) -> Vec<&'static str> {
     row.labels.iter().map(|(name, _)| *name).collect()
 }
 
-fn register<C: Collector + Clone + 'static>(row: &Row, vec: prometheus::Result<C>) -> C {
+fn register_metric<C: Collector + Clone + 'static>(
+    row: &MetricDefinition,
+    vec: prometheus::Result<C>,
+) -> C {
     let made = vec.and_then(|vec| REGISTRY.register(Box::new(vec.clone())).map(|()| vec));
     match made {
         Ok(vec) => vec,
@@ -172,7 +175,7 @@ fn register<C: Collector + Clone + 'static>(row: &Row, vec: prometheus::Result<C
     }
 }
 
-fn each_combination(row: &Row, mut make: impl FnMut(&[&'static str])) {
+fn each_combination(row: &MetricDefinition, mut make: impl FnMut(&[&'static str])) {
     let mut combinations: Vec<Vec<&'static str>> = vec![Vec::new()];
     for (_, values) in row.labels {
         combinations = combinations
@@ -203,7 +206,7 @@ macro_rules! groups {
             pub struct $group { $( $(#[doc = $help])+ pub $field: $kind, )+ }
 
             impl $group {
-                pub const ROWS: &'static [$crate::metrics::Row] = &[ $( $crate::metrics::Row {
+                pub const ROWS: &'static [$crate::metrics::MetricDefinition] = &[ $( $crate::metrics::MetricDefinition {
                     name: $name,
                     kind: <$kind as $crate::metrics::Family>::KIND,
                     help: concat!($($help),+),
@@ -213,7 +216,7 @@ macro_rules! groups {
 
                 fn register() -> Self {
                     let mut rows = Self::ROWS.iter();
-                    $( let $field = <$kind as $crate::metrics::Family>::make(rows.next().expect("a row for each field")); )+
+                    $( let $field = <$kind as $crate::metrics::Family>::make_metric(rows.next().expect("a row for each field")); )+
                     $group { $($field),+ }
                 }
             }
@@ -226,7 +229,7 @@ macro_rules! groups {
         )+
 
         /// Every group of the table with its rows.
-        pub const GROUPS: &[(&str, &[$crate::metrics::Row])] = &[ $( (stringify!($group), $group::ROWS) ),+ ];
+        pub const GROUPS: &[(&str, &[$crate::metrics::MetricDefinition])] = &[ $( (stringify!($group), $group::ROWS) ),+ ];
     };
     (@buckets) => { &[] };
     (@buckets $buckets:expr) => { $buckets };
@@ -234,8 +237,8 @@ macro_rules! groups {
 use groups;
 
 /// Everything registered so far, in Prometheus's text form.
-pub fn scrape() -> Vec<u8> {
-    process().observe();
+pub fn render_metrics() -> Vec<u8> {
+    process().observe_value();
     let mut text = Vec::with_capacity(16 * 1024);
     if let Err(e) = TextEncoder::new().encode(&REGISTRY.gather(), &mut text) {
         tracing::error!(error = %e, "metrics cannot be written");
@@ -244,7 +247,7 @@ pub fn scrape() -> Vec<u8> {
 }
 
 /// The table of METRICS.md, as Markdown; a test compares the two.
-pub fn markdown() -> String {
+pub fn render_markdown() -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
     for (group, rows) in GROUPS {
@@ -274,7 +277,7 @@ pub fn markdown() -> String {
 
 impl Process {
     /// Reads what is only known at the moment of the scrape.
-    fn observe(&self) {
+    fn observe_value(&self) {
         /// Linux's page on every machine that we build for (bytes).
         const PAGE: i64 = 4096;
         let resident = std::fs::read_to_string("/proc/self/statm")
@@ -326,7 +329,7 @@ mod tests {
     #[test]
     fn every_label_value_starts_at_zero() {
         let _ = gateway();
-        let text = String::from_utf8(scrape()).expect("text");
+        let text = String::from_utf8(render_metrics()).expect("text");
         for row in Gateway::ROWS {
             assert!(
                 text.contains(&format!("# HELP {}", row.name)),

@@ -31,7 +31,7 @@ pub struct AmqpArgs {
 
     /// Envelopes that the queue may hold before the broker refuses more (takes effect when the queue is made)
     #[arg(long, env = "TRUEUP_QUEUE_MAX_LENGTH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "2000000")]
+          value_parser = check::parse_positive, default_value = "2000000")]
     pub queue_max_length: NonZeroU32,
 }
 
@@ -65,7 +65,7 @@ pub enum LogFormat {
 pub struct GraceArgs {
     /// How long what is in flight may take after SIGTERM
     #[arg(id = "grace_seconds", long = "grace-seconds", env = "TRUEUP_GRACE_SECONDS", value_name = "SECONDS",
-          global = true, value_parser = check::seconds, default_value = "20")]
+          global = true, value_parser = check::parse_seconds, default_value = "20")]
     pub grace: Duration,
 }
 
@@ -73,7 +73,7 @@ pub struct GraceArgs {
 pub struct StartArgs {
     /// How long a process waits at its start for what it cannot work without; then it ends with 69
     #[arg(id = "start_seconds", long = "start-seconds", env = "TRUEUP_START_SECONDS", value_name = "SECONDS",
-          global = true, value_parser = check::seconds, default_value = "300")]
+          global = true, value_parser = check::parse_seconds, default_value = "300")]
     pub within: Duration,
 }
 
@@ -81,22 +81,22 @@ pub struct StartArgs {
 pub struct GatewayArgs {
     /// The public door
     #[arg(id = "gateway_listen", long = "gateway-listen", env = "TRUEUP_GATEWAY_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::socket, default_value = "0.0.0.0:8080")]
+          global = true, value_parser = check::parse_socket, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
     /// /live, /ready and /metrics of the gateway
     #[arg(id = "gateway_ops_listen", long = "gateway-ops-listen", env = "TRUEUP_GATEWAY_OPS_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::socket, default_value = "127.0.0.1:9080")]
+          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:9080")]
     pub ops_listen: SocketAddr,
 
     /// Requests a minute from one source address
     #[arg(long, env = "TRUEUP_LIMIT_IP_PER_MINUTE", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "50")]
+          value_parser = check::parse_positive, default_value = "50")]
     pub limit_ip_per_minute: NonZeroU32,
 
     /// Requests a minute to one webhook that sets no limit of its own
     #[arg(long, env = "TRUEUP_LIMIT_TOKEN_PER_MINUTE", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "200")]
+          value_parser = check::parse_positive, default_value = "200")]
     pub limit_token_per_minute: NonZeroU32,
 
     /// Without Redis: count in this process alone, or refuse with 503
@@ -115,7 +115,7 @@ pub struct GatewayArgs {
         env = "TRUEUP_LIMIT_REDIS_TIMEOUT_MS",
         value_name = "MILLISECONDS",
         global = true,
-        value_parser = check::milliseconds,
+        value_parser = check::parse_milliseconds,
         default_value = "50"
     )]
     pub limit_redis_timeout_ms: Duration,
@@ -145,17 +145,17 @@ pub struct GatewayArgs {
 
     /// Threads of the runtime; on few cores one is fastest, since the broker and Redis need the others
     #[arg(long, env = "TRUEUP_GATEWAY_THREADS", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "1")]
+          value_parser = check::parse_positive, default_value = "1")]
     pub gateway_threads: NonZeroU32,
 
     /// Connections at once; fewer where the limit of open files is below it (128 files are left for everything else)
     #[arg(long, env = "TRUEUP_MAX_CONNECTIONS", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "20000")]
+          value_parser = check::parse_positive, default_value = "20000")]
     pub max_connections: NonZeroU32,
 
     /// Connections at once from one IPv4 address or IPv6 /64 that is no trusted proxy
     #[arg(long, env = "TRUEUP_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "1000")]
+          value_parser = check::parse_positive, default_value = "1000")]
     pub max_connections_per_address: NonZeroU32,
 }
 
@@ -200,12 +200,12 @@ impl Proxies {
 pub struct ConsoleArgs {
     /// The settings API and the pages
     #[arg(id = "console_listen", long = "console-listen", env = "TRUEUP_CONSOLE_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::socket, default_value = "127.0.0.1:8090")]
+          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
 
     /// /live, /ready and /metrics of the console
     #[arg(id = "console_ops_listen", long = "console-ops-listen", env = "TRUEUP_CONSOLE_OPS_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::socket, default_value = "127.0.0.1:9090")]
+          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:9090")]
     pub ops_listen: SocketAddr,
 
     /// What webhook URLs are built from: where buyers reach the gateway
@@ -223,31 +223,31 @@ pub struct ConsoleArgs {
 pub struct WorkerArgs {
     /// /live, /ready and /metrics of the worker
     #[arg(id = "worker_ops_listen", long = "worker-ops-listen", env = "TRUEUP_WORKER_OPS_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::socket, default_value = "127.0.0.1:9070")]
+          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:9070")]
     pub ops_listen: SocketAddr,
 
     /// Envelopes that the broker hands over ahead of their settling
     #[arg(long, env = "TRUEUP_WORKER_PREFETCH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "256")]
+          value_parser = check::parse_positive, default_value = "256")]
     pub worker_prefetch: NonZeroU32,
 
     /// Settling connections; each settles accounts of its own
     #[arg(long, env = "TRUEUP_WORKER_LANES", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "2")]
+          value_parser = check::parse_positive, default_value = "2")]
     pub worker_lanes: NonZeroU32,
 
     /// Reports that one transaction settles at most
     #[arg(long, env = "TRUEUP_WORKER_BATCH", value_name = "N", global = true,
-          value_parser = check::positive, default_value = "400")]
+          value_parser = check::parse_positive, default_value = "400")]
     pub worker_batch: NonZeroU32,
 
     /// Days that the rows of events are kept; the ledger is kept for ever
     #[arg(long, env = "TRUEUP_RETENTION_EVENT_DAYS", value_name = "DAYS", global = true,
-          value_parser = check::positive, default_value = "400")]
+          value_parser = check::parse_positive, default_value = "400")]
     pub retention_event_days: NonZeroU32,
 
     /// Days that raw requests are kept
     #[arg(long, env = "TRUEUP_RETENTION_REQUEST_DAYS", value_name = "DAYS", global = true,
-          value_parser = check::positive, default_value = "30")]
+          value_parser = check::parse_positive, default_value = "30")]
     pub retention_request_days: NonZeroU32,
 }

@@ -54,7 +54,7 @@ fn redact_parameter(text: &str, name: &str) -> String {
     out
 }
 
-fn url(text: &str, schemes: &[&str], example: &str) -> Result<SecretString, String> {
+fn check_url(text: &str, schemes: &[&str], example: &str) -> Result<SecretString, String> {
     let Some(rest) = schemes.iter().find_map(|s| text.strip_prefix(s)) else {
         return Err(format!(
             "a URL is needed that starts with {}; such as {example}",
@@ -71,16 +71,16 @@ fn url(text: &str, schemes: &[&str], example: &str) -> Result<SecretString, Stri
 
 pub fn postgres_url(text: &str) -> Result<SecretString, String> {
     let example = "postgres://user:password@host:5432/database";
-    let checked = url(text, &["postgres://", "postgresql://"], example)?;
+    let checked = check_url(text, &["postgres://", "postgresql://"], example)?;
     #[cfg(feature = "postgres-url")]
     text.parse::<tokio_postgres::Config>()
-        .map_err(|e| format!("{}; such as {example}", chain(&e)))?;
+        .map_err(|e| format!("{}; such as {example}", error_chain(&e)))?;
     Ok(checked)
 }
 
 pub fn amqp_url(text: &str) -> Result<SecretString, String> {
     let example = "amqp://user:password@host:5672/%2f";
-    let checked = url(text, &["amqp://", "amqps://"], example)?;
+    let checked = check_url(text, &["amqp://", "amqps://"], example)?;
     #[cfg(feature = "amqp-url")]
     text.parse::<lapin::uri::AMQPUri>()
         .map_err(|e| format!("{e}; such as {example} (%2f is the default vhost)"))?;
@@ -88,7 +88,7 @@ pub fn amqp_url(text: &str) -> Result<SecretString, String> {
 }
 
 pub fn redis_url(text: &str) -> Result<SecretString, String> {
-    url(
+    check_url(
         text,
         &["redis://", "rediss://"],
         "redis://user:password@host:6379/0",
@@ -98,25 +98,25 @@ pub fn redis_url(text: &str) -> Result<SecretString, String> {
 /// Without the `/` at the end, so that a path can be put after it.
 pub fn public_url(text: &str) -> Result<String, String> {
     use secrecy::ExposeSecret;
-    let checked = url(text, &["http://", "https://"], "https://hooks.example.com")?;
+    let checked = check_url(text, &["http://", "https://"], "https://hooks.example.com")?;
     Ok(checked.expose_secret().trim_end_matches('/').to_owned())
 }
 
 #[cfg(feature = "postgres-url")]
-fn chain(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
+        Some(source) => format!("{error}: {}", error_chain(source)),
         None => error.to_string(),
     }
 }
 
-pub fn socket(text: &str) -> Result<SocketAddr, String> {
+pub fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "an address and a port are needed, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080".into()
     })
 }
 
-pub fn positive(text: &str) -> Result<NonZeroU32, String> {
+pub fn parse_positive(text: &str) -> Result<NonZeroU32, String> {
     text.parse()
         .map_err(|_| "a whole number is needed, 1 or more".into())
 }
@@ -137,7 +137,7 @@ pub fn positive_bytes(text: &str) -> Result<NonZeroU64, String> {
         .ok_or_else(|| "a number of bytes is needed, 1 or more, such as 1073741824 or 1GiB".into())
 }
 
-pub fn seconds(text: &str) -> Result<Duration, String> {
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     /// A day: what waits longer is no grace.
     const MOST: u64 = 86_400;
     match text.parse::<u64>() {
@@ -146,7 +146,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub fn milliseconds(text: &str) -> Result<Duration, String> {
+pub fn parse_milliseconds(text: &str) -> Result<Duration, String> {
     /// A sender does not wait longer than this for everything together.
     const MOST: u64 = 2_000;
     match text.parse::<u64>() {

@@ -20,7 +20,7 @@ pub use args::{
     RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
 
-use crate::shutdown::Exit;
+use crate::shutdown::ExitReason;
 
 /// Every variable of Trueup starts with it.
 const PREFIX: &str = "TRUEUP_";
@@ -33,7 +33,7 @@ const NEAREST_WITHIN: usize = 5;
 
 /// One setting as the outside sees it: for the documentation and its tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct SettingDefinition {
     pub variable: String,
     pub flag: String,
     pub default: Option<String>,
@@ -41,11 +41,11 @@ pub struct Setting {
 }
 
 /// Every setting of every Trueup process, by name.
-pub fn settings() -> Vec<Setting> {
-    let mut found: Vec<Setting> = every_arg()
+pub fn all_settings() -> Vec<SettingDefinition> {
+    let mut found: Vec<SettingDefinition> = every_arg()
         .get_arguments()
         .filter_map(|arg| {
-            Some(Setting {
+            Some(SettingDefinition {
                 variable: arg.get_env()?.to_str()?.to_owned(),
                 flag: format!("--{}", arg.get_long()?),
                 default: arg
@@ -88,14 +88,14 @@ impl BadConfig {
     }
 
     /// Says so on the error stream and ends the process with 64.
-    pub fn exit(&self) -> ! {
+    pub fn print_and_exit(&self) -> ! {
         eprintln!("error: {self}");
-        std::process::exit(Exit::BadConfig.code().into())
+        std::process::exit(ExitReason::BadConfig.code().into())
     }
 }
 
 /// The settings of this process, or its end: 64 for bad ones, 0 after `--help` and `--version`.
-pub fn parse<T: Parser>() -> T {
+pub fn parse_settings<T: Parser>() -> T {
     let environment: Vec<_> = std::env::vars_os().collect();
     match parse_from(std::env::args_os().collect(), &environment) {
         Ok(Parsed::Settings(settings)) => *settings,
@@ -104,7 +104,7 @@ pub fn parse<T: Parser>() -> T {
             let _ = std::io::stdout().write_all(text.as_bytes());
             std::process::exit(0)
         }
-        Err(bad) => bad.exit(),
+        Err(bad) => bad.print_and_exit(),
     }
 }
 
@@ -160,7 +160,7 @@ pub fn parse_from<T: Parser>(
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Ok(Parsed::Help(e.render().to_string()))
         }
-        Err(e) => Err(explain(&e)),
+        Err(e) => Err(explain_error(&e)),
     }
 }
 
@@ -168,7 +168,7 @@ pub fn parse_from<T: Parser>(
 fn from_environment(
     environment: &[(OsString, OsString)],
 ) -> Result<BTreeMap<String, OsString>, BadConfig> {
-    let known: Vec<String> = settings().into_iter().map(|s| s.variable).collect();
+    let known: Vec<String> = all_settings().into_iter().map(|s| s.variable).collect();
     let mut values = BTreeMap::new();
     let mut files = BTreeMap::new();
     for (variable, value) in environment {
@@ -192,7 +192,7 @@ fn from_environment(
                 files.insert(of.to_owned(), value.clone());
             }
         } else {
-            return Err(unknown(variable, &known));
+            return Err(unknown_variable(variable, &known));
         }
     }
     for (variable, path) in files {
@@ -206,14 +206,14 @@ fn from_environment(
     Ok(values)
 }
 
-fn unknown(variable: &str, known: &[String]) -> BadConfig {
+fn unknown_variable(variable: &str, known: &[String]) -> BadConfig {
     let (name, suffix) = match variable.strip_suffix(FILE_SUFFIX) {
         Some(name) => (name, FILE_SUFFIX),
         None => (variable, ""),
     };
     let nearest = known
         .iter()
-        .map(|known| (distance(name, known), known))
+        .map(|known| (edit_distance(name, known), known))
         .min();
     let mut text = format!("{variable} is no setting of Trueup");
     match nearest {
@@ -258,7 +258,7 @@ fn read_file(variable: &str, path: &OsString) -> Result<OsString, BadConfig> {
 }
 
 /// Turns clap's error into one that names the variable and shows no secret.
-fn explain(error: &clap::Error) -> BadConfig {
+fn explain_error(error: &clap::Error) -> BadConfig {
     let arg = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) => arg.clone(),
         _ => String::new(),
@@ -305,7 +305,7 @@ fn possible_values(error: &clap::Error) -> String {
 }
 
 /// How many letters differ (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {

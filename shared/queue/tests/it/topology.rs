@@ -7,7 +7,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicRejectOptions, Queue
 use secrecy::SecretString;
 use trueup_event::envelope;
 use trueup_event::raw_event::Envelope;
-use trueup_queue::connection::Session;
+use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
@@ -20,23 +20,23 @@ const LENGTH: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 async fn declaring_is_repeatable_also_with_another_bound() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), LENGTH)
         .await
         .expect("declares");
-    topology::declare(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), LENGTH)
         .await
         .expect("again");
-    topology::declare(broker.connection(), NonZeroU32::MIN)
+    topology::declare_topology(broker.connection(), NonZeroU32::MIN)
         .await
         .expect("what exists is used as it is");
     assert_eq!(
-        topology::depth(broker.connection(), topology::QUEUE)
+        topology::queue_depth(broker.connection(), topology::QUEUE)
             .await
             .expect("looks"),
         Some(0)
     );
     assert_eq!(
-        topology::depth(broker.connection(), "no.such.queue")
+        topology::queue_depth(broker.connection(), "no.such.queue")
             .await
             .expect("looks"),
         None
@@ -51,11 +51,11 @@ async fn declaring_is_repeatable_also_with_another_bound() {
 async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), LENGTH)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
-    let message = envelope::encode(&Envelope::of(Vec::new()));
+    let message = envelope::encode_envelope(&Envelope::from_events(Vec::new()));
     topology::publish_event(&channel, &message)
         .await
         .expect("taken");
@@ -67,7 +67,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
         .await
         .expect("parked");
     assert_eq!(
-        topology::depth(broker.connection(), topology::PARKED_QUEUE)
+        topology::queue_depth(broker.connection(), topology::PARKED_QUEUE)
             .await
             .expect("looks"),
         Some(1)
@@ -79,7 +79,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
     topology::publish_event(&channel, &message)
         .await
         .expect_err("nobody has it");
-    topology::declare(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), LENGTH)
         .await
         .expect("declares what is missing");
     topology::publish_event(&channel, &message)
@@ -91,7 +91,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
 async fn a_rejected_event_becomes_a_dead_letter() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), LENGTH)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
@@ -123,7 +123,7 @@ async fn a_rejected_event_becomes_a_dead_letter() {
 async fn a_full_queue_says_no() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare(broker.connection(), NonZeroU32::MIN)
+    topology::declare_topology(broker.connection(), NonZeroU32::MIN)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
@@ -141,21 +141,23 @@ async fn a_lost_connection_is_noticed_and_a_channels_error_is_not_taken_for_one(
     let lease = Lease::take().await;
     let cutter = Cutter::to(lease.amqp_server()).await;
     let url = SecretString::from(lease.amqp_through(cutter.address));
-    let session = Session::connect(&url, "test").await.expect("connects");
+    let session = BrokerConnection::connect_to(&url, "test")
+        .await
+        .expect("connects");
     assert_eq!(
-        topology::depth(session.connection(), "no.such.queue")
+        topology::queue_depth(session.connection(), "no.such.queue")
             .await
             .expect("looks"),
         None
     );
-    let closed = tokio::time::timeout(Duration::from_millis(600), session.closed()).await;
+    let closed = tokio::time::timeout(Duration::from_millis(600), session.wait_closed()).await;
     assert!(closed.is_err() && session.is_open());
     cutter.cut();
-    tokio::time::timeout(Duration::from_secs(2), session.closed())
+    tokio::time::timeout(Duration::from_secs(2), session.wait_closed())
         .await
         .expect("noticed");
     assert!(!session.is_open());
-    assert!(Session::connect(&url, "test").await.is_err());
+    assert!(BrokerConnection::connect_to(&url, "test").await.is_err());
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use trueup_domain::batch_decision::Work;
+use trueup_domain::batch_decision::SettleJob;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::Status;
-use trueup_settlement::{late_matching, settle};
+use trueup_settlement::{late_matching, settle_batch};
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::builders::{self, WebhookSpec};
 use trueup_testkit::database::TestDatabase;
@@ -44,7 +44,11 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
     let client = database.client().await;
     let account_id = builders::account(&client).await;
     let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
-    let pool = Pool::new(&database.url, &PoolSettings::of("trueup-test", 4)).expect("a good URL");
+    let pool = Pool::new(
+        &database.url,
+        &PoolSettings::for_application("trueup-test", 4),
+    )
+    .expect("a good URL");
     let event = report(account_id, webhook.id);
     let due = async || {
         let count = "SELECT count(*) FROM pending_reports WHERE next_try_at <= now()";
@@ -58,7 +62,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
     // A worker has looked for the call, and has not committed yet.
     let mut settling = pool.get().await.expect("a connection");
     let tx = settling.transaction().await.expect("begins");
-    let settled = settle(&tx, vec![Work::Fresh(event)])
+    let settled = settle_batch(&tx, vec![SettleJob::Fresh(event)])
         .await
         .expect("settles");
     assert_eq!(
@@ -74,7 +78,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
         .await
         .expect("a call");
     for _ in 0..3 {
-        late_matching::wake(&pool).await.expect("wakes");
+        late_matching::wake_pending(&pool).await.expect("wakes");
     }
     tx.commit().await.expect("commits");
     assert_eq!(due().await, 0, "it waits for its schedule so far");
@@ -83,7 +87,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
         "the report is due: the note was still there",
         PATIENCE,
         || async {
-            late_matching::wake(&pool).await.expect("wakes");
+            late_matching::wake_pending(&pool).await.expect("wakes");
             (due().await == 1).then_some(())
         },
     )
@@ -112,10 +116,14 @@ async fn m7_a_report_tried_again_in_vain_is_rewritten_only_if_it_reads_otherwise
     let client = database.client().await;
     let account_id = builders::account(&client).await;
     let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
-    let pool = Pool::new(&database.url, &PoolSettings::of("trueup-test", 2)).expect("a good URL");
+    let pool = Pool::new(
+        &database.url,
+        &PoolSettings::for_application("trueup-test", 2),
+    )
+    .expect("a good URL");
     let mut settling = pool.get().await.expect("a connection");
     let tx = settling.transaction().await.expect("begins");
-    settle(&tx, vec![Work::Fresh(report(account_id, webhook.id))])
+    settle_batch(&tx, vec![SettleJob::Fresh(report(account_id, webhook.id))])
         .await
         .expect("settles");
     tx.commit().await.expect("commits");

@@ -12,7 +12,7 @@ use trueup_testkit::query_plans::unindexed;
 fn settling(database: &TestDatabase) -> Pool {
     let settings = PoolSettings {
         settling: true,
-        ..PoolSettings::of("trueup-test", 2)
+        ..PoolSettings::for_application("trueup-test", 2)
     };
     Pool::new(&database.url, &settings).expect("a good URL")
 }

@@ -31,7 +31,7 @@ pub async fn begin_attempt(pool: &Pool, event_id: Uuid, counts: bool) -> Result<
 
 /// `Ok` if Postgres takes a write and has our tables. An answer alone says little: a standby, a full
 /// disk and a database without its schema answer, too, and messages taken then would come back.
-pub async fn probe(pool: &Pool) -> Result<(), StoreError> {
+pub async fn probe_database(pool: &Pool) -> Result<(), StoreError> {
     begin_attempt(pool, Uuid::nil(), false).await?;
     forget_attempts(pool, &[Uuid::nil()]).await
 }
@@ -61,7 +61,7 @@ const SETTLED: &str = "/* parked_settled */
      WHERE e.reason IS DISTINCT FROM 'processing_failed'";
 
 /// Those of a redelivered envelope's events that have no row yet, or one that says it failed.
-pub async fn unsettled(pool: &Pool, events: Vec<RawEvent>) -> Result<Vec<RawEvent>, StoreError> {
+pub async fn drop_settled(pool: &Pool, events: Vec<RawEvent>) -> Result<Vec<RawEvent>, StoreError> {
     let times: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
     let ids: Vec<Uuid> = events.iter().map(|e| e.id).collect();
     let client = pool.get().await?;
@@ -87,7 +87,7 @@ const PARK_REQUEST: &str = "/* parked_insert_request */
     INSERT INTO event_requests (received_at, id, request) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
 /// The row of an event that could not be settled. Its raw request is kept if Postgres will have it.
-pub async fn park(pool: &Pool, event: &RawEvent) -> Result<(), StoreError> {
+pub async fn park_event(pool: &Pool, event: &RawEvent) -> Result<(), StoreError> {
     let client = pool.get().await?;
     let position = i32::from(event.position);
     client

@@ -12,8 +12,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use trueup_domain::batch_decision::Line;
-use trueup_domain::decision::Sighting;
+use trueup_domain::batch_decision::BatchRow;
+use trueup_domain::decision::CallCandidate;
 use trueup_domain::matching::CLOCK_SKEW_MICROS;
 use trueup_domain::webhook_settings::Webhook;
 
@@ -79,23 +79,23 @@ pub const BY_SIGNATURE: &str = "/* find_by_signature */
             WHERE account_id = r.account_id AND id = r.call_id LIMIT 1) AS c";
 
 /// Fills each line's sightings.
-pub async fn sight(
+pub async fn find_candidates(
     tx: &Transaction<'_>,
-    lines: &mut [Line],
+    lines: &mut [BatchRow],
     webhooks: &HashMap<Uuid, Webhook>,
 ) -> Result<(), StoreError> {
     by_ids(tx, lines).await?;
     by_caller(tx, lines, webhooks).await
 }
 
-fn index(line: usize) -> i32 {
+fn row_index(line: usize) -> i32 {
     // A batch is a few hundred lines.
     i32::try_from(line).unwrap_or(i32::MAX)
 }
 
-fn sighting(row: &Row, signed: bool) -> (usize, Sighting) {
+fn candidate_of_row(row: &Row, signed: bool) -> (usize, CallCandidate) {
     let line = usize::try_from(row.get::<_, i32>(0)).unwrap_or(usize::MAX);
-    let sighting = Sighting {
+    let sighting = CallCandidate {
         call_id: row.get(1),
         buyer_id: row.get(2),
         duration_seconds: row.get::<_, i32>(3).into(),
@@ -105,7 +105,7 @@ fn sighting(row: &Row, signed: bool) -> (usize, Sighting) {
     (line, sighting)
 }
 
-async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreError> {
+async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), StoreError> {
     let (mut ref_lines, mut ref_accounts, mut refs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut id_lines, mut id_accounts, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for (n, line) in lines
@@ -117,12 +117,12 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreErr
             continue;
         };
         if let Some(ref_id) = &report.ref_id {
-            ref_lines.push(index(n));
+            ref_lines.push(row_index(n));
             ref_accounts.push(line.account_id);
             refs.push(ref_id.clone());
         }
         if let Some(call_id) = report.call_uuid() {
-            id_lines.push(index(n));
+            id_lines.push(row_index(n));
             id_accounts.push(line.account_id);
             ids.push(call_id);
         }
@@ -138,13 +138,13 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [Line]) -> Result<(), StoreErr
     )
     .await?;
     for row in &ref_rows {
-        let (n, sighting) = sighting(row, false);
+        let (n, sighting) = candidate_of_row(row, false);
         if let Some(line) = lines.get_mut(n) {
             line.sightings.by_ref_id.push(sighting);
         }
     }
     for row in &id_rows {
-        let (n, sighting) = sighting(row, false);
+        let (n, sighting) = candidate_of_row(row, false);
         if let Some(line) = lines.get_mut(n) {
             line.sightings.by_call_id = Some(sighting);
         }
@@ -167,12 +167,12 @@ struct Searches {
     window_high: Vec<Timestamp>,
 }
 
-fn shifted(at: Timestamp, by: SignedDuration) -> Timestamp {
+fn shift_time(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(at)
 }
 
 impl Searches {
-    fn of(lines: &[Line], webhooks: &HashMap<Uuid, Webhook>) -> Searches {
+    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> Searches {
         let mut s = Searches::default();
         for (n, line) in lines
             .iter()
@@ -191,37 +191,37 @@ impl Searches {
             }
             let window = SignedDuration::from_hours(webhook.match_window_hours);
             let received_at = line.place.received_at;
-            s.lines.push(index(n));
+            s.lines.push(row_index(n));
             s.accounts.push(line.account_id);
             s.callers.push(caller.clone());
             s.durations
                 .push(i32::try_from(duration).unwrap_or(i32::MAX));
             s.tolerances
                 .push(i32::try_from(webhook.duration_tolerance_seconds).unwrap_or(i32::MAX));
-            s.low.push(shifted(received_at, -window));
-            s.high.push(shifted(
+            s.low.push(shift_time(received_at, -window));
+            s.high.push(shift_time(
                 received_at,
                 SignedDuration::from_micros(CLOCK_SKEW_MICROS),
             ));
             s.webhooks.push(line.webhook_id);
-            s.window_low.push(shifted(received_at, -window));
-            s.window_high.push(shifted(received_at, window));
+            s.window_low.push(shift_time(received_at, -window));
+            s.window_high.push(shift_time(received_at, window));
         }
         s
     }
 }
 
-fn found_by_id(line: &Line, webhook: &Webhook) -> bool {
-    let in_scope = |s: &Sighting| webhook.buyer_id.is_none() || webhook.buyer_id == s.buyer_id;
+fn found_by_id(line: &BatchRow, webhook: &Webhook) -> bool {
+    let in_scope = |s: &CallCandidate| webhook.buyer_id.is_none() || webhook.buyer_id == s.buyer_id;
     line.sightings.by_ref_id.iter().any(in_scope) || line.sightings.by_call_id.iter().any(in_scope)
 }
 
 async fn by_caller(
     tx: &Transaction<'_>,
-    lines: &mut [Line],
+    lines: &mut [BatchRow],
     webhooks: &HashMap<Uuid, Webhook>,
 ) -> Result<(), StoreError> {
-    let s = Searches::of(lines, webhooks);
+    let s = Searches::for_rows(lines, webhooks);
     if s.lines.is_empty() {
         return Ok(());
     }
@@ -257,7 +257,7 @@ async fn by_caller(
     )
     .await?;
     for row in signed.iter().chain(&near) {
-        let (n, sighting) = sighting(row, row.get(5));
+        let (n, sighting) = candidate_of_row(row, row.get(5));
         let Some(line) = lines.get_mut(n) else {
             continue;
         };

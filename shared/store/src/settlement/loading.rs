@@ -10,20 +10,19 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::settlement::stored_events::stored_lines;
-use trueup_domain::batch_decision::{Line, Settled, Work};
-use trueup_domain::crediting::{Estimate, Payee, Place, Terms};
-use trueup_domain::decision::{Course, Sightings};
-use trueup_domain::locked_calls::{Books, Call, CallKey, CallReport, Role};
-use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Reading, Report, Slot};
-use trueup_domain::webhook_settings::{OnDoubt, Webhook};
+use trueup_domain::batch_decision::{BatchRow, SettleJob, SettleResult};
+use trueup_domain::crediting::{Estimate, Payee, ReceptionOrder, Terms};
+use trueup_domain::locked_calls::{CallKey, CallReport, ClaimState, LockedCall, LockedCalls};
+use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot};
+use trueup_domain::webhook_settings::{ConflictPolicy, Webhook};
 use trueup_event::raw_event::RawEvent;
 use trueup_event::reason::{Reason, Strategy};
 
 /// What a batch begins with.
 pub struct Loaded {
-    pub lines: Vec<Line>,
+    pub lines: Vec<BatchRow>,
     /// Fresh events that turned out to be settled already.
-    pub skipped: Vec<Settled>,
+    pub skipped: Vec<SettleResult>,
     pub webhooks: HashMap<Uuid, Webhook>,
 }
 
@@ -32,24 +31,24 @@ pub struct Loaded {
 const BEGIN: &str = "/* settle_begin */ SELECT pg_current_xact_id()::text";
 
 /// One round trip for what comes from the broker.
-pub async fn load(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Loaded, StoreError> {
+pub async fn load_batch(tx: &Transaction<'_>, work: Vec<SettleJob>) -> Result<Loaded, StoreError> {
     let begin = tx.prepare_cached(BEGIN).await?;
     let named: BTreeSet<Uuid> = work
         .iter()
         .filter_map(|item| match item {
-            Work::Fresh(event) => Some(event.webhook_id),
-            Work::Stored { .. } | Work::Apply { .. } => None,
+            SettleJob::Fresh(event) => Some(event.webhook_id),
+            SettleJob::Stored { .. } | SettleJob::Apply { .. } => None,
         })
         .collect();
     let begun = async { Ok(tx.query_one(&begin, &[]).await?) };
     let (_, mut webhooks, (lines, skipped)) =
-        try_join3(begun, webhooks(tx, &named), lines(tx, work)).await?;
+        try_join3(begun, load_webhooks(tx, &named), load_rows(tx, work)).await?;
     let others: BTreeSet<Uuid> = lines
         .iter()
         .map(|l| l.webhook_id)
         .filter(|id| !named.contains(id))
         .collect();
-    webhooks.extend(self::webhooks(tx, &others).await?);
+    webhooks.extend(self::load_webhooks(tx, &others).await?);
     Ok(Loaded {
         lines,
         skipped,
@@ -58,15 +57,15 @@ pub async fn load(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Loaded, Store
 }
 
 /// The lines of a batch, and the fresh events that turned out to be settled already.
-async fn lines(
+async fn load_rows(
     tx: &Transaction<'_>,
-    work: Vec<Work>,
-) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+    work: Vec<SettleJob>,
+) -> Result<(Vec<BatchRow>, Vec<SettleResult>), StoreError> {
     let mut fresh = Vec::new();
     let mut stored = Vec::new();
     for item in work {
         match item {
-            Work::Fresh(event) => fresh.push(event),
+            SettleJob::Fresh(event) => fresh.push(event),
             other => stored.push(other),
         }
     }
@@ -92,7 +91,7 @@ pub const SETTLED_IDS: &str = "/* settled_ids */
 async fn fresh_lines(
     tx: &Transaction<'_>,
     events: Vec<RawEvent>,
-) -> Result<(Vec<Line>, Vec<Settled>), StoreError> {
+) -> Result<(Vec<BatchRow>, Vec<SettleResult>), StoreError> {
     if events.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
@@ -112,10 +111,10 @@ async fn fresh_lines(
     for event in events {
         let settled_before = known.get(&event.id).is_some_and(|failed| !failed);
         if settled_before || !seen.insert(event.id) {
-            skipped.push(Settled::before(&event));
+            skipped.push(SettleResult::settled_before(&event));
         } else {
             let exists = known.contains_key(&event.id);
-            lines.push(Line::of_event(event, exists));
+            lines.push(BatchRow::of_event(event, exists));
         }
     }
     Ok((lines, skipped))
@@ -128,7 +127,7 @@ pub const WEBHOOKS: &str = "/* settle_webhooks */
       FROM webhooks w JOIN accounts a ON a.id = w.account_id
      WHERE w.id = ANY($1)";
 
-async fn webhooks(
+async fn load_webhooks(
     tx: &Transaction<'_>,
     ids: &BTreeSet<Uuid>,
 ) -> Result<HashMap<Uuid, Webhook>, StoreError> {
@@ -139,12 +138,15 @@ async fn webhooks(
     let statement = tx.prepare_cached(WEBHOOKS).await?;
     let rows = tx.query(&statement, &[&ids]).await?;
     rows.iter()
-        .map(|row| webhook(row).map(|w| (w.id, w)))
+        .map(|row| webhook_of_row(row).map(|w| (w.id, w)))
         .collect()
 }
 
-fn webhook(row: &Row) -> Result<Webhook, StoreError> {
-    fn word<T: serde::de::DeserializeOwned>(row: &Row, column: &str) -> Result<T, StoreError> {
+fn webhook_of_row(row: &Row) -> Result<Webhook, StoreError> {
+    fn parse_word<T: serde::de::DeserializeOwned>(
+        row: &Row,
+        column: &str,
+    ) -> Result<T, StoreError> {
         let text: String = row.get(column);
         serde_json::from_value(serde_json::Value::String(text))
             .map_err(|e| StoreError::Corrupt(format!("webhooks.{column}: {e}")))
@@ -157,8 +159,8 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
         duration_tolerance_seconds: row.get::<_, i32>("duration_tolerance_seconds").into(),
         match_window_hours: row.get::<_, i32>("match_window_hours").into(),
         payout_cap_cents: row.get("payout_cap_cents"),
-        on_currency_mismatch: word::<OnDoubt>(row, "on_currency_mismatch")?,
-        on_rejection_word: word::<OnDoubt>(row, "on_rejection_word")?,
+        on_currency_mismatch: parse_word::<ConflictPolicy>(row, "on_currency_mismatch")?,
+        on_rejection_word: parse_word::<ConflictPolicy>(row, "on_rejection_word")?,
         read: ReadSettings {
             field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(
                 field_names,
@@ -166,8 +168,8 @@ fn webhook(row: &Row) -> Result<Webhook, StoreError> {
             .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,
             default_region: row.get("default_region"),
             currency: row.get("currency"),
-            duration_unit: word::<DurationUnit>(row, "duration_unit")?,
-            payout_unit: word::<PayoutUnit>(row, "payout_unit")?,
+            duration_unit: parse_word::<DurationUnit>(row, "duration_unit")?,
+            payout_unit: parse_word::<PayoutUnit>(row, "payout_unit")?,
         },
     })
 }
@@ -196,9 +198,9 @@ pub const ASSIGNMENTS: &str = "/* settle_assignments */
 
 /// The calls under lock, and which of their reports the database holds.
 #[derive(Default)]
-pub struct LockedBooks {
-    pub books: Books,
-    pub stored: HashSet<(CallKey, Place)>,
+pub struct LockedCallSet {
+    pub books: LockedCalls,
+    pub stored: HashSet<(CallKey, ReceptionOrder)>,
     /// Where the locked rows lie: until we commit they stay there, and are updated without a search.
     pub at: HashMap<CallKey, String>,
 }
@@ -206,9 +208,9 @@ pub struct LockedBooks {
 pub async fn lock_books(
     tx: &Transaction<'_>,
     keys: BTreeSet<CallKey>,
-) -> Result<LockedBooks, StoreError> {
+) -> Result<LockedCallSet, StoreError> {
     if keys.is_empty() {
-        return Ok(LockedBooks::default());
+        return Ok(LockedCallSet::default());
     }
     let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
     let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
@@ -228,7 +230,7 @@ pub async fn lock_books(
     .await?;
     let payees: HashMap<Uuid, Payee> = assignment_rows
         .iter()
-        .map(|row| Ok((row.get("id"), payee(row)?)))
+        .map(|row| Ok((row.get("id"), payee_of_row(row)?)))
         .collect::<Result<_, StoreError>>()?;
     let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
     let mut stored = HashSet::with_capacity(report_rows.len());
@@ -243,22 +245,22 @@ pub async fn lock_books(
     }
     let calls = locked
         .iter()
-        .map(|row| call(row, &payees, &mut by_call))
+        .map(|row| call_of_row(row, &payees, &mut by_call))
         .collect::<Result<Vec<_>, _>>()?;
     let at = calls
         .iter()
         .zip(&locked)
         .map(|(call, row)| (call.key, row.get("at")))
         .collect();
-    Ok(LockedBooks {
-        books: Books::new(calls),
+    Ok(LockedCallSet {
+        books: LockedCalls::new(calls),
         stored,
         at,
     })
 }
 
-fn payee(row: &Row) -> Result<Payee, StoreError> {
-    let terms = terms(
+fn payee_of_row(row: &Row) -> Result<Payee, StoreError> {
+    let terms = parse_terms(
         row.get("kind"),
         row.get("amount_cents"),
         row.get("percent_e4"),
@@ -270,7 +272,7 @@ fn payee(row: &Row) -> Result<Payee, StoreError> {
 }
 
 /// The terms as their three columns say them.
-pub fn terms(
+pub fn parse_terms(
     kind: &str,
     amount_cents: Option<i64>,
     percent_e4: Option<i32>,
@@ -284,11 +286,11 @@ pub fn terms(
     }
 }
 
-fn call(
+fn call_of_row(
     row: &Row,
     payees: &HashMap<Uuid, Payee>,
     reports: &mut HashMap<CallKey, Vec<CallReport>>,
-) -> Result<Call, StoreError> {
+) -> Result<LockedCall, StoreError> {
     let key = CallKey {
         account_id: row.get("account_id"),
         call_id: row.get("id"),
@@ -299,7 +301,7 @@ fn call(
     ) {
         (Some(publisher_id), Some(kind)) => Some(Payee {
             publisher_id,
-            terms: terms(
+            terms: parse_terms(
                 kind,
                 row.get("terms_amount_cents"),
                 row.get("terms_percent_e4"),
@@ -307,7 +309,7 @@ fn call(
         }),
         _ => None,
     };
-    Ok(Call {
+    Ok(LockedCall {
         key,
         buyer_id: row.get("buyer_id"),
         caller: row.get("caller"),
@@ -334,7 +336,7 @@ fn call(
 fn call_report(row: &Row) -> Result<CallReport, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("call_reports.{what}"));
     Ok(CallReport {
-        place: Place {
+        place: ReceptionOrder {
             received_at: row.get("received_at"),
             position: u16::try_from(row.get::<_, i32>("position"))
                 .map_err(|_| corrupt("position"))?,
@@ -342,7 +344,7 @@ fn call_report(row: &Row) -> Result<CallReport, StoreError> {
         },
         webhook_id: row.get("webhook_id"),
         strategy: Strategy::from_code(row.get("strategy")).ok_or_else(|| corrupt("strategy"))?,
-        role: role(row.get("role")).ok_or_else(|| corrupt("role"))?,
+        role: parse_role(row.get("role")).ok_or_else(|| corrupt("role"))?,
         exempt_from_v2: row.get("exempt_from_v2"),
         by_person: row.get("by_person"),
         payout_cents: row.get("payout_cents"),
@@ -354,20 +356,20 @@ fn call_report(row: &Row) -> Result<CallReport, StoreError> {
     })
 }
 
-fn role(code: &str) -> Option<Role> {
+fn parse_role(code: &str) -> Option<ClaimState> {
     match code {
-        "folded" => Some(Role::Folded),
-        "held" => Some(Role::Held),
-        "displaced" => Some(Role::Displaced),
+        "folded" => Some(ClaimState::Folded),
+        "held" => Some(ClaimState::Held),
+        "displaced" => Some(ClaimState::Displaced),
         _ => None,
     }
 }
 
-pub fn role_code(role: Role) -> &'static str {
+pub fn role_code(role: ClaimState) -> &'static str {
     match role {
-        Role::Folded => "folded",
-        Role::Held => "held",
-        Role::Displaced => "displaced",
+        ClaimState::Folded => "folded",
+        ClaimState::Held => "held",
+        ClaimState::Displaced => "displaced",
     }
 }
 

@@ -3,7 +3,7 @@
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use rand::RngExt;
-use trueup_domain::batch_decision::Settled;
+use trueup_domain::batch_decision::SettleResult;
 use trueup_event::ids;
 use trueup_event::reason::{Detail, Reason, Status};
 use uuid::Uuid;
@@ -41,7 +41,7 @@ const HAS_POSTING: &str = "/* person_has_posting */
     SELECT EXISTS (SELECT 1 FROM postings p WHERE p.account_id = $1 AND p.call_id = $2 AND p.event_id = $3)";
 
 /// Locks the row and says what it stands for.
-pub async fn target(
+pub async fn lock_target(
     tx: &Transaction<'_>,
     key: &ActionKey<'_>,
 ) -> Result<Option<ActionTarget>, StoreError> {
@@ -92,7 +92,7 @@ pub async fn record(
     key: &ActionKey<'_>,
     action: &str,
     detail: Option<String>,
-    outcome: Option<&Settled>,
+    outcome: Option<&SettleResult>,
 ) -> Result<(), StoreError> {
     let id = ids::event_id(Timestamp::now(), &rand::rng().random());
     let outcome = outcome
@@ -141,7 +141,7 @@ const STOP_WAITING: &str =
     "/* person_stop_waiting */ DELETE FROM pending_reports WHERE event_id = $1";
 
 /// Closes the row and stops its waiting.
-pub async fn close(
+pub async fn close_event(
     tx: &Transaction<'_>,
     received_at: Timestamp,
     event_id: Uuid,

@@ -126,7 +126,7 @@ const POSTPONE: &str = "/* late_postpone */
      WHERE event_id = (SELECT event_id FROM pending_reports WHERE next_try_at <= now() ORDER BY next_try_at LIMIT 1)";
 
 /// Puts off the report that is due first.
-pub async fn postpone(pool: &Pool) -> Result<(), StoreError> {
+pub async fn postpone_first(pool: &Pool) -> Result<(), StoreError> {
     let client = pool.get().await?;
     client
         .execute(

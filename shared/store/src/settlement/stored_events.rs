@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::settlement::loading::reason_of;
-use trueup_domain::batch_decision::{Before, Line, Work};
-use trueup_domain::crediting::Place;
-use trueup_domain::decision::{Course, Sightings};
-use trueup_domain::report::{NoReport, Payout, Reading, Report};
+use trueup_domain::batch_decision::{BatchRow, PreviousRow, SettleJob};
+use trueup_domain::crediting::ReceptionOrder;
+use trueup_domain::decision::{CallCandidates, Trigger};
+use trueup_domain::report::{ParsedRequest, Payout, ReadError, Report};
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{Reason, Status};
 
@@ -30,7 +30,7 @@ pub async fn row_lines(
     tx: &Transaction<'_>,
     times: &[Timestamp],
     ids: &[Uuid],
-) -> Result<Vec<Line>, StoreError> {
+) -> Result<Vec<BatchRow>, StoreError> {
     let statement = tx.prepare_cached(STORED_ROWS).await?;
     tx.query(&statement, &[&times, &ids])
         .await?
@@ -39,24 +39,27 @@ pub async fn row_lines(
         .collect()
 }
 
-pub async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<Line>, StoreError> {
+pub async fn stored_lines(
+    tx: &Transaction<'_>,
+    work: Vec<SettleJob>,
+) -> Result<Vec<BatchRow>, StoreError> {
     let mut keys: Vec<(Timestamp, Uuid)> = work
         .iter()
         .map(|item| match item {
-            Work::Stored {
+            SettleJob::Stored {
                 id, received_at, ..
             } => (*received_at, *id),
-            Work::Apply {
+            SettleJob::Apply {
                 from_id,
                 from_received_at,
                 ..
             } => (*from_received_at, *from_id),
-            Work::Fresh(event) => (event.received_at, event.id),
+            SettleJob::Fresh(event) => (event.received_at, event.id),
         })
         .collect();
     keys.sort_unstable();
     let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
-    let mut rows: HashMap<Uuid, Line> = row_lines(tx, &times, &ids)
+    let mut rows: HashMap<Uuid, BatchRow> = row_lines(tx, &times, &ids)
         .await?
         .into_iter()
         .map(|line| (line.place.event_id, line))
@@ -64,10 +67,10 @@ pub async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<L
     let mut lines = Vec::with_capacity(work.len());
     for item in work {
         match item {
-            Work::Stored { id, course, .. } => {
-                lines.extend(rows.remove(&id).map(|line| Line { course, ..line }))
+            SettleJob::Stored { id, course, .. } => {
+                lines.extend(rows.remove(&id).map(|line| BatchRow { course, ..line }))
             }
-            Work::Apply {
+            SettleJob::Apply {
                 id,
                 received_at,
                 from_id,
@@ -76,17 +79,18 @@ pub async fn stored_lines(tx: &Transaction<'_>, work: Vec<Work>) -> Result<Vec<L
                 ..
             } => {
                 lines.extend(
-                    rows.remove(&from_id)
-                        .map(|from| from.applied(id, received_at, payout_cents, call_id)),
+                    rows.remove(&from_id).map(|from| {
+                        from.with_manual_amount(id, received_at, payout_cents, call_id)
+                    }),
                 );
             }
-            Work::Fresh(_) => {}
+            SettleJob::Fresh(_) => {}
         }
     }
     Ok(lines)
 }
 
-fn line_of_row(row: &Row) -> Result<Line, StoreError> {
+fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
     let status: &str = row.get("status");
     let reason = reason_of(row.get("reason"))?;
     let request: Option<&str> = row.get("request");
@@ -101,21 +105,21 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
         None
     };
     let report = report_of_row(row, reason);
-    let before = Before {
+    let before = PreviousRow {
         status: status.to_owned(),
         reason,
         detail: row.get("detail"),
         report: report.clone(),
     };
-    Ok(Line {
-        place: Place {
+    Ok(BatchRow {
+        place: ReceptionOrder {
             received_at: row.get("received_at"),
             position: u16::try_from(row.get::<_, i32>("position")).unwrap_or(0),
             event_id: row.get("id"),
         },
         account_id: row.get("account_id"),
         webhook_id: row.get("webhook_id"),
-        course: Course::Again,
+        course: Trigger::Again,
         exists: true,
         request,
         source_ip: row
@@ -125,22 +129,22 @@ fn line_of_row(row: &Row) -> Result<Line, StoreError> {
         earlier_call: row.get("matched_call_id"),
         count: row.get("count"),
         refused,
-        reading: Reading {
+        reading: ParsedRequest {
             report,
             slots: Vec::new(),
         },
-        sightings: Sightings::default(),
+        sightings: CallCandidates::default(),
         decision: None,
         before: Some(Box::new(before)),
     })
 }
 
 /// The report as the row's columns still say it, for rows whose raw request is past its retention.
-fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, NoReport> {
+fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadError> {
     match reason {
-        Some(Reason::UnparseableBody) => return Err(NoReport::UnparseableBody { byte: 0 }),
-        Some(Reason::UnparseableElement) => return Err(NoReport::UnparseableElement),
-        Some(Reason::EmptyBatch) => return Err(NoReport::EmptyBatch),
+        Some(Reason::UnparseableBody) => return Err(ReadError::UnparseableBody { byte: 0 }),
+        Some(Reason::UnparseableElement) => return Err(ReadError::UnparseableElement),
+        Some(Reason::EmptyBatch) => return Err(ReadError::EmptyBatch),
         _ => {}
     }
     let payout = match (row.get::<_, Option<i64>>("payout_cents"), reason) {

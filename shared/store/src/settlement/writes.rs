@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::settlement::Balances;
-use crate::settlement::loading::{LockedBooks, role_code};
-use trueup_domain::batch_decision::{Line, wants_another_try};
-use trueup_domain::crediting::{Place, Terms};
-use trueup_domain::decision::{Course, Decision, Posting};
-use trueup_domain::locked_calls::{Call, CallReport};
+use crate::settlement::loading::{LockedCallSet, role_code};
+use trueup_domain::batch_decision::{BatchRow, wants_another_try};
+use trueup_domain::crediting::{ReceptionOrder, Terms};
+use trueup_domain::decision::{Decision, PostingDraft, Trigger};
+use trueup_domain::locked_calls::{CallReport, LockedCall};
 use trueup_domain::report::Report;
 use trueup_event::ids;
 use trueup_event::reason::{Detail, Reason, Strategy};
@@ -28,21 +28,21 @@ pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 /// One write of a batch; all of them go out in one flight.
 type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
-pub async fn batch(
+pub async fn write_batch(
     tx: &Transaction<'_>,
-    lines: &[Line],
-    books: &LockedBooks,
+    lines: &[BatchRow],
+    books: &LockedCallSet,
 ) -> Result<(), StoreError> {
     let balances = balance_changes(lines);
     let mut writes: Vec<Write<'_>> = Vec::new();
     writes.extend(insert_rows(lines));
-    let changed_calls = books.books.calls().filter(|c| c.changed).count();
+    let changed_calls = books.books.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
-    writes.extend(reports(books));
-    writes.extend(requests(lines));
+    writes.extend(report_writes(books));
+    writes.extend(request_writes(lines));
     writes.extend(update_rows(lines));
     writes.extend(mark_displaced(lines));
-    writes.extend(pending(lines));
+    writes.extend(pending_writes(lines));
     let calls = writes.iter().position(|(sql, _)| *sql == UPDATE_CALLS);
     let written = run(tx, writes).await?;
     if calls
@@ -52,7 +52,7 @@ pub async fn batch(
         // A locked row lay elsewhere than the lock said. It cannot be, so nothing is built upon it.
         return Err(StoreError::Raced);
     }
-    post(tx, lines, &balances).await
+    write_postings(tx, lines, &balances).await
 }
 
 /// How many rows each write wrote.
@@ -70,11 +70,11 @@ async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<Vec<u64>, S
         tx.execute(statement, &params).await
     }))
     .await
-    .map_err(raced)
+    .map_err(raced_or_failed)
 }
 
 /// Another worker made the same report's row since we looked: run again, it will be skipped.
-fn raced(error: tokio_postgres::Error) -> StoreError {
+fn raced_or_failed(error: tokio_postgres::Error) -> StoreError {
     let twice = error.as_db_error().is_some_and(|db| {
         *db.code() == SqlState::UNIQUE_VIOLATION
             && db.table().is_some_and(|table| table.starts_with("event"))
@@ -86,32 +86,32 @@ fn raced(error: tokio_postgres::Error) -> StoreError {
     }
 }
 
-fn boxed<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Box<dyn ToSql + Sync + Send + 'a> {
+fn box_param<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Box<dyn ToSql + Sync + Send + 'a> {
     Box::new(value)
 }
 
-fn seconds(duration: Option<u32>) -> Option<i32> {
+fn signed_seconds(duration: Option<u32>) -> Option<i32> {
     duration.and_then(|d| i32::try_from(d).ok())
 }
 
 /// The columns of a row that reading and deciding fill, in the order of the statements below.
-struct Columns<'a> {
-    decisions: Vec<(&'a Line, &'a Decision)>,
+struct EventColumns<'a> {
+    decisions: Vec<(&'a BatchRow, &'a Decision)>,
 }
 
-impl<'a> Columns<'a> {
-    fn of(lines: &'a [Line], exists: bool) -> Self {
+impl<'a> EventColumns<'a> {
+    fn for_rows(lines: &'a [BatchRow], exists: bool) -> Self {
         let meant = lines
             .iter()
             .filter(|l| l.exists == exists && !l.is_as_before());
-        Columns {
+        EventColumns {
             decisions: meant
                 .filter_map(|l| Some((l, l.decision.as_ref()?)))
                 .collect(),
         }
     }
 
-    fn map<T>(&self, f: impl Fn(&'a Line, &'a Decision) -> T) -> Vec<T> {
+    fn map_rows<T>(&self, f: impl Fn(&'a BatchRow, &'a Decision) -> T) -> Vec<T> {
         self.decisions
             .iter()
             .map(|(line, decision)| f(line, decision))
@@ -119,32 +119,38 @@ impl<'a> Columns<'a> {
     }
 
     /// `$1`, `$2`: the key; `$3` … `$20`: what both the insert and the update write.
-    fn shared(&self) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
+    fn shared_params(&self) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
         vec![
-            boxed(self.map(|l, _| l.place.received_at)),
-            boxed(self.map(|l, _| l.place.event_id)),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.caller.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.caller_raw.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| seconds(r.duration_seconds)))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.ref_id.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.call_id.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.payout_raw.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.payout.cents()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.currency.as_deref()))),
-            boxed(self.map(|l, _| l.report().and_then(|r| r.rejection_word.as_deref()))),
-            boxed(self.map(|_, d| d.status.code())),
-            boxed(self.map(|_, d| d.reason.map(Reason::code))),
-            boxed(self.map(|_, d| d.detail.to_json())),
-            boxed(self.map(|_, d| d.strategy.map(Strategy::code))),
-            boxed(self.map(|_, d| d.call_id)),
-            boxed(self.map(|_, d| own(d).map(|p| p.revenue_delta_cents).sum::<i64>())),
-            boxed(self.map(|_, d| own(d).map(|p| p.credit_delta_cents).sum::<i64>())),
+            box_param(self.map_rows(|l, _| l.place.received_at)),
+            box_param(self.map_rows(|l, _| l.place.event_id)),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller.as_deref()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller_raw.as_deref()))),
+            box_param(
+                self.map_rows(|l, _| l.report().and_then(|r| signed_seconds(r.duration_seconds))),
+            ),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.ref_id.as_deref()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.call_id.as_deref()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.payout_raw.as_deref()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.payout.cents()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.currency.as_deref()))),
+            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.rejection_word.as_deref()))),
+            box_param(self.map_rows(|_, d| d.status.code())),
+            box_param(self.map_rows(|_, d| d.reason.map(Reason::code))),
+            box_param(self.map_rows(|_, d| d.detail.to_json())),
+            box_param(self.map_rows(|_, d| d.strategy.map(Strategy::code))),
+            box_param(self.map_rows(|_, d| d.call_id)),
+            box_param(
+                self.map_rows(|_, d| own_postings(d).map(|p| p.revenue_delta_cents).sum::<i64>()),
+            ),
+            box_param(
+                self.map_rows(|_, d| own_postings(d).map(|p| p.credit_delta_cents).sum::<i64>()),
+            ),
         ]
     }
 }
 
 /// What the report itself moved; a posting by a move belongs to the person who moved it.
-fn own(decision: &Decision) -> impl Iterator<Item = &Posting> {
+fn own_postings(decision: &Decision) -> impl Iterator<Item = &PostingDraft> {
     decision.postings.iter().filter(|p| !p.by_move)
 }
 
@@ -170,20 +176,22 @@ const LAST_RETRY_SECONDS: f64 = 86_400.0;
 /// Rows of reports that have none yet. Their ids were looked for when the batch was loaded, so the insert
 /// needs no `ON CONFLICT`, which would look again in every index and write a record more for each row:
 /// where another worker was first meanwhile, the transaction fails and is run again ([`run`]).
-fn insert_rows(lines: &[Line]) -> Option<Write<'_>> {
-    let columns = Columns::of(lines, false);
+fn insert_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
+    let columns = EventColumns::for_rows(lines, false);
     if columns.decisions.is_empty() {
         return None;
     }
-    let mut params = columns.shared();
-    params.push(boxed(columns.map(|l, _| l.account_id)));
-    params.push(boxed(columns.map(|l, _| l.webhook_id)));
-    params.push(boxed(columns.map(|l, _| i32::from(l.place.position))));
-    params.push(boxed(columns.map(|l, _| l.source_ip)));
-    params.push(boxed(columns.map(|l, _| l.count)));
-    params.push(boxed(columns.map(|l, _| l.applied_from)));
-    params.push(boxed(columns.map(|l, _| wants_another_try(l))));
-    params.push(boxed(LAST_RETRY_SECONDS));
+    let mut params = columns.shared_params();
+    params.push(box_param(columns.map_rows(|l, _| l.account_id)));
+    params.push(box_param(columns.map_rows(|l, _| l.webhook_id)));
+    params.push(box_param(
+        columns.map_rows(|l, _| i32::from(l.place.position)),
+    ));
+    params.push(box_param(columns.map_rows(|l, _| l.source_ip)));
+    params.push(box_param(columns.map_rows(|l, _| l.count)));
+    params.push(box_param(columns.map_rows(|l, _| l.applied_from)));
+    params.push(box_param(columns.map_rows(|l, _| wants_another_try(l))));
+    params.push(box_param(LAST_RETRY_SECONDS));
     Some((INSERT_ROWS, params))
 }
 
@@ -203,14 +211,14 @@ pub const UPDATE_ROWS: &str = "/* settle_update_events */
                    credit_delta_cents, again)
      WHERE e.received_at = row.received_at AND e.id = row.id";
 
-fn update_rows(lines: &[Line]) -> Option<Write<'_>> {
-    let columns = Columns::of(lines, true);
+fn update_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
+    let columns = EventColumns::for_rows(lines, true);
     if columns.decisions.is_empty() {
         return None;
     }
-    let mut params = columns.shared();
-    params.push(boxed(columns.map(|l, _| wants_another_try(l))));
-    params.push(boxed(LAST_RETRY_SECONDS));
+    let mut params = columns.shared_params();
+    params.push(box_param(columns.map_rows(|l, _| wants_another_try(l))));
+    params.push(box_param(LAST_RETRY_SECONDS));
     Some((UPDATE_ROWS, params))
 }
 
@@ -224,7 +232,7 @@ const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
         ON CONFLICT (received_at, id) DO UPDATE SET reading = EXCLUDED.reading";
 
 /// The requests of new rows are new; those of rows that were there may be there.
-fn requests(lines: &[Line]) -> impl Iterator<Item = Write<'_>> {
+fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
     [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)]
         .into_iter()
         .filter_map(|(sql, exists)| {
@@ -254,7 +262,12 @@ fn requests(lines: &[Line]) -> impl Iterator<Item = Write<'_>> {
             (!times.is_empty()).then(|| {
                 (
                     sql,
-                    vec![boxed(times), boxed(ids), boxed(requests), boxed(readings)],
+                    vec![
+                        box_param(times),
+                        box_param(ids),
+                        box_param(requests),
+                        box_param(readings),
+                    ],
                 )
             })
         })
@@ -272,8 +285,8 @@ pub const UPDATE_CALLS: &str = "/* settle_update_calls */
                    amount_cents, percent_e4, reported_by, at)
      WHERE c.ctid = row.at::tid AND c.account_id = row.account_id AND c.id = row.id";
 
-fn update_calls(locked: &LockedBooks) -> Option<Write<'_>> {
-    let changed: Vec<&Call> = locked.books.calls().filter(|c| c.changed).collect();
+fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
+    let changed: Vec<&LockedCall> = locked.books.all_calls().filter(|c| c.changed).collect();
     if changed.is_empty() {
         return None;
     }
@@ -284,28 +297,28 @@ fn update_calls(locked: &LockedBooks) -> Option<Write<'_>> {
     Some((
         UPDATE_CALLS,
         vec![
-            boxed(changed.iter().map(|c| c.key.account_id).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.key.call_id).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.value_cents).collect::<Vec<_>>()),
-            boxed(
+            box_param(changed.iter().map(|c| c.key.account_id).collect::<Vec<_>>()),
+            box_param(changed.iter().map(|c| c.key.call_id).collect::<Vec<_>>()),
+            box_param(changed.iter().map(|c| c.value_cents).collect::<Vec<_>>()),
+            box_param(
                 changed
                     .iter()
                     .map(|c| c.value_from_webhook)
                     .collect::<Vec<_>>(),
             ),
-            boxed(changed.iter().map(|c| c.qualified).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.credit_cents).collect::<Vec<_>>()),
-            boxed(
+            box_param(changed.iter().map(|c| c.qualified).collect::<Vec<_>>()),
+            box_param(changed.iter().map(|c| c.credit_cents).collect::<Vec<_>>()),
+            box_param(
                 changed
                     .iter()
                     .map(|c| c.recorded.map(|p| p.publisher_id))
                     .collect::<Vec<_>>(),
             ),
-            boxed(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
-            boxed(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
-            boxed(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
-            boxed(changed.iter().map(|c| c.reported_by).collect::<Vec<_>>()),
-            boxed(
+            box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
+            box_param(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
+            box_param(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
+            box_param(changed.iter().map(|c| c.reported_by).collect::<Vec<_>>()),
+            box_param(
                 changed
                     .iter()
                     .map(|c| locked.at.get(&c.key).map(String::as_str))
@@ -342,17 +355,17 @@ pub const UPDATE_REPORTS: &str = "/* settle_update_reports */
        AND r.position = row.position AND r.event_id = row.event_id";
 
 /// What the lock on the calls showed to be there is updated; the rest cannot be there and is inserted.
-fn reports(books: &LockedBooks) -> impl Iterator<Item = Write<'_>> {
-    fn column<'a, T: ToSql + Sync + Send + 'a>(
-        rows: &[(&'a Call, &'a CallReport)],
-        f: impl Fn(&'a Call, &'a CallReport) -> T,
+fn report_writes(books: &LockedCallSet) -> impl Iterator<Item = Write<'_>> {
+    fn report_column<'a, T: ToSql + Sync + Send + 'a>(
+        rows: &[(&'a LockedCall, &'a CallReport)],
+        f: impl Fn(&'a LockedCall, &'a CallReport) -> T,
     ) -> Box<dyn ToSql + Sync + Send + 'a> {
-        boxed(rows.iter().map(|(c, r)| f(c, r)).collect::<Vec<T>>())
+        box_param(rows.iter().map(|(c, r)| f(c, r)).collect::<Vec<T>>())
     }
     let unsaved = || {
         books
             .books
-            .calls()
+            .all_calls()
             .flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r)))
     };
     let (there, new): (Vec<_>, Vec<_>) =
@@ -362,23 +375,23 @@ fn reports(books: &LockedBooks) -> impl Iterator<Item = Write<'_>> {
         .filter(|(_, rows)| !rows.is_empty())
         .map(|(sql, rows)| {
             let columns = vec![
-                column(&rows, |c, _| c.key.account_id),
-                column(&rows, |c, _| c.key.call_id),
-                column(&rows, |_, r| r.place.received_at),
-                column(&rows, |_, r| i32::from(r.place.position)),
-                column(&rows, |_, r| r.place.event_id),
-                column(&rows, |_, r| r.webhook_id),
-                column(&rows, |_, r| r.strategy.code()),
-                column(&rows, |_, r| role_code(r.role)),
-                column(&rows, |_, r| r.exempt_from_v2),
-                column(&rows, |_, r| r.by_person),
-                column(&rows, |_, r| r.payout_cents),
-                column(&rows, |_, r| r.caller.as_deref()),
-                column(&rows, |_, r| {
+                report_column(&rows, |c, _| c.key.account_id),
+                report_column(&rows, |c, _| c.key.call_id),
+                report_column(&rows, |_, r| r.place.received_at),
+                report_column(&rows, |_, r| i32::from(r.place.position)),
+                report_column(&rows, |_, r| r.place.event_id),
+                report_column(&rows, |_, r| r.webhook_id),
+                report_column(&rows, |_, r| r.strategy.code()),
+                report_column(&rows, |_, r| role_code(r.role)),
+                report_column(&rows, |_, r| r.exempt_from_v2),
+                report_column(&rows, |_, r| r.by_person),
+                report_column(&rows, |_, r| r.payout_cents),
+                report_column(&rows, |_, r| r.caller.as_deref()),
+                report_column(&rows, |_, r| {
                     r.duration_seconds.and_then(|d| i32::try_from(d).ok())
                 }),
-                column(&rows, |_, r| r.ref_id.as_deref()),
-                column(&rows, |_, r| r.call_id_text.as_deref()),
+                report_column(&rows, |_, r| r.ref_id.as_deref()),
+                report_column(&rows, |_, r| r.call_id_text.as_deref()),
             ];
             (sql, columns)
         })
@@ -389,8 +402,8 @@ pub const MARK_DISPLACED: &str = "/* settle_mark_displaced */
       FROM unnest($1::timestamptz[], $2::uuid[], $3::text[]) AS row (received_at, id, detail)
      WHERE e.received_at = row.received_at AND e.id = row.id AND e.status = 'matched'";
 
-fn mark_displaced(lines: &[Line]) -> Option<Write<'_>> {
-    let displaced: Vec<(Place, Option<String>)> = lines
+fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'_>> {
+    let displaced: Vec<(ReceptionOrder, Option<String>)> = lines
         .iter()
         .flat_map(|line| {
             let by = line.place.event_id;
@@ -417,19 +430,19 @@ fn mark_displaced(lines: &[Line]) -> Option<Write<'_>> {
     Some((
         MARK_DISPLACED,
         vec![
-            boxed(
+            box_param(
                 displaced
                     .iter()
                     .map(|(p, _)| p.received_at)
                     .collect::<Vec<_>>(),
             ),
-            boxed(
+            box_param(
                 displaced
                     .iter()
                     .map(|(p, _)| p.event_id)
                     .collect::<Vec<_>>(),
             ),
-            boxed(displaced.into_iter().map(|(_, d)| d).collect::<Vec<_>>()),
+            box_param(displaced.into_iter().map(|(_, d)| d).collect::<Vec<_>>()),
         ],
     ))
 }
@@ -444,9 +457,9 @@ const INSERT_PENDING: &str = "/* settle_insert_pending */
 pub const DELETE_PENDING: &str = "/* settle_delete_pending */
     DELETE FROM pending_reports WHERE event_id = ANY($1)";
 
-fn pending(lines: &[Line]) -> Vec<Write<'_>> {
+fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
     let mut writes = Vec::new();
-    let waiting: Vec<&Line> = lines
+    let waiting: Vec<&BatchRow> = lines
         .iter()
         .filter(|l| wants_another_try(l) && !l.is_as_before())
         .collect();
@@ -462,18 +475,18 @@ fn pending(lines: &[Line]) -> Vec<Write<'_>> {
         writes.push((
             INSERT_PENDING,
             vec![
-                boxed(waiting.iter().map(|l| l.place.event_id).collect::<Vec<_>>()),
-                boxed(
+                box_param(waiting.iter().map(|l| l.place.event_id).collect::<Vec<_>>()),
+                box_param(
                     waiting
                         .iter()
                         .map(|l| l.place.received_at)
                         .collect::<Vec<_>>(),
                 ),
-                boxed(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
-                boxed(of(|r| r.ref_id.as_deref())),
-                boxed(call_ids),
-                boxed(caller),
-                boxed(f64::from(RETRY_SECONDS[0])),
+                box_param(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
+                box_param(of(|r| r.ref_id.as_deref())),
+                box_param(call_ids),
+                box_param(caller),
+                box_param(f64::from(RETRY_SECONDS[0])),
             ],
         ));
     }
@@ -483,12 +496,12 @@ fn pending(lines: &[Line]) -> Vec<Write<'_>> {
         .map(|l| l.place.event_id)
         .collect();
     if !done.is_empty() {
-        writes.push((DELETE_PENDING, vec![boxed(done)]));
+        writes.push((DELETE_PENDING, vec![box_param(done)]));
     }
     writes
 }
 
-fn balance_changes(lines: &[Line]) -> Balances {
+fn balance_changes(lines: &[BatchRow]) -> Balances {
     let mut changes: BTreeMap<Uuid, i64> = BTreeMap::new();
     for posting in lines
         .iter()
@@ -521,7 +534,7 @@ const INSERT_POSTINGS: &str = "/* settle_insert_postings */
      ORDER BY n";
 
 /// One entry of the ledger, ready to be written.
-pub struct Entry {
+pub struct NewPosting {
     pub call: trueup_domain::locked_calls::CallKey,
     pub publisher_id: Option<Uuid>,
     pub event_id: Option<Uuid>,
@@ -532,12 +545,16 @@ pub struct Entry {
     pub terms: Option<Terms>,
 }
 
-async fn post(tx: &Transaction<'_>, lines: &[Line], balances: &Balances) -> Result<(), StoreError> {
+async fn write_postings(
+    tx: &Transaction<'_>,
+    lines: &[BatchRow],
+    balances: &Balances,
+) -> Result<(), StoreError> {
     let entries = lines.iter().flat_map(|line| {
         line.decision
             .iter()
             .flat_map(|d| &d.postings)
-            .map(|p| Entry {
+            .map(|p| NewPosting {
                 call: p.call,
                 publisher_id: p.payee.map(|payee| payee.publisher_id),
                 event_id: if p.by_move {
@@ -548,7 +565,7 @@ async fn post(tx: &Transaction<'_>, lines: &[Line], balances: &Balances) -> Resu
                 actor: p
                     .by_move
                     .then(|| format!("moved with event {}", line.place.event_id)),
-                kind: if matches!(line.course, Course::Applied(_)) {
+                kind: if matches!(line.course, Trigger::Applied(_)) {
                     "apply"
                 } else {
                     "report"
@@ -565,7 +582,7 @@ async fn post(tx: &Transaction<'_>, lines: &[Line], balances: &Balances) -> Resu
 /// Whoever moves money calls this last in its transaction.
 pub async fn write_entries(
     tx: &Transaction<'_>,
-    entries: Vec<Entry>,
+    entries: Vec<NewPosting>,
     balances: &Balances,
 ) -> Result<(), StoreError> {
     if entries.is_empty() {
@@ -600,43 +617,43 @@ pub async fn write_entries(
         .map(|_| ids::event_id(now, &rand::rng().random()))
         .collect();
     let writes: Vec<Write<'_>> = vec![
-        (UPDATE_PUBLISHERS, vec![boxed(ids), boxed(deltas)]),
+        (UPDATE_PUBLISHERS, vec![box_param(ids), box_param(deltas)]),
         (
             INSERT_POSTINGS,
             vec![
-                boxed(column_ids),
-                boxed(
+                box_param(column_ids),
+                box_param(
                     entries
                         .iter()
                         .map(|e| e.call.account_id)
                         .collect::<Vec<_>>(),
                 ),
-                boxed(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
-                boxed(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
-                boxed(
+                box_param(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
+                box_param(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
+                box_param(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
+                box_param(
                     entries
                         .iter()
                         .map(|e| e.actor.as_deref())
                         .collect::<Vec<_>>(),
                 ),
-                boxed(entries.iter().map(|e| e.kind).collect::<Vec<_>>()),
-                boxed(
+                box_param(entries.iter().map(|e| e.kind).collect::<Vec<_>>()),
+                box_param(
                     entries
                         .iter()
                         .map(|e| e.revenue_delta_cents)
                         .collect::<Vec<_>>(),
                 ),
-                boxed(
+                box_param(
                     entries
                         .iter()
                         .map(|e| e.credit_delta_cents)
                         .collect::<Vec<_>>(),
                 ),
-                boxed(after),
-                boxed(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
-                boxed(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
-                boxed(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
+                box_param(after),
+                box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
+                box_param(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
+                box_param(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
             ],
         ),
     ];

@@ -61,7 +61,8 @@ async fn old_partitions(client: &Client) {
 async fn partitions_are_made_ahead() {
     let database = TestDatabase::fresh().await;
     let client = database.client().await;
-    let pool = Pool::new(&database.url, &PoolSettings::of("test", 2)).expect("a good URL");
+    let pool =
+        Pool::new(&database.url, &PoolSettings::for_application("test", 2)).expect("a good URL");
     assert_eq!(
         partitions::make_partitions(&pool).await.expect("made"),
         0,
@@ -134,7 +135,8 @@ async fn the_first_rows_of_a_partition_are_as_cheap_as_later_ones() {
 async fn what_is_past_its_retention_goes_and_the_ledger_stays() {
     let database = TestDatabase::fresh().await;
     let client = database.client().await;
-    let pool = Pool::new(&database.url, &PoolSettings::of("test", 2)).expect("a good URL");
+    let pool =
+        Pool::new(&database.url, &PoolSettings::for_application("test", 2)).expect("a good URL");
     event(&client, 2_000).await; // into the DEFAULT partitions
     old_partitions(&client).await;
     for days_ago in [399, 29, 0] {
@@ -210,7 +212,8 @@ async fn settle_meanwhile(client: Client, stop: Arc<AtomicBool>) -> Duration {
 async fn upkeep_does_not_stop_the_settling_even_behind_a_long_reader() {
     let database = TestDatabase::fresh().await;
     let client = database.client().await;
-    let pool = Pool::new(&database.url, &PoolSettings::of("test", 2)).expect("a good URL");
+    let pool =
+        Pool::new(&database.url, &PoolSettings::for_application("test", 2)).expect("a good URL");
     old_partitions(&client).await;
     let there = partitions(&client, "events").await.len();
 

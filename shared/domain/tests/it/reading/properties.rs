@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use trueup_domain::reading::read;
-use trueup_domain::report::{Payout, PayoutUnit, ReadSettings, Reading, Report};
+use trueup_domain::reading::read_request;
+use trueup_domain::report::{ParsedRequest, Payout, PayoutUnit, ReadSettings, Report};
 use trueup_domain::{money, phone};
-use trueup_event::batch::{Split, split};
+use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::RawRequest;
 
 use super::table::events;
@@ -23,7 +23,7 @@ fn request(query: &str, body: &[u8], content_type: Option<&str>) -> RawRequest {
 }
 
 fn report(request: &RawRequest) -> Report {
-    read(request, &ReadSettings::default())
+    read_request(request, &ReadSettings::default())
         .report
         .expect("a report")
 }
@@ -114,24 +114,24 @@ proptest! {
 
     #[test]
     fn the_same_fields_are_read_the_same_in_every_format(fields in fields()) {
-        let by_query = read(&request(&urlencoded(&fields), b"", None), &ReadSettings::default());
+        let by_query = read_request(&request(&urlencoded(&fields), b"", None), &ReadSettings::default());
         let form = urlencoded(&fields);
-        let by_form = read(&request("", form.as_bytes(), None), &ReadSettings::default());
-        let by_json = read(&request("", json(&fields).as_bytes(), None), &ReadSettings::default());
+        let by_form = read_request(&request("", form.as_bytes(), None), &ReadSettings::default());
+        let by_json = read_request(&request("", json(&fields).as_bytes(), None), &ReadSettings::default());
         let content_type = Some("multipart/form-data; boundary=frontier");
         let parts = multipart(&fields);
-        let by_parts = read(&request("", parts.as_bytes(), content_type), &ReadSettings::default());
+        let by_parts = read_request(&request("", parts.as_bytes(), content_type), &ReadSettings::default());
         prop_assert_eq!(&by_query, &by_form);
         prop_assert_eq!(&by_query, &by_json);
         prop_assert_eq!(&by_query, &by_parts);
         // Inside another object, and as a batch of one.
         let inner = format!("{{\"data\":{}}}", json(&fields));
-        let by_inner = read(&request("", inner.as_bytes(), None), &ReadSettings::default());
+        let by_inner = read_request(&request("", inner.as_bytes(), None), &ReadSettings::default());
         prop_assert_eq!(&by_query, &by_inner);
         let batch = request("", format!(" [{}]", json(&fields)).as_bytes(), None);
-        let by_batch: Vec<Reading> = events(batch)
+        let by_batch: Vec<ParsedRequest> = events(batch)
             .iter()
-            .map(|event| read(event, &ReadSettings::default()))
+            .map(|event| read_request(event, &ReadSettings::default()))
             .collect();
         prop_assert_eq!(vec![by_query], by_batch);
     }
@@ -152,21 +152,21 @@ proptest! {
         element in any::<bool>(),
     ) {
         let raw = RawRequest { element, ..request(&query, &body, None) };
-        let once = read(&raw, &ReadSettings::default());
-        prop_assert_eq!(&once, &read(&raw, &ReadSettings::default()));
+        let once = read_request(&raw, &ReadSettings::default());
+        prop_assert_eq!(&once, &read_request(&raw, &ReadSettings::default()));
     }
 
     #[test]
     fn x1_the_scanner_accepts_what_serde_json_accepts(text in json_like()) {
         let theirs = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(&text);
-        match (split(text.as_bytes()), theirs) {
-            (Split::Elements(ranges), Ok(values)) => {
+        match (split_batch(text.as_bytes()), theirs) {
+            (BatchSplit::Elements(ranges), Ok(values)) => {
                 let ours: Vec<&str> = ranges.into_iter().map(|r| &text[r]).collect();
                 let theirs: Vec<&str> = values.into_iter().map(|v| v.get()).collect();
                 prop_assert_eq!(ours, theirs);
             }
-            (Split::Empty, Ok(values)) => prop_assert!(values.is_empty()),
-            (Split::Unparseable | Split::NotABatch, Err(_)) => {}
+            (BatchSplit::Empty, Ok(values)) => prop_assert!(values.is_empty()),
+            (BatchSplit::Unparseable | BatchSplit::NotABatch, Err(_)) => {}
             (ours, theirs) => prop_assert!(false, "{ours:?} {theirs:?} {text}"),
         }
     }
@@ -224,11 +224,11 @@ proptest! {
     #[test]
     fn x9_a_caller_is_a_plus_and_7_to_15_digits_and_stays_so(text in "[+ (]{0,2}[0-9]{0,3}[ )./x-]{0,2}[0-9]{3}[ .-]{0,1}[0-9]{2,8}") {
         for region in ["US", "GB", "DE", ""] {
-            if let Ok(number) = phone::normalise(&text, region) {
+            if let Ok(number) = phone::normalise_caller(&text, region) {
                 let digits = number.strip_prefix('+').expect("a plus");
                 prop_assert!((7..=15).contains(&digits.len()), "{}", number);
                 prop_assert!(digits.bytes().all(|b| b.is_ascii_digit()));
-                prop_assert_eq!(phone::normalise(&number, "US"), Ok(number));
+                prop_assert_eq!(phone::normalise_caller(&number, "US"), Ok(number));
             }
         }
     }
@@ -252,7 +252,7 @@ proptest! {
             format!("011{}", &want[1..]),
         ] {
             if format!("{area}{exchange}{line}") != "7378742833" {
-                prop_assert_eq!(phone::normalise(&text, "US"), Ok(want.clone()), "{}", text);
+                prop_assert_eq!(phone::normalise_caller(&text, "US"), Ok(want.clone()), "{}", text);
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use trueup_domain::reading::read;
+use trueup_domain::reading::read_request;
 use trueup_domain::report::{
-    DurationUnit, NoReport, Payout, PayoutUnit, ReadSettings, Reading, Slot,
+    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Slot,
 };
-use trueup_event::batch::{Split, split};
+use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::RawRequest;
 
 const POSTBACKS: &str = include_str!("postbacks.jsonl");
@@ -15,8 +15,8 @@ const CASES: &str = include_str!("cases.jsonl");
 
 /// What the door would make of a request: itself, or the elements of a batch.
 pub fn events(request: RawRequest) -> Vec<RawRequest> {
-    match split(&request.body) {
-        Split::Elements(ranges) => ranges
+    match split_batch(&request.body) {
+        BatchSplit::Elements(ranges) => ranges
             .into_iter()
             .map(|range| RawRequest {
                 body: request.body[range].to_vec(),
@@ -24,7 +24,10 @@ pub fn events(request: RawRequest) -> Vec<RawRequest> {
                 ..request.clone()
             })
             .collect(),
-        Split::NotABatch | Split::Empty | Split::Unparseable | Split::TooMany => vec![request],
+        BatchSplit::NotABatch
+        | BatchSplit::Empty
+        | BatchSplit::Unparseable
+        | BatchSplit::TooMany => vec![request],
     }
 }
 
@@ -66,15 +69,15 @@ fn settings(case: &Value) -> ReadSettings {
 }
 
 /// The reading in the table's own words, so that a difference prints both sides alike.
-fn told(reading: &Reading) -> Value {
+fn told(reading: &ParsedRequest) -> Value {
     let mut told = serde_json::Map::new();
     let report = match &reading.report {
         Ok(report) => report,
-        Err(NoReport::EmptyBatch) => return serde_json::json!({"no_report": "empty_batch"}),
-        Err(NoReport::UnparseableElement) => {
+        Err(ReadError::EmptyBatch) => return serde_json::json!({"no_report": "empty_batch"}),
+        Err(ReadError::UnparseableElement) => {
             return serde_json::json!({"no_report": "unparseable_element"});
         }
-        Err(NoReport::UnparseableBody { byte }) => {
+        Err(ReadError::UnparseableBody { byte }) => {
             return serde_json::json!({"no_report": "unparseable_body", "byte": byte});
         }
     };
@@ -112,7 +115,7 @@ fn check(table: &str) -> usize {
         let settings = settings(&case);
         let got: Vec<Value> = events(request)
             .iter()
-            .map(|event| told(&read(event, &settings)))
+            .map(|event| told(&read_request(event, &settings)))
             .collect();
         let mut want = match case.get("batch") {
             Some(batch) => batch.as_array().expect("a list").clone(),
@@ -154,7 +157,7 @@ fn x1_bodies_that_are_no_text() {
             body: body.to_vec(),
             ..RawRequest::default()
         };
-        told(&read(&request, &ReadSettings::default()))
+        told(&read_request(&request, &ReadSettings::default()))
     };
     let latin = b"{\"ref_id\":\"caf\xE9\",\"payout\":5}";
     assert_eq!(
@@ -173,13 +176,13 @@ fn x1_bodies_that_are_no_text() {
     assert_eq!(read_body(&[0x80, 0xFF, 0x00]), serde_json::json!({}));
 }
 
-fn reading_of(query: &str) -> Reading {
+fn reading_of(query: &str) -> ParsedRequest {
     let request = RawRequest {
         method: "GET".into(),
         query: query.into(),
         ..RawRequest::default()
     };
-    read(&request, &ReadSettings::default())
+    read_request(&request, &ReadSettings::default())
 }
 
 #[test]
