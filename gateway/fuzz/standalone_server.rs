@@ -82,7 +82,7 @@ impl StandaloneServer {
 
     /// One connection on which these bytes arrive, the first of them saying in what pieces. Panics unless
     /// it ends, and unless every answer is one of the contract's.
-    pub async fn takes(&self, input: &[u8]) {
+    pub async fn run_connection(&self, input: &[u8]) {
         let (pieces, bytes) = input
             .split_first()
             .map_or((0, input), |(first, rest)| (*first, rest));
@@ -215,7 +215,7 @@ mod tests {
             let mut bytes = std::fs::read(seed.expect("a file").path()).expect("reads");
             for pieces in [0, 1, 2, 7, 200] {
                 bytes[0] = pieces;
-                alone.takes(&bytes).await;
+                alone.run_connection(&bytes).await;
             }
             read += 1;
         }

@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
     }
 
     /// What hyper found wrong with a head; a reason of the line's own comes first.
-    pub fn found_wrong(&self, answer: IngestResponse) {
+    pub fn set_protocol_error(&self, answer: IngestResponse) {
         self.lock_state().fault.get_or_insert(answer);
     }
 

@@ -130,7 +130,7 @@ impl GatewayState {
             }
         };
         let source = request_head::source_address(peer, request.headers(), &self.proxies);
-        if let Some(limited) = self.known_flood(&webhook, source) {
+        if let Some(limited) = self.cached_refusal(&webhook, source) {
             return (limited, UnreadBody::All(request.into_body()));
         }
         let received_at = ids::to_microseconds(Timestamp::now());
@@ -207,7 +207,7 @@ impl GatewayState {
 impl GatewayState {
     /// An address that is known to be over its limit is told so before a secret is hashed for it. Where the
     /// webhook has a limit of its own, it matters who knows the secret.
-    fn known_flood(&self, webhook: &IngestWebhook, source: IpAddr) -> Option<IngestResponse> {
+    fn cached_refusal(&self, webhook: &IngestWebhook, source: IpAddr) -> Option<IngestResponse> {
         if webhook.ip_limit_per_minute.is_some() {
             return None;
         }

@@ -61,7 +61,7 @@ pub fn bind_public(address: SocketAddr) -> io::Result<TcpListener> {
 /// Takes as many descriptors as the system lets us have, and answers how many of the connections that
 /// are `wanted` they suffice for. Some stay free: a door full of strangers must still be able to reach
 /// its neighbours and to answer a probe.
-pub fn affordable_connections(wanted: NonZeroU32) -> usize {
+pub fn raise_file_limit(wanted: NonZeroU32) -> usize {
     let wanted = wanted.get() as usize;
     let descriptors = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -209,14 +209,14 @@ fn spawn_connection(
         }
         Err(why) => {
             metrics::gateway().connections_refused.inc(&[why]);
-            turn_away(stream);
+            reject_connection(stream);
         }
     }
 }
 
 /// Nobody waits for one for whom there is no place: it is told what fits into the empty socket's buffer.
 /// What it has said already is read first, else the kernel's reset would destroy the answer.
-fn turn_away(stream: TcpStream) {
+fn reject_connection(stream: TcpStream) {
     use std::io::{Read, Write};
     // As the kernel sees it: the runtime does not know yet whether this socket can be written to.
     let Ok(mut stream) = stream.into_std() else {
@@ -246,7 +246,7 @@ pub async fn serve_connection<S>(
                 talk.request_began();
                 let (mut response, unread) = door.handle(request, peer).await;
                 if stop.is_cancelled() {
-                    responses::is_the_last(&mut response);
+                    responses::close_connection(&mut response);
                 }
                 talk.request_ended(unread);
                 Ok::<_, Infallible>(response)
@@ -287,9 +287,9 @@ fn count_failure<S: AsyncRead + AsyncWrite + Unpin>(
     talk: &ConnectionState<S>,
 ) {
     if error.is_parse_too_large() {
-        talk.found_wrong(IngestResponse::HeadTooLarge);
+        talk.set_protocol_error(IngestResponse::HeadTooLarge);
     } else if error.is_parse() {
-        talk.found_wrong(IngestResponse::Malformed(NO_HTTP));
+        talk.set_protocol_error(IngestResponse::Malformed(NO_HTTP));
     } else if error.is_incomplete_message() {
         metrics::gateway().answers.inc(&["aborted"]);
     }

@@ -51,7 +51,7 @@ impl RefusalCounter {
     }
 
     /// For another turn, after these could not be told.
-    pub fn put_back(&self, refusals: &[(RefusalKey, u32)]) {
+    pub fn restore_counts(&self, refusals: &[(RefusalKey, u32)]) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (refused, count) in refusals {
             add_count(&mut all, *refused, *count);

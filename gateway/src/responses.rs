@@ -208,7 +208,7 @@ impl IngestResponse {
             _ => {}
         }
         if unread_body || self.ends_connection() {
-            is_the_last(&mut response);
+            close_connection(&mut response);
         }
         response
     }
@@ -231,7 +231,7 @@ impl IngestResponse {
 }
 
 /// After this answer the connection ends.
-pub fn is_the_last(response: &mut Response<Full<Bytes>>) {
+pub fn close_connection(response: &mut Response<Full<Bytes>>) {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -70,7 +70,7 @@ impl SecretUsage {
     }
 
     /// For another try; a later use stands.
-    pub fn put_back(&self, uses: Vec<SecretUse>) {
+    pub fn restore_uses(&self, uses: Vec<SecretUse>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for used in uses {
             all.entry(used.secret_id).or_insert(used.at);

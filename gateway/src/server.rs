@@ -59,7 +59,7 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
         spool = open_spool(&settings.gateway) => spool?,
         () = shutdown.stop().cancelled() => return Ok(ExitReason::Drained),
     };
-    let max_connections = listener::affordable_connections(settings.gateway.max_connections);
+    let max_connections = listener::raise_file_limit(settings.gateway.max_connections);
     let _ = metrics::gateway();
     let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
     let ops = private_listener::bind_private(ops)
@@ -85,15 +85,15 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     )?);
     spawn_vital(
         "ages",
-        never_known(Arc::clone(&door), settings.start, end.clone()),
+        exit_if_no_webhooks(Arc::clone(&door), settings.start, end.clone()),
     );
     let telling = spawn_vital(
         "telling",
-        tell_regularly(Arc::clone(&door), shutdown.stop().clone()),
+        run_flush_loop(Arc::clone(&door), shutdown.stop().clone()),
     );
 
     tokio::select! {
-        () = first_attempts(&readiness) => {}
+        () = wait_for_first_attempts(&readiness) => {}
         () = shutdown.stop().cancelled() => {}
     }
     let serving = listener::accept_connections(public, Arc::clone(&door), shutdown.stop().clone());
@@ -182,7 +182,7 @@ fn open_state(
 
 /// Until each neighbour was reached once, or is known to be away. Who connects before that waits in the
 /// kernel's queue: better than a 503 that a moment later would have been a 200.
-async fn first_attempts(readiness: &Readiness) {
+async fn wait_for_first_attempts(readiness: &Readiness) {
     let all = async {
         while !readiness.is_ready() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,7 +193,7 @@ async fn first_attempts(readiness: &Readiness) {
 
 /// A gateway that has never known a webhook answers 503 to everything: after a while that is a
 /// failure, for whoever restarts processes to see.
-async fn never_known(door: Arc<GatewayState>, within: Duration, end: CancellationToken) {
+async fn exit_if_no_webhooks(door: Arc<GatewayState>, within: Duration, end: CancellationToken) {
     tokio::select! {
         () = end.cancelled() => return,
         () = tokio::time::sleep(within) => {}
@@ -206,7 +206,7 @@ async fn never_known(door: Arc<GatewayState>, within: Duration, end: Cancellatio
     }
 }
 
-async fn tell_regularly(door: Arc<GatewayState>, stop: CancellationToken) {
+async fn run_flush_loop(door: Arc<GatewayState>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -223,11 +223,11 @@ async fn flush_refusals_and_uses(door: &GatewayState) {
     if !uses.is_empty()
         && door
             .durable
-            .persist_events(EncodedEvents::with_uses(&[], uses.clone()))
+            .persist_events(EncodedEvents::from_events_and_uses(&[], uses.clone()))
             .await
             .is_err()
     {
-        door.uses.put_back(uses);
+        door.uses.restore_uses(uses);
     }
     for part in refusals.chunks(TELL_ROWS) {
         let rows = refusals::refusal_events(part);
@@ -239,7 +239,7 @@ async fn flush_refusals_and_uses(door: &GatewayState) {
             Ok(()) => metrics::gateway()
                 .events
                 .add(&["refusal"], rows.len() as u64),
-            Err(_) => door.refusals.put_back(part),
+            Err(_) => door.refusals.restore_counts(part),
         }
     }
 }

@@ -77,7 +77,7 @@ impl UnackedDeliveries {
 
     /// Gives back all that the channel holds. `renewing` is a channel with confirms. Whatever fails
     /// here ends with the connection: then the broker has it all.
-    pub async fn give_back(&mut self, channel: &Channel, renewing: &Channel) {
+    pub async fn nack_all(&mut self, channel: &Channel, renewing: &Channel) {
         for taken in self.taken.drain(..) {
             if let Some(message) = &taken.renew {
                 republish_and_ack(&taken.acker, message, renewing).await;

@@ -76,7 +76,7 @@ impl BatchProcessor {
     ) -> Result<(), SettleError> {
         match self.settle_once(events).await {
             Ok(()) => Ok(()),
-            Err(error) if error.is_surroundings() => {
+            Err(error) if error.is_environment_error() => {
                 metrics::worker().failures.inc(&["postgres"]);
                 Err(error.into())
             }
@@ -123,7 +123,7 @@ impl BatchProcessor {
                     attempts::forget_attempts(&self.pool, &[event.id]).await?;
                     return Ok(());
                 }
-                Err(error) if error.is_surroundings() => {
+                Err(error) if error.is_environment_error() => {
                     metrics::worker().failures.inc(&["postgres"]);
                     self.note_cut_short(event.id);
                     return Err(error.into());

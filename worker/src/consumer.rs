@@ -84,7 +84,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     tokio::select! {
         () = shutdown.stop().cancelled() => {}
         () = never_up(&up, within) => {
-            let why = format!("never came up within {} s: {}", within.as_secs(), readiness.what_is_down());
+            let why = format!("never came up within {} s: {}", within.as_secs(), readiness.down_summary());
             return Err(Failure::new(ExitReason::Unavailable, why));
         }
     }
@@ -294,14 +294,14 @@ async fn dispatch_delivery(
             let number = from.unacked.add_delivery(delivery, envelope.events.len());
             let origin = DeliveryTag { source, number };
             if !envelope.secrets_used.is_empty() {
-                lanes.note_uses(envelope.secrets_used);
+                lanes.enqueue_secret_uses(envelope.secrets_used);
             }
             if envelope.events.is_empty() {
                 return from.acknowledge().await;
             }
             if delivery.redelivered {
                 metrics::worker().envelopes.inc(&["redelivered"]);
-                lanes.deal_again(envelope.events, origin, bytes);
+                lanes.enqueue_redelivered(envelope.events, origin, bytes);
             } else {
                 lanes.enqueue_events(envelope.events, origin, bytes);
             }
@@ -326,7 +326,7 @@ async fn acknowledge_settled(
     sources: [&mut QueueConsumer; 2],
 ) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
-        SettleError::Store(error) if error.is_surroundings() => {
+        SettleError::Store(error) if error.is_environment_error() => {
             "Postgres is away; messages go back to the broker".to_owned()
         }
         stuck => stuck.to_string(),
@@ -346,14 +346,14 @@ mod tests {
     use std::time::Instant;
 
     use trueup_testkit::broker_and_redis::Lease;
-    use trueup_testkit::tcp_proxy::Cutter;
+    use trueup_testkit::tcp_proxy::FaultProxy;
 
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_client_never_answers_ends_with_the_connection() {
         let lease = Lease::take().await;
-        let cutter = Cutter::to(lease.amqp_server()).await;
+        let cutter = FaultProxy::to(lease.amqp_server()).await;
         let url = lease.amqp_through(cutter.address).to_string();
         let session = BrokerConnection::connect_to(&url.as_str().into(), "test")
             .await

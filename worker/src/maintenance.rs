@@ -22,7 +22,7 @@ pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = housekeeping.tick() => {
-                if let Err(error) = keep_house(&pool, &args).await {
+                if let Err(error) = run_maintenance(&pool, &args).await {
                     tracing::warn!(%error, "partitions were not looked after; tried again within the hour");
                 }
             }
@@ -35,7 +35,7 @@ pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
     }
 }
 
-async fn keep_house(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
+async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
     let made = partitions::make_partitions(pool).await?;
     let dropped =
         partitions::drop_partitions(pool, args.retention_event_days, args.retention_request_days)

@@ -72,7 +72,7 @@ impl QueueConsumer {
             return;
         }
         self.note_arrived();
-        self.unacked.give_back(&self.channel, renewing).await;
+        self.unacked.nack_all(&self.channel, renewing).await;
     }
 
     /// What is here and was not looked at yet.

@@ -157,7 +157,12 @@ impl Scheduler {
     }
 
     /// Puts by an envelope that came again.
-    pub fn deal_again(&mut self, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
+    pub fn enqueue_redelivered(
+        &mut self,
+        events: Vec<RawEvent>,
+        origin: DeliveryTag,
+        bytes: usize,
+    ) {
         self.waiting_events += events.len();
         self.waiting_bytes += bytes;
         self.again.push_back(RedeliveredEnvelope {
@@ -169,7 +174,7 @@ impl Scheduler {
     }
 
     /// When a secret was last used is good to know, and holds nothing up.
-    pub fn note_uses(&mut self, uses: Vec<SecretUse>) {
+    pub fn enqueue_secret_uses(&mut self, uses: Vec<SecretUse>) {
         self.uses.extend(uses);
         self.start_uses();
     }
@@ -268,7 +273,7 @@ impl Scheduler {
         let uses = std::mem::take(&mut self.uses);
         let pool = self.tools.processor.pool().clone();
         self.running.spawn(async move {
-            if let Err(error) = webhooks::secrets_used(&pool, &uses).await {
+            if let Err(error) = webhooks::touch_secrets(&pool, &uses).await {
                 tracing::warn!(%error, "uses of secrets were not noted");
             }
             JobResult {
@@ -349,7 +354,7 @@ impl JobContext {
                     self.postgres.ok();
                     return Ok(());
                 }
-                Err(SettleError::Store(error)) if error.is_surroundings() => {
+                Err(SettleError::Store(error)) if error.is_environment_error() => {
                     self.postgres.set_down(error.to_string());
                     if started.elapsed() > HOLD_MESSAGES || self.stop.is_cancelled() {
                         return Err(SettleError::Store(error));

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use trueup_queue::topology;
 
-use crate::ground::{Private, Services};
-use crate::persons::Persons;
-use crate::scene::Scene;
+use crate::operators::SimulatedOperators;
 use crate::senders::Senders;
-use crate::{Arguments, verdict};
+use crate::services::{Private, Services};
+use crate::topology::Cluster;
+use crate::{Arguments, checks};
 
 /// Longer than any election or promotion takes.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -18,15 +18,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result<String> {
     let shared = services.clone().context("needs services of its own")?;
-    let mut scene = Scene::set(arguments, services, false).await?;
+    let mut scene = Cluster::set(arguments, services, false).await?;
     scene.start_all().await;
     let senders = Senders::start(&scene, seed);
-    let persons = Persons::start(&scene, seed);
+    let persons = SimulatedOperators::start(&scene, seed);
     let half = Duration::from_secs(arguments.seconds.div_ceil(2));
     tokio::time::sleep(half).await;
     let mut private = shared.lock().await;
     let what = if arguments.broker_cluster {
-        leader_dies(&mut private)?
+        kill_leader(&mut private)?
     } else {
         primary_dies(&mut private)
     };
@@ -40,10 +40,10 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     if arguments.broker_cluster {
         all_members_again(&mut *shared.lock().await).await?;
     }
-    scene.fair_weather().await?;
+    scene.heal_and_restart().await?;
     let (sent, done) = (senders.stop().await, persons.stop().await);
     let pause = sent.longest_pause(killed);
-    let summary = verdict::at_rest(&mut scene, &sent, &done, seed).await?;
+    let summary = checks::at_rest(&mut scene, &sent, &done, seed).await?;
     Ok(format!(
         "{what} · the door paused for {:.2} s, the settling for {:.2} s · {summary}",
         pause.as_secs_f64(),
@@ -51,7 +51,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     ))
 }
 
-fn leader_dies(private: &mut Private) -> Result<String> {
+fn kill_leader(private: &mut Private) -> Result<String> {
     let (leader, online) = private.broker.leader(topology::QUEUE)?;
     ensure!(online == 3, "the queue has {online} members online, not 3");
     private.broker.kill_node(leader);
@@ -67,7 +67,7 @@ fn primary_dies(private: &mut Private) -> String {
 }
 
 /// From the kill until a row is written that was not there before; on the new primary, where there is one.
-async fn settles_again(scene: &Scene, killed: Instant) -> Result<Duration> {
+async fn settles_again(scene: &Cluster, killed: Instant) -> Result<Duration> {
     let rows = "SELECT count(*) FROM events WHERE processed_at > now() - interval '1 hour'";
     let client = scene.client().await;
     let before: i64 = client.query_one(rows, &[]).await?.get(0);

@@ -5,16 +5,16 @@
 //! invariants, one row for each id that was answered 200, and that settling everything once more, in
 //! another order, moves nothing. A failing seed can be run again.
 
-mod books;
+mod checks;
 mod failover;
-mod ground;
-mod persons;
+mod fixtures;
+mod operators;
 mod plan;
 mod private;
-mod scarcity;
-mod scene;
+mod resource_limits;
 mod senders;
-mod verdict;
+mod services;
+mod topology;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::sync::Mutex;
 
-use ground::{Private, Services};
+use services::{Private, Services};
 
 #[derive(Parser, Clone)]
 #[command(name = "trueup-faults", version)]
@@ -149,20 +149,20 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
         return failover::run(&arguments, services, seed).await;
     }
     if arguments.overload || arguments.broker_alarms {
-        return scarcity::run(&arguments, services, seed).await;
+        return resource_limits::run(&arguments, services, seed).await;
     }
     let spool = arguments.spool || seed % 2 == 1;
-    let mut scene = scene::Scene::set(&arguments, services, spool).await?;
+    let mut scene = topology::Cluster::set(&arguments, services, spool).await?;
     scene.start_all().await;
     let senders = senders::Senders::start(&scene, seed);
-    let persons = persons::Persons::start(&scene, seed);
-    let mut plan = plan::Plan::new(seed);
+    let persons = operators::SimulatedOperators::start(&scene, seed);
+    let mut plan = plan::FaultSchedule::new(seed);
     let outcome = async {
         plan.play(&mut scene, Duration::from_secs(arguments.seconds))
             .await?;
-        scene.fair_weather().await?;
+        scene.heal_and_restart().await?;
         let (sent, done) = (senders.stop().await, persons.stop().await);
-        verdict::at_rest(&mut scene, &sent, &done, seed).await
+        checks::at_rest(&mut scene, &sent, &done, seed).await
     };
     let outcome = outcome.await;
     if outcome.is_err() {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use trueup_testkit::tcp_proxy::Weather;
 
-use crate::scene::{LINKS, Scene, faketime};
+use crate::topology::{Cluster, LINKS, faketime};
 
 /// Short enough that several fit a run, long enough that the confirm's 1.5 s are met. The next fault
 /// does not wait for the end of the last: two or three are there at once.
@@ -114,20 +114,20 @@ impl Fault {
 }
 
 /// What ends a fault, and when.
-struct Due {
+struct ScheduledRecovery {
     at: Instant,
     fault: Fault,
 }
 
-pub struct Plan {
+pub struct FaultSchedule {
     random: StdRng,
     played: Vec<Fault>,
-    due: Vec<Due>,
+    due: Vec<ScheduledRecovery>,
 }
 
-impl Plan {
-    pub fn new(seed: u64) -> Plan {
-        Plan {
+impl FaultSchedule {
+    pub fn new(seed: u64) -> FaultSchedule {
+        FaultSchedule {
             random: StdRng::seed_from_u64(seed),
             played: Vec::new(),
             due: Vec::new(),
@@ -172,12 +172,12 @@ impl Plan {
     }
 
     /// A fault that these surroundings can have: another if services are not ours to kill.
-    fn draw_possible(&mut self, scene: &Scene) -> Fault {
+    fn draw_possible(&mut self, scene: &Cluster) -> Fault {
         loop {
             let fault = self.draw();
             let possible = match fault {
                 Fault::RestartRedis | Fault::RestartPostgres => scene.ground.services.is_some(),
-                Fault::RestartBroker => scene.broker_may_die(),
+                Fault::RestartBroker => scene.broker_is_safe_to_kill(),
                 Fault::SetClock { .. } => faketime().is_some(),
                 // What is down already cannot be killed.
                 Fault::KillWorker { n, .. } | Fault::StopWorker { n } => scene.workers[n].is_some(),
@@ -194,12 +194,12 @@ impl Plan {
     }
 
     /// Faults for `span`; all of them are over then, or soon. What was played stays readable.
-    pub async fn play(&mut self, scene: &mut Scene, span: Duration) -> anyhow::Result<()> {
+    pub async fn play(&mut self, scene: &mut Cluster, span: Duration) -> anyhow::Result<()> {
         let started = Instant::now();
         while started.elapsed() < span {
             let fault = self.draw_possible(scene);
             self.played.push(fault);
-            self.strike(scene, fault).await?;
+            self.inject_fault(scene, fault).await?;
             let next =
                 Instant::now() + Duration::from_millis(self.random.random_range(CALM_MILLIS));
             while let Some(at) = self
@@ -228,14 +228,14 @@ impl Plan {
         &self.played
     }
 
-    fn end_due(&mut self, scene: &mut Scene) {
+    fn end_due(&mut self, scene: &mut Cluster) {
         let now = Instant::now();
         let (over, due) = std::mem::take(&mut self.due)
             .into_iter()
             .partition(|due| due.at <= now);
         self.due = due;
-        let over: Vec<Due> = over;
-        for Due { fault, .. } in over {
+        let over: Vec<ScheduledRecovery> = over;
+        for ScheduledRecovery { fault, .. } in over {
             match fault {
                 Fault::Link { link, .. } => scene.cutter(link).restore(),
                 Fault::KillWorker { n, .. } if scene.workers[n].is_none() => scene.start_worker(n),
@@ -249,13 +249,13 @@ impl Plan {
     }
 
     fn lasts(&mut self, fault: Fault, millis: u64) {
-        self.due.push(Due {
+        self.due.push(ScheduledRecovery {
             at: Instant::now() + Duration::from_millis(millis),
             fault,
         });
     }
 
-    async fn strike(&mut self, scene: &mut Scene, fault: Fault) -> anyhow::Result<()> {
+    async fn inject_fault(&mut self, scene: &mut Cluster, fault: Fault) -> anyhow::Result<()> {
         match fault {
             Fault::Link {
                 link,
@@ -299,7 +299,7 @@ impl Plan {
     }
 }
 
-impl Drop for Plan {
+impl Drop for FaultSchedule {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.tell();
@@ -307,7 +307,7 @@ impl Drop for Plan {
     }
 }
 
-async fn restart(scene: &Scene, fault: Fault) -> anyhow::Result<()> {
+async fn restart(scene: &Cluster, fault: Fault) -> anyhow::Result<()> {
     let Some(services) = &scene.ground.services else {
         return Ok(());
     };

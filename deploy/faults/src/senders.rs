@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use trueup_testkit::http::Client;
 use uuid::Uuid;
 
-use crate::books::{self, CALLS, LATE_CALLS, caller, late_caller, late_ref_id, ref_id};
-use crate::scene::Scene;
+use crate::fixtures::{self, CALLS, LATE_CALLS, caller, late_caller, late_ref_id, ref_id};
+use crate::topology::Cluster;
 
 const SENDERS: u64 = 8;
 /// A sender's own pause between two reports, so that two cores are left for the faults.
@@ -70,7 +70,7 @@ pub struct Senders {
 }
 
 impl Senders {
-    pub fn start(scene: &Scene, seed: u64) -> Senders {
+    pub fn start(scene: &Cluster, seed: u64) -> Senders {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..SENDERS)
             .map(|n| {
@@ -178,7 +178,7 @@ impl Sender {
         };
         let headers = [
             ("content-type", "application/json"),
-            ("x-webhook-secret", books::SECRET),
+            ("x-webhook-secret", fixtures::SECRET),
         ];
         let answer = client.send("POST", &self.path, &headers, body).await?;
         let json = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use trueup_testkit::process::Process;
 
-use crate::door::sent;
+use crate::end_to_end::all_settled;
+use crate::environment::Testbed;
+use crate::gateway_throughput::sent;
 use crate::requests::Kind;
 use crate::say;
-use crate::stage::Stage;
-use crate::traffic::Pace;
-use crate::whole::all_settled;
+use crate::traffic::LoadModel;
 
 const CALLS: i64 = 20_000;
 /// Senders that wait for their answers: messages and batches hold several reports, as on a busy day.
@@ -59,7 +59,7 @@ async fn counted(binaries: &Path, span: Duration) -> anyhow::Result<(f64, Heap, 
         "--run-libc-freeres=no",
         "--fair-sched=yes",
     ];
-    let mut stage = Stage::set(binaries, CALLS).await?;
+    let mut stage = Testbed::set(binaries, CALLS).await?;
     let door = stage.start_under("valgrind", &VALGRIND, "trueup-gateway");
     stage
         .open_door(door.env("TRUEUP_LIMIT_REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS))
@@ -68,7 +68,7 @@ async fn counted(binaries: &Path, span: Duration) -> anyhow::Result<(f64, Heap, 
         &stage,
         Kind::Report,
         CONNECTIONS,
-        Pace::Flat,
+        LoadModel::Flat,
         Duration::ZERO,
         span,
     )

@@ -12,8 +12,8 @@ use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 
-use crate::books::Books;
-use crate::drain::{ENVELOPE, Worker, depth, event};
+use crate::backlog_drain::{ENVELOPE, Worker, depth, event};
+use crate::fixtures::Dataset;
 use crate::say;
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let database = TestDatabase::fresh().await;
     let lease = Lease::take().await;
     let client = database.client().await;
-    let books = Books::make(&client, plan.calls, false).await?;
+    let books = Dataset::make(&client, plan.calls, false).await?;
     let autovacuum: String = client.query_one("SHOW autovacuum", &[]).await?.get(0);
     say(format_args!(
         "  {} calls, {} corrected, autovacuum is {autovacuum}",

@@ -13,18 +13,18 @@ pub enum Better {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
+pub enum GoalOutcome {
     Stretch,
     Met,
     NotMet,
 }
 
-impl Judged {
+impl GoalOutcome {
     pub fn word(self) -> &'static str {
         match self {
-            Judged::Stretch => "stretch",
-            Judged::Met => "met",
-            Judged::NotMet => "**not met**",
+            GoalOutcome::Stretch => "stretch",
+            GoalOutcome::Met => "met",
+            GoalOutcome::NotMet => "**not met**",
         }
     }
 }
@@ -45,15 +45,15 @@ pub struct Goal {
 }
 
 impl Goal {
-    pub fn judged(&self) -> Judged {
+    pub fn judged(&self) -> GoalOutcome {
         let reaches = |mark: f64| match self.better {
             Better::More => self.measured >= mark,
             Better::Less => self.measured <= mark,
         };
         match self.stretch {
-            Some(stretch) if reaches(stretch) => Judged::Stretch,
-            _ if reaches(self.pass) => Judged::Met,
-            _ => Judged::NotMet,
+            Some(stretch) if reaches(stretch) => GoalOutcome::Stretch,
+            _ if reaches(self.pass) => GoalOutcome::Met,
+            _ => GoalOutcome::NotMet,
         }
     }
 
@@ -251,11 +251,11 @@ mod tests {
             stretch: Some(if better == Better::More { 24.0 } else { 4.0 }),
         };
         for (better, measured, judged) in [
-            (Better::More, 24.0, Judged::Stretch),
-            (Better::More, 23.9, Judged::Met),
-            (Better::More, 19.9, Judged::NotMet),
-            (Better::Less, 4.0, Judged::Stretch),
-            (Better::Less, 6.1, Judged::NotMet),
+            (Better::More, 24.0, GoalOutcome::Stretch),
+            (Better::More, 23.9, GoalOutcome::Met),
+            (Better::More, 19.9, GoalOutcome::NotMet),
+            (Better::Less, 4.0, GoalOutcome::Stretch),
+            (Better::Less, 6.1, GoalOutcome::NotMet),
         ] {
             assert_eq!(goal(better, measured).judged(), judged, "{measured}");
         }

@@ -4,21 +4,21 @@
 //! absolute figure says more about the neighbour than about the program.
 
 mod allocations;
+mod backlog_drain;
+mod baseline_http;
+mod baseline_sql;
 mod bloat;
-mod books;
-mod ceiling;
-mod door;
-mod drain;
+mod end_to_end;
+mod environment;
+mod fixtures;
+mod gateway_throughput;
 mod goals;
-mod overload;
+mod overload_memory;
 mod plot;
+mod process_stats;
 mod requests;
 mod run;
-mod settle_ceiling;
-mod stage;
 mod traffic;
-mod watch;
-mod whole;
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ enum What {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
-        What::Ceiling => ceiling::run(),
+        What::Ceiling => baseline_http::run(),
         What::Run(options) => runtime()?.block_on(run::run(&options)),
         What::Drain {
             calls,
@@ -105,7 +105,7 @@ fn main() -> anyhow::Result<()> {
             worker,
         } => {
             let span = Duration::from_secs(span);
-            let plan = drain::Plan {
+            let plan = backlog_drain::Plan {
                 calls,
                 events,
                 reports,
@@ -115,7 +115,7 @@ fn main() -> anyhow::Result<()> {
                 wait,
                 worker,
             };
-            let outcome = runtime()?.block_on(drain::run(&plan))?;
+            let outcome = runtime()?.block_on(backlog_drain::run(&plan))?;
             for (status, rows) in outcome.rows {
                 say(format_args!("  {status}: {rows}"));
             }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use crate::goals::{Better, Goal, Judged, Memory};
+use crate::goals::{Better, Goal, GoalOutcome, Memory};
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 330.0;
@@ -61,9 +61,9 @@ pub fn goals(goals: &[Goal]) -> Option<String> {
             Better::Less => goal.pass / value.max(1e-9),
         };
         let colour = match goal.judged() {
-            Judged::Stretch => COLOURS[2],
-            Judged::Met => COLOURS[0],
-            Judged::NotMet => COLOURS[1],
+            GoalOutcome::Stretch => COLOURS[2],
+            GoalOutcome::Met => COLOURS[0],
+            GoalOutcome::NotMet => COLOURS[1],
         };
         text(
             &mut out,

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::books::{self, ACCOUNTS, CALL};
+use crate::fixtures::{self, ACCOUNTS, CALL};
 
 /// All webhooks have the same one: what it costs to check does not depend on it.
 pub const SECRET: &str = "whsec-for-the-load-bench-only-0123456789";
@@ -110,14 +110,14 @@ impl Drop for Sender {
 /// About 200 bytes of JSON: 70 % by ref_id, 10 % by call_id, 15 % by caller and duration, 5 % about no call.
 fn report(out: &mut Vec<u8>, n: i64, call: i64) {
     let (dollars, cents) = (20 + n % 60, n % 100);
-    let (caller, duration) = (2_002_000_000 + call, books::duration(call) - 20);
+    let (caller, duration) = (2_002_000_000 + call, fixtures::duration(call) - 20);
     // So that no account has reports of one kind only.
     let _ = match (n + n / ACCOUNTS) % 20 {
         0..14 => write!(
             out,
             "{{\"ref_id\":\"ref-{call}\",\"caller_id\":\"+1{caller}\",\"duration\":{duration},"
         ),
-        14..16 => write!(out, "{{\"call_id\":\"{}\",", books::id(CALL, call)),
+        14..16 => write!(out, "{{\"call_id\":\"{}\",", fixtures::id(CALL, call)),
         16..19 => write!(
             out,
             "{{\"caller_id\":\"+1{caller}\",\"duration\":{duration},"

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use trueup_testkit::database::TestDatabase;
 
-use crate::door::{self, Spans};
+use crate::environment::Testbed;
+use crate::gateway_throughput::{self, Spans};
 use crate::goals::Report;
-use crate::stage::Stage;
-use crate::{drain, overload, say, whole};
+use crate::{backlog_drain, end_to_end, overload_memory, say};
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -65,8 +65,8 @@ impl Options {
         }
     }
 
-    fn drain(&self) -> drain::Plan {
-        drain::Plan {
+    fn drain(&self) -> backlog_drain::Plan {
+        backlog_drain::Plan {
             calls: if self.quick { 200_000 } else { 1_000_000 },
             events: 0,
             reports: if self.quick { 60_000 } else { 300_000 },
@@ -89,22 +89,22 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     if options.overload > 0 || [1, 2, 4, 5].into_iter().any(|goal| options.wants(goal)) {
         say(format_args!("making books of {} calls …", options.calls()));
-        let mut stage = Stage::set(&options.binaries, options.calls()).await?;
+        let mut stage = Testbed::set(&options.binaries, options.calls()).await?;
         stage.open_doors(options.gateways).await?;
         let spans = options.spans();
         if options.wants(1) {
-            door::accepting(&mut stage, spans, &mut report).await?;
+            gateway_throughput::accepting(&mut stage, spans, &mut report).await?;
         }
         if options.wants(2) {
-            door::refusing(&mut stage, spans, &mut report).await?;
+            gateway_throughput::refusing(&mut stage, spans, &mut report).await?;
         }
         if options.wants(1) {
-            door::idling(&stage, 10_000, &mut report).await?;
+            gateway_throughput::idling(&stage, 10_000, &mut report).await?;
         }
         stage.empty_queue().await?;
         stage.start_workers(options.workers).await;
         if options.wants(5) {
-            whole::one_at_a_time(
+            end_to_end::one_at_a_time(
                 &mut stage,
                 Duration::from_secs(if options.quick { 5 } else { 20 }),
                 &mut report,
@@ -114,14 +114,14 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         if options.wants(4) {
             let span = Duration::from_secs(if options.quick { 10 } else { 60 });
             let paces = match (options.paces.as_slice(), options.quick) {
-                ([], true) => &whole::QUICK_PACES,
-                ([], false) => &whole::PACES[..],
+                ([], true) => &end_to_end::QUICK_PACES,
+                ([], false) => &end_to_end::PACES[..],
                 (paces, _) => paces,
             };
-            stage = whole::sustained(stage, spans, paces, span, &mut report).await?;
+            stage = end_to_end::sustained(stage, spans, paces, span, &mut report).await?;
         }
         if options.overload > 0 {
-            overload::run(
+            overload_memory::run(
                 &mut stage,
                 Duration::from_secs(options.overload),
                 &mut report,
@@ -130,10 +130,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         }
     }
     if options.wants(3) {
-        drain::drained(&options.drain(), &mut report).await?;
+        backlog_drain::drained(&options.drain(), &mut report).await?;
     }
     if options.wants(6) {
-        drain::grown(&options.drain(), &mut report).await?;
+        backlog_drain::grown(&options.drain(), &mut report).await?;
     }
     let name = options.name.clone().unwrap_or_else(|| {
         let many = if options.gateways + options.workers > 2 {

@@ -27,7 +27,7 @@ const LONGEST: u64 = 60_000_000;
 const PIECE: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
+pub enum LoadModel {
     /// Each connection asks again as soon as it is answered.
     Flat,
     /// So many a second, whatever becomes of them.
@@ -38,7 +38,7 @@ pub enum Pace {
 pub struct Plan {
     pub doors: Vec<SocketAddr>,
     pub connections: usize,
-    pub pace: Pace,
+    pub pace: LoadModel,
     /// Sent and answered, but not measured.
     pub warm_up: Duration,
     pub span: Duration,
@@ -84,7 +84,7 @@ struct Line {
     due: Option<Instant>,
 }
 
-struct Drive<'a> {
+struct LoadGenerator<'a> {
     plan: &'a Plan,
     make: &'a mut dyn FnMut(&mut Vec<u8>),
     lines: Vec<Line>,
@@ -122,7 +122,7 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
     }
     let started = Instant::now();
     let measure_from = started + plan.warm_up;
-    let mut drive = Drive {
+    let mut drive = LoadGenerator {
         plan,
         make,
         lines,
@@ -134,8 +134,8 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
         out: 0,
     };
     match plan.pace {
-        Pace::Flat => drive.flat(&mut poll)?,
-        Pace::PerSecond(rate) => drive.paced(&mut poll, rate)?,
+        LoadModel::Flat => drive.flat(&mut poll)?,
+        LoadModel::PerSecond(rate) => drive.paced(&mut poll, rate)?,
     }
     let statuses = (0_u16..)
         .zip(&drive.statuses)
@@ -155,7 +155,7 @@ pub fn drive(plan: &Plan, make: &mut dyn FnMut(&mut Vec<u8>)) -> anyhow::Result<
     })
 }
 
-impl Drive<'_> {
+impl LoadGenerator<'_> {
     fn flat(&mut self, poll: &mut Poll) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut piece = vec![0; PIECE];

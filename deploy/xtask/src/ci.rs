@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
 use crate::progress::seconds;
-use crate::services::{self, Choice, Need};
+use crate::services::{self, Purpose, ServiceMode};
 use crate::{faults, licences, suite};
 
-pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
+pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
     let mut times = Vec::new();
     let cargo = |args: &[&str]| {
         let mut command = layout.cargo();
@@ -33,7 +33,7 @@ pub fn run(layout: &Layout, choice: Choice) -> Result<()> {
     })?;
     let services = timed(&mut times, "services", || {
         services::browser(layout)?;
-        services::ensure(layout, choice, Need::Tests)
+        services::ensure(layout, choice, Purpose::Tests)
     })?;
     let tally = timed(&mut times, "tests", || {
         suite::with_services(layout, &services, &["--locked".to_owned()])

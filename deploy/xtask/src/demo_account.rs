@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::api::{Api, text};
+use crate::child_process;
 use crate::clock::ago;
 use crate::http::{self, Request};
-use crate::process;
+use crate::operator_client::{Api, text};
 use crate::progress::Note;
 use crate::up::door;
 
@@ -194,7 +194,7 @@ fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> 
         };
         let mut answer = http::send(&request)?;
         // A new webhook reaches the gateway within 2 s.
-        process::wait(Duration::from_secs(10), || {
+        child_process::wait(Duration::from_secs(10), || {
             if answer.status == 404
                 && let Ok(again) = http::send(&request)
             {
@@ -215,7 +215,7 @@ pub fn wait_for_row(api: &Api, event_id: &str) -> Result<Value> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut row = None;
     let mut failed = None;
-    process::wait(PATIENCE, || {
+    child_process::wait(PATIENCE, || {
         match api.find(&format!("/events/{event_id}")) {
             Ok(found) => row = found,
             Err(error) => failed = Some(error),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::layout::Layout;
-use crate::services::{self, Choice, Need, Services};
+use crate::services::{self, Purpose, ServiceMode, Services};
 
 /// Runs in one `ci`, and the seconds of faults in each: enough to meet most kinds of fault.
 pub const CI_RUNS: u64 = 5;
@@ -94,8 +94,8 @@ impl Options {
 }
 
 /// With private services (`--private`) the runs have their own, which are killed as well.
-pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
-    if choice == Choice::Private
+pub fn run(layout: &Layout, choice: ServiceMode, options: &Options) -> Result<()> {
+    if choice == ServiceMode::Private
         || options.broker_cluster
         || options.postgres_replica
         || options.broker_alarms
@@ -105,7 +105,7 @@ pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
             faults.arg("--private");
         });
     }
-    let services = services::ensure(layout, choice, Need::Tests)?;
+    let services = services::ensure(layout, choice, Purpose::Tests)?;
     let outcome = with_services(layout, &services, options);
     services::stop(layout, &services.started)?;
     outcome

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::child_process;
 use crate::layout::Layout;
-use crate::process;
 use crate::progress::{Note, step};
 
 #[derive(Args, Clone)]
@@ -27,7 +27,7 @@ pub struct Options {
 /// The crates of the targets; each is apart from the workspace.
 const CRATES: [&str; 2] = ["shared/domain/fuzz", "gateway/fuzz"];
 
-struct Place {
+struct FuzzPaths {
     dir: PathBuf,
     /// What runs find grows here, outside the committed seeds.
     corpus: PathBuf,
@@ -66,7 +66,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
         let build = fuzz
             .join("build")
             .join(dir.parent().and_then(Path::file_name).unwrap_or_default());
-        let place = Place {
+        let place = FuzzPaths {
             dir: dir.clone(),
             corpus: fuzz.join("corpus"),
             target: build,
@@ -75,7 +75,7 @@ pub fn run(layout: &Layout, options: &Options) -> Result<()> {
         step(&format!("building {target}"), |note| {
             let mut build = cargo_fuzz(&place, "build");
             build.arg(target);
-            process::run_logged(build, &fresh(&place, target, "build")?, note)
+            child_process::run_logged(build, &fresh(&place, target, "build")?, note)
         })?;
         match step(
             &format!("fuzzing {target} for {} s", options.seconds),
@@ -109,7 +109,7 @@ fn targets(layout: &Layout, dir: &Path) -> Result<Vec<String>> {
             "--manifest-path",
         ])
         .arg(dir.join("Cargo.toml"));
-    let metadata: Value = serde_json::from_str(&process::output(command)?)?;
+    let metadata: Value = serde_json::from_str(&child_process::output(command)?)?;
     let of_crate = metadata
         .pointer("/packages/0/targets")
         .and_then(Value::as_array)
@@ -126,12 +126,14 @@ fn targets(layout: &Layout, dir: &Path) -> Result<Vec<String>> {
 fn check_tools(layout: &Layout) -> Result<()> {
     let mut version = layout.cargo();
     version.args(["fuzz", "--version"]);
-    if process::output(version).is_err() {
+    if child_process::output(version).is_err() {
         bail!(
             "cargo-fuzz is not installed; install it by `cargo install --locked cargo-fuzz` and try again"
         );
     }
-    if process::find_program("c++").is_none() && process::find_program("clang++").is_none() {
+    if child_process::find_program("c++").is_none()
+        && child_process::find_program("clang++").is_none()
+    {
         bail!(
             "there is no C++ compiler, which libFuzzer is built with; `apt-get install g++` and try again"
         );
@@ -140,7 +142,7 @@ fn check_tools(layout: &Layout) -> Result<()> {
 }
 
 /// Cargo as a user calls it, so that rustup's choice of a toolchain holds for what it starts, too.
-fn cargo_fuzz(place: &Place, verb: &str) -> Command {
+fn cargo_fuzz(place: &FuzzPaths, verb: &str) -> Command {
     let mut command = Command::new("cargo");
     command
         .args(["fuzz", verb, "--sanitizer", "none", "--fuzz-dir"])
@@ -155,7 +157,7 @@ fn cargo_fuzz(place: &Place, verb: &str) -> Command {
     command
 }
 
-fn fuzz_one(place: &Place, target: &str, seconds: u64, note: &Note) -> Result<String> {
+fn fuzz_one(place: &FuzzPaths, target: &str, seconds: u64, note: &Note) -> Result<String> {
     let corpus = place.corpus.join(target);
     std::fs::create_dir_all(&corpus)?;
     let log = fresh(place, target, "run")?;
@@ -172,7 +174,7 @@ fn fuzz_one(place: &Place, target: &str, seconds: u64, note: &Note) -> Result<St
         "-rss_limit_mb=1024",
         "-timeout=10",
     ]);
-    process::run_logged(command, &log, note)?;
+    child_process::run_logged(command, &log, note)?;
     let text = std::fs::read_to_string(&log)?;
     let stat = |name: &str| {
         let line = text
@@ -190,7 +192,7 @@ fn fuzz_one(place: &Place, target: &str, seconds: u64, note: &Note) -> Result<St
 }
 
 /// An empty log of this name.
-fn fresh(place: &Place, target: &str, what: &str) -> Result<PathBuf> {
+fn fresh(place: &FuzzPaths, target: &str, what: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(&place.logs)?;
     let log = place.logs.join(format!("{target}.{what}.log"));
     std::fs::write(&log, "")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::layout::Layout;
-use crate::services::{self, Choice, Need};
+use crate::services::{self, Purpose, ServiceMode};
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -31,8 +31,8 @@ pub struct Options {
     name: Option<String>,
 }
 
-pub fn run(layout: &Layout, choice: Choice, options: &Options) -> Result<()> {
-    let services = services::ensure(layout, choice, Need::Load)?;
+pub fn run(layout: &Layout, choice: ServiceMode, options: &Options) -> Result<()> {
+    let services = services::ensure(layout, choice, Purpose::Load)?;
     let outcome = measure(layout, &services, options);
     services::stop(layout, &services.started)?;
     outcome

@@ -12,24 +12,24 @@
     reason = "blocking sleeps between polls, and the environment, are this tool's business"
 )]
 
-mod api;
+mod child_process;
 mod ci;
 mod clock;
-mod demo;
 mod demo_account;
+mod demo_requests;
 mod faults;
 mod fuzz;
 mod http;
 mod layout;
 mod licences;
 mod load;
+mod operator_client;
 mod pages;
-mod process;
-mod processes;
 mod progress;
 mod services;
 mod state;
 mod suite;
+mod system;
 mod up;
 
 use std::process::ExitCode;
@@ -38,8 +38,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use layout::Layout;
-use processes::Build;
-use services::{Choice, Need};
+use services::{Purpose, ServiceMode};
+use system::Build;
 
 #[derive(Parser)]
 #[command(
@@ -104,15 +104,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let layout = Layout::find()?;
-    let choice = Choice::from_flag(cli.private);
+    let choice = ServiceMode::from_flag(cli.private);
     match cli.command {
         Command::Up { dev } => up::run(
             &layout,
             choice,
             if dev { Build::Dev } else { Build::Release },
         ),
-        Command::Demo => demo::run(&layout),
-        Command::Services => services::tell(&services::ensure(&layout, choice, Need::System)?),
+        Command::Demo => demo_requests::run(&layout),
+        Command::Services => services::tell(&services::ensure(&layout, choice, Purpose::System)?),
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
         Command::Faults(options) => faults::run(&layout, choice, &options),
@@ -120,6 +120,6 @@ fn run(cli: Cli) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&layout, &options),
         Command::Screenshots => pages::screenshots(&layout, choice),
         Command::Panel(options) => pages::panel(&layout, choice, &options),
-        Command::Down => processes::down(&layout),
+        Command::Down => system::down(&layout),
     }
 }

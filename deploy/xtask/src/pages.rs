@@ -1,4 +1,4 @@
-//! `screenshots` and `panel`: build what they need and hand on to the program `trueup-pages`, which makes
+//! `screenshots` and `panel`: build what they need and hand on to the program `trueup-console-samples`, which makes
 //! a database of its own and drops it.
 
 use std::process::Command;
@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::faults::shown;
 use crate::layout::Layout;
-use crate::services::{self, Choice, Need, Services};
+use crate::services::{self, Purpose, ServiceMode, Services};
 
 /// Where the documents have their pictures.
 const PICTURES: &str = "deploy/docs/pictures";
@@ -23,7 +23,7 @@ pub struct PanelOptions {
     report: Option<String>,
 }
 
-pub fn screenshots(layout: &Layout, choice: Choice) -> Result<()> {
+pub fn screenshots(layout: &Layout, choice: ServiceMode) -> Result<()> {
     with_services(layout, choice, |services| {
         let mut build = layout.cargo();
         build.args([
@@ -32,7 +32,7 @@ pub fn screenshots(layout: &Layout, choice: Choice) -> Result<()> {
             "-p",
             "trueup-console",
             "-p",
-            "trueup-pages",
+            "trueup-console-samples",
             "--bins",
         ]);
         shown(build, "the build")?;
@@ -48,10 +48,10 @@ pub fn screenshots(layout: &Layout, choice: Choice) -> Result<()> {
     })
 }
 
-pub fn panel(layout: &Layout, choice: Choice, options: &PanelOptions) -> Result<()> {
+pub fn panel(layout: &Layout, choice: ServiceMode, options: &PanelOptions) -> Result<()> {
     with_services(layout, choice, |services| {
         let mut build = layout.cargo();
-        build.args(["build", "--locked", "-p", "trueup-pages"]);
+        build.args(["build", "--locked", "-p", "trueup-console-samples"]);
         shown(build, "the build")?;
         let mut pages = program(layout, services);
         pages.args(["panel", "--events", &options.events.to_string()]);
@@ -63,7 +63,7 @@ pub fn panel(layout: &Layout, choice: Choice, options: &PanelOptions) -> Result<
 }
 
 fn program(layout: &Layout, services: &Services) -> Command {
-    let mut command = Command::new(layout.target.join("debug/trueup-pages"));
+    let mut command = Command::new(layout.target.join("debug/trueup-console-samples"));
     command.current_dir(&layout.root);
     services.tell_tests(&mut command);
     command
@@ -71,10 +71,10 @@ fn program(layout: &Layout, services: &Services) -> Command {
 
 fn with_services(
     layout: &Layout,
-    choice: Choice,
+    choice: ServiceMode,
     run: impl FnOnce(&Services) -> Result<()>,
 ) -> Result<()> {
-    let services = services::ensure(layout, choice, Need::Tests)?;
+    let services = services::ensure(layout, choice, Purpose::Tests)?;
     let outcome = run(&services);
     services::stop(layout, &services.started)?;
     outcome

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::layout::Layout;
-use crate::services::{self, Choice, Need, Services};
+use crate::services::{self, Purpose, ServiceMode, Services};
 
 /// What a run of the tests came to.
 #[derive(Debug, Default)]
@@ -20,9 +20,9 @@ pub struct Tally {
     pub broken: bool,
 }
 
-pub fn run(layout: &Layout, choice: Choice, args: &[String]) -> Result<()> {
+pub fn run(layout: &Layout, choice: ServiceMode, args: &[String]) -> Result<()> {
     services::browser(layout)?;
-    let services = services::ensure(layout, choice, Need::Tests)?;
+    let services = services::ensure(layout, choice, Purpose::Tests)?;
     let tally = with_services(layout, &services, args);
     services::stop(layout, &services.started)?;
     finish(&tally?)

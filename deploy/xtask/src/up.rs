@@ -8,18 +8,18 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::api::{Api, text};
 use crate::layout::Layout;
-use crate::processes::{self, Build, System};
+use crate::operator_client::{Api, text};
 use crate::progress::step;
-use crate::services::{self, Choice, Need, Services};
-use crate::{demo_account, process};
+use crate::services::{self, Purpose, ServiceMode, Services};
+use crate::system::{self, Build, System};
+use crate::{child_process, demo_account};
 
-pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
-    let services = services::ensure(layout, choice, Need::System)?;
-    processes::build(layout, build)?;
-    processes::migrate(layout, build, &services)?;
-    let mut state = processes::open_state(layout);
+pub fn run(layout: &Layout, choice: ServiceMode, build: Build) -> Result<()> {
+    let services = services::ensure(layout, choice, Purpose::System)?;
+    system::build(layout, build)?;
+    system::migrate(layout, build, &services)?;
+    let mut state = system::open_state(layout);
     let admin_key = match state.text("admin_key") {
         Some(key) => key.to_owned(),
         None => {
@@ -28,7 +28,7 @@ pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
             key
         }
     };
-    let system = processes::start_all(layout, build, &services, &mut state, &admin_key)?;
+    let system = system::start_all(layout, build, &services, &mut state, &admin_key)?;
     let known = state.get("account").cloned();
     let opens = |account: &Value| {
         let key = account
@@ -40,7 +40,7 @@ pub fn run(layout: &Layout, choice: Choice, build: Build) -> Result<()> {
             base: system.console.clone(),
             key,
         }
-        .opens()
+        .key_is_valid()
     };
     let mut account = match known.filter(opens) {
         Some(account) => {
@@ -87,7 +87,7 @@ fn make_person(
     std::fs::write(&file, format!("{password}\n"))?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
     let add = |email: &str| {
-        let mut command = processes::command(layout, build, "trueup-console", services);
+        let mut command = system::command(layout, build, "trueup-console", services);
         command
             .args([
                 "user",
@@ -99,7 +99,7 @@ fn make_person(
                 "--password-file",
             ])
             .arg(&file);
-        process::output(command)
+        child_process::output(command)
     };
     let mut email = "demo@example.com".to_owned();
     // An earlier demo account in the same database may have this person.

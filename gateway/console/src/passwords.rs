@@ -82,7 +82,7 @@ impl Default for Attempts {
 }
 
 impl Attempts {
-    pub fn one_more(&self, email: &str) -> bool {
+    pub fn check_rate(&self, email: &str) -> bool {
         if self.0.len() > REMEMBERED {
             self.0.retain_recent();
         }
@@ -99,13 +99,13 @@ mod tests {
     fn one_address_is_slowed_down_and_no_other() {
         let attempts = Attempts::default();
         let passed = (0..50)
-            .filter(|_| attempts.one_more("Ann@example.test"))
+            .filter(|_| attempts.check_rate("Ann@example.test"))
             .count();
         assert!((10..=11).contains(&passed), "{passed}");
         assert!(
-            !attempts.one_more(" ann@EXAMPLE.test "),
+            !attempts.check_rate(" ann@EXAMPLE.test "),
             "case and spaces are no way around it"
         );
-        assert!(attempts.one_more("bob@example.test"));
+        assert!(attempts.check_rate("bob@example.test"));
     }
 }

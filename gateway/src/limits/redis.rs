@@ -168,7 +168,7 @@ impl RedisLimiterTask {
             };
             let outcome = tokio::select! {
                 outcome = probe => outcome,
-                () = send_back(waiting) => return std::future::pending().await,
+                () = reject_pending(waiting) => return std::future::pending().await,
             };
             match outcome {
                 Ok(connection) => return connection,
@@ -176,7 +176,7 @@ impl RedisLimiterTask {
             }
             tokio::select! {
                 () = tokio::time::sleep(PROBE_EVERY) => {}
-                () = send_back(waiting) => return std::future::pending().await,
+                () = reject_pending(waiting) => return std::future::pending().await,
             }
         }
     }
@@ -350,7 +350,7 @@ enum Ended {
 }
 
 /// Ends only when nobody can ask any more.
-async fn send_back(waiting: &mut mpsc::Receiver<PendingCheck>) {
+async fn reject_pending(waiting: &mut mpsc::Receiver<PendingCheck>) {
     while let Some(one) = waiting.recv().await {
         let _ = one.answer.send(None);
     }

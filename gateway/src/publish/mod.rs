@@ -26,10 +26,10 @@ pub struct EncodedEvents {
 
 impl EncodedEvents {
     pub fn from_events(events: &[RawEvent]) -> Arc<EncodedEvents> {
-        EncodedEvents::with_uses(events, Vec::new())
+        EncodedEvents::from_events_and_uses(events, Vec::new())
     }
 
-    pub fn with_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
+    pub fn from_events_and_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
         let parts: Vec<Vec<u8>> = events.iter().map(envelope::encode_event).collect();
         let bytes = parts.iter().map(Vec::len).sum();
         Arc::new(EncodedEvents { parts, bytes, uses })

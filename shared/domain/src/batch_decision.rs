@@ -68,10 +68,10 @@ impl SettleResult {
 /// One row on its way through a batch.
 #[derive(Debug, Clone)]
 pub struct BatchRow {
-    pub place: ReceptionOrder,
+    pub order: ReceptionOrder,
     pub account_id: Uuid,
     pub webhook_id: Uuid,
-    pub course: Trigger,
+    pub trigger: Trigger,
     /// The row exists: it is updated, not inserted.
     pub exists: bool,
     pub request: Option<RawRequest>,
@@ -82,7 +82,7 @@ pub struct BatchRow {
     pub count: i32,
     pub refused: Option<Reason>,
     pub reading: ParsedRequest,
-    pub sightings: CallCandidates,
+    pub candidates: CallCandidates,
     pub decision: Option<Decision>,
     /// What the row says, if it exists.
     pub before: Option<Box<PreviousRow>>,
@@ -106,14 +106,14 @@ impl BatchRow {
             .as_ref()
             .map_or(1, |r| i32::try_from(r.count).unwrap_or(i32::MAX));
         BatchRow {
-            place: ReceptionOrder {
+            order: ReceptionOrder {
                 received_at: event.received_at,
                 position: event.position,
                 event_id: event.id,
             },
             account_id: event.account_id,
             webhook_id: event.webhook_id,
-            course: Trigger::Fresh,
+            trigger: Trigger::Fresh,
             exists,
             request: event.request,
             source_ip: Some(event.source_ip),
@@ -125,7 +125,7 @@ impl BatchRow {
                 report: Ok(Report::default()),
                 slots: Vec::new(),
             },
-            sightings: CallCandidates::default(),
+            candidates: CallCandidates::default(),
             decision: None,
             before: None,
         }
@@ -141,16 +141,16 @@ impl BatchRow {
     ) -> BatchRow {
         let report = self.reading.report.unwrap_or_default();
         BatchRow {
-            place: ReceptionOrder {
+            order: ReceptionOrder {
                 received_at,
                 position: 0,
                 event_id: id,
             },
-            course: Trigger::Applied(call_id),
+            trigger: Trigger::Applied(call_id),
             exists: false,
             request: None,
             source_ip: None,
-            applied_from: Some(self.place.event_id),
+            applied_from: Some(self.order.event_id),
             earlier_call: None,
             refused: None,
             count: 1,
@@ -175,7 +175,7 @@ impl BatchRow {
         let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
             return false;
         };
-        self.course == Trigger::Again
+        self.trigger == Trigger::Again
             && decision.status == Status::Unmatched
             && before.status == decision.status.code()
             && before.reason == decision.reason
@@ -195,9 +195,9 @@ impl BatchRow {
 /// What the caller hears of a row.
 pub fn result_of_row(line: BatchRow) -> SettleResult {
     SettleResult {
-        id: line.place.event_id,
+        id: line.order.event_id,
         account_id: line.account_id,
-        received_at: line.place.received_at,
+        received_at: line.order.received_at,
         decision: line.decision,
         report: line.reading.report.unwrap_or_default(),
         slots: line.reading.slots,
@@ -229,24 +229,24 @@ pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> B
             })
         };
         line.earlier_call.map(&mut add);
-        if let Trigger::Assigned(call_id) | Trigger::Applied(call_id) = line.course {
+        if let Trigger::Assigned(call_id) | Trigger::Applied(call_id) = line.trigger {
             add(call_id);
             continue;
         }
-        line.sightings
+        line.candidates
             .by_ref_id
             .iter()
             .for_each(|s| _ = add(s.call_id));
-        line.sightings
+        line.candidates
             .by_call_id
             .iter()
             .for_each(|s| _ = add(s.call_id));
         let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else {
             continue;
         };
-        for sighting in &line.sightings.by_caller {
+        for sighting in &line.candidates.by_caller {
             let off = sighting.duration_seconds - i64::from(report.duration_seconds.unwrap_or(0));
-            if off.abs() <= webhook.duration_tolerance_seconds || sighting.signed {
+            if off.abs() <= webhook.duration_tolerance_seconds || sighting.same_fingerprint {
                 add(sighting.call_id);
             }
         }
@@ -256,7 +256,7 @@ pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> B
 
 /// The order in which rows are decided, whatever the order in which they came.
 pub fn sort_by_reception(lines: &mut [BatchRow]) {
-    lines.sort_by_key(|line| line.place);
+    lines.sort_by_key(|line| line.order);
 }
 
 /// Decides about the rows, each seeing what those before it did.
@@ -285,11 +285,11 @@ fn decide_line(
         Err(why) => no_report(*why),
         Ok(report) => {
             let case = DecisionInput {
-                place: line.place,
+                order: line.order,
                 webhook,
                 report,
-                sightings: &line.sightings,
-                course: line.course,
+                candidates: &line.candidates,
+                trigger: line.trigger,
             };
             decide_report(&case, books)
         }

@@ -26,7 +26,7 @@ pub struct CallCandidate {
     pub duration_seconds: i64,
     pub ended_at: Timestamp,
     /// A report with the same signature was matched to it (M4), wherever its window lies.
-    pub signed: bool,
+    pub same_fingerprint: bool,
 }
 
 /// What the search came upon for one report.
@@ -61,11 +61,11 @@ impl Trigger {
 
 #[derive(Debug, Clone)]
 pub struct DecisionInput<'a> {
-    pub place: ReceptionOrder,
+    pub order: ReceptionOrder,
     pub webhook: &'a Webhook,
     pub report: &'a Report,
-    pub sightings: &'a CallCandidates,
-    pub course: Trigger,
+    pub candidates: &'a CallCandidates,
+    pub trigger: Trigger,
 }
 
 /// One entry of the ledger that a decision calls for.
@@ -76,7 +76,7 @@ pub struct PostingDraft {
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
     /// Caused by the person who moved the report to another call, not by the report (M8).
-    pub by_move: bool,
+    pub attributed_to_actor: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -143,7 +143,7 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 /// Decides about one report and moves the books in memory.
 pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
     let account_id = case.webhook.account_id;
-    if case.report.payout == Payout::Unparseable && case.course.searches() {
+    if case.report.payout == Payout::Unparseable && case.trigger.searches() {
         // X5: never take money from `bid` because `payout` was garbled.
         let moved = withdraw_elsewhere(case, books, None);
         return Decision {
@@ -151,7 +151,7 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
             ..Decision::unmatched(Reason::PayoutUnparseable, Detail::default())
         };
     }
-    let found = match case.course {
+    let found = match case.trigger {
         Trigger::Assigned(call_id) | Trigger::Applied(call_id) => MatchResult::Call {
             call_id,
             strategy: Strategy::Person,
@@ -217,23 +217,23 @@ fn find_call_for(case: &DecisionInput<'_>, books: &LockedCalls) -> MatchResult {
         has_caller: report.caller.is_some(),
         duration_seconds: report.duration_seconds.map(i64::from),
         payout_cents: report.payout.cents(),
-        received_at: case.place.received_at,
+        received_at: case.order.received_at,
         tolerance_seconds: case.webhook.duration_tolerance_seconds,
         window_hours: case.webhook.match_window_hours,
     };
     let weigh = |sighting: &CallCandidate| weigh_candidate(case, books, sighting);
     let evidence = MatchEvidence {
-        by_ref_id: case.sightings.by_ref_id.iter().map(weigh).collect(),
-        by_call_id: case.sightings.by_call_id.as_ref().map(weigh),
+        by_ref_id: case.candidates.by_ref_id.iter().map(weigh).collect(),
+        by_call_id: case.candidates.by_call_id.as_ref().map(weigh),
         by_caller: case
-            .sightings
+            .candidates
             .by_caller
             .iter()
             .map(weigh)
             .filter(|c| c.same_caller)
             .collect(),
         precedents: fingerprint_of(case)
-            .map(|s| books.prior_matches(&s, case.place.event_id))
+            .map(|s| books.prior_matches(&s, case.order.event_id))
             .unwrap_or_default(),
     };
     find_call(&question, &evidence)
@@ -258,7 +258,7 @@ fn weigh_candidate(
             ended_at: call.ended_at,
             in_scope: in_scope(call.buyer_id),
             same_caller: call.caller.is_some() && call.caller == case.report.caller,
-            claimed: call.claimed_by_other_than(case.place.event_id),
+            claimed: call.claimed_by_other_than(case.order.event_id),
             payee: call.payee_for(),
         },
         None => Candidate {
@@ -280,7 +280,7 @@ fn withdraw_elsewhere(
     books: &mut LockedCalls,
     but_for: Option<CallKey>,
 ) -> Vec<PostingDraft> {
-    if case.course == Trigger::Fresh {
+    if case.trigger == Trigger::Fresh {
         return Vec::new();
     }
     let elsewhere: Vec<CallKey> = books
@@ -289,7 +289,7 @@ fn withdraw_elsewhere(
         .filter(|c| {
             c.reports
                 .iter()
-                .any(|r| r.place == case.place && r.role != ClaimState::Displaced)
+                .any(|r| r.order == case.order && r.role != ClaimState::Displaced)
         })
         .map(|c| c.key)
         .collect();
@@ -298,9 +298,9 @@ fn withdraw_elsewhere(
         let Some(call) = books.call_mut(key) else {
             continue;
         };
-        for report in call.reports.iter_mut().filter(|r| r.place == case.place) {
+        for report in call.reports.iter_mut().filter(|r| r.order == case.order) {
             report.role = ClaimState::Displaced;
-            report.unsaved = true;
+            report.dirty = true;
         }
         let (folded, _) = call.fold_reports();
         let movement = call.apply_fold(&folded);
@@ -324,7 +324,7 @@ fn apply_to_call(
         status: Status::Matched,
         reason: None,
         detail: Detail {
-            late: case.course == Trigger::Again,
+            late: case.trigger == Trigger::Again,
             ..detail
         },
         strategy: Some(hit.strategy),
@@ -338,18 +338,18 @@ fn apply_to_call(
         return decision;
     };
     let report = CallReport {
-        place: case.place,
+        order: case.order,
         webhook_id: case.webhook.id,
         strategy: hit.strategy,
         role: ClaimState::Folded,
-        exempt_from_v2: matches!(case.course, Trigger::Applied(_)),
-        by_person: matches!(case.course, Trigger::Applied(_) | Trigger::Assigned(_)),
+        exempt_from_v2: matches!(case.trigger, Trigger::Applied(_)),
+        by_person: matches!(case.trigger, Trigger::Applied(_) | Trigger::Assigned(_)),
         payout_cents,
         caller: case.report.caller.clone(),
         duration_seconds: case.report.duration_seconds.map(i64::from),
         ref_id: case.report.ref_id.clone(),
         call_id_text: case.report.call_id.clone(),
-        unsaved: true,
+        dirty: true,
     };
     if let Some(reason) = hold_reason(case, payout_cents, &mut decision.detail) {
         decision.status = Status::Held;
@@ -373,7 +373,7 @@ fn apply_to_call(
 /// V8: reports that contradict themselves are for a person, unless the webhook says otherwise or the
 /// report is a person's.
 fn hold_reason(case: &DecisionInput<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reason> {
-    if matches!(case.course, Trigger::Applied(_)) {
+    if matches!(case.trigger, Trigger::Applied(_)) {
         return None;
     }
     let webhook = case.webhook;
@@ -408,7 +408,7 @@ fn fold_in(
     hit: &MatchInfo,
     decision: &mut Decision,
 ) {
-    let place = report.place;
+    let place = report.order;
     let payout_cents = report.payout_cents;
     let before = (call.value_cents, call.credit_cents);
     let had_payee = call.payee_for().is_some();
@@ -429,7 +429,7 @@ fn fold_in(
         && call.reports.len() > MAX_REPORTS_KEPT
         && places.last() == Some(&place)
     {
-        call.reports.retain(|r| r.place != place);
+        call.reports.retain(|r| r.order != place);
     }
     decision.detail.value_before_cents = before.0;
     decision.detail.value_after_cents = call.value_cents;
@@ -520,7 +520,7 @@ fn matched_reason(
         Some(Reason::NoChange)
     } else if !had_payee {
         Some(Reason::NoAssignment)
-    } else if case.course == Trigger::Again {
+    } else if case.trigger == Trigger::Again {
         Some(Reason::MatchedLate)
     } else {
         None
@@ -563,8 +563,8 @@ fn displace_guesses(call: &mut LockedCall, by: &CallReport) -> Vec<ReceptionOrde
             && (signature.is_none() || report.fingerprint() != signature || told_apart(report, by))
         {
             report.role = ClaimState::Displaced;
-            report.unsaved = true;
-            displaced.push(report.place);
+            report.dirty = true;
+            displaced.push(report.order);
         }
     }
     displaced
@@ -585,6 +585,6 @@ fn draft_posting(call: &LockedCall, movement: MoneyDelta, by_move: bool) -> Opti
         payee: call.payee_for(),
         revenue_delta_cents: movement.revenue_delta_cents,
         credit_delta_cents: movement.credit_delta_cents,
-        by_move,
+        attributed_to_actor: by_move,
     })
 }

@@ -37,7 +37,7 @@ pub enum ClaimState {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallReport {
-    pub place: ReceptionOrder,
+    pub order: ReceptionOrder,
     pub webhook_id: Uuid,
     pub strategy: Strategy,
     pub role: ClaimState,
@@ -49,7 +49,7 @@ pub struct CallReport {
     pub ref_id: Option<String>,
     pub call_id_text: Option<String>,
     /// Not yet in the database as it stands here.
-    pub unsaved: bool,
+    pub dirty: bool,
 }
 
 /// What a retry of a report is known by (M4).
@@ -83,9 +83,9 @@ pub struct LockedCall {
     pub credit_cents: i64,
     pub estimate: Estimate,
     /// The assignment's terms as they stand now.
-    pub assigned: Option<Payee>,
+    pub current_terms: Option<Payee>,
     /// The terms of the last posting; they rule once a report has been applied (V9).
-    pub recorded: Option<Payee>,
+    pub posted_terms: Option<Payee>,
     pub reported_by: Option<Uuid>,
     /// In order of reception.
     pub reports: Vec<CallReport>,
@@ -105,9 +105,9 @@ impl LockedCall {
     /// Who earns from it and how: fixed by the first applied report, until then the assignment's (V9).
     pub fn payee_for(&self) -> Option<Payee> {
         if self.value_from_webhook {
-            self.recorded
+            self.posted_terms
         } else {
-            self.assigned
+            self.current_terms
         }
     }
 
@@ -118,14 +118,14 @@ impl LockedCall {
     pub fn claimed_by_other_than(&self, event_id: Uuid) -> bool {
         self.reports
             .iter()
-            .any(|r| r.role != ClaimState::Displaced && r.place.event_id != event_id)
+            .any(|r| r.role != ClaimState::Displaced && r.order.event_id != event_id)
     }
 
     /// Puts a report in its place by reception (V3). One event has one report on a call: a second
     /// decision about it replaces the first.
     pub fn insert(&mut self, report: CallReport) {
-        self.reports.retain(|r| r.place != report.place);
-        let at = self.reports.partition_point(|r| r.place < report.place);
+        self.reports.retain(|r| r.order != report.order);
+        let at = self.reports.partition_point(|r| r.order < report.order);
         self.reports.insert(at, report);
     }
 
@@ -136,7 +136,7 @@ impl LockedCall {
             .iter()
             .filter(|r| r.role == ClaimState::Folded)
             .map(|r| FoldInput {
-                place: r.place,
+                place: r.order,
                 payout_cents: r.payout_cents,
                 exempt_from_v2: r.exempt_from_v2,
             })
@@ -162,10 +162,10 @@ impl LockedCall {
             credit_due(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
         let flag_changed = self.value_from_webhook != folded.reported;
         self.value_from_webhook = folded.reported;
-        self.recorded = payee;
+        self.posted_terms = payee;
         self.reported_by = folded
             .last_applied
-            .and_then(|id| self.reports.iter().find(|r| r.place.event_id == id))
+            .and_then(|id| self.reports.iter().find(|r| r.order.event_id == id))
             .map(|r| r.webhook_id)
             .or(self.reported_by);
         let revenue_after =
@@ -230,14 +230,14 @@ impl LockedCalls {
             .flat_map(|call| call.reports.iter().map(move |r| (call.key.call_id, r)))
             .filter(|(_, r)| {
                 r.role != ClaimState::Displaced
-                    && r.place.event_id != own_event
+                    && r.order.event_id != own_event
                     && r.webhook_id == signature.webhook_id
                     && r.duration_seconds == Some(signature.duration_seconds)
                     && r.caller.as_deref() == Some(signature.caller.as_str())
             })
             .map(|(call_id, r)| PriorMatch {
                 call_id,
-                received_at: r.place.received_at,
+                received_at: r.order.received_at,
                 payout_cents: r.payout_cents,
                 by_person: r.by_person,
                 ref_id: r.ref_id.clone(),

@@ -272,7 +272,7 @@ fn by_signature(
     let precedent = evidence
         .precedents
         .iter()
-        .filter(|p| in_reach(question, p) && !told_apart(question, p))
+        .filter(|p| in_reach(question, p) && !ids_conflict(question, p))
         // A person's word outranks older matches; then the report that says the same; then the latest.
         .max_by_key(|p| {
             (
@@ -324,7 +324,7 @@ fn in_reach(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
 }
 
 /// Two reports that carry different values in the same id slot are never the same report (M4).
-fn told_apart(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
+fn ids_conflict(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
     let differ =
         |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
     differ(question.ref_id, precedent.ref_id.as_ref())

@@ -79,7 +79,7 @@ impl Readiness {
     }
 
     /// Each dependency that is down, and why, for a log.
-    pub fn what_is_down(&self) -> String {
+    pub fn down_summary(&self) -> String {
         let dependencies = self
             .0
             .dependencies

@@ -51,7 +51,7 @@ impl StoreError {
 
     /// True if no report can be to blame: Postgres is out of reach, or its schema and rights are not
     /// those of this program (`migrate` has not run yet).
-    pub fn is_surroundings(&self) -> bool {
+    pub fn is_environment_error(&self) -> bool {
         self.is_unreachable() || matches!(self.sqlstate(), Some("42P01" | "42703" | "42501"))
     }
 

@@ -55,7 +55,7 @@ impl BrokerConnection {
             .map_err(|e| QueueError::Unreachable(e.to_string()))?;
         let connection = Arc::new(connection);
         let (sender, state) = watch::channel(ConnectionHealth::Flowing);
-        tokio::spawn(watch_over(
+        tokio::spawn(watch_connection(
             Arc::downgrade(&connection),
             connection.events_listener(),
             sender,
@@ -121,7 +121,7 @@ impl BrokerConnection {
     }
 }
 
-async fn watch_over(
+async fn watch_connection(
     connection: std::sync::Weak<Connection>,
     events: impl futures_util::Stream<Item = Event>,
     state: watch::Sender<ConnectionHealth>,

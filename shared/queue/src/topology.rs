@@ -131,7 +131,7 @@ async fn publish_to(
     message: &[u8],
 ) -> Result<(), QueueError> {
     let what = || format!("take a message for {exchange}");
-    let publishing = publish_and_hear(channel, exchange, key, message);
+    let publishing = publish_and_confirm(channel, exchange, key, message);
     let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
         .await
         .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
@@ -152,7 +152,7 @@ async fn publish_to(
     }
 }
 
-async fn publish_and_hear(
+async fn publish_and_confirm(
     channel: &Channel,
     exchange: &str,
     key: &str,

@@ -14,7 +14,7 @@ use trueup_store::settlement::writes::{NewPosting, write_entries};
 use trueup_store::{StoreError, buyers, call_records};
 use uuid::Uuid;
 
-type Result<T> = std::result::Result<T, StoreError>;
+type RecordResult<T> = std::result::Result<T, StoreError>;
 
 /// Copies in one transaction; more only hold their locks for longer.
 pub const CHUNK: usize = 500;
@@ -74,7 +74,7 @@ pub async fn record_calls(
     account_id: Uuid,
     actor: &str,
     copies: &[CallRecord],
-) -> Result<Vec<(usize, InvalidRecord)>> {
+) -> RecordResult<Vec<(usize, InvalidRecord)>> {
     let (mut foldings, mut refused) = split_by_ownership(tx, account_id, copies).await?;
     let mentioned: BTreeSet<Uuid> = copies
         .iter()
@@ -123,7 +123,7 @@ pub async fn record_calls(
         )
         .await?;
     }
-    call_records::leave_notes(
+    call_records::insert_call_notes(
         tx,
         account_id,
         foldings.values().filter_map(|f| f.call.as_ref()),
@@ -139,7 +139,7 @@ async fn split_by_ownership<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
     copies: &'a [CallRecord],
-) -> Result<(
+) -> RecordResult<(
     BTreeMap<Uuid, PendingUpsert<'a>>,
     Vec<(usize, InvalidRecord)>,
 )> {
@@ -182,7 +182,7 @@ async fn post_estimates(
     account_id: Uuid,
     actor: &str,
     foldings: &BTreeMap<Uuid, PendingUpsert<'_>>,
-) -> Result<()> {
+) -> RecordResult<()> {
     let mut entries = Vec::new();
     let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
     for (call_id, folding) in foldings {

@@ -26,7 +26,7 @@ pub async fn wake_pending(pool: &Pool) -> Result<u64, StoreError> {
 /// Settles up to `limit` reports that are due. Empty when none is.
 pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     match settle_up_to(pool, limit).await {
-        Err(error) if !error.is_surroundings() && limit > 1 => {
+        Err(error) if !error.is_environment_error() && limit > 1 => {
             tracing::warn!(%error, "waiting reports are settled one by one");
             one_by_one(pool, limit).await
         }
@@ -40,7 +40,7 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreE
         match settle_up_to(pool, 1).await {
             Ok(settled) if settled.is_empty() => break,
             Ok(settled) => all.extend(settled),
-            Err(error) if error.is_surroundings() => return Err(error),
+            Err(error) if error.is_environment_error() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "a waiting report cannot be settled and is put off by an hour");
                 postpone_first(pool).await?;

@@ -36,8 +36,8 @@ pub async fn settle_batch(
     sort_by_reception(&mut lines);
     candidates::find_candidates(tx, &mut lines, &webhooks).await?;
     crash_points::point(Point::BeforeLock);
-    let mut locked = loading::lock_books(tx, calls_to_lock(&lines, &webhooks)).await?;
-    decide_lines(&mut lines, &webhooks, &mut locked.books);
+    let mut locked = loading::lock_calls(tx, calls_to_lock(&lines, &webhooks)).await?;
+    decide_lines(&mut lines, &webhooks, &mut locked.calls);
     writes::write_batch(tx, &lines, &locked).await?;
     crash_points::point(Point::AfterWrite);
     Ok(lines

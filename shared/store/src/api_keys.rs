@@ -108,7 +108,8 @@ pub async fn list_api_keys(
     const LIST: &str = "/* api_keys.list */
         SELECT id, name, prefix, created_at, last_used_at, revoked_at
           FROM api_keys WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(ApiKey::from_row).collect())
 }
 

@@ -118,7 +118,8 @@ pub async fn list_assignments(
     const LIST: &str = "/* assignments.list */
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(Assignment::from_row).collect())
 }
 

@@ -64,7 +64,8 @@ pub async fn list_changes(
     const LIST: &str = "/* audit.list */
         SELECT id, actor, action, object_kind, object_id, detail, created_at
           FROM audit_log WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows
         .iter()
         .map(|row| AuditEntry {

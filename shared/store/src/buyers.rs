@@ -39,7 +39,11 @@ pub async fn insert_buyer(
     Ok(Buyer::from_row(&row))
 }
 
-pub async fn get_buyer(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Buyer>> {
+pub async fn get_buyer(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Buyer>> {
     const GET: &str = "/* buyers.get */
         SELECT id, name, created_at FROM buyers WHERE account_id = $1 AND id = $2";
     let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
@@ -54,7 +58,8 @@ pub async fn list_buyers(
     const LIST: &str = "/* buyers.list */
         SELECT id, name, created_at FROM buyers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(Buyer::from_row).collect())
 }
 

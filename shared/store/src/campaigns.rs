@@ -56,7 +56,8 @@ pub async fn list_campaigns(
     const LIST: &str = "/* campaigns.list */
         SELECT id, name, created_at FROM campaigns
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(Campaign::from_row).collect())
 }
 

@@ -157,7 +157,11 @@ pub async fn by_keys(
         .collect()
 }
 
-pub async fn get_event(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<Event>> {
+pub async fn get_event(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<Event>> {
     const GET: &str = concat!(
         "/* events.get */ SELECT ",
         columns!(),

@@ -61,7 +61,8 @@ pub async fn list_publishers(
     const LIST: &str = "/* publishers.list */
         SELECT id, name, pending_balance_cents, created_at FROM publishers
          WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
+    let rows =
+        statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
     Ok(rows.iter().map(Publisher::from_row).collect())
 }
 

@@ -122,7 +122,11 @@ pub async fn list_users(client: &impl GenericClient, account_id: Uuid) -> Result
         .collect())
 }
 
-pub async fn get_user(client: &impl GenericClient, account_id: Uuid, id: Uuid) -> Result<Option<User>> {
+pub async fn get_user(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<Option<User>> {
     const GET: &str = concat!(
         "/* people.get */ SELECT ",
         columns!(),

@@ -370,7 +370,7 @@ const SECRETS_USED: &str = "/* upkeep_secrets_used */
      WHERE s.id = used.id AND (s.last_used_at IS NULL OR s.last_used_at < used.at - interval '1 minute')";
 
 /// Notes when secrets were last used, to the minute, as the gateways tell it.
-pub async fn secrets_used(
+pub async fn touch_secrets(
     pool: &crate::Pool,
     uses: &[trueup_event::raw_event::SecretUse],
 ) -> Result<()> {

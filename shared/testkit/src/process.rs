@@ -222,7 +222,7 @@ impl Process {
         serde_json::from_slice(&answer.body).expect("/ready is JSON")
     }
 
-    /// One sample of `/metrics`, such as `trueup_gateway_answers_total{answer="accepted"}`.
+    /// One sample of `/metrics`, such as `trueup_gateway_responses_total{result="accepted"}`.
     pub async fn metric(&mut self, sample: &str) -> f64 {
         let ops = self.address("ops").await;
         let answer = http::get(ops, "/metrics").await.expect("/metrics answers");

@@ -26,20 +26,20 @@ pub enum Weather {
     HalfClosed,
 }
 
-pub struct Cutter {
+pub struct FaultProxy {
     pub address: SocketAddr,
     weather: watch::Sender<Weather>,
     connections: Arc<AtomicU64>,
 }
 
-impl Cutter {
+impl FaultProxy {
     /// A proxy to `target` (`host:port`) on a free port.
-    pub async fn to(target: &str) -> Cutter {
-        Cutter::to_any(&[target.to_owned()]).await
+    pub async fn to(target: &str) -> FaultProxy {
+        FaultProxy::to_any(&[target.to_owned()]).await
     }
 
     /// A proxy to the first of `targets` that lets a connection in, as a load balancer has it.
-    pub async fn to_any(targets: &[String]) -> Cutter {
+    pub async fn to_any(targets: &[String]) -> FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (weather, sky) = watch::channel(Weather::Fair);
@@ -50,7 +50,7 @@ impl Cutter {
             sky,
             Arc::clone(&connections),
         ));
-        Cutter {
+        FaultProxy {
             address,
             weather,
             connections,
@@ -86,7 +86,7 @@ async fn accept(
             continue;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(carry(near, Arc::clone(&targets), sky.clone()));
+        tokio::spawn(proxy_connection(near, Arc::clone(&targets), sky.clone()));
     }
 }
 
@@ -99,7 +99,7 @@ async fn first_of(targets: &[String]) -> Option<TcpStream> {
     None
 }
 
-async fn carry(near: TcpStream, targets: Arc<[String]>, sky: watch::Receiver<Weather>) {
+async fn proxy_connection(near: TcpStream, targets: Arc<[String]>, sky: watch::Receiver<Weather>) {
     let Some(far) = first_of(&targets).await else {
         return;
     };

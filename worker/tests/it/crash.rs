@@ -169,7 +169,12 @@ async fn v12_an_event_that_kills_the_worker_is_parked_alone() {
         1,
         "alone"
     );
-    assert_eq!(worker.metric("trueup_worker_parked_total").await, 1.0);
+    assert_eq!(
+        worker
+            .metric("trueup_worker_events_dead_lettered_total")
+            .await,
+        1.0
+    );
     eventually("its letter", PATIENCE, || async {
         (world.depth(topology::DEAD_QUEUE).await == 1).then_some(())
     })

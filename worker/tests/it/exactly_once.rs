@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use trueup_queue::topology;
 use trueup_testkit::eventually;
-use trueup_testkit::tcp_proxy::Cutter;
+use trueup_testkit::tcp_proxy::FaultProxy;
 
 use crate::harness::{CallSpec, Money, PATIENCE, World, at};
 
@@ -104,7 +104,7 @@ async fn workers_killed_in_the_middle_lose_nothing_and_pay_nothing_twice() {
 async fn v12_a_worker_without_postgres_keeps_its_messages_and_comes_back() {
     let mut world = World::new().await;
     world.call(&CallSpec::default()).await;
-    let cutter = Cutter::to(&world.database.server()).await;
+    let cutter = FaultProxy::to(&world.database.server()).await;
     let through = world.database.url_through(cutter.address);
     let mut worker = world
         .start()
@@ -137,7 +137,7 @@ async fn v12_a_worker_without_postgres_keeps_its_messages_and_comes_back() {
 async fn a_worker_without_its_broker_comes_back_and_skips_what_is_settled() {
     let mut world = World::new().await;
     let call = world.call(&CallSpec::default()).await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let through = world.lease.amqp_through(cutter.address);
     let mut worker = world.start().env("TRUEUP_AMQP_URL", through).ready().await;
     let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));

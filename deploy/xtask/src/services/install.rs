@@ -5,22 +5,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Need, postgres, rabbitmq};
+use super::{Purpose, postgres, rabbitmq};
+use crate::child_process;
 use crate::layout::Layout;
-use crate::process;
 use crate::progress::{Note, step};
 
 /// Another apt (an unattended upgrade, say) may hold the lock for some minutes.
 const LOCK_PATIENCE: &str = "DPkg::Lock::Timeout=600";
 
 /// `have` says of Postgres, Redis and RabbitMQ whether one is running already.
-pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Need) -> Result<()> {
+pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Purpose) -> Result<()> {
     let [postgres_runs, redis_runs, rabbitmq_runs] = have;
     let mut packages = Vec::new();
     if !postgres_runs && postgres::programs().is_none() {
         packages.push("postgresql");
     }
-    if !redis_runs && process::find_program("redis-server").is_none() {
+    if !redis_runs && child_process::find_program("redis-server").is_none() {
         packages.push("redis-server");
     }
     if !rabbitmq_runs && rabbitmq::programs().is_none() {
@@ -35,7 +35,7 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Need) -> Result<
 
 /// The browser that the pages' tests drive.
 pub fn browser(layout: &Layout) -> Result<()> {
-    let have = |program| process::find_program(program).is_some();
+    let have = |program| child_process::find_program(program).is_some();
     if have("chromium") && have("chromedriver") {
         return Ok(());
     }
@@ -61,18 +61,18 @@ fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result
         return Ok(());
     }
     let names = packages.join(" ");
-    let Some(apt) = process::find_program("apt-get") else {
+    let Some(apt) = child_process::find_program("apt-get") else {
         bail!(
             "{names}: not installed, and this machine has no apt-get; please install them{or_else}"
         );
     };
-    if process::as_root(&apt).is_none() {
+    if child_process::as_root(&apt).is_none() {
         bail!(
             "{names}: not installed, and installing needs root (there is no sudo that works without a password here); \
              have it done by `apt-get install --no-install-recommends {names}`{or_else}"
         );
     }
-    process::ask_for_sudo()?;
+    child_process::ask_for_sudo()?;
     step(&format!("installing {names}"), |note| {
         install(layout, &apt, packages, note)
     })
@@ -83,14 +83,14 @@ fn install(layout: &Layout, apt: &Path, packages: &[&str], note: &Note) -> Resul
     let log = layout.services().join("apt.log");
     let run = |arguments: &[&str]| -> Result<()> {
         // Through `env`, since sudo passes no variables on.
-        let mut command =
-            process::as_root(Path::new("/usr/bin/env")).context("root was there a moment ago")?;
+        let mut command = child_process::as_root(Path::new("/usr/bin/env"))
+            .context("root was there a moment ago")?;
         command
             .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"])
             .arg(apt)
             .args(["-q", "-y", "-o", LOCK_PATIENCE]);
         command.args(arguments);
-        process::run_logged(command, &log, note)
+        child_process::run_logged(command, &log, note)
     };
     run(&["update"])?;
     let mut arguments = vec!["install", "--no-install-recommends"];
@@ -114,10 +114,10 @@ impl NoDaemons {
         std::fs::create_dir_all(layout.services())?;
         let ours = layout.services().join("policy-rc.d");
         std::fs::write(&ours, "#!/bin/sh\nexit 101\n")?;
-        let mut install = process::as_root(Path::new("/usr/bin/install"))
+        let mut install = child_process::as_root(Path::new("/usr/bin/install"))
             .context("root was there a moment ago")?;
         install.args(["-m", "755"]).arg(&ours).arg(POLICY);
-        process::output(install)?;
+        child_process::output(install)?;
         Ok(NoDaemons { made: true })
     }
 }
@@ -127,10 +127,10 @@ impl Drop for NoDaemons {
         if !self.made {
             return;
         }
-        if let Some(mut remove) = process::as_root(Path::new("/usr/bin/rm")) {
+        if let Some(mut remove) = child_process::as_root(Path::new("/usr/bin/rm")) {
             remove.args(["-f", POLICY]);
             // What is left behind only keeps daemons from starting at installation.
-            let _ = process::output(remove);
+            let _ = child_process::output(remove);
         }
     }
 }

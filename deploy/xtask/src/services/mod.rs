@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+use crate::child_process::{self, Daemon};
 use crate::layout::Layout;
-use crate::process::{self, Daemon};
 use crate::progress::step;
 use crate::state::State;
 
@@ -29,26 +29,26 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum ServiceMode {
     /// Running ones first.
     Found,
     /// Private ones, whatever is running.
     Private,
 }
 
-impl Choice {
+impl ServiceMode {
     pub fn from_flag(private: bool) -> Self {
         if private {
-            Choice::Private
+            ServiceMode::Private
         } else {
-            Choice::Found
+            ServiceMode::Found
         }
     }
 }
 
 /// What the services are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub enum Purpose {
     /// The running system, which keeps to a corner of its own.
     System,
     /// Tests: they make databases, roles and vhosts, and empty Redis databases. The system's own
@@ -58,7 +58,7 @@ pub enum Need {
     Load,
 }
 
-impl Need {
+impl Purpose {
     /// The service as somebody named it from outside.
     fn named(self, service: &str) -> Option<String> {
         std::env::var(format!("{}_{service}_URL", self.prefix()))
@@ -67,7 +67,7 @@ impl Need {
     }
 
     fn prefix(self) -> &'static str {
-        if self == Need::System {
+        if self == Purpose::System {
             "TRUEUP"
         } else {
             "TRUEUP_TEST"
@@ -114,11 +114,11 @@ struct Found {
 
 /// The programs of all three, for whoever starts services of its own.
 pub fn ensure_programs(layout: &Layout) -> Result<()> {
-    install::missing_packages(layout, [false; 3], Need::Tests)
+    install::missing_packages(layout, [false; 3], Purpose::Tests)
 }
 
 /// Finds or starts all three.
-pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
+pub fn ensure(layout: &Layout, choice: ServiceMode, need: Purpose) -> Result<Services> {
     let mut state = open(layout);
     let mut services = Services::default();
     let missing = [
@@ -148,7 +148,7 @@ pub fn ensure(layout: &Layout, choice: Choice, need: Need) -> Result<Services> {
         })?;
         note_started(&mut services, "rabbitmq", found);
     }
-    if need == Need::System {
+    if need == Purpose::System {
         step("database, vhost", |_| {
             postgres::create_database(&services)?;
             rabbitmq::use_own_vhost(&mut services);
@@ -232,7 +232,7 @@ fn serving(state: &State, name: &str, answers: impl Fn(u16) -> bool) -> Result<O
     let (Some(daemon), Some(port)) = (remembered(state, name), remembered_port(state, name)) else {
         return Ok(None);
     };
-    process::wait(ANSWER_PATIENCE, || answers(port) || !daemon.alive());
+    child_process::wait(ANSWER_PATIENCE, || answers(port) || !daemon.alive());
     if daemon.alive() && answers(port) {
         return Ok(Some(port));
     }

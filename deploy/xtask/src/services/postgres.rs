@@ -13,9 +13,9 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::User;
 use serde_json::json;
 
-use super::{Choice, Found, Need, Services, pg_wire, remembered, serving, spare_port};
+use super::{Found, Purpose, ServiceMode, Services, pg_wire, remembered, serving, spare_port};
+use crate::child_process;
 use crate::layout::Layout;
-use crate::process;
 use crate::progress::Note;
 use crate::state::State;
 
@@ -29,8 +29,13 @@ const HELD_PATIENCE: Duration = Duration::from_secs(30);
 /// Enough for three processes and for tests that run side by side.
 const MAX_CONNECTIONS: u32 = 300;
 
-pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
-    if choice == Choice::Private {
+pub fn find(
+    services: &mut Services,
+    state: &State,
+    choice: ServiceMode,
+    need: Purpose,
+) -> Result<bool> {
+    if choice == ServiceMode::Private {
         return Ok(false);
     }
     if let Some(url) = need.named("POSTGRES") {
@@ -92,7 +97,7 @@ pub fn programs() -> Option<PathBuf> {
         .max();
     match newest {
         Some((_, bin)) => Some(bin),
-        None => process::find_program("initdb")?
+        None => child_process::find_program("initdb")?
             .parent()
             .map(Path::to_path_buf),
     }
@@ -100,7 +105,7 @@ pub fn programs() -> Option<PathBuf> {
 
 /// Whom the server runs as: ourselves, or `postgres` if we are root.
 fn owner() -> Result<Option<User>> {
-    if !process::is_root() {
+    if !child_process::is_root() {
         return Ok(None);
     }
     let user = User::from_name("postgres")?
@@ -153,7 +158,7 @@ pub fn start(
     layout: &Layout,
     state: &mut State,
     services: &mut Services,
-    need: Need,
+    need: Purpose,
     note: &Note,
 ) -> Result<Found> {
     let answers = |port| pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
@@ -183,10 +188,10 @@ pub fn start(
                 "-D",
             ])
             .arg(&making);
-        process::run_logged(initdb, &log, note)?;
+        child_process::run_logged(initdb, &log, note)?;
         std::fs::rename(&making, &data)?;
     }
-    let advised = if need == Need::Load {
+    let advised = if need == Purpose::Load {
         advised(layout)?
     } else {
         Vec::new()
@@ -194,12 +199,13 @@ pub fn start(
     let port = spare_port(PRIVATE_FROM_PORT)?;
     let began = Instant::now();
     let daemon = loop {
-        let daemon = process::start(server(&bin, owner.as_ref(), &dir, port, &advised), &log)?;
+        let daemon =
+            child_process::start(server(&bin, owner.as_ref(), &dir, port, &advised), &log)?;
         state.set(
             "postgres",
             json!({ "daemon": daemon.to_json(), "port": port }),
         )?;
-        process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
+        child_process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
         if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
             break daemon;
         }
@@ -207,7 +213,7 @@ pub fn start(
         std::thread::sleep(Duration::from_millis(500));
     };
     set(services, "postgres", port);
-    process::wait_ready("Postgres", daemon, &log, START_PATIENCE, || answers(port))?;
+    child_process::wait_ready("Postgres", daemon, &log, START_PATIENCE, || answers(port))?;
     if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")?
         != vec![vec![Some("on".to_owned())]]
     {
@@ -249,6 +255,6 @@ fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16, advised: &[St
 
 /// Did it end because an earlier server, killed just now, has not quite left the data?
 fn is_held(log: &Path) -> bool {
-    let end = process::tail(log, 4);
+    let end = child_process::tail(log, 4);
     end.contains("postmaster.pid") || end.contains("pre-existing shared memory block")
 }

@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::probe::{self, Broker};
-use super::{Choice, Found, Need, Services, remembered, serving, spare_port};
+use super::{Found, Purpose, ServiceMode, Services, remembered, serving, spare_port};
+use crate::child_process;
 use crate::layout::Layout;
-use crate::process;
 use crate::state::State;
 
 const DEFAULT_PORT: u16 = 5672;
@@ -23,8 +23,13 @@ const VHOST: &str = "trueup";
 /// A cold start of Erlang on a slow, busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
-pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
-    if choice == Choice::Private {
+pub fn find(
+    services: &mut Services,
+    state: &State,
+    choice: ServiceMode,
+    need: Purpose,
+) -> Result<bool> {
+    if choice == ServiceMode::Private {
         return Ok(false);
     }
     if let Some(url) = need.named("AMQP") {
@@ -38,16 +43,16 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
         return Ok(false);
     }
     // Debian's wrapper wants root; without it there is the default vhost.
-    let program = process::find_program("rabbitmqctl");
+    let program = child_process::find_program("rabbitmqctl");
     services.rabbitmqctl = match program {
-        Some(program) if process::is_root() => Some(program.display().to_string()),
+        Some(program) if child_process::is_root() => Some(program.display().to_string()),
         Some(program) => {
-            process::as_root(&program).map(|_| format!("sudo -n {}", program.display()))
+            child_process::as_root(&program).map(|_| format!("sudo -n {}", program.display()))
         }
         None => None,
     };
     // Tests make vhosts.
-    if need != Need::System && services.rabbitmqctl.is_none() {
+    if need != Purpose::System && services.rabbitmqctl.is_none() {
         return Ok(false);
     }
     services.amqp_url = format!("amqp://guest:guest@127.0.0.1:{DEFAULT_PORT}/%2f");
@@ -79,7 +84,7 @@ pub fn use_own_vhost(services: &mut Services) {
             let mut command = Command::new(words.next().unwrap_or_default());
             command.args(words).args(arguments);
             // "Already there" is fine; whether it worked is asked below.
-            let _ = process::output(command);
+            let _ = child_process::output(command);
         }
         if !opens() {
             return;
@@ -102,7 +107,7 @@ pub fn programs() -> Option<PathBuf> {
     if debian.join("rabbitmq-server").is_file() {
         return Some(debian);
     }
-    process::find_program("rabbitmq-server")?
+    child_process::find_program("rabbitmq-server")?
         .parent()
         .map(Path::to_path_buf)
 }
@@ -204,11 +209,11 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
     }
     command.envs(node.environment());
     let log = dir.join("start.log");
-    let daemon = process::start(command, &log)?;
+    let daemon = child_process::start(command, &log)?;
     let remember =
         json!({ "daemon": daemon.to_json(), "port": node.port, "mapper_port": node.mapper_port });
     state.set("rabbitmq", remember)?;
-    process::wait_ready("RabbitMQ", daemon, &log, START_PATIENCE, || {
+    child_process::wait_ready("RabbitMQ", daemon, &log, START_PATIENCE, || {
         probe::amqp(node.port, "guest", "guest", "/").is_ok()
     })?;
     set(services, &dir, node.port);
@@ -226,7 +231,7 @@ pub fn stop_port_mapper(layout: &Layout, state: &State) {
         .get("rabbitmq")
         .and_then(|r| r.get("mapper_port"))
         .and_then(Value::as_u64);
-    let (Some(port), Some(epmd)) = (port, process::find_program("epmd")) else {
+    let (Some(port), Some(epmd)) = (port, child_process::find_program("epmd")) else {
         return;
     };
     let mut command = Command::new(epmd);
@@ -234,5 +239,5 @@ pub fn stop_port_mapper(layout: &Layout, state: &State) {
         .args(["-port", &port.to_string(), "-kill"])
         .current_dir(layout.services());
     // If it is gone already, all the better.
-    let _ = process::output(command);
+    let _ = child_process::output(command);
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Choice, Found, Need, Services, probe, remembered, serving, spare_port};
+use super::{Found, Purpose, ServiceMode, Services, probe, remembered, serving, spare_port};
+use crate::child_process;
 use crate::layout::Layout;
-use crate::process;
 use crate::state::State;
 
 const DEFAULT_PORT: u16 = 6379;
@@ -17,8 +17,13 @@ const PRIVATE_FROM_PORT: u16 = 56379;
 const DATABASE: u8 = 15;
 const TEST_DATABASE: u8 = 1;
 
-pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) -> Result<bool> {
-    if choice == Choice::Private {
+pub fn find(
+    services: &mut Services,
+    state: &State,
+    choice: ServiceMode,
+    need: Purpose,
+) -> Result<bool> {
+    if choice == ServiceMode::Private {
         return Ok(false);
     }
     if let Some(url) = need.named("REDIS") {
@@ -30,7 +35,7 @@ pub fn find(services: &mut Services, state: &State, choice: Choice, need: Need) 
         return Ok(false);
     }
     // Tests empty the databases that they use: never somebody's.
-    if need != Need::System {
+    if need != Purpose::System {
         return Ok(false);
     }
     match probe::redis(DEFAULT_PORT) {
@@ -55,7 +60,8 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
     }
     let dir = layout.services().join("redis");
     std::fs::create_dir_all(&dir)?;
-    let program = process::find_program("redis-server").context("redis-server is not installed")?;
+    let program =
+        child_process::find_program("redis-server").context("redis-server is not installed")?;
     let port = spare_port(PRIVATE_FROM_PORT)?;
     let mut command = Command::new(program);
     command
@@ -73,9 +79,9 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
         .arg(&dir)
         .current_dir(&dir);
     let log = dir.join("redis.log");
-    let daemon = process::start(command, &log)?;
+    let daemon = child_process::start(command, &log)?;
     state.set("redis", json!({ "daemon": daemon.to_json(), "port": port }))?;
-    process::wait_ready("Redis", daemon, &log, Duration::from_secs(20), || {
+    child_process::wait_ready("Redis", daemon, &log, Duration::from_secs(20), || {
         probe::redis(port).is_ok()
     })?;
     set(services, port);

@@ -24,7 +24,8 @@ use crate::secrets;
 const ADMIN: &str = "admin";
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Account {
+#[schema(as = Account)]
+pub struct AccountResponse {
     pub id: Uuid,
     pub name: String,
     /// Governs callers' numbers without a `+`.
@@ -42,9 +43,9 @@ pub struct Account {
     pub api_key: Option<String>,
 }
 
-impl From<accounts::Account> for Account {
+impl From<accounts::Account> for AccountResponse {
     fn from(it: accounts::Account) -> Self {
-        Account {
+        AccountResponse {
             id: it.id,
             name: it.name,
             default_region: it.default_region,
@@ -116,11 +117,11 @@ impl AccountBody {
 }
 
 #[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = AccountBody, security(("admin_key" = [])),
-    responses((status = 201, description = "It is made; its first key is shown this once", body = Account)))]
+    responses((status = 201, description = "It is made; its first key is shown this once", body = AccountResponse)))]
 pub async fn create_account(
     State(app): State<App>,
     JsonFields(fields): JsonFields,
-) -> Result<(StatusCode, Json<Account>), Problem> {
+) -> Result<(StatusCode, Json<AccountResponse>), Problem> {
     let body = AccountBody::read_fields(fields)?;
     let account = accounts::Account {
         id: Uuid::now_v7(),
@@ -131,7 +132,7 @@ pub async fn create_account(
         created_at: ids::to_microseconds(Timestamp::now()),
     };
     let (key, prefix) = secrets::api_key();
-    let answer = Account {
+    let answer = AccountResponse {
         api_key: Some(key.clone()),
         ..account.clone().into()
     };
@@ -139,7 +140,8 @@ pub async fn create_account(
         let (account, key, prefix) = (account.clone(), key.clone(), prefix.clone());
         Box::pin(async move {
             accounts::insert_account(tx, &account).await?;
-            api_keys::insert_api_key(tx, account.id, Uuid::now_v7(), "first", &key, &prefix).await?;
+            api_keys::insert_api_key(tx, account.id, Uuid::now_v7(), "first", &key, &prefix)
+                .await?;
             let change = audit_log::Change {
                 account_id: account.id,
                 actor: ADMIN,
@@ -156,11 +158,11 @@ pub async fn create_account(
 }
 
 #[utoipa::path(get, path = "/api/v1/accounts", tag = "accounts", params(ListParams), security(("admin_key" = [])),
-    responses((status = 200, description = "Newest first", body = Page<Account>)))]
+    responses((status = 200, description = "Newest first", body = Page<AccountResponse>)))]
 pub async fn list_accounts(
     State(app): State<App>,
     Query(mut fields): Query,
-) -> Result<Json<Page<Account>>, Problem> {
+) -> Result<Json<Page<AccountResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "accounts");
     fields.finish_reading()?;
     let rows = accounts::list_accounts(&app.pool.get().await?, paging.ids()).await?;
@@ -168,7 +170,7 @@ pub async fn list_accounts(
 }
 
 #[utoipa::path(get, path = "/api/v1/account", tag = "accounts",
-    responses((status = 200, description = "The account that the key is of", body = Account)))]
-pub async fn get_own_account(operator: AuthContext) -> Json<Account> {
+    responses((status = 200, description = "The account that the key is of", body = AccountResponse)))]
+pub async fn get_own_account(operator: AuthContext) -> Json<AccountResponse> {
     Json(operator.account.into())
 }

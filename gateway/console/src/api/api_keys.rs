@@ -19,7 +19,8 @@ use super::{App, MAX_NAME};
 use crate::secrets;
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ApiKey {
+#[schema(as = ApiKey)]
+pub struct ApiKeyResponse {
     pub id: Uuid,
     pub name: String,
     /// The first characters of the key, to recognise it by.
@@ -34,9 +35,9 @@ pub struct ApiKey {
     pub api_key: Option<String>,
 }
 
-impl From<api_keys::ApiKey> for ApiKey {
+impl From<api_keys::ApiKey> for ApiKeyResponse {
     fn from(it: api_keys::ApiKey) -> Self {
-        ApiKey {
+        ApiKeyResponse {
             id: it.id,
             name: it.name,
             prefix: it.prefix,
@@ -64,12 +65,12 @@ impl ApiKeyBody {
 }
 
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = ApiKeyBody,
-    responses((status = 201, description = "The key is shown this once", body = ApiKey)))]
+    responses((status = 201, description = "The key is shown this once", body = ApiKeyResponse)))]
 pub async fn create_api_key(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(fields): JsonFields,
-) -> Result<(StatusCode, Json<ApiKey>), Problem> {
+) -> Result<(StatusCode, Json<ApiKeyResponse>), Problem> {
     let body = ApiKeyBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let (key, prefix) = secrets::api_key();
@@ -83,7 +84,8 @@ pub async fn create_api_key(
         );
         Box::pin(async move {
             let made =
-                api_keys::insert_api_key(tx, operator.account_id(), id, &name, &key, &prefix).await?;
+                api_keys::insert_api_key(tx, operator.account_id(), id, &name, &key, &prefix)
+                    .await?;
             let detail = json!({ "name": name, "prefix": prefix });
             audit_log::record_change(tx, operator.change("create", "api_key", id, detail)).await?;
             Ok(made)
@@ -92,7 +94,7 @@ pub async fn create_api_key(
     .await?;
     Ok((
         StatusCode::CREATED,
-        Json(ApiKey {
+        Json(ApiKeyResponse {
             api_key: Some(shown),
             ..made.into()
         }),
@@ -100,12 +102,12 @@ pub async fn create_api_key(
 }
 
 #[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
-    responses((status = 200, description = "Newest first, the revoked ones among them", body = Page<ApiKey>)))]
+    responses((status = 200, description = "Newest first, the revoked ones among them", body = Page<ApiKeyResponse>)))]
 pub async fn list_api_keys(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<ApiKey>>, Problem> {
+) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "api_keys");
     fields.finish_reading()?;
     let rows = api_keys::list_api_keys(&app.pool.get().await?, operator.account_id(), paging.ids())
@@ -125,7 +127,8 @@ pub async fn revoke_api_key(
         Box::pin(async move {
             let revoked = api_keys::revoke_api_key(tx, operator.account_id(), id).await?;
             if revoked {
-                audit_log::record_change(tx, operator.change("revoke", "api_key", id, json!({}))).await?;
+                audit_log::record_change(tx, operator.change("revoke", "api_key", id, json!({})))
+                    .await?;
             }
             Ok(revoked)
         })

@@ -21,7 +21,8 @@ use super::{App, MAX_CENTS};
 /// What a publisher earns from a qualified call: an amount, or a share of its value.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Terms {
+#[schema(as = Terms)]
+pub enum TermsBody {
     Flat {
         #[schema(minimum = 0)]
         amount_cents: i64,
@@ -33,11 +34,11 @@ pub enum Terms {
     },
 }
 
-impl From<crediting::Terms> for Terms {
+impl From<crediting::Terms> for TermsBody {
     fn from(terms: crediting::Terms) -> Self {
         match terms {
-            crediting::Terms::Flat { amount_cents } => Terms::Flat { amount_cents },
-            crediting::Terms::RevShare { percent_e4 } => Terms::RevShare {
+            crediting::Terms::Flat { amount_cents } => TermsBody::Flat { amount_cents },
+            crediting::Terms::RevShare { percent_e4 } => TermsBody::RevShare {
                 percent: percent::to_text(percent_e4),
             },
         }
@@ -45,18 +46,19 @@ impl From<crediting::Terms> for Terms {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Assignment {
+#[schema(as = Assignment)]
+pub struct AssignmentResponse {
     pub id: Uuid,
     pub campaign_id: Uuid,
     pub publisher_id: Uuid,
-    pub payout: Terms,
+    pub payout: TermsBody,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-impl From<assignments::Assignment> for Assignment {
+impl From<assignments::Assignment> for AssignmentResponse {
     fn from(it: assignments::Assignment) -> Self {
-        Assignment {
+        AssignmentResponse {
             id: it.id,
             campaign_id: it.campaign_id,
             publisher_id: it.publisher_id,
@@ -75,7 +77,7 @@ impl From<assignments::Assignment> for Assignment {
 pub struct AssignmentBody {
     campaign_id: Uuid,
     publisher_id: Uuid,
-    payout: Terms,
+    payout: TermsBody,
 }
 
 #[derive(Debug, ToSchema)]
@@ -87,7 +89,7 @@ pub struct AssignmentPatch {
     campaign_id: Option<Uuid>,
     /// Cannot change: make a new assignment for another publisher.
     publisher_id: Option<Uuid>,
-    payout: Option<Terms>,
+    payout: Option<TermsBody>,
 }
 
 fn read_payout(fields: &mut FieldReader) -> MaybeField<crediting::Terms> {
@@ -137,12 +139,12 @@ fn read_payout(fields: &mut FieldReader) -> MaybeField<crediting::Terms> {
 }
 
 #[utoipa::path(post, path = "/api/v1/assignments", tag = "assignments", request_body = AssignmentBody,
-    responses((status = 201, description = "It is made", body = Assignment)))]
+    responses((status = 201, description = "It is made", body = AssignmentResponse)))]
 pub async fn create_assignment(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(mut fields): JsonFields,
-) -> Result<(StatusCode, Json<Assignment>), Problem> {
+) -> Result<(StatusCode, Json<AssignmentResponse>), Problem> {
     let campaign_id = fields.read_uuid("campaign_id");
     let campaign_id = fields.require_given("campaign_id", campaign_id);
     let publisher_id = fields.read_uuid("publisher_id");
@@ -173,7 +175,7 @@ pub async fn create_assignment(
             let new = assignments::NewAssignment { id, campaign_id, publisher_id, terms };
             let made = assignments::insert_assignment(tx, operator.account_id(), &new).await?;
             let detail =
-                json!({ "campaign_id": campaign_id, "publisher_id": publisher_id, "payout": Terms::from(terms) });
+                json!({ "campaign_id": campaign_id, "publisher_id": publisher_id, "payout": TermsBody::from(terms) });
             audit_log::record_change(tx, operator.change("create", "assignment", id, detail)).await?;
             Ok::<_, StoreError>(Ok(made))
         })
@@ -190,12 +192,12 @@ pub(super) fn not_ours(field: &str, what: &str) -> FieldError {
 }
 
 #[utoipa::path(get, path = "/api/v1/assignments", tag = "assignments", params(ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Assignment>)))]
+    responses((status = 200, description = "Newest first", body = Page<AssignmentResponse>)))]
 pub async fn list_assignments(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Assignment>>, Problem> {
+) -> Result<Json<Page<AssignmentResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "assignments");
     fields.finish_reading()?;
     let rows =
@@ -205,13 +207,14 @@ pub async fn list_assignments(
 }
 
 #[utoipa::path(get, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It", body = Assignment)))]
+    responses((status = 200, description = "It", body = AssignmentResponse)))]
 pub async fn get_assignment(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Assignment>, Problem> {
-    let found = assignments::get_assignment(&app.pool.get().await?, operator.account_id(), id).await?;
+) -> Result<Json<AssignmentResponse>, Problem> {
+    let found =
+        assignments::get_assignment(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("assignment"))
@@ -220,13 +223,13 @@ pub async fn get_assignment(
 #[utoipa::path(patch, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
     request_body = AssignmentPatch,
     responses((status = 200, description = "As it is now; calls that were reported keep the terms of their first report",
-        body = Assignment)))]
+        body = AssignmentResponse)))]
 pub async fn update_assignment(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(mut fields): JsonFields,
-) -> Result<Json<Assignment>, Problem> {
+) -> Result<Json<AssignmentResponse>, Problem> {
     let campaign_id = fields.read_uuid("campaign_id");
     let campaign_id = fields.not_null("campaign_id", campaign_id);
     let publisher_id = fields.read_uuid("publisher_id");
@@ -238,7 +241,8 @@ pub async fn update_assignment(
     let updated = run_tx(&app.pool, "assignments.update", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
-            let Some(before) = assignments::get_assignment(tx, operator.account_id(), id).await? else {
+            let Some(before) = assignments::get_assignment(tx, operator.account_id(), id).await?
+            else {
                 return Ok(Err(Problem::not_found("assignment")));
             };
             if publisher_id.is_some_and(|publisher| publisher != before.publisher_id) {
@@ -258,9 +262,10 @@ pub async fn update_assignment(
             let updated =
                 assignments::update_assignment(tx, operator.account_id(), id, campaign_id, terms)
                     .await?;
-            let detail = json!({ "campaign_id": campaign_id, "payout": terms.map(Terms::from),
-                "payout_before": Terms::from(before.terms) });
-            audit_log::record_change(tx, operator.change("update", "assignment", id, detail)).await?;
+            let detail = json!({ "campaign_id": campaign_id, "payout": terms.map(TermsBody::from),
+                "payout_before": TermsBody::from(before.terms) });
+            audit_log::record_change(tx, operator.change("update", "assignment", id, detail))
+                .await?;
             Ok::<_, StoreError>(updated.ok_or_else(|| Problem::not_found("assignment")))
         })
     })

@@ -16,7 +16,8 @@ use super::request::Query;
 use crate::app_state::App;
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AuditEntry {
+#[schema(as = AuditEntry)]
+pub struct AuditEntryResponse {
     pub id: Uuid,
     /// `admin`, or `key:` and the first characters of the key that did it.
     pub actor: String,
@@ -32,17 +33,17 @@ pub struct AuditEntry {
 }
 
 #[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),
-    responses((status = 200, description = "Newest first", body = Page<AuditEntry>)))]
+    responses((status = 200, description = "Newest first", body = Page<AuditEntryResponse>)))]
 pub async fn list_audit_log(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<AuditEntry>>, Problem> {
+) -> Result<Json<Page<AuditEntryResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "audit");
     fields.finish_reading()?;
     let rows = audit_log::list_changes(&app.pool.get().await?, operator.account_id(), paging.ids())
         .await?;
-    let show = |it: audit_log::AuditEntry| AuditEntry {
+    let show = |it: audit_log::AuditEntry| AuditEntryResponse {
         id: it.id,
         actor: it.actor,
         action: it.action,

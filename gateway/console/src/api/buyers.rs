@@ -18,15 +18,16 @@ use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Buyer {
+#[schema(as = Buyer)]
+pub struct BuyerResponse {
     pub id: Uuid,
     pub name: String,
     pub created_at: Timestamp,
 }
 
-impl From<buyers::Buyer> for Buyer {
+impl From<buyers::Buyer> for BuyerResponse {
     fn from(it: buyers::Buyer) -> Self {
-        Buyer {
+        BuyerResponse {
             id: it.id,
             name: it.name,
             created_at: it.created_at,
@@ -50,12 +51,12 @@ impl BuyerBody {
 }
 
 #[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = BuyerBody,
-    responses((status = 201, description = "It is made", body = Buyer)))]
+    responses((status = 201, description = "It is made", body = BuyerResponse)))]
 pub async fn create_buyer(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(fields): JsonFields,
-) -> Result<(StatusCode, Json<Buyer>), Problem> {
+) -> Result<(StatusCode, Json<BuyerResponse>), Problem> {
     let body = BuyerBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "buyers.create", move |tx| {
@@ -75,12 +76,12 @@ pub async fn create_buyer(
 }
 
 #[utoipa::path(get, path = "/api/v1/buyers", tag = "buyers", params(ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Buyer>)))]
+    responses((status = 200, description = "Newest first", body = Page<BuyerResponse>)))]
 pub async fn list_buyers(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Buyer>>, Problem> {
+) -> Result<Json<Page<BuyerResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "buyers");
     fields.finish_reading()?;
     let rows =
@@ -89,12 +90,12 @@ pub async fn list_buyers(
 }
 
 #[utoipa::path(get, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It", body = Buyer)))]
+    responses((status = 200, description = "It", body = BuyerResponse)))]
 pub async fn get_buyer(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Buyer>, Problem> {
+) -> Result<Json<BuyerResponse>, Problem> {
     let found = buyers::get_buyer(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
@@ -102,13 +103,13 @@ pub async fn get_buyer(
 }
 
 #[utoipa::path(patch, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
-    request_body = BuyerBody, responses((status = 200, description = "As it is now", body = Buyer)))]
+    request_body = BuyerBody, responses((status = 200, description = "As it is now", body = BuyerResponse)))]
 pub async fn rename_buyer(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(fields): JsonFields,
-) -> Result<Json<Buyer>, Problem> {
+) -> Result<Json<BuyerResponse>, Problem> {
     let body = BuyerBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "buyers.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
-use super::assignments::Terms;
+use super::assignments::TermsBody;
 use super::field_reader::MaybeField;
 use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
@@ -26,7 +26,8 @@ const REPORTS_IN_LIST: i64 = 20;
 const REPORTS_OF_ONE: i64 = 1_000;
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Call {
+#[schema(as = Call)]
+pub struct CallResponse {
     pub id: Uuid,
     pub ref_id: Option<String>,
     /// E.164; null if withheld.
@@ -50,16 +51,17 @@ pub struct Call {
     pub estimate_qualified: Option<bool>,
     /// The publisher and the terms of its last posting.
     pub publisher_id: Option<Uuid>,
-    pub terms: Option<Terms>,
+    pub terms: Option<TermsBody>,
     pub reported_by_webhook_id: Option<Uuid>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// The reports that were found to be about it, in order of reception; in a list the last 20.
-    pub reports: Vec<CallReport>,
+    pub reports: Vec<CallReportResponse>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct CallReport {
+#[schema(as = CallReport)]
+pub struct CallReportResponse {
     pub event_id: Uuid,
     pub received_at: Timestamp,
     pub webhook_id: Uuid,
@@ -73,9 +75,9 @@ pub struct CallReport {
     pub reason: Option<String>,
 }
 
-impl From<calls::Call> for Call {
+impl From<calls::Call> for CallResponse {
     fn from(it: calls::Call) -> Self {
-        Call {
+        CallResponse {
             id: it.id,
             ref_id: it.ref_id,
             caller: it.caller,
@@ -102,9 +104,9 @@ impl From<calls::Call> for Call {
     }
 }
 
-impl From<calls::ReportOfCall> for CallReport {
+impl From<calls::ReportOfCall> for CallReportResponse {
     fn from(it: calls::ReportOfCall) -> Self {
-        CallReport {
+        CallReportResponse {
             event_id: it.event_id,
             received_at: it.received_at,
             webhook_id: it.webhook_id,
@@ -118,12 +120,12 @@ impl From<calls::ReportOfCall> for CallReport {
 }
 
 #[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It, with its reports", body = Call)))]
+    responses((status = 200, description = "It, with its reports", body = CallResponse)))]
 pub async fn get_call(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Call>, Problem> {
+) -> Result<Json<CallResponse>, Problem> {
     let found = calls::get_call(
         &app.pool.get().await?,
         operator.account_id(),
@@ -154,12 +156,12 @@ pub struct CallListParams {
 }
 
 #[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
-    responses((status = 200, description = "Newest first, by when they started", body = Page<Call>)))]
+    responses((status = 200, description = "Newest first, by when they started", body = Page<CallResponse>)))]
 pub async fn list_calls(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Call>>, Problem> {
+) -> Result<Json<Page<CallResponse>>, Problem> {
     let paging = Paging::<Position>::read_page(&mut fields, "calls");
     let caller = match fields.text("caller", MAX_CALLER) {
         MaybeField::Is(raw) => {

@@ -18,15 +18,16 @@ use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Campaign {
+#[schema(as = Campaign)]
+pub struct CampaignResponse {
     pub id: Uuid,
     pub name: String,
     pub created_at: Timestamp,
 }
 
-impl From<campaigns::Campaign> for Campaign {
+impl From<campaigns::Campaign> for CampaignResponse {
     fn from(it: campaigns::Campaign) -> Self {
-        Campaign {
+        CampaignResponse {
             id: it.id,
             name: it.name,
             created_at: it.created_at,
@@ -50,12 +51,12 @@ impl CampaignBody {
 }
 
 #[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignBody,
-    responses((status = 201, description = "It is made", body = Campaign)))]
+    responses((status = 201, description = "It is made", body = CampaignResponse)))]
 pub async fn create_campaign(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(fields): JsonFields,
-) -> Result<(StatusCode, Json<Campaign>), Problem> {
+) -> Result<(StatusCode, Json<CampaignResponse>), Problem> {
     let body = CampaignBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "campaigns.create", move |tx| {
@@ -75,12 +76,12 @@ pub async fn create_campaign(
 }
 
 #[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Campaign>)))]
+    responses((status = 200, description = "Newest first", body = Page<CampaignResponse>)))]
 pub async fn list_campaigns(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Campaign>>, Problem> {
+) -> Result<Json<Page<CampaignResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "campaigns");
     fields.finish_reading()?;
     let rows =
@@ -90,12 +91,12 @@ pub async fn list_campaigns(
 }
 
 #[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It", body = Campaign)))]
+    responses((status = 200, description = "It", body = CampaignResponse)))]
 pub async fn get_campaign(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Campaign>, Problem> {
+) -> Result<Json<CampaignResponse>, Problem> {
     let found = campaigns::get_campaign(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
@@ -103,13 +104,13 @@ pub async fn get_campaign(
 }
 
 #[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
-    request_body = CampaignBody, responses((status = 200, description = "As it is now", body = Campaign)))]
+    request_body = CampaignBody, responses((status = 200, description = "As it is now", body = CampaignResponse)))]
 pub async fn rename_campaign(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(fields): JsonFields,
-) -> Result<Json<Campaign>, Problem> {
+) -> Result<Json<CampaignResponse>, Problem> {
     let body = CampaignBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "campaigns.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());

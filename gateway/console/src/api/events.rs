@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
 use super::field_reader::FieldReader;
-use super::ledger::Posting;
+use super::ledger::PostingResponse;
 use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
 use super::request::{Id, Query};
@@ -28,7 +28,8 @@ const MAX_SEARCH: usize = 128;
 
 /// What became of one report, or of a bundle of refused requests.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Event {
+#[schema(as = Event)]
+pub struct EventResponse {
     pub id: Uuid,
     pub received_at: Timestamp,
     pub webhook_id: Uuid,
@@ -58,7 +59,7 @@ pub struct Event {
     pub reason_text: String,
     /// `ref_id`, `call_id`, `caller_duration` or `person`.
     pub strategy: Option<String>,
-    pub matched_call: Option<MatchedCall>,
+    pub matched_call: Option<MatchedCallResponse>,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
     /// How many requests a refused row stands for; else 1.
@@ -74,7 +75,8 @@ pub struct Event {
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct MatchedCall {
+#[schema(as = MatchedCall)]
+pub struct MatchedCallResponse {
     pub id: Uuid,
     pub caller: Option<String>,
     pub tracking_number: Option<String>,
@@ -84,18 +86,18 @@ pub struct MatchedCall {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventInFull {
     #[serde(flatten)]
-    pub event: Event,
+    pub event: EventResponse,
     /// The request as it came, a secret in it redacted; null once retention has dropped it, and on
     /// refused requests that were not kept.
     pub request: Option<Request>,
     /// How each slot was read.
-    pub reading: Vec<Slot>,
+    pub reading: Vec<SlotResponse>,
     /// The calls that were considered, nearest first.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateResponse>,
     /// What it posted to the ledger.
-    pub postings: Vec<Posting>,
+    pub postings: Vec<PostingResponse>,
     /// What persons did with it.
-    pub actions: Vec<Action>,
+    pub actions: Vec<ActionResponse>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,7 +115,8 @@ pub struct Request {
 
 /// How one slot was read.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Slot {
+#[schema(as = Slot)]
+pub struct SlotResponse {
     /// `ref_id`, `call_id`, `caller`, `duration` or `payout`.
     #[schema(value_type = String)]
     pub slot: trueup_domain::report::Slot,
@@ -135,7 +138,8 @@ pub struct PassedOver {
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Candidate {
+#[schema(as = Candidate)]
+pub struct CandidateResponse {
     pub call_id: Uuid,
     /// Our duration minus theirs.
     pub off_seconds: i64,
@@ -148,7 +152,8 @@ pub struct Candidate {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Action {
+#[schema(as = Action)]
+pub struct ActionResponse {
     pub id: Uuid,
     /// `replay`, `assign`, `apply` or `ignore`.
     pub action: String,
@@ -167,9 +172,9 @@ fn reason_text(it: &events::Event, currency: &str) -> String {
     }
 }
 
-impl Event {
+impl EventResponse {
     pub(super) fn from_event(it: events::Event, currency: &str) -> Self {
-        Event {
+        EventResponse {
             reason_text: reason_text(&it, currency),
             id: it.id,
             received_at: it.received_at,
@@ -188,7 +193,7 @@ impl Event {
             status: it.status.code().to_owned(),
             reason: it.reason.map(|r| r.code().to_owned()),
             strategy: it.strategy,
-            matched_call: it.matched_call.map(|c| MatchedCall {
+            matched_call: it.matched_call.map(|c| MatchedCallResponse {
                 id: c.id,
                 caller: c.caller,
                 tracking_number: c.tracking_number,
@@ -228,7 +233,7 @@ impl From<RawRequest> for Request {
     }
 }
 
-impl From<SlotReading> for Slot {
+impl From<SlotReading> for SlotResponse {
     fn from(it: SlotReading) -> Self {
         let passed_over = it
             .passed_over
@@ -239,7 +244,7 @@ impl From<SlotReading> for Slot {
                 why: p.why,
             })
             .collect();
-        Slot {
+        SlotResponse {
             slot: it.slot,
             name: it.name,
             raw: it.raw,
@@ -249,9 +254,9 @@ impl From<SlotReading> for Slot {
     }
 }
 
-impl From<CandidateNote> for Candidate {
+impl From<CandidateNote> for CandidateResponse {
     fn from(it: CandidateNote) -> Self {
-        Candidate {
+        CandidateResponse {
             call_id: it.call_id,
             off_seconds: it.off_seconds,
             ended_seconds_before: it.ended_seconds_before,
@@ -312,13 +317,13 @@ where
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", tag = "events",
     params(("id" = Uuid, Path), EventListParams, ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Event>)))]
+    responses((status = 200, description = "Newest first", body = Page<EventResponse>)))]
 pub async fn of_webhook(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     Query(mut fields): Query,
-) -> Result<Json<Page<Event>>, Problem> {
+) -> Result<Json<Page<EventResponse>>, Problem> {
     let paging = Paging::<Position>::read_page(&mut fields, "events");
     let text = fields.text("q", MAX_SEARCH).value();
     let search = Search {
@@ -353,7 +358,7 @@ pub async fn of_webhook(
     let currency = &operator.account.currency;
     let next = found.next.map(|(at, id)| Position { at, id });
     Ok(Json(paging.page_of(found.events, next, |row| {
-        Event::from_event(row, currency)
+        EventResponse::from_event(row, currency)
     })))
 }
 
@@ -373,14 +378,14 @@ pub async fn in_full(app: &App, operator: &AuthContext, id: Uuid) -> Result<Even
     let candidates = found.detail.candidates.clone();
     let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
     Ok(EventInFull {
-        event: Event::from_event(found, &operator.account.currency),
+        event: EventResponse::from_event(found, &operator.account.currency),
         request: request.map(Into::into),
         reading: slots.into_iter().map(Into::into).collect(),
         candidates: candidates.into_iter().map(Into::into).collect(),
         postings: postings.into_iter().map(Into::into).collect(),
         actions: actions
             .into_iter()
-            .map(|a| Action {
+            .map(|a| ActionResponse {
                 id: a.id,
                 action: a.action,
                 actor: a.actor,

@@ -9,14 +9,15 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
-use super::assignments::Terms;
+use super::assignments::TermsBody;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Posting {
+#[schema(as = Posting)]
+pub struct PostingResponse {
     pub id: Uuid,
     pub call_id: Uuid,
     /// Null: a call without an assignment, which credits nobody.
@@ -32,13 +33,13 @@ pub struct Posting {
     /// The publisher's balance after it.
     pub balance_after_cents: Option<i64>,
     /// The terms that it was reckoned on.
-    pub terms: Option<Terms>,
+    pub terms: Option<TermsBody>,
     pub created_at: Timestamp,
 }
 
-impl From<ledger::Posting> for Posting {
+impl From<ledger::Posting> for PostingResponse {
     fn from(it: ledger::Posting) -> Self {
-        Posting {
+        PostingResponse {
             id: it.id,
             call_id: it.call_id,
             publisher_id: it.publisher_id,
@@ -56,13 +57,13 @@ impl From<ledger::Posting> for Posting {
 
 #[utoipa::path(get, path = "/api/v1/publishers/{id}/ledger", tag = "publishers",
     params(("id" = Uuid, Path), ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Posting>)))]
+    responses((status = 200, description = "Newest first", body = Page<PostingResponse>)))]
 pub async fn of_publisher(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     Query(mut fields): Query,
-) -> Result<Json<Page<Posting>>, Problem> {
+) -> Result<Json<Page<PostingResponse>>, Problem> {
     let paging = Paging::<i64>::read_page(&mut fields, "ledger");
     fields.finish_reading()?;
     let client = app.pool.get().await?;

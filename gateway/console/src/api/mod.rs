@@ -145,10 +145,11 @@ pub mod handlers {
     pub use super::buyers::{create_buyer, rename_buyer};
     pub use super::campaigns::{create_campaign, rename_campaign};
     pub use super::events::{
-        Action, Candidate, Event, EventInFull, Slot, in_full as event_in_full,
+        ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
+        in_full as event_in_full,
     };
     pub use super::field_reader::FieldReader;
-    pub use super::ledger::Posting;
+    pub use super::ledger::PostingResponse;
     pub use super::problem::Problem;
     pub use super::publishers::{create_publisher, rename_publisher};
     pub use super::request::{Id, JsonFields, Query};
@@ -156,6 +157,6 @@ pub mod handlers {
     pub use super::try_report::{TriedReport, try_sample};
     pub use super::webhook_secrets::{new_token, remove_secret, rotate_secret};
     pub use super::webhooks::{
-        Webhook, archive_webhook, create_webhook, show_webhook, update_webhook,
+        WebhookResponse, archive_webhook, create_webhook, show_webhook, update_webhook,
     };
 }

@@ -18,7 +18,8 @@ use super::request::{Id, JsonFields, Query};
 use super::{App, MAX_NAME};
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Publisher {
+#[schema(as = Publisher)]
+pub struct PublisherResponse {
     pub id: Uuid,
     pub name: String,
     /// The sum of the ledger: what is owed, in cents. May be negative.
@@ -26,9 +27,9 @@ pub struct Publisher {
     pub created_at: Timestamp,
 }
 
-impl From<publishers::Publisher> for Publisher {
+impl From<publishers::Publisher> for PublisherResponse {
     fn from(it: publishers::Publisher) -> Self {
-        Publisher {
+        PublisherResponse {
             id: it.id,
             name: it.name,
             pending_balance_cents: it.pending_balance_cents,
@@ -53,12 +54,12 @@ impl PublisherBody {
 }
 
 #[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = PublisherBody,
-    responses((status = 201, description = "It is made", body = Publisher)))]
+    responses((status = 201, description = "It is made", body = PublisherResponse)))]
 pub async fn create_publisher(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(fields): JsonFields,
-) -> Result<(StatusCode, Json<Publisher>), Problem> {
+) -> Result<(StatusCode, Json<PublisherResponse>), Problem> {
     let body = PublisherBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let made = run_tx(&app.pool, "publishers.create", move |tx| {
@@ -78,12 +79,12 @@ pub async fn create_publisher(
 }
 
 #[utoipa::path(get, path = "/api/v1/publishers", tag = "publishers", params(ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Publisher>)))]
+    responses((status = 200, description = "Newest first", body = Page<PublisherResponse>)))]
 pub async fn list_publishers(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Publisher>>, Problem> {
+) -> Result<Json<Page<PublisherResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "publishers");
     fields.finish_reading()?;
     let rows =
@@ -93,26 +94,27 @@ pub async fn list_publishers(
 }
 
 #[utoipa::path(get, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It", body = Publisher)))]
+    responses((status = 200, description = "It", body = PublisherResponse)))]
 pub async fn get_publisher(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Publisher>, Problem> {
-    let found = publishers::get_publisher(&app.pool.get().await?, operator.account_id(), id).await?;
+) -> Result<Json<PublisherResponse>, Problem> {
+    let found =
+        publishers::get_publisher(&app.pool.get().await?, operator.account_id(), id).await?;
     found
         .map(|it| Json(it.into()))
         .ok_or_else(|| Problem::not_found("publisher"))
 }
 
 #[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
-    request_body = PublisherBody, responses((status = 200, description = "As it is now", body = Publisher)))]
+    request_body = PublisherBody, responses((status = 200, description = "As it is now", body = PublisherResponse)))]
 pub async fn rename_publisher(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(fields): JsonFields,
-) -> Result<Json<Publisher>, Problem> {
+) -> Result<Json<PublisherResponse>, Problem> {
     let body = PublisherBody::read_fields(fields)?;
     let renamed = run_tx(&app.pool, "publishers.rename", move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());

@@ -192,7 +192,8 @@ pub async fn sum_revenue(
         _ => RevenueGroup::Day,
     };
     let client = app.pool.get().await?;
-    let rows = revenue::sum_revenue(&client, operator.account_id(), by, from, to, &time_zone).await?;
+    let rows =
+        revenue::sum_revenue(&client, operator.account_id(), by, from, to, &time_zone).await?;
     let totals = sum_rows(&rows).into();
     let data = rows.into_iter().map(Into::into).collect();
     let currency = operator.account.currency;

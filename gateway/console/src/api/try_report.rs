@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
-use super::events::{Candidate, MatchedCall, Slot};
+use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
 use super::field_reader::{FieldReader, MaybeField, kind_of};
 use super::problem::Problem;
 use super::request::Id;
@@ -70,16 +70,16 @@ pub struct TriedReport {
     pub currency: Option<String>,
     pub rejection_word: Option<String>,
     /// How each slot was read.
-    pub reading: Vec<Slot>,
+    pub reading: Vec<SlotResponse>,
     pub status: String,
     pub reason: Option<String>,
     pub reason_text: String,
     pub strategy: Option<String>,
-    pub matched_call: Option<MatchedCall>,
+    pub matched_call: Option<MatchedCallResponse>,
     /// What would be posted.
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateResponse>,
 }
 
 fn read_sample(mut fields: FieldReader) -> Result<RawRequest, Problem> {
@@ -204,7 +204,7 @@ async fn describe_result(
         Some(call_id) => {
             let found =
                 calls::get_call(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
-            found.map(|c| MatchedCall {
+            found.map(|c| MatchedCallResponse {
                 id: c.id,
                 caller: c.caller,
                 tracking_number: c.tracking_number,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::api_key_auth::AuthContext;
 use super::problem::Problem;
 use super::request::{Id, JsonFields};
-use super::webhooks::{Webhook, archived_problem, show_webhook};
+use super::webhooks::{WebhookResponse, archived_problem, show_webhook};
 use crate::app_state::App;
 use crate::secrets;
 
@@ -67,7 +67,8 @@ pub async fn rotate_secret(
             webhooks::require_secret(tx, id, true).await?;
             let valid = webhooks::valid_secrets(tx, &[id]).await?;
             let detail = json!({ "secret_id": secret_id, "overlap_seconds": overlap });
-            audit_log::record_change(tx, operator.change("rotate_secret", "webhook", id, detail)).await?;
+            audit_log::record_change(tx, operator.change("rotate_secret", "webhook", id, detail))
+                .await?;
             Ok::<_, StoreError>(Ok(valid
                 .iter()
                 .filter_map(|(_, secret)| secret.expires_at)
@@ -109,13 +110,13 @@ pub async fn remove_secret(
 }
 
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/token", tag = "webhooks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "With its new URL; the old one answers 404 from now on", body = Webhook)))]
+    responses((status = 200, description = "With its new URL; the old one answers 404 from now on", body = WebhookResponse)))]
 pub async fn new_token(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(fields): JsonFields,
-) -> Result<Json<Webhook>, Problem> {
+) -> Result<Json<WebhookResponse>, Problem> {
     fields.finish_reading()?;
     let token = secrets::new_token();
     let actor = operator.clone();
@@ -126,7 +127,8 @@ pub async fn new_token(
                 return Ok(Err(problem));
             }
             webhooks::set_token(tx, operator.account_id(), id, &token).await?;
-            audit_log::record_change(tx, operator.change("new_token", "webhook", id, json!({}))).await?;
+            audit_log::record_change(tx, operator.change("new_token", "webhook", id, json!({})))
+                .await?;
             Ok::<_, StoreError>(Ok(()))
         })
     })

@@ -32,7 +32,8 @@ const DAY_SECONDS: i64 = 86_400;
 const YEAR_HOURS: i64 = 8_760;
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Webhook {
+#[schema(as = Webhook)]
+pub struct WebhookResponse {
     pub id: Uuid,
     pub name: String,
     pub token: String,
@@ -41,7 +42,7 @@ pub struct Webhook {
     #[serde(flatten)]
     pub settings: Settings,
     /// The secrets that are valid now; their text is shown only when they are made.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SecretResponse>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub archived_at: Option<Timestamp>,
@@ -90,7 +91,8 @@ pub struct Settings {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Secret {
+#[schema(as = Secret)]
+pub struct SecretResponse {
     pub id: Uuid,
     pub created_at: Timestamp,
     /// Set when a newer one was made: valid until then.
@@ -165,7 +167,7 @@ pub struct WebhookPatch {
     on_rejection_word: Option<String>,
 }
 
-impl Webhook {
+impl WebhookResponse {
     fn from_webhook(
         it: webhooks::Webhook,
         secrets: Vec<webhooks::Secret>,
@@ -173,7 +175,7 @@ impl Webhook {
     ) -> Self {
         let s = it.settings;
         let field_names = serde_json::from_value(s.field_names).unwrap_or_default();
-        Webhook {
+        WebhookResponse {
             id: it.id,
             url: format!("{public_url}/api/v1/ppc/inbound-webhooks/{}", it.token),
             token: it.token,
@@ -196,7 +198,7 @@ impl Webhook {
             },
             secrets: secrets
                 .into_iter()
-                .map(|secret| Secret {
+                .map(|secret| SecretResponse {
                     id: secret.id,
                     created_at: secret.created_at,
                     expires_at: secret.expires_at,
@@ -331,17 +333,17 @@ pub async fn show_webhook(
     operator: &AuthContext,
     id: Uuid,
     secret: Option<String>,
-) -> Result<Webhook, Problem> {
+) -> Result<WebhookResponse, Problem> {
     let client = app.pool.get().await?;
     let found = webhooks::get_webhook(&client, operator.account_id(), id).await?;
     let found = found.ok_or_else(|| Problem::not_found("webhook"))?;
     let valid = webhooks::valid_secrets(&client, &[id]).await?;
-    let shown = Webhook::from_webhook(
+    let shown = WebhookResponse::from_webhook(
         found,
         valid.into_iter().map(|(_, secret)| secret).collect(),
         &app.public_url,
     );
-    Ok(Webhook { secret, ..shown })
+    Ok(WebhookResponse { secret, ..shown })
 }
 
 pub(super) fn archived_problem() -> Problem {
@@ -352,12 +354,12 @@ pub(super) fn archived_problem() -> Problem {
 }
 
 #[utoipa::path(post, path = "/api/v1/webhooks", tag = "webhooks", request_body = WebhookBody,
-    responses((status = 201, description = "It is made; its secret, if one is required, is shown this once", body = Webhook)))]
+    responses((status = 201, description = "It is made; its secret, if one is required, is shown this once", body = WebhookResponse)))]
 pub async fn create_webhook(
     State(app): State<App>,
     operator: AuthContext,
     JsonFields(mut fields): JsonFields,
-) -> Result<(StatusCode, Json<Webhook>), Problem> {
+) -> Result<(StatusCode, Json<WebhookResponse>), Problem> {
     let changes = Changes::read_changes(&mut fields);
     if changes.name.is_none() && !fields.has_fault("name") {
         fields.add_fault("name", "is required");
@@ -413,12 +415,12 @@ pub struct WebhookListParams {
 }
 
 #[utoipa::path(get, path = "/api/v1/webhooks", tag = "webhooks", params(WebhookListParams, ListParams),
-    responses((status = 200, description = "Newest first", body = Page<Webhook>)))]
+    responses((status = 200, description = "Newest first", body = Page<WebhookResponse>)))]
 pub async fn list_webhooks(
     State(app): State<App>,
     operator: AuthContext,
     Query(mut fields): Query,
-) -> Result<Json<Page<Webhook>>, Problem> {
+) -> Result<Json<Page<WebhookResponse>>, Problem> {
     let paging = Paging::<Uuid>::read_page(&mut fields, "webhooks");
     let archived = fields.read_boolean("archived").value().unwrap_or(false);
     fields.finish_reading()?;
@@ -432,31 +434,31 @@ pub async fn list_webhooks(
     }
     let show = |row: webhooks::Webhook| {
         let secrets = by_webhook.get(&row.id).cloned().unwrap_or_default();
-        Webhook::from_webhook(row, secrets, &app.public_url)
+        WebhookResponse::from_webhook(row, secrets, &app.public_url)
     };
     Ok(Json(paging.page(rows, |row| row.id, show)))
 }
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "It, archived or not", body = Webhook)))]
+    responses((status = 200, description = "It, archived or not", body = WebhookResponse)))]
 pub async fn get_webhook(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-) -> Result<Json<Webhook>, Problem> {
+) -> Result<Json<WebhookResponse>, Problem> {
     show_webhook(&app, &operator, id, None).await.map(Json)
 }
 
 #[utoipa::path(patch, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = WebhookPatch,
     responses((status = 200, description = "As it is now; where a secret is required and none was valid, one is made and shown this once",
-        body = Webhook)))]
+        body = WebhookResponse)))]
 pub async fn update_webhook(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
     JsonFields(mut fields): JsonFields,
-) -> Result<Json<Webhook>, Problem> {
+) -> Result<Json<WebhookResponse>, Problem> {
     let changes = Changes::read_changes(&mut fields);
     fields.finish_reading()?;
     let actor = operator.clone();
@@ -513,7 +515,8 @@ pub async fn archive_webhook(
             };
             if before.archived_at.is_none() {
                 webhooks::archive_webhook(tx, operator.account_id(), id).await?;
-                audit_log::record_change(tx, operator.change("archive", "webhook", id, json!({}))).await?;
+                audit_log::record_change(tx, operator.change("archive", "webhook", id, json!({})))
+                    .await?;
             }
             Ok::<_, StoreError>(Ok(()))
         })

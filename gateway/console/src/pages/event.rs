@@ -20,7 +20,7 @@ use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, EventInFull, Id, Problem, Slot};
+use crate::api::handlers::{self, EventInFull, Id, Problem, SlotResponse};
 use crate::app_state::App;
 
 /// Calls that a search for the right one offers.
@@ -73,7 +73,7 @@ struct Offer {
 
 #[derive(Template)]
 #[template(path = "event.html")]
-struct EventPage {
+struct EventDetailPage {
     look: PageLayout,
     fault: Option<String>,
     id: Uuid,
@@ -107,7 +107,7 @@ struct EventPage {
     currency: String,
 }
 
-fn slot_line(slot: Slot, currency: &str) -> EventSlotLine {
+fn slot_line(slot: SlotResponse, currency: &str) -> EventSlotLine {
     EventSlotLine {
         slot: slot_name(slot.slot),
         name: slot.name.unwrap_or_default(),
@@ -144,7 +144,7 @@ fn strategy_words(code: Option<&str>) -> String {
     .to_owned()
 }
 
-fn facts_of(event: &handlers::Event, currency: &str) -> Vec<(&'static str, String)> {
+fn facts_of(event: &handlers::EventResponse, currency: &str) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     let raw = event
@@ -183,7 +183,7 @@ fn facts_of(event: &handlers::Event, currency: &str) -> Vec<(&'static str, Strin
     facts
 }
 
-fn action_words(action: &handlers::Action, currency: &str) -> String {
+fn action_words(action: &handlers::ActionResponse, currency: &str) -> String {
     let detail = |name: &str| action.detail.as_ref().and_then(|d| d.get(name).cloned());
     match action.action.as_str() {
         "assign" => {
@@ -216,7 +216,7 @@ fn body_text(text: String) -> String {
 async fn find_offers(
     app: &App,
     viewer: &Viewer,
-    event: &handlers::Event,
+    event: &handlers::EventResponse,
     find: &str,
 ) -> Result<Vec<Offer>, PageError> {
     let week = SignedDuration::from_hours(24 * 7);
@@ -266,7 +266,12 @@ fn make_offer(call: calls::Call, viewer: &Viewer) -> Offer {
     }
 }
 
-async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<EventPage, PageError> {
+async fn page_of(
+    app: &App,
+    viewer: &Viewer,
+    id: Uuid,
+    find: &str,
+) -> Result<EventDetailPage, PageError> {
     let full = handlers::event_in_full(app, &viewer.auth_context(), id)
         .await
         .map_err(not_found)?;
@@ -280,7 +285,7 @@ async fn page_of(app: &App, viewer: &Viewer, id: Uuid, find: &str) -> Result<Eve
 }
 
 fn candidate_line(
-    candidate: handlers::Candidate,
+    candidate: handlers::CandidateResponse,
     weighed: &Weighed,
     tolerance: i32,
 ) -> CandidateLine {
@@ -304,12 +309,14 @@ type Weighed = HashMap<Uuid, (LocalTime, String)>;
 async fn weighed_candidates(
     app: &App,
     viewer: &Viewer,
-    candidates: &[handlers::Candidate],
+    candidates: &[handlers::CandidateResponse],
 ) -> Result<Weighed, PageError> {
     let client = app.pool.get().await?;
     let mut weighed = Weighed::new();
     for candidate in candidates.iter().take(MOST_WEIGHED) {
-        if let Some(call) = calls::get_call(&client, viewer.account.id, candidate.call_id, 0).await? {
+        if let Some(call) =
+            calls::get_call(&client, viewer.account.id, candidate.call_id, 0).await?
+        {
             let duration = formatting::format_duration(Some(call.duration_seconds));
             let says = call.ref_id.map_or_else(
                 || duration.clone(),
@@ -321,7 +328,7 @@ async fn weighed_candidates(
     Ok(weighed)
 }
 
-fn posting_line(posting: handlers::Posting, viewer: &Viewer) -> PostingLine {
+fn posting_line(posting: handlers::PostingResponse, viewer: &Viewer) -> PostingLine {
     let currency = viewer.account_currency();
     PostingLine {
         at: viewer.zone.local_time(posting.created_at),
@@ -333,7 +340,7 @@ fn posting_line(posting: handlers::Posting, viewer: &Viewer) -> PostingLine {
     }
 }
 
-fn action_line(action: handlers::Action, viewer: &Viewer) -> ActionLine {
+fn action_line(action: handlers::ActionResponse, viewer: &Viewer) -> ActionLine {
     ActionLine {
         at: viewer.zone.local_time(action.created_at),
         what: action_words(&action, viewer.account_currency()),
@@ -345,11 +352,11 @@ fn action_line(action: handlers::Action, viewer: &Viewer) -> ActionLine {
 fn assemble_page(
     viewer: &Viewer,
     full: EventInFull,
-    webhook: &handlers::Webhook,
+    webhook: &handlers::WebhookResponse,
     weighed: &Weighed,
     offers: Vec<Offer>,
     find: &str,
-) -> EventPage {
+) -> EventDetailPage {
     let EventInFull {
         event,
         request,
@@ -369,7 +376,7 @@ fn assemble_page(
         let label = call.tracking_number.clone().or_else(|| call.caller.clone());
         (call.id, label.unwrap_or_else(|| call.id.to_string()))
     });
-    EventPage {
+    EventDetailPage {
         look: PageLayout::signed_in(viewer, format!("Event: {}", event.status), "/events"),
         fault: None,
         id: event.id,
@@ -471,7 +478,7 @@ async fn show_outcome(
             let fault = Some(problem.detail().to_owned());
             page_with(
                 problem.status(),
-                &EventPage {
+                &EventDetailPage {
                     fault,
                     ..page_of(app, viewer, id, "").await?
                 },
@@ -519,7 +526,7 @@ pub async fn apply_event(
         Ok(cents) => FormSetting::default().with_field("payout_cents", cents),
         Err(why) => {
             let fault = Some(format!("The amount {why}."));
-            let page = EventPage {
+            let page = EventDetailPage {
                 fault,
                 ..page_of(&app, &viewer, id, "").await?
             };

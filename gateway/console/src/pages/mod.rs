@@ -6,7 +6,7 @@
 
 mod assets;
 mod assignments;
-mod bulk;
+mod bulk_replay;
 mod calls;
 mod chart;
 mod event;
@@ -77,9 +77,9 @@ fn viewer_routes() -> Router<App> {
         .route("/events", get(events::all))
         .route("/webhooks/{id}/why", get(unmatched::unmatched_page))
         .route("/events/{id}", get(event::event_page))
-        .route("/events.csv", get(bulk::export_events))
-        .route("/events/replays/{id}", get(bulk::progress_page))
-        .route("/events/replays/{id}/part", get(bulk::progress_part))
+        .route("/events.csv", get(bulk_replay::export_events))
+        .route("/events/replays/{id}", get(bulk_replay::progress_page))
+        .route("/events/replays/{id}/part", get(bulk_replay::progress_part))
         .route("/calls", get(calls::calls_page))
         .route("/calls/{id}", get(calls::call_page))
         .route("/revenue", get(revenue::revenue_page))
@@ -128,7 +128,7 @@ fn operator_routes() -> Router<App> {
         )
         .route(
             "/events/replay",
-            get(bulk::confirm_replay).post(bulk::begin_replay),
+            get(bulk_replay::confirm_replay).post(bulk_replay::begin_replay),
         )
         .route("/publishers", post(publishers::create_publisher))
         .route("/publishers/{id}", post(publishers::rename_publisher))
@@ -150,6 +150,6 @@ fn owner_routes() -> Router<App> {
         .route("/keys", get(keys::keys_page).post(keys::create_key))
         .route("/keys/{id}/revoke", post(keys::revoke_key))
         .route("/people", post(users::add_user))
-        .route("/people/{id}", post(users::set_standing))
+        .route("/people/{id}", post(users::set_role_or_disabled))
         .route("/account", post(users::save_account))
 }

@@ -49,7 +49,7 @@ const SENTENCES: &[(&str, &str)] = &[
     ),
 ];
 
-pub fn asked_for(uri: &Uri) -> Option<&'static str> {
+pub fn from_query(uri: &Uri) -> Option<&'static str> {
     let query = uri.query()?;
     let (_, code) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?;
     SENTENCES

@@ -11,7 +11,7 @@ use trueup_store::ledger::{self, Posting};
 use trueup_store::{IdPage, StoreError, publishers};
 use uuid::Uuid;
 
-use super::bulk::{csv_answer, csv_line};
+use super::bulk_replay::{csv_answer, csv_line};
 use super::form::{Form, FormSetting};
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};

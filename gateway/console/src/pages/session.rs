@@ -182,7 +182,7 @@ pub async fn require_session(State(app): State<App>, mut request: Request, next:
         account,
         csrf: signed.csrf,
         theme: read_theme(request.headers()),
-        notice: notices::asked_for(request.uri()),
+        notice: notices::from_query(request.uri()),
     };
     request.extensions_mut().insert(viewer);
     next.run(request).await

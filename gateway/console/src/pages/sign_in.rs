@@ -77,7 +77,7 @@ pub async fn sign_in_page(State(app): State<App>, request: Request) -> PageResul
 pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> PageResult {
     let email = form.text("email").to_owned();
     let next = safe_next(form.text("next"));
-    if !app.attempts.one_more(&email) {
+    if !app.attempts.check_rate(&email) {
         return Err(PageError::TooMany);
     }
     let client = app.pool.get().await?;

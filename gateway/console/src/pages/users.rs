@@ -101,7 +101,8 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
     let made = run_tx(&app.pool, "people.add", move |tx| {
         let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
         Box::pin(async move {
-            let made = users::insert_user(tx, operator.account_id(), id, &email, &hash, role).await?;
+            let made =
+                users::insert_user(tx, operator.account_id(), id, &email, &hash, role).await?;
             if made {
                 let detail = json!({ "email": email, "role": role.code() });
                 audit_log::record_change(tx, operator.change("create", "user", id, detail)).await?;
@@ -121,7 +122,7 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
     redirect_to("/people?done=person-added")
 }
 
-pub async fn set_standing(
+pub async fn set_role_or_disabled(
     State(app): State<App>,
     viewer: Viewer,
     Id(id): Id,
@@ -134,7 +135,10 @@ pub async fn set_standing(
     let set = run_tx(&app.pool, "people.set_standing", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
-            if users::get_user(tx, operator.account_id(), id).await?.is_none() {
+            if users::get_user(tx, operator.account_id(), id)
+                .await?
+                .is_none()
+            {
                 return Ok(None);
             }
             let set = users::set_standing(tx, operator.account_id(), id, role, out).await?;
@@ -229,7 +233,7 @@ pub async fn set_password(
             &own_page(&viewer, Some(fault)),
         )
     };
-    if !app.attempts.one_more(&viewer.user.email) {
+    if !app.attempts.check_rate(&viewer.user.email) {
         return Err(PageError::TooMany);
     }
     if let Some(fault) = passwords::password_fault(&new) {
@@ -256,7 +260,8 @@ pub async fn set_password(
             users::set_password(tx, user, &hash).await?;
             users::end_sessions(tx, user).await?;
             users::begin_session(tx, user, &id).await?;
-            audit_log::record_change(tx, operator.change("set_password", "user", user, json!({}))).await
+            audit_log::record_change(tx, operator.change("set_password", "user", user, json!({})))
+                .await
         })
     })
     .await?;

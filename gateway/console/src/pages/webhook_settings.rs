@@ -20,7 +20,7 @@ use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session::Viewer;
 use super::webhook_templates::{self, PostbackTemplate};
-use crate::api::handlers::{self, Id, Problem, Webhook};
+use crate::api::handlers::{self, Id, Problem, WebhookResponse};
 use crate::app_state::App;
 
 pub struct Head {
@@ -33,7 +33,7 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn from_webhook(webhook: &Webhook, viewer: &Viewer, tab: &'static str) -> Head {
+    pub fn from_webhook(webhook: &WebhookResponse, viewer: &Viewer, tab: &'static str) -> Head {
         Head {
             id: webhook.id,
             name: webhook.name.clone(),
@@ -111,7 +111,7 @@ pub fn slot_name(slot: Slot) -> &'static str {
     }
 }
 
-fn values_of(webhook: &Webhook) -> HashMap<&'static str, String> {
+fn values_of(webhook: &WebhookResponse) -> HashMap<&'static str, String> {
     let s = &webhook.settings;
     let on = |b: bool| if b { "on".to_owned() } else { String::new() };
     let maybe = |n: Option<i32>| n.map(|n| n.to_string()).unwrap_or_default();

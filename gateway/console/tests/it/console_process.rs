@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use trueup_testkit::database::TestDatabase;
-use trueup_testkit::tcp_proxy::Cutter;
+use trueup_testkit::tcp_proxy::FaultProxy;
 use trueup_testkit::{eventually, http};
 
 use crate::console::{ADMIN_KEY, Console, Key};
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(15);
 #[tokio::test]
 async fn it_starts_and_stays_up_while_postgres_is_away_and_says_so() {
     let database = TestDatabase::fresh().await;
-    let cutter = Cutter::to(&database.server()).await;
+    let cutter = FaultProxy::to(&database.server()).await;
     cutter.cut();
     let mut process = Console::settings(&database.url_through(cutter.address))
         .ready()

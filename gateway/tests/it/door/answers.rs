@@ -116,7 +116,7 @@ async fn what_is_not_a_webhook_is_404_and_what_is_no_method_405() {
         assert_eq!(answer.header("allow"), Some("GET, POST, PUT, PATCH, HEAD"));
     }
     let before = gateway
-        .metric("trueup_gateway_limit_calls_total{outcome=\"ok\"}")
+        .metric("trueup_gateway_rate_limit_redis_calls_total{outcome=\"ok\"}")
         .await;
     for _ in 0..100 {
         assert_eq!(
@@ -125,7 +125,7 @@ async fn what_is_not_a_webhook_is_404_and_what_is_no_method_405() {
         );
     }
     let after = gateway
-        .metric("trueup_gateway_limit_calls_total{outcome=\"ok\"}")
+        .metric("trueup_gateway_rate_limit_redis_calls_total{outcome=\"ok\"}")
         .await;
     assert_eq!(before, after, "a stranger's guesses cost no Redis");
 }

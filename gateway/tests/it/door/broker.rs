@@ -255,11 +255,11 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
     rabbit.stop().await;
     crowd.goes_on(1000, OUTAGE / 2).await;
     broker_is(&mut gateway, "degraded", "kept on this disk").await;
-    assert!(gateway.metric("trueup_gateway_spool_events").await > 500.0);
+    assert!(gateway.metric("trueup_gateway_spool_depth_events").await > 500.0);
     gateway.kill();
     let mut gateway = start(public.port()).ready().await;
     assert!(
-        gateway.metric("trueup_gateway_spool_events").await > 500.0,
+        gateway.metric("trueup_gateway_spool_depth_events").await > 500.0,
         "what was on the disk still is"
     );
     crowd.goes_on(500, OUTAGE / 2).await;
@@ -287,7 +287,7 @@ async fn with_a_spool_half_a_minute_without_a_broker_and_a_kill_lose_nothing() {
                 .expect("reads");
             rows = found.iter().map(|row| row.get::<_, Uuid>(0)).collect();
             let all: BTreeSet<Uuid> = rows.iter().copied().collect();
-            let spooled = gateway.metric("trueup_gateway_spool_events").await;
+            let spooled = gateway.metric("trueup_gateway_spool_depth_events").await;
             let missing = told.accepted.difference(&all).count();
             if spooled == 0.0 && missing == 0 {
                 return Ok(());

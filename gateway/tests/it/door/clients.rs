@@ -101,7 +101,7 @@ async fn what_is_no_http_is_400_and_what_is_too_large_says_so() {
         );
     }
     let count = gateway
-        .metric("trueup_gateway_answers_total{answer=\"malformed\"}")
+        .metric("trueup_gateway_responses_total{result=\"malformed\"}")
         .await;
     assert_eq!(count, 10.0, "each was counted once");
     // The door is as good as before.
@@ -286,7 +286,7 @@ async fn connections_are_bounded_in_all_and_for_each_address() {
                 .status,
             503
         );
-        let refused = format!("trueup_gateway_connections_refused_total{{why=\"{why}\"}}");
+        let refused = format!("trueup_gateway_connections_refused_total{{reason=\"{why}\"}}");
         assert!(gateway.metric(&refused).await >= 1.0);
         assert_eq!(
             kept[0]

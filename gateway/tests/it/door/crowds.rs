@@ -6,7 +6,7 @@ use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
 use trueup_testkit::http::{self, Client};
 use trueup_testkit::process::Process;
-use trueup_testkit::tcp_proxy::Cutter;
+use trueup_testkit::tcp_proxy::FaultProxy;
 
 use super::{World, door, post};
 
@@ -44,7 +44,7 @@ fn limit_files(gateway: &Process, files: usize) {
 async fn a_door_full_of_strangers_still_reaches_its_neighbours_and_answers_a_probe() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let broker = Cutter::to(world.lease.amqp_server()).await;
+    let broker = FaultProxy::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(broker.address);
     let mut gateway = world
         .generous_gateway()
@@ -56,7 +56,7 @@ async fn a_door_full_of_strangers_still_reaches_its_neighbours_and_answers_a_pro
     let strangers = half_heads(public, 400).await;
     assert!(
         gateway
-            .metric("trueup_gateway_connections_refused_total{why=\"total\"}")
+            .metric("trueup_gateway_connections_refused_total{reason=\"total\"}")
             .await
             > 0.0
     );
@@ -98,7 +98,7 @@ async fn without_descriptors_it_waits_for_one_and_does_not_spin() {
             .send("GET", "/metrics", &[], b"")
             .await
             .expect("/metrics answers");
-        let sample = "trueup_gateway_connections_refused_total{why=\"descriptors\"}";
+        let sample = "trueup_gateway_connections_refused_total{reason=\"descriptors\"}";
         answer
             .text()
             .lines()

@@ -340,11 +340,11 @@ async fn a_flood_that_is_being_refused_costs_no_redis() {
     let refused: u32 = flood.join_all().await.into_iter().sum();
     assert_eq!(refused, 16 * EACH - 50);
     let calls = gateway
-        .metric("trueup_gateway_limit_calls_total{outcome=\"ok\"}")
+        .metric("trueup_gateway_rate_limit_redis_calls_total{outcome=\"ok\"}")
         .await;
     assert!(calls < 100.0, "{calls} calls");
     let remembered = gateway
-        .metric("trueup_gateway_limit_checks_total{by=\"remembered\"}")
+        .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"remembered\"}")
         .await;
     assert!(remembered >= f64::from(16 * EACH - 1000), "{remembered}");
 }

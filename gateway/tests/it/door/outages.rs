@@ -8,7 +8,7 @@ use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
 use trueup_testkit::http::Answer;
 use trueup_testkit::process::Process;
-use trueup_testkit::tcp_proxy::{Cutter, Weather};
+use trueup_testkit::tcp_proxy::{FaultProxy, Weather};
 
 use super::{World, door, post};
 
@@ -42,7 +42,7 @@ async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
             ..WebhookSpec::open()
         })
         .await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
     let mut gateway = world
         .generous_gateway()
@@ -98,7 +98,7 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
     const REQUESTS: usize = 60;
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
     let mut gateway = world
         .generous_gateway()
@@ -148,7 +148,7 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
 async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let url = world.lease.amqp_through(cutter.address);
     let mut gateway = world
         .generous_gateway()
@@ -263,7 +263,7 @@ async fn a_full_queue_is_a_503() {
 async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::with_secret("s3cret")).await;
-    let cutter = Cutter::to(&world.db.server()).await;
+    let cutter = FaultProxy::to(&world.db.server()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("webhooks.json");
     let start = world
@@ -349,7 +349,7 @@ async fn without_postgres_it_goes_on_and_can_even_start_from_its_copy() {
 async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_killed() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let start = world
         .generous_gateway()
@@ -383,7 +383,7 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
         }
         assert_eq!(state(&mut gateway, "broker").await, "degraded");
         assert_eq!(state(&mut gateway, "spool").await, "degraded");
-        assert!(gateway.metric("trueup_gateway_spool_events").await >= 40.0);
+        assert!(gateway.metric("trueup_gateway_spool_depth_events").await >= 40.0);
     }
     gateway.kill();
     use std::os::unix::fs::PermissionsExt;
@@ -400,7 +400,7 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
     }
     cutter.restore();
     eventually("the spool is empty", Duration::from_secs(20), async || {
-        (gateway.metric("trueup_gateway_spool_events").await == 0.0).then_some(())
+        (gateway.metric("trueup_gateway_spool_depth_events").await == 0.0).then_some(())
     })
     .await;
     send(public).await;
@@ -424,7 +424,7 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
 async fn a_full_spool_is_a_503_and_a_bad_one_is_said_before_the_start() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.amqp_server()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let start = world
         .generous_gateway()
@@ -448,7 +448,7 @@ async fn a_full_spool_is_a_503_and_a_bad_one_is_said_before_the_start() {
     assert!(taken > 5, "{taken}");
     assert!(
         gateway
-            .metric("trueup_gateway_spool_events_total{what=\"full\"}")
+            .metric("trueup_gateway_spool_events_total{op=\"full\"}")
             .await
             >= 1.0
     );

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
-use trueup_testkit::tcp_proxy::{Cutter, Weather};
+use trueup_testkit::tcp_proxy::{FaultProxy, Weather};
 
 use super::outages::{assert_unavailable, state};
 use super::{World, door, post};
@@ -18,7 +18,7 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
             ..WebhookSpec::open()
         })
         .await;
-    let cutter = Cutter::to(world.lease.redis_server()).await;
+    let cutter = FaultProxy::to(world.lease.redis_server()).await;
     let url = world.lease.redis_through(cutter.address);
     let start = world
         .gateway()
@@ -59,7 +59,7 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
         assert_eq!(state(&mut gateway, "redis").await, "degraded");
         cutter.restore();
         let before = gateway
-            .metric("trueup_gateway_limit_checks_total{by=\"redis\"}")
+            .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"redis\"}")
             .await;
         for at in 0.. {
             post(
@@ -71,7 +71,7 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
             )
             .await;
             if gateway
-                .metric("trueup_gateway_limit_checks_total{by=\"redis\"}")
+                .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"redis\"}")
                 .await
                 > before
             {
@@ -83,7 +83,7 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
     }
     assert!(
         gateway
-            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"local\"}")
             .await
             >= 100.0
     );
@@ -93,7 +93,7 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
 async fn without_redis_it_can_be_told_to_refuse() {
     let world = World::new().await;
     let webhook = world.webhook(&WebhookSpec::open()).await;
-    let cutter = Cutter::to(world.lease.redis_server()).await;
+    let cutter = FaultProxy::to(world.lease.redis_server()).await;
     let url = world.lease.redis_through(cutter.address);
     let start = world
         .generous_gateway()
@@ -135,7 +135,7 @@ async fn a_redis_that_was_replaced_learns_the_script() {
     );
     assert_eq!(
         gateway
-            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"local\"}")
             .await,
         0.0
     );
@@ -229,7 +229,7 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
         }
         assert_eq!(passed, 50, "{ill}: the same limit holds");
         let tried = gateway
-            .metric("trueup_gateway_limit_calls_total{outcome=\"error\"}")
+            .metric("trueup_gateway_rate_limit_redis_calls_total{outcome=\"error\"}")
             .await;
         assert!(tried <= 10.0, "{ill}: {tried} calls that could not help");
         assert_eq!(state(&mut gateway, "redis").await, "degraded", "{ill}");
@@ -286,7 +286,7 @@ async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_t
     );
     assert!(
         gateway
-            .metric("trueup_gateway_limit_checks_total{by=\"local\"}")
+            .metric("trueup_gateway_rate_limit_checks_total{decided_by=\"local\"}")
             .await
             >= 20.0
     );

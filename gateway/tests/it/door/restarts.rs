@@ -160,7 +160,7 @@ async fn a_stop_under_load_tells_each_sender_which_answer_is_the_last() {
     }
     trueup_testkit::eventually("load", Duration::from_secs(20), async || {
         (gateway
-            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .metric("trueup_gateway_responses_total{result=\"accepted\"}")
             .await
             > 300.0)
             .then_some(())
@@ -218,14 +218,14 @@ async fn a_rolling_restart_under_load_loses_no_request_and_no_report() {
     }
     for at in 0..2 {
         let before = gateways[1 - at]
-            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .metric("trueup_gateway_responses_total{result=\"accepted\"}")
             .await;
         gateways[at].terminate();
         assert_eq!(gateways[at].exit_code(Duration::from_secs(10)).await, 0);
         gateways[at] = start(doors[at].port()).ready().await;
         let other = &mut gateways[1 - at];
         while other
-            .metric("trueup_gateway_answers_total{answer=\"accepted\"}")
+            .metric("trueup_gateway_responses_total{result=\"accepted\"}")
             .await
             < before + 200.0
         {

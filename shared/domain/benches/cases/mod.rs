@@ -78,8 +78,8 @@ impl Batch {
                 value_cents: None,
                 qualified: None,
             },
-            assigned: Some(payee),
-            recorded: None,
+            current_terms: Some(payee),
+            posted_terms: None,
             reported_by: None,
             reports: Vec::new(),
             changed: false,
@@ -102,7 +102,7 @@ impl Batch {
                 buyer_id: None,
                 duration_seconds: 120,
                 ended_at: at,
-                signed: false,
+                same_fingerprint: false,
             };
             (
                 place,
@@ -127,11 +127,11 @@ impl Batch {
     pub fn decide(&self, books: &mut LockedCalls) -> Vec<Decision> {
         let one = |(place, report, sightings): &(ReceptionOrder, Report, CallCandidates)| {
             let case = DecisionInput {
-                place: *place,
+                order: *place,
                 webhook: &self.webhook,
                 report,
-                sightings,
-                course: Trigger::Fresh,
+                candidates: sightings,
+                trigger: Trigger::Fresh,
             };
             decide_report(&case, books)
         };

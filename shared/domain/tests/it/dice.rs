@@ -1,10 +1,10 @@
 //! Chance that can be repeated: the same seed rolls the same.
 
-pub struct Dice(u64);
+pub struct SeededRng(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+impl SeededRng {
+    pub fn new(seed: u64) -> SeededRng {
+        SeededRng(seed)
     }
 
     /// SplitMix64: small, and good enough to choose by.

@@ -191,10 +191,10 @@ impl Store {
     fn line(&self, event: &Event, course: Trigger) -> BatchRow {
         let row = self.rows.get(&event.place.event_id);
         BatchRow {
-            place: event.place,
+            order: event.place,
             account_id: ACCOUNT,
             webhook_id: self.webhooks[event.webhook].id,
-            course,
+            trigger: course,
             exists: row.is_some(),
             request: None,
             source_ip: None,
@@ -206,7 +206,7 @@ impl Store {
                 report: Ok(event.report.clone()),
                 slots: Vec::new(),
             },
-            sightings: self.sightings(event),
+            candidates: self.sightings(event),
             decision: None,
             before: None,
         }
@@ -220,7 +220,7 @@ impl Store {
     fn event(&self, line: &BatchRow) -> Event {
         let webhook = self.webhooks.iter().position(|w| w.id == line.webhook_id);
         Event {
-            place: line.place,
+            place: line.order,
             webhook: webhook.expect("a webhook of the model"),
             report: line.report().expect("the model sends reports").clone(),
         }
@@ -232,7 +232,7 @@ impl Store {
             buyer_id: kept.recorded.buyer_id,
             duration_seconds: kept.recorded.duration_seconds.into(),
             ended_at: kept.recorded.ended_at,
-            signed: false,
+            same_fingerprint: false,
         };
         let report = &event.report;
         let by_caller =
@@ -262,15 +262,15 @@ impl Store {
     /// Locks, reads anew, decides in order of reception, and writes: one transaction.
     pub fn settle(&mut self, mut lines: Vec<BatchRow>) -> Vec<Decision> {
         // Another worker settled some of them since: the whole batch runs again without those.
-        lines.retain(|l| l.course != Trigger::Fresh || !self.rows.contains_key(&l.place.event_id));
+        lines.retain(|l| l.trigger != Trigger::Fresh || !self.rows.contains_key(&l.order.event_id));
         // What a row stands for is read under its lock.
         for line in &mut lines {
-            let row = self.rows.get(&line.place.event_id);
+            let row = self.rows.get(&line.order.event_id);
             line.earlier_call = row.and_then(|row| row.call_id);
         }
         let webhooks = self.webhook_by_id();
         sort_by_reception(&mut lines);
-        lines.dedup_by_key(|l| l.place);
+        lines.dedup_by_key(|l| l.order);
         let keys = calls_to_lock(&lines, &webhooks);
         let kept = keys.iter().filter_map(|key| self.calls.get(&key.call_id));
         let mut books = LockedCalls::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>());
@@ -305,8 +305,8 @@ impl Store {
             qualified: r.qualified,
             credit_cents: r.credit_cents,
             estimate: r.estimate,
-            assigned: r.assignment_id.and_then(|id| self.payees.get(&id).copied()),
-            recorded: r.terms,
+            current_terms: r.assignment_id.and_then(|id| self.payees.get(&id).copied()),
+            posted_terms: r.terms,
             reported_by: kept.reported_by,
             reports: kept.reports.clone(),
             changed: false,
@@ -323,23 +323,23 @@ impl Store {
             kept.recorded.value_from_webhook = call.value_from_webhook;
             kept.recorded.qualified = call.qualified;
             kept.recorded.credit_cents = call.credit_cents;
-            kept.recorded.terms = call.recorded;
+            kept.recorded.terms = call.posted_terms;
             kept.reported_by = call.reported_by;
         }
-        for report in call.reports.iter().filter(|r| r.unsaved) {
-            kept.reports.retain(|r| r.place != report.place);
+        for report in call.reports.iter().filter(|r| r.dirty) {
+            kept.reports.retain(|r| r.order != report.order);
             kept.reports.push(CallReport {
-                unsaved: false,
+                dirty: false,
                 ..report.clone()
             });
         }
-        kept.reports.sort_by_key(|r| r.place);
+        kept.reports.sort_by_key(|r| r.order);
     }
 
     fn write_row(&mut self, line: &BatchRow, decision: &Decision) {
-        let id = line.place.event_id;
+        let id = line.order.event_id;
         for posting in &decision.postings {
-            let cause = (!posting.by_move).then_some(id);
+            let cause = (!posting.attributed_to_actor).then_some(id);
             let publisher = posting.payee.map(|p| p.publisher_id);
             let (revenue, credit) = (posting.revenue_delta_cents, posting.credit_delta_cents);
             self.post(cause, posting.call.call_id, publisher, revenue, credit);
@@ -354,7 +354,7 @@ impl Store {
                 row.displaced = true;
             }
         }
-        let own = decision.postings.iter().filter(|p| !p.by_move);
+        let own = decision.postings.iter().filter(|p| !p.attributed_to_actor);
         let row = Row {
             status: decision.status,
             reason: decision.reason,
@@ -423,7 +423,7 @@ impl Store {
     fn check_call(&self, kept: &Kept, posted: (i64, i64)) -> Result<(), String> {
         let call = self.call(kept);
         let due = credit_due(
-            call.recorded.map(|p| p.terms),
+            call.posted_terms.map(|p| p.terms),
             call.value_cents,
             call.qualified,
         );
@@ -455,7 +455,7 @@ impl Store {
             ));
         }
         for report in standing() {
-            let row = &self.rows[&report.place.event_id];
+            let row = &self.rows[&report.order.event_id];
             if row.call_id != Some(call.key.call_id) {
                 return Err(format!(
                     "a report counts on a call that its row does not name: {row:?} {call:?}"

@@ -16,7 +16,7 @@ use trueup_domain::report::{Payout, Report};
 use trueup_event::reason::Status;
 use uuid::Uuid;
 
-use crate::dice::Dice;
+use crate::dice::SeededRng;
 use crate::model::{Event, Store, Work, by_ref_id, plain_call};
 
 /// Steps in the normal run of the tests, of each kind.
@@ -51,7 +51,7 @@ struct Busy {
 
 struct Simulation {
     kind: Kind,
-    dice: Dice,
+    dice: SeededRng,
     now: Timestamp,
     store: Store,
     queue: VecDeque<Message>,
@@ -68,7 +68,7 @@ impl Simulation {
     fn new(kind: Kind, seed: u64) -> Simulation {
         Simulation {
             kind,
-            dice: Dice::new(seed),
+            dice: SeededRng::new(seed),
             now: "2026-03-14T12:00:00Z".parse().expect("a time"),
             store: Store::new(),
             queue: VecDeque::new(),
@@ -299,7 +299,7 @@ impl Simulation {
         };
         for batch in batches {
             for decision in self.store.settle(batch) {
-                if decision.postings.iter().any(|p| p.by_move) {
+                if decision.postings.iter().any(|p| p.attributed_to_actor) {
                     return Err(format!(
                         "a report from the broker was decided as a person's move: {decision:?}"
                     ));

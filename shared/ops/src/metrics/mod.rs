@@ -338,7 +338,7 @@ mod tests {
             );
         }
         assert!(
-            text.contains("trueup_gateway_answers_total{answer=\"limited_token\"} 0"),
+            text.contains("trueup_gateway_responses_total{result=\"limited_token\"} 0"),
             "{text}"
         );
     }

@@ -147,21 +147,21 @@ groups! {
     /// The public door.
     Gateway gateway {
         /// Requests by their answer.
-        answers: Counter = "trueup_gateway_answers_total" ["answer": ANSWERS];
+        answers: Counter = "trueup_gateway_responses_total" ["result": ANSWERS];
         /// From the request's head to its answer.
-        answer_seconds: Histogram = "trueup_gateway_answer_seconds" ["outcome": &["accepted", "other"]] in SHORT_TIMES;
+        answer_seconds: Histogram = "trueup_gateway_response_duration_seconds" ["outcome": &["accepted", "other"]] in SHORT_TIMES;
         /// Events that were durably taken: reports, and bundles of refusals.
         events: Counter = "trueup_gateway_events_total" ["kind": &["report", "refusal"]];
         /// Connections that are open now.
         connections: Gauge = "trueup_gateway_connections";
         /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.
-        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["why": &["total", "address", "descriptors"]];
+        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["reason": &["total", "address", "descriptors"]];
         /// Decisions about limits by who made them: Redis, this process while Redis is away, the memory of refusals, or none (refused with 503).
-        limit_checks: Counter = "trueup_gateway_limit_checks_total" ["by": &["redis", "local", "remembered", "none"]];
+        limit_checks: Counter = "trueup_gateway_rate_limit_checks_total" ["decided_by": &["redis", "local", "remembered", "none"]];
         /// Calls to Redis; one call decides many requests.
-        limit_calls: Counter = "trueup_gateway_limit_calls_total" ["outcome": &["ok", "slow", "error"]];
+        limit_calls: Counter = "trueup_gateway_rate_limit_redis_calls_total" ["outcome": &["ok", "slow", "error"]];
         /// How long Redis took to answer.
-        limit_seconds: Histogram = "trueup_gateway_limit_seconds" in SHORT_TIMES;
+        limit_seconds: Histogram = "trueup_gateway_rate_limit_redis_duration_seconds" in SHORT_TIMES;
         /// Envelopes by what the broker said to them.
         publishes: Counter = "trueup_gateway_publishes_total" ["outcome": &["confirmed", "nacked", "returned", "no_confirm", "error"]];
         /// From handing an envelope to the broker to its confirm.
@@ -187,9 +187,9 @@ groups! {
         /// Bytes of the spool's reports on this disk.
         spool_bytes: Gauge = "trueup_gateway_spool_bytes";
         /// Events in the spool.
-        spool_events: Gauge = "trueup_gateway_spool_events";
+        spool_events: Gauge = "trueup_gateway_spool_depth_events";
         /// Events written to the spool, drained to the broker, or refused because it was full or failed.
-        spooled: Counter = "trueup_gateway_spool_events_total" ["what": &["written", "drained", "full", "failed"]];
+        spooled: Counter = "trueup_gateway_spool_events_total" ["op": &["written", "drained", "full", "failed"]];
     }
 
     /// The operator API and the pages.
@@ -209,7 +209,7 @@ groups! {
         /// Events by the reason their row was given.
         reasons: Counter = "trueup_worker_reasons_total" ["reason": REASONS];
         /// Events that came again and had been settled before.
-        skipped: Counter = "trueup_worker_skipped_total";
+        skipped: Counter = "trueup_worker_events_already_settled_total";
         /// From a report's reception to the commit of its row.
         lag_seconds: Histogram = "trueup_worker_lag_seconds" in LONG_TIMES;
         /// One transaction's settling, all statements and the commit.
@@ -219,17 +219,17 @@ groups! {
         /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
         envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
         /// Events that were set aside after five failures: somebody must look (runbook).
-        parked: Counter = "trueup_worker_parked_total";
+        parked: Counter = "trueup_worker_events_dead_lettered_total";
         /// Failed settlings by kind: Postgres away, or the event itself.
         failures: Counter = "trueup_worker_failures_total" ["kind": &["postgres", "event"]];
         /// Waiting reports that were tried again, and those that found their call.
-        late: Counter = "trueup_worker_late_total" ["outcome": &["tried", "matched"]];
+        late: Counter = "trueup_worker_pending_retries_total" ["outcome": &["tried", "matched"]];
         /// Messages that are ready in the broker's queues, as the worker last saw them.
         queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": &["events", "parked", "dead"]];
         /// Postgres connections in use.
         connections: Gauge = "trueup_worker_postgres_connections" ["state": &["in_use", "open"]];
         /// Partitions made ahead and dropped by retention.
-        partitions: Counter = "trueup_worker_partitions_total" ["what": &["made", "dropped"]];
+        partitions: Counter = "trueup_worker_partitions_total" ["op": &["made", "dropped"]];
     }
 }
 

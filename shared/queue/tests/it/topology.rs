@@ -12,7 +12,7 @@ use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
-use trueup_testkit::tcp_proxy::Cutter;
+use trueup_testkit::tcp_proxy::FaultProxy;
 
 const LENGTH: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
@@ -139,7 +139,7 @@ async fn a_full_queue_says_no() {
 #[tokio::test]
 async fn a_lost_connection_is_noticed_and_a_channels_error_is_not_taken_for_one() {
     let lease = Lease::take().await;
-    let cutter = Cutter::to(lease.amqp_server()).await;
+    let cutter = FaultProxy::to(lease.amqp_server()).await;
     let url = SecretString::from(lease.amqp_through(cutter.address));
     let session = BrokerConnection::connect_to(&url, "test")
         .await

@@ -109,7 +109,7 @@ pub async fn park_event(pool: &Pool, event: &RawEvent) -> Result<(), StoreError>
             .await
     {
         let error = StoreError::from(error);
-        if error.is_surroundings() {
+        if error.is_environment_error() {
             return Err(error);
         }
         // The request itself may be what Postgres chokes on; the dead letter still has it.

@@ -100,7 +100,7 @@ fn candidate_of_row(row: &Row, signed: bool) -> (usize, CallCandidate) {
         buyer_id: row.get(2),
         duration_seconds: row.get::<_, i32>(3).into(),
         ended_at: row.get(4),
-        signed,
+        same_fingerprint: signed,
     };
     (line, sighting)
 }
@@ -111,7 +111,7 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), Stor
     for (n, line) in lines
         .iter()
         .enumerate()
-        .filter(|(_, line)| line.course.searches())
+        .filter(|(_, line)| line.trigger.searches())
     {
         let Some(report) = line.report() else {
             continue;
@@ -140,13 +140,13 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), Stor
     for row in &ref_rows {
         let (n, sighting) = candidate_of_row(row, false);
         if let Some(line) = lines.get_mut(n) {
-            line.sightings.by_ref_id.push(sighting);
+            line.candidates.by_ref_id.push(sighting);
         }
     }
     for row in &id_rows {
         let (n, sighting) = candidate_of_row(row, false);
         if let Some(line) = lines.get_mut(n) {
-            line.sightings.by_call_id = Some(sighting);
+            line.candidates.by_call_id = Some(sighting);
         }
     }
     Ok(())
@@ -177,7 +177,7 @@ impl Searches {
         for (n, line) in lines
             .iter()
             .enumerate()
-            .filter(|(_, line)| line.course.searches())
+            .filter(|(_, line)| line.trigger.searches())
         {
             let (Some(report), Some(webhook)) = (line.report(), webhooks.get(&line.webhook_id))
             else {
@@ -190,7 +190,7 @@ impl Searches {
                 continue;
             }
             let window = SignedDuration::from_hours(webhook.match_window_hours);
-            let received_at = line.place.received_at;
+            let received_at = line.order.received_at;
             s.lines.push(row_index(n));
             s.accounts.push(line.account_id);
             s.callers.push(caller.clone());
@@ -213,7 +213,8 @@ impl Searches {
 
 fn found_by_id(line: &BatchRow, webhook: &Webhook) -> bool {
     let in_scope = |s: &CallCandidate| webhook.buyer_id.is_none() || webhook.buyer_id == s.buyer_id;
-    line.sightings.by_ref_id.iter().any(in_scope) || line.sightings.by_call_id.iter().any(in_scope)
+    line.candidates.by_ref_id.iter().any(in_scope)
+        || line.candidates.by_call_id.iter().any(in_scope)
 }
 
 async fn by_caller(
@@ -263,12 +264,12 @@ async fn by_caller(
         };
         // A call that is both signed and near is kept once, as signed.
         if line
-            .sightings
+            .candidates
             .by_caller
             .iter()
             .all(|s| s.call_id != sighting.call_id)
         {
-            line.sightings.by_caller.push(sighting);
+            line.candidates.by_caller.push(sighting);
         }
     }
     Ok(())

@@ -199,13 +199,13 @@ pub const ASSIGNMENTS: &str = "/* settle_assignments */
 /// The calls under lock, and which of their reports the database holds.
 #[derive(Default)]
 pub struct LockedCallSet {
-    pub books: LockedCalls,
+    pub calls: LockedCalls,
     pub stored: HashSet<(CallKey, ReceptionOrder)>,
     /// Where the locked rows lie: until we commit they stay there, and are updated without a search.
-    pub at: HashMap<CallKey, String>,
+    pub ctids: HashMap<CallKey, String>,
 }
 
-pub async fn lock_books(
+pub async fn lock_calls(
     tx: &Transaction<'_>,
     keys: BTreeSet<CallKey>,
 ) -> Result<LockedCallSet, StoreError> {
@@ -240,22 +240,22 @@ pub async fn lock_books(
             call_id: row.get("call_id"),
         };
         let report = call_report(row)?;
-        stored.insert((key, report.place));
+        stored.insert((key, report.order));
         by_call.entry(key).or_default().push(report);
     }
     let calls = locked
         .iter()
         .map(|row| call_of_row(row, &payees, &mut by_call))
         .collect::<Result<Vec<_>, _>>()?;
-    let at = calls
+    let ctids = calls
         .iter()
         .zip(&locked)
         .map(|(call, row)| (call.key, row.get("at")))
         .collect();
     Ok(LockedCallSet {
-        books: LockedCalls::new(calls),
+        calls: LockedCalls::new(calls),
         stored,
-        at,
+        ctids,
     })
 }
 
@@ -323,10 +323,10 @@ fn call_of_row(
             value_cents: row.get("estimate_value_cents"),
             qualified: row.get("estimate_qualified"),
         },
-        assigned: row
+        current_terms: row
             .get::<_, Option<Uuid>>("assignment_id")
             .and_then(|id| payees.get(&id).copied()),
-        recorded,
+        posted_terms: recorded,
         reported_by: row.get("reported_by_webhook_id"),
         reports: reports.remove(&key).unwrap_or_default(),
         changed: false,
@@ -336,7 +336,7 @@ fn call_of_row(
 fn call_report(row: &Row) -> Result<CallReport, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("call_reports.{what}"));
     Ok(CallReport {
-        place: ReceptionOrder {
+        order: ReceptionOrder {
             received_at: row.get("received_at"),
             position: u16::try_from(row.get::<_, i32>("position"))
                 .map_err(|_| corrupt("position"))?,
@@ -352,7 +352,7 @@ fn call_report(row: &Row) -> Result<CallReport, StoreError> {
         duration_seconds: row.get::<_, Option<i32>>("duration_seconds").map(i64::from),
         ref_id: row.get("ref_id"),
         call_id_text: row.get("call_id_text"),
-        unsaved: false,
+        dirty: false,
     })
 }
 

@@ -62,13 +62,16 @@ pub async fn stored_lines(
     let mut rows: HashMap<Uuid, BatchRow> = row_lines(tx, &times, &ids)
         .await?
         .into_iter()
-        .map(|line| (line.place.event_id, line))
+        .map(|line| (line.order.event_id, line))
         .collect();
     let mut lines = Vec::with_capacity(work.len());
     for item in work {
         match item {
             SettleJob::Stored { id, course, .. } => {
-                lines.extend(rows.remove(&id).map(|line| BatchRow { course, ..line }))
+                lines.extend(rows.remove(&id).map(|line| BatchRow {
+                    trigger: course,
+                    ..line
+                }))
             }
             SettleJob::Apply {
                 id,
@@ -112,14 +115,14 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         report: report.clone(),
     };
     Ok(BatchRow {
-        place: ReceptionOrder {
+        order: ReceptionOrder {
             received_at: row.get("received_at"),
             position: u16::try_from(row.get::<_, i32>("position")).unwrap_or(0),
             event_id: row.get("id"),
         },
         account_id: row.get("account_id"),
         webhook_id: row.get("webhook_id"),
-        course: Trigger::Again,
+        trigger: Trigger::Again,
         exists: true,
         request,
         source_ip: row
@@ -133,7 +136,7 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
             report,
             slots: Vec::new(),
         },
-        sightings: CallCandidates::default(),
+        candidates: CallCandidates::default(),
         decision: None,
         before: Some(Box::new(before)),
     })

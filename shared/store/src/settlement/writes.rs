@@ -36,7 +36,7 @@ pub async fn write_batch(
     let balances = balance_changes(lines);
     let mut writes: Vec<Write<'_>> = Vec::new();
     writes.extend(insert_rows(lines));
-    let changed_calls = books.books.all_calls().filter(|c| c.changed).count();
+    let changed_calls = books.calls.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
     writes.extend(report_writes(books));
     writes.extend(request_writes(lines));
@@ -121,8 +121,8 @@ impl<'a> EventColumns<'a> {
     /// `$1`, `$2`: the key; `$3` … `$20`: what both the insert and the update write.
     fn shared_params(&self) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
         vec![
-            box_param(self.map_rows(|l, _| l.place.received_at)),
-            box_param(self.map_rows(|l, _| l.place.event_id)),
+            box_param(self.map_rows(|l, _| l.order.received_at)),
+            box_param(self.map_rows(|l, _| l.order.event_id)),
             box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller.as_deref()))),
             box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller_raw.as_deref()))),
             box_param(
@@ -151,7 +151,7 @@ impl<'a> EventColumns<'a> {
 
 /// What the report itself moved; a posting by a move belongs to the person who moved it.
 fn own_postings(decision: &Decision) -> impl Iterator<Item = &PostingDraft> {
-    decision.postings.iter().filter(|p| !p.by_move)
+    decision.postings.iter().filter(|p| !p.attributed_to_actor)
 }
 
 const INSERT_ROWS: &str = "/* settle_insert_events */
@@ -185,7 +185,7 @@ fn insert_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
     params.push(box_param(columns.map_rows(|l, _| l.account_id)));
     params.push(box_param(columns.map_rows(|l, _| l.webhook_id)));
     params.push(box_param(
-        columns.map_rows(|l, _| i32::from(l.place.position)),
+        columns.map_rows(|l, _| i32::from(l.order.position)),
     ));
     params.push(box_param(columns.map_rows(|l, _| l.source_ip)));
     params.push(box_param(columns.map_rows(|l, _| l.count)));
@@ -249,8 +249,8 @@ fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
                 let Ok(text) = serde_json::to_string(request) else {
                     continue;
                 };
-                times.push(line.place.received_at);
-                ids.push(line.place.event_id);
+                times.push(line.order.received_at);
+                ids.push(line.order.event_id);
                 requests.push(text);
                 let slots = &line.reading.slots;
                 readings.push(if slots.is_empty() {
@@ -286,13 +286,13 @@ pub const UPDATE_CALLS: &str = "/* settle_update_calls */
      WHERE c.ctid = row.at::tid AND c.account_id = row.account_id AND c.id = row.id";
 
 fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
-    let changed: Vec<&LockedCall> = locked.books.all_calls().filter(|c| c.changed).collect();
+    let changed: Vec<&LockedCall> = locked.calls.all_calls().filter(|c| c.changed).collect();
     if changed.is_empty() {
         return None;
     }
     let terms: Vec<_> = changed
         .iter()
-        .map(|c| terms_columns(c.recorded.map(|p| p.terms)))
+        .map(|c| terms_columns(c.posted_terms.map(|p| p.terms)))
         .collect();
     Some((
         UPDATE_CALLS,
@@ -311,7 +311,7 @@ fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
             box_param(
                 changed
                     .iter()
-                    .map(|c| c.recorded.map(|p| p.publisher_id))
+                    .map(|c| c.posted_terms.map(|p| p.publisher_id))
                     .collect::<Vec<_>>(),
             ),
             box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
@@ -321,7 +321,7 @@ fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
             box_param(
                 changed
                     .iter()
-                    .map(|c| locked.at.get(&c.key).map(String::as_str))
+                    .map(|c| locked.ctids.get(&c.key).map(String::as_str))
                     .collect::<Vec<_>>(),
             ),
         ],
@@ -364,12 +364,12 @@ fn report_writes(books: &LockedCallSet) -> impl Iterator<Item = Write<'_>> {
     }
     let unsaved = || {
         books
-            .books
+            .calls
             .all_calls()
-            .flat_map(|c| c.reports.iter().filter(|r| r.unsaved).map(move |r| (c, r)))
+            .flat_map(|c| c.reports.iter().filter(|r| r.dirty).map(move |r| (c, r)))
     };
     let (there, new): (Vec<_>, Vec<_>) =
-        unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.place)));
+        unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.order)));
     [(INSERT_REPORTS, new), (UPDATE_REPORTS, there)]
         .into_iter()
         .filter(|(_, rows)| !rows.is_empty())
@@ -377,9 +377,9 @@ fn report_writes(books: &LockedCallSet) -> impl Iterator<Item = Write<'_>> {
             let columns = vec![
                 report_column(&rows, |c, _| c.key.account_id),
                 report_column(&rows, |c, _| c.key.call_id),
-                report_column(&rows, |_, r| r.place.received_at),
-                report_column(&rows, |_, r| i32::from(r.place.position)),
-                report_column(&rows, |_, r| r.place.event_id),
+                report_column(&rows, |_, r| r.order.received_at),
+                report_column(&rows, |_, r| i32::from(r.order.position)),
+                report_column(&rows, |_, r| r.order.event_id),
                 report_column(&rows, |_, r| r.webhook_id),
                 report_column(&rows, |_, r| r.strategy.code()),
                 report_column(&rows, |_, r| role_code(r.role)),
@@ -406,7 +406,7 @@ fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'_>> {
     let displaced: Vec<(ReceptionOrder, Option<String>)> = lines
         .iter()
         .flat_map(|line| {
-            let by = line.place.event_id;
+            let by = line.order.event_id;
             let places = line
                 .decision
                 .iter()
@@ -475,11 +475,11 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         writes.push((
             INSERT_PENDING,
             vec![
-                box_param(waiting.iter().map(|l| l.place.event_id).collect::<Vec<_>>()),
+                box_param(waiting.iter().map(|l| l.order.event_id).collect::<Vec<_>>()),
                 box_param(
                     waiting
                         .iter()
-                        .map(|l| l.place.received_at)
+                        .map(|l| l.order.received_at)
                         .collect::<Vec<_>>(),
                 ),
                 box_param(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
@@ -493,7 +493,7 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
     let done: Vec<Uuid> = lines
         .iter()
         .filter(|l| l.exists && !wants_another_try(l))
-        .map(|l| l.place.event_id)
+        .map(|l| l.order.event_id)
         .collect();
     if !done.is_empty() {
         writes.push((DELETE_PENDING, vec![box_param(done)]));
@@ -557,15 +557,15 @@ async fn write_postings(
             .map(|p| NewPosting {
                 call: p.call,
                 publisher_id: p.payee.map(|payee| payee.publisher_id),
-                event_id: if p.by_move {
+                event_id: if p.attributed_to_actor {
                     None
                 } else {
-                    Some(line.place.event_id)
+                    Some(line.order.event_id)
                 },
                 actor: p
-                    .by_move
-                    .then(|| format!("moved with event {}", line.place.event_id)),
-                kind: if matches!(line.course, Trigger::Applied(_)) {
+                    .attributed_to_actor
+                    .then(|| format!("moved with event {}", line.order.event_id)),
+                kind: if matches!(line.trigger, Trigger::Applied(_)) {
                     "apply"
                 } else {
                     "report"

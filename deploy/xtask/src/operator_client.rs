@@ -34,7 +34,7 @@ impl Api {
     }
 
     /// Does this key still open this account?
-    pub fn opens(&self) -> bool {
+    pub fn key_is_valid(&self) -> bool {
         self.send("GET", "/webhooks?limit=1", b"")
             .is_ok_and(|answer| answer.status == 200)
     }

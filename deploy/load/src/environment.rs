@@ -12,7 +12,7 @@ use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
 
-use crate::books::{self, ACCOUNT, ACCOUNTS, Books};
+use crate::fixtures::{self, ACCOUNT, ACCOUNTS, Dataset};
 use crate::requests::{SECRET, WEBHOOKS, token};
 
 /// Kinds of ids beside `books`'.
@@ -20,11 +20,11 @@ const SECRET_WEBHOOK: u32 = 7;
 const WEBHOOK_SECRET: u32 = 8;
 const API_KEY: u32 = 9;
 
-pub struct Stage {
+pub struct Testbed {
     pub database: TestDatabase,
     pub lease: Lease,
     pub client: tokio_postgres::Client,
-    pub books: Books,
+    pub books: Dataset,
     binaries: PathBuf,
     pub gateways: Vec<Process>,
     pub doors: Vec<SocketAddr>,
@@ -32,16 +32,16 @@ pub struct Stage {
     pub console: Option<Process>,
 }
 
-impl Stage {
-    pub async fn set(binaries: &std::path::Path, calls: i64) -> anyhow::Result<Stage> {
+impl Testbed {
+    pub async fn set(binaries: &std::path::Path, calls: i64) -> anyhow::Result<Testbed> {
         let database = TestDatabase::fresh().await;
         let lease = Lease::take().await;
         let client = database.client().await;
-        let books = Books::make(&client, calls, false).await?;
+        let books = Dataset::make(&client, calls, false).await?;
         webhooks(&client).await?;
         client.batch_execute("CHECKPOINT").await?;
         let binaries = binaries.to_owned();
-        Ok(Stage {
+        Ok(Testbed {
             database,
             lease,
             client,
@@ -108,13 +108,13 @@ impl Stage {
     }
 }
 
-impl Stage {
+impl Testbed {
     /// The same on new books: what was tried before has left nothing behind.
-    pub async fn afresh(self) -> anyhow::Result<Stage> {
+    pub async fn recreate(self) -> anyhow::Result<Testbed> {
         let (binaries, calls) = (self.binaries.clone(), self.books.calls);
         let (gateways, workers) = (self.gateways.len(), self.workers.len());
         drop(self);
-        let mut stage = Stage::set(&binaries, calls).await?;
+        let mut stage = Testbed::set(&binaries, calls).await?;
         stage.open_doors(gateways).await?;
         stage.start_workers(workers).await;
         Ok(stage)
@@ -129,7 +129,10 @@ impl Stage {
                 "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, sha256('{KEY}'), 'key-of')"
             );
             self.client
-                .execute(&insert, &[&books::id(API_KEY, 0), &books::id(ACCOUNT, 0)])
+                .execute(
+                    &insert,
+                    &[&fixtures::id(API_KEY, 0), &fixtures::id(ACCOUNT, 0)],
+                )
                 .await?;
         }
         Ok(KEY.to_owned())
@@ -156,20 +159,20 @@ async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
         .context("the webhooks could not be made")
 }
 
-/// In SQL, the id that `books::id` gives.
+/// In SQL, the id that `fixtures::id` gives.
 fn sql_id(kind: u32, n: &str) -> String {
-    let prefix = format!("{:032x}", books::id(kind, 0).as_u128());
+    let prefix = format!("{:032x}", fixtures::id(kind, 0).as_u128());
     format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", &prefix[..16])
 }
 
 /// A ceiling's process. Ended with its guard.
-pub struct Ceiling {
+pub struct Baseline {
     child: Child,
     pub address: SocketAddr,
 }
 
-impl Ceiling {
-    pub fn start() -> anyhow::Result<Ceiling> {
+impl Baseline {
+    pub fn start() -> anyhow::Result<Baseline> {
         let me = std::env::current_exe()?;
         let mut child = Command::new(me)
             .arg("ceiling")
@@ -183,11 +186,11 @@ impl Ceiling {
             .trim()
             .parse()
             .with_context(|| format!("the ceiling said {line:?}"))?;
-        Ok(Ceiling { child, address })
+        Ok(Baseline { child, address })
     }
 }
 
-impl Drop for Ceiling {
+impl Drop for Baseline {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

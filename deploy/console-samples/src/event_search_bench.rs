@@ -12,8 +12,8 @@ use trueup_store::event_search::{self, Search, SearchKey};
 use trueup_store::{IdPage, webhook_activity, webhooks};
 use trueup_testkit::database::TestDatabase;
 
-use crate::panel_rows::{ACCOUNT, caller, fill, ref_id, webhook};
-use crate::plans::{Run, Watched};
+use crate::auto_explain::{ExplainingClient, Run};
+use crate::event_fixtures::{ACCOUNT, caller, fill, ref_id, webhook};
 
 /// What a statement may take (milliseconds).
 const MAY_TAKE: f64 = 100.0;
@@ -57,7 +57,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
             url
         }
     };
-    let watched = Watched::open(&url).await?;
+    let watched = ExplainingClient::open(&url).await?;
     let mut table = Table::default();
     for (name, search, below) in questions(plan) {
         for _ in 0..RUNS {
@@ -77,7 +77,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// The webhooks' own tables: what they did today, why rows failed.
-async fn glances(plan: &Plan, watched: &Watched, table: &mut Table) -> anyhow::Result<()> {
+async fn glances(plan: &Plan, watched: &ExplainingClient, table: &mut Table) -> anyhow::Result<()> {
     let all: Vec<_> = (0..plan.webhooks).map(webhook).collect();
     let now = Timestamp::now();
     let day = now.checked_sub(24.hours())?;

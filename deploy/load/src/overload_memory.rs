@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use trueup_testkit::http;
 
-use crate::door::{in_short, sent};
+use crate::environment::Testbed;
+use crate::gateway_throughput::{in_short, sent};
 use crate::goals::{Memory, Report};
+use crate::process_stats::{Cpu, pids_of, resident};
 use crate::requests::Kind;
-use crate::stage::Stage;
-use crate::traffic::Pace;
-use crate::watch::{Cpu, pids_of, resident};
+use crate::traffic::LoadModel;
 
 const CONNECTIONS: usize = 1000;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub async fn run(stage: &mut Stage, span: Duration, report: &mut Report) -> anyhow::Result<()> {
+pub async fn run(stage: &mut Testbed, span: Duration, report: &mut Report) -> anyhow::Result<()> {
     let mut watched: Vec<(String, Vec<u32>)> = Vec::new();
     let mut name =
         |kind: &str, n: usize, pid: u32| watched.push((format!("{kind} {}", n + 1), vec![pid]));
@@ -48,7 +48,7 @@ pub async fn run(stage: &mut Stage, span: Duration, report: &mut Report) -> anyh
         stage,
         Kind::Report,
         CONNECTIONS,
-        Pace::Flat,
+        LoadModel::Flat,
         Duration::ZERO,
         span,
     );

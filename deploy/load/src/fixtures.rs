@@ -15,7 +15,7 @@ const SPARE: i64 = 5;
 const EVENTS_AT_ONCE: i64 = 1_000_000;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Books {
+pub struct Dataset {
     pub calls: i64,
     accounts: i64,
     publishers: i64,
@@ -47,7 +47,7 @@ fn sql_id(kind: u32, n: &str) -> String {
     )
 }
 
-impl Books {
+impl Dataset {
     /// What the worker's reports are about: the n-th of their calls, spread over the table.
     pub fn reported_call(self, n: i64) -> i64 {
         n.wrapping_mul(104_729)
@@ -86,9 +86,9 @@ impl Books {
     }
 
     /// `hot`: one account with one publisher, whom all calls pay.
-    pub async fn make(client: &Client, calls: i64, hot: bool) -> anyhow::Result<Books> {
+    pub async fn make(client: &Client, calls: i64, hot: bool) -> anyhow::Result<Dataset> {
         let (accounts, publishers) = if hot { (1, 1) } else { (ACCOUNTS, PUBLISHERS) };
-        let books = Books {
+        let books = Dataset {
             calls,
             accounts,
             publishers,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use trueup_testkit::http;
 
+use crate::environment::{Baseline, Testbed};
 use crate::goals::{Better, Goal, Report};
+use crate::process_stats::{Cpu, resident};
 use crate::requests::{Kind, Sender};
 use crate::say;
-use crate::stage::{Ceiling, Stage};
-use crate::traffic::{Outcome, Pace, Plan, drive};
-use crate::watch::{Cpu, resident};
+use crate::traffic::{LoadModel, Outcome, Plan, drive};
 
 /// How long each measurement takes.
 #[derive(Debug, Clone, Copy)]
@@ -20,18 +20,22 @@ pub struct Spans {
     pub door: Duration,
 }
 
-pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> anyhow::Result<()> {
-    let ceiling = Ceiling::start()?;
+pub async fn accepting(
+    stage: &mut Testbed,
+    spans: Spans,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let ceiling = Baseline::start()?;
     let mut bare_p99 = None;
     for (connections, pass, stretch) in [(64, 20.0, 24.0), (256, 36.0, 42.0)] {
         let before = bare(&ceiling, connections, spans).await?;
         let cpu = Cpu::now();
-        let inside = Inside::of(stage).await?;
+        let inside = GatewayMetricsDelta::of(stage).await?;
         let door = sent(
             stage,
             Kind::Report,
             connections,
-            Pace::Flat,
+            LoadModel::Flat,
             spans.warm_up,
             spans.door,
         )
@@ -42,7 +46,7 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
         );
         report.note(format!(
             "Door, {connections} connections: {}.",
-            Inside::of(stage).await?.since(&inside)
+            GatewayMetricsDelta::of(stage).await?.since(&inside)
         ));
         door.expect_all(200)?;
         let memory = stage
@@ -95,10 +99,10 @@ pub async fn accepting(stage: &mut Stage, spans: Spans, report: &mut Report) -> 
 }
 
 /// Sums and counts of what gateways tell of their own work.
-struct Inside([(f64, f64); 3]);
+struct GatewayMetricsDelta([(f64, f64); 3]);
 
-impl Inside {
-    async fn of(stage: &mut Stage) -> anyhow::Result<Inside> {
+impl GatewayMetricsDelta {
+    async fn of(stage: &mut Testbed) -> anyhow::Result<GatewayMetricsDelta> {
         let mut sums = [(0.0, 0.0); 3];
         for gateway in &mut stage.gateways {
             let ops = gateway.address("ops").await;
@@ -117,10 +121,10 @@ impl Inside {
                 *count += sample(format!("trueup_gateway_{name}_count "));
             }
         }
-        Ok(Inside(sums))
+        Ok(GatewayMetricsDelta(sums))
     }
 
-    fn since(&self, before: &Inside) -> String {
+    fn since(&self, before: &GatewayMetricsDelta) -> String {
         let [redis, confirm, envelope] = [0, 1, 2]
             .map(|n| (self.0[n].0 - before.0[n].0) / (self.0[n].1 - before.0[n].1).max(1.0));
         format!(
@@ -147,7 +151,11 @@ pub fn memory_goal(what: String, bytes: u64, limit: f64) -> Goal {
 }
 
 /// Many connections that say nothing (each was answered once).
-pub async fn idling(stage: &Stage, connections: usize, report: &mut Report) -> anyhow::Result<()> {
+pub async fn idling(
+    stage: &Testbed,
+    connections: usize,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let doors = stage.doors.clone();
     let held = tokio::task::spawn_blocking(move || hold(&doors[0], connections)).await??;
     let memory = resident(stage.gateways[0].id());
@@ -177,8 +185,12 @@ fn hold(
     Ok(held)
 }
 
-pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> anyhow::Result<()> {
-    let ceiling = Ceiling::start()?;
+pub async fn refusing(
+    stage: &mut Testbed,
+    spans: Spans,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let ceiling = Baseline::start()?;
     let kinds = [
         (Kind::NoSuchToken, 404, 75.0),
         (Kind::SameAddress, 429, 75.0),
@@ -194,7 +206,7 @@ pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> a
                 stage,
                 kind,
                 1,
-                Pace::Flat,
+                LoadModel::Flat,
                 Duration::ZERO,
                 Duration::from_millis(300),
             )
@@ -204,7 +216,7 @@ pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> a
             stage,
             kind,
             connections,
-            Pace::Flat,
+            LoadModel::Flat,
             spans.warm_up,
             spans.door,
         )
@@ -234,11 +246,11 @@ pub async fn refusing(stage: &mut Stage, spans: Spans, report: &mut Report) -> a
 }
 
 /// Hyper alone, with the same requests.
-pub async fn bare(ceiling: &Ceiling, connections: usize, spans: Spans) -> anyhow::Result<Outcome> {
+pub async fn bare(ceiling: &Baseline, connections: usize, spans: Spans) -> anyhow::Result<Outcome> {
     let plan = Plan {
         doors: vec![ceiling.address],
         connections,
-        pace: Pace::Flat,
+        pace: LoadModel::Flat,
         warm_up: spans.warm_up / 2,
         span: spans.ceiling,
         stop: Arc::default(),
@@ -253,10 +265,10 @@ pub async fn bare(ceiling: &Ceiling, connections: usize, spans: Spans) -> anyhow
 
 /// Through the doors of the stage.
 pub async fn sent(
-    stage: &Stage,
+    stage: &Testbed,
     kind: Kind,
     connections: usize,
-    pace: Pace,
+    pace: LoadModel,
     warm_up: Duration,
     span: Duration,
 ) -> anyhow::Result<Outcome> {

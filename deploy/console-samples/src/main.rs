@@ -6,19 +6,19 @@
     reason = "a command-line tool talks to its user by printing"
 )]
 
-mod panel;
-mod panel_rows;
-mod pictures;
-mod plans;
-mod sample;
+mod auto_explain;
+mod event_fixtures;
+mod event_search_bench;
+mod sample_account;
 mod sample_reports;
+mod screenshots;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "trueup-pages", version)]
+#[command(name = "trueup-console-samples", version)]
 struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -39,13 +39,13 @@ enum What {
         all: bool,
     },
     /// The panel's statements on many events of one account: time and plan of each
-    Panel(panel::Plan),
+    Panel(event_search_bench::Plan),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
-        What::Screenshots { to, console, all } => pictures::run(&to, &console, all).await,
-        What::Panel(plan) => panel::run(&plan).await,
+        What::Screenshots { to, console, all } => screenshots::run(&to, &console, all).await,
+        What::Panel(plan) => event_search_bench::run(&plan).await,
     }
 }

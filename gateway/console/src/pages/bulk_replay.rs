@@ -150,7 +150,8 @@ impl EventExport {
     async fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
         let client = self.app.pool.get().await?;
         let EventPage { events, next, .. } =
-            event_search::search_page(&client, self.account, &self.search, self.below, CHUNK).await?;
+            event_search::search_page(&client, self.account, &self.search, self.below, CHUNK)
+                .await?;
         self.below = next;
         self.over = next.is_none();
         let mut text = String::new();

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use trueup_testkit::process::{Process, Start};
-use trueup_testkit::tcp_proxy::Cutter;
+use trueup_testkit::tcp_proxy::FaultProxy;
 
 use crate::Arguments;
-use crate::books::{self, Account};
-use crate::ground::{Ground, Services};
+use crate::fixtures::{self, Account};
+use crate::services::{Services, TestEnv};
 
 /// The links that can fail.
 pub const LINKS: [&str; 6] = [
@@ -30,10 +30,10 @@ const FAKETIME: [&str; 2] = [
 /// A process drains within its grace (20 s), and then some.
 const DRAINS_WITHIN: Duration = Duration::from_secs(40);
 
-pub struct Scene {
-    pub ground: Ground,
+pub struct Cluster {
+    pub ground: TestEnv,
     pub account: Account,
-    cutters: Vec<Cutter>,
+    cutters: Vec<FaultProxy>,
     since: Instant,
     pub gateways: Vec<Option<Process>>,
     pub workers: Vec<Option<Process>>,
@@ -49,14 +49,14 @@ pub struct Scene {
     spools: Option<PathBuf>,
 }
 
-impl Scene {
+impl Cluster {
     pub async fn set(
         arguments: &Arguments,
         services: Services,
         spool: bool,
-    ) -> anyhow::Result<Scene> {
-        let ground = Ground::prepare(services).await;
-        let account = books::open(&ground.database.client().await).await?;
+    ) -> anyhow::Result<Cluster> {
+        let ground = TestEnv::prepare(services).await;
+        let account = fixtures::open(&ground.database.client().await).await?;
         let postgres = [ground.database.server()];
         let redis = [ground.lease.redis_server().to_owned()];
         let mut cutters = Vec::new();
@@ -66,11 +66,11 @@ impl Scene {
                 Some("broker") => &ground.brokers,
                 _ => &postgres,
             };
-            cutters.push(Cutter::to_any(targets).await);
+            cutters.push(FaultProxy::to_any(targets).await);
         }
         let spools = spool
             .then(|| std::env::temp_dir().join(format!("trueup-faults-{}", ground.database.name)));
-        Ok(Scene {
+        Ok(Cluster {
             ground,
             account,
             cutters,
@@ -118,7 +118,7 @@ impl Scene {
 
     /// RabbitMQ writes down which quorum queues it has half a second after it made one: killed before, it
     /// knows the queue and has no data for it. That is its maker's to mend.
-    pub fn broker_may_die(&self) -> bool {
+    pub fn broker_is_safe_to_kill(&self) -> bool {
         const QUEUE_IS_WRITTEN_DOWN: Duration = Duration::from_secs(3);
         self.ground.services.is_some() && self.since.elapsed() > QUEUE_IS_WRITTEN_DOWN
     }
@@ -127,7 +127,7 @@ impl Scene {
         self.ground.database.client().await
     }
 
-    pub fn cutter(&self, link: usize) -> &Cutter {
+    pub fn cutter(&self, link: usize) -> &FaultProxy {
         &self.cutters[link % self.cutters.len()]
     }
 
@@ -224,7 +224,7 @@ impl Scene {
     }
 
     /// Every link is whole and every process runs.
-    pub async fn fair_weather(&mut self) -> anyhow::Result<()> {
+    pub async fn heal_and_restart(&mut self) -> anyhow::Result<()> {
         for cutter in &self.cutters {
             cutter.restore();
         }
@@ -294,7 +294,7 @@ pub fn faketime() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-impl Drop for Scene {
+impl Drop for Cluster {
     fn drop(&mut self) {
         for process in self.processes() {
             process.kill();

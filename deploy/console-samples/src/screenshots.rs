@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use trueup_testkit::webdriver::Browser;
 
-use crate::sample::{EMAIL, Network, PASSWORD};
+use crate::sample_account::{EMAIL, Network, PASSWORD};
 use crate::sample_reports;
 
 /// Wide enough for every column, small enough for a README (pixels).

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::child_process::{self, Daemon};
 use crate::http;
 use crate::layout::Layout;
-use crate::process::{self, Daemon};
 use crate::progress::{Note, step};
 use crate::services::{self, Services, spare_port};
 use crate::state::State;
@@ -149,7 +149,7 @@ pub fn migrate(layout: &Layout, build: Build, services: &Services) -> Result<()>
     migrate.arg("migrate");
     let log = layout.trueup().join("migrate.log");
     step("migrating the database, declaring the queues", |note| {
-        process::run_logged(migrate, &log, note)
+        child_process::run_logged(migrate, &log, note)
     })
 }
 
@@ -234,7 +234,7 @@ fn start_one(
         );
     }
     let log = layout.trueup().join(format!("{}.log", kind.name));
-    let daemon = process::start(command, &log)?;
+    let daemon = child_process::start(command, &log)?;
     state.set(
         kind.name,
         json!({
@@ -243,7 +243,7 @@ fn start_one(
         }),
     )?;
     let ready = format!("http://127.0.0.1:{ops_port}/ready");
-    process::wait_ready(kind.binary, daemon, &log, READY_PATIENCE, || {
+    child_process::wait_ready(kind.binary, daemon, &log, READY_PATIENCE, || {
         note.set("waiting for /ready");
         http::get(&ready).is_ok_and(|answer| answer.status == 200)
     })

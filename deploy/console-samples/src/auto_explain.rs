@@ -13,7 +13,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls};
 
 type Notices = Arc<Mutex<Vec<String>>>;
 
-pub struct Watched {
+pub struct ExplainingClient {
     pub client: Object,
     notices: Notices,
 }
@@ -55,8 +55,8 @@ pub struct Run {
     pub plan: Vec<String>,
 }
 
-impl Watched {
-    pub async fn open(url: &str) -> anyhow::Result<Watched> {
+impl ExplainingClient {
+    pub async fn open(url: &str) -> anyhow::Result<ExplainingClient> {
         let notices = Notices::default();
         let manager = Manager::from_connect(
             url.parse()?,
@@ -74,7 +74,7 @@ impl Watched {
             )
             .await
             .context("auto_explain comes with Postgres and needs a superuser")?;
-        Ok(Watched { client, notices })
+        Ok(ExplainingClient { client, notices })
     }
 
     /// What ran since it was last asked.

@@ -10,7 +10,7 @@ use trueup_settlement::settle_batch;
 use trueup_store::{Pool, PoolSettings, run_tx};
 use uuid::Uuid;
 
-use crate::sample::{AMBIGUOUS_CALLER, Call, Dice, Network};
+use crate::sample_account::{AMBIGUOUS_CALLER, Call, Dice, Network};
 
 /// Reports settled in one transaction.
 const BATCH: usize = 200;

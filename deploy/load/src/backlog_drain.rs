@@ -18,9 +18,9 @@ use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::forget_settings;
 use trueup_testkit::query_plans;
 
-use crate::books::{self, Books};
+use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
-use crate::{say, settle_ceiling};
+use crate::{baseline_sql, say};
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -72,7 +72,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         "  making books of {} calls and {} event rows …",
         plan.calls, plan.events
     ));
-    let books = Books::make(&client, plan.calls, plan.hot).await?;
+    let books = Dataset::make(&client, plan.calls, plan.hot).await?;
     books.add_events(&client, plan.events).await?;
     check_plans(&database).await?;
     if plan.wait {
@@ -88,7 +88,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 
     client.batch_execute("CHECKPOINT").await?;
     let mut session = database.client().await;
-    let before = settle_ceiling::batches(&mut session, books, plan.span).await?;
+    let before = baseline_sql::batches(&mut session, books, plan.span).await?;
     say(format_args!(
         "  ceiling (locked batches of 200, one connection): {before:.0} reports/s"
     ));
@@ -102,9 +102,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     } = drain(plan, &database, &lease, &broker, &client).await?;
     say(format_args!("  drained: {rate:.0} reports/s"));
     client.batch_execute("CHECKPOINT").await?;
-    let after = settle_ceiling::batches(&mut session, books, plan.span).await?;
+    let after = baseline_sql::batches(&mut session, books, plan.span).await?;
     say(format_args!("  ceiling again: {after:.0} reports/s"));
-    let floor = settle_ceiling::one_by_one(&database, books, plan.span).await?;
+    let floor = baseline_sql::one_by_one(&database, books, plan.span).await?;
     say(format_args!(
         "  floor (one transaction a report, unpipelined, 16 connections): {floor:.0} reports/s"
     ));
@@ -350,17 +350,17 @@ async fn statuses(client: &tokio_postgres::Client) -> anyhow::Result<Vec<(String
 }
 
 /// 70 % by ref_id, 10 % by call_id, 15 % by caller and duration, 5 % of no call.
-fn report(n: usize, books: Books) -> RawEvent {
+fn report(n: usize, books: Dataset) -> RawEvent {
     let number = i64::try_from(n).expect("reports are few");
     let call = books.reported_call(number);
     let payout = format!("{}.{:02}", 60 + number % 60, number % 100);
     let fields = match n % 20 {
         0..14 => json!({
-            "ref_id": books.ref_id(call), "caller_id": books.caller(call), "duration": books::duration(call) - 30, "payout": payout
+            "ref_id": books.ref_id(call), "caller_id": books.caller(call), "duration": fixtures::duration(call) - 30, "payout": payout
         }),
         14..16 => json!({"call_id": books.call_id(call), "payout": payout}),
         16..19 => {
-            json!({"caller_id": books.caller(call), "duration": books::duration(call) - 20, "payout": payout})
+            json!({"caller_id": books.caller(call), "duration": fixtures::duration(call) - 20, "payout": payout})
         }
         _ => json!({"ref_id": format!("none-{n}"), "payout": payout}),
     };
@@ -368,7 +368,7 @@ fn report(n: usize, books: Books) -> RawEvent {
 }
 
 /// A report about a call, received now.
-pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Books) -> RawEvent {
+pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Dataset) -> RawEvent {
     let received_at = ids::to_microseconds(Timestamp::now());
     let mut random = [0xA5; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -389,7 +389,7 @@ pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Books) -
     }
 }
 
-async fn fill(broker: &BrokerConnection, plan: &Plan, books: Books) -> anyhow::Result<()> {
+async fn fill(broker: &BrokerConnection, plan: &Plan, books: Dataset) -> anyhow::Result<()> {
     topology::declare_topology(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
     let channel = broker.confirm_channel().await?;
     let numbers: Vec<usize> = (0..plan.reports).collect();
@@ -423,7 +423,7 @@ impl Worker {
         let child = command
             .env(
                 "TRUEUP_POSTGRES_URL",
-                crate::stage::without_tls(&database.url),
+                crate::environment::without_tls(&database.url),
             )
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")

@@ -13,7 +13,7 @@ use trueup_event::ids;
 use trueup_testkit::database::TestDatabase;
 use uuid::Uuid;
 
-use crate::books::Books;
+use crate::fixtures::Dataset;
 
 const BATCH: i64 = 200;
 /// Connections of the floor.
@@ -73,7 +73,7 @@ impl Statements {
 }
 
 /// Reports a second that one connection settles in batches of 200, for about `span`.
-pub async fn batches(client: &mut Client, books: Books, span: Duration) -> anyhow::Result<f64> {
+pub async fn batches(client: &mut Client, books: Dataset, span: Duration) -> anyhow::Result<f64> {
     let statements = Statements::prepare(client).await?;
     let started = Instant::now();
     let mut done = 0_i64;
@@ -91,7 +91,7 @@ pub async fn batches(client: &mut Client, books: Books, span: Duration) -> anyho
 /// Reports a second that 16 connections settle one by one, each statement waiting for the one before.
 pub async fn one_by_one(
     database: &TestDatabase,
-    books: Books,
+    books: Dataset,
     span: Duration,
 ) -> anyhow::Result<f64> {
     let mut tasks = Vec::with_capacity(CONNECTIONS);
@@ -139,7 +139,7 @@ struct Reports {
 }
 
 impl Reports {
-    fn of(books: Books, from: i64, count: i64) -> Reports {
+    fn of(books: Dataset, from: i64, count: i64) -> Reports {
         // Spread over the table, as reports are.
         let calls: Vec<i64> = (from..from + count).map(|n| books.spare_call(n)).collect();
         let now = ids::to_microseconds(Timestamp::now());

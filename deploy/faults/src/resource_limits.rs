@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use trueup_queue::topology;
 use trueup_testkit::tcp_proxy::Weather;
 
-use crate::ground::Services;
-use crate::persons::Persons;
-use crate::scene::Scene;
+use crate::operators::SimulatedOperators;
 use crate::senders::Senders;
-use crate::{Arguments, verdict};
+use crate::services::Services;
+use crate::topology::Cluster;
+use crate::{Arguments, checks};
 
 const WORKER_POSTGRES: usize = 4;
 /// Envelopes that the queue of an overload holds.
@@ -24,20 +24,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result<String> {
-    let mut scene = Scene::set(arguments, services, false).await?;
+    let mut scene = Cluster::set(arguments, services, false).await?;
     if arguments.overload {
         scene.bound_the_queue(BOUND);
     }
     scene.start_all().await;
     let senders = Senders::start(&scene, seed);
-    let persons = Persons::start(&scene, seed);
+    let persons = SimulatedOperators::start(&scene, seed);
     let span = Duration::from_secs(arguments.seconds);
     let (what, silent) = if arguments.overload {
         (overload(&mut scene, span).await?, Vec::new())
     } else {
         alarms(&mut scene, span).await?
     };
-    scene.fair_weather().await?;
+    scene.heal_and_restart().await?;
     let (sent, done) = (senders.stop().await, persons.stop().await);
     for (from, to) in silent {
         let within = sent
@@ -52,12 +52,12 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     }
     let refused = sent.answers.get(&503).copied().unwrap_or_default();
     ensure!(refused > 0, "nobody was answered 503");
-    let summary = verdict::at_rest(&mut scene, &sent, &done, seed).await?;
+    let summary = checks::at_rest(&mut scene, &sent, &done, seed).await?;
     Ok(format!("{what} · {summary}"))
 }
 
 /// Workers slower than the senders, until the queue is full and for `span` after that.
-async fn overload(scene: &mut Scene, span: Duration) -> Result<String> {
+async fn overload(scene: &mut Cluster, span: Duration) -> Result<String> {
     scene
         .cutter(WORKER_POSTGRES)
         .set(Weather::Slow(Duration::from_millis(150)));
@@ -91,7 +91,7 @@ async fn overload(scene: &mut Scene, span: Duration) -> Result<String> {
 }
 
 /// The disk's alarm, then the memory's; returns the times in which nobody may be answered 200.
-async fn alarms(scene: &mut Scene, span: Duration) -> Result<(String, Vec<(Instant, Instant)>)> {
+async fn alarms(scene: &mut Cluster, span: Duration) -> Result<(String, Vec<(Instant, Instant)>)> {
     let shared = scene
         .ground
         .services
@@ -122,7 +122,7 @@ async fn alarms(scene: &mut Scene, span: Duration) -> Result<(String, Vec<(Insta
     Ok(("the broker's disk full, then its memory".to_owned(), silent))
 }
 
-async fn wait_for_state(scene: &mut Scene, state: &str) -> Result<()> {
+async fn wait_for_state(scene: &mut Cluster, state: &str) -> Result<()> {
     let deadline = Instant::now() + STATE_WITHIN;
     for gateway in scene.gateways.iter_mut().flatten() {
         loop {

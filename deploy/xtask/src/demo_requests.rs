@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::api::{Api, money, text};
 use crate::demo_account::{EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record, wait_for_row};
 use crate::http::{self, Answer, Request};
 use crate::layout::Layout;
+use crate::operator_client::{Api, money, text};
 use crate::progress::step;
 use crate::up::{door, part};
-use crate::{clock, process, processes};
+use crate::{child_process, clock, system};
 
-struct Shot {
+struct DemoRequest {
     what: &'static str,
     method: &'static str,
     content_type: &'static str,
@@ -34,8 +34,8 @@ struct Scene<'a> {
 }
 
 pub fn run(layout: &Layout) -> Result<()> {
-    let state = processes::open_state(layout);
-    let (Some(system), Some(account)) = (processes::running(&state), state.get("account")) else {
+    let state = system::open_state(layout);
+    let (Some(system), Some(account)) = (system::running(&state), state.get("account")) else {
         bail!("nothing is running; start with `cargo xtask up`");
     };
     let millis = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
@@ -106,14 +106,14 @@ pub fn run(layout: &Layout) -> Result<()> {
 }
 
 /// The seed's three example requests about `ref_id`, then what senders do next.
-fn shots(ref_id: &str) -> Vec<Shot> {
+fn shots(ref_id: &str) -> Vec<DemoRequest> {
     let form = |payout: &str| {
         format!("caller_id=%2B13055551234&duration=90&payout={payout}&ref_id={ref_id}")
     };
     let json =
         json!({ "caller_id": EXAMPLE_CALLER, "duration": 90, "payout": 50, "ref_id": ref_id })
             .to_string();
-    let by_form = |what, payout: &str, expected| Shot {
+    let by_form = |what, payout: &str, expected| DemoRequest {
         what,
         method: "POST",
         content_type: "application/x-www-form-urlencoded",
@@ -123,7 +123,7 @@ fn shots(ref_id: &str) -> Vec<Shot> {
     };
     let repeated = ("duplicate", Some("same_payout_within_15m"), 5000, 3000);
     vec![
-        Shot {
+        DemoRequest {
             what: "$50, query string",
             method: "GET",
             content_type: "",
@@ -132,7 +132,7 @@ fn shots(ref_id: &str) -> Vec<Shot> {
             expected: ("matched", None, 5000, 3000),
         },
         by_form("$50, form", "50", repeated),
-        Shot {
+        DemoRequest {
             what: "$50, JSON",
             method: "POST",
             content_type: "application/json",
@@ -147,7 +147,7 @@ fn shots(ref_id: &str) -> Vec<Shot> {
             ("matched", None, 4250, 2550),
         ),
         by_form("$0: the buyer rejected it", "0", ("matched", None, 0, 0)),
-        Shot {
+        DemoRequest {
             what: "an unknown caller",
             method: "GET",
             content_type: "",
@@ -195,7 +195,7 @@ impl Scene<'_> {
     )]
     fn fire(
         &self,
-        shot: &Shot,
+        shot: &DemoRequest,
         call: &str,
     ) -> Result<(Vec<String>, (String, Option<String>, i64, i64))> {
         let webhook = part(self.account, "open")?;
@@ -249,7 +249,7 @@ impl Scene<'_> {
             self.began
         );
         let mut found = None;
-        process::wait(Duration::from_secs(30), || {
+        child_process::wait(Duration::from_secs(30), || {
             found = self
                 .api
                 .get(&path)
@@ -273,7 +273,7 @@ impl Scene<'_> {
     }
 
     /// Sends, and if the door says "later", does as it says.
-    fn send(&self, token: &str, shot: &Shot, secret: Option<&str>) -> Result<Answer> {
+    fn send(&self, token: &str, shot: &DemoRequest, secret: Option<&str>) -> Result<Answer> {
         let query = if shot.query.is_empty() {
             String::new()
         } else {

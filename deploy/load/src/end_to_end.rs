@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use trueup_testkit::http;
 use trueup_testkit::process::Process;
 
-use crate::books::ACCOUNTS;
-use crate::door::{self, Spans};
+use crate::environment::{Baseline, Testbed};
+use crate::fixtures::ACCOUNTS;
+use crate::gateway_throughput::{self, Spans};
 use crate::goals::{Better, Goal, Report};
+use crate::process_stats::Cpu;
 use crate::requests::{Kind, Sender};
 use crate::say;
-use crate::stage::{Ceiling, Stage};
-use crate::traffic::{Pace, Plan};
-use crate::watch::Cpu;
+use crate::traffic::{LoadModel, Plan};
 
 /// Connections that the pace is sent over.
 const CONNECTIONS: usize = 256;
@@ -60,18 +60,18 @@ async fn settled(workers: &mut [Process]) -> anyhow::Result<Settled> {
 }
 
 pub async fn sustained(
-    mut stage: Stage,
+    mut stage: Testbed,
     spans: Spans,
     paces: &[f64],
     span: Duration,
     report: &mut Report,
-) -> anyhow::Result<Stage> {
-    let ceiling = Ceiling::start()?;
-    let before = door::bare(&ceiling, CONNECTIONS, spans).await?;
+) -> anyhow::Result<Testbed> {
+    let ceiling = Baseline::start()?;
+    let before = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
     for &pace in paces {
         // Each pace on new books: none inherits what the ones before have left to Postgres.
-        stage = stage.afresh().await?;
+        stage = stage.recreate().await?;
         let rate = before.per_second * pace / 100.0;
         say(format_args!(
             "  trying {:.1} k/s ({pace} % of hyper alone) for {} s …",
@@ -83,7 +83,7 @@ pub async fn sustained(
             break;
         }
     }
-    let after = door::bare(&ceiling, CONNECTIONS, spans).await?;
+    let after = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
     let (rate, value) = match held {
         Some((rate, outcome)) => {
@@ -114,7 +114,7 @@ pub async fn sustained(
 
 /// The outcome, if the pace was held and no row was late.
 async fn try_pace(
-    stage: &mut Stage,
+    stage: &mut Testbed,
     rate: f64,
     span: Duration,
     report: &mut Report,
@@ -124,11 +124,11 @@ async fn try_pace(
     let began = Instant::now();
     let mut workers = std::mem::take(&mut stage.workers);
     let stop = Arc::new(AtomicBool::new(false));
-    let sending = door::driven(
+    let sending = gateway_throughput::driven(
         Plan {
             doors: stage.doors.clone(),
             connections: CONNECTIONS,
-            pace: Pace::PerSecond(rate),
+            pace: LoadModel::PerSecond(rate),
             warm_up: Duration::ZERO,
             span,
             stop: Arc::clone(&stop),
@@ -168,7 +168,7 @@ async fn try_pace(
     let late = (done.all - start.all) - (done.within_a_second - start.within_a_second);
     say(format_args!(
         "  answers: {}; {} settled, {late:.0} of them later than {AGE} s",
-        door::in_short(&outcome),
+        gateway_throughput::in_short(&outcome),
         done.all - start.all
     ));
     let held = late < 1.0 && outcome.expect_all(200).is_ok();
@@ -179,7 +179,7 @@ async fn try_pace(
 }
 
 /// Waits until the workers have nothing left to do.
-pub async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
+pub async fn all_settled(stage: &mut Testbed) -> anyhow::Result<Settled> {
     let deadline = Instant::now() + SETTLED_WITHIN;
     let mut last = settled(&mut stage.workers).await?;
     let mut same = 0;
@@ -201,7 +201,7 @@ pub async fn all_settled(stage: &mut Stage) -> anyhow::Result<Settled> {
 }
 
 /// From a report's reception to its decision, of the last minutes, as the rows say.
-async fn lag(stage: &Stage) -> anyhow::Result<String> {
+async fn lag(stage: &Testbed) -> anyhow::Result<String> {
     let sql = "SELECT percentile_disc(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY (1000 * extract(epoch FROM processed_at - received_at))::float8)
                  FROM (SELECT processed_at, received_at FROM events ORDER BY received_at DESC LIMIT 200000) e";
     let row = stage.client.query_one(sql, &[]).await?;
@@ -217,7 +217,7 @@ async fn lag(stage: &Stage) -> anyhow::Result<String> {
 
 /// One report at a time, 50 a second: when can its row be read?
 pub async fn one_at_a_time(
-    stage: &mut Stage,
+    stage: &mut Testbed,
     span: Duration,
     report: &mut Report,
 ) -> anyhow::Result<()> {

@@ -53,7 +53,7 @@ impl Private {
 pub type Services = Option<Arc<Mutex<Private>>>;
 
 /// A run's own corner of the services.
-pub struct Ground {
+pub struct TestEnv {
     pub database: TestDatabase,
     pub lease: Lease,
     pub services: Services,
@@ -62,12 +62,12 @@ pub struct Ground {
     pub follows_primary: bool,
 }
 
-impl Ground {
-    pub async fn prepare(services: Services) -> Ground {
+impl TestEnv {
+    pub async fn prepare(services: Services) -> TestEnv {
         let Some(shared) = &services else {
             let (database, lease) = (TestDatabase::fresh().await, Lease::take().await);
             let brokers = vec![lease.amqp_server().to_owned()];
-            return Ground {
+            return TestEnv {
                 database,
                 lease,
                 services,
@@ -80,7 +80,7 @@ impl Ground {
         let lease = Lease::on(&private.broker.url(0), &private.redis.url()).await;
         let (brokers, follows_primary) = (private.broker.servers(), private.postgres.len() > 1);
         drop(private);
-        Ground {
+        TestEnv {
             database,
             lease,
             services,

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use trueup_testkit::http;
 use uuid::Uuid;
 
-use crate::books::{
+use crate::fixtures::{
     API_KEY, Account, CALLS, LATE_CALLS, late_caller, late_ref_id, ref_id, seconds,
 };
-use crate::scene::Scene;
+use crate::topology::Cluster;
 
 /// People are slower than machines.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -34,13 +34,13 @@ pub struct Done {
     pub strange: Vec<String>,
 }
 
-pub struct Persons {
+pub struct SimulatedOperators {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Done>,
 }
 
-impl Persons {
-    pub fn start(scene: &Scene, seed: u64) -> Persons {
+impl SimulatedOperators {
+    pub fn start(scene: &Cluster, seed: u64) -> SimulatedOperators {
         let stop = Arc::new(AtomicBool::new(false));
         let person = Person {
             random: StdRng::seed_from_u64(seed ^ 0x5EED),
@@ -50,7 +50,7 @@ impl Persons {
             rows: Vec::new(),
             done: Done::default(),
         };
-        Persons {
+        SimulatedOperators {
             task: tokio::spawn(person.run(Arc::clone(&stop))),
             stop,
         }
@@ -101,7 +101,7 @@ impl Person {
                 self.late[n]
             };
             let caller = if known {
-                crate::books::caller(n)
+                crate::fixtures::caller(n)
             } else {
                 late_caller(n)
             };

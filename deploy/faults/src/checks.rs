@@ -13,16 +13,16 @@ use trueup_event::raw_event::{Envelope, RawEvent};
 use trueup_queue::topology;
 use uuid::Uuid;
 
-use crate::persons::Done;
-use crate::scene::Scene;
+use crate::operators::Done;
 use crate::senders::Sent;
+use crate::topology::Cluster;
 
 /// The queue is empty and nothing is due within this.
 const REST_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub async fn at_rest(
-    scene: &mut Scene,
+    scene: &mut Cluster,
     sent: &Sent,
     done: &Done,
     seed: u64,
@@ -37,7 +37,7 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(80)..].join("\n")
 }
 
-async fn check(scene: &mut Scene, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
+async fn check(scene: &mut Cluster, sent: &Sent, done: &Done, seed: u64) -> anyhow::Result<String> {
     let strange: Vec<&String> = sent.strange.iter().chain(&done.strange).take(5).collect();
     ensure!(
         strange.is_empty(),
@@ -108,7 +108,7 @@ fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
 
 /// Waits until every accepted id has its row, nothing waits on the broker or in a worker's hands, and
 /// no report waits for a call that is there. The workers have ended then.
-async fn rest(scene: &mut Scene, client: &Client, accepted: &[Uuid]) -> anyhow::Result<()> {
+async fn rest(scene: &mut Cluster, client: &Client, accepted: &[Uuid]) -> anyhow::Result<()> {
     let deadline = Instant::now() + REST_WITHIN;
     let session = scene.ground.lease.broker().await;
     let mut untried = None;
@@ -224,7 +224,7 @@ async fn recorded_calls_are_there(client: &Client, done: &Done) -> anyhow::Resul
 }
 
 /// The invariants over the stored books, and every call's reports folded anew.
-async fn reconciled(scene: &Scene) -> anyhow::Result<()> {
+async fn reconciled(scene: &Cluster) -> anyhow::Result<()> {
     let (code, says) = scene.command(&["reconcile", "--replay"]).await;
     ensure!(code == 0, "reconcile exits with {code}:\n{says}");
     Ok(())
@@ -255,7 +255,7 @@ async fn postings_since(client: &Client, posted: i64) -> anyhow::Result<String> 
 }
 
 /// Every request that became a row, in an order of the seed's own, in envelopes of any size.
-async fn send_all_again(scene: &Scene, client: &Client, seed: u64) -> anyhow::Result<usize> {
+async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::Result<usize> {
     let select =
         "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request
         FROM events e JOIN event_requests r USING (received_at, id)";
