@@ -88,7 +88,10 @@ impl<'a> InFlightPermit<'a> {
         load: &'a InFlightCounters,
         events: &'a EncodedEvents,
     ) -> Option<InFlightPermit<'a>> {
-        let count = load.events.fetch_add(events.len(), Ordering::Relaxed) + events.len();
+        let count = load
+            .events
+            .fetch_add(events.event_count(), Ordering::Relaxed)
+            + events.event_count();
         let bytes = load.bytes.fetch_add(events.bytes, Ordering::Relaxed) + events.bytes;
         let place = InFlightPermit { load, events };
         metrics::gateway()
@@ -103,11 +106,11 @@ impl Drop for InFlightPermit<'_> {
         let before = self
             .load
             .events
-            .fetch_sub(self.events.len(), Ordering::Relaxed);
+            .fetch_sub(self.events.event_count(), Ordering::Relaxed);
         self.load
             .bytes
             .fetch_sub(self.events.bytes, Ordering::Relaxed);
-        let now = before.saturating_sub(self.events.len());
+        let now = before.saturating_sub(self.events.event_count());
         metrics::gateway()
             .in_flight
             .set(&[], i64::try_from(now).unwrap_or(i64::MAX));
@@ -303,7 +306,7 @@ impl BrokerSupervisor {
         let (mut events, mut bytes) = (0, 0);
         let fits = self.gathered.iter().take_while(|parcel| {
             let room = events < EVENTS && bytes < BYTES;
-            events += parcel.events.len();
+            events += parcel.events.event_count();
             bytes += parcel.events.bytes;
             room
         });
@@ -316,7 +319,7 @@ impl BrokerSupervisor {
 fn is_enough(gathered: &[PendingPublish], out: usize) -> bool {
     let events: usize = gathered
         .iter()
-        .map(|parcel| parcel.events.len().max(1))
+        .map(|parcel| parcel.events.event_count().max(1))
         .sum();
     events > 0 && events >= ENOUGH * out
 }
@@ -367,14 +370,17 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
         .flat_map(|parcel| parcel.events.parts.iter().map(Vec::as_slice));
     let bytes = parcels
         .iter()
-        .map(|parcel| parcel.events.bytes + parcel.events.len())
+        .map(|parcel| parcel.events.bytes + parcel.events.event_count())
         .sum();
     let uses: Vec<SecretUse> = parcels
         .iter()
         .flat_map(|parcel| parcel.events.uses.iter().cloned())
         .collect();
     let message = envelope::assemble_envelope(events, bytes, &uses);
-    let count: usize = parcels.iter().map(|parcel| parcel.events.len()).sum();
+    let count: usize = parcels
+        .iter()
+        .map(|parcel| parcel.events.event_count())
+        .sum();
     figures
         .envelope_events
         .observe_value(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));

@@ -45,7 +45,7 @@ impl EncodedEvents {
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub fn event_count(&self) -> usize {
         self.parts.len()
     }
 }

@@ -236,12 +236,12 @@ impl SpoolThread {
         while let Some(command) = left_over.take().or_else(|| waiting.blocking_recv()) {
             match command {
                 SpoolCommand::Append(events, reply) => {
-                    let (mut count, mut bytes) = (events.len(), events.bytes);
+                    let (mut count, mut bytes) = (events.event_count(), events.bytes);
                     let mut group = vec![(events, reply)];
                     while count < GROUP_EVENTS && bytes < GROUP_BYTES {
                         match waiting.try_recv() {
                             Ok(SpoolCommand::Append(events, reply)) => {
-                                count += events.len();
+                                count += events.event_count();
                                 bytes += events.bytes;
                                 group.push((events, reply));
                             }
@@ -273,9 +273,9 @@ impl SpoolThread {
         let mut accepted: Vec<Appending> = Vec::with_capacity(group.len());
         let mut bytes = 0_u64;
         for (events, reply) in group {
-            let size = events.bytes as u64 + events.len() as u64 * ROW;
+            let size = events.bytes as u64 + events.event_count() as u64 * ROW;
             if self.bytes + bytes + size > self.max_rows_bytes {
-                figures.add(&["full"], events.len() as u64);
+                figures.add(&["full"], events.event_count() as u64);
                 let _ = reply.send(Err(PublishError::Full));
             } else {
                 bytes += size;
@@ -299,7 +299,7 @@ impl SpoolThread {
             } else {
                 "failed"
             };
-            figures.add(&[label], events.len() as u64);
+            figures.add(&[label], events.event_count() as u64);
             let _ = reply.send(written.ok_or(PublishError::Away));
         }
         if written.is_some() {
@@ -491,7 +491,7 @@ mod tests {
             assert!(length <= MAX + 4096, "{length} bytes");
             let mut drained = 0;
             while let Some(batch) = spool.oldest_batch().await {
-                drained += batch.events.len() as u64;
+                drained += batch.events.event_count() as u64;
                 assert!(spool.remove_through(batch.last).await);
             }
             assert_eq!(drained, taken);

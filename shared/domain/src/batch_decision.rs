@@ -244,10 +244,11 @@ pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> B
         let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else {
             continue;
         };
-        for sighting in &line.candidates.by_caller {
-            let off = sighting.duration_seconds - i64::from(report.duration_seconds.unwrap_or(0));
-            if off.abs() <= webhook.duration_tolerance_seconds || sighting.same_fingerprint {
-                add(sighting.call_id);
+        for candidate in &line.candidates.by_caller {
+            let theirs = i64::from(report.duration_seconds.unwrap_or(0));
+            let off = candidate.duration_seconds.saturating_sub(theirs);
+            if off.abs() <= webhook.duration_tolerance_seconds || candidate.same_fingerprint {
+                add(candidate.call_id);
             }
         }
     }

@@ -169,7 +169,7 @@ impl EventExport {
 pub async fn export_events(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let mut filter = EventFilter::parse_query(uri.query().unwrap_or_default());
     let webhooks = webhooks_of(&app, &viewer, &filter).await?;
-    let search = filter.to_search(&viewer, webhooks);
+    let search = filter.build_search(&viewer, webhooks);
     let client = app.pool.get().await?;
     let names =
         webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Webhooks).await?;
@@ -259,7 +259,7 @@ async fn read_search(
 ) -> Result<(EventFilter, Search), PageError> {
     let mut filter = EventFilter::parse_query(query);
     let webhooks = webhooks_of(app, viewer, &filter).await?;
-    let search = filter.to_search(viewer, webhooks);
+    let search = filter.build_search(viewer, webhooks);
     Ok((filter, search))
 }
 

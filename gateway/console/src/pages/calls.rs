@@ -235,7 +235,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
                 .status
                 .as_deref()
                 .and_then(Status::from_code)
-                .map(StatusBadge::status_badge),
+                .map(StatusBadge::for_status),
             reason: reason_words(report.reason.as_deref().and_then(Reason::from_code)),
             payout: formatting::format_money(Some(report.payout_cents), currency),
             counts: match report.role.as_str() {

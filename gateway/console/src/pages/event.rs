@@ -384,7 +384,7 @@ fn assemble_page(
         processed: when(event.processed_at),
         webhook_id: event.webhook_id,
         webhook: webhook.name.clone(),
-        pill: StatusBadge::status_badge(status),
+        pill: StatusBadge::for_status(status),
         reason: reason_words(reason),
         sentence: event.reason_text.clone(),
         facts: facts_of(&event, currency),

@@ -77,7 +77,7 @@ impl EventLine {
             id: event.id,
             at: viewer.zone.local_time(event.received_at),
             webhook: names.get(&event.webhook_id).cloned().unwrap_or_default(),
-            pill: StatusBadge::status_badge(event.status),
+            pill: StatusBadge::for_status(event.status),
             caller: event.caller.or(event.caller_raw).unwrap_or_default(),
             duration: formatting::format_duration(event.duration_seconds),
             ref_id: event.ref_id.or(event.call_id).unwrap_or_default(),
@@ -257,7 +257,7 @@ async fn render_panel(
         }
         None => webhooks_of(app, viewer, &filter).await?,
     };
-    let search = filter.to_search(viewer, webhooks);
+    let search = filter.build_search(viewer, webhooks);
     let below = cursor_of(Form::parse(query.as_bytes()).text("before"));
     let client = app.pool.get().await?;
     let account = viewer.account.id;

@@ -125,7 +125,7 @@ impl EventFilter {
     }
 
     /// What is searched for, among these webhooks. Faults are noted in `self`.
-    pub fn to_search(&mut self, viewer: &Viewer, webhooks: Vec<Uuid>) -> Search {
+    pub fn build_search(&mut self, viewer: &Viewer, webhooks: Vec<Uuid>) -> Search {
         let mut faults = Vec::new();
         let region = &viewer.account.default_region;
         let caller = none_if_blank(&self.caller).map(|text| {

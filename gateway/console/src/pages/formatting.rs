@@ -93,7 +93,7 @@ impl StatusBadge {
         StatusBadge { kind, word }
     }
 
-    pub fn status_badge(status: trueup_event::reason::Status) -> StatusBadge {
+    pub fn for_status(status: trueup_event::reason::Status) -> StatusBadge {
         StatusBadge {
             kind: status.code(),
             word: status.code(),

@@ -156,7 +156,7 @@ fn describe_outcome(tried: TriedReport, viewer: &Viewer) -> Outcome {
         (call.id, label)
     });
     Outcome {
-        pill: StatusBadge::status_badge(status),
+        pill: StatusBadge::for_status(status),
         reason: reason_words(tried.reason.as_deref().and_then(Reason::from_code)),
         sentence: tried.reason_text,
         slots: slots.collect(),

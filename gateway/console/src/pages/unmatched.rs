@@ -85,7 +85,7 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default();
             UnmatchedGroup {
-                pill: StatusBadge::status_badge(group.status),
+                pill: StatusBadge::for_status(group.status),
                 code: group.reason.code(),
                 words: reason_words(Some(group.reason)),
                 requests: formatting::format_count(group.requests),
