@@ -1,6 +1,8 @@
 //! The gateway as a library, for its binary, its tests and the fuzzer. It links nothing that knows
 //! money, and no part of the console: what the public process does not link, nobody can reach through it.
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod app_state;
 pub mod body;
 pub mod connection_io;

@@ -44,6 +44,10 @@ pub struct ServerSettings {
 }
 
 /// The whole life of the gateway.
+#[allow(
+    clippy::cognitive_complexity,
+    reason = "the process from its start to its end, in the order in which things happen"
+)]
 pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     let shutdown =
         Shutdown::install_signals(settings.grace).map_err(|e| Failure::new(ExitReason::Bug, e))?;

@@ -117,6 +117,10 @@ struct ConsumerSupervisor {
 }
 
 impl ConsumerSupervisor {
+    #[allow(
+        clippy::cognitive_complexity,
+        reason = "the life of a connection: every way to lose it ends in the same pause"
+    )]
     async fn run(&self) {
         let mut backoff = Backoff::new();
         let stop = self.shutdown.stop();
@@ -195,6 +199,10 @@ impl ConsumerSupervisor {
         outcome
     }
 
+    #[allow(
+        clippy::cognitive_complexity,
+        reason = "one select over deliveries, results and the end; apart they would hide the order of acknowledging"
+    )]
     async fn settle_until_stopped(
         &self,
         session: &BrokerConnection,

@@ -3,6 +3,8 @@
 //! `run` (the default) consumes; the other commands keep house: `migrate`, `redrive`, `reconcile`,
 //! `check-config`.
 
+#![warn(clippy::cognitive_complexity)]
+
 mod acknowledgement;
 mod batch_settlement;
 mod commands;

@@ -76,7 +76,7 @@ fn began(pid: i32) -> Option<u64> {
 
 /// Starts a process in a group of its own (Ctrl-C is not for it) that outlives this one.
 pub fn start(mut command: Command, log: &Path) -> Result<Daemon> {
-    let name = shown(&command);
+    let name = display_name(&command);
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir)?;
     }
@@ -153,7 +153,7 @@ pub fn tail(log: &Path, lines: usize) -> String {
 
 /// Runs to the end with its output in a log; the last line shows as the step's note.
 pub fn run_logged(mut command: Command, log: &Path, note: &Note) -> Result<()> {
-    let name = shown(&command);
+    let name = display_name(&command);
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir)?;
     }
@@ -182,7 +182,7 @@ pub fn run_logged(mut command: Command, log: &Path, note: &Note) -> Result<()> {
 
 /// Runs to the end and gives what it printed, or an error with what it complained of.
 pub fn output(mut command: Command) -> Result<String> {
-    let name = shown(&command);
+    let name = display_name(&command);
     let out = command
         .stdin(Stdio::null())
         .output()
@@ -197,11 +197,22 @@ pub fn output(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-fn shown(command: &Command) -> String {
+fn display_name(command: &Command) -> String {
     Path::new(command.get_program())
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// Runs with its output on ours. `what` names it in the error.
+pub fn run_shown(mut command: Command, what: &str) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("{what} cannot be started"))?;
+    if status.success() {
+        return Ok(());
+    }
+    bail!("{what} failed ({status})")
 }
 
 /// Finds a program in PATH, or in the places where Debian hides the administrators'.

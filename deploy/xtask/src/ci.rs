@@ -1,25 +1,28 @@
 //! What a change must pass, in the order in which it fails fastest. Each step says its time; the
 //! last lines are the test runner's own.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::child_process;
 use crate::layout::Layout;
 use crate::progress::seconds;
 use crate::services::{self, Purpose, ServiceMode};
-use crate::{faults, licences, suite};
+use crate::{faults, licences, suite, unused_dependencies};
 
 pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
     let mut times = Vec::new();
     let cargo = |args: &[&str]| {
         let mut command = layout.cargo();
         command.args(args);
-        shown(command)
+        child_process::run_shown(command, "cargo")
     };
     timed(&mut times, "format", || cargo(&["fmt", "--all", "--check"]))?;
     timed(&mut times, "licences", || licences::check(layout))?;
+    timed(&mut times, "unused dependencies", || {
+        unused_dependencies::check(layout)
+    })?;
     timed(&mut times, "lints", || {
         cargo(&[
             "clippy",
@@ -74,13 +77,4 @@ fn timed<T>(
         seconds(began.elapsed())
     );
     result
-}
-
-/// Runs with its output on ours: cargo shows its own progress.
-fn shown(mut command: Command) -> Result<()> {
-    let status = command.status().context("cannot start cargo")?;
-    if status.success() {
-        return Ok(());
-    }
-    bail!("cargo ended with {status}")
 }

@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 
+use crate::child_process;
 use crate::layout::Layout;
 use crate::services::{self, Purpose, ServiceMode, Services};
 
@@ -133,7 +134,7 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
         if let Some(seed) = options.seed {
             simulation.env("TRUEUP_TEST_SIM_SEED", seed.to_string());
         }
-        shown(simulation, "the simulation")?;
+        child_process::run_shown(simulation, "the simulation")?;
     }
     if let Err(error) = services::clock_shifter(layout) {
         println!("no gateway's clock will be wrong in these runs: {error:#}");
@@ -157,23 +158,12 @@ fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command))
     } else {
         layout.target.join("debug")
     };
-    shown(build, "the build")?;
+    child_process::run_shown(build, "the build")?;
     let mut faults = Command::new(binaries.join("trueup-faults"));
     faults
         .arg("--binaries")
         .arg(&binaries)
         .args(options.flags());
     prepare(&mut faults);
-    shown(faults, "a fault run")
-}
-
-/// Runs it with its output shown.
-pub fn shown(mut command: Command, what: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("{what} cannot be started"))?;
-    if status.success() {
-        return Ok(());
-    }
-    bail!("{what} failed ({status})")
+    child_process::run_shown(faults, "a fault run")
 }

@@ -3,9 +3,10 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 
+use crate::child_process;
 use crate::layout::Layout;
 use crate::services::{self, Purpose, ServiceMode};
 
@@ -54,7 +55,7 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
         "-p",
         "trueup-load",
     ]);
-    shown(build, "the build")?;
+    child_process::run_shown(build, "the build")?;
     let release = layout.target.join("release");
     let mut load = Command::new(release.join("trueup-load"));
     load.current_dir(&layout.root)
@@ -78,15 +79,5 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
         }
     }
     services.tell_tests(&mut load);
-    shown(load, "the measuring")
-}
-
-fn shown(mut command: Command, what: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("{what} cannot be started"))?;
-    if status.success() {
-        return Ok(());
-    }
-    bail!("{what} failed ({status})")
+    child_process::run_shown(load, "the measuring")
 }

@@ -30,6 +30,7 @@ mod services;
 mod state;
 mod suite;
 mod system;
+mod unused_dependencies;
 mod up;
 
 use std::process::ExitCode;

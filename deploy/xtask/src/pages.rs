@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use clap::Args;
 
-use crate::faults::shown;
+use crate::child_process;
 use crate::layout::Layout;
 use crate::services::{self, Purpose, ServiceMode, Services};
 
@@ -35,7 +35,7 @@ pub fn screenshots(layout: &Layout, choice: ServiceMode) -> Result<()> {
             "trueup-console-samples",
             "--bins",
         ]);
-        shown(build, "the build")?;
+        child_process::run_shown(build, "the build")?;
         let mut pages = program(layout, services);
         pages
             .arg("screenshots")
@@ -44,7 +44,7 @@ pub fn screenshots(layout: &Layout, choice: ServiceMode) -> Result<()> {
         pages
             .arg("--console")
             .arg(layout.target.join("debug/trueup-console"));
-        shown(pages, "the taking of pictures")
+        child_process::run_shown(pages, "the taking of pictures")
     })
 }
 
@@ -52,13 +52,13 @@ pub fn panel(layout: &Layout, choice: ServiceMode, options: &PanelOptions) -> Re
     with_services(layout, choice, |services| {
         let mut build = layout.cargo();
         build.args(["build", "--locked", "-p", "trueup-console-samples"]);
-        shown(build, "the build")?;
+        child_process::run_shown(build, "the build")?;
         let mut pages = program(layout, services);
         pages.args(["panel", "--events", &options.events.to_string()]);
         if let Some(report) = &options.report {
             pages.args(["--report", report]);
         }
-        shown(pages, "the panel's check")
+        child_process::run_shown(pages, "the panel's check")
     })
 }
 

@@ -1,5 +1,7 @@
 //! `trueup-console`: the operator API and the pages.
 
+#![warn(clippy::cognitive_complexity)]
+
 mod api;
 mod app;
 mod app_state;

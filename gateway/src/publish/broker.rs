@@ -183,6 +183,10 @@ enum DisconnectReason {
 }
 
 impl BrokerSupervisor {
+    #[allow(
+        clippy::cognitive_complexity,
+        reason = "one select over the six states of a connection; apart they would hide which may follow which"
+    )]
     async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         loop {
@@ -240,6 +244,10 @@ impl BrokerSupervisor {
         self.load.open.store(open, Ordering::Relaxed);
     }
 
+    #[allow(
+        clippy::cognitive_complexity,
+        reason = "one loop that gathers, sends and hears confirms at once"
+    )]
     async fn serve_connection(
         &mut self,
         session: &Arc<BrokerConnection>,

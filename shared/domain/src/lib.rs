@@ -4,6 +4,7 @@
 //! (`trueup-domain` has no runtime and no driver among its dependencies). Rule numbers (X7, M4, V3 …) are those of
 //! `deploy/docs/RULES.md`.
 
+#![warn(clippy::cognitive_complexity)]
 #![cfg_attr(
     not(test),
     deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)

@@ -4,6 +4,7 @@
 //! It does no IO and decides nothing about money. Rule numbers (X3, V12 …) are those of
 //! `deploy/docs/RULES.md`.
 
+#![warn(clippy::cognitive_complexity)]
 #![cfg_attr(
     not(test),
     deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)

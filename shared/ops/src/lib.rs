@@ -3,6 +3,8 @@
 //! It knows nothing of payouts, and it keeps the only copy of three sets of names: settings
 //! ([`settings`]), metrics ([`metrics`]) and exit codes ([`shutdown::Exit`]).
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod backoff;
 pub mod crash_points;
 pub mod health;

@@ -4,6 +4,8 @@
 //! It holds no statement about money or settings: those stand in `trueup-store`, and the gateway's one
 //! SELECT in the gateway.
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod error;
 pub mod pool;
 pub mod statement;

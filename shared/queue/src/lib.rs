@@ -6,6 +6,8 @@
 //! * [`topology`]: exchanges, queues, dead letters, with their arguments; [`topology::declare`].
 //! * [`connection`]: one connection, whether it lives and whether it is blocked.
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod connection;
 pub mod topology;
 

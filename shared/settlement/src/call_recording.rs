@@ -69,6 +69,10 @@ impl PendingUpsert<'_> {
 
 /// Records up to [`CHUNK`] copies; several of one call count in their order. The answer names the
 /// copies that were refused, by their index.
+#[allow(
+    clippy::cognitive_complexity,
+    reason = "folds twice on purpose: first as if every call were new, then again what was there, under its lock"
+)]
 pub async fn record_calls(
     tx: &Transaction<'_>,
     account_id: Uuid,

@@ -8,6 +8,8 @@
 //! The worker settles what comes from the broker; the console settles what a person asks for, and
 //! tries a sample by settling it and rolling back. It commits nothing itself: that is the caller's.
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod call_recording;
 pub mod dry_run;
 pub mod late_matching;

@@ -4,6 +4,8 @@
 //! Every statement opens with a comment that is its own name, so that `pg_stat_statements`, a log and
 //! a flame graph call it what the code does.
 
+#![warn(clippy::cognitive_complexity)]
+
 pub mod accounts;
 pub mod api_keys;
 pub mod assignments;

@@ -592,9 +592,9 @@ fn a_crate_uses_the_crates_below_it_and_no_other() {
         ("event", &[]),
         ("domain", &["event"]),
         ("ops", &["event"]),
-        ("postgres", &["event", "ops"]),
-        ("queue", &["event", "ops"]),
-        ("store", &["domain", "event", "ops", "postgres"]),
+        ("postgres", &[]),
+        ("queue", &["event"]),
+        ("store", &["domain", "event", "postgres"]),
         (
             "settlement",
             &["domain", "event", "ops", "postgres", "store"],

@@ -14,6 +14,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 
 /// One field that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Fault)]
 pub struct FieldError {
     /// The field's name; dotted where it is inside an object, empty if the whole is meant.
     pub field: String,

@@ -51,6 +51,7 @@ pub struct TryBody {
 
 /// How a sample would be read and matched.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tried)]
 pub struct TryResponse {
     #[serde(flatten)]
     pub first: TriedReport,
