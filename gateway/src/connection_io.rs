@@ -227,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// An answer that nobody here gave: it is not written, [`Talk::farewell`] tells instead.
+    /// An answer that nobody here gave: it is not written, [`ConnectionState::final_answer`] tells instead.
     fn is_hypers_own(&mut self, bytes: &[u8]) -> bool {
         self.held_back |= !self.talk.owed.load(Ordering::Relaxed) && bytes.starts_with(b"HTTP/1.");
         self.held_back

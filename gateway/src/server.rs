@@ -1,8 +1,10 @@
-//! The public door. It authenticates, limits and makes durable; it never reads what a report says.
+//! The process of the gateway, from its start to its end. It authenticates, limits and makes durable; it
+//! never reads what a report says.
 //!
-//! [`handle`] is one request; [`respond`] has every answer; [`listen`] and [`line`] keep connections;
-//! [`limits`], [`snapshot`] and [`publish`] are the doors to Redis, Postgres and the broker, and none
-//! of them is ever waited for longer than a sender would wait.
+//! [`crate::handler`] is one request; [`crate::responses`] has every answer; [`crate::listener`] and
+//! [`crate::connection_io`] keep connections; [`crate::limits`], [`crate::webhook_cache`] and
+//! [`crate::publish`] speak to Redis, Postgres and the broker, and none of them is ever waited for longer
+//! than a sender would wait.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Takes envelopes from the broker, has their events settled in lanes, acknowledges them; forever.
 //!
-//! Decoding goes on while batches are being settled; what waits is bounded ([`Lanes::has_room`]). One
+//! Decoding goes on while batches are being settled; what waits is bounded ([`Scheduler::has_room`]). One
 //! supervisor builds connection, topology and consumers anew after every loss. A worker that
 //! cannot reach Postgres takes no messages: it would only burn their delivery counts.
 
@@ -284,7 +284,7 @@ async fn with_broker_timeout(
 
 const LOST: &str = "the connection to the broker is lost";
 
-/// The places of the two queues in an [`Origin`].
+/// The places of the two queues in an [`DeliveryTag`].
 const EVENTS: usize = 0;
 const PARKED: usize = 1;
 

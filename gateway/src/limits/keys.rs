@@ -1,38 +1,12 @@
 //! The names that passes are counted under, in this process and in Redis. Never a token.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr};
 
-use uuid::Uuid;
-
-use super::{EXACT_UP_TO, Limit};
+use super::policy::{EXACT_UP_TO, Limit, LimitKey};
 
 /// All of the limiter's keys carry this hash tag, so that on a cluster they live on one shard and one
 /// script may touch them all.
 const PREFIX: &str = "{trueup:limit}:";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LimitKey {
-    Address(IpAddr),
-    /// An address at a webhook that sets its own limit for addresses.
-    AddressOf(IpAddr, Uuid),
-    Token(Uuid),
-    /// Requests to a paused webhook that are kept whole.
-    Keeping(Uuid),
-    /// Nobody's: whether Redis counts at all.
-    Probe,
-}
-
-/// What one customer of an internet provider has: a single IPv4 address, or an IPv6 /64.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
-}
 
 impl Limit {
     /// An exact limit is a list in Redis and the others a hash: different names, so that a changed
@@ -59,7 +33,8 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+
+    use crate::limits::policy::network_of;
 
     #[test]
     fn an_ipv6_customer_has_one_key_and_a_mapped_address_is_the_ipv4_one() {

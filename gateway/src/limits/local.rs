@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, WINDOW};
+use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, WINDOW};
 
 const MICROS: u64 = 1_000_000;
 /// Passes are kept to the millisecond: half the memory of microseconds.

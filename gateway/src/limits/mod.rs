@@ -7,10 +7,10 @@
 
 mod keys;
 mod local;
+mod policy;
 mod recent_refusals;
 mod redis;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,52 +20,15 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 use trueup_ops::settings::RedisDown;
-use uuid::Uuid;
 
-pub use keys::{LimitKey, network_of};
 use local::Local;
+pub use policy::{
+    EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW, network_of,
+};
 use recent_refusals::RecentRefusals;
 
-/// Every limit is so many in any 60 seconds.
-pub const WINDOW: Duration = Duration::from_secs(60);
-/// Up to here a limit is exact: the time of each pass is kept. Above, one-second buckets are summed,
-/// which may refuse a little early and never late.
-pub const EXACT_UP_TO: u32 = 1000;
 /// What Redis does not know of has fallen out of every window by then (microseconds).
 const AFTERWARDS: u64 = (WINDOW.as_secs() + 2) * 1_000_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    pub key: LimitKey,
-    pub per_minute: u32,
-}
-
-/// What one request counts against.
-#[derive(Debug, Clone, Copy)]
-pub struct LimitCheck {
-    pub address: Limit,
-    /// Only if the secret was right and the webhook is enabled: a stranger uses up nobody's limit.
-    pub token: Option<Limit>,
-    /// Decides only whether a paused webhook's request is kept whole; refuses nothing.
-    pub keeping: Option<Limit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitDecision {
-    Pass {
-        keep: bool,
-    },
-    AddressOver {
-        limit: u32,
-        retry_after: Duration,
-    },
-    TokenOver {
-        limit: u32,
-        retry_after: Duration,
-    },
-    /// Redis is away, and the setting is to refuse then.
-    Unknown,
-}
 
 pub struct Limits {
     started: Instant,
@@ -188,52 +151,5 @@ impl Limits {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remember_refusal(limit, now + retry_after, now);
-    }
-}
-
-/// The limits of a request to a webhook, as the settings and the webhook's own say.
-pub struct Policy {
-    pub address_per_minute: u32,
-    pub token_per_minute: u32,
-}
-
-impl Policy {
-    /// The limit of an address at all webhooks that have none of their own for it.
-    pub fn address(&self, source: IpAddr) -> Limit {
-        Limit {
-            key: LimitKey::Address(keys::network_of(source)),
-            per_minute: self.address_per_minute,
-        }
-    }
-
-    /// `admitted`: the secret was right, or none is required.
-    pub fn limit_check(
-        &self,
-        source: IpAddr,
-        webhook: Uuid,
-        limits: (Option<u32>, Option<u32>),
-        admitted: bool,
-        enabled: bool,
-    ) -> LimitCheck {
-        let (token_limit, address_limit) = limits;
-        let address = match address_limit.filter(|_| admitted) {
-            Some(per_minute) => Limit {
-                key: LimitKey::AddressOf(keys::network_of(source), webhook),
-                per_minute,
-            },
-            None => self.address(source),
-        };
-        let per_minute = token_limit.unwrap_or(self.token_per_minute);
-        LimitCheck {
-            address,
-            token: (admitted && enabled).then_some(Limit {
-                key: LimitKey::Token(webhook),
-                per_minute,
-            }),
-            keeping: (admitted && !enabled).then_some(Limit {
-                key: LimitKey::Keeping(webhook),
-                per_minute,
-            }),
-        }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Limit, LimitKey};
+use super::policy::{Limit, LimitKey};
 
 /// About 100 bytes each.
 const ENTRIES: usize = 100_000;

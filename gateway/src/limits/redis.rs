@@ -22,7 +22,7 @@ use trueup_ops::metrics;
 use trueup_ops::settings::RedisDown;
 use trueup_ops::shutdown::spawn_vital;
 
-use super::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
+use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
 
 /// Connecting, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);

@@ -27,7 +27,7 @@ use trueup_ops::shutdown::spawn_vital;
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 
-use super::{EncodedEvents, PublishError};
+use super::encoded_events::{EncodedEvents, PublishError};
 
 /// From handing events over to the broker's word; senders give up after 2 s.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);

@@ -2,6 +2,7 @@
 //! not at all, and then the sender is told.
 
 mod broker;
+mod encoded_events;
 mod spool;
 
 use std::sync::Arc;
@@ -9,56 +10,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
-use trueup_event::envelope;
-use trueup_event::raw_event::{RawEvent, SecretUse};
 use trueup_ops::health::Readiness;
 use trueup_ops::shutdown::spawn_vital;
 
 use broker::Broker;
+pub use encoded_events::{EncodedEvents, PublishError};
 pub use spool::{OpenSpool, Spool};
-
-/// Events in the form in which they travel, written once whatever way they go.
-pub struct EncodedEvents {
-    parts: Vec<Vec<u8>>,
-    bytes: usize,
-    uses: Vec<SecretUse>,
-}
-
-impl EncodedEvents {
-    pub fn from_events(events: &[RawEvent]) -> Arc<EncodedEvents> {
-        EncodedEvents::from_events_and_uses(events, Vec::new())
-    }
-
-    pub fn from_events_and_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
-        let parts: Vec<Vec<u8>> = events.iter().map(envelope::encode_event).collect();
-        let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(EncodedEvents { parts, bytes, uses })
-    }
-
-    /// Of parts that were written before.
-    fn from_parts(parts: Vec<Vec<u8>>) -> Arc<EncodedEvents> {
-        let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(EncodedEvents {
-            parts,
-            bytes,
-            uses: Vec::new(),
-        })
-    }
-
-    pub fn event_count(&self) -> usize {
-        self.parts.len()
-    }
-}
-
-/// Why nobody has the events. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
-/// so that sending them again does no harm.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublishError {
-    /// No broker, or it blocks publishers, or did not say in time that it has them.
-    Away,
-    /// As much is waiting for the broker as may wait.
-    Full,
-}
 
 /// With a spool, how long the broker may take before the disk is used instead: both together must be
 /// quicker than a sender's patience (2 s).

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 
-use super::{EncodedEvents, PublishError};
+use super::encoded_events::{EncodedEvents, PublishError};
 
 const FILE: &str = "reports.redb";
 /// Events in the order in which they were written.

@@ -124,7 +124,7 @@ pub struct Folded {
     pub effects: Vec<Effect>,
 }
 
-/// Folds V2 and V4–V7 over a call's reports. `reports` must be in order of reception ([`Place`]).
+/// Folds V2 and V4–V7 over a call's reports. `reports` must be in order of reception ([`ReceptionOrder`]).
 pub fn fold_reports(estimate: Estimate, reports: &[FoldInput]) -> Folded {
     debug_assert!(
         reports

@@ -26,7 +26,7 @@ pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
 }
 
-/// One event's part of an envelope, for [`assemble`]: a gateway writes each event once, whatever way
+/// One event's part of an envelope, for [`assemble_envelope`]: a gateway writes each event once, whatever way
 /// it then goes.
 #[allow(
     clippy::arithmetic_side_effects,
@@ -45,7 +45,7 @@ pub fn encode_event(event: &RawEvent) -> Vec<u8> {
     written
 }
 
-/// The message that [`encode`] would make of these events.
+/// The message that [`encode_envelope`] would make of these events.
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "capacities: what is added up is in memory already"

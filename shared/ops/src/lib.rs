@@ -1,12 +1,13 @@
 //! What every Trueup process needs to be operated: settings, logs, figures, health, a clean end.
 //!
 //! It knows nothing of payouts, and it keeps the only copy of three sets of names: settings
-//! ([`settings`]), metrics ([`metrics`]) and exit codes ([`shutdown::Exit`]).
+//! ([`settings`]), metrics ([`metrics`]) and exit codes ([`exit::ExitReason`]).
 
 #![warn(clippy::cognitive_complexity)]
 
 pub mod backoff;
 pub mod crash_points;
+pub mod exit;
 pub mod health;
 pub mod logging;
 pub mod metrics;

@@ -12,7 +12,7 @@ use deadpool_postgres::{
 use tokio_postgres::config::{Config, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 mod opportunistic;
 

@@ -7,7 +7,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use crate::StoreError;
+use crate::error::StoreError;
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use deadpool_postgres::Transaction;
 use rand::RngExt;
 
-use crate::{Pool, StoreError};
+use crate::error::StoreError;
+use crate::pool::Pool;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 

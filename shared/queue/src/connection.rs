@@ -1,8 +1,8 @@
 //! One connection to the broker, and whether it lives.
 //!
 //! The client's own recovery is off: it gives up for good after 16 attempts, and a publish on a
-//! *blocked* connection waits forever in it. Whoever holds a [`Session`] watches [`Session::closed`],
-//! and builds everything anew, forever, in the rhythm of a [`trueup_ops::backoff::Backoff`].
+//! *blocked* connection waits forever in it. Whoever holds a [`BrokerConnection`] watches [`BrokerConnection::wait_closed`],
+//! and builds everything anew, forever, in the rhythm of a `trueup_ops::backoff::Backoff`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! A publisher and a consumer each have a connection of their own: the broker blocks the connections
 //! that publish when it is short of memory, and a consumer must go on emptying it then.
 //!
-//! * [`topology`]: exchanges, queues, dead letters, with their arguments; [`topology::declare`].
+//! * [`topology`]: exchanges, queues, dead letters, with their arguments; [`topology::declare_topology`].
 //! * [`connection`]: one connection, whether it lives and whether it is blocked.
 
 #![warn(clippy::cognitive_complexity)]

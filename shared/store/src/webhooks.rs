@@ -204,7 +204,7 @@ pub async fn get_webhook(
     Ok(row.as_ref().map(Webhook::from_row))
 }
 
-/// As [`get`], and nobody else changes it until the transaction ends.
+/// As [`get_webhook`], and nobody else changes it until the transaction ends.
 pub async fn get_locked(
     client: &impl GenericClient,
     account_id: Uuid,

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
 use super::events::{EventInFull, in_full};
+use super::limits::MAX_CENTS;
 use super::problem::Problem;
 use super::request::{Id, JsonFields};
-use super::{App, MAX_CENTS};
+use crate::app_state::App;
 
 fn action_request(operator: &AuthContext, event_id: Uuid) -> ActionRequest {
     ActionRequest {

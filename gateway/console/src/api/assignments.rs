@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
 use super::field_reader::{FieldReader, MaybeField};
+use super::limits::MAX_CENTS;
 use super::list::{ListParams, Page, Paging};
 use super::problem::{FieldError, Problem};
 use super::request::{Id, JsonFields, Query};
-use super::{App, MAX_CENTS};
+use crate::app_state::App;
 
 /// What a publisher earns from a qualified call: an amount, or a share of its value.
 #[derive(Debug, Clone, Serialize, ToSchema)]

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
 use super::field_reader::FieldReader;
+use super::limits::MAX_NAME;
 use super::list::{ListParams, Page, Paging};
 use super::problem::Problem;
 use super::request::{Id, JsonFields, Query};
-use super::{App, MAX_NAME};
+use crate::app_state::App;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Buyer)]

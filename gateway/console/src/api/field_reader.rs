@@ -188,7 +188,7 @@ impl FieldReader {
         })
     }
 
-    /// As [`Fields::text`], and it must not be blank.
+    /// As [`FieldReader::read_name`], and it must not be blank.
     pub fn name(&mut self, name: &'static str, max: usize) -> MaybeField<String> {
         match self.text(name, max) {
             MaybeField::Is(text) if text.is_empty() => {
@@ -266,7 +266,7 @@ impl FieldReader {
         })
     }
 
-    /// The fields of an object inside; give it back to [`Fields::absorb`] when read.
+    /// The fields of an object inside; give it back to [`FieldReader::absorb_faults`] when read.
     pub fn read_object(&mut self, name: &'static str) -> MaybeField<FieldReader> {
         let prefix = format!("{}{name}.", self.prefix);
         let given = self.read_with(name, |value| match value {

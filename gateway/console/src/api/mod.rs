@@ -17,6 +17,7 @@ mod campaigns;
 mod events;
 mod field_reader;
 mod ledger;
+mod limits;
 mod list;
 mod openapi;
 mod problem;
@@ -33,11 +34,6 @@ use axum::routing::{delete, get, post};
 
 use crate::app_state::App;
 pub use problem::Problem;
-
-/// A name of anything (characters).
-const MAX_NAME: usize = 200;
-/// Just under 10^12 cents; an amount at or above it is a mistake (X7).
-const MAX_CENTS: i64 = 999_999_999_999;
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()

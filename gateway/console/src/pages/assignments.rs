@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::form::{Form, FormSetting};
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::{self, Id, Problem};
 use crate::app_state::App;
 

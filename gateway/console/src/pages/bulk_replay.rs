@@ -28,7 +28,7 @@ use super::filter::EventFilter;
 use super::form::Form;
 use super::formatting;
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::Id;
 use crate::app_state::App;
 

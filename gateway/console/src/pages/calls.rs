@@ -16,7 +16,7 @@ use super::filter::{cursor_of, cursor_text};
 use super::form::Form;
 use super::formatting::{self, LocalTime, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::Id;
 use crate::app_state::App;
 

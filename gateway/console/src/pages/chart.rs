@@ -59,7 +59,7 @@ const HOURS_FOOT: i64 = 14;
 /// Hours between two labels.
 const HOURS_LABEL: i64 = 6;
 
-/// The last 24 hours, larger: as [`spark`], with the hours named. `label` is told how many hours ago.
+/// The last 24 hours, larger: as [`spark_line`], with the hours named. `label` is told how many hours ago.
 pub fn hours_chart(hours: &[(i64, i64)], label: impl Fn(i64) -> String) -> Markup {
     let most = hours
         .iter()

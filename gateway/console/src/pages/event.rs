@@ -18,7 +18,7 @@ use super::events::reason_words;
 use super::form::{Form, FormSetting};
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::handlers::{self, EventInFull, Id, Problem, SlotResponse};
 use crate::app_state::App;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::form::Form;
 use super::formatting;
-use super::session::Viewer;
+use super::viewer::Viewer;
 
 /// What is typed into a filter is short (characters).
 const MAX_TEXT: usize = 256;

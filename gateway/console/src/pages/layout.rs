@@ -7,7 +7,7 @@ use trueup_store::StoreError;
 use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::Problem;
 
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.

@@ -25,6 +25,8 @@ mod sign_in;
 mod try_report;
 mod unmatched;
 mod users;
+mod viewer;
+mod webhook_head;
 mod webhook_secret;
 mod webhook_settings;
 mod webhook_templates;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::form::{Form, FormSetting};
 use super::formatting::LocalTime;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 

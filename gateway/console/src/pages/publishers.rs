@@ -15,7 +15,7 @@ use super::bulk_replay::{csv_answer, csv_line};
 use super::form::{Form, FormSetting};
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 

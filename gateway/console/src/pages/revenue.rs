@@ -12,7 +12,7 @@ use super::chart::{self, Column};
 use super::form::Form;
 use super::formatting::{self, Markup};
 use super::layout::{PageLayout, PageResult, page};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::{self, FieldReader, Query, Revenue as Sums};
 use crate::app_state::App;
 

@@ -12,13 +12,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use trueup_store::accounts::Account;
-use trueup_store::users::{self, User, UserRole};
+use trueup_store::users::{self, UserRole};
 
 use super::formatting::AccountTimeZone;
 use super::layout::PageError;
 use super::notices;
-use crate::api::handlers::AuthContext;
+use super::viewer::Viewer;
 use crate::app_state::App;
 use crate::secrets;
 
@@ -113,35 +112,6 @@ pub fn read_theme(headers: &HeaderMap) -> &'static str {
         Some("dark") => "dark",
         Some("light") => "light",
         _ => "",
-    }
-}
-
-/// The person a page is shown to.
-#[derive(Debug, Clone)]
-pub struct Viewer {
-    pub user: User,
-    pub account: Account,
-    pub csrf: String,
-    pub theme: &'static str,
-    pub notice: Option<&'static str>,
-    pub zone: AccountTimeZone,
-}
-
-impl Viewer {
-    /// As the API and the audit log know who did something.
-    pub fn auth_context(&self) -> AuthContext {
-        AuthContext {
-            account: self.account.clone(),
-            actor: self.actor_name(),
-        }
-    }
-
-    pub fn actor_name(&self) -> String {
-        self.user.email.clone()
-    }
-
-    pub fn account_currency(&self) -> &str {
-        &self.account.currency
     }
 }
 

@@ -9,7 +9,8 @@ use trueup_store::{audit_log, run_tx, users};
 
 use super::form::Form;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with};
-use super::session::{self, SignedInRequest, Viewer};
+use super::session::{self, SignedInRequest};
+use super::viewer::Viewer;
 use crate::app_state::App;
 use crate::passwords;
 use crate::secrets;

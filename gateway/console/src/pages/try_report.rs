@@ -15,8 +15,9 @@ use super::events::reason_words;
 use super::form::Form;
 use super::formatting::{self, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with};
-use super::session::Viewer;
-use super::webhook_settings::{not_found, slot_name};
+use super::viewer::Viewer;
+use super::webhook_head::not_found;
+use super::webhook_settings::slot_name;
 use crate::api::handlers::{self, Id, TriedReport};
 use crate::app_state::App;
 

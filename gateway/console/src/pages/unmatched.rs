@@ -18,8 +18,9 @@ use uuid::Uuid;
 use super::events::reason_words;
 use super::formatting::{self, LocalTime, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page};
-use super::session::Viewer;
-use super::webhook_settings::{Head, not_found, slot_name};
+use super::viewer::Viewer;
+use super::webhook_head::{Head, not_found};
+use super::webhook_settings::slot_name;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 

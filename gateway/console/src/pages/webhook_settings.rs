@@ -18,31 +18,11 @@ use uuid::Uuid;
 use super::form::{Form, FormSetting, number_or_null, number_or_text, text_or_null};
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
+use super::webhook_head::{Head, not_found};
 use super::webhook_templates::{self, PostbackTemplate};
-use crate::api::handlers::{self, Id, Problem, WebhookResponse};
+use crate::api::handlers::{self, Id, WebhookResponse};
 use crate::app_state::App;
-
-pub struct Head {
-    pub id: Uuid,
-    pub name: String,
-    pub enabled: bool,
-    pub archived: Option<LocalTime>,
-    /// The tab that is shown.
-    pub tab: &'static str,
-}
-
-impl Head {
-    pub fn from_webhook(webhook: &WebhookResponse, viewer: &Viewer, tab: &'static str) -> Head {
-        Head {
-            id: webhook.id,
-            name: webhook.name.clone(),
-            enabled: webhook.settings.enabled,
-            archived: webhook.archived_at.map(|at| viewer.zone.local_time(at)),
-            tab,
-        }
-    }
-}
 
 struct SecretPage {
     made: LocalTime,
@@ -181,15 +161,6 @@ async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Pag
         secrets: secrets.collect(),
         currency: viewer.account.currency.clone(),
     })
-}
-
-/// Another account's webhook is as good as none.
-pub fn not_found(problem: Problem) -> PageError {
-    if problem.status() == StatusCode::NOT_FOUND {
-        PageError::NotFound("webhook")
-    } else {
-        problem.into()
-    }
 }
 
 pub async fn settings_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {

@@ -16,7 +16,7 @@ use super::chart;
 use super::form::{Form, FormSetting, text_or_null};
 use super::formatting::{self, LocalTime, Markup};
 use super::layout::{PageLayout, PageResult, page, page_with, redirect_to};
-use super::session::Viewer;
+use super::viewer::Viewer;
 use crate::api::handlers::{self, Problem};
 use crate::app_state::App;
 
@@ -131,7 +131,10 @@ struct NewWebhookPage {
 }
 
 impl NewWebhookPage {
-    async fn blank_form(app: &App, viewer: &Viewer) -> Result<NewWebhookPage, super::PageError> {
+    async fn blank_form(
+        app: &App,
+        viewer: &Viewer,
+    ) -> Result<NewWebhookPage, super::layout::PageError> {
         let client = app.pool.get().await?;
         let buyers =
             webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Buyers).await?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
 
-use super::Point;
+use super::point_name::Point;
 use trueup_event::raw_event::RawEvent;
 
 #[allow(

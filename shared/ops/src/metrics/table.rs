@@ -3,7 +3,7 @@
 //! Form: `/// help` `field: Kind = "name" ["label": VALUES, …] in BUCKETS;` (labels and buckets as
 //! the kind needs them). Units last; counters end in `_total`.
 
-use crate::metrics::{Counter, Gauge, Histogram, groups};
+use super::kinds::{Counter, Gauge, Histogram, groups};
 
 /// From a fast answer to one that a sender gives up on (seconds).
 const SHORT_TIMES: &[f64] = &[

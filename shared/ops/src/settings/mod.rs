@@ -20,7 +20,7 @@ pub use args::{
     RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
 
-use crate::shutdown::ExitReason;
+use crate::exit::ExitReason;
 
 /// Every variable of Trueup starts with it.
 const PREFIX: &str = "TRUEUP_";
@@ -116,7 +116,7 @@ pub enum Parsed<T> {
     Help(String),
 }
 
-/// [`parse`] with everything given: reads no environment but the one passed in.
+/// [`parse_settings`] with everything given: reads no environment but the one passed in.
 pub fn parse_from<T: Parser>(
     mut argv: Vec<OsString>,
     environment: &[(OsString, OsString)],

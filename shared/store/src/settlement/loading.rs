@@ -16,7 +16,7 @@ use trueup_domain::locked_calls::{CallKey, CallReport, ClaimState, LockedCall, L
 use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot};
 use trueup_domain::webhook_settings::{ConflictPolicy, Webhook};
 use trueup_event::raw_event::RawEvent;
-use trueup_event::reason::{Reason, Strategy};
+use trueup_event::reason::Strategy;
 
 /// What a batch begins with.
 pub struct Loaded {
@@ -371,11 +371,4 @@ pub fn role_code(role: ClaimState) -> &'static str {
         ClaimState::Held => "held",
         ClaimState::Displaced => "displaced",
     }
-}
-
-pub fn reason_of(code: Option<&str>) -> Result<Option<Reason>, StoreError> {
-    code.map(|c| {
-        Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))
-    })
-    .transpose()
 }

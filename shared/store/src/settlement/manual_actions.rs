@@ -9,7 +9,7 @@ use trueup_event::reason::{Detail, Reason, Status};
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::settlement::loading::reason_of;
+use crate::settlement::stored_events::reason_of;
 
 /// Who acts, and on which row.
 pub struct ActionKey<'a> {

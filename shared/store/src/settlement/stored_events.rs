@@ -8,7 +8,6 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::settlement::loading::reason_of;
 use trueup_domain::batch_decision::{BatchRow, PreviousRow, SettleJob};
 use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::{CallCandidates, Trigger};
@@ -168,4 +167,11 @@ fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadError>
         currency: row.get("currency"),
         rejection_word: row.get("rejection_word"),
     })
+}
+
+pub fn reason_of(code: Option<&str>) -> Result<Option<Reason>, StoreError> {
+    code.map(|c| {
+        Reason::from_code(c).ok_or_else(|| StoreError::Corrupt(format!("events.reason {c}")))
+    })
+    .transpose()
 }
