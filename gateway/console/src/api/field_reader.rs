@@ -188,7 +188,7 @@ impl FieldReader {
         })
     }
 
-    /// As [`FieldReader::read_name`], and it must not be blank.
+    /// As [`FieldReader::text`], and it must not be blank.
     pub fn name(&mut self, name: &'static str, max: usize) -> MaybeField<String> {
         match self.text(name, max) {
             MaybeField::Is(text) if text.is_empty() => {
