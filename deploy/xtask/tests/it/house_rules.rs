@@ -40,7 +40,7 @@ impl File {
     }
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
         .nth(2)
@@ -552,118 +552,6 @@ fn the_runbook_knows_every_alert() {
     );
 }
 
-/// What a crate links, itself aside.
-fn linked_by(package: &str) -> Vec<String> {
-    let tree = std::process::Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "-e",
-            "normal",
-            "--prefix",
-            "none",
-        ])
-        .args(["--format", "{p}", "-p", package])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs");
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    let mut names: Vec<String> = String::from_utf8_lossy(&tree.stdout)
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .map(str::to_owned)
-        .filter(|name| name != package && !name.is_empty())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// Which of our own crates each may use. The compiler keeps a crate to its manifest; this keeps the
-/// manifests to the picture in ARCHITECTURE.md.
-#[test]
-fn a_crate_uses_the_crates_below_it_and_no_other() {
-    let allowed: [(&str, &[&str]); 10] = [
-        ("event", &[]),
-        ("domain", &["event"]),
-        ("ops", &["event"]),
-        ("postgres", &[]),
-        ("queue", &["event"]),
-        ("store", &["domain", "event", "postgres"]),
-        (
-            "settlement",
-            &["domain", "event", "ops", "postgres", "store"],
-        ),
-        ("gateway", &["event", "ops", "postgres", "queue"]),
-        (
-            "console",
-            &["domain", "event", "ops", "postgres", "settlement", "store"],
-        ),
-        (
-            "worker",
-            &[
-                "domain",
-                "event",
-                "ops",
-                "postgres",
-                "queue",
-                "settlement",
-                "store",
-            ],
-        ),
-    ];
-    for (name, below) in allowed {
-        let linked = linked_by(&format!("trueup-{name}"));
-        let ours: Vec<&str> = linked
-            .iter()
-            .filter_map(|linked| linked.strip_prefix("trueup-"))
-            .collect();
-        assert_eq!(ours, below, "trueup-{name}");
-    }
-}
-
-#[test]
-fn the_domain_links_no_runtime_and_no_driver() {
-    let outside = ["tokio", "tokio-postgres", "lapin", "redis", "hyper", "rand"];
-    let linked = linked_by("trueup-domain");
-    for name in outside {
-        assert!(
-            !linked.iter().any(|l| l == name),
-            "trueup-domain links {name}"
-        );
-    }
-}
-
-/// What the public process does not link, nobody can reach through it.
-#[test]
-fn the_gateway_links_nothing_that_knows_money() {
-    const MOST: usize = 255;
-    let linked = linked_by("trueup-gateway");
-    for name in [
-        "phonenumber",
-        "refinery",
-        "axum",
-        "askama",
-        "argon2",
-        "utoipa",
-    ] {
-        assert!(
-            !linked.iter().any(|l| l == name),
-            "trueup-gateway links {name}"
-        );
-    }
-    assert!(
-        linked.len() <= MOST,
-        "trueup-gateway links {} crates",
-        linked.len()
-    );
-}
-
 /// A clock, a file or chance in a pure crate would make one input give two results. No crate boundary
 /// keeps the standard library out.
 #[test]
@@ -712,4 +600,41 @@ fn every_path_in_a_document_exists() {
         }
     }
     nothing_breaks("documents name paths that exist:", &broken);
+}
+
+/// A query that groups by a label which no metric has gives one nameless line.
+#[test]
+fn alerts_and_dashboards_group_by_labels_that_exist() {
+    // Prometheus' own.
+    let mut known = vec!["le", "instance", "job"];
+    for (_, rows) in trueup_ops::metrics::GROUPS {
+        for row in *rows {
+            known.extend(row.labels.iter().map(|(label, _)| *label));
+        }
+    }
+    let mut broken = Vec::new();
+    for file in files() {
+        if !file.path.starts_with("deploy/prometheus/") && !file.path.starts_with("deploy/grafana/")
+        {
+            continue;
+        }
+        for (number, line) in file.lines() {
+            let grouped = line
+                .split("by (")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next());
+            let shown = line
+                .split("{{")
+                .skip(1)
+                .filter_map(|rest| rest.split("}}").next());
+            let labels = grouped.flat_map(|list| list.split(',')).chain(shown);
+            for label in labels.map(|l| l.trim().trim_start_matches("$labels.")) {
+                let is_label = label.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                if is_label && !known.contains(&label) {
+                    broken.push(format!("{}:{number}: {label}", file.path));
+                }
+            }
+        }
+    }
+    nothing_breaks("alerts and dashboards name labels of the metrics:", &broken);
 }

@@ -1,3 +1,4 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
 mod house_rules;
+mod walls;
