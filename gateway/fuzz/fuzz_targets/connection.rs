@@ -8,20 +8,20 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 #[path = "../standalone_server.rs"]
 mod standalone_server;
-use standalone_server::Alone;
+use standalone_server::StandaloneServer;
 
 thread_local! {
-    static DOOR: OnceCell<(Runtime, Alone)> = const { OnceCell::new() };
+    static DOOR: OnceCell<(Runtime, StandaloneServer)> = const { OnceCell::new() };
 }
 
-fn open() -> (Runtime, Alone) {
+fn open() -> (Runtime, StandaloneServer) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     let alone = {
         let _inside = runtime.enter();
-        Alone::new().expect("nothing outside is needed")
+        StandaloneServer::new().expect("nothing outside is needed")
     };
     (runtime, alone)
 }
@@ -29,6 +29,6 @@ fn open() -> (Runtime, Alone) {
 fuzz_target!(|data: &[u8]| {
     DOOR.with(|door| {
         let (runtime, alone) = door.get_or_init(open);
-        runtime.block_on(alone.takes(data));
+        runtime.block_on(alone.run_connection(data));
     });
 });
