@@ -1,9 +1,9 @@
 //! From envelopes to settled rows: load → decide → commit, by batches, and one by one when a batch fails.
 //!
-//! One bad event never spoils its neighbours: what fails in a batch is tried alone, each in its own
-//! transaction, and an event that fails five times is set aside alone (V12).
+//! One bad event never spoils its neighbours: what fails in a batch, or had its worker die with it, is tried
+//! alone, each in its own transaction, and an event that fails five times is set aside alone (V12).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -87,7 +87,8 @@ impl BatchProcessor {
         }
     }
 
-    /// The events of an envelope that came again: what is settled is skipped, the rest goes one by one.
+    /// The events of envelopes that came again: what is settled is skipped, the rest is settled as any other.
+    /// Only what a worker has already died with goes one by one, and what fails together.
     pub async fn settle_again(
         &self,
         events: &[RawEvent],
@@ -97,7 +98,46 @@ impl BatchProcessor {
         metrics::worker()
             .skipped
             .add(&[], (events.len() - left.len()) as u64);
-        self.settle_alone(&left, dead).await
+        if left.is_empty() {
+            return Ok(());
+        }
+        let tried = attempts::tried_before(&self.pool, &left).await?;
+        let (again, first): (Vec<RawEvent>, Vec<RawEvent>) = left
+            .into_iter()
+            .partition(|event| tried.contains(&event.id));
+        if !first.is_empty() {
+            self.begin_attempts(&first).await?;
+            self.settle_together(&first, dead).await?;
+        }
+        self.settle_alone(&again, dead).await
+    }
+
+    /// Settles events whose first try has been noted, in one transaction.
+    async fn settle_together(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<(), SettleError> {
+        match self.settle_once(events).await {
+            Ok(()) => {
+                let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+                Ok(attempts::forget_attempts(&self.pool, &ids).await?)
+            }
+            Err(error) if error.is_environment_error() => {
+                metrics::worker().failures.inc(&["postgres"]);
+                events
+                    .iter()
+                    .for_each(|event| self.note_cut_short(event.id));
+                Err(error.into())
+            }
+            Err(error) => {
+                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
+                // What failed together says nothing about each: their tries are counted anew.
+                let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+                attempts::forget_attempts(&self.pool, &ids).await?;
+                self.settle_alone(events, dead).await
+            }
+        }
     }
 
     /// Settles each event in its own transaction, counting its tries.
@@ -114,7 +154,8 @@ impl BatchProcessor {
 
     async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), SettleError> {
         loop {
-            let attempt = self.begin_attempt(event.id).await?;
+            let begun = self.begin_attempts(std::slice::from_ref(event)).await?;
+            let attempt = begun.get(&event.id).copied().unwrap_or(1);
             if attempt > attempts::MAX_ATTEMPTS {
                 return self.park_event(event, dead).await;
             }
@@ -137,14 +178,26 @@ impl BatchProcessor {
         }
     }
 
-    /// Notes a try, unless it makes up for one that Postgres cut short; returns which one it is.
-    async fn begin_attempt(&self, id: Uuid) -> Result<i32, StoreError> {
-        let again = self.cut_short.lock().is_ok_and(|mut ids| ids.remove(&id));
-        let begun = attempts::begin_attempt(&self.pool, id, !again).await;
-        if begun.is_err() && again {
-            self.note_cut_short(id);
+    /// Notes a try of each, unless it makes up for one that Postgres cut short; returns which one it is.
+    async fn begin_attempts(&self, events: &[RawEvent]) -> Result<HashMap<Uuid, i32>, StoreError> {
+        let again = self.forget_cut_short(events);
+        let tries: Vec<(Uuid, bool)> = events
+            .iter()
+            .map(|event| (event.id, !again.contains(&event.id)))
+            .collect();
+        let begun = attempts::begin_attempts(&self.pool, &tries).await;
+        if begun.is_err() {
+            again.into_iter().for_each(|id| self.note_cut_short(id));
         }
         begun
+    }
+
+    fn forget_cut_short(&self, events: &[RawEvent]) -> HashSet<Uuid> {
+        let Ok(mut ids) = self.cut_short.lock() else {
+            return HashSet::new();
+        };
+        let of_these = events.iter().map(|event| event.id);
+        of_these.filter(|id| ids.remove(id)).collect()
     }
 
     fn note_cut_short(&self, id: Uuid) {

@@ -2,8 +2,8 @@
 //!
 //! Each lane takes accounts of its own, so that lanes never wait for each other's locks, and goes from
 //! batch to batch by itself: while one commits, another decides, and the next events are being decoded.
-//! What waits for a lane is bounded in events and in bytes. Envelopes that came again go one after the
-//! other beside the lanes, event by event (V12).
+//! What waits for a lane is bounded in events and in bytes. Envelopes that came again are settled in
+//! batches beside the lanes, so that they are never in front of anybody else's (V12).
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -244,22 +244,32 @@ impl Scheduler {
         if self.again_busy {
             return;
         }
-        let Some(again) = self.again.pop_front() else {
+        let (mut events, mut settled) = (Vec::new(), Vec::new());
+        while let Some(envelope) = self.again.front() {
+            let more = events.len() + envelope.events.len();
+            if !events.is_empty() && more > self.tools.processor.batch_size() {
+                break;
+            }
+            let Some(envelope) = self.again.pop_front() else {
+                break;
+            };
+            self.waiting_events = self.waiting_events.saturating_sub(envelope.events.len());
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(envelope.bytes);
+            settled.push((envelope.origin, envelope.events.len()));
+            events.extend(envelope.events);
+        }
+        if events.is_empty() {
             return;
-        };
+        }
         self.again_busy = true;
-        self.waiting_events = self.waiting_events.saturating_sub(again.events.len());
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(again.bytes);
         let tools = self.tools.clone();
         self.running.spawn(async move {
             let outcome = tools
-                .retry_while_unavailable(|| {
-                    tools.processor.settle_again(&again.events, &tools.dead)
-                })
+                .retry_while_unavailable(|| tools.processor.settle_again(&events, &tools.dead))
                 .await;
             JobResult {
                 who: JobKind::Again,
-                settled: vec![(again.origin, again.events.len())],
+                settled,
                 outcome,
             }
         });

@@ -2,7 +2,7 @@
 //!
 //! The count is committed before the try begins, so that an event which kills the process counts too.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -13,26 +13,44 @@ use trueup_event::raw_event::RawEvent;
 /// Tries of one event before it is set aside (V12).
 pub const MAX_ATTEMPTS: i32 = 5;
 
-const BEGIN: &str = "/* parked_begin_attempt */
-    INSERT INTO event_attempts (event_id, attempts) VALUES ($1, $2)
-        ON CONFLICT (event_id) DO UPDATE SET attempts = event_attempts.attempts + $2, last_at = now()
-    RETURNING attempts";
+const BEGIN: &str = "/* parked_begin_attempts */
+    INSERT INTO event_attempts (event_id, attempts)
+    SELECT * FROM unnest($1::uuid[], $2::int4[])
+        ON CONFLICT (event_id) DO UPDATE SET attempts = event_attempts.attempts + EXCLUDED.attempts, last_at = now()
+    RETURNING event_id, attempts";
 
-/// Notes that a try of this event begins; returns which one it is, from 1. A try that makes up for
-/// one which Postgres cut short does not count.
-pub async fn begin_attempt(pool: &Pool, event_id: Uuid, counts: bool) -> Result<i32, StoreError> {
+/// Notes that a try of these events begins; returns which one it is for each, from 1. A try that makes up
+/// for one which Postgres cut short does not count (`false`).
+pub async fn begin_attempts(
+    pool: &Pool,
+    events: &[(Uuid, bool)],
+) -> Result<HashMap<Uuid, i32>, StoreError> {
+    // In id order, as every lock: two workers may hold the same events for a moment.
+    let events: BTreeMap<Uuid, bool> = events.iter().copied().collect();
+    let ids: Vec<Uuid> = events.keys().copied().collect();
+    let counts: Vec<i32> = events.values().map(|counts| i32::from(*counts)).collect();
     let client = pool.get().await?;
     let statement = client.prepare_cached(BEGIN).await?;
-    Ok(client
-        .query_one(&statement, &[&event_id, &i32::from(counts)])
-        .await?
-        .get(0))
+    let begun = client.query(&statement, &[&ids, &counts]).await?;
+    Ok(begun.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+const TRIED: &str = "/* parked_tried_before */
+    SELECT event_id FROM event_attempts WHERE event_id = ANY($1) AND attempts > 0";
+
+/// Those of the events that a worker has begun before, by themselves or in a batch, and not finished.
+pub async fn tried_before(pool: &Pool, events: &[RawEvent]) -> Result<HashSet<Uuid>, StoreError> {
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    let client = pool.get().await?;
+    let statement = client.prepare_cached(TRIED).await?;
+    let tried = client.query(&statement, &[&ids]).await?;
+    Ok(tried.iter().map(|row| row.get(0)).collect())
 }
 
 /// `Ok` if Postgres takes a write and has our tables. An answer alone says little: a standby, a full
 /// disk and a database without its schema answer, too, and messages taken then would come back.
 pub async fn probe_database(pool: &Pool) -> Result<(), StoreError> {
-    begin_attempt(pool, Uuid::nil(), false).await?;
+    begin_attempts(pool, &[(Uuid::nil(), false)]).await?;
     forget_attempts(pool, &[Uuid::nil()]).await
 }
 
