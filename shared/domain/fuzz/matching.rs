@@ -22,7 +22,9 @@ fn candidate(bytes: &[u8]) -> Candidate {
             .expect("a time"),
         in_scope: flags & 1 == 0,
         same_caller: flags & 2 == 0,
+        other_caller: flags & 2 != 0 && duration & 1 != 0,
         claimed: flags & 4 != 0,
+        claimed_by_other_caller: flags & 4 != 0 && duration & 2 != 0,
         payee: (flags & 8 == 0).then(|| Payee {
             publisher_id: publisher.parse().expect("a UUID"),
             terms: Terms::Flat {
@@ -55,6 +57,9 @@ pub fn any_matching(data: &[u8]) {
     };
     let precedent = |c: &Candidate| PriorMatch {
         call_id: c.call_id,
+        event_id: c.call_id,
+        guess: c.same_caller,
+        displaced: c.payee.is_none(),
         received_at: c.ended_at,
         payout_cents: c.duration_seconds * 100,
         by_person: c.claimed,
@@ -77,7 +82,9 @@ pub fn any_matching(data: &[u8]) {
     };
     let found = find_call(&question, &evidence);
     assert_eq!(found, find_call(&question, &evidence));
-    if let MatchResult::Call { call_id, .. } = found {
+    if let MatchResult::Call { call_id, .. } | MatchResult::RepeatOfDisplaced { call_id, .. } =
+        found
+    {
         assert!(
             all.iter().any(|c| c.call_id == call_id),
             "a call that was not offered"

@@ -5,16 +5,20 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use trueup_event::raw_event::{RawEvent, RawRequest};
-use trueup_event::reason::{Reason, Status};
+use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
 
+use crate::call_application::withdraw_report;
 use crate::crediting::ReceptionOrder;
 use crate::decision::{
-    CallCandidates, Decision, DecisionInput, Trigger, decide_report, may_match_later, no_report,
+    CallCandidates, Decision, DecisionInput, PostingDraft, Trigger, decide_report, expected_match,
+    find_better_call, may_match_later, no_report,
 };
-use crate::locked_calls::{CallKey, LockedCalls};
+use crate::locked_calls::{CallKey, Fingerprint, LockedCalls};
+use crate::matching::{MatchResult, is_in_window};
 use crate::reading::read_request;
 use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
+use crate::text::names_differ;
 use crate::webhook_settings::Webhook;
 
 /// One thing to settle.
@@ -86,6 +90,12 @@ pub struct BatchRow {
     pub decision: Option<Decision>,
     /// What the row says, if it exists.
     pub before: Option<Box<PreviousRow>>,
+    /// The person who asks for it; nobody, if it is decided by itself.
+    pub actor: Option<String>,
+    /// The call that it stood on until now and has left.
+    pub left_call: Option<Uuid>,
+    /// What its leaving moves.
+    pub withdrawals: Vec<PostingDraft>,
 }
 
 /// What a row said before it was settled again.
@@ -94,6 +104,7 @@ pub struct PreviousRow {
     pub status: String,
     pub reason: Option<Reason>,
     pub detail: Option<String>,
+    pub strategy: Option<Strategy>,
     pub report: Result<Report, ReadError>,
 }
 
@@ -128,6 +139,9 @@ impl BatchRow {
             candidates: CallCandidates::default(),
             decision: None,
             before: None,
+            actor: None,
+            left_call: None,
+            withdrawals: Vec::new(),
         }
     }
 
@@ -183,6 +197,16 @@ impl BatchRow {
             && before.report == self.reading.report
     }
 
+    /// What its retries are known by (M4).
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let report = self.report()?;
+        Some(Fingerprint {
+            webhook_id: self.webhook_id,
+            caller: report.caller.clone()?,
+            duration_seconds: i64::from(report.duration_seconds?),
+        })
+    }
+
     pub fn report(&self) -> Option<&Report> {
         if self.refused.is_some() {
             None
@@ -201,6 +225,107 @@ pub fn result_of_row(line: BatchRow) -> SettleResult {
         decision: line.decision,
         report: line.reading.report.unwrap_or_default(),
         slots: line.reading.slots,
+    }
+}
+
+/// A report that stands on some call, as the search by fingerprint comes upon it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StandingReport {
+    pub fingerprint: Fingerprint,
+    pub order: ReceptionOrder,
+    pub call_id: Uuid,
+    pub guess: bool,
+    pub by_person: bool,
+    pub ref_id: Option<String>,
+    pub call_id_text: Option<String>,
+}
+
+/// The rows that are the same report as one of the batch, stand elsewhere by a guess, and so may have to
+/// go where that one goes (M12). They are settled with it, in one transaction.
+pub fn rows_to_follow(
+    lines: &[BatchRow],
+    standing: &[StandingReport],
+) -> BTreeSet<(Timestamp, Uuid)> {
+    let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
+    let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
+    for report in standing {
+        let group = groups.entry(report.fingerprint.clone()).or_default();
+        group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
+        if !report.guess {
+            group.named_calls.insert(report.call_id);
+        }
+        if report.guess && !report.by_person && !own.contains(&report.order.event_id) {
+            group.guesses.push(report);
+        }
+    }
+    for line in lines {
+        if let (Some(fingerprint), Some(report)) = (line.fingerprint(), line.report())
+            && let Some(group) = groups.get_mut(&fingerprint)
+        {
+            group.name(report.ref_id.as_deref(), report.call_id.as_deref());
+        }
+    }
+    let mut rows = BTreeSet::new();
+    for line in lines.iter().filter(|line| leads_others(line)) {
+        let Some((report, fingerprint)) = line.report().zip(line.fingerprint()) else {
+            continue;
+        };
+        let Some(group) = groups.get(&fingerprint) else {
+            continue;
+        };
+        let followers = group
+            .guesses
+            .iter()
+            .filter(|r| group.follows(r, report, line));
+        rows.extend(followers.map(|r| (r.order.received_at, r.order.event_id)));
+    }
+    rows
+}
+
+/// Reports of one fingerprint.
+#[derive(Default)]
+struct SameReports<'a> {
+    guesses: Vec<&'a StandingReport>,
+    ref_ids: BTreeSet<&'a str>,
+    call_ids: BTreeSet<&'a str>,
+    /// Where an id or a person put one of them.
+    named_calls: BTreeSet<Uuid>,
+}
+
+impl<'a> SameReports<'a> {
+    fn name(&mut self, ref_id: Option<&'a str>, call_id: Option<&'a str>) {
+        self.ref_ids.extend(ref_id);
+        self.call_ids.extend(call_id);
+    }
+
+    /// Where two ids are named, one that names none may be either's repeat: it stays (M12).
+    fn follows(&self, guess: &StandingReport, leader: &Report, line: &BatchRow) -> bool {
+        let leads_to = |call_id: &Uuid| {
+            let hits = line
+                .candidates
+                .by_ref_id
+                .iter()
+                .chain(&line.candidates.by_call_id);
+            hits.map(|hit| hit.call_id).any(|hit| hit == *call_id)
+        };
+        let names_none = guess.ref_id.is_none() && guess.call_id_text.is_none();
+        let one_named = self.ref_ids.len() <= 1
+            && self.call_ids.len() <= 1
+            && self.named_calls.iter().all(leads_to);
+        (one_named || !names_none || !line.trigger.is_automatic())
+            && !names_differ(guess.ref_id.as_deref(), leader.ref_id.as_deref())
+            && !names_differ(guess.call_id_text.as_deref(), leader.call_id.as_deref())
+    }
+}
+
+/// An id finds its call, or a person speaks about it.
+fn leads_others(line: &BatchRow) -> bool {
+    match line.trigger {
+        Trigger::Assigned(_) | Trigger::Undone => true,
+        Trigger::Fresh | Trigger::Again | Trigger::Replayed => {
+            !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
+        }
+        Trigger::Applied(_) | Trigger::Revoked | Trigger::Ignored => false,
     }
 }
 
@@ -260,15 +385,143 @@ pub fn sort_by_reception(lines: &mut [BatchRow]) {
     lines.sort_by_key(|line| line.order);
 }
 
-/// Decides about the rows, each seeing what those before it did.
+/// Decides about the rows, each seeing what those before it did. One that stands on its call by a guess
+/// and has no better one stays as it is, without a decision.
 pub fn decide_lines(
     lines: &mut [BatchRow],
     webhooks: &HashMap<Uuid, Webhook>,
     books: &mut LockedCalls,
 ) {
-    for line in lines {
-        line.decision = Some(decide_line(line, webhooks, books));
+    for line in lines.iter() {
+        if let Some(case) = case_of_line(line, webhooks)
+            && let Some((fingerprint, expected)) = expected_match(&case, books)
+        {
+            books.expect_match(fingerprint, expected);
+        }
     }
+    let anew: Vec<bool> = lines
+        .iter()
+        .map(|line| is_decided_anew(line, webhooks, books))
+        .collect();
+    // All of them leave before any is placed: what one lets go another may take (M12).
+    for (line, anew) in lines.iter_mut().zip(&anew) {
+        if *anew || line.trigger == Trigger::Ignored {
+            leave_call(line, books);
+        }
+    }
+    for (line, anew) in lines.iter_mut().zip(anew) {
+        if anew {
+            line.decision = Some(decide_line(line, webhooks, books));
+        }
+    }
+}
+
+fn case_of_line<'a>(
+    line: &'a BatchRow,
+    webhooks: &'a HashMap<Uuid, Webhook>,
+) -> Option<DecisionInput<'a>> {
+    Some(DecisionInput {
+        order: line.order,
+        webhook: webhooks.get(&line.webhook_id)?,
+        report: line.report()?,
+        candidates: &line.candidates,
+        trigger: line.trigger,
+        left_call: line.left_call,
+    })
+}
+
+/// False for a row that is tried again and stands where it should (M9).
+fn is_decided_anew(
+    line: &BatchRow,
+    webhooks: &HashMap<Uuid, Webhook>,
+    books: &LockedCalls,
+) -> bool {
+    let (Trigger::Again, Some(before)) = (line.trigger, &line.before) else {
+        return line.trigger != Trigger::Ignored;
+    };
+    if before.status == Status::Unmatched.code() {
+        return true;
+    }
+    let Some(case) = case_of_line(line, webhooks) else {
+        return false;
+    };
+    if before.strategy == Some(Strategy::Person) {
+        return false;
+    }
+    let is_displaced = before.status == Status::Held.code()
+        && before.reason == Some(Reason::ReplacedHeuristicMatch);
+    let stands_on = line.earlier_call.filter(|_| !is_displaced);
+    match find_better_call(&case, books) {
+        Some(MatchResult::Call { call_id, .. }) => stands_on != Some(call_id),
+        Some(MatchResult::Ambiguous { .. }) => stands_on.is_some(),
+        _ => stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id)),
+    }
+}
+
+/// A guess holds as long as the call, as it is recorded now, still fits the report (M14).
+fn is_admitted(
+    line: &BatchRow,
+    case: &DecisionInput<'_>,
+    books: &LockedCalls,
+    call_id: Uuid,
+) -> bool {
+    let is_guess_by_caller = line
+        .before
+        .as_ref()
+        .is_some_and(|before| before.strategy == Some(Strategy::CallerDuration));
+    if !is_guess_by_caller {
+        let hits = &line.candidates.by_ref_id;
+        return hits.iter().any(|hit| hit.call_id == call_id);
+    }
+    let key = CallKey {
+        account_id: line.account_id,
+        call_id,
+    };
+    books.call(key).is_some_and(|call| {
+        let report = case.report;
+        let theirs = i64::from(report.duration_seconds.unwrap_or(0));
+        let off = call
+            .duration_seconds
+            .saturating_sub(theirs)
+            .saturating_abs();
+        let ours = case.webhook.buyer_id.is_none() || case.webhook.buyer_id == call.buyer_id;
+        call.caller == report.caller
+            && off <= case.webhook.duration_tolerance_seconds
+            && is_in_window(
+                call.ended_at,
+                line.order.received_at,
+                case.webhook.match_window_hours,
+            )
+            && ours
+    })
+}
+
+/// A report is about one call at most: what it did on the one that it stood on is taken back (M13).
+fn leave_call(line: &mut BatchRow, books: &mut LockedCalls) {
+    let Some(call_id) = line.earlier_call.filter(|_| line.exists) else {
+        return;
+    };
+    line.left_call = Some(call_id);
+    let key = CallKey {
+        account_id: line.account_id,
+        call_id,
+    };
+    let Some(call) = books.call_mut(key) else {
+        return;
+    };
+    if call.standing(line.order.event_id).is_some() {
+        let cause = line.trigger.leave_cause();
+        line.withdrawals
+            .push(withdraw_report(call, line.order, cause));
+    }
+}
+
+/// The calls that nobody claims any more: reports that were `already_reported` are tried again (M9).
+pub fn freed_calls(lines: &[BatchRow], books: &LockedCalls) -> BTreeSet<CallKey> {
+    let left = lines.iter().flat_map(|line| &line.withdrawals);
+    left.map(|draft| draft.call)
+        .filter(|key| books.call(*key).is_some_and(|call| !call.is_claimed()))
+        .collect()
 }
 
 fn decide_line(
@@ -279,26 +532,27 @@ fn decide_line(
     if let Some(reason) = line.refused {
         return Decision::without_detail(Status::Refused, reason);
     }
-    let Some(webhook) = webhooks.get(&line.webhook_id) else {
-        return Decision::without_detail(Status::Held, Reason::ProcessingFailed);
-    };
-    match &line.reading.report {
-        Err(why) => no_report(*why),
-        Ok(report) => {
-            let case = DecisionInput {
-                order: line.order,
-                webhook,
-                report,
-                candidates: &line.candidates,
-                trigger: line.trigger,
-            };
-            decide_report(&case, books)
-        }
+    if line.trigger == Trigger::Revoked {
+        return Decision {
+            strategy: Some(Strategy::Person),
+            call_id: line.earlier_call,
+            ..Decision::without_detail(Status::Superseded, Reason::Undone)
+        };
+    }
+    if let Err(why) = &line.reading.report {
+        return no_report(*why);
+    }
+    match case_of_line(line, webhooks) {
+        Some(case) => decide_report(&case, books),
+        None => Decision::without_detail(Status::Held, Reason::ProcessingFailed),
     }
 }
 
-/// True if the row waits for its call (M7).
+/// True if the row waits for its call (M7), or for a better one than a guess gave it (M9).
 pub fn wants_another_try(line: &BatchRow) -> bool {
+    if matches!(line.trigger, Trigger::Assigned(_) | Trigger::Applied(_)) {
+        return false;
+    }
     match (&line.decision, line.report()) {
         (Some(decision), Some(report)) => may_match_later(decision, report),
         _ => false,

@@ -4,6 +4,8 @@
 //! reports in order of reception, whatever the order they were processed in (V3); the books then move
 //! by the difference between two totals. So a retry, a redelivery or a replay is harmless by design.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -139,8 +141,8 @@ pub fn fold_reports(estimate: Estimate, reports: &[FoldInput]) -> Folded {
         last_applied: None,
         effects: Vec::with_capacity(reports.len()),
     };
-    // The last applied report of each payout; a call sees very few different ones.
-    let mut applied: Vec<FoldInput> = Vec::new();
+    // The last applied report of each payout.
+    let mut applied: HashMap<i64, FoldInput> = HashMap::new();
     for report in reports {
         let effect = effect_of(report, &applied, state.value_cents);
         if matches!(effect, Effect::Applied | Effect::Reversed) {
@@ -153,19 +155,21 @@ pub fn fold_reports(estimate: Estimate, reports: &[FoldInput]) -> Folded {
             state.qualified = Some(value > 0);
             state.reported = true;
             state.last_applied = Some(report.place.event_id);
-            applied.retain(|earlier| earlier.payout_cents != report.payout_cents);
-            applied.push(*report);
+            applied.insert(report.payout_cents, *report);
         }
         state.effects.push(effect);
     }
     state
 }
 
-fn effect_of(report: &FoldInput, applied: &[FoldInput], value_cents: Option<i64>) -> Effect {
-    let repeats = applied.iter().find(|earlier| {
-        earlier.payout_cents == report.payout_cents
-            && micros_between(earlier.place.received_at, report.place.received_at)
-                <= DUPLICATE_WINDOW_MICROS
+fn effect_of(
+    report: &FoldInput,
+    applied: &HashMap<i64, FoldInput>,
+    value_cents: Option<i64>,
+) -> Effect {
+    let repeats = applied.get(&report.payout_cents).filter(|earlier| {
+        micros_between(earlier.place.received_at, report.place.received_at)
+            <= DUPLICATE_WINDOW_MICROS
     });
     match repeats {
         Some(earlier) if !report.exempt_from_v2 => Effect::Duplicate {

@@ -11,6 +11,7 @@
 )]
 
 pub mod batch_decision;
+pub mod call_application;
 pub mod call_record;
 pub mod crediting;
 mod decimal;

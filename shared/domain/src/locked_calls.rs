@@ -11,11 +11,12 @@ use crate::crediting::{
     Estimate, FoldInput, Folded, Payee, ReceptionOrder, booked_revenue, credit_due, fold_reports,
 };
 use crate::matching::PriorMatch;
-use trueup_event::reason::Strategy;
+use crate::text::names_differ;
+use trueup_event::reason::{Reason, Strategy};
 
-/// Reports kept for one call. Beyond it a mere duplicate is no longer kept with the call (its row is):
-/// a sender that repeats itself for a week must not make every further report slower.
-pub const MAX_REPORTS_KEPT: usize = 1_000;
+/// Reports that one call's fold holds (V13): what others sent before must not make a report's work grow.
+/// A person's apply, a rejection and a full reversal always have room.
+pub const MAX_FOLDED_REPORTS: usize = 200;
 
 /// A call's id belongs to its account: two accounts may use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,15 @@ pub enum ClaimState {
     Held,
     /// A report with the call's id took its place (M5): it neither claims nor counts.
     Displaced,
+    /// It has left this call for another, or for none: nothing of it is kept here.
+    Withdrawn,
+}
+
+impl ClaimState {
+    /// It claims the call (M5).
+    pub const fn stands(self) -> bool {
+        matches!(self, ClaimState::Folded | ClaimState::Held)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +53,8 @@ pub struct CallReport {
     pub role: ClaimState,
     pub exempt_from_v2: bool,
     pub by_person: bool,
+    /// Its call was not named beyond doubt (M9, M14): it gives way to a report or a call that does.
+    pub guess: bool,
     pub payout_cents: i64,
     pub caller: Option<String>,
     pub duration_seconds: Option<i64>,
@@ -68,6 +80,12 @@ impl CallReport {
             duration_seconds: self.duration_seconds?,
         })
     }
+
+    /// Two reports that carry different values in the same id slot are never the same report (M4).
+    pub fn is_told_apart_from(&self, ref_id: Option<&str>, call_id_text: Option<&str>) -> bool {
+        names_differ(self.ref_id.as_deref(), ref_id)
+            || names_differ(self.call_id_text.as_deref(), call_id_text)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -86,10 +104,19 @@ pub struct LockedCall {
     pub current_terms: Option<Payee>,
     /// The terms of the last posting; they rule once a report has been applied (V9).
     pub posted_terms: Option<Payee>,
+    /// Whose report the value is; none if a person set it, or nobody has.
     pub reported_by: Option<Uuid>,
     /// In order of reception.
     pub reports: Vec<CallReport>,
     pub changed: bool,
+}
+
+fn fold_input(report: &CallReport) -> FoldInput {
+    FoldInput {
+        place: report.order,
+        payout_cents: report.payout_cents,
+        exempt_from_v2: report.exempt_from_v2,
+    }
 }
 
 /// How a call's money moved.
@@ -112,13 +139,35 @@ impl LockedCall {
     }
 
     pub fn is_claimed(&self) -> bool {
-        self.reports.iter().any(|r| r.role != ClaimState::Displaced)
+        self.reports.iter().any(|r| r.role.stands())
     }
 
     pub fn claimed_by_other_than(&self, event_id: Uuid) -> bool {
         self.reports
             .iter()
-            .any(|r| r.role != ClaimState::Displaced && r.order.event_id != event_id)
+            .any(|r| r.role.stands() && r.order.event_id != event_id)
+    }
+
+    /// A report from another number than `caller` stands on it (M14).
+    pub fn claimed_by_other_caller(&self, caller: &str, event_id: Uuid) -> bool {
+        self.reports.iter().any(|r| {
+            r.role.stands()
+                && r.order.event_id != event_id
+                && names_differ(r.caller.as_deref(), Some(caller))
+        })
+    }
+
+    /// The report of this event, if it stands here.
+    pub fn standing(&self, event_id: Uuid) -> Option<&CallReport> {
+        self.reports
+            .iter()
+            .find(|r| r.role.stands() && r.order.event_id == event_id)
+    }
+
+    /// How many reports its fold holds, other than the event's own (V13).
+    pub fn folded_but(&self, event_id: Uuid) -> usize {
+        let folded = |r: &&CallReport| r.role == ClaimState::Folded && r.order.event_id != event_id;
+        self.reports.iter().filter(folded).count()
     }
 
     /// Puts a report in its place by reception (V3). One event has one report on a call: a second
@@ -131,18 +180,28 @@ impl LockedCall {
 
     /// The fold as it stands.
     pub fn fold_reports(&self) -> (Folded, Vec<ReceptionOrder>) {
-        let folding: Vec<FoldInput> = self
-            .reports
+        self.fold_inputs(self.fold_inputs_but(None))
+    }
+
+    /// The fold as it would be with one more report, or with that one as it is now.
+    pub fn fold_with(&self, report: &CallReport) -> (Folded, Vec<ReceptionOrder>) {
+        let mut inputs = self.fold_inputs_but(Some(report.order));
+        let at = inputs.partition_point(|input| input.place < report.order);
+        inputs.insert(at, fold_input(report));
+        self.fold_inputs(inputs)
+    }
+
+    fn fold_inputs_but(&self, order: Option<ReceptionOrder>) -> Vec<FoldInput> {
+        self.reports
             .iter()
-            .filter(|r| r.role == ClaimState::Folded)
-            .map(|r| FoldInput {
-                place: r.order,
-                payout_cents: r.payout_cents,
-                exempt_from_v2: r.exempt_from_v2,
-            })
-            .collect();
-        let places = folding.iter().map(|f| f.place).collect();
-        (fold_reports(self.estimate, &folding), places)
+            .filter(|r| r.role == ClaimState::Folded && Some(r.order) != order)
+            .map(fold_input)
+            .collect()
+    }
+
+    fn fold_inputs(&self, inputs: Vec<FoldInput>) -> (Folded, Vec<ReceptionOrder>) {
+        let places = inputs.iter().map(|input| input.place).collect();
+        (fold_reports(self.estimate, &inputs), places)
     }
 
     /// Takes the fold's result over and says by how much the books must move.
@@ -155,7 +214,12 @@ impl LockedCall {
         let before = (self.value_cents, self.qualified, self.credit_cents);
         let revenue_before =
             booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
-        let payee = self.payee_for();
+        // With its last report gone the call is an estimate again, and nothing fixes its terms (M9, V9).
+        let payee = if folded.reported {
+            self.payee_for()
+        } else {
+            self.current_terms
+        };
         self.value_cents = folded.value_cents;
         self.qualified = folded.qualified;
         self.credit_cents =
@@ -166,8 +230,8 @@ impl LockedCall {
         self.reported_by = folded
             .last_applied
             .and_then(|id| self.reports.iter().find(|r| r.order.event_id == id))
-            .map(|r| r.webhook_id)
-            .or(self.reported_by);
+            .filter(|r| !r.exempt_from_v2)
+            .map(|r| r.webhook_id);
         let revenue_after =
             booked_revenue(self.value_cents, self.value_from_webhook, self.qualified);
         let changed = before != (self.value_cents, self.qualified, self.credit_cents);
@@ -180,11 +244,23 @@ impl LockedCall {
     }
 }
 
-/// Every call that was locked for a batch.
+/// A row that waits for a person, or that a person has closed, by what its report says (M11, M12).
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenRow {
+    pub order: ReceptionOrder,
+    pub reason: Option<Reason>,
+    /// A person has closed it: whatever repeats it is closed, too.
+    pub ignored: bool,
+}
+
+/// Every call that was locked for a batch, and what else its reports are weighed against.
 #[derive(Debug, Clone, Default)]
 pub struct LockedCalls {
     calls: BTreeMap<CallKey, LockedCall>,
     signatures: HashMap<Fingerprint, Vec<CallKey>>,
+    /// Where reports of this batch will stand, known before any of them is decided (M12).
+    expected: HashMap<Fingerprint, Vec<PriorMatch>>,
+    open_rows: HashMap<Uuid, OpenRow>,
 }
 
 impl LockedCalls {
@@ -197,6 +273,20 @@ impl LockedCalls {
             books.calls.insert(call.key, call);
         }
         books
+    }
+
+    /// With the open rows of the batch's reports, by [`report_digest`](crate::report::report_digest).
+    pub fn with_open_rows(mut self, open_rows: HashMap<Uuid, OpenRow>) -> Self {
+        self.open_rows = open_rows;
+        self
+    }
+
+    pub fn open_row(&self, digest: Uuid) -> Option<&OpenRow> {
+        self.open_rows.get(&digest)
+    }
+
+    pub fn set_open_row(&mut self, digest: Uuid, row: OpenRow) {
+        self.open_rows.insert(digest, row);
     }
 
     pub fn call(&self, key: CallKey) -> Option<&LockedCall> {
@@ -218,31 +308,43 @@ impl LockedCalls {
         }
     }
 
-    /// The reports that have this signature and still stand, other than the event's own.
+    /// A report with this fingerprint is going to stand on that call.
+    pub fn expect_match(&mut self, signature: Fingerprint, expected: PriorMatch) {
+        self.expected.entry(signature).or_default().push(expected);
+    }
+
+    /// The reports that have this signature and stand or stood somewhere, other than the event's own.
     pub fn prior_matches(&self, signature: &Fingerprint, own_event: Uuid) -> Vec<PriorMatch> {
         let keys = self
             .signatures
             .get(signature)
             .map(Vec::as_slice)
             .unwrap_or_default();
-        keys.iter()
+        let standing = keys
+            .iter()
             .filter_map(|key| self.calls.get(key))
             .flat_map(|call| call.reports.iter().map(move |r| (call.key.call_id, r)))
             .filter(|(_, r)| {
-                r.role != ClaimState::Displaced
-                    && r.order.event_id != own_event
+                r.role != ClaimState::Withdrawn
                     && r.webhook_id == signature.webhook_id
                     && r.duration_seconds == Some(signature.duration_seconds)
                     && r.caller.as_deref() == Some(signature.caller.as_str())
             })
             .map(|(call_id, r)| PriorMatch {
                 call_id,
+                event_id: r.order.event_id,
                 received_at: r.order.received_at,
                 payout_cents: r.payout_cents,
                 by_person: r.by_person,
+                guess: r.guess,
+                displaced: r.role == ClaimState::Displaced,
                 ref_id: r.ref_id.clone(),
                 call_id_text: r.call_id_text.clone(),
-            })
+            });
+        let expected = self.expected.get(signature).into_iter().flatten().cloned();
+        standing
+            .chain(expected)
+            .filter(|prior| prior.event_id != own_event)
             .collect()
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::crediting::{Payee, micros_between};
+use crate::text::names_differ;
 use trueup_event::reason::{CandidateNote, Detail, Reason, Strategy};
 
 /// The buyer's leg is typically this much shorter than ours (seed): the second yardstick of M6.
@@ -30,18 +31,27 @@ pub struct Candidate {
     pub in_scope: bool,
     /// The same caller as the report's.
     pub same_caller: bool,
+    /// Another caller than the report's; both are known (M14).
+    pub other_caller: bool,
     /// Some other report has claimed it (M5).
     pub claimed: bool,
+    /// A report from another number has claimed it (M14).
+    pub claimed_by_other_caller: bool,
     pub payee: Option<Payee>,
 }
 
-/// A report that was matched to a call before and has this one's signature (M4).
+/// A report that was matched to a call before and has this one's signature (M4), or is going to be (M12).
 #[derive(Debug, Clone, PartialEq)]
 pub struct PriorMatch {
     pub call_id: Uuid,
+    pub event_id: Uuid,
     pub received_at: Timestamp,
     pub payout_cents: i64,
     pub by_person: bool,
+    /// Its call was not named beyond doubt (M9).
+    pub guess: bool,
+    /// Its place was taken by a report with the call's id; it is left for a person (M14).
+    pub displaced: bool,
     pub ref_id: Option<String>,
     pub call_id_text: Option<String>,
 }
@@ -64,7 +74,7 @@ pub struct MatchInput<'a> {
 pub struct MatchEvidence {
     /// Calls of the account that bear the reported ref_id.
     pub by_ref_id: Vec<Candidate>,
-    /// The call of the account with the reported UUID.
+    /// The call of the account with the reported UUID, and whether it bears the reported ref_id, too.
     pub by_call_id: Option<Candidate>,
     /// Calls of the same caller: all that fit, and the nearest that do not.
     pub by_caller: Vec<Candidate>,
@@ -78,7 +88,14 @@ pub enum MatchResult {
         strategy: Strategy,
         /// Known by its signature (M4): a duplicate says `repeat_of_matched_report`.
         by_signature: bool,
+        /// Not named beyond doubt: it gives way to what names it (M9, M14).
+        guess: bool,
         detail: Detail,
+    },
+    /// The same report was displaced and waits for a person (M14).
+    RepeatOfDisplaced {
+        of: Uuid,
+        call_id: Uuid,
     },
     /// Several calls fit and they would pay different people (M1, M4, M6).
     Ambiguous {
@@ -91,19 +108,11 @@ pub enum MatchResult {
     },
 }
 
-/// M1, then M2, then M4 and M3.
+/// M12, then M1, M2, M4 and M3.
 pub fn find_call(question: &MatchInput<'_>, evidence: &MatchEvidence) -> MatchResult {
     let mut other_buyer = false;
-    if question.ref_id.is_some()
-        && let Some(found) = by_ref_id(question, &evidence.by_ref_id, &mut other_buyer)
-    {
+    if let Some(found) = find_named_call(question, evidence, &mut other_buyer) {
         return found;
-    }
-    if let Some(candidate) = &evidence.by_call_id {
-        if candidate.in_scope {
-            return found_call(candidate.call_id, Strategy::CallId);
-        }
-        other_buyer = true;
     }
     let by_caller = match (question.has_caller, question.duration_seconds) {
         (true, Some(duration)) => {
@@ -131,13 +140,84 @@ pub fn find_call(question: &MatchInput<'_>, evidence: &MatchEvidence) -> MatchRe
     }
 }
 
+/// What finds the call without a guess about the caller's calls: a person's word about the same report
+/// (M12), or an id (M1, M2).
+fn find_named_call(
+    question: &MatchInput<'_>,
+    evidence: &MatchEvidence,
+    other_buyer: &mut bool,
+) -> Option<MatchResult> {
+    if let Some(found) = by_person(question, evidence) {
+        return Some(found);
+    }
+    if question.ref_id.is_some()
+        && let Some(found) = by_ref_id(question, evidence, other_buyer)
+    {
+        return Some(found);
+    }
+    if let Some(candidate) = &evidence.by_call_id {
+        if candidate.in_scope {
+            return Some(found_call(candidate.call_id, Strategy::CallId));
+        }
+        *other_buyer = true;
+    }
+    None
+}
+
+/// Where a report that was placed by a guess belongs after all: where a person or an id puts it, or the
+/// same report (M9, M12). Nothing if nobody has said.
+pub fn find_better_than_guess(
+    question: &MatchInput<'_>,
+    evidence: &MatchEvidence,
+) -> Option<MatchResult> {
+    find_named_call(question, evidence, &mut false).or_else(|| {
+        let named = nearest_prior(question, evidence, |p| !p.guess && !p.displaced)?;
+        Some(known_by_signature(named.call_id))
+    })
+}
+
 fn found_call(call_id: Uuid, strategy: Strategy) -> MatchResult {
     MatchResult::Call {
         call_id,
         strategy,
         by_signature: false,
+        guess: false,
         detail: Detail::default(),
     }
+}
+
+/// The same report stands there, though this one names no id: it follows wherever that one goes.
+fn known_by_signature(call_id: Uuid) -> MatchResult {
+    MatchResult::Call {
+        call_id,
+        strategy: Strategy::CallerDuration,
+        by_signature: true,
+        guess: true,
+        detail: Detail::default(),
+    }
+}
+
+/// What a person assigned takes its repeats along, also those that an id would find (M12).
+fn by_person(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
+    let prior = nearest_prior(question, evidence, |p| p.by_person && !p.displaced)?;
+    Some(known_by_signature(prior.call_id))
+}
+
+/// Among the reports of this signature that `counts` admits: one whose call is beyond doubt, then one that
+/// says the same, then the latest.
+fn nearest_prior<'a>(
+    question: &MatchInput<'_>,
+    evidence: &'a MatchEvidence,
+    counts: impl Fn(&PriorMatch) -> bool,
+) -> Option<&'a PriorMatch> {
+    evidence
+        .precedents
+        .iter()
+        .filter(|p| counts(p) && in_reach(question, p) && !ids_conflict(question, p))
+        .max_by_key(|p| {
+            let says_the_same = Some(p.payout_cents) == question.payout_cents;
+            (!p.guess, says_the_same, p.received_at, p.call_id)
+        })
 }
 
 fn missed_id(question: &MatchInput<'_>) -> Option<Reason> {
@@ -158,29 +238,79 @@ fn nothing_to_go_by(question: &MatchInput<'_>, has_caller: bool, duration: Optio
 
 fn by_ref_id(
     question: &MatchInput<'_>,
-    hits: &[Candidate],
+    evidence: &MatchEvidence,
     other_buyer: &mut bool,
 ) -> Option<MatchResult> {
+    let hits = &evidence.by_ref_id;
     let ours: Vec<&Candidate> = hits.iter().filter(|c| c.in_scope).collect();
     *other_buyer |= ours.len() < hits.len();
-    match (ours.as_slice(), question.duration_seconds) {
-        ([], _) => None,
-        ([only], _) => Some(found_call(only.call_id, Strategy::RefId)),
-        // ref_id is not unique (M1): caller and duration decide among them, if they are known.
-        (several, Some(duration)) if question.has_caller => {
-            let same_caller: Vec<&Candidate> =
-                several.iter().copied().filter(|c| c.same_caller).collect();
-            let contenders = if same_caller.is_empty() {
-                several
-            } else {
-                same_caller.as_slice()
-            };
-            Some(match rank_contenders(duration, contenders) {
-                Some(winner) => found_call(winner.call_id, Strategy::RefId),
-                None => found_ambiguous(Strategy::RefId, question, contenders),
+    let (first, others) = ours.split_first()?;
+    if others.is_empty() {
+        return Some(sole_hit(question, evidence, first));
+    }
+    // ref_id is not unique (M1): the reported call_id decides, or else the reported caller.
+    let named = evidence
+        .by_call_id
+        .as_ref()
+        .filter(|named| named.in_scope && ours.iter().any(|c| c.call_id == named.call_id));
+    if let Some(named) = named {
+        return Some(found_call(named.call_id, Strategy::RefId));
+    }
+    let same_caller: Vec<&Candidate> = ours.iter().copied().filter(|c| c.same_caller).collect();
+    Some(match (same_caller.as_slice(), question.duration_seconds) {
+        ([only], _) => found_call(only.call_id, Strategy::RefId),
+        (several @ [_, ..], Some(duration)) => {
+            guess_by_ref_id(question, evidence, several, |unclaimed| {
+                rank_contenders(duration, unclaimed)
             })
         }
-        (several, _) => Some(found_ambiguous(Strategy::RefId, question, several)),
+        ([], _) => found_ambiguous(Strategy::RefId, question, &ours),
+        (several, None) => found_ambiguous(Strategy::RefId, question, several),
+    })
+}
+
+/// The only call with that ref_id; on another caller's call that is a guess (M14).
+fn sole_hit(question: &MatchInput<'_>, evidence: &MatchEvidence, call: &Candidate) -> MatchResult {
+    if !call.other_caller {
+        return found_call(call.call_id, Strategy::RefId);
+    }
+    guess_by_ref_id(question, evidence, &[call], |free| free.first().copied())
+}
+
+/// A choice among calls of one ref_id: M4 and M5 hold for it as for any guess (M14).
+fn guess_by_ref_id(
+    question: &MatchInput<'_>,
+    evidence: &MatchEvidence,
+    several: &[&Candidate],
+    choose: impl for<'a> Fn(&[&'a Candidate]) -> Option<&'a Candidate>,
+) -> MatchResult {
+    let follows = |p: &PriorMatch| !p.displaced && several.iter().any(|c| c.call_id == p.call_id);
+    if let Some(prior) = nearest_prior(question, evidence, follows) {
+        return MatchResult::Call {
+            call_id: prior.call_id,
+            strategy: Strategy::RefId,
+            by_signature: true,
+            guess: true,
+            detail: Detail::default(),
+        };
+    }
+    let is_taken = |c: &Candidate| {
+        if c.other_caller {
+            c.claimed_by_other_caller
+        } else {
+            c.claimed
+        }
+    };
+    let free: Vec<&Candidate> = several.iter().copied().filter(|c| !is_taken(c)).collect();
+    match choose(&free) {
+        Some(winner) => MatchResult::Call {
+            call_id: winner.call_id,
+            strategy: Strategy::RefId,
+            by_signature: false,
+            guess: true,
+            detail: Detail::default(),
+        },
+        None => found_ambiguous(Strategy::RefId, question, several),
     }
 }
 
@@ -212,6 +342,14 @@ fn by_caller_and_duration(
     let unclaimed: Vec<&Candidate> = ours.iter().copied().filter(|c| !c.claimed).collect();
     if let Some(found) = by_signature(question, evidence, &ours) {
         return found;
+    }
+    let says_the_same =
+        |p: &PriorMatch| p.displaced && Some(p.payout_cents) == question.payout_cents;
+    if let Some(displaced) = nearest_prior(question, evidence, says_the_same) {
+        return MatchResult::RepeatOfDisplaced {
+            of: displaced.event_id,
+            call_id: displaced.call_id,
+        };
     }
     if ours.is_empty() {
         *other_buyer |= !fitting.is_empty();
@@ -247,6 +385,7 @@ fn by_caller_and_duration(
                 call_id: winner.call_id,
                 strategy: Strategy::CallerDuration,
                 by_signature: false,
+                guess: true,
                 detail,
             }
         }
@@ -269,19 +408,7 @@ fn by_signature(
     evidence: &MatchEvidence,
     ours: &[&Candidate],
 ) -> Option<MatchResult> {
-    let precedent = evidence
-        .precedents
-        .iter()
-        .filter(|p| in_reach(question, p) && !ids_conflict(question, p))
-        // A person's word outranks older matches; then the report that says the same; then the latest.
-        .max_by_key(|p| {
-            (
-                p.by_person,
-                Some(p.payout_cents) == question.payout_cents,
-                p.received_at,
-                p.call_id,
-            )
-        })?;
+    let precedent = nearest_prior(question, evidence, |p| !p.displaced)?;
     let others = ours
         .iter()
         .filter(|c| !c.claimed && c.call_id != precedent.call_id)
@@ -314,6 +441,7 @@ fn by_signature(
         call_id: precedent.call_id,
         strategy: Strategy::CallerDuration,
         by_signature: true,
+        guess: true,
         detail,
     })
 }
@@ -323,17 +451,23 @@ fn in_reach(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
         <= question.window_hours.saturating_mul(3_600 * MICROS)
 }
 
-/// Two reports that carry different values in the same id slot are never the same report (M4).
-fn ids_conflict(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {
-    let differ =
-        |a: Option<&str>, b: Option<&String>| matches!((a, b), (Some(a), Some(b)) if a != b);
-    differ(question.ref_id, precedent.ref_id.as_ref())
-        || differ(question.call_id_text, precedent.call_id_text.as_ref())
+fn ids_conflict(question: &MatchInput<'_>, prior: &PriorMatch) -> bool {
+    names_differ(question.ref_id, prior.ref_id.as_deref())
+        || names_differ(question.call_id_text, prior.call_id_text.as_deref())
 }
 
 fn in_window(question: &MatchInput<'_>, candidate: &Candidate) -> bool {
-    let before = micros_between(candidate.ended_at, question.received_at);
-    before >= -CLOCK_SKEW_MICROS && before <= question.window_hours.saturating_mul(3_600 * MICROS)
+    is_in_window(
+        candidate.ended_at,
+        question.received_at,
+        question.window_hours,
+    )
+}
+
+/// M3: the call ended within the window before the report came, or a clock's skew after it.
+pub fn is_in_window(ended_at: Timestamp, received_at: Timestamp, window_hours: i64) -> bool {
+    let before = micros_between(ended_at, received_at);
+    before >= -CLOCK_SKEW_MICROS && before <= window_hours.saturating_mul(3_600 * MICROS)
 }
 
 /// M6. `None` if choosing would be a guess about whom to pay.

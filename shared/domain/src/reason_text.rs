@@ -3,6 +3,7 @@
 //! Read by people who have never seen the code, often when money is missing. It names no caller, no
 //! token and no body; those stand beside it.
 
+use crate::locked_calls::MAX_FOLDED_REPORTS;
 use crate::matching::CLOCK_SKEW_MICROS;
 use trueup_event::reason::{Detail, Reason, Status};
 
@@ -100,14 +101,14 @@ fn explain_matched(reason: Reason, detail: &Detail, currency: &str) -> String {
         Reason::Reversal => format!("The buyer took the whole payout back: the call is unqualified. {}", describe_movement(detail, currency)),
         Reason::NoAssignment => format!(
             "The call's value is set to {}, but the call was recorded without a campaign assignment, so no publisher \
-             is credited, and it can no longer be given one. Record calls with their assignment before the buyer reports.",
+             is credited. Record the call again with its assignment: the publisher is credited then.",
             format_money(detail.value_after_cents, currency)
         ),
-        Reason::ReplacedHeuristicMatch if detail.displaced => {
-            "Another report named this call by its id, so this one, which was matched by caller and duration only, \
-             no longer counts on it. Find out which call it was about and assign it, or ignore it."
-                .to_owned()
-        }
+        Reason::MovedToItsCall => format!(
+            "The report had been matched to another call by a guess; its own call is known now, so it was moved here, and what it \
+             had moved there was taken back. {}",
+            describe_movement(detail, currency)
+        ),
         Reason::ReplacedHeuristicMatch => format!(
             "This report names the call by its id and took the place of one that was matched by caller and duration only. \
              Look at that one: it may belong to another call. {}",
@@ -149,6 +150,12 @@ fn explain_repeated(reason: Reason, detail: &Detail, currency: &str) -> String {
             "A report with the same caller, duration and payout had been matched to this call at most 15 minutes before: a retry, \
              which is counted once, so no money moved.{to_do}{changed}{others}"
         ),
+        Reason::RepeatOfOpenReport => "The same report waits for a person already, or was closed by one: see the event that this one repeats. \
+             What is decided there holds for this one, too. Nothing to do here."
+            .to_owned(),
+        Reason::Undone => {
+            "A person applied this amount and took it back again, so it counts for nothing. Nothing to do.".to_owned()
+        }
         _ => format!(
             "A report that was received later than this one has already set the call to {}, so this one changes nothing. Nothing to do.",
             format_money(detail.value_after_cents, currency)
@@ -182,6 +189,13 @@ fn explain_held(reason: Reason, detail: &Detail, currency: &str) -> String {
     let word = detail.word.as_deref().unwrap_or("another");
     match reason {
         Reason::Ambiguous => explain_ambiguous(detail),
+        Reason::ReplacedHeuristicMatch => "Another report named this call by its id, so this one, which was matched by caller and \
+             duration only, no longer counts on it. Find out which call it was about and assign it, or ignore it."
+            .to_owned(),
+        Reason::TooManyReports => format!(
+            "This call has {MAX_FOLDED_REPORTS} reports already, which is as many as one call may have, so no money moved. \
+             Find out why the buyer reports on it so often, and apply the right amount by hand."
+        ),
         Reason::NegativePayout => format!(
             "The buyer reported a negative amount that is not the whole of what the call stands at ({}). \
              No money moved. Find out what they mean to pay in the end, and apply that amount.",

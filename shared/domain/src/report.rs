@@ -1,6 +1,7 @@
 //! A report: what one request says about a call, once it has been read.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -88,6 +89,24 @@ impl Report {
             .as_deref()
             .and_then(|t| Uuid::try_parse(t).ok())
     }
+}
+
+/// What a report says, in one id: two reports of a webhook that say the same have the same one (M11).
+pub fn report_digest(webhook_id: Uuid, report: &Report) -> Uuid {
+    // Each text is preceded by its length, so that no two lists of texts are one text.
+    let mut text = String::new();
+    let mut add = |part: Option<&str>| match part {
+        Some(part) => _ = write!(text, "{}:{part}", part.len()),
+        None => text.push('-'),
+    };
+    add(report.ref_id.as_deref());
+    add(report.call_id.as_deref());
+    add(report.caller.as_deref());
+    add(report.duration_seconds.map(|d| d.to_string()).as_deref());
+    add(report.payout.cents().map(|c| c.to_string()).as_deref());
+    add(report.currency.as_deref());
+    add(report.rejection_word.as_deref());
+    Uuid::new_v5(&webhook_id, text.as_bytes())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

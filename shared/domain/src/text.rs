@@ -67,6 +67,11 @@ pub(crate) fn clip_text(text: &str, chars: usize) -> String {
     }
 }
 
+/// True if both name something, and not the same.
+pub fn names_differ(a: Option<&str>, b: Option<&str>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a != b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

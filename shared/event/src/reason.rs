@@ -63,18 +63,23 @@ codes! {
         MatchedLate = "matched_late",
         Reversal = "reversal",
         NoAssignment = "no_assignment",
+        /// Of the report that took a guess's place; and, `held`, of the one whose place was taken.
         ReplacedHeuristicMatch = "replaced_heuristic_match",
+        MovedToItsCall = "moved_to_its_call",
         // duplicate
         SamePayoutWithin15m = "same_payout_within_15m",
         RepeatOfMatchedReport = "repeat_of_matched_report",
+        RepeatOfOpenReport = "repeat_of_open_report",
         // superseded
         OlderThanApplied = "older_than_applied",
+        Undone = "undone",
         // held
         Ambiguous = "ambiguous",
         NegativePayout = "negative_payout",
         PayoutOverCap = "payout_over_cap",
         CurrencyMismatch = "currency_mismatch",
         StatusSaysRejected = "status_says_rejected",
+        TooManyReports = "too_many_reports",
         ProcessingFailed = "processing_failed",
         // unmatched
         RefIdNotFound = "ref_id_not_found",
@@ -102,7 +107,14 @@ codes! {
 }
 
 impl Reason {
-    /// The status of every row that has this reason.
+    /// True if a row of that status may have this reason. A report that was displaced is `held`, and says
+    /// `replaced_heuristic_match` like the one that displaced it (M1, M14).
+    pub fn occurs_with(self, status: Status) -> bool {
+        self.status() == status
+            || (self == Reason::ReplacedHeuristicMatch && status == Status::Held)
+    }
+
+    /// The status of the rows that have this reason, but for those of [`Reason::occurs_with`].
     pub const fn status(self) -> Status {
         match self {
             Reason::NoChange
@@ -110,14 +122,18 @@ impl Reason {
             | Reason::MatchedLate
             | Reason::Reversal
             | Reason::NoAssignment
-            | Reason::ReplacedHeuristicMatch => Status::Matched,
-            Reason::SamePayoutWithin15m | Reason::RepeatOfMatchedReport => Status::Duplicate,
-            Reason::OlderThanApplied => Status::Superseded,
+            | Reason::ReplacedHeuristicMatch
+            | Reason::MovedToItsCall => Status::Matched,
+            Reason::SamePayoutWithin15m
+            | Reason::RepeatOfMatchedReport
+            | Reason::RepeatOfOpenReport => Status::Duplicate,
+            Reason::OlderThanApplied | Reason::Undone => Status::Superseded,
             Reason::Ambiguous
             | Reason::NegativePayout
             | Reason::PayoutOverCap
             | Reason::CurrencyMismatch
             | Reason::StatusSaysRejected
+            | Reason::TooManyReports
             | Reason::ProcessingFailed => Status::Held,
             Reason::RefIdNotFound
             | Reason::CallIdNotFound
@@ -190,6 +206,9 @@ pub struct Detail {
     /// First bad byte of a body, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte: Option<u64>,
+    /// The call that it was matched to before it was moved to this one (M9).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_call: Option<Uuid>,
     /// This report was the displaced one of `replaced_heuristic_match`, not the one that displaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub displaced: bool,

@@ -63,8 +63,8 @@ impl Search {
         match (self.reasons.is_empty(), always) {
             (false, _) => self.reason_codes(),
             (true, true) => {
-                // Each reason is of one status; to walk the others' rows would be to read them for nothing.
-                let of_these = |r: &&Reason| self.statuses.contains(&r.status());
+                // To walk the rows of other reasons would be to read them for nothing.
+                let of_these = |r: &&Reason| self.statuses.iter().any(|s| r.occurs_with(*s));
                 Some(
                     Reason::ALL
                         .iter()

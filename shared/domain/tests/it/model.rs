@@ -4,17 +4,23 @@
 //! A transaction is its decisions until it is committed: a worker that dies before leaves no trace.
 //! Only what the real writes would write is written, so that a forgotten mark shows here, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use trueup_domain::batch_decision::{
-    BatchRow, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
+    BatchRow, PreviousRow, StandingReport, calls_to_lock, decide_lines, rows_to_follow,
+    sort_by_reception, wants_another_try,
 };
+use trueup_domain::call_application::split_withdrawal;
 use trueup_domain::call_record::{CallRecord, StoredCall, record};
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms, booked_revenue, credit_due};
-use trueup_domain::decision::{CallCandidate, CallCandidates, Decision, Trigger};
-use trueup_domain::locked_calls::{CallKey, CallReport, ClaimState, LockedCall, LockedCalls};
-use trueup_domain::report::{ParsedRequest, Payout, Report};
+use trueup_domain::decision::{
+    CallCandidate, CallCandidates, Decision, PostingCause, PostingDraft, Trigger,
+};
+use trueup_domain::locked_calls::{
+    CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
+};
+use trueup_domain::report::{ParsedRequest, Payout, Report, report_digest};
 use trueup_domain::webhook_settings::Webhook;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
@@ -40,8 +46,12 @@ pub struct Event {
 pub enum Work {
     Fresh(Event),
     Again(Uuid),
+    Replayed(Uuid),
     Assigned(Uuid, Uuid),
     Applied(Event, Uuid),
+    Undone(Uuid),
+    Revoked(Uuid),
+    Ignored(Uuid),
 }
 
 #[derive(Debug, Clone)]
@@ -49,10 +59,13 @@ pub struct Row {
     pub event: Event,
     pub status: Status,
     pub reason: Option<Reason>,
-    pub displaced: bool,
+    pub strategy: Option<Strategy>,
     pub call_id: Option<Uuid>,
     pub credit: i64,
     pub waiting: bool,
+    pub ignored: bool,
+    /// A person's apply: the row that it was made from.
+    pub applied_from: Option<Uuid>,
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +94,7 @@ pub struct Store {
     pub rows: BTreeMap<Uuid, Row>,
     pub ledger: Vec<Entry>,
     pub balances: BTreeMap<Uuid, i64>,
+    open_rows: HashMap<Uuid, OpenRow>,
 }
 
 /// A call's value, whether a webhook set it, whether it is qualified, and the publisher's credit.
@@ -123,6 +137,12 @@ impl Store {
             );
         }
         true
+    }
+
+    /// When the last report of a call was received.
+    pub fn last_report(&self, call_id: Uuid) -> Option<Timestamp> {
+        let reports = self.calls.get(&call_id)?.reports.iter();
+        reports.map(|r| r.order.received_at).max()
     }
 
     pub fn has_call(&self, id: Uuid) -> bool {
@@ -176,16 +196,45 @@ impl Store {
 
     /// The search, without locks: what a transaction sees when it begins.
     pub fn sight(&self, work: &[Work]) -> Vec<BatchRow> {
+        let stored = |id: &Uuid, trigger| Some(self.line(&self.rows.get(id)?.event, trigger));
         let line = |work: &Work| match work {
             Work::Fresh(event) => Some(self.line(event, Trigger::Fresh)),
-            Work::Again(id) => Some(self.line(&self.rows.get(id)?.event, Trigger::Again)),
-            Work::Assigned(id, call_id) => {
-                let event = &self.rows.get(id)?.event;
-                Some(self.line(event, Trigger::Assigned(*call_id)))
-            }
+            Work::Again(id) => stored(id, Trigger::Again),
+            Work::Replayed(id) => stored(id, Trigger::Replayed),
+            Work::Undone(id) => stored(id, Trigger::Undone),
+            Work::Revoked(id) => stored(id, Trigger::Revoked),
+            Work::Ignored(id) => stored(id, Trigger::Ignored),
+            Work::Assigned(id, call_id) => stored(id, Trigger::Assigned(*call_id)),
             Work::Applied(event, call_id) => Some(self.line(event, Trigger::Applied(*call_id))),
         };
-        work.iter().filter_map(line).collect()
+        let mut lines: Vec<BatchRow> = work.iter().filter_map(line).collect();
+        let followers = rows_to_follow(&lines, &self.standing_reports());
+        lines.extend(
+            followers
+                .iter()
+                .filter_map(|(_, id)| stored(id, Trigger::Again)),
+        );
+        lines
+    }
+
+    fn standing_reports(&self) -> Vec<StandingReport> {
+        let of_call = |(id, kept): (&Uuid, &Kept)| {
+            let call_id = *id;
+            let reports = kept.reports.iter().filter(|r| r.role.stands());
+            let standing = reports.filter_map(move |r| {
+                Some(StandingReport {
+                    fingerprint: r.fingerprint()?,
+                    order: r.order,
+                    call_id,
+                    guess: r.guess,
+                    by_person: r.by_person,
+                    ref_id: r.ref_id.clone(),
+                    call_id_text: r.call_id_text.clone(),
+                })
+            });
+            standing.collect::<Vec<_>>()
+        };
+        self.calls.iter().flat_map(of_call).collect()
     }
 
     fn line(&self, event: &Event, course: Trigger) -> BatchRow {
@@ -208,8 +257,21 @@ impl Store {
             },
             candidates: self.sightings(event),
             decision: None,
-            before: None,
+            before: row.map(Self::previous),
+            actor: None,
+            left_call: None,
+            withdrawals: Vec::new(),
         }
+    }
+
+    fn previous(row: &Row) -> Box<PreviousRow> {
+        Box::new(PreviousRow {
+            status: row.status.code().to_owned(),
+            reason: row.reason,
+            detail: None,
+            strategy: row.strategy,
+            report: Ok(row.event.report.clone()),
+        })
     }
 
     fn webhook_by_id(&self) -> HashMap<Uuid, Webhook> {
@@ -235,6 +297,17 @@ impl Store {
             same_fingerprint: false,
         };
         let report = &event.report;
+        let webhook_id = self.webhooks[event.webhook].id;
+        let signed = |kept: &Kept| {
+            let mut reports = kept.reports.iter();
+            report.caller.is_some()
+                && report.duration_seconds.is_some()
+                && reports.any(|r| {
+                    r.webhook_id == webhook_id
+                        && r.caller == report.caller
+                        && r.duration_seconds == report.duration_seconds.map(i64::from)
+                })
+        };
         let by_caller =
             |kept: &&Kept| report.caller.is_some() && kept.recorded.caller == report.caller;
         let by_ref_id =
@@ -253,8 +326,11 @@ impl Store {
             by_caller: self
                 .calls
                 .values()
-                .filter(by_caller)
-                .map(sighting)
+                .filter(|kept| by_caller(kept) || signed(kept))
+                .map(|kept| CallCandidate {
+                    same_fingerprint: signed(kept),
+                    ..sighting(kept)
+                })
                 .collect(),
         }
     }
@@ -267,29 +343,115 @@ impl Store {
         for line in &mut lines {
             let row = self.rows.get(&line.order.event_id);
             line.earlier_call = row.and_then(|row| row.call_id);
+            line.before = row.map(Self::previous);
         }
         let webhooks = self.webhook_by_id();
         sort_by_reception(&mut lines);
         lines.dedup_by_key(|l| l.order);
         let keys = calls_to_lock(&lines, &webhooks);
         let kept = keys.iter().filter_map(|key| self.calls.get(&key.call_id));
-        let mut books = LockedCalls::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>());
+        let mut books = LockedCalls::new(kept.map(|kept| self.call(kept)).collect::<Vec<_>>())
+            .with_open_rows(self.open_rows.clone());
         decide_lines(&mut lines, &webhooks, &mut books);
         for call in books.all_calls() {
             self.write_call(call);
         }
+        for line in &lines {
+            for draft in &line.withdrawals {
+                self.write_draft(line, draft);
+            }
+        }
         let mut decisions = Vec::with_capacity(lines.len());
         for line in lines {
-            let decision = line.decision.clone().expect("decided above");
-            let of_status = decision.reason.map_or(Status::Matched, Reason::status);
-            assert_eq!(
-                of_status, decision.status,
-                "a reason is of one status, and only a match may go without: {decision:?}"
-            );
+            let Some(decision) = line.decision.clone() else {
+                continue;
+            };
+            let fits = match decision.reason {
+                Some(reason) => reason.occurs_with(decision.status),
+                None => decision.status == Status::Matched,
+            };
+            assert!(fits, "only a match may go without a reason: {decision:?}");
             self.write_row(&line, &decision);
             decisions.push(decision);
         }
         decisions
+    }
+
+    /// Closes a row as a person does: its repeats are closed, too (M8, M12).
+    pub fn ignore(&mut self, id: Uuid) {
+        let lines = self.sight(&[Work::Ignored(id)]);
+        self.settle(lines);
+        let digest = self.digest(id);
+        let row = self.rows.get_mut(&id).expect("its row");
+        row.ignored = true;
+        row.waiting = false;
+        let open = OpenRow {
+            order: row.event.place,
+            reason: row.reason,
+            ignored: true,
+        };
+        self.open_rows.insert(digest, open);
+    }
+
+    pub fn unignore(&mut self, id: Uuid) {
+        self.open_rows.remove(&self.digest(id));
+        self.rows.get_mut(&id).expect("its row").ignored = false;
+        let lines = self.sight(&[Work::Replayed(id)]);
+        self.settle(lines);
+    }
+
+    fn digest(&self, id: Uuid) -> Uuid {
+        let event = &self.rows[&id].event;
+        report_digest(self.webhooks[event.webhook].id, &event.report)
+    }
+
+    /// What stands in the ledger under an event, on one call.
+    fn posted(&self, event: Uuid, call_id: Uuid) -> (i64, i64) {
+        let own = |e: &&Entry| e.event == Some(event) && e.call_id == call_id;
+        let sum = |sum: (i64, i64), e: &Entry| (sum.0 + e.revenue, sum.1 + e.credit);
+        self.ledger.iter().filter(own).fold((0, 0), sum)
+    }
+
+    fn write_draft(&mut self, line: &BatchRow, draft: &PostingDraft) {
+        let publisher = draft.payee.map(|p| p.publisher_id);
+        let call_id = draft.call.call_id;
+        match draft.cause {
+            PostingCause::Report => {
+                let (revenue, credit) = (draft.revenue_delta_cents, draft.credit_delta_cents);
+                self.post(
+                    Some(line.order.event_id),
+                    call_id,
+                    publisher,
+                    revenue,
+                    credit,
+                );
+            }
+            PostingCause::Left { report, rest, .. } => {
+                let split = split_withdrawal(draft, self.posted(report.event_id, call_id));
+                let shares = [
+                    (Some(report.event_id), split.own),
+                    (rest.map(|r| r.event_id), split.rest),
+                ];
+                for (event, (revenue, credit)) in shares {
+                    if (revenue, credit) == (0, 0) {
+                        continue;
+                    }
+                    self.post(event, call_id, publisher, revenue, credit);
+                    let brings = rest
+                        .filter(|r| Some(r.event_id) == event)
+                        .and_then(|r| self.rows.get_mut(&r.event_id));
+                    if let Some(row) = brings.filter(|row| row.status != Status::Matched) {
+                        row.status = Status::Matched;
+                        row.reason = None;
+                    }
+                    if let Some(row) = event.and_then(|id| self.rows.get_mut(&id))
+                        && row.call_id == Some(call_id)
+                    {
+                        row.credit += credit;
+                    }
+                }
+            }
+        }
     }
 
     fn call(&self, kept: &Kept) -> LockedCall {
@@ -328,6 +490,9 @@ impl Store {
         }
         for report in call.reports.iter().filter(|r| r.dirty) {
             kept.reports.retain(|r| r.order != report.order);
+            if report.role == ClaimState::Withdrawn {
+                continue;
+            }
             kept.reports.push(CallReport {
                 dirty: false,
                 ..report.clone()
@@ -338,47 +503,67 @@ impl Store {
 
     fn write_row(&mut self, line: &BatchRow, decision: &Decision) {
         let id = line.order.event_id;
-        for posting in &decision.postings {
-            let cause = (!posting.attributed_to_actor).then_some(id);
-            let publisher = posting.payee.map(|p| p.publisher_id);
-            let (revenue, credit) = (posting.revenue_delta_cents, posting.credit_delta_cents);
-            self.post(cause, posting.call.call_id, publisher, revenue, credit);
-        }
-        for place in &decision.displaced {
-            if let Some(row) = self
-                .rows
-                .get_mut(&place.event_id)
-                .filter(|row| row.status == Status::Matched)
-            {
-                row.reason = Some(Reason::ReplacedHeuristicMatch);
-                row.displaced = true;
-            }
-        }
-        let own = decision.postings.iter().filter(|p| !p.attributed_to_actor);
+        let applied_from = self.rows.get(&id).and_then(|row| row.applied_from);
         let row = Row {
             status: decision.status,
             reason: decision.reason,
-            displaced: false,
+            strategy: decision.strategy,
             call_id: decision.call_id,
-            credit: own.map(|p| p.credit_delta_cents).sum(),
+            credit: decision
+                .call_id
+                .map_or(0, |call_id| self.posted(id, call_id).1),
             waiting: wants_another_try(line),
+            ignored: false,
+            applied_from,
             event: self.event(line),
         };
         self.rows.insert(id, row);
+        for draft in &decision.postings {
+            self.write_draft(line, draft);
+            let own = draft.cause == PostingCause::Report;
+            if let Some(row) = self.rows.get_mut(&id).filter(|_| own) {
+                row.credit += draft.credit_delta_cents;
+            }
+        }
+        for place in &decision.displaced {
+            if let Some(row) = self.rows.get_mut(&place.event_id) {
+                row.status = Status::Held;
+                row.reason = Some(Reason::ReplacedHeuristicMatch);
+            }
+        }
+        let digest = self.digest(id);
+        if decision.status == Status::Held {
+            let open = OpenRow {
+                order: line.order,
+                reason: decision.reason,
+                ignored: false,
+            };
+            self.open_rows.insert(digest, open);
+        } else if line.exists
+            && self
+                .open_rows
+                .get(&digest)
+                .is_some_and(|open| open.order == line.order)
+        {
+            self.open_rows.remove(&digest);
+        }
     }
 
-    pub fn has_posting(&self, id: Uuid) -> bool {
-        let call_id = self.rows.get(&id).and_then(|row| row.call_id);
-        self.ledger
-            .iter()
-            .any(|e| e.event == Some(id) && Some(e.call_id) == call_id)
+    /// Money stands under it, on some call (M8).
+    pub fn stands_for_money(&self, id: Uuid) -> bool {
+        let mut by_call: BTreeMap<Uuid, (i64, i64)> = BTreeMap::new();
+        for entry in self.ledger.iter().filter(|e| e.event == Some(id)) {
+            let sum = by_call.entry(entry.call_id).or_default();
+            *sum = (sum.0 + entry.revenue, sum.1 + entry.credit);
+        }
+        by_call.values().any(|sum| *sum != (0, 0))
     }
 
     /// The invariants of RULES.md that hold at any time; the text names the first breach.
     pub fn check(&self) -> Result<(), String> {
         let mut sums: BTreeMap<Uuid, i64> = BTreeMap::new();
         let mut by_call: BTreeMap<Uuid, (i64, i64)> = BTreeMap::new();
-        let mut by_row: BTreeMap<(Uuid, Uuid), i64> = BTreeMap::new();
+        let mut by_row: BTreeMap<(Uuid, Uuid), (i64, i64)> = BTreeMap::new();
         for entry in &self.ledger {
             let of_call = by_call.entry(entry.call_id).or_default();
             *of_call = (of_call.0 + entry.revenue, of_call.1 + entry.credit);
@@ -388,13 +573,18 @@ impl Store {
                 return Err(format!("a credit to nobody: {entry:?}"));
             }
             let Some(event) = entry.event else { continue };
-            *by_row.entry((event, entry.call_id)).or_default() += entry.credit;
+            let of_row = by_row.entry((event, entry.call_id)).or_default();
+            *of_row = (of_row.0 + entry.revenue, of_row.1 + entry.credit);
+        }
+        for ((event, call_id), sum) in by_row.iter().filter(|(_, sum)| **sum != (0, 0)) {
             if let Some(row) = self
                 .rows
-                .get(&event)
-                .filter(|row| row.status != Status::Matched)
+                .get(event)
+                .filter(|row| row.status != Status::Matched || row.call_id != Some(*call_id))
             {
-                return Err(format!("invariant 4: {entry:?} was caused by {row:?}"));
+                return Err(format!(
+                    "invariant 4: {sum:?} on {call_id} under {event} {row:?}"
+                ));
             }
         }
         for (publisher, balance) in &self.balances {
@@ -410,8 +600,8 @@ impl Store {
         self.rows.iter().try_for_each(|(id, row)| {
             let posted = row
                 .call_id
-                .and_then(|call_id| by_row.get(&(*id, call_id)).copied())
-                .unwrap_or(0);
+                .and_then(|call_id| by_row.get(&(*id, call_id)))
+                .map_or(0, |sum| sum.1);
             if posted == row.credit {
                 Ok(())
             } else {
@@ -442,11 +632,7 @@ impl Store {
         {
             return Err(format!("invariant 5: the fold gives {folded:?}: {call:?}"));
         }
-        let standing = || {
-            call.reports
-                .iter()
-                .filter(|r| r.role != ClaimState::Displaced)
-        };
+        let standing = || call.reports.iter().filter(|r| r.role.stands());
         let guessed = |r: &CallReport| r.strategy == Strategy::CallerDuration && !r.by_person;
         let signatures: Vec<_> = standing().map(CallReport::fingerprint).collect();
         if standing().all(guessed) && signatures.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -459,6 +645,49 @@ impl Store {
             if row.call_id != Some(call.key.call_id) {
                 return Err(format!(
                     "a report counts on a call that its row does not name: {row:?} {call:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// M12: of one report among whose repeats at most one id is named, all stand where an id put one of
+    /// them, unless a person spoke.
+    pub fn check_repeats(&self) -> Result<(), String> {
+        let standing = self.standing_reports();
+        let one_named = |of: &StandingReport| {
+            let same = || standing.iter().filter(|r| r.fingerprint == of.fingerprint);
+            let ref_ids: BTreeSet<_> = same().filter_map(|r| r.ref_id.as_ref()).collect();
+            let call_ids: BTreeSet<_> = same().filter_map(|r| r.call_id_text.as_ref()).collect();
+            let calls: BTreeSet<_> = same().filter(|r| !r.guess).map(|r| r.call_id).collect();
+            ref_ids.len() <= 1 && call_ids.len() <= 1 && calls.len() <= 1
+        };
+        let named = standing.iter().filter(|r| !r.guess && !r.by_person);
+        for named in named.filter(|r| one_named(r)) {
+            let strayed = standing.iter().find(|r| {
+                r.guess
+                    && r.fingerprint == named.fingerprint
+                    && r.call_id != named.call_id
+                    && !differ(&r.ref_id, &named.ref_id)
+                    && !differ(&r.call_id_text, &named.call_id_text)
+                    && named
+                        .order
+                        .received_at
+                        .duration_since(r.order.received_at)
+                        .abs()
+                        <= jiff::SignedDuration::from_hours(24)
+            });
+            let spoken_for = |r: &StandingReport| {
+                let same =
+                    |other: &&StandingReport| other.by_person && other.fingerprint == r.fingerprint;
+                standing.iter().any(|other| same(&other))
+            };
+            if let Some(strayed) = strayed.filter(|r| !spoken_for(r)) {
+                let row = |r: &StandingReport| &self.rows[&r.order.event_id];
+                return Err(format!(
+                    "M12: {strayed:?} {:?} is the same report as {named:?} {:?}",
+                    row(strayed),
+                    row(named)
                 ));
             }
         }
@@ -483,6 +712,10 @@ impl Store {
         store.settle(lines);
         store
     }
+}
+
+fn differ(a: &Option<String>, b: &Option<String>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a != b)
 }
 
 fn copy_of(r: &StoredCall) -> CallRecord {

@@ -13,7 +13,7 @@ use trueup_domain::batch_decision::BatchRow;
 use trueup_domain::call_record::CallRecord;
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
 use trueup_domain::report::{Payout, Report};
-use trueup_event::reason::Status;
+use trueup_event::reason::{Status, Strategy};
 use uuid::Uuid;
 
 use crate::dice::SeededRng;
@@ -87,6 +87,7 @@ impl Simulation {
             if closely {
                 self.store
                     .check()
+                    .and_then(|()| self.store.check_repeats())
                     .map_err(|breach| format!("after step {step}: {breach}"))?;
             }
             if self.dice.below(STEPS_PER_REST) == 0 {
@@ -269,6 +270,13 @@ impl Simulation {
                 } else {
                     self.dice.below(self.queue.len())
                 };
+                let is_free = self.queue.get(at).is_some_and(|message| {
+                    let mut callers = message.events.iter().map(|e| e.report.caller.as_ref());
+                    callers.all(|caller| !self.is_locked(caller))
+                });
+                if !is_free {
+                    return Ok(());
+                }
                 if let Some(message) = self.queue.remove(at) {
                     let work: Vec<Work> = message.events.iter().cloned().map(Work::Fresh).collect();
                     self.workers[n] = Some(Busy {
@@ -278,7 +286,7 @@ impl Simulation {
                 }
             }
             Some(busy) => {
-                self.commit(&busy)?;
+                self.commit(&busy);
                 if self.dice.likely(20) {
                     self.queue.push_back(Message {
                         redelivered: true,
@@ -290,23 +298,16 @@ impl Simulation {
         Ok(())
     }
 
-    fn commit(&mut self, busy: &Busy) -> Result<(), String> {
-        // A redelivered envelope is settled event by event (V12).
-        let batches: Vec<Vec<BatchRow>> = if busy.message.redelivered {
-            busy.lines.iter().map(|line| vec![line.clone()]).collect()
-        } else {
-            vec![busy.lines.clone()]
-        };
-        for batch in batches {
-            for decision in self.store.settle(batch) {
-                if decision.postings.iter().any(|p| p.attributed_to_actor) {
-                    return Err(format!(
-                        "a report from the broker was decided as a person's move: {decision:?}"
-                    ));
-                }
-            }
+    fn commit(&mut self, busy: &Busy) {
+        if !busy.message.redelivered {
+            self.store.settle(busy.lines.clone());
+            return;
         }
-        Ok(())
+        // One that its worker died with is settled event by event, each searched for by itself (V12).
+        for event in &busy.message.events {
+            let lines = self.store.sight(&[Work::Fresh(event.clone())]);
+            self.store.settle(lines);
+        }
     }
 
     /// Before its commit: nothing was done, and the broker delivers again.
@@ -335,7 +336,7 @@ impl Simulation {
             .store
             .rows
             .iter()
-            .filter(|(_, row)| row.waiting)
+            .filter(|(_, row)| row.waiting && !self.is_locked(row.event.report.caller.as_ref()))
             .map(|(id, _)| Work::Again(*id))
             .collect();
         let lines = self.store.sight(&waiting);
@@ -366,35 +367,68 @@ impl Simulation {
         );
     }
 
-    /// M8, with the conditions of `store::settle::person`.
+    /// M8, with the conditions of `trueup_settlement::manual_actions`.
     fn person(&mut self) -> Result<(), String> {
         let ids: Vec<Uuid> = self.store.rows.keys().rev().take(40).copied().collect();
         let Some(id) = self.dice.pick(&ids).copied() else {
             return Ok(());
         };
         let row = self.store.rows[&id].clone();
-        let posted = self.store.has_posting(id);
+        if self.is_locked(row.event.report.caller.as_ref()) {
+            return Ok(());
+        }
+        let free = !self.store.stands_for_money(id) && !row.ignored && row.applied_from.is_none();
         let call_id = plain_call(
             self.calls.saturating_sub(self.dice.below(8) as u128),
             self.now,
             None,
         )
         .id;
-        let work = match self.dice.below(3) {
-            0 if !posted => Work::Again(id),
-            1 if self.store.has_call(call_id) && !posted => Work::Assigned(id, call_id),
+        let work = match self.dice.below(7) {
+            0 if free => Work::Replayed(id),
+            1 if self.store.has_call(call_id) && free => Work::Assigned(id, call_id),
             2 => match (row.call_id, row.event.report.payout.cents()) {
-                (Some(call_id), Some(cents)) => self.apply(&row.event, cents.max(0), call_id),
+                (Some(call_id), Some(cents)) => {
+                    self.apply(id, &row.event, cents.max(0), call_id);
+                    return Ok(());
+                }
                 _ => return Ok(()),
             },
+            3 if free => {
+                self.store.ignore(id);
+                return Ok(());
+            }
+            4 if row.ignored => {
+                self.store.unignore(id);
+                return Ok(());
+            }
+            5 if row.applied_from.is_some() && row.status == Status::Matched => Work::Revoked(id),
+            6 if row.strategy == Some(Strategy::Person) && row.applied_from.is_none() => {
+                Work::Undone(id)
+            }
             _ => return Ok(()),
         };
+        let reopened = row
+            .applied_from
+            .filter(|_| matches!(work, Work::Revoked(_)));
         let lines = self.store.sight(&[work]);
         self.store.settle(lines);
+        if let Some(source) = reopened.filter(|id| self.store.rows[id].ignored) {
+            self.store.unignore(source);
+        }
         Ok(())
     }
 
-    fn apply(&mut self, from: &Event, cents: i64, call_id: Uuid) -> Work {
+    /// A worker has locked that caller (M15).
+    fn is_locked(&self, caller: Option<&String>) -> bool {
+        let busy = self.workers.iter().flatten().flat_map(|busy| &busy.lines);
+        caller.is_some()
+            && busy
+                .filter_map(|line| line.report())
+                .any(|report| report.caller.as_ref() == caller)
+    }
+
+    fn apply(&mut self, source: Uuid, from: &Event, cents: i64, call_id: Uuid) {
         let event_id = Uuid::from_u128(self.next_event);
         self.next_event += 1;
         let report = Report {
@@ -403,9 +437,14 @@ impl Simulation {
             rejection_word: None,
             ..from.report.clone()
         };
+        // After every report of its call, so that it always takes effect.
+        let received_at = match self.store.last_report(call_id) {
+            Some(last) if last >= self.now => last + SignedDuration::from_micros(1),
+            _ => self.now,
+        };
         let event = Event {
             place: ReceptionOrder {
-                received_at: self.now,
+                received_at,
                 position: 0,
                 event_id,
             },
@@ -413,14 +452,25 @@ impl Simulation {
             report,
         };
         self.accepted.insert(event_id, event.clone());
-        Work::Applied(event, call_id)
+        let lines = self.store.sight(&[Work::Applied(event, call_id)]);
+        self.store.settle(lines);
+        let stands = self.store.money()[&call_id].0;
+        assert_eq!(stands, Some(cents), "M8: an apply always takes effect");
+        self.store
+            .rows
+            .get_mut(&event_id)
+            .expect("its row")
+            .applied_from = Some(source);
+        if self.store.rows[&source].status == Status::Held {
+            self.store.ignore(source);
+        }
     }
 
     /// Everything that is under way comes to its end; then the invariants.
     fn rest(&mut self, at_the_end: bool) -> Result<(), String> {
         for n in 0..WORKERS {
             if let Some(busy) = self.workers[n].take() {
-                self.commit(&busy)?;
+                self.commit(&busy);
             }
         }
         while let Some(message) = self.queue.pop_front() {
@@ -429,10 +479,11 @@ impl Simulation {
                 lines: self.store.sight(&work),
                 message,
             };
-            self.commit(&busy)?;
+            self.commit(&busy);
         }
         self.try_waiting()?;
         self.store.check()?;
+        self.store.check_repeats()?;
         if let Some(lost) = self
             .accepted
             .keys()
