@@ -37,10 +37,11 @@ async fn retry_pending_reports(
     pool: &Pool,
     stop: &CancellationToken,
 ) -> Result<(), trueup_store::StoreError> {
-    while wake_pending(pool).await? > 0 && !stop.is_cancelled() {}
+    // In turn, so that neither starves the other.
     while !stop.is_cancelled() {
+        let woken = wake_pending(pool).await?;
         let settled = settle_due(pool, BATCH).await?;
-        if settled.is_empty() {
+        if settled.is_empty() && woken == 0 {
             return Ok(());
         }
         let matched = |s: &&trueup_domain::batch_decision::SettleResult| {

@@ -163,7 +163,7 @@ async fn missing(client: &Client, accepted: &[Uuid]) -> anyhow::Result<i64> {
 /// Notes of calls that no worker took up, and reports that a note has made due, or whose call is there by
 /// its ref_id (M7).
 async fn pending(client: &Client) -> anyhow::Result<i64> {
-    let pending = "SELECT (SELECT count(*) FROM call_notes)
+    let pending = "SELECT (SELECT count(*) FROM call_recorded_outbox)
         + (SELECT count(*) FROM pending_reports p WHERE next_try_at <= now() OR EXISTS
             (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.ref_id = p.ref_id))";
     Ok(client.query_one(pending, &[]).await?.get(0))

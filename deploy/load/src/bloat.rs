@@ -109,7 +109,7 @@ async fn sizes(client: &Client, when: &str) -> anyhow::Result<()> {
     let statement = "SELECT relname::text, pg_relation_size(relid) / 1024, pg_indexes_size(relid) / 1024, n_live_tup, n_dead_tup,
                             n_tup_upd, n_tup_hot_upd, autovacuum_count
                        FROM pg_stat_user_tables
-                      WHERE relname IN ('calls', 'publishers', 'call_reports', 'pending_reports', 'call_notes', 'event_attempts')
+                      WHERE relname IN ('calls', 'publishers', 'call_reports', 'pending_reports', 'call_recorded_outbox', 'event_attempts')
                       ORDER BY 1";
     for row in client.query(statement, &[]).await? {
         let number = |at: usize| row.get::<_, i64>(at);

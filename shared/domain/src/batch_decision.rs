@@ -1,7 +1,7 @@
 //! The pure half of settling a batch: what a row is on its way, in which order rows are decided, which
 //! calls are locked for them, and what is decided. The store finds, locks and writes around it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use trueup_event::raw_event::{RawEvent, RawRequest};
@@ -31,6 +31,8 @@ pub enum SettleJob {
         id: Uuid,
         received_at: Timestamp,
         course: Trigger,
+        /// The person who asks for it.
+        actor: Option<String>,
     },
     /// A person's own report about the call of an earlier row (M8).
     Apply {
@@ -40,6 +42,7 @@ pub enum SettleJob {
         from_received_at: Timestamp,
         payout_cents: i64,
         call_id: Uuid,
+        actor: String,
     },
 }
 
@@ -92,6 +95,8 @@ pub struct BatchRow {
     pub before: Option<Box<PreviousRow>>,
     /// The person who asks for it; nobody, if it is decided by itself.
     pub actor: Option<String>,
+    /// It is decided anew even if its call still fits: what had put it there was taken back.
+    pub must_leave: bool,
     /// The call that it stood on until now and has left.
     pub left_call: Option<Uuid>,
     /// What its leaving moves.
@@ -140,6 +145,7 @@ impl BatchRow {
             decision: None,
             before: None,
             actor: None,
+            must_leave: false,
             left_call: None,
             withdrawals: Vec::new(),
         }
@@ -242,10 +248,13 @@ pub struct StandingReport {
 
 /// The rows that are the same report as one of the batch, stand elsewhere by a guess, and so may have to
 /// go where that one goes (M12). They are settled with it, in one transaction.
+///
+/// `true` for those that stood where a person had put it: the person has taken that back, so they are
+/// decided anew, whatever still fits.
 pub fn rows_to_follow(
     lines: &[BatchRow],
     standing: &[StandingReport],
-) -> BTreeSet<(Timestamp, Uuid)> {
+) -> BTreeMap<(Timestamp, Uuid), bool> {
     let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
     let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
     for report in standing {
@@ -265,8 +274,20 @@ pub fn rows_to_follow(
             group.name(report.ref_id.as_deref(), report.call_id.as_deref());
         }
     }
-    let mut rows = BTreeSet::new();
-    for line in lines.iter().filter(|line| leads_others(line)) {
+    let mut rows = BTreeMap::new();
+    let named: BTreeSet<Uuid> = standing
+        .iter()
+        .filter(|report| !report.guess)
+        .map(|report| report.order.event_id)
+        .collect();
+    for line in lines
+        .iter()
+        .filter(|line| leads_others(line, named.contains(&line.order.event_id)))
+    {
+        let is_taken_back = matches!(
+            line.trigger,
+            Trigger::Undone | Trigger::Revoked | Trigger::Ignored
+        );
         let Some((report, fingerprint)) = line.report().zip(line.fingerprint()) else {
             continue;
         };
@@ -277,7 +298,10 @@ pub fn rows_to_follow(
             .guesses
             .iter()
             .filter(|r| group.follows(r, report, line));
-        rows.extend(followers.map(|r| (r.order.received_at, r.order.event_id)));
+        for follower in followers {
+            let key = (follower.order.received_at, follower.order.event_id);
+            *rows.entry(key).or_default() |= is_taken_back;
+        }
     }
     rows
 }
@@ -318,14 +342,15 @@ impl<'a> SameReports<'a> {
     }
 }
 
-/// An id finds its call, or a person speaks about it.
-fn leads_others(line: &BatchRow) -> bool {
+/// An id finds its call, a person speaks about it, or what had named its call goes.
+fn leads_others(line: &BatchRow, was_named: bool) -> bool {
     match line.trigger {
-        Trigger::Assigned(_) | Trigger::Undone => true,
+        Trigger::Assigned(_) | Trigger::Undone | Trigger::Revoked => true,
         Trigger::Fresh | Trigger::Again | Trigger::Replayed => {
             !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
         }
-        Trigger::Applied(_) | Trigger::Revoked | Trigger::Ignored => false,
+        Trigger::Ignored => was_named,
+        Trigger::Applied(_) => false,
     }
 }
 
@@ -439,7 +464,7 @@ fn is_decided_anew(
     let (Trigger::Again, Some(before)) = (line.trigger, &line.before) else {
         return line.trigger != Trigger::Ignored;
     };
-    if before.status == Status::Unmatched.code() {
+    if before.status == Status::Unmatched.code() || line.must_leave {
         return true;
     }
     let Some(case) = case_of_line(line, webhooks) else {

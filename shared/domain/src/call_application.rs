@@ -63,7 +63,7 @@ pub fn apply_to_call(
         call_id_text: case.report.call_id.clone(),
         dirty: true,
     };
-    if let Some(reason) = hold_reason(case, call, &report, &mut decision.detail) {
+    if let Some(reason) = hold_reason(case, payout_cents, &mut decision.detail) {
         decision.status = Status::Held;
         decision.reason = Some(reason);
         call.insert(CallReport {
@@ -89,49 +89,39 @@ pub fn apply_to_call(
 
 /// V8: reports that contradict themselves are for a person, unless the webhook says otherwise or the
 /// report is a person's.
-fn hold_reason(
-    case: &DecisionInput<'_>,
-    call: &LockedCall,
-    report: &CallReport,
-    detail: &mut Detail,
-) -> Option<Reason> {
-    // No hold keeps a rejected call's credit: a zero takes it back whatever is said beside it (V5, V8).
-    if matches!(case.trigger, Trigger::Applied(_)) || report.payout_cents == 0 {
+fn hold_reason(case: &DecisionInput<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reason> {
+    // No hold keeps a rejected call's credit: a zero takes it back, and so does a full reversal, whatever is
+    // said beside them. Whether a negative amount is one, its place in the fold tells.
+    if matches!(case.trigger, Trigger::Applied(_)) || payout_cents <= 0 {
         return None;
     }
-    let webhook = case.webhook;
-    if let (ConflictPolicy::Hold, Some(currency)) =
-        (webhook.on_currency_mismatch, &case.report.currency)
-        && !currency.eq_ignore_ascii_case(&webhook.read.currency)
-        && !is_full_reversal(call, report)
-    {
-        detail.word = Some(currency.clone());
-        detail.currency = Some(webhook.read.currency.clone());
-        return Some(Reason::CurrencyMismatch);
+    if let Some(reason) = currency_conflict(case, detail) {
+        return Some(reason);
     }
-    // Beside a zero or a negative amount a word of rejection is no contradiction: V5 and V7 take it back.
-    if let (ConflictPolicy::Hold, Some(word), 1..) = (
-        webhook.on_rejection_word,
-        &case.report.rejection_word,
-        report.payout_cents,
-    ) {
+    let webhook = case.webhook;
+    if let (ConflictPolicy::Hold, Some(word)) =
+        (webhook.on_rejection_word, &case.report.rejection_word)
+    {
         detail.word = Some(word.clone());
         return Some(Reason::StatusSaysRejected);
     }
-    if report.payout_cents > webhook.payout_cap_cents {
+    if payout_cents > webhook.payout_cap_cents {
         detail.cap_cents = Some(webhook.payout_cap_cents);
         return Some(Reason::PayoutOverCap);
     }
     None
 }
 
-/// True if the report would take the whole value back at its place (V7).
-fn is_full_reversal(call: &LockedCall, report: &CallReport) -> bool {
-    if report.payout_cents >= 0 {
-        return false;
+fn currency_conflict(case: &DecisionInput<'_>, detail: &mut Detail) -> Option<Reason> {
+    let ours = &case.webhook.read.currency;
+    let theirs = case.report.currency.as_ref()?;
+    let holds = case.webhook.on_currency_mismatch == ConflictPolicy::Hold;
+    if !holds || theirs.eq_ignore_ascii_case(ours) {
+        return None;
     }
-    let (folded, places) = call.fold_with(report);
-    effect_at(&folded.effects, &places, report.order) == Effect::Reversed
+    detail.word = Some(theirs.clone());
+    detail.currency = Some(ours.clone());
+    Some(Reason::CurrencyMismatch)
 }
 
 /// Whether a call's fold takes one more report (V13).
@@ -212,8 +202,9 @@ fn fold_in(
             }
         }
         Effect::NotAReversal => {
+            let conflict = currency_conflict(case, &mut decision.detail);
             decision.status = Status::Held;
-            decision.reason = Some(Reason::NegativePayout);
+            decision.reason = Some(conflict.unwrap_or(Reason::NegativePayout));
         }
         // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
         Effect::Applied | Effect::Reversed

@@ -59,9 +59,30 @@ pub struct StoredCall {
     pub terms: Option<Payee>,
 }
 
-/// How an estimate moves the books.
+impl StoredCall {
+    /// True if a guess that was made about the other may not hold for this one (M14).
+    pub fn is_told_otherwise(&self, other: &StoredCall) -> bool {
+        self.caller != other.caller
+            || self.duration_seconds != other.duration_seconds
+            || self.ended_at != other.ended_at
+            || self.buyer_id != other.buyer_id
+            || self.ref_id != other.ref_id
+    }
+}
+
+/// Why recording a call moves the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordCause {
+    /// Its estimate came or changed (V11).
+    Estimate,
+    /// It was given its first assignment after it was reported or posted (V9).
+    FirstAssignment,
+}
+
+/// How recording a call moves the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EstimateDelta {
+    pub cause: RecordCause,
     pub payee: Option<Payee>,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
@@ -82,8 +103,9 @@ pub fn record(
     let mut call = standing.cloned().unwrap_or_else(|| blank_call(copy));
     let assignment_id = copy.assignment_id.unwrap_or(call.assignment_id);
     let changes_assignment = assignment_id != call.assignment_id;
-    // An applied report has fixed the terms even where it moved no cent, such as a first $0 (V9).
-    if changes_assignment && (posted || call.value_from_webhook) {
+    // An applied report has fixed the terms even where it moved no cent, such as a first $0 (V9). A call
+    // that has none is still free to be given its first.
+    if changes_assignment && call.assignment_id.is_some() && (posted || call.value_from_webhook) {
         return Err(AssignmentIsFixed);
     }
     let estimate = Estimate {
@@ -93,12 +115,35 @@ pub fn record(
     let unchanged = standing.is_some() && !changes_assignment && estimate == call.estimate;
     copy_description(&mut call, copy);
     call.assignment_id = assignment_id;
-    if call.value_from_webhook || call.reported || unchanged {
+    let payee = assignment_id.and_then(|id| payees.get(&id)).copied();
+    if call.value_from_webhook || call.reported {
+        let moved = payee
+            .filter(|_| changes_assignment)
+            .and_then(|payee| credit_first_assignment(&mut call, payee));
+        return Ok((call, moved));
+    }
+    if unchanged {
         return Ok((call, None));
     }
-    let payee = assignment_id.and_then(|id| payees.get(&id)).copied();
     let moved = estimate_again(&mut call, estimate, payee, posted);
     Ok((call, moved))
+}
+
+/// The reports stand as they are; the publisher who is known only now gets the share of their value, on the
+/// terms as they stand now (V9).
+fn credit_first_assignment(call: &mut StoredCall, payee: Payee) -> Option<EstimateDelta> {
+    let before = call.credit_cents;
+    call.credit_cents = credit_due(Some(payee.terms), call.value_cents, call.qualified);
+    let credit_delta_cents = call.credit_cents.saturating_sub(before);
+    if call.value_from_webhook || credit_delta_cents != 0 {
+        call.terms = Some(payee);
+    }
+    (credit_delta_cents != 0).then_some(EstimateDelta {
+        cause: RecordCause::FirstAssignment,
+        payee: Some(payee),
+        revenue_delta_cents: 0,
+        credit_delta_cents,
+    })
 }
 
 fn blank_call(copy: &CallRecord) -> StoredCall {
@@ -159,6 +204,7 @@ fn estimate_again(
         estimate.qualified,
     );
     let moved = EstimateDelta {
+        cause: RecordCause::Estimate,
         payee,
         revenue_delta_cents: booked(call).saturating_sub(revenue_before),
         credit_delta_cents: call.credit_cents.saturating_sub(credit_before),
@@ -333,6 +379,48 @@ mod tests {
             Some(Uuid::from_u128(20))
         );
         assert_eq!(moved(m), Some((5000, 3000)));
+    }
+
+    #[test]
+    fn v9_a_reported_calls_first_assignment_is_credited_and_its_second_refused() {
+        let payees = payees(SHARE);
+        let nobody = CallRecord {
+            assignment_id: None,
+            ..copy(None, None)
+        };
+        let (mut call, _) = record(None, &nobody, false, &payees).expect("new");
+        call.value_from_webhook = true;
+        call.value_cents = Some(5000);
+        call.qualified = Some(true);
+        let (given, m) = record(Some(&call), &copy(None, None), true, &payees).expect("its first");
+        assert_eq!(moved(m), Some((0, 3000)));
+        assert_eq!(m.map(|m| m.cause), Some(RecordCause::FirstAssignment));
+        assert_eq!(
+            (given.credit_cents, given.terms.map(|p| p.terms)),
+            (3000, Some(SHARE))
+        );
+        let again = record(Some(&given), &copy(None, None), true, &payees);
+        assert_eq!(
+            again,
+            Ok((given.clone(), None)),
+            "the same copy moves nothing"
+        );
+        let other = CallRecord {
+            assignment_id: Some(Some(OTHER)),
+            ..copy(None, None)
+        };
+        assert_eq!(
+            record(Some(&given), &other, true, &payees),
+            Err(AssignmentIsFixed)
+        );
+        call.qualified = Some(false);
+        call.value_cents = Some(0);
+        let (zero, m) = record(Some(&call), &copy(None, None), true, &payees).expect("its first");
+        assert_eq!(
+            (m, zero.terms.is_some()),
+            (None, true),
+            "its terms are fixed"
+        );
     }
 
     #[test]

@@ -251,12 +251,17 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
     if decision.status != Status::Held {
         return decision;
     }
-    // One thing to decide, not one for each retry (M11). What `decision` claimed is let go again.
+    // One thing to decide, not one for each retry (M11).
     if let Some(open) = open.filter(|row| row.reason == decision.reason) {
-        if let Some(call_id) = decision.call_id {
+        // A negative one keeps its place: a report that comes late may still make it a reversal (V3, V7).
+        let keeps_its_place = case.report.payout.cents().is_some_and(i64::is_negative);
+        if let Some(call_id) = decision.call_id.filter(|_| !keeps_its_place) {
             forget_claim(case, books, call_id);
         }
-        return Decision::repeat_of_open(open.order.event_id, decision.call_id, decision.strategy);
+        return Decision {
+            guess: decision.guess && keeps_its_place,
+            ..Decision::repeat_of_open(open.order.event_id, decision.call_id, decision.strategy)
+        };
     }
     let row = OpenRow {
         order: case.order,

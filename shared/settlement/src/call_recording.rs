@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
-use trueup_domain::call_record::{CallRecord, EstimateDelta, StoredCall, record};
+use trueup_domain::call_record::{CallRecord, EstimateDelta, RecordCause, StoredCall, record};
 use trueup_domain::crediting::Payee;
 use trueup_domain::locked_calls::CallKey;
-use trueup_store::settlement::writes::{NewPosting, write_entries};
+use trueup_store::settlement::pending_reports;
+use trueup_store::settlement::postings::{NewPosting, PostingKind, write_entries};
 use trueup_store::{StoreError, buyers, call_records};
 use uuid::Uuid;
 
@@ -43,13 +44,15 @@ impl InvalidRecord {
 struct PendingUpsert<'a> {
     copies: Vec<(usize, &'a CallRecord)>,
     call: Option<StoredCall>,
+    /// The call was there, and guesses about it may not hold any more (M14).
+    is_told_otherwise: bool,
     moves: Vec<EstimateDelta>,
     refused: Vec<(usize, InvalidRecord)>,
 }
 
 impl PendingUpsert<'_> {
     fn run(&mut self, standing: Option<StoredCall>, posted: bool, payees: &HashMap<Uuid, Payee>) {
-        self.call = standing;
+        self.call = standing.clone();
         self.moves.clear();
         self.refused.clear();
         for (index, copy) in &self.copies {
@@ -64,6 +67,10 @@ impl PendingUpsert<'_> {
                     .push((*index, InvalidRecord::AssignmentIsFixed)),
             }
         }
+        self.is_told_otherwise = match (&self.call, &standing) {
+            (Some(call), Some(standing)) => call.is_told_otherwise(standing),
+            _ => false,
+        };
     }
 }
 
@@ -133,6 +140,9 @@ pub async fn record_calls(
         foldings.values().filter_map(|f| f.call.as_ref()),
     )
     .await?;
+    let changed = foldings.iter().filter(|(_, f)| f.is_told_otherwise);
+    let changed: Vec<Uuid> = changed.map(|(id, _)| *id).collect();
+    pending_reports::wake_guesses(tx, account_id, &changed).await?;
     post_estimates(tx, account_id, actor, &foldings).await?;
     refused.extend(foldings.into_values().flat_map(|f| f.refused));
     Ok(refused)
@@ -172,6 +182,7 @@ async fn split_by_ownership<'a>(
             let folding = foldings.entry(copy.id).or_insert_with(|| PendingUpsert {
                 copies: Vec::new(),
                 call: None,
+                is_told_otherwise: false,
                 moves: Vec::new(),
                 refused: Vec::new(),
             });
@@ -204,7 +215,11 @@ async fn post_estimates(
                 publisher_id,
                 event_id: None,
                 actor: Some(actor.to_owned()),
-                kind: "estimate",
+                kind: match moved.cause {
+                    RecordCause::Estimate => PostingKind::Estimate,
+                    RecordCause::FirstAssignment => PostingKind::Assignment,
+                },
+                round: 0,
                 revenue_delta_cents: moved.revenue_delta_cents,
                 credit_delta_cents: moved.credit_delta_cents,
                 terms: moved.payee.map(|p| p.terms),

@@ -5,7 +5,7 @@
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
-    WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, wake_by,
+    WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, wake_by,
 };
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
@@ -53,6 +53,10 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreE
 async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     run_tx(pool, "late_settle", |tx| {
         Box::pin(async move {
+            // Two workers would share what one recorded call woke, and guess out of order (M10).
+            if !take_turn(tx).await? {
+                return Ok(Vec::new());
+            }
             let due = take_due(tx, limit).await?;
             if due.is_empty() {
                 return Ok(Vec::new());
@@ -64,6 +68,7 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
                     id,
                     received_at,
                     course: Trigger::Again,
+                    actor: None,
                 })
                 .collect();
             let settled = settle_batch(tx, work).await?;

@@ -1,15 +1,16 @@
-//! What a person may do with a row (M8): replay, assign, apply, ignore.
+//! What a person may do with a row (M8): replay, assign, apply, ignore, un-ignore, undo.
 //!
-//! Each is recorded with who did it, and moves money at most once: a row with a posting is not
-//! replayed or assigned, and an apply is a report of its own.
+//! Each is recorded with who did it. A row that stands for money is not replayed, assigned or ignored; an
+//! apply is a report of its own; an undo decides the row again as the rules alone would.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
+use serde_json::json;
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::Trigger;
 use trueup_event::ids;
-use trueup_event::reason::Status;
-use trueup_store::settlement::manual_actions::{self as rows, ActionKey};
+use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_store::settlement::manual_actions::{self as rows, ActionKey, ActionTarget};
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
 
@@ -23,15 +24,11 @@ pub enum ActionError {
     #[error("no such call in this account")]
     NoSuchCall,
     #[error(
-        "this row has already moved money; to change the call's value, apply the right amount instead"
+        "this row has moved money that still stands; to change the call's value, apply the right amount instead, or 0"
     )]
     HasPosting,
     #[error(
-        "this row moved money on the call that it was first matched to, and on this call it would count for nothing or be held; apply the right amount to the call instead"
-    )]
-    WouldNotMatch,
-    #[error(
-        "this row stands for requests that were refused and not kept; there is no report in it"
+        "there is no report in this row: its request was refused and not kept, or could not be read"
     )]
     NotAReport,
     #[error("this row has no call; assign it to one first")]
@@ -40,6 +37,14 @@ pub enum ActionError {
     NoAmount,
     #[error("payout_cents must be 0 or more: give what the buyer pays for the call in the end")]
     NegativeAmount,
+    #[error("this row was closed by a person; take that back first (un-ignore)")]
+    Closed,
+    #[error("this row is not closed")]
+    NotClosed,
+    #[error("this row is a person's apply; undo it, or apply another amount")]
+    IsAnApply,
+    #[error("no person has done anything to this row that could be taken back")]
+    NothingToUndo,
 }
 
 /// Who asks, and for which row.
@@ -68,141 +73,176 @@ pub(crate) fn first_result(settled: Vec<SettleResult>) -> Result<SettleResult, S
         .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
 }
 
-/// The same rules as they stand now, at the original time of reception.
-pub async fn replay_event(
-    pool: &Pool,
+type ActionResult = Result<Result<SettleResult, ActionError>, StoreError>;
+
+/// One row settled for a person.
+async fn settle_for(
+    tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
-) -> Result<Result<SettleResult, ActionError>, StoreError> {
+    event_id: Uuid,
+    received_at: Timestamp,
+    course: Trigger,
+) -> Result<Vec<SettleResult>, StoreError> {
+    let job = SettleJob::Stored {
+        id: event_id,
+        received_at,
+        course,
+        actor: Some(asked.actor.clone()),
+    };
+    settle_batch(tx, vec![job]).await
+}
+
+/// The result of that row, among what it took along.
+fn result_of(settled: Vec<SettleResult>, event_id: Uuid) -> Result<SettleResult, StoreError> {
+    let own = settled.into_iter().find(|result| result.id == event_id);
+    first_result(own.into_iter().collect())
+}
+
+/// Why a row cannot be given to the rules or to a call now.
+fn why_not_free(target: &ActionTarget) -> Option<ActionError> {
+    if target.applied_from.is_some() {
+        Some(ActionError::IsAnApply)
+    } else if target.stands_for_money {
+        Some(ActionError::HasPosting)
+    } else if !target.is_report() {
+        Some(ActionError::NotAReport)
+    } else if target.ignored {
+        Some(ActionError::Closed)
+    } else {
+        None
+    }
+}
+
+/// The same rules as they stand now, at the original time of reception.
+pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, "person_replay", |tx| {
         let asked = asked.clone();
         Box::pin(async move {
-            let asked = &asked;
-            let target = match rows::lock_target(tx, &asked.action_key()).await? {
-                None => return Ok(Err(ActionError::NoSuchEvent)),
-                Some(target) if target.has_posting => return Ok(Err(ActionError::HasPosting)),
-                Some(target) if !target.is_report() => return Ok(Err(ActionError::NotAReport)),
-                Some(target) => target,
+            let key = asked.action_key();
+            let Some(target) = rows::lock_target(tx, &key).await? else {
+                return Ok(Err(ActionError::NoSuchEvent));
             };
-            let work = SettleJob::Stored {
-                id: asked.event_id,
-                received_at: target.received_at,
-                course: Trigger::Replayed,
-            };
-            let settled = first_result(settle_batch(tx, vec![work]).await?)?;
-            rows::record(tx, &asked.action_key(), "replay", None, Some(&settled)).await?;
+            if let Some(why) = why_not_free(&target) {
+                return Ok(Err(why));
+            }
+            let settled = settle_for(
+                tx,
+                &asked,
+                asked.event_id,
+                target.received_at,
+                Trigger::Replayed,
+            )
+            .await?;
+            let settled = result_of(settled, asked.event_id)?;
+            rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
             Ok(Ok(settled))
         })
     })
     .await
 }
 
-/// A person says which call the report is about.
-pub async fn assign_event(
-    pool: &Pool,
-    asked: &ActionRequest,
-    call_id: Uuid,
-) -> Result<Result<SettleResult, ActionError>, StoreError> {
-    let assigning = run_tx(pool, "person_assign", |tx| {
+/// A person says which call the report is about. Its repeats go along (M12).
+pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
+    run_tx(pool, "person_assign", |tx| {
         let asked = asked.clone();
         Box::pin(async move {
-            let asked = &asked;
-            let target = match rows::lock_target(tx, &asked.action_key()).await? {
-                None => return Ok(Err(ActionError::NoSuchEvent)),
-                // A displaced match no longer counts anywhere: it is free to be assigned to another call.
-                Some(t) if t.has_posting && !(t.displaced && t.call_id != Some(call_id)) => {
-                    return Ok(Err(ActionError::HasPosting));
-                }
-                Some(target) if !target.is_report() => return Ok(Err(ActionError::NotAReport)),
-                Some(target) => target,
+            let key = asked.action_key();
+            let Some(target) = rows::lock_target(tx, &key).await? else {
+                return Ok(Err(ActionError::NoSuchEvent));
             };
+            if let Some(why) = why_not_free(&target) {
+                return Ok(Err(why));
+            }
             if !rows::call_exists(tx, asked.account_id, call_id).await? {
                 return Ok(Err(ActionError::NoSuchCall));
             }
             let course = Trigger::Assigned(call_id);
-            let work = SettleJob::Stored {
-                id: asked.event_id,
-                received_at: target.received_at,
-                course,
-            };
-            let settled = first_result(settle_batch(tx, vec![work]).await?)?;
-            // The row keeps the posting of its first match: it must not become one that has none.
-            if target.has_posting
-                && settled
-                    .decision
-                    .as_ref()
-                    .is_none_or(|d| d.status != Status::Matched)
-            {
-                return Err(StoreError::Abandoned);
-            }
-            let detail = format!("{{\"call_id\":\"{call_id}\"}}");
-            rows::record(
-                tx,
-                &asked.action_key(),
-                "assign",
-                Some(detail),
-                Some(&settled),
-            )
-            .await?;
-            Ok(Ok(settled))
-        })
-    });
-    match assigning.await {
-        Err(StoreError::Abandoned) => Ok(Err(ActionError::WouldNotMatch)),
-        outcome => outcome,
-    }
-}
-
-/// A new report by that person about the row's call, received now, never a duplicate. The row's own
-/// amount is taken if none is given.
-pub async fn apply_event(
-    pool: &Pool,
-    asked: &ActionRequest,
-    payout_cents: Option<i64>,
-) -> Result<Result<SettleResult, ActionError>, StoreError> {
-    run_tx(pool, "person_apply", |tx| {
-        let asked = asked.clone();
-        Box::pin(async move {
-            let asked = &asked;
-            let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            let Some(call_id) = target.call_id else {
-                return Ok(Err(ActionError::NoCall));
-            };
-            let Some(payout_cents) = payout_cents.or(target.payout_cents) else {
-                return Ok(Err(ActionError::NoAmount));
-            };
-            if payout_cents < 0 {
-                return Ok(Err(ActionError::NegativeAmount));
-            }
-            let received_at = ids::to_microseconds(Timestamp::now());
-            let id = ids::event_id(received_at, &rand::rng().random());
-            let (from_id, from_received_at) = (asked.event_id, target.received_at);
-            let work = SettleJob::Apply {
-                id,
-                received_at,
-                from_id,
-                from_received_at,
-                payout_cents,
-                call_id,
-            };
-            let settled = first_result(settle_batch(tx, vec![work]).await?)?;
-            let detail = format!("{{\"payout_cents\":{payout_cents},\"event_id\":\"{id}\"}}");
-            rows::record(
-                tx,
-                &asked.action_key(),
-                "apply",
-                Some(detail),
-                Some(&settled),
-            )
-            .await?;
+            let settled =
+                settle_for(tx, &asked, asked.event_id, target.received_at, course).await?;
+            let settled = result_of(settled, asked.event_id)?;
+            let mut detail = amounts_of(&settled);
+            detail["call_id"] = json!(call_id);
+            rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
             Ok(Ok(settled))
         })
     })
     .await
 }
 
-/// Closes a row: it is looked at no more, by persons or by the schedule.
+/// A new report by that person about the row's call, placed after all of its reports, so that it always
+/// takes effect. The row's own amount is taken if none is given; a held row is closed by it.
+pub async fn apply_event(
+    pool: &Pool,
+    asked: &ActionRequest,
+    payout_cents: Option<i64>,
+) -> ActionResult {
+    run_tx(pool, "person_apply", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
+    })
+    .await
+}
+
+async fn apply_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    payout_cents: Option<i64>,
+) -> ActionResult {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    let Some(call_id) = target.call_id else {
+        return Ok(Err(ActionError::NoCall));
+    };
+    let Some(payout_cents) = payout_cents.or(target.payout_cents) else {
+        return Ok(Err(ActionError::NoAmount));
+    };
+    if payout_cents < 0 {
+        return Ok(Err(ActionError::NegativeAmount));
+    }
+    if target.ignored {
+        return Ok(Err(ActionError::Closed));
+    }
+    if target.status == Status::Held && target.applied_from.is_none() {
+        settle_for(
+            tx,
+            asked,
+            asked.event_id,
+            target.received_at,
+            Trigger::Ignored,
+        )
+        .await?;
+        rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
+    }
+    let now = ids::to_microseconds(Timestamp::now());
+    let last = rows::lock_last_report(tx, asked.account_id, call_id).await?;
+    let received_at = match last {
+        Some(last) if last >= now => last
+            .checked_add(SignedDuration::from_micros(1))
+            .unwrap_or(last),
+        _ => now,
+    };
+    let id = ids::event_id(received_at, &rand::rng().random());
+    let job = SettleJob::Apply {
+        id,
+        received_at,
+        from_id: asked.event_id,
+        from_received_at: target.received_at,
+        payout_cents,
+        call_id,
+        actor: asked.actor.clone(),
+    };
+    let settled = result_of(settle_batch(tx, vec![job]).await?, id)?;
+    let mut detail = amounts_of(&settled);
+    detail["payout_cents"] = json!(payout_cents);
+    detail["event_id"] = json!(id);
+    rows::record_action(tx, &key, "apply", detail, Some(&settled)).await?;
+    Ok(Ok(settled))
+}
+
+/// Closes a row that stands for no money: it is looked at no more, lets go of its call, and its repeats
+/// are closed with it.
 pub async fn ignore_event(
     pool: &Pool,
     asked: &ActionRequest,
@@ -210,14 +250,174 @@ pub async fn ignore_event(
     run_tx(pool, "person_ignore", |tx| {
         let asked = asked.clone();
         Box::pin(async move {
-            let asked = &asked;
-            let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
+            let key = asked.action_key();
+            let Some(target) = rows::lock_target(tx, &key).await? else {
                 return Ok(Err(ActionError::NoSuchEvent));
             };
+            if target.stands_for_money {
+                return Ok(Err(ActionError::HasPosting));
+            }
+            if target.ignored {
+                return Ok(Ok(()));
+            }
+            settle_for(
+                tx,
+                &asked,
+                asked.event_id,
+                target.received_at,
+                Trigger::Ignored,
+            )
+            .await?;
             rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
-            rows::record(tx, &asked.action_key(), "ignore", None, None).await?;
+            rows::record_action(tx, &key, "ignore", json!({}), None).await?;
             Ok(Ok(()))
         })
     })
     .await
+}
+
+/// Opens a closed row again: the rules decide it as they stand now.
+pub async fn unignore_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
+    run_tx(pool, "person_unignore", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
+                return Ok(Err(ActionError::NoSuchEvent));
+            };
+            if !target.ignored {
+                return Ok(Err(ActionError::NotClosed));
+            }
+            let settled = reopen(tx, &asked, asked.event_id, target.received_at).await?;
+            rows::record_action(
+                tx,
+                &asked.action_key(),
+                "unignore",
+                amounts_of(&settled),
+                Some(&settled),
+            )
+            .await?;
+            Ok(Ok(settled))
+        })
+    })
+    .await
+}
+
+async fn reopen(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    event_id: Uuid,
+    received_at: Timestamp,
+) -> Result<SettleResult, StoreError> {
+    rows::reopen_event(tx, received_at, event_id, &asked.actor).await?;
+    let settled = settle_for(tx, asked, event_id, received_at, Trigger::Replayed).await?;
+    result_of(settled, event_id)
+}
+
+/// Takes back what a person did to a row last: an assign, an apply (asked for on either of its rows), or
+/// an ignore. The row is decided again as the rules alone would, whatever came in between.
+pub async fn undo_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
+    run_tx(pool, "person_undo", |tx| {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let key = asked.action_key();
+            let Some(target) = rows::lock_target(tx, &key).await? else {
+                return Ok(Err(ActionError::NoSuchEvent));
+            };
+            let undone = undo_in(tx, &asked, &target).await?;
+            if let Ok(settled) = &undone {
+                let mut detail = amounts_of(settled);
+                detail["event_id"] = json!(settled.id);
+                rows::record_action(tx, &key, "undo", detail, Some(settled)).await?;
+            }
+            Ok(undone)
+        })
+    })
+    .await
+}
+
+async fn undo_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    target: &ActionTarget,
+) -> ActionResult {
+    if target.applied_from.is_some() {
+        return revoke_apply(tx, asked, target).await;
+    }
+    if let Some(apply_id) = rows::last_apply(tx, &asked.action_key()).await? {
+        let asked_for_it = ActionRequest {
+            event_id: apply_id,
+            ..asked.clone()
+        };
+        let apply = rows::lock_target(tx, &asked_for_it.action_key()).await?;
+        if let Some(apply) = apply.filter(|apply| !is_revoked(apply)) {
+            return revoke_apply(tx, &asked_for_it, &apply).await;
+        }
+    }
+    if target.ignored {
+        return Ok(Ok(
+            reopen(tx, asked, asked.event_id, target.received_at).await?
+        ));
+    }
+    if target.strategy != Some(Strategy::Person) {
+        return Ok(Err(ActionError::NothingToUndo));
+    }
+    let settled = settle_for(
+        tx,
+        asked,
+        asked.event_id,
+        target.received_at,
+        Trigger::Undone,
+    )
+    .await?;
+    Ok(Ok(result_of(settled, asked.event_id)?))
+}
+
+fn is_revoked(apply: &ActionTarget) -> bool {
+    apply.reason == Some(Reason::Undone)
+}
+
+/// The call is folded without the apply, and the row that it was made from is open again.
+async fn revoke_apply(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    apply: &ActionTarget,
+) -> ActionResult {
+    if is_revoked(apply) {
+        return Ok(Err(ActionError::NothingToUndo));
+    }
+    let settled = settle_for(
+        tx,
+        asked,
+        asked.event_id,
+        apply.received_at,
+        Trigger::Revoked,
+    )
+    .await?;
+    let settled = result_of(settled, asked.event_id)?;
+    if let Some(from) = apply.applied_from {
+        let source = ActionRequest {
+            event_id: from,
+            ..asked.clone()
+        };
+        let closed = rows::lock_target(tx, &source.action_key()).await?;
+        if let Some(closed) = closed.filter(|row| row.ignored) {
+            reopen(tx, asked, from, closed.received_at).await?;
+        }
+    }
+    Ok(Ok(settled))
+}
+
+/// What a decision did to its call, for the history.
+fn amounts_of(settled: &SettleResult) -> serde_json::Value {
+    let Some(decision) = &settled.decision else {
+        return json!({});
+    };
+    let detail = &decision.detail;
+    json!({
+        "matched_call_id": decision.call_id,
+        "value_before_cents": detail.value_before_cents,
+        "value_after_cents": detail.value_after_cents,
+        "credit_before_cents": detail.credit_before_cents,
+        "credit_after_cents": detail.credit_after_cents,
+    })
 }

@@ -257,7 +257,7 @@ pub async fn insert_call_notes<'a>(
     calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<()> {
     const LEAVE: &str = "/* recording.leave_notes */
-        INSERT INTO call_notes (account_id, call_id, ref_id, caller)
+        INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller)
         SELECT $1, call_id, ref_id, caller
           FROM unnest($2::uuid[], $3::text[], $4::text[]) AS row (call_id, ref_id, caller)";
     let (mut ids, mut ref_ids, mut callers) = (Vec::new(), Vec::new(), Vec::new());

@@ -125,18 +125,17 @@ const GRANTS: [(&str, &str); 3] = [
         "GRANT USAGE ON SCHEMA public TO trueup_worker;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
          REVOKE ALL ON users, sessions, bulk_replays FROM trueup_worker;
-         GRANT INSERT ON events, event_requests, postings, call_reports, pending_reports, event_attempts, event_actions TO trueup_worker;
-         GRANT UPDATE ON events, event_requests, calls, call_reports, publishers, pending_reports, event_attempts, webhook_secrets TO trueup_worker;
-         GRANT DELETE ON pending_reports, call_notes, event_attempts TO trueup_worker;
-         GRANT UPDATE ON call_notes TO trueup_worker;
+         GRANT INSERT ON events, event_requests, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions TO trueup_worker;
+         GRANT UPDATE ON events, event_requests, calls, call_reports, publishers, pending_reports, open_reports, call_recorded_outbox, event_attempts, webhook_secrets TO trueup_worker;
+         GRANT DELETE ON call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts TO trueup_worker;
          GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions TO trueup_worker;",
     ),
     (
         "trueup_console",
         "GRANT USAGE ON SCHEMA public TO trueup_console;
          GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO trueup_console;
-         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, event_requests, pending_reports, users, sessions, bulk_replays TO trueup_console;
-         GRANT DELETE ON webhook_secrets, pending_reports, sessions TO trueup_console;",
+         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, event_requests, pending_reports, open_reports, users, sessions, bulk_replays TO trueup_console;
+         GRANT DELETE ON webhook_secrets, call_reports, pending_reports, open_reports, sessions TO trueup_console;",
     ),
 ];
 

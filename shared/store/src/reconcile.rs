@@ -63,14 +63,18 @@ pub const CHECKS: &[Check] = &[
              WHERE publisher_payout_cents <> due",
     },
     Check {
-        name: "no row that is unmatched, duplicate, superseded, held or refused has a posting",
+        name: "no money stands under a row that is not matched, or on another call than its own",
         sql: "/* reconcile_statuses */
-            SELECT format('event %s is %s and has posting %s', e.id, e.status, p.id)
-              FROM postings p JOIN events e ON e.id = p.event_id
-             WHERE e.status <> 'matched'",
+            SELECT format('event %s is %s on call %s; under it stand revenue %s and credit %s on call %s',
+                          e.id, e.status, e.matched_call_id, s.revenue, s.credit, s.call_id)
+              FROM (SELECT event_id, call_id, sum(credit_delta_cents) AS credit, sum(revenue_delta_cents) AS revenue
+                      FROM postings WHERE event_id IS NOT NULL GROUP BY event_id, call_id
+                    HAVING sum(credit_delta_cents) <> 0 OR sum(revenue_delta_cents) <> 0) s
+              JOIN events e ON e.id = s.event_id
+             WHERE e.status <> 'matched' OR e.matched_call_id IS DISTINCT FROM s.call_id",
     },
     Check {
-        name: "a matched row's figures are its postings'",
+        name: "a row's figures are what stands under it on its call",
         sql: "/* reconcile_rows */
             SELECT format('event %s: credit %s, posted %s', e.id, e.credit_delta_cents, COALESCE(s.credit, 0))
               FROM events e

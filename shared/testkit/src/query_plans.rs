@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use deadpool_postgres::GenericClient;
 use serde_json::Value;
 
-use trueup_store::settlement::{candidates, loading, pending_reports, stored_events, writes};
+use trueup_store::settlement::{
+    candidates, loading, pending_reports, postings, stored_events, writes,
+};
 use trueup_store::{Client, StoreError};
 
 /// What every batch runs. These go through their indexes whatever the statistics say.
@@ -19,11 +21,16 @@ const HOT: &[&str] = &[
     loading::REPORTS,
     loading::ASSIGNMENTS,
     loading::WEBHOOKS,
+    loading::OPEN_ROWS,
     candidates::BY_REF_ID,
+    candidates::BY_SHARED_REF_ID,
     candidates::BY_CALL_ID,
     candidates::BY_CALLER,
     candidates::BY_SIGNATURE,
-    writes::LOCK_PUBLISHERS,
+    postings::LOCK_PUBLISHERS,
+    postings::POSTED,
+    writes::WAKE_FOR_CALLS,
+    pending_reports::WAKE_GUESSES,
     writes::DELETE_PENDING,
     pending_reports::WAKE,
     pending_reports::WAKE_AGAIN,
@@ -40,12 +47,15 @@ const WARM: &[&str] = &[
     writes::UPDATE_REPORTS,
     writes::UPDATE_ROWS,
     writes::MARK_DISPLACED,
-    writes::UPDATE_PUBLISHERS,
+    writes::ADJUST_ROWS,
+    writes::DELETE_REPORTS,
+    writes::DELETE_OPEN,
+    postings::UPDATE_PUBLISHERS,
     pending_reports::GIVE_UP,
 ];
 
 /// Tables that grow with the business. Partitions bear their parent's name and a number.
-const GROWING: [&str; 7] = [
+const GROWING: [&str; 8] = [
     "calls",
     "call_reports",
     "events",
@@ -53,6 +63,7 @@ const GROWING: [&str; 7] = [
     "postings",
     "publishers",
     "pending_reports",
+    "open_reports",
 ];
 
 /// Tables of one page at most: to read it is what an index would cost.

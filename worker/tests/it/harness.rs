@@ -157,7 +157,7 @@ impl World {
                 "WITH call AS (
                     INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at, buyer_id, assignment_id)
                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING account_id, id, ref_id, caller)
-                 INSERT INTO call_notes (account_id, call_id, ref_id, caller) SELECT * FROM call",
+                 INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller) SELECT * FROM call",
                 &[
                     &self.account_id, &id, &spec.ref_id, &spec.caller, &spec.duration, &started, &spec.ended_at,
                     &spec.buyer_id, &assignment,

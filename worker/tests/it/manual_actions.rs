@@ -272,7 +272,7 @@ async fn m8_an_apply_is_a_report_of_its_own_and_never_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn m8_a_displaced_report_is_assigned_to_another_call_only() {
+async fn m13_a_displaced_report_stands_for_no_money_whatever_persons_do_with_it() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
     let named = world.call(&CallSpec::default()).await;
@@ -300,27 +300,29 @@ async fn m8_a_displaced_report_is_assigned_to_another_call_only() {
         .await;
     let row = world.row(guess).await;
     assert_eq!(
-        (row.status.as_str(), row.reason.as_deref()),
-        ("matched", Some("replaced_heuristic_match"))
+        (row.status.as_str(), row.reason.as_deref(), row.credit),
+        ("held", Some("replaced_heuristic_match"), 0)
     );
     assert_eq!(world.money(named).await.credit, 4200);
+    assert_eq!(world.balance("pubA").await, 4200 + 3000);
+    assert_eq!(world.count("postings WHERE kind = 'displaced'").await, 1);
+    world.reconcile().await;
 
-    assert_eq!(replay(&world, guess).await, Err(ActionError::HasPosting));
-    assert_eq!(
-        assign(&world, guess, named).await,
-        Err(ActionError::HasPosting),
-        "it moved money there"
-    );
-    // There it would come before the report of the same amount and change nothing: a row with a posting
-    // must not say so (invariant 4).
+    // There it comes before the report of the same amount and changes nothing.
     assert_eq!(
         assign(&world, guess, taken).await,
-        Err(ActionError::WouldNotMatch)
+        Ok((Status::Duplicate, Some(Reason::SamePayoutWithin15m)))
     );
-    assert_eq!(world.row(guess).await, row, "nothing was done");
+    world.reconcile().await;
+    assert_eq!(
+        replay(&world, guess).await,
+        Ok((Status::Unmatched, Some(Reason::AlreadyReported)))
+    );
+    world.reconcile().await;
     assert_eq!(assign(&world, guess, other).await, MATCHED);
     assert_eq!(world.money(other).await.credit, 3000);
     assert_eq!(world.balance("pubA").await, 4200 + 3000 + 3000);
+    assert_eq!(replay(&world, guess).await, Err(ActionError::HasPosting));
     world.reconcile().await;
 }
 

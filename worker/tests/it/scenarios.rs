@@ -167,7 +167,7 @@ async fn play(world: &mut World, scenario: &Scenario) -> Result<(), String> {
 /// Until the worker has taken the notes of recorded calls and nothing is due.
 async fn settle_waiting(world: &World) {
     eventually("no note, and no report that is due", PATIENCE, || async {
-        let notes = world.count("call_notes").await;
+        let notes = world.count("call_recorded_outbox").await;
         let due = world
             .count("pending_reports WHERE next_try_at <= now()")
             .await;

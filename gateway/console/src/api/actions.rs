@@ -34,7 +34,10 @@ impl From<ActionError> for Problem {
             ActionError::HasPosting
             | ActionError::NotAReport
             | ActionError::NoCall
-            | ActionError::WouldNotMatch => Problem::conflict("not_possible", why.to_string()),
+            | ActionError::Closed
+            | ActionError::NotClosed
+            | ActionError::IsAnApply
+            | ActionError::NothingToUndo => Problem::conflict("not_possible", why.to_string()),
         }
     }
 }
@@ -109,7 +112,8 @@ pub async fn apply_event(
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/ignore", tag = "events", params(("id" = Uuid, Path)),
-    responses((status = 200, description = "The row, closed", body = EventInFull)))]
+    responses((status = 200, description = "The row, closed, with its claim let go", body = EventInFull),
+        (status = 409, description = "It stands for money", body = super::problem::ProblemBody)))]
 pub async fn ignore_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -118,5 +122,33 @@ pub async fn ignore_event(
 ) -> Result<Json<EventInFull>, Problem> {
     fields.finish_reading()?;
     manual_actions::ignore_event(&app.pool, &action_request(&operator, id)).await??;
+    in_full(&app, &operator, id).await.map(Json)
+}
+
+#[utoipa::path(post, path = "/api/v1/events/{id}/unignore", tag = "events", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "The row, open again and decided by the rules as they stand", body = EventInFull),
+        (status = 409, description = "It is not closed", body = super::problem::ProblemBody)))]
+pub async fn unignore_event(
+    State(app): State<App>,
+    operator: AuthContext,
+    Id(id): Id,
+    JsonFields(fields): JsonFields,
+) -> Result<Json<EventInFull>, Problem> {
+    fields.finish_reading()?;
+    manual_actions::unignore_event(&app.pool, &action_request(&operator, id)).await??;
+    in_full(&app, &operator, id).await.map(Json)
+}
+
+#[utoipa::path(post, path = "/api/v1/events/{id}/undo", tag = "events", params(("id" = Uuid, Path)),
+    responses((status = 200, description = "The row after the last assign, apply or ignore was taken back", body = EventInFull),
+        (status = 409, description = "No person has done anything to it that stands", body = super::problem::ProblemBody)))]
+pub async fn undo_event(
+    State(app): State<App>,
+    operator: AuthContext,
+    Id(id): Id,
+    JsonFields(fields): JsonFields,
+) -> Result<Json<EventInFull>, Problem> {
+    fields.finish_reading()?;
+    manual_actions::undo_event(&app.pool, &action_request(&operator, id)).await??;
     in_full(&app, &operator, id).await.map(Json)
 }

@@ -126,6 +126,11 @@ fn settings_routes() -> Router<App> {
         .route("/api/v1/events/{id}/assign", post(actions::assign_event))
         .route("/api/v1/events/{id}/apply", post(actions::apply_event))
         .route("/api/v1/events/{id}/ignore", post(actions::ignore_event))
+        .route(
+            "/api/v1/events/{id}/unignore",
+            post(actions::unignore_event),
+        )
+        .route("/api/v1/events/{id}/undo", post(actions::undo_event))
         .route("/api/v1/reports/revenue", get(revenue::sum_revenue))
         .route("/api/v1/audit-log", get(audit_log::list_audit_log))
 }
@@ -133,7 +138,9 @@ fn settings_routes() -> Router<App> {
 /// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
 /// change one place in the audit log.
 pub mod handlers {
-    pub use super::actions::{apply_event, assign_event, ignore_event, replay_event};
+    pub use super::actions::{
+        apply_event, assign_event, ignore_event, replay_event, undo_event, unignore_event,
+    };
     pub use super::api_key_auth::AuthContext;
     pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
     pub use super::assignments::{create_assignment, update_assignment};

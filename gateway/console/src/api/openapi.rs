@@ -35,6 +35,7 @@ use super::{
         call_records::record, calls::list_calls, calls::get_call,
         events::of_webhook, events::get_event,
         actions::replay_event, actions::assign_event, actions::apply_event, actions::ignore_event,
+        actions::unignore_event, actions::undo_event,
         try_report::try_sample,
         revenue::sum_revenue,
         audit_log::list_audit_log,

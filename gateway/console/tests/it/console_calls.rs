@@ -305,7 +305,10 @@ async fn m7_each_recorded_call_leaves_a_note() {
     recorded(&key, one.clone()).await;
     let client = console.database.client().await;
     let notes = client
-        .query("SELECT ref_id, caller FROM call_notes ORDER BY id", &[])
+        .query(
+            "SELECT ref_id, caller FROM call_recorded_outbox ORDER BY id",
+            &[],
+        )
         .await
         .expect("notes");
     let notes: HashSet<(Option<String>, Option<String>)> =

@@ -127,6 +127,7 @@ impl Batch {
     pub fn decide(&self, books: &mut LockedCalls) -> Vec<Decision> {
         let one = |(place, report, sightings): &(ReceptionOrder, Report, CallCandidates)| {
             let case = DecisionInput {
+                left_call: None,
                 order: *place,
                 webhook: &self.webhook,
                 report,

@@ -209,11 +209,12 @@ impl Store {
         };
         let mut lines: Vec<BatchRow> = work.iter().filter_map(line).collect();
         let followers = rows_to_follow(&lines, &self.standing_reports());
-        lines.extend(
-            followers
-                .iter()
-                .filter_map(|(_, id)| stored(id, Trigger::Again)),
-        );
+        for ((_, id), must_leave) in &followers {
+            lines.extend(stored(id, Trigger::Again).map(|line| BatchRow {
+                must_leave: *must_leave,
+                ..line
+            }));
+        }
         lines
     }
 
@@ -259,6 +260,7 @@ impl Store {
             decision: None,
             before: row.map(Self::previous),
             actor: None,
+            must_leave: false,
             left_call: None,
             withdrawals: Vec::new(),
         }
@@ -526,7 +528,9 @@ impl Store {
             }
         }
         for place in &decision.displaced {
-            if let Some(row) = self.rows.get_mut(&place.event_id) {
+            if let Some(row) = self.rows.get_mut(&place.event_id)
+                && matches!(row.status, Status::Matched | Status::Held)
+            {
                 row.status = Status::Held;
                 row.reason = Some(Reason::ReplacedHeuristicMatch);
             }

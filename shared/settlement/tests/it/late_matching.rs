@@ -72,7 +72,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
     // Meanwhile the call is recorded, and another worker reads the note of it.
     let call = "WITH call AS (INSERT INTO calls (account_id, id, ref_id, duration_seconds, started_at, ended_at)
                                    VALUES ($1, $2, 'R1', 90, now(), now()) RETURNING account_id, id, ref_id)
-                INSERT INTO call_notes (account_id, call_id, ref_id) SELECT * FROM call";
+                INSERT INTO call_recorded_outbox (account_id, call_id, ref_id) SELECT * FROM call";
     client
         .execute(call, &[&account_id, &Uuid::new_v4()])
         .await
@@ -98,7 +98,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
         settled[0].decision.as_ref().map(|d| d.status),
         Some(Status::Matched)
     );
-    let notes = "SELECT count(*) FROM call_notes";
+    let notes = "SELECT count(*) FROM call_recorded_outbox";
     assert_eq!(
         client
             .query_one(notes, &[])

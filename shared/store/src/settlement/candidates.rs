@@ -3,7 +3,7 @@
 //! A report that an id finds is not searched for by its caller: most reports carry a ref_id, and the
 //! search by caller is the dearer one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
@@ -12,8 +12,10 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use trueup_domain::batch_decision::BatchRow;
-use trueup_domain::decision::CallCandidate;
+use crate::settlement::loading::order_of_row;
+use trueup_domain::batch_decision::{BatchRow, StandingReport, rows_to_follow};
+use trueup_domain::decision::{CallCandidate, Trigger};
+use trueup_domain::locked_calls::{Fingerprint, MAX_FOLDED_REPORTS};
 use trueup_domain::matching::CLOCK_SKEW_MICROS;
 use trueup_domain::webhook_settings::Webhook;
 
@@ -22,8 +24,12 @@ use trueup_domain::webhook_settings::Webhook;
 const FITTING_CALLS: i64 = 32;
 /// Calls of one caller in the window that are weighed at all, the latest first.
 const CALLS_OF_A_CALLER: i64 = 1_000;
-/// Calls that share one ref_id.
+/// Calls that share one ref_id, where nothing tells which is meant: they are listed for a person.
 const CALLS_OF_A_REF_ID: i64 = 16;
+/// Calls that share a ref_id and a caller; more cannot be told apart by their length anyway.
+const CALLS_OF_A_CALLER_AND_REF_ID: i64 = 100;
+/// Reports of one webhook, caller and duration in the window that are weighed, the latest first.
+const REPORTS_OF_A_FINGERPRINT: i64 = MAX_FOLDED_REPORTS as i64;
 
 pub const BY_REF_ID: &str = "/* find_by_ref_id */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
@@ -31,7 +37,20 @@ pub const BY_REF_ID: &str = "/* find_by_ref_id */
      CROSS JOIN LATERAL (
            SELECT id, buyer_id, duration_seconds, ended_at FROM calls
             WHERE account_id = q.account_id AND ref_id = q.ref_id
-            ORDER BY ended_at DESC, id LIMIT $4) AS c";
+            ORDER BY caller LIMIT $4) AS c";
+
+/// Of a ref_id that several calls share: those of the reported caller, and the one that the report's
+/// call_id names (M1), however many others there are.
+pub const BY_SHARED_REF_ID: &str = "/* find_by_shared_ref_id */
+    SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
+      FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::text[], $5::uuid[]) AS q (line, account_id, ref_id, caller, call_id)
+     CROSS JOIN LATERAL (
+           (SELECT id, buyer_id, duration_seconds, ended_at FROM calls
+             WHERE account_id = q.account_id AND ref_id = q.ref_id AND caller = q.caller
+             ORDER BY ended_at DESC, id LIMIT $6)
+           UNION ALL
+           (SELECT id, buyer_id, duration_seconds, ended_at FROM calls
+             WHERE account_id = q.account_id AND id = q.call_id AND ref_id = q.ref_id LIMIT 1)) AS c";
 
 pub const BY_CALL_ID: &str = "/* find_by_call_id */
     SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
@@ -42,7 +61,7 @@ pub const BY_CALL_ID: &str = "/* find_by_call_id */
 
 /// Those that fit (unclaimed and nearest first), then the nearest misses, which only tell a reason.
 pub const BY_CALLER: &str = "/* find_by_caller */
-    SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, false AS signed
+    SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at
       FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::int4[], $5::int4[], $6::timestamptz[], $7::timestamptz[])
            AS q (line, account_id, caller, duration, tolerance, low, high)
      CROSS JOIN LATERAL (
@@ -66,26 +85,33 @@ pub const BY_CALLER: &str = "/* find_by_caller */
              WHERE account_id = q.account_id AND caller = q.caller AND ended_at > q.high
              ORDER BY ended_at LIMIT 1)) AS c";
 
+/// The reports of one fingerprint and the calls that they stand on, or stood on until they were displaced.
 pub const BY_SIGNATURE: &str = "/* find_by_signature */
-    SELECT DISTINCT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, true AS signed
+    SELECT q.line, c.id, c.buyer_id, c.duration_seconds, c.ended_at, r.received_at, r.position, r.event_id, r.role, r.guess,
+           r.by_person, r.ref_id, r.call_id_text
       FROM unnest($1::int4[], $2::uuid[], $3::text[], $4::int4[], $5::uuid[], $6::timestamptz[], $7::timestamptz[])
            AS q (line, account_id, caller, duration, webhook_id, low, high)
      CROSS JOIN LATERAL (
-           SELECT account_id, call_id FROM call_reports
+           SELECT account_id, call_id, received_at, position, event_id, role, guess, by_person, ref_id, call_id_text
+             FROM call_reports
             WHERE webhook_id = q.webhook_id AND caller = q.caller AND duration_seconds = q.duration
-              AND received_at BETWEEN q.low AND q.high AND account_id = q.account_id AND role <> 'displaced' OFFSET 0) AS r
+              AND received_at BETWEEN q.low AND q.high AND account_id = q.account_id
+            ORDER BY received_at DESC LIMIT $8) AS r
      CROSS JOIN LATERAL (
            SELECT id, buyer_id, duration_seconds, ended_at FROM calls
             WHERE account_id = r.account_id AND id = r.call_id LIMIT 1) AS c";
 
-/// Fills each line's sightings.
+/// Fills each line's sightings. Returns the rows that may have to follow one of them (M12).
 pub async fn find_candidates(
     tx: &Transaction<'_>,
     lines: &mut [BatchRow],
     webhooks: &HashMap<Uuid, Webhook>,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<(Timestamp, Uuid), bool>, StoreError> {
     by_ids(tx, lines).await?;
-    by_caller(tx, lines, webhooks).await
+    by_shared_ref_id(tx, lines).await?;
+    let standing = by_signature(tx, lines, webhooks).await?;
+    by_caller(tx, lines, webhooks).await?;
+    Ok(rows_to_follow(lines, &standing))
 }
 
 fn row_index(line: usize) -> i32 {
@@ -103,6 +129,55 @@ fn candidate_of_row(row: &Row, signed: bool) -> (usize, CallCandidate) {
         same_fingerprint: signed,
     };
     (line, sighting)
+}
+
+/// Where one ref_id hit several calls, those that the report may mean are looked for by themselves.
+async fn by_shared_ref_id(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), StoreError> {
+    let (mut numbers, mut accounts, mut refs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut callers, mut call_ids) = (Vec::new(), Vec::new());
+    for (n, line) in lines.iter().enumerate() {
+        let Some(report) = line.report() else {
+            continue;
+        };
+        if line.candidates.by_ref_id.len() > 1 {
+            numbers.push(row_index(n));
+            accounts.push(line.account_id);
+            refs.push(report.ref_id.clone());
+            callers.push(report.caller.clone());
+            call_ids.push(report.call_uuid());
+        }
+    }
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    let statement = tx.prepare_cached(BY_SHARED_REF_ID).await?;
+    let rows = tx
+        .query(
+            &statement,
+            &[
+                &numbers,
+                &accounts,
+                &refs,
+                &callers,
+                &call_ids,
+                &CALLS_OF_A_CALLER_AND_REF_ID,
+            ],
+        )
+        .await?;
+    for row in &rows {
+        let (n, sighting) = candidate_of_row(row, false);
+        if let Some(line) = lines.get_mut(n) {
+            add_once(&mut line.candidates.by_ref_id, sighting);
+        }
+    }
+    Ok(())
+}
+
+/// A call that was sighted twice is kept as it was sighted first.
+fn add_once(sightings: &mut Vec<CallCandidate>, sighting: CallCandidate) {
+    if sightings.iter().all(|s| s.call_id != sighting.call_id) {
+        sightings.push(sighting);
+    }
 }
 
 async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), StoreError> {
@@ -152,9 +227,118 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), Stor
     Ok(())
 }
 
-/// The columns of the two searches by caller, line by line.
+fn shift_time(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(at)
+}
+
+/// The columns of the search by fingerprint, one for each that the batch holds.
 #[derive(Default)]
-struct Searches {
+struct SignatureSearch {
+    fingerprints: Vec<Fingerprint>,
+    /// Which lines have it.
+    lines: Vec<Vec<usize>>,
+    accounts: Vec<Uuid>,
+    low: Vec<Timestamp>,
+    high: Vec<Timestamp>,
+}
+
+impl SignatureSearch {
+    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> SignatureSearch {
+        let mut search = SignatureSearch::default();
+        let mut known: HashMap<Fingerprint, usize> = HashMap::new();
+        let looked_for = |line: &BatchRow| !matches!(line.trigger, Trigger::Applied(_));
+        for (n, line) in lines.iter().enumerate().filter(|(_, l)| looked_for(l)) {
+            let (Some(fingerprint), Some(webhook)) =
+                (line.fingerprint(), webhooks.get(&line.webhook_id))
+            else {
+                continue;
+            };
+            let window = SignedDuration::from_hours(webhook.match_window_hours);
+            let low = shift_time(line.order.received_at, -window);
+            let high = shift_time(line.order.received_at, window);
+            let at = *known.entry(fingerprint.clone()).or_insert_with(|| {
+                search.fingerprints.push(fingerprint);
+                search.lines.push(Vec::new());
+                search.accounts.push(line.account_id);
+                search.low.push(low);
+                search.high.push(high);
+                search.lines.len() - 1
+            });
+            search.lines[at].push(n);
+            search.low[at] = search.low[at].min(low);
+            search.high[at] = search.high[at].max(high);
+        }
+        search
+    }
+}
+
+async fn by_signature(
+    tx: &Transaction<'_>,
+    lines: &mut [BatchRow],
+    webhooks: &HashMap<Uuid, Webhook>,
+) -> Result<Vec<StandingReport>, StoreError> {
+    let search = SignatureSearch::for_rows(lines, webhooks);
+    if search.fingerprints.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbers: Vec<i32> = (0..search.fingerprints.len()).map(row_index).collect();
+    let of = |f: fn(&Fingerprint) -> String| -> Vec<String> {
+        search.fingerprints.iter().map(f).collect()
+    };
+    let callers = of(|f| f.caller.clone());
+    let durations: Vec<i32> = search
+        .fingerprints
+        .iter()
+        .map(|f| i32::try_from(f.duration_seconds).unwrap_or(i32::MAX))
+        .collect();
+    let webhook_ids: Vec<Uuid> = search.fingerprints.iter().map(|f| f.webhook_id).collect();
+    let statement = tx.prepare_cached(BY_SIGNATURE).await?;
+    let rows = tx
+        .query(
+            &statement,
+            &[
+                &numbers,
+                &search.accounts,
+                &callers,
+                &durations,
+                &webhook_ids,
+                &search.low,
+                &search.high,
+                &REPORTS_OF_A_FINGERPRINT,
+            ],
+        )
+        .await?;
+    let mut standing = Vec::new();
+    for row in &rows {
+        let (at, sighting) = candidate_of_row(row, true);
+        let (Some(fingerprint), Some(numbers)) =
+            (search.fingerprints.get(at), search.lines.get(at))
+        else {
+            continue;
+        };
+        for n in numbers {
+            if let Some(line) = lines.get_mut(*n) {
+                add_once(&mut line.candidates.by_caller, sighting.clone());
+            }
+        }
+        if row.get::<_, &str>("role") != "displaced" {
+            standing.push(StandingReport {
+                fingerprint: fingerprint.clone(),
+                order: order_of_row(row)?,
+                call_id: sighting.call_id,
+                guess: row.get("guess"),
+                by_person: row.get("by_person"),
+                ref_id: row.get("ref_id"),
+                call_id_text: row.get("call_id_text"),
+            });
+        }
+    }
+    Ok(standing)
+}
+
+/// The columns of the search by caller, line by line.
+#[derive(Default)]
+struct CallerSearch {
     lines: Vec<i32>,
     accounts: Vec<Uuid>,
     callers: Vec<String>,
@@ -162,18 +346,11 @@ struct Searches {
     tolerances: Vec<i32>,
     low: Vec<Timestamp>,
     high: Vec<Timestamp>,
-    webhooks: Vec<Uuid>,
-    window_low: Vec<Timestamp>,
-    window_high: Vec<Timestamp>,
 }
 
-fn shift_time(at: Timestamp, by: SignedDuration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(at)
-}
-
-impl Searches {
-    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> Searches {
-        let mut s = Searches::default();
+impl CallerSearch {
+    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> CallerSearch {
+        let mut s = CallerSearch::default();
         for (n, line) in lines
             .iter()
             .enumerate()
@@ -203,9 +380,6 @@ impl Searches {
                 received_at,
                 SignedDuration::from_micros(CLOCK_SKEW_MICROS),
             ));
-            s.webhooks.push(line.webhook_id);
-            s.window_low.push(shift_time(received_at, -window));
-            s.window_high.push(shift_time(received_at, window));
         }
         s
     }
@@ -222,15 +396,14 @@ async fn by_caller(
     lines: &mut [BatchRow],
     webhooks: &HashMap<Uuid, Webhook>,
 ) -> Result<(), StoreError> {
-    let s = Searches::for_rows(lines, webhooks);
+    let s = CallerSearch::for_rows(lines, webhooks);
     if s.lines.is_empty() {
         return Ok(());
     }
-    let by_caller = tx.prepare_cached(BY_CALLER).await?;
-    let by_signature = tx.prepare_cached(BY_SIGNATURE).await?;
-    let (near, signed) = try_join(
-        tx.query(
-            &by_caller,
+    let statement = tx.prepare_cached(BY_CALLER).await?;
+    let near = tx
+        .query(
+            &statement,
             &[
                 &s.lines,
                 &s.accounts,
@@ -242,34 +415,12 @@ async fn by_caller(
                 &FITTING_CALLS,
                 &CALLS_OF_A_CALLER,
             ],
-        ),
-        tx.query(
-            &by_signature,
-            &[
-                &s.lines,
-                &s.accounts,
-                &s.callers,
-                &s.durations,
-                &s.webhooks,
-                &s.window_low,
-                &s.window_high,
-            ],
-        ),
-    )
-    .await?;
-    for row in signed.iter().chain(&near) {
-        let (n, sighting) = candidate_of_row(row, row.get(5));
-        let Some(line) = lines.get_mut(n) else {
-            continue;
-        };
-        // A call that is both signed and near is kept once, as signed.
-        if line
-            .candidates
-            .by_caller
-            .iter()
-            .all(|s| s.call_id != sighting.call_id)
-        {
-            line.candidates.by_caller.push(sighting);
+        )
+        .await?;
+    for row in &near {
+        let (n, sighting) = candidate_of_row(row, false);
+        if let Some(line) = lines.get_mut(n) {
+            add_once(&mut line.candidates.by_caller, sighting);
         }
     }
     Ok(())

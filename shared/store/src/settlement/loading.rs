@@ -9,11 +9,14 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::settlement::stored_events::stored_lines;
+use crate::settlement::stored_events::{reason_of, stored_lines};
 use trueup_domain::batch_decision::{BatchRow, SettleJob, SettleResult};
 use trueup_domain::crediting::{Estimate, Payee, ReceptionOrder, Terms};
-use trueup_domain::locked_calls::{CallKey, CallReport, ClaimState, LockedCall, LockedCalls};
-use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot};
+use trueup_domain::decision::Trigger;
+use trueup_domain::locked_calls::{
+    CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
+};
+use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot, report_digest};
 use trueup_domain::webhook_settings::{ConflictPolicy, Webhook};
 use trueup_event::raw_event::RawEvent;
 use trueup_event::reason::Strategy;
@@ -189,7 +192,7 @@ pub const REPORTS: &str = "/* settle_call_reports */
     SELECT r.* FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
      CROSS JOIN LATERAL (
            SELECT account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, exempt_from_v2,
-                  by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text
+                  by_person, guess, payout_cents, caller, duration_seconds, ref_id, call_id_text
              FROM call_reports WHERE account_id = k.account_id AND call_id = k.id
             ORDER BY received_at, position, event_id) AS r";
 
@@ -205,12 +208,85 @@ pub struct LockedCallSet {
     pub ctids: HashMap<CallKey, String>,
 }
 
+/// M15: guesses of one caller are decided one after the other, whichever worker has them: a guess and its
+/// retry on two workers would take a call each. In the order of the keys; they go with the transaction.
+pub const LOCK_CALLERS: &str = "/* settle_lock_callers */
+    SELECT pg_advisory_xact_lock(k.key) FROM (
+           SELECT DISTINCT hashtextextended(account_id::text || caller, 0) AS key
+             FROM unnest($1::uuid[], $2::text[]) AS row (account_id, caller) ORDER BY 1) AS k";
+
+/// Locks the callers of the rows. What stands on their calls is read after it.
+pub async fn lock_callers(tx: &Transaction<'_>, lines: &[BatchRow]) -> Result<(), StoreError> {
+    let callers = |line: &BatchRow| {
+        let guesses = !matches!(line.trigger, Trigger::Applied(_));
+        let caller = line.report().and_then(|report| report.caller.clone());
+        caller
+            .filter(|_| guesses)
+            .map(|caller| (line.account_id, caller))
+    };
+    let (accounts, callers): (Vec<Uuid>, Vec<String>) = lines.iter().filter_map(callers).unzip();
+    if callers.is_empty() {
+        return Ok(());
+    }
+    let statement = tx.prepare_cached(LOCK_CALLERS).await?;
+    tx.execute(&statement, &[&accounts, &callers]).await?;
+    Ok(())
+}
+
+/// The rows that wait for a person, or were closed by one, and say what rows of the batch say (M11).
+pub const OPEN_ROWS: &str = "/* settle_open_rows */
+    SELECT o.* FROM unnest($1::uuid[]) AS k (digest)
+     CROSS JOIN LATERAL (
+           SELECT digest, event_id, received_at, position, reason, ignored FROM open_reports
+            WHERE digest = k.digest LIMIT 1) AS o";
+
+pub async fn load_open_rows(
+    tx: &Transaction<'_>,
+    lines: &[BatchRow],
+) -> Result<HashMap<Uuid, OpenRow>, StoreError> {
+    let digests: BTreeSet<Uuid> = lines
+        .iter()
+        .filter(|line| line.trigger.is_automatic())
+        .filter_map(|line| Some(report_digest(line.webhook_id, line.report()?)))
+        .collect();
+    let digests: Vec<Uuid> = digests.into_iter().collect();
+    if digests.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let statement = tx.prepare_cached(OPEN_ROWS).await?;
+    let rows = tx.query(&statement, &[&digests]).await?;
+    rows.iter()
+        .map(|row| {
+            let open = OpenRow {
+                order: order_of_row(row)?,
+                reason: reason_of(row.get("reason"))?,
+                ignored: row.get("ignored"),
+            };
+            Ok((row.get("digest"), open))
+        })
+        .collect()
+}
+
+/// The three columns of a place in the order of reception.
+pub fn order_of_row(row: &Row) -> Result<ReceptionOrder, StoreError> {
+    Ok(ReceptionOrder {
+        received_at: row.get("received_at"),
+        position: u16::try_from(row.get::<_, i32>("position"))
+            .map_err(|_| StoreError::Corrupt("a position beyond 65,535".to_owned()))?,
+        event_id: row.get("event_id"),
+    })
+}
+
 pub async fn lock_calls(
     tx: &Transaction<'_>,
     keys: BTreeSet<CallKey>,
+    open_rows: HashMap<Uuid, OpenRow>,
 ) -> Result<LockedCallSet, StoreError> {
     if keys.is_empty() {
-        return Ok(LockedCallSet::default());
+        return Ok(LockedCallSet {
+            calls: LockedCalls::default().with_open_rows(open_rows),
+            ..LockedCallSet::default()
+        });
     }
     let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
     let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
@@ -253,7 +329,7 @@ pub async fn lock_calls(
         .map(|(call, row)| (call.key, row.get("at")))
         .collect();
     Ok(LockedCallSet {
-        calls: LockedCalls::new(calls),
+        calls: LockedCalls::new(calls).with_open_rows(open_rows),
         stored,
         ctids,
     })
@@ -336,17 +412,13 @@ fn call_of_row(
 fn call_report(row: &Row) -> Result<CallReport, StoreError> {
     let corrupt = |what: &str| StoreError::Corrupt(format!("call_reports.{what}"));
     Ok(CallReport {
-        order: ReceptionOrder {
-            received_at: row.get("received_at"),
-            position: u16::try_from(row.get::<_, i32>("position"))
-                .map_err(|_| corrupt("position"))?,
-            event_id: row.get("event_id"),
-        },
+        order: order_of_row(row)?,
         webhook_id: row.get("webhook_id"),
         strategy: Strategy::from_code(row.get("strategy")).ok_or_else(|| corrupt("strategy"))?,
         role: parse_role(row.get("role")).ok_or_else(|| corrupt("role"))?,
         exempt_from_v2: row.get("exempt_from_v2"),
         by_person: row.get("by_person"),
+        guess: row.get("guess"),
         payout_cents: row.get("payout_cents"),
         caller: row.get("caller"),
         duration_seconds: row.get::<_, Option<i32>>("duration_seconds").map(i64::from),
@@ -370,5 +442,7 @@ pub fn role_code(role: ClaimState) -> &'static str {
         ClaimState::Folded => "folded",
         ClaimState::Held => "held",
         ClaimState::Displaced => "displaced",
+        // Such a report is not kept.
+        ClaimState::Withdrawn => "withdrawn",
     }
 }

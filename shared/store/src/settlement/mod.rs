@@ -6,6 +6,7 @@ pub mod candidates;
 pub mod loading;
 pub mod manual_actions;
 pub mod pending_reports;
+pub mod postings;
 pub mod stored_events;
 pub mod writes;
 

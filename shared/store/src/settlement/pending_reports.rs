@@ -41,16 +41,16 @@ macro_rules! wake {
 /// transaction took its number before it looked (`trueup_settlement::settle`), so it is below the mark.
 pub const WAKE: &str = wake!(
     "late_wake",
-    "UPDATE call_notes SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now() WHERE id IN (
-        SELECT id FROM call_notes WHERE seen_before IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
+    "UPDATE call_recorded_outbox SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now() WHERE id IN (
+        SELECT id FROM call_recorded_outbox WHERE seen_before IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
 );
 
 /// The notes whose mark all transactions have passed are looked at once more and go. A transaction of
 /// somebody else's that runs on and on holds the mark back, but for no longer than a settling may take.
 pub const WAKE_AGAIN: &str = wake!(
     "late_wake_again",
-    "DELETE FROM call_notes WHERE id IN (
-        SELECT id FROM call_notes
+    "DELETE FROM call_recorded_outbox WHERE id IN (
+        SELECT id FROM call_recorded_outbox
          WHERE seen_before <= pg_snapshot_xmin(pg_current_snapshot()) OR seen_at < now() - make_interval(secs => 30)
          ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
 );
@@ -62,9 +62,43 @@ pub async fn wake_by(tx: &Transaction<'_>, sql: &'static str) -> Result<u64, Sto
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
+pub const WAKE_GUESSES: &str = "/* recording_wake_guesses */
+    INSERT INTO pending_reports (event_id, received_at, account_id, ref_id, call_id, caller, next_try_at)
+    SELECT r.event_id, r.received_at, r.account_id, r.ref_id, NULL, NULL, now()
+      FROM unnest($2::uuid[]) AS k (call_id)
+     CROSS JOIN LATERAL (
+           SELECT event_id, received_at, account_id, ref_id FROM call_reports
+            WHERE account_id = $1 AND call_id = k.call_id AND guess AND role <> 'displaced' OFFSET 0) AS r
+     ORDER BY r.event_id
+        ON CONFLICT (event_id) DO UPDATE SET next_try_at = now()";
+
+/// A copy has changed what guesses about these calls were made by: they are looked at again (M14).
+pub async fn wake_guesses(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    call_ids: &[Uuid],
+) -> Result<(), StoreError> {
+    if !call_ids.is_empty() {
+        let statement = tx.prepare_cached(WAKE_GUESSES).await?;
+        tx.execute(&statement, &[&account_id, &call_ids]).await?;
+    }
+    Ok(())
+}
+
 pub const DUE: &str = "/* late_due */
     SELECT event_id, received_at FROM pending_reports WHERE next_try_at <= now()
-     ORDER BY next_try_at LIMIT $1 FOR UPDATE SKIP LOCKED";
+     ORDER BY next_try_at, received_at, event_id LIMIT $1 FOR UPDATE SKIP LOCKED";
+
+/// Names the turn of trying what waits, among the locks of this database (M10).
+const TURN: i64 = 0x5452_5545_5550_0001;
+
+/// True if this transaction may try what waits; another worker is at it otherwise.
+pub async fn take_turn(tx: &Transaction<'_>) -> Result<bool, StoreError> {
+    let statement = tx
+        .prepare_cached("/* late_take_turn */ SELECT pg_try_advisory_xact_lock($1)")
+        .await?;
+    Ok(tx.query_one(&statement, &[&TURN]).await?.get(0))
+}
 
 /// The next time of the schedule that still lies ahead; without one the waiting is over.
 pub const RESCHEDULE: &str = "/* late_reschedule */

@@ -1,6 +1,6 @@
 //! Rows that are there already, on their way through settling again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::{CallCandidates, Trigger};
 use trueup_domain::report::{ParsedRequest, Payout, ReadError, Report};
 use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::{Reason, Status};
+use trueup_event::reason::{Reason, Status, Strategy};
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub const STORED_ROWS: &str = "/* settle_stored_rows */
@@ -22,7 +22,7 @@ pub const STORED_ROWS: &str = "/* settle_stored_rows */
      CROSS JOIN LATERAL (
            SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
                   duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
-                  detail::text AS detail, matched_call_id, count
+                  detail::text AS detail, strategy, matched_call_id, count
              FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 pub async fn row_lines(
@@ -36,6 +36,20 @@ pub async fn row_lines(
         .iter()
         .map(line_of_row)
         .collect()
+}
+
+/// Rows that follow others of the batch to their call (M12).
+pub async fn load_followers(
+    tx: &Transaction<'_>,
+    keys: &BTreeMap<(Timestamp, Uuid), bool>,
+) -> Result<Vec<BatchRow>, StoreError> {
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.keys().copied().unzip();
+    let mut lines = row_lines(tx, &times, &ids).await?;
+    for line in &mut lines {
+        let key = (line.order.received_at, line.order.event_id);
+        line.must_leave = keys.get(&key).copied().unwrap_or_default();
+    }
+    Ok(lines)
 }
 
 pub async fn stored_lines(
@@ -66,25 +80,26 @@ pub async fn stored_lines(
     let mut lines = Vec::with_capacity(work.len());
     for item in work {
         match item {
-            SettleJob::Stored { id, course, .. } => {
-                lines.extend(rows.remove(&id).map(|line| BatchRow {
-                    trigger: course,
-                    ..line
-                }))
-            }
+            SettleJob::Stored {
+                id, course, actor, ..
+            } => lines.extend(rows.remove(&id).map(|line| BatchRow {
+                trigger: course,
+                actor,
+                ..line
+            })),
             SettleJob::Apply {
                 id,
                 received_at,
                 from_id,
                 payout_cents,
                 call_id,
+                actor,
                 ..
             } => {
-                lines.extend(
-                    rows.remove(&from_id).map(|from| {
-                        from.with_manual_amount(id, received_at, payout_cents, call_id)
-                    }),
-                );
+                lines.extend(rows.remove(&from_id).map(|from| BatchRow {
+                    actor: Some(actor),
+                    ..from.with_manual_amount(id, received_at, payout_cents, call_id)
+                }));
             }
             SettleJob::Fresh(_) => {}
         }
@@ -111,6 +126,9 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         status: status.to_owned(),
         reason,
         detail: row.get("detail"),
+        strategy: row
+            .get::<_, Option<&str>>("strategy")
+            .and_then(Strategy::from_code),
         report: report.clone(),
     };
     Ok(BatchRow {
@@ -138,11 +156,15 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         candidates: CallCandidates::default(),
         decision: None,
         before: Some(Box::new(before)),
+        actor: None,
+        must_leave: false,
+        left_call: None,
+        withdrawals: Vec::new(),
     })
 }
 
 /// The report as the row's columns still say it, for rows whose raw request is past its retention.
-fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadError> {
+pub fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadError> {
     match reason {
         Some(Reason::UnparseableBody) => return Err(ReadError::UnparseableBody { byte: 0 }),
         Some(Reason::UnparseableElement) => return Err(ReadError::UnparseableElement),

@@ -1,48 +1,47 @@
 //! What a batch writes: rows, calls, claims, what may match later, and last the publishers' balances
 //! with the postings that explain them.
 
-use std::collections::{BTreeMap, HashMap};
-
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
-use jiff::Timestamp;
-use rand::RngExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::settlement::Balances;
 use crate::settlement::loading::{LockedCallSet, role_code};
-use trueup_domain::batch_decision::{BatchRow, wants_another_try};
+use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, write_entries};
+use trueup_domain::batch_decision::{BatchRow, freed_calls, wants_another_try};
 use trueup_domain::crediting::{ReceptionOrder, Terms};
-use trueup_domain::decision::{Decision, PostingDraft, Trigger};
-use trueup_domain::locked_calls::{CallReport, LockedCall};
-use trueup_domain::report::Report;
-use trueup_event::ids;
-use trueup_event::reason::{Detail, Reason, Strategy};
+use trueup_domain::decision::Decision;
+use trueup_domain::locked_calls::{CallReport, ClaimState, LockedCall};
+use trueup_domain::report::{Report, report_digest};
+use trueup_event::reason::{Detail, Reason, Status, Strategy};
 
 /// After how many seconds an unmatched report is tried again (M7); the last is also how long it is.
 pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 
 /// One write of a batch; all of them go out in one flight.
-type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
+pub(super) type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
 pub async fn write_batch(
     tx: &Transaction<'_>,
-    lines: &[BatchRow],
+    lines: &mut [BatchRow],
     books: &LockedCallSet,
 ) -> Result<(), StoreError> {
-    let balances = balance_changes(lines);
+    let ledger = draft_entries(tx, lines).await?;
+    let lines = &*lines;
     let mut writes: Vec<Write<'_>> = Vec::new();
-    writes.extend(insert_rows(lines));
+    writes.extend(insert_rows(lines, &ledger));
     let changed_calls = books.calls.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
     writes.extend(report_writes(books));
     writes.extend(request_writes(lines));
-    writes.extend(update_rows(lines));
+    writes.extend(update_rows(lines, &ledger));
+    writes.extend(adjust_rows(&ledger));
     writes.extend(mark_displaced(lines));
     writes.extend(pending_writes(lines));
+    writes.extend(open_row_writes(lines));
+    writes.extend(wake_for_freed_calls(lines, books));
     let calls = writes.iter().position(|(sql, _)| *sql == UPDATE_CALLS);
     let written = run(tx, writes).await?;
     if calls
@@ -52,11 +51,14 @@ pub async fn write_batch(
         // A locked row lay elsewhere than the lock said. It cannot be, so nothing is built upon it.
         return Err(StoreError::Raced);
     }
-    write_postings(tx, lines, &balances).await
+    write_entries(tx, ledger.postings, &ledger.balances).await
 }
 
 /// How many rows each write wrote.
-async fn run(tx: &Transaction<'_>, writes: Vec<Write<'_>>) -> Result<Vec<u64>, StoreError> {
+pub(super) async fn run(
+    tx: &Transaction<'_>,
+    writes: Vec<Write<'_>>,
+) -> Result<Vec<u64>, StoreError> {
     let mut prepared = Vec::with_capacity(writes.len());
     for (sql, params) in writes {
         prepared.push((tx.prepare_cached(sql).await?, params));
@@ -86,7 +88,9 @@ fn raced_or_failed(error: tokio_postgres::Error) -> StoreError {
     }
 }
 
-fn box_param<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Box<dyn ToSql + Sync + Send + 'a> {
+pub(super) fn box_param<'a, T: ToSql + Sync + Send + 'a>(
+    value: T,
+) -> Box<dyn ToSql + Sync + Send + 'a> {
     Box::new(value)
 }
 
@@ -118,8 +122,8 @@ impl<'a> EventColumns<'a> {
             .collect()
     }
 
-    /// `$1`, `$2`: the key; `$3` … `$20`: what both the insert and the update write.
-    fn shared_params(&self) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
+    /// `$1`, `$2`: the key; `$3` … `$19`: what both the insert and the update write.
+    fn shared_params(&self, ledger: &LedgerEntries) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
         vec![
             box_param(self.map_rows(|l, _| l.order.received_at)),
             box_param(self.map_rows(|l, _| l.order.event_id)),
@@ -139,36 +143,29 @@ impl<'a> EventColumns<'a> {
             box_param(self.map_rows(|_, d| d.detail.to_json())),
             box_param(self.map_rows(|_, d| d.strategy.map(Strategy::code))),
             box_param(self.map_rows(|_, d| d.call_id)),
-            box_param(
-                self.map_rows(|_, d| own_postings(d).map(|p| p.revenue_delta_cents).sum::<i64>()),
-            ),
-            box_param(
-                self.map_rows(|_, d| own_postings(d).map(|p| p.credit_delta_cents).sum::<i64>()),
-            ),
+            box_param(self.map_rows(|l, _| ledger.figures_of(l).0)),
+            box_param(self.map_rows(|l, _| ledger.figures_of(l).1)),
+            box_param(self.map_rows(|l, _| l.actor.as_deref())),
         ]
     }
-}
-
-/// What the report itself moved; a posting by a move belongs to the person who moved it.
-fn own_postings(decision: &Decision) -> impl Iterator<Item = &PostingDraft> {
-    decision.postings.iter().filter(|p| !p.attributed_to_actor)
 }
 
 const INSERT_ROWS: &str = "/* settle_insert_events */
     INSERT INTO events (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
                         currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                        credit_delta_cents, account_id, webhook_id, position, source_ip, count, applied_from, retry_until)
+                        credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from,
+                        retry_until)
     SELECT received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
            currency, rejection_word, status, reason, detail::json, strategy, matched_call_id, revenue_delta_cents,
-           credit_delta_cents, account_id, webhook_id, position, source_ip, count, applied_from,
-           CASE WHEN again THEN now() + make_interval(secs => $26) END
+           credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from,
+           CASE WHEN again THEN now() + make_interval(secs => $27) END
       FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int4[], $6::text[], $7::text[], $8::text[],
                   $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::uuid[],
-                  $17::int8[], $18::int8[], $19::uuid[], $20::uuid[], $21::int4[], $22::inet[], $23::int4[], $24::uuid[],
-                  $25::bool[])
+                  $17::int8[], $18::int8[], $19::text[], $20::uuid[], $21::uuid[], $22::int4[], $23::inet[], $24::int4[],
+                  $25::uuid[], $26::bool[])
            AS row (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
                    currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                   credit_delta_cents, account_id, webhook_id, position, source_ip, count, applied_from, again)";
+                   credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from, again)";
 
 /// Seconds of the last retry, as `make_interval` takes them.
 const LAST_RETRY_SECONDS: f64 = 86_400.0;
@@ -176,12 +173,12 @@ const LAST_RETRY_SECONDS: f64 = 86_400.0;
 /// Rows of reports that have none yet. Their ids were looked for when the batch was loaded, so the insert
 /// needs no `ON CONFLICT`, which would look again in every index and write a record more for each row:
 /// where another worker was first meanwhile, the transaction fails and is run again ([`run`]).
-fn insert_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
+fn insert_rows<'a>(lines: &'a [BatchRow], ledger: &LedgerEntries) -> Option<Write<'a>> {
     let columns = EventColumns::for_rows(lines, false);
     if columns.decisions.is_empty() {
         return None;
     }
-    let mut params = columns.shared_params();
+    let mut params = columns.shared_params(ledger);
     params.push(box_param(columns.map_rows(|l, _| l.account_id)));
     params.push(box_param(columns.map_rows(|l, _| l.webhook_id)));
     params.push(box_param(
@@ -190,7 +187,7 @@ fn insert_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
     params.push(box_param(columns.map_rows(|l, _| l.source_ip)));
     params.push(box_param(columns.map_rows(|l, _| l.count)));
     params.push(box_param(columns.map_rows(|l, _| l.applied_from)));
-    params.push(box_param(columns.map_rows(|l, _| wants_another_try(l))));
+    params.push(box_param(columns.map_rows(|l, _| is_told_to_wait(l))));
     params.push(box_param(LAST_RETRY_SECONDS));
     Some((INSERT_ROWS, params))
 }
@@ -202,24 +199,65 @@ pub const UPDATE_ROWS: &str = "/* settle_update_events */
            rejection_word = row.rejection_word, status = row.status, reason = row.reason, detail = row.detail::json,
            strategy = row.strategy, matched_call_id = row.matched_call_id,
            revenue_delta_cents = row.revenue_delta_cents, credit_delta_cents = row.credit_delta_cents,
-           retry_until = CASE WHEN row.again THEN COALESCE(e.retry_until, now() + make_interval(secs => $20)) END
+           decided_by = COALESCE(row.decided_by, e.decided_by),
+           retry_until = CASE WHEN row.again THEN COALESCE(e.retry_until, now() + make_interval(secs => $21)) END
       FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int4[], $6::text[], $7::text[], $8::text[],
                   $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::uuid[],
-                  $17::int8[], $18::int8[], $19::bool[])
+                  $17::int8[], $18::int8[], $19::text[], $20::bool[])
            AS row (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
                    currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                   credit_delta_cents, again)
+                   credit_delta_cents, decided_by, again)
      WHERE e.received_at = row.received_at AND e.id = row.id";
 
-fn update_rows(lines: &[BatchRow]) -> Option<Write<'_>> {
+fn update_rows<'a>(lines: &'a [BatchRow], ledger: &LedgerEntries) -> Option<Write<'a>> {
     let columns = EventColumns::for_rows(lines, true);
     if columns.decisions.is_empty() {
         return None;
     }
-    let mut params = columns.shared_params();
-    params.push(box_param(columns.map_rows(|l, _| wants_another_try(l))));
+    let mut params = columns.shared_params(ledger);
+    params.push(box_param(columns.map_rows(|l, _| is_told_to_wait(l))));
     params.push(box_param(LAST_RETRY_SECONDS));
     Some((UPDATE_ROWS, params))
+}
+
+/// A row without a call says until when it is tried again; one that has a call by a guess waits as well,
+/// but nothing is missing.
+fn is_told_to_wait(line: &BatchRow) -> bool {
+    let unmatched = |d: &Decision| d.status == Status::Unmatched;
+    line.decision.as_ref().is_some_and(unmatched) && wants_another_try(line)
+}
+
+pub const ADJUST_ROWS: &str = "/* settle_adjust_events */
+    UPDATE events e
+       SET revenue_delta_cents = e.revenue_delta_cents + row.revenue, credit_delta_cents = e.credit_delta_cents + row.credit,
+           status = CASE WHEN row.detail IS NULL THEN e.status ELSE 'matched' END,
+           reason = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.reason END,
+           detail = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.detail ELSE row.detail::json END
+      FROM (SELECT received_at, id, sum(revenue)::int8 AS revenue, sum(credit)::int8 AS credit, (array_agg(detail))[1] AS detail
+              FROM unnest($1::timestamptz[], $2::uuid[], $3::int8[], $4::int8[], $5::text[])
+                   AS row (received_at, id, revenue, credit, detail)
+             GROUP BY received_at, id) AS row
+     WHERE e.received_at = row.received_at AND e.id = row.id";
+
+/// What moves under rows that are not decided now: those that left their call, and those that bring money
+/// since another has left.
+fn adjust_rows(ledger: &LedgerEntries) -> Option<Write<'static>> {
+    let rows = &ledger.adjusted;
+    if rows.is_empty() {
+        return None;
+    }
+    let of = |f: fn(&AdjustedRow) -> i64| rows.iter().map(f).collect::<Vec<i64>>();
+    let detail = |row: &AdjustedRow| row.brings.and_then(|change| change.to_detail().to_json());
+    Some((
+        ADJUST_ROWS,
+        vec![
+            box_param(rows.iter().map(|r| r.order.received_at).collect::<Vec<_>>()),
+            box_param(rows.iter().map(|r| r.order.event_id).collect::<Vec<_>>()),
+            box_param(of(|r| r.revenue_delta_cents)),
+            box_param(of(|r| r.credit_delta_cents)),
+            box_param(rows.iter().map(detail).collect::<Vec<_>>()),
+        ],
+    ))
 }
 
 const INSERT_REQUESTS: &str = "/* settle_insert_requests */
@@ -238,10 +276,9 @@ fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
         .filter_map(|(sql, exists)| {
             let (mut times, mut ids, mut requests, mut readings) =
                 (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for line in lines
-                .iter()
-                .filter(|line| line.exists == exists && !line.is_as_before())
-            {
+            for line in lines.iter().filter(|line| {
+                line.exists == exists && line.decision.is_some() && !line.is_as_before()
+            }) {
                 let Some(request) = &line.request else {
                     continue;
                 };
@@ -339,18 +376,28 @@ pub fn terms_columns(terms: Option<Terms>) -> (Option<&'static str>, Option<i64>
 
 const INSERT_REPORTS: &str = "/* settle_insert_reports */
     INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
-                              exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text)
+                              exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text, guess)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
-                         $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[])";
+                         $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[],
+                         $16::bool[])";
 
 pub const UPDATE_REPORTS: &str = "/* settle_update_reports */
     UPDATE call_reports r
        SET strategy = row.strategy, role = row.role, by_person = row.by_person, payout_cents = row.payout_cents,
-           caller = row.caller, duration_seconds = row.duration_seconds, ref_id = row.ref_id, call_id_text = row.call_id_text
+           caller = row.caller, duration_seconds = row.duration_seconds, ref_id = row.ref_id, call_id_text = row.call_id_text,
+           guess = row.guess
       FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
-                  $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[])
+                  $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[],
+                  $16::bool[])
            AS row (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
-                   exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text)
+                   exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text, guess)
+     WHERE r.account_id = row.account_id AND r.call_id = row.call_id AND r.received_at = row.received_at
+       AND r.position = row.position AND r.event_id = row.event_id";
+
+pub const DELETE_REPORTS: &str = "/* settle_delete_reports */
+    DELETE FROM call_reports r
+     USING unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[])
+           AS row (account_id, call_id, received_at, position, event_id)
      WHERE r.account_id = row.account_id AND r.call_id = row.call_id AND r.received_at = row.received_at
        AND r.position = row.position AND r.event_id = row.event_id";
 
@@ -370,37 +417,50 @@ fn report_writes(books: &LockedCallSet) -> impl Iterator<Item = Write<'_>> {
     };
     let (there, new): (Vec<_>, Vec<_>) =
         unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.order)));
-    [(INSERT_REPORTS, new), (UPDATE_REPORTS, there)]
-        .into_iter()
-        .filter(|(_, rows)| !rows.is_empty())
-        .map(|(sql, rows)| {
-            let columns = vec![
-                report_column(&rows, |c, _| c.key.account_id),
-                report_column(&rows, |c, _| c.key.call_id),
-                report_column(&rows, |_, r| r.order.received_at),
-                report_column(&rows, |_, r| i32::from(r.order.position)),
-                report_column(&rows, |_, r| r.order.event_id),
-                report_column(&rows, |_, r| r.webhook_id),
-                report_column(&rows, |_, r| r.strategy.code()),
-                report_column(&rows, |_, r| role_code(r.role)),
-                report_column(&rows, |_, r| r.exempt_from_v2),
-                report_column(&rows, |_, r| r.by_person),
-                report_column(&rows, |_, r| r.payout_cents),
-                report_column(&rows, |_, r| r.caller.as_deref()),
-                report_column(&rows, |_, r| {
-                    r.duration_seconds.and_then(|d| i32::try_from(d).ok())
-                }),
-                report_column(&rows, |_, r| r.ref_id.as_deref()),
-                report_column(&rows, |_, r| r.call_id_text.as_deref()),
-            ];
-            (sql, columns)
-        })
+    let has_left = |(_, r): &(&LockedCall, &CallReport)| r.role == ClaimState::Withdrawn;
+    let (gone, there): (Vec<_>, Vec<_>) = there.into_iter().partition(has_left);
+    let new: Vec<_> = new.into_iter().filter(|row| !has_left(row)).collect();
+    [
+        (INSERT_REPORTS, new),
+        (UPDATE_REPORTS, there),
+        (DELETE_REPORTS, gone),
+    ]
+    .into_iter()
+    .filter(|(_, rows)| !rows.is_empty())
+    .map(|(sql, rows)| {
+        let key = vec![
+            report_column(&rows, |c, _| c.key.account_id),
+            report_column(&rows, |c, _| c.key.call_id),
+            report_column(&rows, |_, r| r.order.received_at),
+            report_column(&rows, |_, r| i32::from(r.order.position)),
+            report_column(&rows, |_, r| r.order.event_id),
+        ];
+        if sql == DELETE_REPORTS {
+            return (sql, key);
+        }
+        let rest = vec![
+            report_column(&rows, |_, r| r.webhook_id),
+            report_column(&rows, |_, r| r.strategy.code()),
+            report_column(&rows, |_, r| role_code(r.role)),
+            report_column(&rows, |_, r| r.exempt_from_v2),
+            report_column(&rows, |_, r| r.by_person),
+            report_column(&rows, |_, r| r.payout_cents),
+            report_column(&rows, |_, r| r.caller.as_deref()),
+            report_column(&rows, |_, r| {
+                r.duration_seconds.and_then(|d| i32::try_from(d).ok())
+            }),
+            report_column(&rows, |_, r| r.ref_id.as_deref()),
+            report_column(&rows, |_, r| r.call_id_text.as_deref()),
+            report_column(&rows, |_, r| r.guess),
+        ];
+        (sql, key.into_iter().chain(rest).collect())
+    })
 }
 
 pub const MARK_DISPLACED: &str = "/* settle_mark_displaced */
-    UPDATE events e SET reason = 'replaced_heuristic_match', detail = row.detail::json
+    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match', detail = row.detail::json
       FROM unnest($1::timestamptz[], $2::uuid[], $3::text[]) AS row (received_at, id, detail)
-     WHERE e.received_at = row.received_at AND e.id = row.id AND e.status = 'matched'";
+     WHERE e.received_at = row.received_at AND e.id = row.id AND e.status IN ('matched', 'held')";
 
 fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'_>> {
     let displaced: Vec<(ReceptionOrder, Option<String>)> = lines
@@ -467,7 +527,14 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         let of = |f: fn(&Report) -> Option<&str>| -> Vec<Option<&str>> {
             waiting.iter().map(|l| l.report().and_then(f)).collect()
         };
-        let caller = of(|r| r.duration_seconds.and(r.caller.as_deref()));
+        // One that has a call by a guess waits for its id alone (M9).
+        let caller: Vec<Option<&str>> = waiting
+            .iter()
+            .map(|l| {
+                let report = l.report().filter(|_| is_told_to_wait(l))?;
+                report.duration_seconds.and(report.caller.as_deref())
+            })
+            .collect();
         let call_ids: Vec<Option<Uuid>> = waiting
             .iter()
             .map(|l| l.report().and_then(Report::call_uuid))
@@ -492,7 +559,7 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
     }
     let done: Vec<Uuid> = lines
         .iter()
-        .filter(|l| l.exists && !wants_another_try(l))
+        .filter(|l| l.exists && l.decision.is_some() && !wants_another_try(l))
         .map(|l| l.order.event_id)
         .collect();
     if !done.is_empty() {
@@ -501,162 +568,90 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
     writes
 }
 
-fn balance_changes(lines: &[BatchRow]) -> Balances {
-    let mut changes: BTreeMap<Uuid, i64> = BTreeMap::new();
-    for posting in lines
-        .iter()
-        .filter_map(|l| l.decision.as_ref())
-        .flat_map(|d| &d.postings)
-    {
-        if let Some(payee) = posting.payee {
-            *changes.entry(payee.publisher_id).or_default() += posting.credit_delta_cents;
+const UPSERT_OPEN: &str = "/* settle_upsert_open_reports */
+    INSERT INTO open_reports (digest, event_id, received_at, position, reason)
+    SELECT DISTINCT ON (digest) * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::text[])
+           AS row (digest, event_id, received_at, position, reason)
+        ON CONFLICT (digest) DO UPDATE
+       SET event_id = EXCLUDED.event_id, received_at = EXCLUDED.received_at, position = EXCLUDED.position,
+           reason = EXCLUDED.reason, ignored = false";
+
+pub const DELETE_OPEN: &str = "/* settle_delete_open_reports */
+    DELETE FROM open_reports o USING unnest($1::uuid[], $2::uuid[]) AS row (digest, event_id)
+     WHERE o.digest = row.digest AND o.event_id = row.event_id";
+
+/// Rows that wait for a person now, and those that do no longer (M11).
+fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
+    let mut held: Vec<(Uuid, &BatchRow, Option<&'static str>)> = Vec::new();
+    let mut closed: Vec<(Uuid, Uuid)> = Vec::new();
+    for line in lines {
+        let (Some(decision), Some(report)) = (&line.decision, line.report()) else {
+            continue;
+        };
+        let digest = report_digest(line.webhook_id, report);
+        if decision.status == Status::Held {
+            held.push((digest, line, decision.reason.map(Reason::code)));
+        } else if line.exists {
+            closed.push((digest, line.order.event_id));
         }
     }
-    changes
-}
-
-pub const LOCK_PUBLISHERS: &str = "/* settle_lock_publishers */
-    SELECT id, pending_balance_cents FROM publishers WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
-
-pub const UPDATE_PUBLISHERS: &str = "/* settle_update_publishers */
-    UPDATE publishers p SET pending_balance_cents = p.pending_balance_cents + row.delta
-      FROM unnest($1::uuid[], $2::int8[]) AS row (id, delta) WHERE p.id = row.id";
-
-const INSERT_POSTINGS: &str = "/* settle_insert_postings */
-    INSERT INTO postings (id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents,
-                          credit_delta_cents, balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4)
-    SELECT id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents, credit_delta_cents,
-           balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4
-      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::int8[],
-                  $9::int8[], $10::int8[], $11::text[], $12::int8[], $13::int4[]) WITH ORDINALITY
-           AS row (id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents, credit_delta_cents,
-                   balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4, n)
-     ORDER BY n";
-
-/// One entry of the ledger, ready to be written.
-pub struct NewPosting {
-    pub call: trueup_domain::locked_calls::CallKey,
-    pub publisher_id: Option<Uuid>,
-    pub event_id: Option<Uuid>,
-    pub actor: Option<String>,
-    pub kind: &'static str,
-    pub revenue_delta_cents: i64,
-    pub credit_delta_cents: i64,
-    pub terms: Option<Terms>,
-}
-
-async fn write_postings(
-    tx: &Transaction<'_>,
-    lines: &[BatchRow],
-    balances: &Balances,
-) -> Result<(), StoreError> {
-    let entries = lines.iter().flat_map(|line| {
-        line.decision
-            .iter()
-            .flat_map(|d| &d.postings)
-            .map(|p| NewPosting {
-                call: p.call,
-                publisher_id: p.payee.map(|payee| payee.publisher_id),
-                event_id: if p.attributed_to_actor {
-                    None
-                } else {
-                    Some(line.order.event_id)
-                },
-                actor: p
-                    .attributed_to_actor
-                    .then(|| format!("moved with event {}", line.order.event_id)),
-                kind: if matches!(line.trigger, Trigger::Applied(_)) {
-                    "apply"
-                } else {
-                    "report"
-                },
-                revenue_delta_cents: p.revenue_delta_cents,
-                credit_delta_cents: p.credit_delta_cents,
-                terms: p.payee.map(|payee| payee.terms),
-            })
-    });
-    write_entries(tx, entries.collect(), balances).await
-}
-
-/// Locks the publishers in id order, moves their balances and writes the postings that explain it.
-/// Whoever moves money calls this last in its transaction.
-pub async fn write_entries(
-    tx: &Transaction<'_>,
-    entries: Vec<NewPosting>,
-    balances: &Balances,
-) -> Result<(), StoreError> {
-    if entries.is_empty() {
-        return Ok(());
+    // In the order of the key, as every lock.
+    held.sort_by_key(|(digest, line, _)| (*digest, line.order));
+    let mut writes: Vec<Write<'_>> = Vec::new();
+    if !closed.is_empty() {
+        let (digests, events): (Vec<Uuid>, Vec<Uuid>) = closed.into_iter().unzip();
+        writes.push((DELETE_OPEN, vec![box_param(digests), box_param(events)]));
     }
-    let ids: Vec<Uuid> = balances.keys().copied().collect();
-    let deltas: Vec<i64> = balances.values().copied().collect();
-    let lock = tx.prepare_cached(LOCK_PUBLISHERS).await?;
-    let mut running: HashMap<Uuid, i64> = tx
-        .query(&lock, &[&ids])
-        .await?
-        .iter()
-        .map(|row| (row.get(0), row.get(1)))
-        .collect();
-    if let Some(missing) = ids.iter().find(|id| !running.contains_key(id)) {
-        return Err(StoreError::Corrupt(format!(
-            "no publisher {missing}, whom a call's terms name"
-        )));
-    }
-    let now = Timestamp::now();
-    let terms: Vec<_> = entries.iter().map(|e| terms_columns(e.terms)).collect();
-    let after: Vec<Option<i64>> = entries
-        .iter()
-        .map(|e| {
-            let balance = running.get_mut(&e.publisher_id?)?;
-            *balance += e.credit_delta_cents;
-            Some(*balance)
-        })
-        .collect();
-    let column_ids: Vec<Uuid> = entries
-        .iter()
-        .map(|_| ids::event_id(now, &rand::rng().random()))
-        .collect();
-    let writes: Vec<Write<'_>> = vec![
-        (UPDATE_PUBLISHERS, vec![box_param(ids), box_param(deltas)]),
-        (
-            INSERT_POSTINGS,
+    if !held.is_empty() {
+        let order = |f: fn(&ReceptionOrder) -> Uuid| -> Vec<Uuid> {
+            held.iter().map(|(_, l, _)| f(&l.order)).collect()
+        };
+        writes.push((
+            UPSERT_OPEN,
             vec![
-                box_param(column_ids),
                 box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.call.account_id)
+                    held.iter()
+                        .map(|(digest, _, _)| *digest)
                         .collect::<Vec<_>>(),
                 ),
-                box_param(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
-                box_param(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
-                box_param(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
+                box_param(order(|o| o.event_id)),
                 box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.actor.as_deref())
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(entries.iter().map(|e| e.kind).collect::<Vec<_>>()),
-                box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.revenue_delta_cents)
+                    held.iter()
+                        .map(|(_, l, _)| l.order.received_at)
                         .collect::<Vec<_>>(),
                 ),
                 box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.credit_delta_cents)
+                    held.iter()
+                        .map(|(_, l, _)| i32::from(l.order.position))
                         .collect::<Vec<_>>(),
                 ),
-                box_param(after),
-                box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
-                box_param(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
-                box_param(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
+                box_param(
+                    held.iter()
+                        .map(|(_, _, reason)| *reason)
+                        .collect::<Vec<_>>(),
+                ),
             ],
-        ),
-    ];
-    run(tx, writes).await?;
-    Ok(())
+        ));
+    }
+    writes
+}
+
+pub const WAKE_FOR_CALLS: &str = "/* settle_wake_for_calls */
+    INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller)
+    SELECT c.account_id, c.id, c.ref_id, c.caller
+      FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, id, ref_id, caller FROM calls WHERE account_id = k.account_id AND id = k.id LIMIT 1) AS c";
+
+/// What could not have these calls because they were claimed is tried again (M9).
+fn wake_for_freed_calls(lines: &[BatchRow], books: &LockedCallSet) -> Option<Write<'static>> {
+    let freed = freed_calls(lines, &books.calls);
+    if freed.is_empty() {
+        return None;
+    }
+    let (accounts, calls): (Vec<Uuid>, Vec<Uuid>) = freed
+        .into_iter()
+        .map(|key| (key.account_id, key.call_id))
+        .unzip();
+    Some((WAKE_FOR_CALLS, vec![box_param(accounts), box_param(calls)]))
 }
