@@ -5,6 +5,7 @@
 //! once money was posted for it (V9).
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -25,6 +26,27 @@ pub struct CallRecord {
     pub assignment_id: Option<Option<Uuid>>,
     pub value_cents: Option<Option<i64>>,
     pub qualified: Option<Option<bool>>,
+}
+
+/// The id of a call that was sent without one: the same call sent twice is one call (a UUID v5 of the
+/// account, from ref_id, caller, tracking number and start).
+pub fn derive_call_id(
+    account_id: Uuid,
+    ref_id: Option<&str>,
+    caller: Option<&Caller>,
+    tracking_number: Option<&str>,
+    started_at: Timestamp,
+) -> Uuid {
+    let caller = caller.map(|caller| caller.e164.as_deref().unwrap_or(&caller.raw));
+    let mut text = started_at.to_string();
+    for part in [ref_id, caller, tracking_number] {
+        // Each is preceded by its length, so that no two lists of texts are one text.
+        match part {
+            Some(part) => _ = write!(text, " {}:{part}", part.len()),
+            None => text.push_str(" -"),
+        }
+    }
+    Uuid::new_v5(&account_id, text.as_bytes())
 }
 
 /// A caller as our own system gave it, and as E.164 where it is a number at all.
@@ -119,7 +141,7 @@ pub fn record(
     if call.value_from_webhook || call.reported {
         let moved = payee
             .filter(|_| changes_assignment)
-            .and_then(|payee| credit_first_assignment(&mut call, payee));
+            .and_then(|payee| credit_first_assignment(&mut call, payee, posted));
         return Ok((call, moved));
     }
     if unchanged {
@@ -131,13 +153,16 @@ pub fn record(
 
 /// The reports stand as they are; the publisher who is known only now gets the share of their value, on the
 /// terms as they stand now (V9).
-fn credit_first_assignment(call: &mut StoredCall, payee: Payee) -> Option<EstimateDelta> {
+fn credit_first_assignment(
+    call: &mut StoredCall,
+    payee: Payee,
+    posted: bool,
+) -> Option<EstimateDelta> {
     let before = call.credit_cents;
     call.credit_cents = credit_due(Some(payee.terms), call.value_cents, call.qualified);
     let credit_delta_cents = call.credit_cents.saturating_sub(before);
-    if call.value_from_webhook || credit_delta_cents != 0 {
-        call.terms = Some(payee);
-    }
+    let is_fixed = posted || call.value_from_webhook || credit_delta_cents != 0;
+    call.terms = is_fixed.then_some(payee);
     (credit_delta_cents != 0).then_some(EstimateDelta {
         cause: RecordCause::FirstAssignment,
         payee: Some(payee),
@@ -210,9 +235,8 @@ fn estimate_again(
         credit_delta_cents: call.credit_cents.saturating_sub(credit_before),
     };
     let moves = moved.revenue_delta_cents != 0 || moved.credit_delta_cents != 0;
-    if moves || posted {
-        call.terms = payee;
-    }
+    // Terms that a report left behind are nobody's any more.
+    call.terms = payee.filter(|_| moves || posted);
     moves.then_some(moved)
 }
 

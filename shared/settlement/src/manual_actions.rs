@@ -145,28 +145,42 @@ pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
 pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
     run_tx(pool, "person_assign", |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if let Some(why) = why_not_free(&target) {
-                return Ok(Err(why));
-            }
-            if !rows::call_exists(tx, asked.account_id, call_id).await? {
-                return Ok(Err(ActionError::NoSuchCall));
-            }
-            let course = Trigger::Assigned(call_id);
-            let settled =
-                settle_for(tx, &asked, asked.event_id, target.received_at, course).await?;
-            let settled = result_of(settled, asked.event_id)?;
-            let mut detail = amounts_of(&settled);
-            detail["call_id"] = json!(call_id);
-            rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
-            Ok(Ok(settled))
-        })
+        Box::pin(async move { assign_in(tx, &asked, call_id).await })
     })
     .await
+}
+
+/// What an assign would do now, without anything happening.
+pub async fn preview_assign(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let outcome = assign_in(&tx, asked, call_id).await;
+    tx.rollback().await?;
+    outcome
+}
+
+async fn assign_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    call_id: Uuid,
+) -> ActionResult {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if let Some(why) = why_not_free(&target) {
+        return Ok(Err(why));
+    }
+    if !rows::call_exists(tx, asked.account_id, call_id).await? {
+        return Ok(Err(ActionError::NoSuchCall));
+    }
+    let course = Trigger::Assigned(call_id);
+    let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
+    let settled = result_of(settled, asked.event_id)?;
+    let mut detail = amounts_of(&settled);
+    detail["call_id"] = json!(call_id);
+    rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
+    Ok(Ok(settled))
 }
 
 /// A new report by that person about the row's call, placed after all of its reports, so that it always
@@ -181,6 +195,19 @@ pub async fn apply_event(
         Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
     })
     .await
+}
+
+/// What an apply would do now, without anything happening.
+pub async fn preview_apply(
+    pool: &Pool,
+    asked: &ActionRequest,
+    payout_cents: Option<i64>,
+) -> ActionResult {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let outcome = apply_in(&tx, asked, payout_cents).await;
+    tx.rollback().await?;
+    outcome
 }
 
 async fn apply_in(

@@ -48,6 +48,8 @@ pub struct ReportOfCall {
     /// Absent once retention has dropped the row.
     pub status: Option<String>,
     pub reason: Option<String>,
+    /// The person who applied it, or assigned it to this call.
+    pub decided_by: Option<String>,
 }
 
 /// Which calls are wanted. A caller is E.164.
@@ -224,7 +226,8 @@ async fn attach_reports(
     each: i64,
 ) -> Result<()> {
     const REPORTS: &str = "/* calls.reports */
-        SELECT k.call_id, r.event_id, r.received_at, r.webhook_id, r.strategy, r.role, r.payout_cents, e.status, e.reason
+        SELECT k.call_id, r.event_id, r.received_at, r.webhook_id, r.strategy, r.role, r.payout_cents, e.status, e.reason,
+               CASE WHEN r.by_person THEN e.decided_by END AS decided_by
           FROM unnest($2::uuid[]) AS k (call_id)
          CROSS JOIN LATERAL (
                SELECT * FROM call_reports r WHERE r.account_id = $1 AND r.call_id = k.call_id
@@ -246,6 +249,7 @@ async fn attach_reports(
             payout_cents: row.get("payout_cents"),
             status: row.get("status"),
             reason: row.get("reason"),
+            decided_by: row.get("decided_by"),
         };
         if let Some(call) = calls.iter_mut().find(|c| c.id == call_id) {
             call.reports.push(report);

@@ -46,6 +46,8 @@ pub struct Event {
     pub applied_from: Option<Uuid>,
     pub ignored_at: Option<Timestamp>,
     pub ignored_by: Option<String>,
+    /// The person who last decided about it.
+    pub decided_by: Option<String>,
     pub processed_at: Timestamp,
 }
 
@@ -80,7 +82,7 @@ macro_rules! columns {
         "e.id, e.received_at, e.webhook_id, e.position, e.source_ip, e.caller, e.caller_raw, e.duration_seconds,
          e.ref_id, e.call_id, e.payout_raw, e.payout_cents, e.currency, e.rejection_word, e.status, e.reason,
          e.detail::text AS detail, e.strategy, e.matched_call_id, e.revenue_delta_cents, e.credit_delta_cents, e.count,
-         e.retry_until, e.applied_from, e.ignored_at, e.ignored_by, e.processed_at,
+         e.retry_until, e.applied_from, e.ignored_at, e.ignored_by, e.decided_by, e.processed_at,
          c.caller AS matched_caller, c.tracking_number AS matched_tracking_number"
     };
 }
@@ -127,6 +129,7 @@ impl Event {
             applied_from: row.get("applied_from"),
             ignored_at: row.get("ignored_at"),
             ignored_by: row.get("ignored_by"),
+            decided_by: row.get("decided_by"),
             processed_at: row.get("processed_at"),
         })
     }

@@ -84,18 +84,17 @@ pub async fn of_publisher(
     Ok(rows.iter().map(Posting::from_row).collect())
 }
 
-/// What one event posted, oldest first.
+/// What stands or stood under one event, on whatever call, oldest first.
 pub async fn of_event(
     client: &impl GenericClient,
     account_id: Uuid,
-    call_id: Uuid,
     event_id: Uuid,
 ) -> Result<Vec<Posting>> {
     const OF_EVENT: &str = concat!(
         "/* ledger.of_event */ SELECT ",
         columns!(),
-        " FROM postings WHERE account_id = $1 AND call_id = $2 AND event_id = $3 ORDER BY seq"
+        " FROM postings WHERE account_id = $1 AND event_id = $2 ORDER BY seq"
     );
-    let rows = statement::query_rows(client, OF_EVENT, &[&account_id, &call_id, &event_id]).await?;
+    let rows = statement::query_rows(client, OF_EVENT, &[&account_id, &event_id]).await?;
     Ok(rows.iter().map(Posting::from_row).collect())
 }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use trueup_domain::batch_decision::SettleResult;
 use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -151,4 +152,29 @@ pub async fn undo_event(
     fields.finish_reading()?;
     manual_actions::undo_event(&app.pool, &action_request(&operator, id)).await??;
     in_full(&app, &operator, id).await.map(Json)
+}
+
+/// What a person's assign or apply would do, for the page that asks before it is done.
+pub async fn preview_action(
+    app: &App,
+    operator: &AuthContext,
+    id: Uuid,
+    action: PreviewedAction,
+) -> Result<SettleResult, Problem> {
+    let asked = action_request(operator, id);
+    let outcome = match action {
+        PreviewedAction::Assign(call_id) => {
+            manual_actions::preview_assign(&app.pool, &asked, call_id).await?
+        }
+        PreviewedAction::Apply(cents) => {
+            manual_actions::preview_apply(&app.pool, &asked, Some(cents)).await?
+        }
+    };
+    Ok(outcome?)
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum PreviewedAction {
+    Assign(Uuid),
+    Apply(i64),
 }

@@ -9,7 +9,7 @@ use axum::extract::State;
 use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value;
-use trueup_domain::call_record::{CallRecord, Caller};
+use trueup_domain::call_record::{CallRecord, Caller, derive_call_id};
 use trueup_domain::phone;
 use trueup_ops::metrics;
 use trueup_settlement::call_recording;
@@ -37,7 +37,8 @@ const DAY_SECONDS: i64 = 86_400;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CallCopy)]
 pub struct CallBody {
-    /// Any UUID of yours; made here if left out.
+    /// Any UUID of yours. Left out, it is made from ref_id, caller, tracking number and start: the same call
+    /// sent twice is one call.
     id: Option<Uuid>,
     /// What buyers echo back.
     #[schema(max_length = 256)]
@@ -110,7 +111,7 @@ pub async fn record(
     };
     let mut copies = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        match item.and_then(|item| read_copy(item, index, &operator.account.default_region)) {
+        match item.and_then(|item| read_copy(item, index, &operator)) {
             Ok(copy) => copies.push((index, copy)),
             Err(errors) => answer
                 .errors
@@ -148,7 +149,7 @@ async fn record_copies(
         .await
         .map_err(|e| {
             let done = answer.ids.iter().flatten().count();
-            let again = "send all of them again: a call that has an id is never recorded twice";
+            let again = "send all of them again: no call is recorded twice";
             Problem::from(e).with_detail(&format!("{done} calls were recorded before; {again}"))
         })?;
         for (index, copy) in chunk {
@@ -227,7 +228,12 @@ fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
     }
 }
 
-fn read_copy(item: Value, index: usize, region: &str) -> Result<CallRecord, Vec<CallError>> {
+fn read_copy(
+    item: Value,
+    index: usize,
+    operator: &AuthContext,
+) -> Result<CallRecord, Vec<CallError>> {
+    let region = &operator.account.default_region;
     let values = match item {
         Value::Object(values) => values,
         other => {
@@ -239,7 +245,7 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallRecord, Vec<
     };
     let mut f = FieldReader::of_object(values);
     let id = f.read_uuid("id");
-    let id = f.not_null("id", id).unwrap_or_else(Uuid::now_v7);
+    let id = f.not_null("id", id);
     let ref_id = none_if_blank(f.text("ref_id", MAX_REF_ID));
     let caller = none_if_blank(f.text("caller", MAX_CALLER));
     let tracking_number = none_if_blank(f.text("tracking_number", MAX_TRACKING_NUMBER));
@@ -254,15 +260,25 @@ fn read_copy(item: Value, index: usize, region: &str) -> Result<CallRecord, Vec<
     let by_duration = started_at
         .checked_add(SignedDuration::from_secs(duration))
         .unwrap_or(started_at);
+    let caller = caller.map(|raw| {
+        raw.map(|raw| Caller {
+            e164: phone::normalise_caller(&raw, region).ok(),
+            raw,
+        })
+    });
+    let id = id.unwrap_or_else(|| {
+        derive_call_id(
+            operator.account_id(),
+            ref_id.as_ref().and_then(Option::as_deref),
+            caller.as_ref().and_then(Option::as_ref),
+            tracking_number.as_ref().and_then(Option::as_deref),
+            started_at,
+        )
+    });
     let copy = CallRecord {
         id,
         ref_id,
-        caller: caller.map(|raw| {
-            raw.map(|raw| Caller {
-                e164: phone::normalise_caller(&raw, region).ok(),
-                raw,
-            })
-        }),
+        caller,
         tracking_number,
         duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
         started_at,

@@ -73,6 +73,8 @@ pub struct CallReportResponse {
     /// Of its row; null once retention has dropped the row.
     pub status: Option<String>,
     pub reason: Option<String>,
+    /// The person who applied it, or assigned it to this call.
+    pub decided_by: Option<String>,
 }
 
 impl From<calls::Call> for CallResponse {
@@ -115,6 +117,7 @@ impl From<calls::ReportOfCall> for CallReportResponse {
             payout_cents: it.payout_cents,
             status: it.status,
             reason: it.reason,
+            decided_by: it.decided_by,
         }
     }
 }

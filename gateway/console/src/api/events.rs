@@ -70,6 +70,12 @@ pub struct EventResponse {
     pub applied_from: Option<Uuid>,
     pub ignored_at: Option<Timestamp>,
     pub ignored_by: Option<String>,
+    /// The person who last assigned, applied, ignored, replayed or undid it.
+    pub decided_by: Option<String>,
+    /// The event that this one repeats, displaced or was displaced by, or that was received later.
+    pub other_event_id: Option<Uuid>,
+    /// The call that it was matched to before it was moved to this one.
+    pub left_call_id: Option<Uuid>,
     /// When it was first decided about.
     pub processed_at: Timestamp,
 }
@@ -155,7 +161,7 @@ pub struct CandidateResponse {
 #[schema(as = Action)]
 pub struct ActionResponse {
     pub id: Uuid,
-    /// `replay`, `assign`, `apply` or `ignore`.
+    /// `replay`, `assign`, `apply`, `ignore`, `unignore` or `undo`.
     pub action: String,
     pub actor: String,
     #[schema(value_type = Option<Object>)]
@@ -205,6 +211,9 @@ impl EventResponse {
             applied_from: it.applied_from,
             ignored_at: it.ignored_at,
             ignored_by: it.ignored_by,
+            decided_by: it.decided_by,
+            other_event_id: it.detail.other_event,
+            left_call_id: it.detail.left_call,
             processed_at: it.processed_at,
         }
     }
@@ -370,10 +379,7 @@ pub async fn in_full(app: &App, operator: &AuthContext, id: Uuid) -> Result<Even
     let found =
         found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
     let kept = events::stored_requests(&client, found.received_at, id).await?;
-    let postings = match &found.matched_call {
-        Some(call) => ledger::of_event(&client, account_id, call.id, id).await?,
-        None => Vec::new(),
-    };
+    let postings = ledger::of_event(&client, account_id, id).await?;
     let actions = events::list_actions(&client, account_id, id).await?;
     let candidates = found.detail.candidates.clone();
     let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));

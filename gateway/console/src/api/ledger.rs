@@ -24,9 +24,11 @@ pub struct PostingResponse {
     pub publisher_id: Option<Uuid>,
     /// The report that caused it; null where `actor` did.
     pub event_id: Option<Uuid>,
-    /// Who caused it, where no report did.
+    /// The person or key that asked for it; also where a report is named.
     pub actor: Option<String>,
-    /// `estimate`, `report` or `apply`.
+    /// `estimate`, `report`, `apply`; `displaced`, `moved`, `undone`: taken back, because the report left the
+    /// call; `refolded`: what the report that sets the value since then brings; `assignment`: the credit of a
+    /// call that was given its first assignment after it was reported.
     pub kind: String,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,

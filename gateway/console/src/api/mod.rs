@@ -139,7 +139,8 @@ fn settings_routes() -> Router<App> {
 /// change one place in the audit log.
 pub mod handlers {
     pub use super::actions::{
-        apply_event, assign_event, ignore_event, replay_event, undo_event, unignore_event,
+        PreviewedAction, apply_event, assign_event, ignore_event, preview_action, replay_event,
+        undo_event, unignore_event,
     };
     pub use super::api_key_auth::AuthContext;
     pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};

@@ -102,11 +102,12 @@ pub async fn assignments_page(State(app): State<App>, viewer: Viewer) -> PageRes
 }
 
 /// The terms of a form: an amount or a percentage in one field, by its kind.
-fn payout_of(form: &Form) -> Result<Value, String> {
+fn payout_of(form: &Form, viewer: &Viewer) -> Result<Value, String> {
     let amount = form.text("amount");
     match form.text("kind") {
         "flat" => {
-            let cents = formatting::cents_of(amount).map_err(|why| format!("the amount {why}"))?;
+            let cents = formatting::parse_amount(amount, viewer.account_currency())
+                .map_err(|why| format!("the amount {why}"))?;
             Ok(json!({ "kind": "flat", "amount_cents": cents }))
         }
         _ => Ok(json!({ "kind": "rev_share", "percent": amount.trim_end_matches('%').trim() })),
@@ -126,7 +127,7 @@ fn is_ours_to_say(problem: &Problem) -> bool {
 }
 
 pub async fn create_assignment(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let payout = match payout_of(&form) {
+    let payout = match payout_of(&form, &viewer) {
         Ok(payout) => payout,
         Err(fault) => return page_with_fault(&app, &viewer, fault).await,
     };
@@ -151,7 +152,7 @@ pub async fn update_assignment(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let payout = match payout_of(&form) {
+    let payout = match payout_of(&form, &viewer) {
         Ok(payout) => payout,
         Err(fault) => return page_with_fault(&app, &viewer, fault).await,
     };

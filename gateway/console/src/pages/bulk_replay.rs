@@ -278,7 +278,9 @@ pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) ->
 
 pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
-    let (ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
+    let (mut ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
+    // They were found newest first. Guesses depend on which calls are free: oldest first (M10).
+    ids.reverse();
     let id = Uuid::now_v7();
     let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
     let (account, actor) = (viewer.account.id, viewer.actor_name());

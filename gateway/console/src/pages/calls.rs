@@ -175,6 +175,8 @@ struct ReportLine {
     reason: String,
     payout: String,
     counts: &'static str,
+    /// The person who applied or assigned it.
+    decided_by: Option<String>,
 }
 
 #[derive(Template)]
@@ -187,6 +189,21 @@ struct One {
     facts: Vec<(&'static str, String)>,
     publisher: Option<(Uuid, String)>,
     reports: Vec<ReportLine>,
+}
+
+/// Who says what the call is worth: a person, or the webhook whose report it is.
+fn value_source(call: &Call, webhooks: &HashMap<Uuid, String>) -> Option<(&'static str, String)> {
+    if let Some(webhook) = call.reported_by_webhook_id {
+        let name = webhooks.get(&webhook).cloned().unwrap_or_default();
+        return Some(("Value reported by", name));
+    }
+    let by_person = call.reports.iter().rev().find_map(|report| {
+        let counts = report.role == "folded" && report.status.as_deref() == Some("matched");
+        report.decided_by.clone().filter(|_| counts)
+    });
+    by_person
+        .filter(|_| call.value_from_webhook)
+        .map(|person| ("Value set by", person))
 }
 
 pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
@@ -205,12 +222,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
     if let Some(payee) = &call.terms {
         facts.push(("Terms", formatting::format_terms(payee.terms, currency)));
     }
-    if let Some(webhook) = call.reported_by_webhook_id {
-        facts.push((
-            "Value reported by",
-            webhooks.get(&webhook).cloned().unwrap_or_default(),
-        ));
-    }
+    facts.extend(value_source(&call, &webhooks));
     let publisher = call.terms.as_ref().map(|payee| {
         (
             payee.publisher_id,
@@ -238,11 +250,13 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
                 .map(StatusBadge::for_status),
             reason: reason_words(report.reason.as_deref().and_then(Reason::from_code)),
             payout: formatting::format_money(Some(report.payout_cents), currency),
-            counts: match report.role.as_str() {
-                "folded" => "counts",
-                "held" => "held",
-                _ => "displaced",
+            counts: match (report.role.as_str(), report.status.as_deref()) {
+                // A negative amount keeps its place in the order, but moves nothing (V7).
+                (_, Some("held")) | ("held", _) => "held",
+                ("displaced", _) => "displaced",
+                _ => "counts",
             },
+            decided_by: report.decided_by.clone(),
         })
         .collect();
     page(&One {

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::SignedDuration;
 use trueup_domain::phone;
-use trueup_domain::reason_text::format_cents;
+use trueup_domain::reason_text::{explain_reason, format_cents};
 use trueup_event::reason::{Reason, Status};
 use trueup_store::calls::{self, TimePage};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, EventInFull, Id, Problem, SlotResponse};
+use crate::api::handlers::{self, EventInFull, Id, PreviewedAction, Problem, SlotResponse};
 use crate::app_state::App;
 
 /// Calls that a search for the right one offers.
@@ -103,6 +103,13 @@ struct EventDetailPage {
     can_replay: bool,
     can_assign: bool,
     can_apply: bool,
+    can_undo: bool,
+    /// The person who last decided about it.
+    decided_by: Option<String>,
+    /// The event that this one repeats, displaced or was displaced by.
+    other_event: Option<Uuid>,
+    /// The call that it was moved away from.
+    left_call: Option<Uuid>,
     amount: String,
     currency: String,
 }
@@ -199,6 +206,8 @@ fn action_words(action: &handlers::ActionResponse, currency: &str) -> String {
             formatting::format_money(detail("payout_cents").and_then(|v| v.as_i64()), currency)
         ),
         "replay" => "replayed".to_owned(),
+        "unignore" => "opened again".to_owned(),
+        "undo" => "undid what a person had done".to_owned(),
         _ => "ignored".to_owned(),
     }
 }
@@ -332,7 +341,10 @@ fn posting_line(posting: handlers::PostingResponse, viewer: &Viewer) -> PostingL
     let currency = viewer.account_currency();
     PostingLine {
         at: viewer.zone.local_time(posting.created_at),
-        kind: posting.kind,
+        kind: match posting.actor {
+            Some(actor) => format!("{} by {actor}", posting.kind),
+            None => posting.kind,
+        },
         revenue: formatting::format_signed_money(posting.revenue_delta_cents, currency),
         credit: formatting::format_signed_money(posting.credit_delta_cents, currency),
         balance: formatting::format_money(posting.balance_after_cents, currency),
@@ -370,8 +382,13 @@ fn assemble_page(
     let status = Status::from_code(&event.status).unwrap_or(Status::Held);
     let reason = event.reason.as_deref().and_then(Reason::from_code);
     let is_report = status != Status::Refused || reason == Some(Reason::EndpointDisabled);
-    let free = postings.is_empty();
-    let displaced = reason == Some(Reason::ReplacedHeuristicMatch);
+    let moved = event.revenue_delta_cents != 0 || event.credit_delta_cents != 0;
+    let is_free = is_report && !moved && event.ignored_at.is_none() && event.applied_from.is_none();
+    let stands_by_person =
+        event.strategy.as_deref() == Some("person") && reason != Some(Reason::Undone);
+    let was_applied = actions
+        .last()
+        .is_some_and(|action| action.action == "apply");
     let call = event.matched_call.as_ref().map(|call| {
         let label = call.tracking_number.clone().or_else(|| call.caller.clone());
         (call.id, label.unwrap_or_else(|| call.id.to_string()))
@@ -428,9 +445,13 @@ fn assemble_page(
             .collect(),
         find: find.to_owned(),
         offers,
-        can_replay: is_report && free,
-        can_assign: is_report && (free || displaced),
-        can_apply: is_report && call.is_some(),
+        can_replay: is_free,
+        can_assign: is_free,
+        can_apply: is_report && call.is_some() && event.ignored_at.is_none(),
+        can_undo: stands_by_person || was_applied || event.ignored_at.is_some(),
+        decided_by: event.decided_by.clone(),
+        other_event: event.other_event_id,
+        left_call: event.left_call_id,
         amount: event
             .payout_cents
             .filter(|c| *c >= 0)
@@ -506,6 +527,12 @@ pub async fn assign_event(
     form: Form,
 ) -> PageResult {
     let setting = FormSetting::default().with_field("call_id", form.text("call_id"));
+    if form.text("confirmed").is_empty()
+        && let Ok(call_id) = Uuid::try_parse(form.text("call_id"))
+    {
+        let action = PreviewedAction::Assign(call_id);
+        return ask_first(&app, &viewer, id, action).await;
+    }
     let result = handlers::assign_event(
         State(app.clone()),
         viewer.auth_context(),
@@ -513,7 +540,64 @@ pub async fn assign_event(
         setting.into(),
     )
     .await;
-    show_outcome(&app, &viewer, id, "assigned", result).await
+    let matched = result
+        .as_ref()
+        .is_ok_and(|Json(full)| full.event.status == Status::Matched.code());
+    let done = if matched {
+        "assigned"
+    } else {
+        "assigned-in-vain"
+    };
+    show_outcome(&app, &viewer, id, done, result).await
+}
+
+#[derive(Template)]
+#[template(path = "confirm_action.html")]
+struct ConfirmAction {
+    look: PageLayout,
+    id: Uuid,
+    /// Such as `apply`: the end of the address that does it.
+    action: &'static str,
+    title: String,
+    call: Option<Uuid>,
+    pill: StatusBadge,
+    sentence: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+/// Shows what was understood and what it would do; nothing is done before it is confirmed.
+async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction) -> PageResult {
+    let preview = handlers::preview_action(app, &viewer.auth_context(), id, action).await;
+    let decision = match preview.map(|settled| settled.decision) {
+        Ok(Some(decision)) => decision,
+        Ok(None) => return Err(PageError::NotFound("event")),
+        Err(problem) => {
+            return show_outcome(app, viewer, id, "", Err(problem)).await;
+        }
+    };
+    let currency = viewer.account_currency();
+    let (name, title, fields) = match action {
+        PreviewedAction::Apply(cents) => (
+            "apply",
+            format!("Apply {}", format_cents(cents, currency)),
+            vec![("amount", formatting::plain_amount(cents))],
+        ),
+        PreviewedAction::Assign(call_id) => (
+            "assign",
+            "Assign to this call".to_owned(),
+            vec![("call_id", call_id.to_string())],
+        ),
+    };
+    page(&ConfirmAction {
+        look: PageLayout::signed_in(viewer, title.clone(), "/events"),
+        id,
+        action: name,
+        title,
+        call: decision.call_id,
+        pill: StatusBadge::for_status(decision.status),
+        sentence: explain_reason(decision.status, decision.reason, &decision.detail, currency),
+        fields,
+    })
 }
 
 pub async fn apply_event(
@@ -522,8 +606,9 @@ pub async fn apply_event(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let setting = match formatting::cents_of(form.text("amount")) {
-        Ok(cents) => FormSetting::default().with_field("payout_cents", cents),
+    let amount = formatting::parse_amount(form.text("amount"), viewer.account_currency());
+    let cents = match amount {
+        Ok(cents) => cents,
         Err(why) => {
             let fault = Some(format!("The amount {why}."));
             let page = EventDetailPage {
@@ -533,14 +618,41 @@ pub async fn apply_event(
             return page_with(StatusCode::UNPROCESSABLE_ENTITY, &page);
         }
     };
+    if form.text("confirmed").is_empty() {
+        return ask_first(&app, &viewer, id, PreviewedAction::Apply(cents)).await;
+    }
     let result = handlers::apply_event(
         State(app.clone()),
         viewer.auth_context(),
         Id(id),
-        setting.into(),
+        FormSetting::default()
+            .with_field("payout_cents", cents)
+            .into(),
     )
     .await;
     show_outcome(&app, &viewer, id, "applied", result).await
+}
+
+pub async fn unignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let result = handlers::unignore_event(
+        State(app.clone()),
+        viewer.auth_context(),
+        Id(id),
+        FormSetting::default().into(),
+    )
+    .await;
+    show_outcome(&app, &viewer, id, "unignored", result).await
+}
+
+pub async fn undo_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let result = handlers::undo_event(
+        State(app.clone()),
+        viewer.auth_context(),
+        Id(id),
+        FormSetting::default().into(),
+    )
+    .await;
+    show_outcome(&app, &viewer, id, "undone", result).await
 }
 
 pub async fn ignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {

@@ -137,7 +137,7 @@ impl EventFilter {
             })
         });
         let amount_cents = none_if_blank(&self.amount).and_then(|text| {
-            formatting::cents_of(text)
+            formatting::parse_amount(text, viewer.account_currency())
                 .map_err(|why| faults.push(format!("the amount {why}")))
                 .ok()
         });

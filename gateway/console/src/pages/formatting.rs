@@ -7,8 +7,10 @@ use askama::filters::HtmlSafe;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use trueup_domain::crediting::Terms;
+use trueup_domain::money::parse_cents;
 use trueup_domain::percent;
 use trueup_domain::reason_text::format_cents;
+use trueup_domain::report::PayoutUnit;
 
 /// A moment: in the account's zone from the server, in the viewer's once the script has run.
 #[derive(Debug, Clone)]
@@ -169,25 +171,15 @@ pub fn format_count(n: i64) -> String {
     if n < 0 { format!("-{text}") } else { text }
 }
 
-/// `$`-text of a form to whole cents: digits, at most two decimals; nothing else is guessed at.
-pub fn cents_of(text: &str) -> Result<i64, &'static str> {
-    const FORM: &str = "must be an amount such as 50 or 12.50";
-    let text = text.trim().trim_start_matches('$').replace(',', "");
-    let (negative, digits) = text
-        .strip_prefix('-')
-        .map_or((false, text.as_str()), |rest| (true, rest));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let plain = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty()
-        || whole.len() > 10
-        || !plain(whole)
-        || fraction.len() > 2
-        || !plain(fraction)
-    {
-        return Err(FORM);
-    }
-    let cents: i64 = format!("{whole}{fraction:0<2}").parse().map_err(|_| FORM)?;
-    Ok(if negative { -cents } else { cents })
+/// The whole cents that a form's text means: read as a reported payout is (X7), so that `12,50` is $12.50
+/// here, too.
+pub fn parse_amount(text: &str, currency: &str) -> Result<i64, String> {
+    parse_cents(text, false, PayoutUnit::Dollars, currency).map_err(|why| {
+        format!(
+            "must be an amount such as 50 or 12.50; this is {}",
+            why.why()
+        )
+    })
 }
 
 /// Whole cents as a form's text: `12.50`.
@@ -205,27 +197,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_of_a_form_is_exact_or_refused() {
+    fn x7_an_amount_of_a_form_is_read_as_a_reported_one() {
         for (text, cents) in [
             ("50", 5_000),
             ("12.5", 1_250),
+            ("12,50", 1_250),
             ("$1,250.00", 125_000),
+            ("1.250,00", 125_000),
             ("-3.01", -301),
+            (".5", 50),
             ("0", 0),
         ] {
-            assert_eq!(cents_of(text), Ok(cents), "{text}");
+            assert_eq!(parse_amount(text, "USD"), Ok(cents), "{text}");
         }
-        for bad in [
-            "",
-            "abc",
-            "1.234",
-            "1e2",
-            "--1",
-            "12,5.0.0",
-            "99999999999",
-            ".5",
-        ] {
-            assert!(cents_of(bad).is_err(), "{bad}");
+        for bad in ["", "abc", "1e2", "--1", "12,5.0.0", "99999999999", "€5"] {
+            assert!(parse_amount(bad, "USD").is_err(), "{bad}");
         }
         assert_eq!(
             [

@@ -144,6 +144,8 @@ fn operator_routes() -> Router<App> {
         .route("/events/{id}/assign", post(event::assign_event))
         .route("/events/{id}/apply", post(event::apply_event))
         .route("/events/{id}/ignore", post(event::ignore_event))
+        .route("/events/{id}/unignore", post(event::unignore_event))
+        .route("/events/{id}/undo", post(event::undo_event))
 }
 
 /// For owners: keys and people.

@@ -33,10 +33,22 @@ const SENTENCES: &[(&str, &str)] = &[
     ("replayed", "Replayed under the rules as they stand now."),
     ("assigned", "Assigned to the call."),
     (
+        "assigned-in-vain",
+        "Assigned to the call, but it moves no money there: the reason stands above.",
+    ),
+    (
         "applied",
         "Applied. A new event of yours carries the amount.",
     ),
     ("ignored", "Ignored. It is looked at no more."),
+    (
+        "unignored",
+        "Open again, and decided under the rules as they stand now.",
+    ),
+    (
+        "undone",
+        "Taken back. The call and its publisher's balance are as they would be without it.",
+    ),
     (
         "override",
         "The field name is set. Reports from now on are read with it; replay the ones that failed.",

@@ -167,7 +167,7 @@ pub async fn settings_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -
     page(&load_editor(&app, &viewer, id).await?)
 }
 
-fn setting_of(form: &Form) -> (FormSetting, Vec<(String, String)>) {
+fn setting_of(form: &Form, currency: &str) -> (FormSetting, Vec<(String, String)>) {
     let mut faults = Vec::new();
     let mut names = Map::new();
     for (slot, _) in ALIASES {
@@ -210,9 +210,9 @@ fn setting_of(form: &Form) -> (FormSetting, Vec<(String, String)>) {
     ] {
         setting = setting.with_field(choice, form.text(choice));
     }
-    match formatting::cents_of(form.text("payout_cap")) {
+    match formatting::parse_amount(form.text("payout_cap"), currency) {
         Ok(cents) => setting = setting.with_field("payout_cap_cents", cents),
-        Err(message) => faults.push(("payout_cap".to_owned(), message.to_owned())),
+        Err(message) => faults.push(("payout_cap".to_owned(), message)),
     }
     (setting, faults)
 }
@@ -223,7 +223,7 @@ pub async fn save_settings(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let (setting, mut faults) = setting_of(&form);
+    let (setting, mut faults) = setting_of(&form, viewer.account_currency());
     if faults.is_empty() {
         match handlers::update_webhook(
             State(app.clone()),
