@@ -11,4 +11,5 @@ mod order;
 mod outages;
 mod poison;
 mod scenarios;
+mod sequences;
 mod starts;

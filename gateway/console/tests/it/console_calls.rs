@@ -57,6 +57,40 @@ fn deltas(ledger: &[Value]) -> Vec<(i64, i64, i64)> {
 }
 
 #[tokio::test]
+async fn a_call_without_an_id_that_is_sent_twice_is_one_call() {
+    let console = Console::start().await;
+    let key = console.account().await;
+    let (assignment, publisher) = key
+        .assignment(json!({ "kind": "rev_share", "percent": "60" }))
+        .await;
+    let call = json!({ "ref_id": "abc124", "caller": "+13055551234", "duration_seconds": 90, "started_at": START,
+        "assignment_id": assignment, "qualified": true, "value_cents": 5000 });
+    let first = record(&key, call.clone()).await;
+    let written_otherwise = json!({ "caller": "(305) 555-1234" });
+    let mut again = call.clone();
+    again["caller"] = written_otherwise["caller"].clone();
+    let second = record(&key, again).await;
+    assert_eq!(first["ids"], second["ids"]);
+    let found = key.get("/api/v1/calls?ref_id=abc124").await.ok();
+    assert_eq!(found["data"].as_array().map(Vec::len), Some(1));
+    assert_eq!(ledger(&key, &publisher).await.len(), 1, "one estimate");
+    for (name, other) in [
+        ("ref_id", json!("abc125")),
+        ("caller", json!("+13055551235")),
+        ("tracking_number", json!("+18005550100")),
+        ("started_at", json!("2026-03-14T12:00:01Z")),
+    ] {
+        let mut different = call.clone();
+        different[name] = other;
+        assert_ne!(record(&key, different).await["ids"], first["ids"], "{name}");
+    }
+    let stranger = console.account().await;
+    let mut theirs = call.clone();
+    theirs["assignment_id"] = Value::Null;
+    assert_ne!(record(&stranger, theirs).await["ids"], first["ids"]);
+}
+
+#[tokio::test]
 async fn a_call_is_recorded_and_shown_with_its_defaults() {
     let console = Console::start().await;
     let key = console.account().await;
@@ -67,7 +101,7 @@ async fn a_call_is_recorded_and_shown_with_its_defaults() {
         [&json!(1), &json!([])]
     );
     let made = said["ids"][0].as_str().expect("an id").to_owned();
-    assert_eq!(Uuid::parse_str(&made).expect("a UUID").get_version_num(), 7);
+    assert_eq!(Uuid::parse_str(&made).expect("a UUID").get_version_num(), 5);
     let shown = key.get(&format!("/api/v1/calls/{made}")).await.ok();
     for (name, value) in [
         ("caller", json!("+13055551234")),

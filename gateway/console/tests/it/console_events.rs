@@ -366,23 +366,77 @@ async fn m8_a_person_assigns_applies_and_ignores_and_each_is_told_with_its_doer(
     assert_eq!(applied["postings"][0]["kind"], "apply");
     assert_eq!(scene.balance().await, 600);
 
+    scene
+        .act(&lost, "ignore", json!({}))
+        .await
+        .problem(409, None);
+    let undone = scene.act(&lost, "undo", json!({})).await.ok();
+    assert_eq!(undone["id"], json!(lost));
+    assert_eq!(scene.balance().await, 2400, "the apply is taken back");
+    let undone = scene.act(&lost, "undo", json!({})).await.ok();
+    assert_eq!(
+        [&undone["status"], &undone["reason"]],
+        [&json!("unmatched"), &json!("ref_id_not_found")]
+    );
+    assert_eq!(scene.balance().await, 0, "the assign is taken back");
+    scene.act(&lost, "undo", json!({})).await.problem(409, None);
     let ignored = scene.act(&lost, "ignore", json!({})).await.ok();
     assert!(ignored["ignored_at"].is_string());
-    let done: Vec<&str> = ignored["actions"]
+    let repeat = scene.report("ref_id=unknown&payout=40").await;
+    let repeat = scene.event(&repeat).await;
+    assert_eq!(
+        [
+            &repeat["status"],
+            &repeat["reason"],
+            &repeat["other_event_id"]
+        ],
+        [
+            &json!("duplicate"),
+            &json!("repeat_of_open_report"),
+            &json!(lost)
+        ]
+    );
+    let open = scene.act(&lost, "unignore", json!({})).await.ok();
+    assert!(open["ignored_at"].is_null());
+    let done: Vec<&str> = open["actions"]
         .as_array()
         .expect("history")
         .iter()
         .map(|a| a["action"].as_str().expect("text"))
         .collect();
-    assert_eq!(done, ["assign", "apply", "ignore"]);
-    let actor = ignored["actions"][0]["actor"].as_str().expect("who");
+    assert_eq!(
+        done,
+        ["assign", "apply", "undo", "undo", "ignore", "unignore"]
+    );
+    let actor = open["actions"][0]["actor"].as_str().expect("who");
+    assert_eq!(open["decided_by"], json!(actor));
+    assert!(
+        open["postings"]
+            .as_array()
+            .is_some_and(|p| p.iter().all(|p| p["actor"] == json!(actor))),
+        "{}",
+        open["postings"]
+    );
     assert!(
         scene
             .key
             .key
             .starts_with(actor.strip_prefix("key:").expect("a key"))
     );
-    assert_eq!(ignored["actions"][0]["detail"]["call_id"], json!(call));
+    assert_eq!(open["actions"][0]["detail"]["call_id"], json!(call));
+    let audit = scene.key.get("/api/v1/audit-log?limit=50").await.ok();
+    let entries = audit["data"].as_array().expect("entries");
+    let applied = entries
+        .iter()
+        .find(|entry| entry["action"] == "apply" && entry["object_id"] == json!(lost))
+        .expect("the apply is in the audit log");
+    assert_eq!(
+        [
+            &applied["detail"]["value_before_cents"],
+            &applied["detail"]["value_after_cents"]
+        ],
+        [&json!(4000), &json!(1000)]
+    );
     scene
         .act(&Uuid::now_v7().to_string(), "replay", json!({}))
         .await

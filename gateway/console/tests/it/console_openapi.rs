@@ -426,14 +426,10 @@ async fn tour_reports(tour: &mut Tour<'_>, scene: &Scene) {
         none.clone(),
     )
     .await;
-    tour.send(
-        key,
-        "POST",
-        "/api/v1/events/{id}/ignore",
-        &lost,
-        none.clone(),
-    )
-    .await;
+    for action in ["undo", "undo", "ignore", "unignore"] {
+        let template = format!("/api/v1/events/{{id}}/{action}");
+        tour.send(key, "POST", &template, &lost, none.clone()).await;
+    }
     tour.send(key, "GET", "/api/v1/events/{id}", &lost, none.clone())
         .await;
     for group in ["day", "buyer", "publisher", "webhook"] {

@@ -101,7 +101,14 @@ impl Owned {
         ] {
             routes.push(("POST", format!("/webhooks/{webhook}{form}")));
         }
-        for form in ["/replay", "/assign", "/apply", "/ignore"] {
+        for form in [
+            "/replay",
+            "/assign",
+            "/apply",
+            "/ignore",
+            "/unignore",
+            "/undo",
+        ] {
             routes.push(("POST", format!("/events/{event}{form}")));
         }
         for page in [

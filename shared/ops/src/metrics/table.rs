@@ -56,6 +56,8 @@ pub const CONSOLE_ROUTES: &[&str] = &[
     "/api/v1/events/{id}/apply",
     "/api/v1/events/{id}/assign",
     "/api/v1/events/{id}/ignore",
+    "/api/v1/events/{id}/unignore",
+    "/api/v1/events/{id}/undo",
     "/api/v1/events/{id}/replay",
     "/api/v1/openapi.json",
     "/api/v1/publishers",

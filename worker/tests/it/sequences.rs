@@ -1,0 +1,725 @@
+//! Money in the sequences that ordinary days bring: a report before its call, ids that are shared, retries
+//! without the id, corrections in another currency, persons who change their minds.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use trueup_domain::batch_decision::SettleResult;
+use trueup_domain::call_record::{CallRecord, Caller};
+use trueup_event::reason::{Reason, Status};
+use trueup_settlement::call_recording::record_calls;
+use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
+use trueup_store::run_tx;
+use trueup_testkit::eventually;
+use uuid::Uuid;
+
+use crate::harness::{CallSpec, PATIENCE, Row, World, at};
+
+const CALLER: &str = "+13055550142";
+
+fn minute(n: i64) -> Timestamp {
+    at("2026-03-14T12:00:00Z") + SignedDuration::from_mins(n)
+}
+
+/// What a row says, for comparison.
+fn says(row: &Row) -> (&str, Option<&str>, Option<Uuid>) {
+    (row.status.as_str(), row.reason.as_deref(), row.call_id)
+}
+
+fn asked(world: &World, event_id: Uuid) -> ActionRequest {
+    ActionRequest {
+        account_id: world.account_id,
+        event_id,
+        actor: "anna@example.com".to_owned(),
+    }
+}
+
+fn outcome(
+    done: Result<Result<SettleResult, ActionError>, trueup_store::StoreError>,
+) -> Result<(Status, Option<Reason>), ActionError> {
+    done.expect("Postgres")
+        .map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
+}
+
+async fn assign(
+    world: &World,
+    event: Uuid,
+    call: Uuid,
+) -> Result<(Status, Option<Reason>), ActionError> {
+    outcome(manual_actions::assign_event(&world.pool(), &asked(world, event), call).await)
+}
+
+async fn apply(
+    world: &World,
+    event: Uuid,
+    cents: i64,
+) -> Result<(Status, Option<Reason>), ActionError> {
+    outcome(manual_actions::apply_event(&world.pool(), &asked(world, event), Some(cents)).await)
+}
+
+async fn undo(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
+    outcome(manual_actions::undo_event(&world.pool(), &asked(world, event)).await)
+}
+
+async fn ignore(world: &World, event: Uuid) -> Result<(), ActionError> {
+    manual_actions::ignore_event(&world.pool(), &asked(world, event))
+        .await
+        .expect("Postgres")
+}
+
+async fn unignore(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
+    outcome(manual_actions::unignore_event(&world.pool(), &asked(world, event)).await)
+}
+
+const MATCHED: Result<(Status, Option<Reason>), ActionError> = Ok((Status::Matched, None));
+
+/// Call Y of P1 is recorded, the report of call X is guessed onto it, then X of P2 is recorded.
+struct Moved {
+    y: Uuid,
+    x: Uuid,
+    report: Uuid,
+}
+
+async fn guessed_then_moved(world: &mut World, name: &'static str) -> Moved {
+    let y = world
+        .call(&CallSpec {
+            ref_id: Some("ref-Y"),
+            duration: 95,
+            publisher: Some("P1"),
+            ..CallSpec::default()
+        })
+        .await;
+    let (report, row) = world.report(minute(3), early(name)).await;
+    assert_eq!(says(&row), ("matched", None, Some(y)));
+    assert_eq!(world.balance("P1").await, 3000);
+    let x = world
+        .call(&CallSpec {
+            ref_id: Some(name),
+            duration: 90,
+            publisher: Some("P2"),
+            ..CallSpec::default()
+        })
+        .await;
+    Moved { y, x, report }
+}
+
+fn early(ref_id: &str) -> serde_json::Value {
+    json!({"ref_id": ref_id, "caller_id": CALLER, "duration": 65, "payout": 50})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_a_guess_moves_to_its_own_call_when_that_is_recorded() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let Moved { y, x, report } = guessed_then_moved(&mut world, "ref-X").await;
+    let row = eventually("it moves", PATIENCE, || async {
+        Some(world.row(report).await).filter(|row| row.call_id == Some(x))
+    })
+    .await;
+    assert_eq!(says(&row), ("matched", Some("moved_to_its_call"), Some(x)));
+    assert_eq!(row.detail["left_call"], json!(y));
+    assert_eq!(row.credit, 3000);
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (0, 3000)
+    );
+    let left = world.money(y).await;
+    assert_eq!(
+        (left.value, left.from_webhook, left.credit),
+        (None, false, 0)
+    );
+    let (_, repeat) = world.report(minute(4), early("ref-X")).await;
+    assert_eq!(
+        says(&repeat),
+        ("duplicate", Some("same_payout_within_15m"), Some(x))
+    );
+    // Y is free again for its own report.
+    let own = json!({"caller_id": CALLER, "duration": 70, "payout": 20});
+    let (_, row) = world.report(minute(5), own).await;
+    assert_eq!(says(&row), ("matched", None, Some(y)));
+    assert_eq!(world.count("postings WHERE kind = 'moved'").await, 1);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_m12_the_repeat_without_its_id_moves_along_and_is_not_paid() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let y = world
+        .call(&CallSpec {
+            ref_id: Some("ref-Y"),
+            duration: 95,
+            publisher: Some("P1"),
+            ..CallSpec::default()
+        })
+        .await;
+    let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
+    let (first, _) = world.report(minute(3), plain.clone()).await;
+    let (second, row) = world.report(minute(4), plain).await;
+    assert_eq!(
+        says(&row),
+        ("duplicate", Some("repeat_of_matched_report"), Some(y))
+    );
+    let x = world
+        .call(&CallSpec {
+            ref_id: Some("ref-X"),
+            duration: 90,
+            publisher: Some("P2"),
+            ..CallSpec::default()
+        })
+        .await;
+    // The same report comes once more, now with its id: all three stand on X.
+    let (named, _) = world.report(minute(5), early("ref-X")).await;
+    for event in [first, second, named] {
+        assert_eq!(
+            world.row(event).await.call_id,
+            Some(x),
+            "{:?}",
+            world.row(event).await
+        );
+    }
+    assert_eq!(
+        world.row(first).await.reason.as_deref(),
+        Some("moved_to_its_call")
+    );
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (0, 3000)
+    );
+    assert_eq!(world.money(y).await.value, None);
+    let (_, late) = world
+        .report(
+            minute(6),
+            json!({"caller_id": CALLER, "duration": 65, "payout": 50}),
+        )
+        .await;
+    assert_eq!(
+        says(&late),
+        ("duplicate", Some("repeat_of_matched_report"), Some(x))
+    );
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m15_a_guess_and_its_named_repeat_on_two_workers_pay_once() {
+    let mut world = World::new().await;
+    let _workers = (world.worker().await, world.worker().await);
+    for round in 0..10 {
+        world.next_account().await;
+        let y = world
+            .call(&CallSpec {
+                ref_id: Some("ref-Y"),
+                duration: 95,
+                publisher: Some("P1"),
+                ..CallSpec::default()
+            })
+            .await;
+        world
+            .call(&CallSpec {
+                ref_id: Some("ref-X"),
+                duration: 90,
+                publisher: Some("P2"),
+                ..CallSpec::default()
+            })
+            .await;
+        // Without its id the report is a guess between two payees, or Y's; with it, it is X's.
+        let guess = world.event(
+            minute(3),
+            json!({"caller_id": CALLER, "duration": 35, "payout": 50}),
+        );
+        let named = world.event(
+            minute(3),
+            json!({"ref_id": "ref-X", "caller_id": CALLER, "duration": 35, "payout": 50}),
+        );
+        let ids = [guess.id, named.id];
+        world.publish(vec![guess]).await;
+        world.publish(vec![named]).await;
+        for id in ids {
+            world.row(id).await;
+        }
+        assert_eq!(world.balance("P2").await, 3000, "round {round}");
+        assert_eq!(world.balance("P1").await, 0, "round {round}");
+        assert_eq!(world.money(y).await.value, None, "round {round}");
+    }
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_what_was_already_reported_takes_the_call_that_is_let_go() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let y = world
+        .call(&CallSpec {
+            ref_id: Some("ref-Y"),
+            duration: 95,
+            publisher: Some("P1"),
+            ..CallSpec::default()
+        })
+        .await;
+    world.report(minute(3), early("ref-X")).await;
+    let own = json!({"caller_id": CALLER, "duration": 70, "payout": 20});
+    let (own, row) = world.report(minute(4), own).await;
+    assert_eq!(row.reason.as_deref(), Some("already_reported"));
+    world
+        .call(&CallSpec {
+            ref_id: Some("ref-X"),
+            duration: 90,
+            publisher: Some("P2"),
+            ..CallSpec::default()
+        })
+        .await;
+    let row = world.row_with_status(own, "matched").await;
+    assert_eq!(says(&row), ("matched", Some("matched_late"), Some(y)));
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (1200, 3000)
+    );
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m1_of_a_shared_ref_id_the_reported_callers_call_is_paid_or_nobodys() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let callers: Vec<&'static str> = (0..18)
+        .map(|n| &*Box::leak(format!("+130555501{n:02}").into_boxed_str()))
+        .collect();
+    let mut calls = Vec::new();
+    for (n, caller) in callers.iter().enumerate() {
+        let spec = CallSpec {
+            ref_id: Some("camp-7"),
+            caller: Some(caller),
+            ended_at: minute(-60) + SignedDuration::from_mins(n as i64),
+            ..CallSpec::default()
+        };
+        calls.push(world.call(&spec).await);
+    }
+    let report = |caller: &str| json!({"ref_id": "camp-7", "caller_id": caller, "duration": 90, "payout": 50});
+    // The oldest of them.
+    let (_, row) = world.report(minute(3), report(callers[0])).await;
+    assert_eq!(says(&row), ("matched", None, Some(calls[0])));
+    let (_, row) = world.report(minute(4), report(callers[5])).await;
+    assert_eq!(says(&row), ("matched", None, Some(calls[5])));
+    // Nobody's caller: nobody is paid by a guess.
+    let (_, row) = world.report(minute(5), report("+13055559999")).await;
+    assert_eq!(says(&row), ("held", Some("ambiguous"), None));
+    // The call_id beside it names one of them.
+    let named = json!({"ref_id": "camp-7", "call_id": calls[9], "payout": 50});
+    let (_, row) = world.report(minute(6), named).await;
+    assert_eq!(says(&row), ("matched", None, Some(calls[9])));
+    assert_eq!(world.balance("pubA").await, 9000);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v8_a_zero_in_another_currency_is_a_rejection_all_the_same() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    world
+        .report(minute(3), json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    let (_, row) = world
+        .report(
+            minute(4),
+            json!({"ref_id": "R1", "payout": 0, "currency": "EUR"}),
+        )
+        .await;
+    assert_eq!(says(&row), ("matched", None, Some(call)));
+    assert_eq!(world.balance("pubA").await, 0);
+    world
+        .report(minute(30), json!({"ref_id": "R1", "payout": 70}))
+        .await;
+    let (_, row) = world
+        .report(
+            minute(31),
+            json!({"ref_id": "R1", "payout": -70, "currency": "EUR", "status": "reversed"}),
+        )
+        .await;
+    assert_eq!(says(&row), ("matched", Some("reversal"), Some(call)));
+    let (_, row) = world
+        .report(
+            minute(32),
+            json!({"ref_id": "R1", "payout": -10, "currency": "EUR"}),
+        )
+        .await;
+    assert_eq!(says(&row), ("held", Some("currency_mismatch"), Some(call)));
+    assert_eq!(world.balance("pubA").await, 0);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m11_ten_repeats_of_a_held_report_are_one_thing_to_decide() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let over = json!({"ref_id": "R1", "payout": 20_000});
+    let (first, row) = world.report(minute(3), over.clone()).await;
+    assert_eq!(says(&row), ("held", Some("payout_over_cap"), Some(call)));
+    let repeats: Vec<_> = (0..10)
+        .map(|n| world.event(minute(4 + n), over.clone()))
+        .collect();
+    let ids: Vec<Uuid> = repeats.iter().map(|event| event.id).collect();
+    world.publish(repeats).await;
+    for id in ids {
+        let row = world.row(id).await;
+        assert_eq!(
+            says(&row),
+            ("duplicate", Some("repeat_of_open_report"), Some(call))
+        );
+        assert_eq!(row.detail["other_event"], json!(first));
+    }
+    assert_eq!(world.count("events WHERE status = 'held'").await, 1);
+    // Another amount is another thing; so is the same after a day.
+    let (_, row) = world
+        .report(minute(20), json!({"ref_id": "R1", "payout": 30_000}))
+        .await;
+    assert_eq!(row.status, "held");
+    let (_, row) = world.report(minute(24 * 60 + 5), over).await;
+    assert_eq!(row.status, "held");
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v13_a_calls_fold_is_bounded_and_a_persons_apply_has_room() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let events: Vec<_> = (0..260)
+        .map(|n| {
+            let at = minute(3) + SignedDuration::from_secs(n);
+            world.event(
+                at,
+                json!({"ref_id": "R1", "payout": format!("{}.00", n + 1)}),
+            )
+        })
+        .collect();
+    let last = events.last().expect("some").id;
+    world.publish(events).await;
+    assert_eq!(
+        says(&world.row(last).await),
+        ("held", Some("too_many_reports"), Some(call))
+    );
+    assert_eq!(
+        world
+            .count("events WHERE reason = 'too_many_reports'")
+            .await,
+        60
+    );
+    assert_eq!(world.count("call_reports").await, 200);
+    assert_eq!(world.money(call).await.value, Some(20_000));
+    let (_, row) = world
+        .report(minute(9), json!({"ref_id": "R1", "payout": 200}))
+        .await;
+    assert_eq!(
+        says(&row),
+        ("duplicate", Some("same_payout_within_15m"), Some(call))
+    );
+    assert_eq!(world.count("call_reports").await, 200, "outside the fold");
+    assert_eq!(apply(&world, last, 5000).await, MATCHED);
+    assert_eq!(world.money(call).await.value, Some(5_000));
+    let (_, row) = world
+        .report(Timestamp::now(), json!({"ref_id": "R1", "payout": 0}))
+        .await;
+    assert_eq!(
+        says(&row),
+        ("matched", None, Some(call)),
+        "a rejection always has room"
+    );
+    assert_eq!(world.balance("pubA").await, 0);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_an_apply_takes_effect_also_after_a_report_from_the_future() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let ahead = Timestamp::now() + SignedDuration::from_hours(1);
+    let (early, _) = world
+        .report(ahead, json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    assert_eq!(apply(&world, early, 4000).await, MATCHED);
+    assert_eq!(world.money(call).await.value, Some(4000));
+    assert_eq!(world.balance("pubA").await, 2400);
+    assert_eq!(
+        undo(&world, early).await,
+        Ok((Status::Superseded, Some(Reason::Undone)))
+    );
+    assert_eq!(world.money(call).await.value, Some(5000));
+    assert_eq!(world.balance("pubA").await, 3000);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_an_ignored_row_lets_go_of_its_call_and_can_be_opened_again() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world
+        .call(&CallSpec {
+            ref_id: None,
+            duration: 95,
+            ..CallSpec::default()
+        })
+        .await;
+    let over = json!({"caller_id": CALLER, "duration": 90, "payout": 50_000});
+    let (held, row) = world.report(minute(3), over.clone()).await;
+    assert_eq!(says(&row), ("held", Some("payout_over_cap"), Some(call)));
+    assert_eq!(ignore(&world, held).await, Ok(()));
+    let (_, repeat) = world.report(minute(4), over).await;
+    assert_eq!(repeat.reason.as_deref(), Some("repeat_of_open_report"));
+    let (true_one, row) = world
+        .report(
+            minute(5),
+            json!({"caller_id": CALLER, "duration": 88, "payout": 50}),
+        )
+        .await;
+    assert_eq!(says(&row), ("matched", None, Some(call)));
+    assert_eq!(ignore(&world, true_one).await, Err(ActionError::HasPosting));
+    assert_eq!(
+        unignore(&world, held).await,
+        Ok((Status::Unmatched, Some(Reason::AlreadyReported)))
+    );
+    assert_eq!(world.balance("pubA").await, 3000);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_an_apply_closes_its_held_row_and_an_undo_opens_it_again() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let (held, _) = world
+        .report(minute(3), json!({"ref_id": "R1", "payout": 20_000}))
+        .await;
+    assert_eq!(apply(&world, held, 10_000).await, MATCHED);
+    assert_eq!(
+        world
+            .count("events WHERE ignored_by = 'anna@example.com'")
+            .await,
+        1
+    );
+    assert_eq!(
+        world
+            .count("events WHERE status = 'held' AND ignored_at IS NULL")
+            .await,
+        0
+    );
+    let by = "SELECT DISTINCT actor FROM postings WHERE kind = 'apply'";
+    let actor: String = world.client.query_one(by, &[]).await.expect("one").get(0);
+    assert_eq!(actor, "anna@example.com");
+    let reported: Option<Uuid> = world
+        .client
+        .query_one(
+            "SELECT reported_by_webhook_id FROM calls WHERE id = $1",
+            &[&call],
+        )
+        .await
+        .expect("the call")
+        .get(0);
+    assert_eq!(
+        reported, None,
+        "a person's value is not reported by the webhook"
+    );
+    assert_eq!(
+        undo(&world, held).await,
+        Ok((Status::Superseded, Some(Reason::Undone)))
+    );
+    assert_eq!(world.money(call).await.value, None);
+    assert_eq!(world.balance("pubA").await, 0);
+    let row = world.row(held).await;
+    assert_eq!(says(&row), ("held", Some("payout_over_cap"), Some(call)));
+    assert_eq!(
+        world
+            .count("events WHERE status = 'held' AND ignored_at IS NULL")
+            .await,
+        1
+    );
+    assert_eq!(undo(&world, held).await, Err(ActionError::NothingToUndo));
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_an_assign_is_undone_whatever_came_in_between() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let (lost, _) = world
+        .report(minute(3), json!({"ref_id": "NOPE", "payout": 50}))
+        .await;
+    assert_eq!(assign(&world, lost, call).await, MATCHED);
+    let (_, repeat) = world
+        .report(minute(4), json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    assert_eq!(repeat.status, "duplicate");
+    assert_eq!(
+        undo(&world, lost).await,
+        Ok((Status::Unmatched, Some(Reason::RefIdNotFound)))
+    );
+    // What was a repeat is now the report that sets the value, and the money stands under it.
+    let row = world
+        .find_row(world.newest_event().await)
+        .await
+        .expect("the repeat");
+    assert_eq!((row.status.as_str(), row.credit), ("matched", 3000));
+    assert_eq!(world.balance("pubA").await, 3000);
+    assert_eq!(world.count("pending_reports").await, 1, "it waits again");
+    // Assigned once more, it is the first of the two again.
+    assert!(assign(&world, lost, call).await.is_ok());
+    assert_eq!(world.balance("pubA").await, 3000);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_what_a_person_assigned_takes_its_repeats_along() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let guessed = world
+        .call(&CallSpec {
+            ref_id: None,
+            ..CallSpec::default()
+        })
+        .await;
+    let right = world
+        .call(&CallSpec {
+            ref_id: Some("R2"),
+            caller: None,
+            ..CallSpec::default()
+        })
+        .await;
+    let over = json!({"caller_id": CALLER, "duration": 90, "payout": 20_000});
+    let (held, row) = world.report(minute(3), over).await;
+    assert_eq!(row.call_id, Some(guessed));
+    let (follower, row) = world
+        .report(
+            minute(4),
+            json!({"caller_id": CALLER, "duration": 90, "payout": 50}),
+        )
+        .await;
+    assert_eq!(says(&row), ("matched", None, Some(guessed)));
+    let raise = "UPDATE webhooks SET payout_cap_cents = 3000000";
+    world
+        .client
+        .execute(raise, &[])
+        .await
+        .expect("a higher cap");
+    assert_eq!(
+        assign(&world, held, right).await.map(|d| d.0),
+        Ok(Status::Matched)
+    );
+    assert_eq!(world.row(follower).await.call_id, Some(right));
+    assert_eq!(
+        world.money(guessed).await.value,
+        None,
+        "one report, one call"
+    );
+    // A repeat that an id would find elsewhere goes along, too.
+    let other = world
+        .call(&CallSpec {
+            ref_id: Some("R3"),
+            caller: None,
+            ..CallSpec::default()
+        })
+        .await;
+    let (_, row) = world
+        .report(
+            minute(5),
+            json!({"ref_id": "R3", "caller_id": CALLER, "duration": 90, "payout": 50}),
+        )
+        .await;
+    assert_eq!(row.call_id, Some(right));
+    assert_eq!(world.money(other).await.value, None);
+    world.reconcile().await;
+}
+
+fn copy(id: Uuid, assignment_id: Option<Option<Uuid>>) -> CallRecord {
+    CallRecord {
+        id,
+        ref_id: Some(Some("R1".to_owned())),
+        caller: Some(Some(Caller {
+            raw: CALLER.to_owned(),
+            e164: Some(CALLER.to_owned()),
+        })),
+        tracking_number: None,
+        duration_seconds: 120,
+        started_at: minute(0),
+        ended_at: minute(2),
+        buyer_id: None,
+        assignment_id,
+        value_cents: None,
+        qualified: None,
+    }
+}
+
+async fn record(world: &World, copy: CallRecord) -> usize {
+    let account_id = world.account_id;
+    let refused = run_tx(&world.pool(), "test_record", move |tx| {
+        let copies = vec![copy.clone()];
+        Box::pin(async move { record_calls(tx, account_id, "key:test", &copies).await })
+    })
+    .await
+    .expect("Postgres");
+    refused.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v9_a_call_that_was_reported_without_an_assignment_is_given_its_first() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let template = world
+        .call(&CallSpec {
+            ref_id: Some("T"),
+            ..CallSpec::default()
+        })
+        .await;
+    let assignment = world.assignment_of(template).await;
+    let call = Uuid::new_v4();
+    assert_eq!(record(&world, copy(call, None)).await, 0);
+    let (_, row) = world
+        .report(minute(3), json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    assert_eq!(says(&row), ("matched", Some("no_assignment"), Some(call)));
+    assert_eq!(world.balance("pubA").await, 0);
+    assert_eq!(record(&world, copy(call, Some(Some(assignment)))).await, 0);
+    assert_eq!(world.money(call).await.credit, 3000);
+    assert_eq!(world.balance("pubA").await, 3000);
+    assert_eq!(record(&world, copy(call, Some(Some(assignment)))).await, 0);
+    assert_eq!(world.balance("pubA").await, 3000, "once");
+    let (_, row) = world
+        .report(minute(30), json!({"ref_id": "R1", "payout": 70}))
+        .await;
+    assert_eq!((row.status.as_str(), row.credit), ("matched", 1200));
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m14_a_guess_that_a_changed_copy_no_longer_admits_is_decided_again() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = Uuid::new_v4();
+    let template = world
+        .call(&CallSpec {
+            ref_id: Some("T"),
+            caller: None,
+            ..CallSpec::default()
+        })
+        .await;
+    let assignment = world.assignment_of(template).await;
+    assert_eq!(record(&world, copy(call, Some(Some(assignment)))).await, 0);
+    let (report, row) = world
+        .report(
+            minute(3),
+            json!({"caller_id": CALLER, "duration": 90, "payout": 50}),
+        )
+        .await;
+    assert_eq!(says(&row), ("matched", None, Some(call)));
+    let corrected = CallRecord {
+        duration_seconds: 600,
+        ..copy(call, None)
+    };
+    assert_eq!(record(&world, corrected).await, 0);
+    let row = world.row_with_status(report, "unmatched").await;
+    assert_eq!(row.reason.as_deref(), Some("duration_mismatch"));
+    assert_eq!(world.money(call).await.value, None);
+    assert_eq!(world.balance("pubA").await, 0);
+    world.reconcile().await;
+}
