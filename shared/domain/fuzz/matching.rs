@@ -59,6 +59,7 @@ pub fn any_matching(data: &[u8]) {
         call_id: c.call_id,
         event_id: c.call_id,
         guess: c.same_caller,
+        by_caller: c.in_scope,
         displaced: c.payee.is_none(),
         received_at: c.ended_at,
         payout_cents: c.duration_seconds * 100,

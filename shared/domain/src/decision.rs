@@ -389,6 +389,7 @@ pub fn expected_match(
         payout_cents,
         by_person,
         guess: false,
+        by_caller: false,
         displaced: false,
         ref_id: case.report.ref_id.clone(),
         call_id_text: case.report.call_id.clone(),

@@ -337,6 +337,7 @@ impl LockedCalls {
                 payout_cents: r.payout_cents,
                 by_person: r.by_person,
                 guess: r.guess,
+                by_caller: r.strategy == Strategy::CallerDuration,
                 displaced: r.role == ClaimState::Displaced,
                 ref_id: r.ref_id.clone(),
                 call_id_text: r.call_id_text.clone(),

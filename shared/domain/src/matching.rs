@@ -50,6 +50,8 @@ pub struct PriorMatch {
     pub by_person: bool,
     /// Its call was not named beyond doubt (M9).
     pub guess: bool,
+    /// It was found by caller and duration.
+    pub by_caller: bool,
     /// Its place was taken by a report with the call's id; it is left for a person (M14).
     pub displaced: bool,
     pub ref_id: Option<String>,
@@ -408,7 +410,16 @@ fn by_signature(
     evidence: &MatchEvidence,
     ours: &[&Candidate],
 ) -> Option<MatchResult> {
-    let precedent = nearest_prior(question, evidence, |p| !p.displaced)?;
+    // A guess that its call, as it is recorded now, no longer bears out leads nobody there (M14).
+    let is_borne_out = |p: &PriorMatch| {
+        let call = evidence.by_caller.iter().find(|c| c.call_id == p.call_id);
+        let theirs = question.duration_seconds.unwrap_or_default();
+        !(p.guess && p.by_caller)
+            || call.is_some_and(|c| {
+                c.duration_seconds.saturating_sub(theirs).abs() <= question.tolerance_seconds
+            })
+    };
+    let precedent = nearest_prior(question, evidence, |p| !p.displaced && is_borne_out(p))?;
     let others = ours
         .iter()
         .filter(|c| !c.claimed && c.call_id != precedent.call_id)

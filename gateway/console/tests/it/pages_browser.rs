@@ -177,6 +177,7 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
     browser.sees("real").await;
 
     // A caller that does not match: the right call is searched for and assigned; then the amount put right.
+    let paid = balance(&scene).await;
     browser.go(&format!("/events/{wrong}")).await;
     browser.sees("caller not found").await;
     browser.fill("Find a call", "(305) 555-0103").await;
@@ -184,13 +185,27 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
     browser
         .click_at(&format!("//tr[.//a[@href='/calls/{other}']]//button"))
         .await;
+    browser.sees("Nothing has been done yet").await;
+    assert_eq!(balance(&scene).await, paid, "it is asked first");
+    browser.click("Assign to this call").await;
     browser.sees("Assigned to the call.").await;
-    browser.fill("Amount", "45.50").await;
+    // A decimal comma is one; what was understood is shown before money moves (X7).
+    browser.fill("Amount", "45,50").await;
     browser.click("Apply").await;
+    browser.sees("Apply $45.50").await;
+    browser.click("Apply $45.50").await;
     browser.sees("Applied.").await;
     browser.sees("$45.50").await;
     let money = scene.key.get(&format!("/api/v1/calls/{other}")).await.ok();
     assert_eq!(money["value_cents"], 4_550);
+    assert_eq!(money["reported_by_webhook_id"], json!(null));
+    browser.go(&format!("/calls/{other}")).await;
+    browser.sees("Value set by").await;
+    browser.go(&format!("/events/{wrong}")).await;
+    browser.click("Undo").await;
+    browser.sees("Taken back.").await;
+    let money = scene.key.get(&format!("/api/v1/calls/{other}")).await.ok();
+    assert_ne!(money["value_cents"], 4_550, "the apply is undone");
 
     // "Returning 401?": a secret is made and shown once; "Webhook disabled?": the toggle.
     browser

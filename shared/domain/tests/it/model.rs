@@ -120,6 +120,14 @@ impl Store {
         let Ok((recorded, moved)) = record(standing.as_ref(), copy, posted, &self.payees) else {
             return false;
         };
+        if standing.is_some_and(|standing| recorded.is_told_otherwise(&standing)) {
+            // Guesses about it are looked at again (M14).
+            let guesses = self.calls[&copy.id].reports.iter();
+            let guesses = guesses.filter(|r| r.guess && r.role.stands());
+            for id in guesses.map(|r| r.order.event_id).collect::<Vec<_>>() {
+                self.rows.get_mut(&id).expect("its row").waiting = true;
+            }
+        }
         let kept = self.calls.entry(copy.id).or_insert_with(|| Kept {
             recorded: recorded.clone(),
             reported_by: None,
@@ -693,6 +701,31 @@ impl Store {
                     row(strayed),
                     row(named)
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// M14: a guess by caller and duration stands only on a call that fits it, or where the same report was
+    /// named.
+    pub fn check_guesses(&self) -> Result<(), String> {
+        for kept in self.calls.values() {
+            let call = &kept.recorded;
+            let is_named = |guess: &CallReport| {
+                kept.reports
+                    .iter()
+                    .any(|r| !r.guess && r.role.stands() && r.fingerprint() == guess.fingerprint())
+            };
+            for guess in kept
+                .reports
+                .iter()
+                .filter(|r| r.guess && r.role.stands() && r.strategy == Strategy::CallerDuration)
+            {
+                let theirs = guess.duration_seconds.expect("a guess has a duration");
+                let off = i64::from(call.duration_seconds) - theirs;
+                if (call.caller != guess.caller || off.abs() > 60) && !is_named(guess) {
+                    return Err(format!("M14: {guess:?} does not fit {call:?}"));
+                }
             }
         }
         Ok(())
