@@ -15,10 +15,8 @@ use trueup_store::{Pool, PoolSettings, migrate as schema, reconcile as books};
 use uuid::Uuid;
 
 use crate::consumer::TOLD_WITHIN;
+use crate::reconciliation::STATEMENT_TIMEOUT_MS;
 use crate::settings::WorkerSettings;
-
-/// A proof over all calls takes longer than a report (milliseconds; 30 min).
-const RECONCILE_STATEMENT_TIMEOUT_MS: u32 = 1_800_000;
 
 fn print_line(line: impl std::fmt::Display) {
     // A closed pipe is no failure of the command.
@@ -31,8 +29,8 @@ fn dependency_failure(error: impl std::fmt::Display) -> Failure {
 
 fn open_pool(settings: &WorkerSettings) -> Result<Pool, Failure> {
     let pool = PoolSettings {
-        statement_timeout_ms: RECONCILE_STATEMENT_TIMEOUT_MS,
-        idle_in_transaction_timeout_ms: RECONCILE_STATEMENT_TIMEOUT_MS,
+        statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+        idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
         ..PoolSettings::for_application("trueup-worker", 2)
     };
     Pool::new(settings.postgres.postgres_url.expose_secret(), &pool)
@@ -137,47 +135,43 @@ pub async fn redrive(settings: &WorkerSettings, limit: u32) -> Result<ExitReason
 
 pub async fn reconcile(settings: &WorkerSettings, replay: bool) -> Result<ExitReason, Failure> {
     let pool = open_pool(settings)?;
-    let client = pool.get().await.map_err(dependency_failure)?;
-    let mut breaches = 0;
-    for check in books::CHECKS {
-        let (listed, count) = books::run(&client, check)
-            .await
-            .map_err(dependency_failure)?;
-        print_check(check.name, &listed, count);
-        breaches += count;
-    }
-    if replay {
-        let (found, calls) = books::recompute_calls(&client)
-            .await
-            .map_err(dependency_failure)?;
-        print_check(
-            &format!("the reports of {calls} calls, folded anew, give the books"),
-            &found,
-            found.len(),
-        );
-        breaches += found.len();
-    }
-    if breaches == 0 {
-        print_line("reconciled: the books are true");
-        Ok(ExitReason::Drained)
-    } else {
-        print_line(format_args!(
-            "BREACHED: {breaches} places; see the runbook: reconcile"
-        ));
-        Ok(ExitReason::Breach)
+    let mut client = pool.get().await.map_err(dependency_failure)?;
+    let results = books::prove_books(&mut client, replay)
+        .await
+        .map_err(dependency_failure)?;
+    results.iter().for_each(print_check);
+    match results.iter().map(|result| result.count).sum::<usize>() {
+        0 => {
+            print_line("reconciled: the books are true");
+            Ok(ExitReason::Drained)
+        }
+        breaches => {
+            print_line(format_args!(
+                "BREACHED: {breaches} places; see the runbook: reconcile"
+            ));
+            Ok(ExitReason::Breach)
+        }
     }
 }
 
-fn print_check(name: &str, listed: &[String], count: usize) {
+fn print_check(result: &books::CheckResult) {
     print_line(format_args!(
-        "{} {name}",
-        if count == 0 { "ok    " } else { "BREACH" }
+        "{} {}",
+        if result.count == 0 {
+            "ok    "
+        } else {
+            "BREACH"
+        },
+        result.name
     ));
-    for line in listed.iter().take(books::LISTED) {
+    for line in &result.listed {
         print_line(format_args!("       {line}"));
     }
-    if count > books::LISTED {
-        print_line(format_args!("       … and {} more", count - books::LISTED));
+    if result.count > result.listed.len() {
+        print_line(format_args!(
+            "       … and {} more",
+            result.count - result.listed.len()
+        ));
     }
 }
 

@@ -24,7 +24,7 @@ use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::queue_consumer::QueueConsumer;
 use crate::scheduler::{DeliveryTag, Scheduler};
 use crate::settings::WorkerSettings;
-use crate::{late_matching, maintenance};
+use crate::{late_matching, maintenance, reconciliation};
 
 /// Connections beside the lanes': late matches, upkeep, secrets' uses.
 const OTHER_CONNECTIONS: usize = 4;
@@ -68,6 +68,11 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     tokio::spawn(maintenance::run(
         pool,
         settings.worker.clone(),
+        shutdown.stop().clone(),
+    ));
+    tokio::spawn(reconciliation::run(
+        settings.postgres.postgres_url.expose_secret().to_owned(),
+        settings.worker.reconcile_every_hours,
         shutdown.stop().clone(),
     ));
     let (up, within) = (CancellationToken::new(), settings.start.within);

@@ -12,6 +12,7 @@ mod consumer;
 mod late_matching;
 mod maintenance;
 mod queue_consumer;
+mod reconciliation;
 mod scheduler;
 mod settings;
 

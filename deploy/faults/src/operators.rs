@@ -1,5 +1,5 @@
 //! People at the console meanwhile: they record calls late, correct estimates, and replay, assign,
-//! apply or ignore rows. A 200 to a recorded call is a promise like the door's.
+//! apply, ignore, open again or undo rows. A 200 to a recorded call is a promise like the door's.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -158,7 +158,7 @@ impl Person {
         }
         let row = self.rows[self.random.random_range(0..self.rows.len())].clone();
         let call = self.account.calls[self.random.random_range(0..CALLS)];
-        let (action, body) = match self.random.random_range(0..10) {
+        let (action, body) = match self.random.random_range(0..14) {
             0..4 => ("replay", json!({})),
             4..6 => ("assign", json!({ "call_id": call })),
             6 => ("apply", json!({})),
@@ -166,7 +166,9 @@ impl Person {
                 "apply",
                 json!({ "payout_cents": self.random.random_range(0..9_000) }),
             ),
-            _ => ("ignore", json!({})),
+            8..10 => ("ignore", json!({})),
+            10 => ("unignore", json!({})),
+            _ => ("undo", json!({})),
         };
         self.ask("POST", &format!("/api/v1/events/{row}/{action}"), &body)
             .await;

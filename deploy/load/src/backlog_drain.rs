@@ -426,6 +426,7 @@ impl Worker {
                 crate::environment::without_tls(&database.url),
             )
             .env("TRUEUP_AMQP_URL", &lease.amqp_url)
+            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
             .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
             .env("TRUEUP_LOG", "warn")
             .stdout(Stdio::null())

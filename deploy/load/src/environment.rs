@@ -71,6 +71,7 @@ impl Testbed {
             .env("TRUEUP_POSTGRES_URL", without_tls(&self.database.url))
             .env("TRUEUP_REDIS_URL", &self.lease.redis_url)
             .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
+            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
     }
 
     /// A door behind a trusted proxy: us.

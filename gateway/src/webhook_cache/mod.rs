@@ -126,6 +126,9 @@ impl WebhookCache {
                         all_read = None;
                     }
                     horizon = changes.horizon;
+                    figures
+                        .clock_skew_seconds
+                        .set(&[], changes.clock_skew.as_secs());
                     unsaved |= self.apply_changes(changes, from == FROM_THE_START);
                     fresh_at = Some(Instant::now());
                     source.postgres.ok();

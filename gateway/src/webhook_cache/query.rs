@@ -3,7 +3,7 @@
 //! It reads what changed since a horizon, in one statement, so that a gateway can ask twice a second.
 //! It writes nothing: uses of secrets and refusals travel as events.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -39,6 +39,8 @@ pub struct IngestSecret {
 pub struct WebhookChanges {
     pub webhooks: Vec<IngestWebhook>,
     pub horizon: i64,
+    /// How far our clock is ahead of the database's, half of the round trip allowed for.
+    pub clock_skew: SignedDuration,
 }
 
 /// Everything.
@@ -47,19 +49,21 @@ pub const FROM_THE_START: i64 = 0;
 /// The horizon is read in the same statement: a transaction that was still running in its snapshot
 /// has a number at or above it, so that its change is seen the next time.
 const CHANGED: &str = "/* ingest_changed */
-    SELECT h.horizon, w.webhook_id, w.account_id, w.token, w.enabled, w.require_secret, w.secret_query_param,
+    SELECT h.horizon, h.clock, w.webhook_id, w.account_id, w.token, w.enabled, w.require_secret, w.secret_query_param,
            w.limit_per_minute, w.ip_limit_per_minute, w.archived,
            w.secret_ids, w.secret_digests, w.secret_expiries
-      FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon) h
+      FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon, clock_timestamp() AS clock) h
       LEFT JOIN webhook_ingest w ON w.changed_xid >= $1";
 
 /// Webhooks changed at or after the horizon; [`FROM_THE_START`] for all.
 pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, StoreError> {
     let client = pool.get().await?;
     let statement = client.prepare_cached(CHANGED).await?;
+    let asked_at = Timestamp::now();
     let rows = client.query(&statement, &[&horizon]).await?;
-    let horizon = match rows.first() {
-        Some(row) => row.try_get("horizon")?,
+    let answered_at = Timestamp::now();
+    let (horizon, theirs): (i64, Timestamp) = match rows.first() {
+        Some(row) => (row.try_get("horizon")?, row.try_get("clock")?),
         None => {
             return Err(StoreError::Corrupt(
                 "a query of one row or more gave none".into(),
@@ -73,7 +77,14 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, 
             webhooks.push(webhook_of_row(row)?);
         }
     }
-    Ok(WebhookChanges { webhooks, horizon })
+    let ours = asked_at
+        .checked_add(answered_at.duration_since(asked_at) / 2)
+        .unwrap_or(asked_at);
+    Ok(WebhookChanges {
+        webhooks,
+        horizon,
+        clock_skew: ours.duration_since(theirs),
+    })
 }
 
 fn webhook_of_row(row: &Row) -> Result<IngestWebhook, StoreError> {

@@ -87,6 +87,14 @@ END $$;
 UPDATE events SET status = 'held', revenue_delta_cents = 0, credit_delta_cents = 0
  WHERE status = 'matched' AND reason = 'replaced_heuristic_match' AND detail ->> 'displaced' = 'true';
 
+-- What one worker does for all now and then: when it was begun last, and how it last ended.
+CREATE TABLE scheduled_runs (
+    name                text PRIMARY KEY,
+    started_at          timestamptz NOT NULL,
+    succeeded_at        timestamptz,
+    breaches            integer NOT NULL DEFAULT 0
+);
+
 -- What the program checks, the database checks too.
 ALTER TABLE calls
     ADD CHECK (ended_at >= started_at),

@@ -23,6 +23,7 @@ pub mod partitions;
 pub mod publishers;
 pub mod reconcile;
 pub mod revenue;
+pub mod scheduled_runs;
 pub mod settlement;
 pub mod users;
 pub mod webhook_activity;

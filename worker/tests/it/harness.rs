@@ -121,6 +121,8 @@ impl World {
         Start::new(WORKER)
             .env("TRUEUP_POSTGRES_URL", &self.database.url)
             .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
+            // Tests prove their books when they are at rest.
+            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
     }
 
     pub async fn worker(&self) -> Process {

@@ -104,14 +104,18 @@ const REASONS: &[&str] = &[
     "reversal",
     "no_assignment",
     "replaced_heuristic_match",
+    "moved_to_its_call",
     "same_payout_within_15m",
     "repeat_of_matched_report",
+    "repeat_of_open_report",
     "older_than_applied",
+    "undone",
     "ambiguous",
     "negative_payout",
     "payout_over_cap",
     "currency_mismatch",
     "status_says_rejected",
+    "too_many_reports",
     "processing_failed",
     "ref_id_not_found",
     "call_id_not_found",
@@ -180,6 +184,8 @@ groups! {
         snapshot_webhooks: Gauge = "trueup_gateway_snapshot_webhooks";
         /// How old the snapshot is: since it was last known to be the database's state.
         snapshot_age_seconds: Gauge = "trueup_gateway_snapshot_age_seconds";
+        /// How far this gateway's clock is ahead of Postgres's (below 0: behind), to the second.
+        clock_skew_seconds: Gauge = "trueup_gateway_clock_skew_seconds";
         /// Reads of changed webhooks.
         snapshot_reads: Counter = "trueup_gateway_snapshot_reads_total" ["outcome": &["ok", "failed"]];
         /// Refused requests that a row stands for.
@@ -230,6 +236,10 @@ groups! {
         queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": &["events", "parked", "dead"]];
         /// Postgres connections in use.
         connections: Gauge = "trueup_worker_postgres_connections" ["state": &["in_use", "open"]];
+        /// When the books were last proven (Unix time); 0 until they have been.
+        reconciled_at: Gauge = "trueup_reconcile_last_success_timestamp_seconds";
+        /// Breaches that the last proof of the books found: 0, or somebody must look (runbook).
+        breaches: Gauge = "trueup_reconcile_breaches";
         /// Partitions made ahead and dropped by retention.
         partitions: Counter = "trueup_worker_partitions_total" ["op": &["made", "dropped"]];
     }

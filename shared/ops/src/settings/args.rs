@@ -250,4 +250,14 @@ pub struct WorkerArgs {
     #[arg(long, env = "TRUEUP_RETENTION_REQUEST_DAYS", value_name = "DAYS", global = true,
           value_parser = check::parse_positive, default_value = "30")]
     pub retention_request_days: NonZeroU32,
+
+    /// Hours between two proofs of the books (`reconcile --replay`), by one worker for all; 0: never
+    #[arg(
+        long,
+        env = "TRUEUP_RECONCILE_EVERY_HOURS",
+        value_name = "HOURS",
+        global = true,
+        default_value = "24"
+    )]
+    pub reconcile_every_hours: u32,
 }
