@@ -280,14 +280,11 @@ pub fn rows_to_follow(
         .filter(|report| !report.guess)
         .map(|report| report.order.event_id)
         .collect();
-    for line in lines
-        .iter()
-        .filter(|line| leads_others(line, named.contains(&line.order.event_id)))
-    {
-        let is_taken_back = matches!(
-            line.trigger,
-            Trigger::Undone | Trigger::Revoked | Trigger::Ignored
-        );
+    for line in lines {
+        let is_taken_back = takes_word_back(line, named.contains(&line.order.event_id));
+        if !is_taken_back && !leads_others(line) {
+            continue;
+        }
         let Some((report, fingerprint)) = line.report().zip(line.fingerprint()) else {
             continue;
         };
@@ -342,15 +339,23 @@ impl<'a> SameReports<'a> {
     }
 }
 
-/// An id finds its call, a person speaks about it, or what had named its call goes.
-fn leads_others(line: &BatchRow, was_named: bool) -> bool {
+/// An id finds its call, or a person speaks about it.
+fn leads_others(line: &BatchRow) -> bool {
     match line.trigger {
-        Trigger::Assigned(_) | Trigger::Undone | Trigger::Revoked => true,
+        Trigger::Assigned(_) => true,
         Trigger::Fresh | Trigger::Again | Trigger::Replayed => {
             !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
         }
-        Trigger::Ignored => was_named,
-        Trigger::Applied(_) => false,
+        _ => false,
+    }
+}
+
+/// A person takes back what had put the row on its call, and what followed it there.
+fn takes_word_back(line: &BatchRow, was_named: bool) -> bool {
+    match line.trigger {
+        Trigger::Undone | Trigger::Revoked => true,
+        Trigger::Ignored | Trigger::Replayed => was_named,
+        _ => false,
     }
 }
 

@@ -13,3 +13,4 @@ mod poison;
 mod scenarios;
 mod sequences;
 mod starts;
+mod upgrade;

@@ -3,6 +3,7 @@
 mod dice;
 mod fold_properties;
 mod fuzz_seeds;
+mod invariants;
 mod model;
 mod reading;
 mod simulation;
