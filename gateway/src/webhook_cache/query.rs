@@ -77,13 +77,10 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, 
             webhooks.push(webhook_of_row(row)?);
         }
     }
-    let ours = asked_at
-        .checked_add(answered_at.duration_since(asked_at) / 2)
-        .unwrap_or(asked_at);
     Ok(WebhookChanges {
         webhooks,
         horizon,
-        clock_skew: ours.duration_since(theirs),
+        clock_skew: clock_skew(asked_at, answered_at, theirs),
     })
 }
 
@@ -123,4 +120,28 @@ fn webhook_of_row(row: &Row) -> Result<IngestWebhook, StoreError> {
         archived: row.try_get("archived")?,
         secrets,
     })
+}
+
+/// How far our clock is ahead of theirs, which was read about half-way between our two.
+fn clock_skew(asked_at: Timestamp, answered_at: Timestamp, theirs: Timestamp) -> SignedDuration {
+    let half = answered_at.duration_since(asked_at) / 2;
+    asked_at
+        .checked_add(half)
+        .unwrap_or(asked_at)
+        .duration_since(theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_round_trip_is_allowed_for() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let (asked, answered) = (at("2026-03-14T13:00:00Z"), at("2026-03-14T13:00:02Z"));
+        let skew = |theirs: &str| clock_skew(asked, answered, at(theirs)).as_secs();
+        assert_eq!(skew("2026-03-14T13:00:01Z"), 0);
+        assert_eq!(skew("2026-03-14T12:00:01Z"), 3_600, "ours is an hour ahead");
+        assert_eq!(skew("2026-03-14T13:00:11Z"), -10);
+    }
 }

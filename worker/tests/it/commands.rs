@@ -1,5 +1,6 @@
 //! The commands beside `run`, on the real binary: migrate, reconcile, redrive, bad settings.
 
+use jiff::SignedDuration;
 use serde_json::json;
 use trueup_queue::topology;
 use trueup_testkit::eventually;
@@ -190,4 +191,65 @@ async fn the_worker_settles_as_its_own_role_and_that_role_cannot_touch_the_ledge
     ingest
         .await
         .expect("the one thing that the public process may read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_finds_no_breach_while_reports_are_being_settled() {
+    const REPORTS: i64 = 6_000;
+    let mut world = World::new().await;
+    for n in 0..50 {
+        let ref_id: &'static str = Box::leak(format!("L{n}").into_boxed_str());
+        let call = CallSpec {
+            ref_id: Some(ref_id),
+            ..CallSpec::default()
+        };
+        world.call(&call).await;
+    }
+    let _worker = world.start().env("TRUEUP_WORKER_BATCH", "20").ready().await;
+    for chunk in 0..REPORTS / 20 {
+        let events = (0..20).map(|n| {
+            let number = chunk * 20 + n;
+            let at = at("2026-03-14T12:02:10Z") + SignedDuration::from_millis(number);
+            let payout = format!("{}.00", 1 + number % 11);
+            world.event(
+                at,
+                json!({"ref_id": format!("L{}", number % 50), "payout": payout}),
+            )
+        });
+        world.publish(events.collect()).await;
+    }
+    let mut proofs = 0;
+    while world.count("events").await < REPORTS {
+        world.reconcile().await;
+        proofs += 1;
+    }
+    assert!(
+        proofs > 0,
+        "all was settled before a proof began: publish more"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_proves_the_books_once_a_day_and_all_tell_how_it_ended() {
+    let mut world = World::new().await;
+    world.call(&CallSpec::default()).await;
+    world
+        .client
+        .execute("UPDATE calls SET publisher_payout_cents = 7", &[])
+        .await
+        .expect("somebody tampers with the books");
+    let start = || world.start().env("TRUEUP_RECONCILE_EVERY_HOURS", "24");
+    let mut workers = [start().ready().await, start().ready().await];
+    let ended = "scheduled_runs WHERE succeeded_at IS NOT NULL AND breaches > 0";
+    eventually("the proof", PATIENCE, || async {
+        (world.count(ended).await == 1).then_some(())
+    })
+    .await;
+    let [one, other] = &mut workers;
+    eventually("a worker tells of the breach", PATIENCE, async || {
+        let told = one.metric("trueup_reconcile_breaches").await
+            + other.metric("trueup_reconcile_breaches").await;
+        (told > 0.0).then_some(())
+    })
+    .await;
 }

@@ -137,7 +137,7 @@ impl Scene {
             .await
     }
 
-    async fn count(&self, table: &str) -> i64 {
+    pub async fn count(&self, table: &str) -> i64 {
         let client = self.console.database.client().await;
         client
             .query_one(&format!("SELECT count(*) FROM {table}"), &[])

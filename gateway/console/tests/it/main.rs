@@ -9,6 +9,7 @@ mod console_process;
 mod console_settings;
 mod pages;
 mod pages_browser;
+mod pages_bulk_replay;
 mod pages_isolation;
 mod pages_panel;
 mod pages_session;

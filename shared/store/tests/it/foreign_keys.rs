@@ -55,3 +55,54 @@ async fn calls_and_publishers_that_the_books_name_cannot_be_removed_or_renamed()
         .await
         .expect("nothing names it");
 }
+
+#[tokio::test]
+async fn the_database_refuses_what_the_program_would_not_write() {
+    let database = TestDatabase::fresh().await;
+    let client = database.client().await;
+    let account = builders::account(&client).await;
+    let webhook = Uuid::new_v4();
+    let call = Uuid::new_v4();
+    let insert = "INSERT INTO calls (account_id, id, duration_seconds, started_at, ended_at) VALUES ($1, $2, 9, now(), now())";
+    client
+        .execute(insert, &[&account, &call])
+        .await
+        .expect("a call");
+    let refusals = [
+        ("a call that ends before it began",
+         format!("UPDATE calls SET ended_at = started_at - interval '1 s' WHERE id = '{call}'")),
+        ("terms without their figure",
+         format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'flat' WHERE id = '{call}'")),
+        ("terms of nobody",
+         format!("UPDATE calls SET terms_kind = 'flat', terms_amount_cents = 5 WHERE id = '{call}'")),
+        ("a share of more than all",
+         format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'rev_share', terms_percent_e4 = 1000001 WHERE id = '{call}'")),
+        ("an unknown strategy",
+         format!("INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, payout_cents)
+                  VALUES ('{account}', '{call}', now(), 0, '{call}', '{webhook}', 'guess', 'folded', 1)")),
+        ("an unknown reason",
+         format!("INSERT INTO events (received_at, id, account_id, webhook_id, status, reason)
+                  VALUES (now(), '{call}', '{account}', '{webhook}', 'held', 'because')")),
+        ("another currency", format!("UPDATE accounts SET currency = 'EUR' WHERE id = '{account}'")),
+        ("another region", format!("UPDATE accounts SET default_region = 'DE' WHERE id = '{account}'")),
+    ];
+    for (what, sql) in refusals {
+        let refused = client.batch_execute(&sql).await.expect_err(what);
+        assert_eq!(
+            refused.code().map(|c| c.code()),
+            Some("23514"),
+            "{what}: {refused}"
+        );
+    }
+    let posting = "INSERT INTO postings (id, account_id, call_id, event_id, kind, revenue_delta_cents, credit_delta_cents)
+                   VALUES (gen_random_uuid(), $1, $2, $2, 'report', 5000, 0)";
+    client
+        .execute(posting, &[&account, &call])
+        .await
+        .expect("the first");
+    let twice = client
+        .execute(posting, &[&account, &call])
+        .await
+        .expect_err("paid twice");
+    assert_eq!(twice.code().map(|c| c.code()), Some("23505"));
+}

@@ -1,0 +1,48 @@
+//! Many rows replayed at once: in the order in which they were received, whatever the panel's.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, ToSpan};
+use serde_json::json;
+use trueup_event::raw_event::Refusal;
+use trueup_event::reason::Reason;
+use trueup_testkit::eventually;
+
+use crate::console_events::Scene;
+use crate::pages::{Person, add_person};
+
+#[tokio::test]
+async fn m10_a_bulk_replay_decides_the_oldest_first() {
+    let scene = Scene::set().await;
+    let account = scene.account.to_string();
+    add_person(&scene.console, &account, "ann@example.com", "owner").await;
+    let mut person = Person::signed_in(&scene.console, "ann@example.com").await;
+    // One call that both reports fit, and one that only the second does.
+    let started = Timestamp::now().checked_sub(10.minutes()).expect("a time");
+    let call = |seconds: i64| json!({ "caller": "+13055551234", "duration_seconds": seconds, "started_at": started.to_string() });
+    let short = scene.call(call(100)).await;
+    let long = scene.call(call(150)).await;
+    let paused = || Refusal {
+        reason: Reason::EndpointDisabled,
+        count: 1,
+    };
+    let first = "caller_id=%2B13055551234&duration=70&payout=50";
+    let second = "caller_id=%2B13055551234&duration=100&payout=60";
+    let first = scene.refuse(Some(first), paused()).await;
+    let second = scene.refuse(Some(second), paused()).await;
+    let begun = person
+        .post("/events/replay", &[("filter", "status=refused")])
+        .await;
+    assert_eq!(begun.status, 303, "{}", begun.text());
+    eventually("the replay's end", Duration::from_secs(20), || async {
+        (scene
+            .count("bulk_replays WHERE finished_at IS NOT NULL")
+            .await
+            == 1)
+            .then_some(())
+    })
+    .await;
+    let (first, second) = (scene.event(&first).await, scene.event(&second).await);
+    assert_eq!(first["matched_call"]["id"], json!(short), "{first}");
+    assert_eq!(second["matched_call"]["id"], json!(long), "{second}");
+}
