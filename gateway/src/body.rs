@@ -125,6 +125,9 @@ async fn collect_body(mut body: Incoming) -> Result<BudgetedBody, BodyError> {
     let mut whole: Option<Bytes> = None;
     let mut pieces = BytesMut::new();
     let mut limit = None;
+    // Bytes at the beginning that are known to say nothing: each is looked at once, in however many pieces
+    // they come.
+    let mut blank = 0;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             return Err(BodyError::Broken);
@@ -143,13 +146,15 @@ async fn collect_body(mut body: Incoming) -> Result<BudgetedBody, BodyError> {
             }
         };
         if limit.is_none() {
-            limit = first_significant(so_far).map(|first| {
+            let unseen = so_far.get(blank..).unwrap_or_default();
+            limit = first_significant(unseen).map(|first| {
                 if first == b'[' {
                     BATCH_BYTES
                 } else {
                     REPORT_BYTES
                 }
             });
+            blank = so_far.len();
         }
         let limit = limit.unwrap_or(REPORT_BYTES);
         if so_far.len().max(announced) > limit {

@@ -1,7 +1,8 @@
 //! The only place that acknowledges or rejects a message.
 //!
 //! An envelope is acked once, after all its events are committed; and only when those before it on its
-//! channel are, so that one ack may stand for many.
+//! channel are, so that one ack may stand for many. Behind one whose event has stepped aside (V12), each is
+//! acked by itself: nobody waits for it.
 //!
 //! What is not settled goes back by `nack`, which says "I am leaving", never by `reject`, which says
 //! "this message failed": from RabbitMQ 4.3 on the first does not count towards the delivery limit. On
@@ -32,6 +33,10 @@ struct PendingDelivery {
     acker: Acker,
     /// Events that are not committed yet.
     left: usize,
+    /// One of them has stepped aside: somebody holds its call.
+    is_aside: bool,
+    /// It was acked by itself, before those ahead of it.
+    is_acked: bool,
     /// The message, if it has come so often that it is renewed rather than given back.
     renew: Option<Vec<u8>>,
 }
@@ -43,6 +48,8 @@ impl UnackedDeliveries {
         self.taken.push_back(PendingDelivery {
             acker: delivery.acker.clone(),
             left: events,
+            is_aside: false,
+            is_acked: false,
             renew,
         });
         self.first + self.taken.len() as u64 - 1
@@ -58,15 +65,29 @@ impl UnackedDeliveries {
         }
     }
 
+    /// An event of that delivery has stepped aside: those behind it do not wait for it.
+    pub fn mark_aside(&mut self, number: u64) {
+        let at = number
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok());
+        if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
+            taken.is_aside = true;
+        }
+    }
+
     /// Acknowledges the deliveries whose events, and those of all before them, are committed.
     pub async fn ack_settled(&mut self) -> lapin::Result<()> {
         let mut last = None;
         let mut count = 0;
         while self.taken.front().is_some_and(|taken| taken.left == 0) {
-            last = self.taken.pop_front();
+            let taken = self.taken.pop_front();
             self.first += 1;
-            count += 1;
+            if let Some(taken) = taken.filter(|taken| !taken.is_acked) {
+                last = Some(taken);
+                count += 1;
+            }
         }
+        self.ack_behind_one_aside().await?;
         if let Some(last) = last {
             last.acker.ack(BasicAckOptions { multiple: true }).await?;
             metrics::worker().envelopes.add(&["acked"], count);
@@ -75,11 +96,24 @@ impl UnackedDeliveries {
         Ok(())
     }
 
+    async fn ack_behind_one_aside(&mut self) -> lapin::Result<()> {
+        if !self.taken.front().is_some_and(|taken| taken.is_aside) {
+            return Ok(());
+        }
+        let settled = |taken: &&mut PendingDelivery| taken.left == 0 && !taken.is_acked;
+        for taken in self.taken.iter_mut().filter(settled) {
+            taken.acker.ack(BasicAckOptions::default()).await?;
+            taken.is_acked = true;
+            metrics::worker().envelopes.inc(&["acked"]);
+        }
+        Ok(())
+    }
+
     /// Gives back all that the channel holds. `renewing` is a channel with confirms. Whatever fails
     /// here ends with the connection: then the broker has it all.
     pub async fn nack_all(&mut self, channel: &Channel, renewing: &Channel) {
         for taken in self.taken.drain(..) {
-            if let Some(message) = &taken.renew {
+            if let Some(message) = taken.renew.as_ref().filter(|_| !taken.is_acked) {
                 republish_and_ack(&taken.acker, message, renewing).await;
             }
         }

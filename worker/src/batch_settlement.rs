@@ -3,7 +3,7 @@
 //! One bad event never spoils its neighbours: what fails in a batch, or had its worker die with it, is tried
 //! alone, each in its own transaction, and an event that fails five times is set aside alone (V12).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,8 +17,9 @@ use trueup_event::reason::Reason;
 use trueup_ops::crash_points::{self, Point};
 use trueup_ops::metrics;
 use trueup_queue::{QueueError, topology};
-use trueup_settlement::settle_batch;
+use trueup_settlement::{settle_batch, settle_what_is_free};
 use trueup_store::settlement::attempts;
+use trueup_store::settlement::loading::LockMode;
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
 
@@ -68,14 +69,40 @@ impl BatchProcessor {
         self.batch
     }
 
-    /// Settles events that came for the first time, in one transaction; where that fails, one by one.
+    /// Settles events that came for the first time, in one transaction; where that fails, one by one. Returns
+    /// those that stepped aside, because somebody else holds what they need (V12).
     pub async fn settle_batch(
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), SettleError> {
-        match self.settle_once(events).await {
-            Ok(()) => Ok(()),
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        match self.settle_once(events, LockMode::Wait).await {
+            Ok(aside) => Ok(aside),
+            Err(error) if error.is_busy() => self.settle_free(events, dead).await,
+            Err(error) if error.is_environment_error() => {
+                metrics::worker().failures.inc(&["postgres"]);
+                Err(error.into())
+            }
+            Err(error) => {
+                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
+                self.settle_alone(events, dead).await
+            }
+        }
+    }
+
+    /// Settles those of the events that need nothing which somebody else holds; returns the others.
+    pub async fn settle_free(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        match self.settle_once(events, LockMode::SkipBusy).await {
+            Ok(aside) => {
+                metrics::worker().stepped_aside.add(&[], aside.len() as u64);
+                Ok(aside)
+            }
+            // What is held is no call and no caller: a publisher, say. All of them come again.
+            Err(error) if error.is_busy() => Ok(events.iter().map(|event| event.id).collect()),
             Err(error) if error.is_environment_error() => {
                 metrics::worker().failures.inc(&["postgres"]);
                 Err(error.into())
@@ -93,23 +120,25 @@ impl BatchProcessor {
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), SettleError> {
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
         let left = attempts::drop_settled(&self.pool, events.to_vec()).await?;
         metrics::worker()
             .skipped
             .add(&[], (events.len() - left.len()) as u64);
         if left.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let tried = attempts::tried_before(&self.pool, &left).await?;
         let (again, first): (Vec<RawEvent>, Vec<RawEvent>) = left
             .into_iter()
             .partition(|event| tried.contains(&event.id));
+        let mut aside = BTreeSet::new();
         if !first.is_empty() {
             self.begin_attempts(&first).await?;
-            self.settle_together(&first, dead).await?;
+            aside.extend(self.settle_together(&first, dead).await?);
         }
-        self.settle_alone(&again, dead).await
+        aside.extend(self.settle_alone(&again, dead).await?);
+        Ok(aside)
     }
 
     /// Settles events whose first try has been noted, in one transaction.
@@ -117,52 +146,69 @@ impl BatchProcessor {
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), SettleError> {
-        match self.settle_once(events).await {
-            Ok(()) => {
-                let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-                Ok(attempts::forget_attempts(&self.pool, &ids).await?)
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+        match self.settle_once(events, LockMode::SkipBusy).await {
+            Ok(aside) => {
+                attempts::forget_attempts(&self.pool, &ids).await?;
+                Ok(aside)
+            }
+            Err(error) if error.is_busy() => {
+                attempts::forget_attempts(&self.pool, &ids).await?;
+                Ok(ids.into_iter().collect())
             }
             Err(error) if error.is_environment_error() => {
                 metrics::worker().failures.inc(&["postgres"]);
-                events
-                    .iter()
-                    .for_each(|event| self.note_cut_short(event.id));
+                ids.into_iter().for_each(|id| self.note_cut_short(id));
                 Err(error.into())
             }
             Err(error) => {
                 tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
                 // What failed together says nothing about each: their tries are counted anew.
-                let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
                 attempts::forget_attempts(&self.pool, &ids).await?;
                 self.settle_alone(events, dead).await
             }
         }
     }
 
-    /// Settles each event in its own transaction, counting its tries.
+    /// Settles each event in its own transaction, counting its tries. Returns those that stepped aside.
     async fn settle_alone(
         &self,
         events: &[RawEvent],
         dead: &lapin::Channel,
-    ) -> Result<(), SettleError> {
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        let mut aside = BTreeSet::new();
         for event in events {
-            self.settle_one(event, dead).await?;
+            if !self.settle_one(event, dead).await? {
+                aside.insert(event.id);
+            }
         }
-        Ok(())
+        Ok(aside)
     }
 
-    async fn settle_one(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), SettleError> {
+    /// False if it stepped aside.
+    async fn settle_one(
+        &self,
+        event: &RawEvent,
+        dead: &lapin::Channel,
+    ) -> Result<bool, SettleError> {
         loop {
             let begun = self.begin_attempts(std::slice::from_ref(event)).await?;
             let attempt = begun.get(&event.id).copied().unwrap_or(1);
             if attempt > attempts::MAX_ATTEMPTS {
-                return self.park_event(event, dead).await;
+                self.park_event(event, dead).await?;
+                return Ok(true);
             }
-            match self.settle_once(std::slice::from_ref(event)).await {
-                Ok(()) => {
+            let alone = std::slice::from_ref(event);
+            match self.settle_once(alone, LockMode::SkipBusy).await {
+                Ok(aside) => {
                     attempts::forget_attempts(&self.pool, &[event.id]).await?;
-                    return Ok(());
+                    return Ok(aside.is_empty());
+                }
+                // Waiting for a lock is no failure (V12).
+                Err(error) if error.is_busy() => {
+                    attempts::forget_attempts(&self.pool, &[event.id]).await?;
+                    return Ok(false);
                 }
                 Err(error) if error.is_environment_error() => {
                     metrics::worker().failures.inc(&["postgres"]);
@@ -221,19 +267,27 @@ impl BatchProcessor {
         Ok(())
     }
 
-    /// One transaction. A panic in it is the event's failure, not the worker's end.
-    async fn settle_once(&self, events: &[RawEvent]) -> Result<(), StoreError> {
+    /// One transaction; returns the events that stepped aside. A panic in it is the event's failure, not the
+    /// worker's end.
+    async fn settle_once(
+        &self,
+        events: &[RawEvent],
+        mode: LockMode,
+    ) -> Result<BTreeSet<Uuid>, StoreError> {
         let started = Instant::now();
         crash_points::event(events);
         let settling = run_tx(&self.pool, "settle", |tx| {
             let work = events.iter().cloned().map(SettleJob::Fresh).collect();
             Box::pin(async move {
-                let settled = settle_batch(tx, work).await?;
+                let settled = match mode {
+                    LockMode::Wait => (settle_batch(tx, work).await?, BTreeSet::new()),
+                    LockMode::SkipBusy => settle_what_is_free(tx, work).await?,
+                };
                 crash_points::point(Point::BeforeCommit);
                 Ok(settled)
             })
         });
-        let settled = match AssertUnwindSafe(settling).catch_unwind().await {
+        let (settled, aside) = match AssertUnwindSafe(settling).catch_unwind().await {
             Ok(outcome) => outcome?,
             Err(_) => return Err(StoreError::Corrupt("settling panicked".to_owned())),
         };
@@ -243,7 +297,7 @@ impl BatchProcessor {
             .batch_events
             .observe_value(&[], events.len() as f64);
         count_results(&settled);
-        Ok(())
+        Ok(aside)
     }
 }
 

@@ -22,7 +22,7 @@ use trueup_store::{Pool, PoolSettings, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::queue_consumer::QueueConsumer;
-use crate::scheduler::{DeliveryTag, Scheduler};
+use crate::scheduler::{DeliveryTag, Scheduler, Settled};
 use crate::settings::WorkerSettings;
 use crate::{late_matching, maintenance, reconciliation};
 
@@ -248,6 +248,7 @@ impl ConsumerSupervisor {
             // A failure is the connection's end, which is met below.
             let _ = tokio::time::timeout(LEAVE_WITHIN, source.cancel()).await;
         }
+        lanes.give_up_aside();
         while !lanes.is_idle() {
             tokio::select! {
                 () = session.wait_closed() => return Err(LOST.to_owned()),
@@ -335,7 +336,7 @@ async fn dispatch_delivery(
 
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
 async fn acknowledge_settled(
-    done: Result<Vec<(DeliveryTag, usize)>, SettleError>,
+    done: Result<Settled, SettleError>,
     sources: [&mut QueueConsumer; 2],
 ) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
@@ -345,8 +346,11 @@ async fn acknowledge_settled(
         stuck => stuck.to_string(),
     })?;
     for (at, source) in sources.into_iter().enumerate() {
-        for (origin, events) in done.iter().filter(|(origin, _)| origin.source == at) {
+        for (origin, events) in done.events.iter().filter(|(origin, _)| origin.source == at) {
             source.unacked.mark_settled(origin.number, *events);
+        }
+        for origin in done.aside.iter().filter(|origin| origin.source == at) {
+            source.unacked.mark_aside(origin.number);
         }
         source.acknowledge().await?;
     }

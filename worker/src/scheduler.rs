@@ -5,7 +5,7 @@
 //! What waits for a lane is bounded in events and in bytes. Envelopes that came again are settled in
 //! batches beside the lanes, so that they are never in front of anybody else's (V12).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const BATCHES_AHEAD: usize = 2;
 /// costs Postgres half of what it costs in one of ten. What waits goes when the lane at work is done, or
 /// has been at work for so long: it may stand before a lock that somebody holds.
 const HELD_BACK_FOR: Duration = Duration::from_millis(100);
+/// Between two tries of what stepped aside because somebody else holds its call (V12).
+const ASIDE_FOR: Duration = Duration::from_secs(2);
 
 /// Which delivery an event came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +67,26 @@ struct Lane {
 enum JobKind {
     Lane(usize),
     Again,
+    Aside,
     Uses,
 }
 
 struct JobResult {
     who: JobKind,
+    /// The events it was given, and with which deliveries they came.
+    origins: Vec<(Uuid, DeliveryTag)>,
+    /// Those of them that stepped aside.
+    outcome: Result<BTreeSet<Uuid>, SettleError>,
+    events: Vec<RawEvent>,
+}
+
+/// What became of a job's events.
+#[derive(Debug, Default)]
+pub struct Settled {
     /// How many events of which deliveries are committed now.
-    settled: Vec<(DeliveryTag, usize)>,
-    outcome: Result<(), SettleError>,
+    pub events: Vec<(DeliveryTag, usize)>,
+    /// Deliveries that have an event which stepped aside.
+    pub aside: Vec<DeliveryTag>,
 }
 
 /// What the jobs need.
@@ -87,10 +101,14 @@ struct JobContext {
 pub struct Scheduler {
     tools: JobContext,
     lanes: Vec<Lane>,
-    /// Whose turn it is to begin.
+    /// Who began last: the next one is the first to be asked.
     turn: usize,
     again: VecDeque<RedeliveredEnvelope>,
     again_busy: bool,
+    /// Events that stepped aside, tried again at `aside_at` (V12).
+    aside: VecDeque<(RawEvent, DeliveryTag)>,
+    aside_at: Option<Instant>,
+    aside_busy: bool,
     uses: Vec<SecretUse>,
     uses_busy: bool,
     running: JoinSet<JobResult>,
@@ -119,6 +137,9 @@ impl Scheduler {
             turn: 0,
             again: VecDeque::new(),
             again_busy: false,
+            aside: VecDeque::new(),
+            aside_at: None,
+            aside_busy: false,
             uses: Vec::new(),
             uses_busy: false,
             running: JoinSet::new(),
@@ -136,6 +157,12 @@ impl Scheduler {
     /// Nothing waits, nothing runs.
     pub fn is_idle(&self) -> bool {
         self.waiting_events == 0 && self.running.is_empty()
+    }
+
+    /// Nothing but what stepped aside is left: it goes back to the broker, for whoever comes then.
+    pub fn give_up_aside(&mut self) {
+        self.aside.clear();
+        self.aside_at = None;
     }
 
     /// Deals out the events of an envelope that came for the first time.
@@ -181,8 +208,8 @@ impl Scheduler {
 
     /// Starts each lane that has enough to do, in turn, so that none waits for ever.
     fn start_lanes(&mut self) {
-        for _ in 0..self.lanes.len() {
-            self.turn = (self.turn + 1) % self.lanes.len();
+        let (first, lanes) = (self.turn + 1, self.lanes.len());
+        for number in (first..first + lanes).map(|n| n % lanes) {
             let held_back = self
                 .held_back_until()
                 .is_some_and(|until| Instant::now() < until);
@@ -191,9 +218,10 @@ impl Scheduler {
             } else {
                 1
             };
-            let lane = &self.lanes[self.turn];
+            let lane = &self.lanes[number];
             if lane.at_work_since.is_none() && lane.waiting.len() >= enough {
-                self.start_lane(self.turn);
+                self.turn = number;
+                self.start_lane(number);
             }
         }
     }
@@ -214,16 +242,10 @@ impl Scheduler {
         lane.at_work_since = Some(Instant::now());
         let count = lane.waiting.len().min(self.tools.processor.batch_size());
         let mut events = Vec::with_capacity(count);
-        let mut settled: Vec<(DeliveryTag, usize)> = Vec::new();
+        let mut origins = Vec::with_capacity(count);
         for waiting in lane.waiting.drain(..count) {
             self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
-            match settled
-                .last_mut()
-                .filter(|(origin, _)| *origin == waiting.origin)
-            {
-                Some((_, events)) => *events += 1,
-                None => settled.push((waiting.origin, 1)),
-            }
+            origins.push((waiting.event.id, waiting.origin));
             events.push(waiting.event);
         }
         self.waiting_events = self.waiting_events.saturating_sub(count);
@@ -234,8 +256,9 @@ impl Scheduler {
                 .await;
             JobResult {
                 who: JobKind::Lane(number),
-                settled,
+                origins,
                 outcome,
+                events,
             }
         });
     }
@@ -244,7 +267,7 @@ impl Scheduler {
         if self.again_busy {
             return;
         }
-        let (mut events, mut settled) = (Vec::new(), Vec::new());
+        let (mut events, mut origins) = (Vec::new(), Vec::new());
         while let Some(envelope) = self.again.front() {
             let more = events.len() + envelope.events.len();
             if !events.is_empty() && more > self.tools.processor.batch_size() {
@@ -255,7 +278,7 @@ impl Scheduler {
             };
             self.waiting_events = self.waiting_events.saturating_sub(envelope.events.len());
             self.waiting_bytes = self.waiting_bytes.saturating_sub(envelope.bytes);
-            settled.push((envelope.origin, envelope.events.len()));
+            origins.extend(envelope.events.iter().map(|e| (e.id, envelope.origin)));
             events.extend(envelope.events);
         }
         if events.is_empty() {
@@ -269,10 +292,64 @@ impl Scheduler {
                 .await;
             JobResult {
                 who: JobKind::Again,
-                settled,
+                origins,
                 outcome,
+                events,
             }
         });
+    }
+
+    /// Tries what stepped aside once more, beside everything else.
+    fn start_aside(&mut self) {
+        let is_time = self.aside_at.is_some_and(|at| at <= Instant::now());
+        if self.aside_busy || !is_time || self.aside.is_empty() {
+            return;
+        }
+        self.aside_busy = true;
+        self.aside_at = None;
+        let count = self.aside.len().min(self.tools.processor.batch_size());
+        let (events, origins): (Vec<RawEvent>, Vec<(Uuid, DeliveryTag)>) = self
+            .aside
+            .drain(..count)
+            .map(|(event, origin)| (event.clone(), (event.id, origin)))
+            .unzip();
+        let tools = self.tools.clone();
+        self.running.spawn(async move {
+            let outcome = tools
+                .retry_while_unavailable(|| tools.processor.settle_free(&events, &tools.dead))
+                .await;
+            JobResult {
+                who: JobKind::Aside,
+                origins,
+                outcome,
+                events,
+            }
+        });
+    }
+
+    /// Puts what stepped aside by, and says what became of the rest.
+    fn take_result(
+        &mut self,
+        origins: Vec<(Uuid, DeliveryTag)>,
+        events: Vec<RawEvent>,
+        aside: &BTreeSet<Uuid>,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        for (event, (id, origin)) in events.into_iter().zip(origins) {
+            if aside.contains(&id) {
+                settled.aside.push(origin);
+                self.aside.push_back((event, origin));
+                continue;
+            }
+            match settled.events.last_mut().filter(|(of, _)| *of == origin) {
+                Some((_, events)) => *events += 1,
+                None => settled.events.push((origin, 1)),
+            }
+        }
+        if !self.aside.is_empty() && self.aside_at.is_none() && !self.aside_busy {
+            self.aside_at = Some(Instant::now() + ASIDE_FOR);
+        }
+        settled
     }
 
     fn start_uses(&mut self) {
@@ -288,18 +365,21 @@ impl Scheduler {
             }
             JobResult {
                 who: JobKind::Uses,
-                settled: Vec::new(),
-                outcome: Ok(()),
+                origins: Vec::new(),
+                outcome: Ok(BTreeSet::new()),
+                events: Vec::new(),
             }
         });
     }
 
     /// The next job that ends, and which events are settled by it; waits for ever if none runs. Nothing
     /// is lost if the future is dropped while it waits.
-    pub async fn next_result(&mut self) -> Result<Vec<(DeliveryTag, usize)>, SettleError> {
+    pub async fn next_result(&mut self) -> Result<Settled, SettleError> {
         let joined = loop {
             if self.running.is_empty() {
-                return std::future::pending().await;
+                sleep_until(self.aside_at).await;
+                self.start_aside();
+                continue;
             }
             let waits = |lane: &Lane| lane.at_work_since.is_none() && !lane.waiting.is_empty();
             let held_back_until = self
@@ -308,6 +388,7 @@ impl Scheduler {
             tokio::select! {
                 Some(joined) = self.running.join_next() => break joined,
                 () = sleep_until(held_back_until) => {}
+                () = sleep_until(self.aside_at) => self.start_aside(),
             }
             self.start_lanes();
         };
@@ -323,12 +404,14 @@ impl Scheduler {
                 self.again_busy = false;
                 self.start_again();
             }
+            JobKind::Aside => self.aside_busy = false,
             JobKind::Uses => {
                 self.uses_busy = false;
                 self.start_uses();
             }
         }
-        done.outcome.map(|()| done.settled)
+        let aside = done.outcome?;
+        Ok(self.take_result(done.origins, done.events, &aside))
     }
 }
 
@@ -352,17 +435,17 @@ impl JobContext {
     async fn retry_while_unavailable<F>(
         &self,
         mut settle: impl FnMut() -> F,
-    ) -> Result<(), SettleError>
+    ) -> Result<BTreeSet<Uuid>, SettleError>
     where
-        F: Future<Output = Result<(), SettleError>>,
+        F: Future<Output = Result<BTreeSet<Uuid>, SettleError>>,
     {
         let started = Instant::now();
         let mut backoff = Backoff::new();
         loop {
             match settle().await {
-                Ok(()) => {
+                Ok(aside) => {
                     self.postgres.ok();
-                    return Ok(());
+                    return Ok(aside);
                 }
                 Err(SettleError::Store(error)) if error.is_environment_error() => {
                     self.postgres.set_down(error.to_string());

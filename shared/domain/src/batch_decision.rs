@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::call_application::withdraw_report;
 use crate::crediting::ReceptionOrder;
 use crate::decision::{
-    CallCandidates, Decision, DecisionInput, PostingDraft, Trigger, decide_report, expected_match,
-    find_better_call, may_match_later, no_report,
+    CallCandidate, CallCandidates, Decision, DecisionInput, PostingDraft, Trigger, decide_report,
+    expected_match, find_better_call, may_match_later, no_report,
 };
 use crate::locked_calls::{CallKey, Fingerprint, LockedCalls};
 use crate::matching::{MatchResult, is_in_window};
@@ -375,39 +375,70 @@ pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, Webhook>) {
 
 /// Every call that may change or whose claims decide, so that one statement locks them all in order.
 pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
-    let mut keys = BTreeSet::new();
-    for line in lines {
-        let mut add = |call_id: Uuid| {
-            keys.insert(CallKey {
-                account_id: line.account_id,
-                call_id,
-            })
-        };
-        line.earlier_call.map(&mut add);
-        if let Trigger::Assigned(call_id) | Trigger::Applied(call_id) = line.trigger {
-            add(call_id);
-            continue;
-        }
-        line.candidates
-            .by_ref_id
-            .iter()
-            .for_each(|s| _ = add(s.call_id));
-        line.candidates
-            .by_call_id
-            .iter()
-            .for_each(|s| _ = add(s.call_id));
-        let (Some(webhook), Some(report)) = (webhooks.get(&line.webhook_id), line.report()) else {
-            continue;
-        };
-        for candidate in &line.candidates.by_caller {
-            let theirs = i64::from(report.duration_seconds.unwrap_or(0));
-            let off = candidate.duration_seconds.saturating_sub(theirs);
-            if off.abs() <= webhook.duration_tolerance_seconds || candidate.same_fingerprint {
-                add(candidate.call_id);
+    let of_line = |line| calls_of_line(line, webhooks);
+    lines.iter().flat_map(of_line).collect()
+}
+
+fn calls_of_line(line: &BatchRow, webhooks: &HashMap<Uuid, Webhook>) -> Vec<CallKey> {
+    let mut calls: Vec<Uuid> = line.earlier_call.into_iter().collect();
+    match (line.trigger, webhooks.get(&line.webhook_id), line.report()) {
+        (Trigger::Assigned(call_id) | Trigger::Applied(call_id), _, _) => calls.push(call_id),
+        (_, webhook, report) => {
+            let named = &line.candidates;
+            calls.extend(named.by_ref_id.iter().map(|hit| hit.call_id));
+            calls.extend(named.by_call_id.iter().map(|hit| hit.call_id));
+            if let (Some(webhook), Some(report)) = (webhook, report) {
+                let theirs = i64::from(report.duration_seconds.unwrap_or(0));
+                let fits = |hit: &&CallCandidate| {
+                    let off = hit.duration_seconds.saturating_sub(theirs);
+                    off.abs() <= webhook.duration_tolerance_seconds || hit.same_fingerprint
+                };
+                calls.extend(named.by_caller.iter().filter(fits).map(|hit| hit.call_id));
             }
         }
     }
-    keys
+    calls
+        .into_iter()
+        .map(|call_id| CallKey {
+            account_id: line.account_id,
+            call_id,
+        })
+        .collect()
+}
+
+/// What somebody else holds, where a batch does not wait for locks (V12).
+#[derive(Debug, Default)]
+pub struct BusyLocks {
+    pub calls: BTreeSet<CallKey>,
+    /// By account and number.
+    pub callers: BTreeSet<(Uuid, String)>,
+}
+
+impl BusyLocks {
+    /// Splits off the rows that cannot be decided now, and with them all later ones of the same caller, so
+    /// that guesses stay in their order (M15). `lines` are in order of reception.
+    pub fn split_off(
+        mut self,
+        lines: Vec<BatchRow>,
+        webhooks: &HashMap<Uuid, Webhook>,
+    ) -> (Vec<BatchRow>, Vec<BatchRow>) {
+        let (mut free, mut aside) = (Vec::with_capacity(lines.len()), Vec::new());
+        for line in lines {
+            let caller = line.report().and_then(|report| report.caller.clone());
+            let caller = caller.map(|caller| (line.account_id, caller));
+            let waits = caller.as_ref().is_some_and(|c| self.callers.contains(c))
+                || calls_of_line(&line, webhooks)
+                    .iter()
+                    .any(|call| self.calls.contains(call));
+            if waits {
+                self.callers.extend(caller);
+                aside.push(line);
+            } else {
+                free.push(line);
+            }
+        }
+        (free, aside)
+    }
 }
 
 /// The order in which rows are decided, whatever the order in which they came.

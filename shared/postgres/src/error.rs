@@ -52,13 +52,23 @@ impl StoreError {
     /// True if no report can be to blame: Postgres is out of reach, or its schema and rights are not
     /// those of this program (`migrate` has not run yet).
     pub fn is_environment_error(&self) -> bool {
-        self.is_unreachable() || matches!(self.sqlstate(), Some("42P01" | "42703" | "42501"))
+        // 0A000 "cached plan must not change result type", 26000 "prepared statement does not exist": a
+        // migration, or a pooler, under a session that is dropped for it.
+        self.is_unreachable()
+            || matches!(
+                self.sqlstate(),
+                Some("42P01" | "42703" | "42501" | "0A000" | "26000")
+            )
     }
 
     /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Raced)
-            || matches!(self, StoreError::Statement(e) if e.code().is_some_and(|c| matches!(c.code(), "40001" | "40P01" | "55P03")))
+        matches!(self, StoreError::Raced) || matches!(self.sqlstate(), Some("40001" | "40P01"))
+    }
+
+    /// True if somebody else holds a lock for too long: nobody's failure, to be tried again later (V12).
+    pub fn is_busy(&self) -> bool {
+        self.sqlstate() == Some("55P03")
     }
 
     /// The SQLSTATE, if Postgres gave one.

@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A recycled connection answers a ping within this, or a new one is made.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A settling that waits longer for a lock than this steps aside (V12, ms).
+const SETTLING_LOCK_TIMEOUT_MS: u32 = 2_000;
 /// How long a settling session keeps a plan. Making all of them anew takes about 5 ms.
 const PLANS_LAST: Duration = Duration::from_secs(10);
 /// A dead peer is noticed after about 10 + 3 × 5 s even when no packet comes back.
@@ -187,6 +189,7 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
         options.push_str(
             " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
         );
+        options.push_str(&format!(" -c lock_timeout={SETTLING_LOCK_TIMEOUT_MS}"));
     }
     if settings.looking {
         options.push_str(LOOKING);

@@ -5,12 +5,12 @@
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
-    WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, wake_by,
+    WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, try_soon, wake_by,
 };
 use trueup_store::{Pool, StoreError, run_tx};
 use uuid::Uuid;
 
-use crate::settle_batch;
+use crate::settle_what_is_free;
 
 /// Makes the reports due that may be about calls recorded since. Returns how many notes of recorded calls
 /// were dealt with.
@@ -71,8 +71,12 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
                     actor: None,
                 })
                 .collect();
-            let settled = settle_batch(tx, work).await?;
-            give_up(tx, &ids).await?;
+            let (settled, aside) = settle_what_is_free(tx, work).await?;
+            // What somebody holds is nobody's failure: soon again.
+            let (aside, tried): (Vec<Uuid>, Vec<Uuid>) =
+                ids.into_iter().partition(|id| aside.contains(id));
+            try_soon(tx, &aside).await?;
+            give_up(tx, &tried).await?;
             Ok(settled)
         })
     })

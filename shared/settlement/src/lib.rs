@@ -15,27 +15,48 @@ pub mod dry_run;
 pub mod late_matching;
 pub mod manual_actions;
 
+use std::collections::BTreeSet;
+
 use deadpool_postgres::Transaction;
 use trueup_domain::batch_decision::{
-    SettleJob, SettleResult, calls_to_lock, decide_lines, read_reports, result_of_row,
+    BusyLocks, SettleJob, SettleResult, calls_to_lock, decide_lines, read_reports, result_of_row,
     sort_by_reception,
 };
 use trueup_ops::crash_points::{self, Point};
 use trueup_store::StoreError;
+use trueup_store::settlement::loading::LockMode;
 use trueup_store::settlement::{candidates, loading, stored_events, writes};
+use uuid::Uuid;
 
 /// Settles `work` inside `tx`. The order of `work` does not matter; the order of reception does.
 pub async fn settle_batch(
     tx: &Transaction<'_>,
     work: Vec<SettleJob>,
 ) -> Result<Vec<SettleResult>, StoreError> {
+    Ok(settle(tx, work, LockMode::Wait).await?.0)
+}
+
+/// The same without waiting for what somebody else holds. Returns the events that had to step aside: of
+/// them nothing is written (V12).
+pub async fn settle_what_is_free(
+    tx: &Transaction<'_>,
+    work: Vec<SettleJob>,
+) -> Result<(Vec<SettleResult>, BTreeSet<Uuid>), StoreError> {
+    settle(tx, work, LockMode::SkipBusy).await
+}
+
+async fn settle(
+    tx: &Transaction<'_>,
+    work: Vec<SettleJob>,
+    mode: LockMode,
+) -> Result<(Vec<SettleResult>, BTreeSet<Uuid>), StoreError> {
     let loading::Loaded {
         mut lines,
         skipped,
         webhooks,
     } = loading::load_batch(tx, work).await?;
     read_reports(&mut lines, &webhooks);
-    loading::lock_callers(tx, &lines).await?;
+    let callers = loading::lock_callers(tx, &lines, mode).await?;
     let followers = candidates::find_candidates(tx, &mut lines, &webhooks).await?;
     if !followers.is_empty() {
         // The same reports, which a guess has placed elsewhere, go where these go (M12).
@@ -45,15 +66,18 @@ pub async fn settle_batch(
         lines.extend(more);
     }
     sort_by_reception(&mut lines);
+    let mut aside = Vec::new();
+    if mode == LockMode::SkipBusy {
+        let calls = loading::busy_calls(tx, &calls_to_lock(&lines, &webhooks)).await?;
+        (lines, aside) = BusyLocks { calls, callers }.split_off(lines, &webhooks);
+    }
     let open_rows = loading::load_open_rows(tx, &lines).await?;
     crash_points::point(Point::BeforeLock);
     let mut locked = loading::lock_calls(tx, calls_to_lock(&lines, &webhooks), open_rows).await?;
     decide_lines(&mut lines, &webhooks, &mut locked.calls);
     writes::write_batch(tx, &mut lines, &locked).await?;
     crash_points::point(Point::AfterWrite);
-    Ok(lines
-        .into_iter()
-        .map(result_of_row)
-        .chain(skipped)
-        .collect())
+    let settled = lines.into_iter().map(result_of_row).chain(skipped);
+    let aside = aside.into_iter().map(|line| line.order.event_id);
+    Ok((settled.collect(), aside.collect()))
 }

@@ -58,6 +58,7 @@ pub async fn load_activity(
           FROM webhooks w CROSS JOIN LATERAL (
                SELECT e.webhook_id, e.status, e.received_at, e.count FROM events e
                 WHERE e.webhook_id = w.id AND e.received_at >= LEAST($4::timestamptz, $3::timestamptz - interval '24 hours')
+                      AND e.ignored_at IS NULL
                 ORDER BY e.received_at DESC LIMIT $5) e
          WHERE w.account_id = $1 AND w.id = ANY($2)
          GROUP BY 1, 2, 3, 4, 5";

@@ -191,15 +191,27 @@ pub async fn update_webhook(
     Ok(())
 }
 
+macro_rules! columns {
+    () => {
+        "w.id, w.token, w.name, w.buyer_id, w.enabled, w.require_secret, w.secret_query_param, w.field_names,
+         w.duration_tolerance_seconds, w.match_window_hours, w.limit_per_minute, w.ip_limit_per_minute, w.payout_cap_cents,
+         w.duration_unit, w.payout_unit, w.on_currency_mismatch, w.on_rejection_word, w.created_at, w.updated_at,
+         w.archived_at"
+    };
+}
+
 pub async fn get_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
 ) -> Result<Option<Webhook>> {
-    const GET: &str = "/* webhooks.get */
-        SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
+    const GET: &str = concat!(
+        "/* webhooks.get */ SELECT ",
+        columns!(),
+        ", (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
-          FROM webhooks w WHERE w.account_id = $1 AND w.id = $2";
+          FROM webhooks w WHERE w.account_id = $1 AND w.id = $2"
+    );
     let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
     Ok(row.as_ref().map(Webhook::from_row))
 }
@@ -225,11 +237,14 @@ pub async fn list_webhooks(
     archived: bool,
     page: IdPage,
 ) -> Result<Vec<Webhook>> {
-    const LIST: &str = "/* webhooks.list */
-        SELECT w.*, (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
+    const LIST: &str = concat!(
+        "/* webhooks.list */ SELECT ",
+        columns!(),
+        ", (SELECT e.received_at FROM events e WHERE e.webhook_id = w.id
                       ORDER BY e.received_at DESC LIMIT 1) AS last_event_at
           FROM webhooks w
-         WHERE w.account_id = $1 AND (w.archived_at IS NOT NULL) = $2 AND w.id < $3 ORDER BY w.id DESC LIMIT $4";
+         WHERE w.account_id = $1 AND (w.archived_at IS NOT NULL) = $2 AND w.id < $3 ORDER BY w.id DESC LIMIT $4"
+    );
     let rows = statement::query_rows(
         client,
         LIST,

@@ -233,47 +233,53 @@ async fn sigterm_drains_and_leaves_the_rest_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_somebody_holds_locked_holds_up_its_own_lane_alone() {
+async fn v12_a_call_that_somebody_holds_locked_holds_up_nobody_else() {
+    const OTHERS: i64 = 600;
     let mut world = World::new().await;
     let held = world.call(&CallSpec::default()).await;
+    let free = world
+        .call(&CallSpec {
+            ref_id: Some("R2"),
+            caller: Some("+13055550199"),
+            ..CallSpec::default()
+        })
+        .await;
     let mut client = world.database.client().await;
     let holding = client.transaction().await.expect("a transaction");
     holding
         .execute("SELECT FROM calls WHERE id = $1 FOR UPDATE", &[&held])
         .await
         .expect("a lock");
-    let _worker = world.worker().await;
+    let mut worker = world.worker().await;
     let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
     let behind = event.id;
     world.publish(vec![event]).await;
-    let waiting =
-        "pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%settle_lock_calls%'
-                    AND datname = current_database()";
-    eventually("the lane stands before the lock", PATIENCE, || async {
-        (world.count(waiting).await == 1).then_some(())
-    })
-    .await;
-    // Accounts enough that some belong to the other lane, with far less to do than a whole batch.
-    for _ in 0..20 {
-        world.next_account().await;
-        let event = world.event(at(RECEIVED), json!({"ref_id": "R1", "payout": "50.00"}));
-        world.publish(vec![event]).await;
+    // The same account, another call; and more envelopes than a worker holds unacknowledged.
+    for n in 0..OTHERS {
+        let at = at(RECEIVED) + SignedDuration::from_millis(n);
+        let payout = format!("{}.00", 1 + n % 5);
+        world
+            .publish(vec![
+                world.event(at, json!({"ref_id": "R2", "payout": payout})),
+            ])
+            .await;
     }
-    // Well before the statement that waits is given up.
-    eventually("the other lane's rows", Duration::from_secs(10), || async {
-        (world.count("events").await > 0).then_some(())
+    eventually("all the others", PATIENCE, || async {
+        (world.count("events").await == OTHERS).then_some(())
     })
     .await;
-    assert_eq!(
-        world.count(waiting).await,
-        1,
-        "the first lane still stands there"
+    assert_eq!(world.money(free).await.from_webhook, true);
+    assert!(world.find_row(behind).await.is_none(), "its call is held");
+    assert_eq!(world.count("event_attempts WHERE attempts > 0").await, 0);
+    assert!(
+        worker
+            .metric("trueup_worker_events_stepped_aside_total")
+            .await
+            >= 1.0
     );
-    assert!(world.find_row(behind).await.is_none());
     holding.rollback().await.expect("released");
-    eventually("all rows", PATIENCE, || async {
-        (world.count("events").await == 21).then_some(())
-    })
-    .await;
+    let row = world.row(behind).await;
+    assert_eq!(row.status, "matched", "waiting for a lock is no failure");
+    assert_eq!(world.depth(topology::DEAD_QUEUE).await, 0);
     world.reconcile().await;
 }

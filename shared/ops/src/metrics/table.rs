@@ -224,6 +224,8 @@ groups! {
         batch_seconds: Histogram = "trueup_worker_batch_seconds" in SHORT_TIMES;
         /// Events in one transaction.
         batch_events: Histogram = "trueup_worker_batch_events" in COUNTS;
+        /// Events that stepped aside, because somebody else held their call for more than two seconds; they come again.
+        stepped_aside: Counter = "trueup_worker_events_stepped_aside_total";
         /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
         envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
         /// Events that were set aside after five failures: somebody must look (runbook).

@@ -215,8 +215,28 @@ pub const LOCK_CALLERS: &str = "/* settle_lock_callers */
            SELECT DISTINCT hashtextextended(account_id::text || caller, 0) AS key
              FROM unnest($1::uuid[], $2::text[]) AS row (account_id, caller) ORDER BY 1) AS k";
 
-/// Locks the callers of the rows. What stands on their calls is read after it.
-pub async fn lock_callers(tx: &Transaction<'_>, lines: &[BatchRow]) -> Result<(), StoreError> {
+const TRY_LOCK_CALLERS: &str = "/* settle_try_lock_callers */
+    SELECT account_id, caller FROM (
+           SELECT DISTINCT account_id, caller, hashtextextended(account_id::text || caller, 0) AS key
+             FROM unnest($1::uuid[], $2::text[]) AS row (account_id, caller)) AS k
+     WHERE NOT pg_try_advisory_xact_lock(k.key)";
+
+/// Whether a batch waits for what somebody else holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// For two seconds; then it fails, and its reports step aside (V12).
+    Wait,
+    /// Not at all: what is held is left out.
+    SkipBusy,
+}
+
+/// Locks the callers of the rows. What stands on their calls is read after it. Returns those that
+/// somebody else holds, if it does not wait for them.
+pub async fn lock_callers(
+    tx: &Transaction<'_>,
+    lines: &[BatchRow],
+    mode: LockMode,
+) -> Result<BTreeSet<(Uuid, String)>, StoreError> {
     let callers = |line: &BatchRow| {
         let guesses = !matches!(line.trigger, Trigger::Applied(_));
         let caller = line.report().and_then(|report| report.caller.clone());
@@ -226,11 +246,46 @@ pub async fn lock_callers(tx: &Transaction<'_>, lines: &[BatchRow]) -> Result<()
     };
     let (accounts, callers): (Vec<Uuid>, Vec<String>) = lines.iter().filter_map(callers).unzip();
     if callers.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
-    let statement = tx.prepare_cached(LOCK_CALLERS).await?;
-    tx.execute(&statement, &[&accounts, &callers]).await?;
-    Ok(())
+    match mode {
+        LockMode::Wait => {
+            let statement = tx.prepare_cached(LOCK_CALLERS).await?;
+            tx.execute(&statement, &[&accounts, &callers]).await?;
+            Ok(BTreeSet::new())
+        }
+        LockMode::SkipBusy => {
+            let statement = tx.prepare_cached(TRY_LOCK_CALLERS).await?;
+            let busy = tx.query(&statement, &[&accounts, &callers]).await?;
+            Ok(busy.iter().map(|row| (row.get(0), row.get(1))).collect())
+        }
+    }
+}
+
+const TRY_LOCK_CALLS: &str = "/* settle_try_lock_calls */
+    SELECT c.account_id, c.id FROM unnest($1::uuid[], $2::uuid[]) AS k (account_id, id)
+     CROSS JOIN LATERAL (
+           SELECT account_id, id FROM calls WHERE account_id = k.account_id AND id = k.id
+              FOR NO KEY UPDATE SKIP LOCKED) AS c";
+
+/// Those of the calls that somebody else holds; the others are locked now.
+pub async fn busy_calls(
+    tx: &Transaction<'_>,
+    keys: &BTreeSet<CallKey>,
+) -> Result<BTreeSet<CallKey>, StoreError> {
+    let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
+    let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
+    let statement = tx.prepare_cached(TRY_LOCK_CALLS).await?;
+    let locked: BTreeSet<CallKey> = tx
+        .query(&statement, &[&accounts, &ids])
+        .await?
+        .iter()
+        .map(|row| CallKey {
+            account_id: row.get(0),
+            call_id: row.get(1),
+        })
+        .collect();
+    Ok(keys.difference(&locked).copied().collect())
 }
 
 /// The rows that wait for a person, or were closed by one, and say what rows of the batch say (M11).
