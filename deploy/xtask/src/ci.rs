@@ -34,6 +34,13 @@ pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
             "warnings",
         ])
     })?;
+    // They are workspaces of their own: nothing else would notice that a renaming has left them behind.
+    for fuzz in ["shared/domain/fuzz", "gateway/fuzz"] {
+        let manifest = format!("{fuzz}/Cargo.toml");
+        timed(&mut times, fuzz, || {
+            cargo(&["check", "--locked", "--manifest-path", &manifest])
+        })?;
+    }
     let services = timed(&mut times, "services", || {
         services::browser(layout)?;
         services::ensure(layout, choice, Purpose::Tests)

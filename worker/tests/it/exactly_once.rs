@@ -268,7 +268,7 @@ async fn v12_a_call_that_somebody_holds_locked_holds_up_nobody_else() {
         (world.count("events").await == OTHERS).then_some(())
     })
     .await;
-    assert_eq!(world.money(free).await.from_webhook, true);
+    assert!(world.money(free).await.from_webhook);
     assert!(world.find_row(behind).await.is_none(), "its call is held");
     assert_eq!(world.count("event_attempts WHERE attempts > 0").await, 0);
     assert!(
