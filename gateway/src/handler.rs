@@ -303,21 +303,19 @@ impl RequestContext<'_> {
                 ))))
             }
             BatchSplit::Elements(places) => {
-                let element = |(at, place): (usize, std::ops::Range<usize>)| {
+                let mut events: Vec<RawEvent> = Vec::with_capacity(places.len());
+                for (at, place) in places.into_iter().enumerate() {
                     let body = bytes.get(place).unwrap_or_default().to_vec();
                     let position = u16::try_from(at).unwrap_or(u16::MAX);
-                    self.raw_event(
-                        position,
-                        RawRequest {
-                            body,
-                            element: true,
-                            ..raw.clone()
-                        },
-                    )
-                };
-                Ok(ParsedBody::Batch(
-                    places.into_iter().enumerate().map(element).collect(),
-                ))
+                    let request = RawRequest {
+                        body,
+                        element: true,
+                        batch_of: events.first().map(|first| first.id),
+                        ..raw.clone()
+                    };
+                    events.push(self.raw_event(position, request));
+                }
+                Ok(ParsedBody::Batch(events))
             }
         }
     }
@@ -412,10 +410,12 @@ impl RequestContext<'_> {
         });
         let raw = RawRequest {
             method: head.method.as_str().to_owned(),
-            query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref()),
-            content_type,
+            query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref())
+                .into(),
+            content_type: content_type.map(Into::into),
             body: Vec::new(),
             element: false,
+            batch_of: None,
         };
         (raw, body)
     }

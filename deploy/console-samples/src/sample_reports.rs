@@ -98,7 +98,7 @@ impl Sender<'_> {
             at,
             Some(RawRequest {
                 method: "GET".into(),
-                query,
+                query: query.into(),
                 ..RawRequest::default()
             }),
             None,

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tokio_postgres::Client;
 use trueup_event::envelope;
-use trueup_event::raw_event::{Envelope, RawEvent};
+use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_queue::topology;
 use uuid::Uuid;
 
@@ -257,7 +257,8 @@ async fn postings_since(client: &Client, posted: i64) -> anyhow::Result<String> 
 /// Every request that became a row, in an order of the seed's own, in envelopes of any size.
 async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::Result<usize> {
     let select =
-        "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request
+        "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request, r.batch_of,
+                (SELECT f.request FROM event_requests f WHERE f.received_at = r.received_at AND f.id = r.batch_of)
         FROM events e JOIN event_requests r USING (received_at, id)";
     let mut events = Vec::new();
     for row in client.query(select, &[]).await? {
@@ -270,7 +271,7 @@ async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::
             source_ip: row
                 .get::<_, Option<std::net::IpAddr>>(5)
                 .context("a report has a source")?,
-            request: Some(serde_json::from_str(row.get(6))?),
+            request: Some(RawRequest::from_stored(row.get(6), row.get(7), row.get(8))?),
             refusal: None,
         });
     }

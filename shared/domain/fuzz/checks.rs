@@ -26,10 +26,11 @@ pub fn request(data: &[u8]) -> (RawRequest, ReadSettings) {
     };
     let request = RawRequest {
         method: "POST".into(),
-        query: String::from_utf8_lossy(query).into_owned(),
-        content_type: content_type.map(str::to_owned),
+        query: String::from_utf8_lossy(query).into(),
+        content_type: content_type.map(Into::into),
         body: body.to_vec(),
         element: flags & 4 != 0,
+        batch_of: None,
     };
     let mut settings = ReadSettings::default();
     if flags & 8 != 0 {

@@ -4,12 +4,14 @@
 
 use serde::Deserialize;
 
-use crate::raw_event::{ENVELOPE_VERSION, Envelope, RawEvent, SecretUse};
+use crate::raw_event::{
+    BATCH_ENVELOPE_VERSION, ENVELOPE_VERSION, Envelope, RawEvent, SecretUse, is_batch_part,
+};
 
 /// The message's AMQP type.
 pub const MESSAGE_TYPE: &str = "trueup.envelope";
-/// A message above this was not written by us (bytes): a batch of 512 KiB, its query repeated for
-/// each of 500 elements, and JSON's own overhead stay below it.
+/// A message above this was not written by us (bytes): some 1 MiB of events and a batch of 512 KiB, escaped as
+/// JSON, stay below it.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +20,9 @@ pub enum EnvelopeError {
     TooLarge(usize),
     #[error("the message is no envelope: {0}")]
     Malformed(serde_json::Error),
-    #[error("the envelope's version is {0}; this program knows {ENVELOPE_VERSION}")]
+    #[error(
+        "the envelope's version is {0}; this program knows {ENVELOPE_VERSION} and {BATCH_ENVELOPE_VERSION}"
+    )]
     UnknownVersion(u64),
 }
 
@@ -45,19 +49,25 @@ pub fn encode_event(event: &RawEvent) -> Vec<u8> {
     written
 }
 
-/// The message that [`encode_envelope`] would make of these events.
+/// The message that holds these parts: events of [`encode_event`], batches of
+/// [`encode_batch`](crate::raw_event::encode_batch).
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "capacities: what is added up is in memory already"
 )]
 pub fn assemble_envelope<'a>(
-    events: impl Iterator<Item = &'a [u8]>,
+    events: impl Iterator<Item = &'a [u8]> + Clone,
     bytes: usize,
     uses: &[SecretUse],
 ) -> Vec<u8> {
     // With a comma for each event and the frame around them.
     let mut message = Vec::with_capacity(bytes + 1024);
-    message.extend_from_slice(format!("{{\"v\":{ENVELOPE_VERSION},\"events\":[").as_bytes());
+    let version = if events.clone().any(is_batch_part) {
+        BATCH_ENVELOPE_VERSION
+    } else {
+        ENVELOPE_VERSION
+    };
+    message.extend_from_slice(format!("{{\"v\":{version},\"events\":[").as_bytes());
     for (at, event) in events.enumerate() {
         if at > 0 {
             message.push(b',');
@@ -83,16 +93,20 @@ pub fn decode_envelope(message: &[u8]) -> Result<Envelope, EnvelopeError> {
         return Err(EnvelopeError::TooLarge(message.len()));
     }
     match serde_json::from_slice::<Envelope>(message) {
-        Ok(envelope) if envelope.v == ENVELOPE_VERSION => Ok(envelope),
+        Ok(envelope) if is_known(envelope.v.into()) => Ok(envelope),
         Ok(envelope) => Err(EnvelopeError::UnknownVersion(envelope.v.into())),
         // A later version may differ in form as well: say the version if there is one.
         Err(error) => match serde_json::from_slice::<Version>(message) {
-            Ok(Version { v }) if v != u64::from(ENVELOPE_VERSION) => {
-                Err(EnvelopeError::UnknownVersion(v))
-            }
+            Ok(Version { v }) if !is_known(v) => Err(EnvelopeError::UnknownVersion(v)),
             _ => Err(EnvelopeError::Malformed(error)),
         },
     }
+}
+
+fn is_known(version: u64) -> bool {
+    [ENVELOPE_VERSION, BATCH_ENVELOPE_VERSION]
+        .map(u64::from)
+        .contains(&version)
 }
 
 #[cfg(test)]
@@ -138,8 +152,8 @@ mod tests {
             Envelope::from_events(Vec::new())
         );
         assert!(matches!(
-            decode_envelope(b"{\"v\":2,\"rows\":[1]}"),
-            Err(EnvelopeError::UnknownVersion(2))
+            decode_envelope(b"{\"v\":3,\"rows\":[1]}"),
+            Err(EnvelopeError::UnknownVersion(3))
         ));
         assert!(matches!(
             decode_envelope(b"{\"v\":1,\"events\":7}"),

@@ -4,6 +4,7 @@
 //! ids and times, and hands the bytes on; the worker reads them under the rules as they stand then.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,18 +12,168 @@ use uuid::Uuid;
 
 use crate::reason::Reason;
 
-/// The version of the envelope's form. A worker refuses one that it does not know, by parking it.
+/// The version of an envelope of single events. A worker refuses one that it does not know, by parking it.
 pub const ENVELOPE_VERSION: u8 = 1;
+/// The version of an envelope in which a batch stands as one, what its elements share written once (X3).
+pub const BATCH_ENVELOPE_VERSION: u8 = 2;
 
 /// One message on the broker: whole events, each settled by itself, acknowledged together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WireEnvelope")]
 pub struct Envelope {
     pub v: u8,
-    #[serde(default)]
     pub events: Vec<RawEvent>,
     /// Uses of secrets, bundled: the public process has no right to write them itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets_used: Vec<SecretUse>,
+}
+
+#[derive(Deserialize)]
+struct WireEnvelope {
+    v: u8,
+    #[serde(default)]
+    events: Vec<WireEvent>,
+    #[serde(default)]
+    secrets_used: Vec<SecretUse>,
+}
+
+impl From<WireEnvelope> for Envelope {
+    fn from(wire: WireEnvelope) -> Self {
+        let mut events = Vec::with_capacity(wire.events.len());
+        for event in wire.events {
+            event.expand_into(&mut events);
+        }
+        Envelope {
+            v: wire.v,
+            events,
+            secrets_used: wire.secrets_used,
+        }
+    }
+}
+
+/// An event, or a batch: then `elements` holds what differs.
+#[derive(Deserialize)]
+struct WireEvent {
+    #[serde(default)]
+    elements: Vec<WireElement>,
+    id: Uuid,
+    received_at: Timestamp,
+    account_id: Uuid,
+    webhook_id: Uuid,
+    #[serde(default)]
+    position: u16,
+    source_ip: IpAddr,
+    #[serde(default)]
+    request: Option<RawRequest>,
+    #[serde(default)]
+    refusal: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct WireElement {
+    id: Uuid,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    body_b64: Option<String>,
+}
+
+impl WireEvent {
+    fn expand_into(self, events: &mut Vec<RawEvent>) {
+        let first = RawEvent {
+            id: self.id,
+            received_at: self.received_at,
+            account_id: self.account_id,
+            webhook_id: self.webhook_id,
+            position: self.position,
+            source_ip: self.source_ip,
+            request: self.request,
+            refusal: self.refusal,
+        };
+        if self.elements.is_empty() {
+            events.push(first);
+            return;
+        }
+        let common = first.request.clone().unwrap_or_default();
+        let elements = self.elements.into_iter().zip(0_u16..);
+        events.extend(elements.map(|(element, position)| RawEvent {
+            id: element.id,
+            position,
+            request: Some(RawRequest {
+                body: body_of_wire(element.body, element.body_b64),
+                element: true,
+                batch_of: (position > 0).then_some(first.id),
+                ..common.clone()
+            }),
+            ..first.clone()
+        }));
+    }
+}
+
+/// One element of a batch, as it is written.
+#[derive(Serialize)]
+struct WireElementRef<'a> {
+    id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_b64: Option<String>,
+}
+
+/// How a batch's part of an envelope begins; see [`encode_batch`].
+const BATCH_BEGINS: &[u8] = b"{\"elements\":[";
+
+/// True if this part of an envelope is a whole batch.
+pub fn is_batch_part(part: &[u8]) -> bool {
+    part.starts_with(BATCH_BEGINS)
+}
+
+/// The elements of one split batch, as one part of an envelope: what they have in common once.
+/// `events` are those of one request, in order.
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "capacities: what is added up is in memory already"
+)]
+pub fn encode_batch(events: &[RawEvent]) -> Vec<u8> {
+    const PLAIN: &str = "plain data with text keys always has a JSON form";
+    let Some(first) = events.first() else {
+        return Vec::new();
+    };
+    let bodies: usize = events
+        .iter()
+        .map(|event| event.request.as_ref().map_or(0, |r| r.body.len()))
+        .sum();
+    let mut written = Vec::with_capacity(bodies + bodies / 4 + events.len() * 64 + 1_024);
+    written.extend_from_slice(BATCH_BEGINS);
+    for (at, event) in events.iter().enumerate() {
+        if at > 0 {
+            written.push(b',');
+        }
+        let body = event
+            .request
+            .as_ref()
+            .map_or(&[][..], |request| &request.body);
+        let (body, body_b64) = wire_body(body);
+        let element = WireElementRef {
+            id: event.id,
+            body,
+            body_b64,
+        };
+        serde_json::to_writer(&mut written, &element).expect(PLAIN);
+    }
+    let common = RawEvent {
+        request: first.request.as_ref().map(|request| RawRequest {
+            body: Vec::new(),
+            element: false,
+            ..request.clone()
+        }),
+        ..first.clone()
+    };
+    let common = serde_json::to_vec(&common).expect(PLAIN);
+    // Both are objects: the one's end and the other's beginning become a comma.
+    written.extend_from_slice(b"],");
+    written.extend_from_slice(common.get(1..).unwrap_or_default());
+    written
 }
 
 impl Envelope {
@@ -79,12 +230,82 @@ pub struct Refusal {
 #[serde(from = "WireRequest")]
 pub struct RawRequest {
     pub method: String,
-    /// The raw query, still percent-encoded, without the `?`.
-    pub query: String,
-    pub content_type: Option<String>,
+    /// The raw query, still percent-encoded, without the `?`. The elements of a batch share it.
+    pub query: Arc<str>,
+    pub content_type: Option<Arc<str>>,
     pub body: Vec<u8>,
     /// True if `body` is one element of a batch that the gateway split (X3).
     pub element: bool,
+    /// The event of the batch's first element, with which what they have in common is stored; none for that
+    /// one itself.
+    pub batch_of: Option<Uuid>,
+}
+
+impl RawRequest {
+    /// As it is stored: what it has in common with its batch stands with the first element (X3).
+    pub fn to_stored(&self) -> Option<String> {
+        let (body, body_b64) = wire_body(&self.body);
+        let is_first = self.batch_of.is_none();
+        let stored = WireRequestRef {
+            method: &self.method,
+            query: if is_first { &self.query } else { "" },
+            content_type: self.content_type.as_deref().filter(|_| is_first),
+            body,
+            body_b64,
+            element: self.element,
+            batch_of: None,
+        };
+        // Plain data of our own: it always serialises.
+        serde_json::to_string(&stored).ok()
+    }
+
+    /// As it was stored; `common` is the request of the batch's first element.
+    pub fn from_stored(
+        stored: &str,
+        batch_of: Option<Uuid>,
+        common: Option<&str>,
+    ) -> serde_json::Result<RawRequest> {
+        let request: RawRequest = serde_json::from_str(stored)?;
+        let (Some(batch_of), Some(common)) = (batch_of, common) else {
+            return Ok(RawRequest {
+                batch_of,
+                ..request
+            });
+        };
+        let common: RawRequest = serde_json::from_str(common)?;
+        Ok(RawRequest {
+            query: common.query,
+            content_type: common.content_type,
+            batch_of: Some(batch_of),
+            ..request
+        })
+    }
+}
+
+/// Readable text, or base64 where it is none, or where JSON would make it more than twice as long.
+fn wire_body(body: &[u8]) -> (Option<&str>, Option<String>) {
+    use base64::Engine;
+    // A control character takes six bytes in JSON.
+    let controls = body.iter().filter(|byte| **byte < 0x20).count();
+    match std::str::from_utf8(body) {
+        Ok("") => (None, None),
+        Ok(text) if controls <= body.len() / 8 => (Some(text), None),
+        _ => (
+            None,
+            Some(base64::engine::general_purpose::STANDARD.encode(body)),
+        ),
+    }
+}
+
+fn body_of_wire(body: Option<String>, body_b64: Option<String>) -> Vec<u8> {
+    use base64::Engine;
+    match (body, body_b64) {
+        (Some(text), _) => text.into_bytes(),
+        (None, Some(b64)) => base64::engine::general_purpose::STANDARD
+            .decode(b64)
+            .unwrap_or_default(),
+        (None, None) => Vec::new(),
+    }
 }
 
 /// On the wire a body that is UTF-8 stays readable text (an operator peeks at dead letters with the
@@ -102,6 +323,8 @@ struct WireRequest {
     body_b64: Option<String>,
     #[serde(default)]
     element: bool,
+    #[serde(default)]
+    batch_of: Option<Uuid>,
 }
 
 /// [`WireRequest`] without a copy: each request is written twice on its way, to the broker and into its row.
@@ -118,41 +341,34 @@ struct WireRequestRef<'a> {
     body_b64: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     element: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_of: Option<Uuid>,
 }
 
 impl From<WireRequest> for RawRequest {
     fn from(wire: WireRequest) -> Self {
-        use base64::Engine;
-        let body = match (wire.body, wire.body_b64) {
-            (Some(text), _) => text.into_bytes(),
-            (None, Some(b64)) => base64::engine::general_purpose::STANDARD
-                .decode(b64)
-                .unwrap_or_default(),
-            (None, None) => Vec::new(),
-        };
         RawRequest {
             method: wire.method,
-            query: wire.query,
-            content_type: wire.content_type,
-            body,
+            query: wire.query.into(),
+            content_type: wire.content_type.map(Into::into),
+            body: body_of_wire(wire.body, wire.body_b64),
             element: wire.element,
+            batch_of: wire.batch_of,
         }
     }
 }
 
 impl Serialize for RawRequest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use base64::Engine;
-        let text = std::str::from_utf8(&self.body);
+        let (body, body_b64) = wire_body(&self.body);
         WireRequestRef {
             method: &self.method,
             query: &self.query,
             content_type: self.content_type.as_deref(),
-            body: text.ok().filter(|text| !text.is_empty()),
-            body_b64: text
-                .is_err()
-                .then(|| base64::engine::general_purpose::STANDARD.encode(&self.body)),
+            body,
+            body_b64,
             element: self.element,
+            batch_of: self.batch_of,
         }
         .serialize(serializer)
     }
@@ -182,6 +398,7 @@ mod tests {
                     content_type: None,
                     body,
                     element: true,
+                    batch_of: None,
                 }),
                 refusal: Some(Refusal {
                     reason: Reason::EndpointDisabled,
@@ -195,5 +412,69 @@ mod tests {
                 envelope
             );
         }
+    }
+
+    #[test]
+    fn x3_what_a_batch_has_in_common_is_written_once() {
+        let id = |n: usize| Uuid::from_u128(n as u128 + 1);
+        let query: Arc<str> = "q=".to_owned().into();
+        let query: Arc<str> = format!("{query}{}", "x".repeat(8_000)).into();
+        let events: Vec<RawEvent> = (0..500)
+            .map(|n| RawEvent {
+                id: id(n),
+                received_at: "2026-03-14T12:02:10.123456Z".parse().expect("a time"),
+                account_id: Uuid::nil(),
+                webhook_id: Uuid::nil(),
+                position: u16::try_from(n).expect("small"),
+                source_ip: "::1".parse().expect("an address"),
+                request: Some(RawRequest {
+                    method: "POST".into(),
+                    query: Arc::clone(&query),
+                    content_type: Some("application/json".into()),
+                    body: if n == 7 {
+                        vec![0xFF, 0]
+                    } else {
+                        b"{}".to_vec()
+                    },
+                    element: true,
+                    batch_of: (n > 0).then(|| id(0)),
+                }),
+                refusal: None,
+            })
+            .collect();
+        let part = encode_batch(&events);
+        assert!(is_batch_part(&part));
+        let sent = query.len() + 3 * events.len();
+        assert!(
+            part.len() <= 4 * sent + 1_024 * events.len() && part.len() < 60_000,
+            "{} bytes of a request of {sent}",
+            part.len()
+        );
+        let envelope = [b"{\"v\":2,\"events\":[", part.as_slice(), b"]}"].concat();
+        let read: Envelope = serde_json::from_slice(&envelope).expect("our own");
+        assert_eq!(read.events, events);
+        let shared = |n: usize| read.events.get(n).and_then(|e| e.request.as_ref());
+        assert!(
+            Arc::ptr_eq(
+                &shared(0).expect("a request").query,
+                &shared(499).expect("a request").query
+            ),
+            "in memory, too"
+        );
+        let stored: Vec<String> = events
+            .iter()
+            .filter_map(|e| e.request.as_ref()?.to_stored())
+            .collect();
+        assert!(stored[1].len() < 100, "{}", stored[1]);
+        let again = RawRequest::from_stored(&stored[1], Some(id(0)), Some(&stored[0]));
+        assert_eq!(again.ok().as_ref(), events[1].request.as_ref());
+    }
+
+    #[test]
+    fn a_body_of_control_characters_grows_by_a_third() {
+        let (text, b64) = wire_body(&[1; 3_000]);
+        assert_eq!((text, b64.map(|b| b.len())), (None, Some(4_000)));
+        let (text, b64) = wire_body(b"{\n \"payout\": 50 }");
+        assert!(text.is_some() && b64.is_none());
     }
 }

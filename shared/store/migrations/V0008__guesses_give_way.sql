@@ -87,6 +87,9 @@ END $$;
 UPDATE events SET status = 'held', revenue_delta_cents = 0, credit_delta_cents = 0
  WHERE status = 'matched' AND reason = 'replaced_heuristic_match' AND detail ->> 'displaced' = 'true';
 
+-- What the elements of a batch have in common is stored once, with the first of them (X3).
+ALTER TABLE event_requests ADD COLUMN batch_of uuid;
+
 -- What one worker does for all now and then: when it was begun last, and how it last ended.
 CREATE TABLE scheduled_runs (
     name                text PRIMARY KEY,

@@ -186,12 +186,16 @@ pub async fn stored_requests(
     id: Uuid,
 ) -> Result<Option<StoredRequest>> {
     const KEPT: &str = "/* events.kept */
-        SELECT request, reading FROM event_requests WHERE received_at = $1 AND id = $2";
+        SELECT q.request, q.reading, q.batch_of,
+               (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
+          FROM event_requests q WHERE q.received_at = $1 AND q.id = $2";
     let Some(row) = statement::query_opt(client, KEPT, &[&received_at, &id]).await? else {
         return Ok(None);
     };
     let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
-    let request = serde_json::from_str(row.get("request")).map_err(|_| corrupt("request"))?;
+    let request =
+        RawRequest::from_stored(row.get("request"), row.get("batch_of"), row.get("common"))
+            .map_err(|_| corrupt("request"))?;
     let reading: Option<&str> = row.get("reading");
     let slots = reading
         .map_or_else(|| Ok(Vec::new()), serde_json::from_str)

@@ -158,7 +158,9 @@ pub async fn unmatched_requests(
     limit: i64,
 ) -> Result<Vec<RawRequest>> {
     const REQUESTS: &str = "/* pages.unmatched_requests */
-        SELECT q.request FROM (
+        SELECT q.request, q.batch_of,
+               (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
+          FROM (
                SELECT e.received_at, e.id FROM webhooks w
                 CROSS JOIN unnest($4::text[]) AS r (reason)
                 CROSS JOIN LATERAL (
@@ -192,7 +194,9 @@ pub async fn unmatched_requests(
     .await?;
     Ok(rows
         .iter()
-        .filter_map(|row| serde_json::from_str(row.get("request")).ok())
+        .filter_map(|row| {
+            RawRequest::from_stored(row.get("request"), row.get("batch_of"), row.get("common")).ok()
+        })
         .collect())
 }
 

@@ -151,8 +151,8 @@ async fn x1_a_nul_that_survives_the_door_breaks_nothing() {
         json!({"ref_id": "R\u{0}1", "payout": "5\u{0}0"}),
     );
     if let Some(request) = &mut event.request {
-        request.query = "status=a%00b&caller_id=%00&currency=US%00D".to_owned();
-        request.content_type = Some("application/json\u{0}".to_owned());
+        request.query = "status=a%00b&caller_id=%00&currency=US%00D".into();
+        request.content_type = Some("application/json\u{0}".into());
     }
     let id = event.id;
     world.publish(vec![event]).await;

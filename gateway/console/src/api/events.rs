@@ -229,8 +229,12 @@ impl From<RawRequest> for Request {
                 Some(base64::engine::general_purpose::STANDARD.encode(e.as_bytes())),
             ),
         };
-        let (method, query, content_type, element) =
-            (raw.method, raw.query, raw.content_type, raw.element);
+        let (method, query, content_type, element) = (
+            raw.method,
+            raw.query.to_string(),
+            raw.content_type.map(|text| text.to_string()),
+            raw.element,
+        );
         Request {
             method,
             query,

@@ -119,10 +119,11 @@ fn read_sample(mut fields: FieldReader) -> Result<RawRequest, Problem> {
     fields.finish_reading()?;
     Ok(RawRequest {
         method: method.to_owned(),
-        query,
-        content_type,
+        query: query.into(),
+        content_type: content_type.map(Into::into),
         body,
         element: false,
+        batch_of: None,
     })
 }
 

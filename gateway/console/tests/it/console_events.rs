@@ -86,7 +86,7 @@ impl Scene {
         rand::fill(&mut random);
         let request = query.map(|query| RawRequest {
             method: "GET".to_owned(),
-            query: query.to_owned(),
+            query: query.into(),
             ..RawRequest::default()
         });
         let event = RawEvent {

@@ -73,7 +73,7 @@ async fn every_method_and_every_shape_is_taken_as_it_came() {
     }
     let request = |n: usize| events[n].request.clone().expect("a report");
     assert_eq!(
-        request(0).query,
+        &*request(0).query,
         "caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123"
     );
     assert_eq!(request(1).body, b"payout=50&ref_id=abc123");
@@ -241,7 +241,7 @@ async fn a_secret_is_asked_for_and_several_are_good_while_a_rotation_overlaps() 
         .find(|e| e.source_ip.to_string() == "198.51.100.8")
         .expect("the event");
     assert_eq!(
-        kept.request.as_ref().expect("a report").query,
+        &*kept.request.as_ref().expect("a report").query,
         "payout=5&key=***"
     );
     assert!(!gateway.log().contains("the-new-one") && !gateway.log().contains(&webhook.token));

@@ -121,6 +121,7 @@ pub async fn park_event(pool: &Pool, event: &RawEvent) -> Result<(), StoreError>
             ],
         )
         .await?;
+    // Whole, also if it is an element of a batch: the first of them may be what cannot be stored.
     if let Some(Ok(request)) = event.request.as_ref().map(serde_json::to_string)
         && let Err(error) = client
             .execute(PARK_REQUEST, &[&event.received_at, &event.id, &request])

@@ -17,13 +17,17 @@ use trueup_event::reason::{Reason, Status, Strategy};
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub const STORED_ROWS: &str = "/* settle_stored_rows */
-    SELECT e.*, (SELECT q.request FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS request
+    SELECT e.*, q.request, q.batch_of, q.common
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
      CROSS JOIN LATERAL (
            SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
                   duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
                   detail::text AS detail, strategy, matched_call_id, count
-             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
+             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e
+      LEFT JOIN LATERAL (
+           SELECT q.request, q.batch_of,
+                  (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
+             FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS q ON true";
 
 pub async fn row_lines(
     tx: &Transaction<'_>,
@@ -112,7 +116,7 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
     let reason = reason_of(row.get("reason"))?;
     let request: Option<&str> = row.get("request");
     let request: Option<RawRequest> = request
-        .map(serde_json::from_str)
+        .map(|stored| RawRequest::from_stored(stored, row.get("batch_of"), row.get("common")))
         .transpose()
         .map_err(|e| StoreError::Corrupt(format!("event_requests.request: {e}")))?;
     // A request to a paused webhook was kept whole, so that it can become a report now (statuses).

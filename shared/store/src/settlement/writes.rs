@@ -261,12 +261,12 @@ fn adjust_rows(ledger: &LedgerEntries) -> Option<Write<'static>> {
 }
 
 const INSERT_REQUESTS: &str = "/* settle_insert_requests */
-    INSERT INTO event_requests (received_at, id, request, reading)
-    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[])";
+    INSERT INTO event_requests (received_at, id, request, reading, batch_of)
+    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])";
 
 const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
-    INSERT INTO event_requests (received_at, id, request, reading)
-    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[])
+    INSERT INTO event_requests (received_at, id, request, reading, batch_of)
+    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
         ON CONFLICT (received_at, id) DO UPDATE SET reading = EXCLUDED.reading";
 
 /// The requests of new rows are new; those of rows that were there may be there.
@@ -276,16 +276,17 @@ fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
         .filter_map(|(sql, exists)| {
             let (mut times, mut ids, mut requests, mut readings) =
                 (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let mut batches = Vec::new();
             for line in lines.iter().filter(|line| {
                 line.exists == exists && line.decision.is_some() && !line.is_as_before()
             }) {
                 let Some(request) = &line.request else {
                     continue;
                 };
-                // Plain data of our own: it always serialises.
-                let Ok(text) = serde_json::to_string(request) else {
+                let Some(text) = request.to_stored() else {
                     continue;
                 };
+                batches.push(request.batch_of);
                 times.push(line.order.received_at);
                 ids.push(line.order.event_id);
                 requests.push(text);
@@ -304,6 +305,7 @@ fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
                         box_param(ids),
                         box_param(requests),
                         box_param(readings),
+                        box_param(batches),
                     ],
                 )
             })

@@ -16,9 +16,10 @@ fn request(query: &str, body: &[u8], content_type: Option<&str>) -> RawRequest {
     RawRequest {
         method: "POST".into(),
         query: query.into(),
-        content_type: content_type.map(str::to_owned),
+        content_type: content_type.map(Into::into),
         body: body.to_vec(),
         element: false,
+        batch_of: None,
     }
 }
 

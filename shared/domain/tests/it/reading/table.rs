@@ -107,10 +107,11 @@ fn check(table: &str) -> usize {
         let case: Value = serde_json::from_str(line).expect(line);
         let request = RawRequest {
             method: "POST".into(),
-            query: text(&case, "query").unwrap_or_default(),
-            content_type: text(&case, "content_type"),
+            query: text(&case, "query").unwrap_or_default().into(),
+            content_type: text(&case, "content_type").map(Into::into),
             body: text(&case, "body").unwrap_or_default().into_bytes(),
             element: false,
+            batch_of: None,
         };
         let settings = settings(&case);
         let got: Vec<Value> = events(request)
