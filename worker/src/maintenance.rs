@@ -12,6 +12,10 @@ use trueup_store::{Pool, StoreError, partitions};
 /// Partitions are made weeks ahead, so an hour is often enough.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3_600);
 const FIGURES_EVERY: Duration = Duration::from_secs(5);
+/// Rows that wait for a person answer for their repeats for a day (M11), and clocks differ.
+const FORGET_OPEN_REPORTS_AFTER: SignedDuration = SignedDuration::from_hours(26);
+/// Rows of a small table that go in one transaction.
+const ROWS_AT_A_TIME: i64 = 5_000;
 /// Counts of failed tries are of no use after a week.
 const FORGET_ATTEMPTS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -48,6 +52,9 @@ async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreErro
         .add(&["dropped"], u64::try_from(dropped).unwrap_or(0));
     if let Ok(before) = Timestamp::now().checked_sub(FORGET_ATTEMPTS_AFTER) {
         attempts::forget_older(pool, before).await?;
+    }
+    if let Ok(before) = Timestamp::now().checked_sub(FORGET_OPEN_REPORTS_AFTER) {
+        while attempts::forget_open_reports(pool, before, ROWS_AT_A_TIME).await? > 0 {}
     }
     Ok(())
 }

@@ -195,7 +195,7 @@ impl BatchRow {
         let (Some(before), Some(decision)) = (&self.before, &self.decision) else {
             return false;
         };
-        self.trigger == Trigger::Again
+        self.trigger.is_retry()
             && decision.status == Status::Unmatched
             && before.status == decision.status.code()
             && before.reason == decision.reason
@@ -291,13 +291,16 @@ pub fn rows_to_follow(
         let Some(group) = groups.get(&fingerprint) else {
             continue;
         };
+        // A person's word leads what came after the report that it was about.
+        let by_word = matches!(line.trigger, Trigger::Assigned(_)) && !is_taken_back;
         let followers = group
             .guesses
             .iter()
-            .filter(|r| group.follows(r, report, line));
+            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order));
         for follower in followers {
             let key = (follower.order.received_at, follower.order.event_id);
-            *rows.entry(key).or_default() |= is_taken_back;
+            // What came before may stand there on its own: it is only looked at again.
+            *rows.entry(key).or_default() |= is_taken_back && follower.order > line.order;
         }
     }
     rows
@@ -333,7 +336,9 @@ impl<'a> SameReports<'a> {
         let one_named = self.ref_ids.len() <= 1
             && self.call_ids.len() <= 1
             && self.named_calls.iter().all(leads_to);
-        (one_named || !names_none || !line.trigger.is_automatic())
+        // Beside its leader it is a repeat of that one: left alone it would begin to bring money.
+        let stands_beside = line.earlier_call == Some(guess.call_id);
+        (one_named || !names_none || stands_beside || !line.trigger.is_automatic())
             && !names_differ(guess.ref_id.as_deref(), leader.ref_id.as_deref())
             && !names_differ(guess.call_id_text.as_deref(), leader.call_id.as_deref())
     }
@@ -343,7 +348,11 @@ impl<'a> SameReports<'a> {
 fn leads_others(line: &BatchRow) -> bool {
     match line.trigger {
         Trigger::Assigned(_) => true,
-        Trigger::Fresh | Trigger::Again | Trigger::Replayed => {
+        Trigger::Fresh
+        | Trigger::Again
+        | Trigger::Recorded
+        | Trigger::Changed
+        | Trigger::Replayed => {
             !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
         }
         _ => false,
@@ -354,7 +363,7 @@ fn leads_others(line: &BatchRow) -> bool {
 fn takes_word_back(line: &BatchRow, was_named: bool) -> bool {
     match line.trigger {
         Trigger::Undone | Trigger::Revoked => true,
-        Trigger::Ignored | Trigger::Replayed => was_named,
+        Trigger::Ignored | Trigger::Replayed | Trigger::Assigned(_) => was_named,
         _ => false,
     }
 }
@@ -362,6 +371,11 @@ fn takes_word_back(line: &BatchRow, was_named: bool) -> bool {
 /// Reads each row's request (X).
 pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, Webhook>) {
     for line in lines {
+        // What stands on a call, or waits for a person, is not read anew by itself when a setting changes.
+        let stands = |before: &PreviousRow| before.status != Status::Unmatched.code();
+        if line.trigger.is_retry() && line.before.as_deref().is_some_and(stands) {
+            line.request = None;
+        }
         // Rows whose raw request is gone were read from their columns when they were loaded.
         if let (Some(request), Some(webhook), None) = (
             &line.request,
@@ -415,28 +429,29 @@ pub struct BusyLocks {
 }
 
 impl BusyLocks {
-    /// Splits off the rows that cannot be decided now, and with them all later ones of the same caller, so
-    /// that guesses stay in their order (M15). `lines` are in order of reception.
+    /// Splits off the rows that cannot be decided now, and with them all of the same caller, so that guesses
+    /// stay in their order (M15).
     pub fn split_off(
         mut self,
         lines: Vec<BatchRow>,
         webhooks: &HashMap<Uuid, Webhook>,
     ) -> (Vec<BatchRow>, Vec<BatchRow>) {
-        let (mut free, mut aside) = (Vec::with_capacity(lines.len()), Vec::new());
-        for line in lines {
+        let caller_of = |line: &BatchRow| {
             let caller = line.report().and_then(|report| report.caller.clone());
-            let caller = caller.map(|caller| (line.account_id, caller));
-            let waits = caller.as_ref().is_some_and(|c| self.callers.contains(c))
-                || calls_of_line(&line, webhooks)
-                    .iter()
-                    .any(|call| self.calls.contains(call));
-            if waits {
-                self.callers.extend(caller);
-                aside.push(line);
-            } else {
-                free.push(line);
+            caller.map(|caller| (line.account_id, caller))
+        };
+        let waits = |line: &BatchRow, busy: &BusyLocks| {
+            let mut calls = calls_of_line(line, webhooks).into_iter();
+            caller_of(line).is_some_and(|caller| busy.callers.contains(&caller))
+                || calls.any(|call| busy.calls.contains(&call))
+        };
+        // Where one of a caller's rows waits, all do: those that move together stay together (M12).
+        for line in &lines {
+            if waits(line, &self) {
+                self.callers.extend(caller_of(line));
             }
         }
+        let (aside, free) = lines.into_iter().partition(|line| waits(line, &self));
         (free, aside)
     }
 }
@@ -460,13 +475,17 @@ pub fn decide_lines(
             books.expect_match(fingerprint, expected);
         }
     }
+    // What a person has decided anew leaves first: it leads nobody to where it stood.
+    for line in lines.iter_mut().filter(|line| !line.trigger.is_retry()) {
+        leave_call(line, books);
+    }
     let anew: Vec<bool> = lines
         .iter()
         .map(|line| is_decided_anew(line, webhooks, books))
         .collect();
     // All of them leave before any is placed: what one lets go another may take (M12).
     for (line, anew) in lines.iter_mut().zip(&anew) {
-        if *anew || line.trigger == Trigger::Ignored {
+        if *anew && line.trigger.is_retry() {
             leave_call(line, books);
         }
     }
@@ -497,8 +516,8 @@ fn is_decided_anew(
     webhooks: &HashMap<Uuid, Webhook>,
     books: &LockedCalls,
 ) -> bool {
-    let (Trigger::Again, Some(before)) = (line.trigger, &line.before) else {
-        return line.trigger != Trigger::Ignored;
+    let Some(before) = line.before.as_ref().filter(|_| line.trigger.is_retry()) else {
+        return !line.trigger.only_leaves();
     };
     if before.status == Status::Unmatched.code() || line.must_leave {
         return true;
@@ -513,10 +532,34 @@ fn is_decided_anew(
         && before.reason == Some(Reason::ReplacedHeuristicMatch);
     let stands_on = line.earlier_call.filter(|_| !is_displaced);
     match find_better_call(&case, books) {
+        // A guess among the calls of its ref_id is better than one by caller only on the caller's own call.
+        Some(MatchResult::Call {
+            call_id,
+            strategy: Strategy::RefId,
+            guess: true,
+            ..
+        }) if before.strategy == Some(Strategy::CallerDuration) && stands_on.is_some() => {
+            stands_on != Some(call_id) && is_of_same_caller(&case, books, call_id)
+        }
         Some(MatchResult::Call { call_id, .. }) => stands_on != Some(call_id),
-        Some(MatchResult::Ambiguous { .. }) => stands_on.is_some(),
-        _ => stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id)),
+        // Nothing but a further call puts a choice in doubt.
+        Some(MatchResult::Ambiguous { .. }) => {
+            stands_on.is_some() && line.trigger != Trigger::Again
+        }
+        _ => {
+            line.trigger == Trigger::Changed
+                && stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id))
+        }
     }
+}
+
+fn is_of_same_caller(case: &DecisionInput<'_>, books: &LockedCalls, call_id: Uuid) -> bool {
+    let key = CallKey {
+        account_id: case.webhook.account_id,
+        call_id,
+    };
+    let call = books.call(key);
+    call.is_some_and(|call| call.caller.is_some() && call.caller == case.report.caller)
 }
 
 /// A guess holds as long as the call, as it is recorded now, still fits the report (M14).

@@ -33,7 +33,7 @@ pub fn apply_to_call(
         status: Status::Matched,
         reason: None,
         detail: Detail {
-            late: case.trigger == Trigger::Again && left_call.is_none(),
+            late: case.trigger.is_retry() && left_call.is_none(),
             left_call,
             ..detail
         },
@@ -66,6 +66,11 @@ pub fn apply_to_call(
     if let Some(reason) = hold_reason(case, payout_cents, &mut decision.detail) {
         decision.status = Status::Held;
         decision.reason = Some(reason);
+        if call.standing_but(report.order.event_id) >= MAX_FOLDED_REPORTS {
+            // Held ones are bounded as well (V13): it claims nothing.
+            decision.reason = Some(Reason::TooManyReports);
+            return decision;
+        }
         call.insert(CallReport {
             role: ClaimState::Held,
             ..report
@@ -275,7 +280,7 @@ fn matched_reason(
         Some(Reason::NoChange)
     } else if !had_payee {
         Some(Reason::NoAssignment)
-    } else if case.trigger == Trigger::Again {
+    } else if case.trigger.is_retry() {
         Some(Reason::MatchedLate)
     } else {
         None

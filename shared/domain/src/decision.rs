@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::call_application::{MatchInfo, apply_to_call};
 use crate::crediting::{Payee, ReceptionOrder, micros_between};
-use crate::locked_calls::{CallKey, Fingerprint, LockedCalls, OpenRow};
+use crate::locked_calls::{CallKey, ClaimState, Fingerprint, LockedCalls, OpenRow};
 use crate::matching::{
     Candidate, MatchEvidence, MatchInput, MatchResult, PriorMatch, find_better_than_guess,
     find_call,
@@ -43,8 +43,12 @@ pub struct CallCandidates {
 pub enum Trigger {
     /// From the broker, for the first time.
     Fresh,
-    /// Tried again by a schedule, because a call was recorded, or because the same report was found (M7, M9).
+    /// Tried again by a schedule, or because the same report was found (M7, M9).
     Again,
+    /// Tried again because a call was recorded that it may be about (M7, M9, M14).
+    Recorded,
+    /// Looked at again because a copy has changed the call that it was placed on by a guess (M14).
+    Changed,
     /// A person has it decided again, by the rules as they stand (M8).
     Replayed,
     /// A person says which call it is about (M8).
@@ -57,6 +61,8 @@ pub enum Trigger {
     Revoked,
     /// A person closes the row: it lets go of its claim and stays as it is (M8).
     Ignored,
+    /// A person's apply takes its place: the same, but nothing else moves for it (M8).
+    Closed,
 }
 
 impl Trigger {
@@ -64,19 +70,36 @@ impl Trigger {
     pub fn searches(self) -> bool {
         matches!(
             self,
-            Trigger::Fresh | Trigger::Again | Trigger::Replayed | Trigger::Undone
+            Trigger::Fresh
+                | Trigger::Again
+                | Trigger::Recorded
+                | Trigger::Changed
+                | Trigger::Replayed
+                | Trigger::Undone
         )
     }
 
     /// Nobody asked for it.
     pub fn is_automatic(self) -> bool {
-        matches!(self, Trigger::Fresh | Trigger::Again)
+        self == Trigger::Fresh || self.is_retry()
+    }
+
+    /// The row is there already, and the product itself tries it again.
+    pub fn is_retry(self) -> bool {
+        matches!(self, Trigger::Again | Trigger::Recorded | Trigger::Changed)
+    }
+
+    /// A person closes the row; nothing is decided about it.
+    pub fn only_leaves(self) -> bool {
+        matches!(self, Trigger::Ignored | Trigger::Closed)
     }
 
     /// Why a report that stood somewhere leaves it now (M13).
     pub fn leave_cause(self) -> LeaveCause {
         match self {
-            Trigger::Undone | Trigger::Revoked | Trigger::Ignored => LeaveCause::Undone,
+            Trigger::Undone | Trigger::Revoked | Trigger::Ignored | Trigger::Closed => {
+                LeaveCause::Undone
+            }
             _ => LeaveCause::Moved,
         }
     }
@@ -244,7 +267,11 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
     let digest = report_digest(case.webhook.id, case.report);
     let open = open_row_of(case, books, digest);
-    if let Some(closed) = open.as_ref().filter(|row| row.ignored) {
+    // What a person closed takes its later repeats along, but nothing that stands on a call (M12).
+    let is_later = |row: &&OpenRow| row.ignored && row.order < case.order;
+    if let Some(closed) = open.as_ref().filter(is_later)
+        && case.left_call.is_none()
+    {
         return Decision::repeat_of_open(closed.order.event_id, None, None);
     }
     let decision = decide_unless_closed(case, books);
@@ -252,7 +279,7 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
         return decision;
     }
     // One thing to decide, not one for each retry (M11).
-    if let Some(open) = open.filter(|row| row.reason == decision.reason) {
+    if let Some(open) = open.filter(|row| row.reason == decision.reason && !row.ignored) {
         // A negative one keeps its place: a report that comes late may still make it a reversal (V3, V7).
         let keeps_its_place = case.report.payout.cents().is_some_and(i64::is_negative);
         if let Some(call_id) = decision.call_id.filter(|_| !keeps_its_place) {
@@ -289,7 +316,10 @@ fn forget_claim(case: &DecisionInput<'_>, books: &mut LockedCalls, call_id: Uuid
         call_id,
     };
     if let Some(call) = books.call_mut(key) {
-        call.reports.retain(|r| r.order != case.order);
+        for report in call.reports.iter_mut().filter(|r| r.order == case.order) {
+            report.role = ClaimState::Withdrawn;
+            report.dirty = true;
+        }
     }
 }
 

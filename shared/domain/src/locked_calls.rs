@@ -104,6 +104,8 @@ pub struct LockedCall {
     pub current_terms: Option<Payee>,
     /// The terms of the last posting; they rule once a report has been applied (V9).
     pub posted_terms: Option<Payee>,
+    /// The terms that its last report left behind in this batch: one that comes back at once finds them.
+    pub released_terms: Option<Payee>,
     /// Whose report the value is; none if a person set it, or nobody has.
     pub reported_by: Option<Uuid>,
     /// In order of reception.
@@ -134,7 +136,7 @@ impl LockedCall {
         if self.value_from_webhook {
             self.posted_terms
         } else {
-            self.current_terms
+            self.released_terms.or(self.current_terms)
         }
     }
 
@@ -162,6 +164,12 @@ impl LockedCall {
         self.reports
             .iter()
             .find(|r| r.role.stands() && r.order.event_id == event_id)
+    }
+
+    /// How many reports claim it, other than the event's own (V13).
+    pub fn standing_but(&self, event_id: Uuid) -> usize {
+        let stands = |r: &&CallReport| r.role.stands() && r.order.event_id != event_id;
+        self.reports.iter().filter(stands).count()
     }
 
     /// How many reports its fold holds, other than the event's own (V13).
@@ -225,6 +233,9 @@ impl LockedCall {
         self.credit_cents =
             credit_due(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
         let flag_changed = self.value_from_webhook != folded.reported;
+        self.released_terms = (self.value_from_webhook && !folded.reported)
+            .then_some(self.posted_terms)
+            .flatten();
         self.value_from_webhook = folded.reported;
         self.posted_terms = payee;
         self.reported_by = folded

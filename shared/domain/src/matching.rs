@@ -16,6 +16,8 @@ pub const TYPICAL_LEG_SECONDS: i64 = 30;
 pub const CLOCK_SKEW_MICROS: i64 = 5 * 60 * 1_000_000;
 /// Another payee's call that is this close to the winner makes the choice a guess (M6), inclusive.
 pub const TOO_CLOSE_SECONDS: i64 = 5;
+/// Calls that share one ref_id and are looked at where nothing tells which is meant.
+pub const CALLS_OF_A_REF_ID: usize = 16;
 /// Candidates listed on a row for a person to choose from.
 pub const LISTED_CANDIDATES: usize = 10;
 
@@ -201,7 +203,10 @@ fn known_by_signature(call_id: Uuid) -> MatchResult {
 
 /// What a person assigned takes its repeats along, also those that an id would find (M12).
 fn by_person(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
-    let prior = nearest_prior(question, evidence, |p| p.by_person && !p.displaced)?;
+    // An earlier report is no repeat of the one that the person spoke about.
+    let leads =
+        |p: &PriorMatch| p.by_person && !p.displaced && p.received_at <= question.received_at;
+    let prior = nearest_prior(question, evidence, leads)?;
     Some(known_by_signature(prior.call_id))
 }
 
@@ -247,7 +252,8 @@ fn by_ref_id(
     let ours: Vec<&Candidate> = hits.iter().filter(|c| c.in_scope).collect();
     *other_buyer |= ours.len() < hits.len();
     let (first, others) = ours.split_first()?;
-    if others.is_empty() {
+    // Where as many were found as are looked for, there may be others of this buyer.
+    if others.is_empty() && hits.len() < CALLS_OF_A_REF_ID {
         return Some(sole_hit(question, evidence, first));
     }
     // ref_id is not unique (M1): the reported call_id decides, or else the reported caller.

@@ -4,7 +4,7 @@ use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::raw_event::RawEvent;
 use trueup_store::{Pool, StoreError};
 
-use crate::manual_actions::first_result;
+use crate::manual_actions::result_of;
 use crate::settle_batch;
 
 /// How a sample request would be read and matched now. It is settled for real and rolled back:
@@ -12,7 +12,8 @@ use crate::settle_batch;
 pub async fn try_sample(pool: &Pool, sample: RawEvent) -> Result<SettleResult, StoreError> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
+    let id = sample.id;
     let settled = settle_batch(&tx, vec![SettleJob::Fresh(sample)]).await;
     tx.rollback().await?;
-    first_result(settled?)
+    result_of(settled?, id)
 }

@@ -3,7 +3,6 @@
 //! What is due is settled again, at its original place in the order of reception.
 
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
-use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
     WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, try_soon, wake_by,
 };
@@ -26,6 +25,8 @@ pub async fn wake_pending(pool: &Pool) -> Result<u64, StoreError> {
 /// Settles up to `limit` reports that are due. Empty when none is.
 pub async fn settle_due(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
     match settle_up_to(pool, limit).await {
+        // Somebody holds a row or a publisher: nobody's failure, all of it is still due (V12).
+        Err(error) if error.is_busy() => Ok(Vec::new()),
         Err(error) if !error.is_environment_error() && limit > 1 => {
             tracing::warn!(%error, "waiting reports are settled one by one");
             one_by_one(pool, limit).await
@@ -41,6 +42,7 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreE
             Ok(settled) if settled.is_empty() => break,
             Ok(settled) => all.extend(settled),
             Err(error) if error.is_environment_error() => return Err(error),
+            Err(error) if error.is_busy() => break,
             Err(error) => {
                 tracing::error!(%error, "a waiting report cannot be settled and is put off by an hour");
                 postpone_first(pool).await?;
@@ -61,13 +63,13 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
             if due.is_empty() {
                 return Ok(Vec::new());
             }
-            let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+            let ids: Vec<Uuid> = due.iter().map(|report| report.event_id).collect();
             let work = due
                 .into_iter()
-                .map(|(id, received_at)| SettleJob::Stored {
-                    id,
-                    received_at,
-                    course: Trigger::Again,
+                .map(|report| SettleJob::Stored {
+                    id: report.event_id,
+                    received_at: report.received_at,
+                    course: report.trigger,
                     actor: None,
                 })
                 .collect();

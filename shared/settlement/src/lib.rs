@@ -71,9 +71,10 @@ async fn settle(
         let calls = loading::busy_calls(tx, &calls_to_lock(&lines, &webhooks)).await?;
         (lines, aside) = BusyLocks { calls, callers }.split_off(lines, &webhooks);
     }
-    let open_rows = loading::load_open_rows(tx, &lines).await?;
     crash_points::point(Point::BeforeLock);
-    let mut locked = loading::lock_calls(tx, calls_to_lock(&lines, &webhooks), open_rows).await?;
+    let mut locked = loading::lock_calls(tx, calls_to_lock(&lines, &webhooks)).await?;
+    let open_rows = loading::load_open_rows(tx, &lines).await?;
+    locked.calls = locked.calls.with_open_rows(open_rows);
     decide_lines(&mut lines, &webhooks, &mut locked.calls);
     writes::write_batch(tx, &mut lines, &locked).await?;
     crash_points::point(Point::AfterWrite);

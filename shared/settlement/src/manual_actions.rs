@@ -93,7 +93,10 @@ async fn settle_for(
 }
 
 /// The result of that row, among what it took along.
-fn result_of(settled: Vec<SettleResult>, event_id: Uuid) -> Result<SettleResult, StoreError> {
+pub(crate) fn result_of(
+    settled: Vec<SettleResult>,
+    event_id: Uuid,
+) -> Result<SettleResult, StoreError> {
     let own = settled.into_iter().find(|result| result.id == event_id);
     first_result(own.into_iter().collect())
 }
@@ -237,7 +240,7 @@ async fn apply_in(
             asked,
             asked.event_id,
             target.received_at,
-            Trigger::Ignored,
+            Trigger::Closed,
         )
         .await?;
         rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
@@ -281,6 +284,9 @@ pub async fn ignore_event(
             let Some(target) = rows::lock_target(tx, &key).await? else {
                 return Ok(Err(ActionError::NoSuchEvent));
             };
+            if target.applied_from.is_some() {
+                return Ok(Err(ActionError::IsAnApply));
+            }
             if target.stands_for_money {
                 return Ok(Err(ActionError::HasPosting));
             }
@@ -370,7 +376,8 @@ async fn undo_in(
     if target.applied_from.is_some() {
         return revoke_apply(tx, asked, target).await;
     }
-    if let Some(apply_id) = rows::last_apply(tx, &asked.action_key()).await? {
+    let last = rows::last_action(tx, &asked.action_key(), &["apply", "ignore"]).await?;
+    if let Some((_, Some(apply_id))) = last.filter(|(action, _)| action == "apply") {
         let asked_for_it = ActionRequest {
             event_id: apply_id,
             ..asked.clone()
@@ -426,8 +433,12 @@ async fn revoke_apply(
             event_id: from,
             ..asked.clone()
         };
-        let closed = rows::lock_target(tx, &source.action_key()).await?;
-        if let Some(closed) = closed.filter(|row| row.ignored) {
+        let key = source.action_key();
+        let closed = rows::lock_target(tx, &key).await?;
+        let last = rows::last_action(tx, &key, &["apply", "ignore"]).await?;
+        // One that a person has ignored since, or closed by another apply, stays closed.
+        let by_this = last == Some(("apply".to_owned(), Some(asked.event_id)));
+        if let Some(closed) = closed.filter(|row| row.ignored && by_this) {
             reopen(tx, asked, from, closed.received_at).await?;
         }
     }

@@ -63,6 +63,7 @@ impl Batch {
         };
         let call_id = |n: u32| Uuid::from_u128(1 << 100 | u128::from(n));
         let call = |n: u32| LockedCall {
+            released_terms: None,
             key: CallKey {
                 account_id,
                 call_id: call_id(n),

@@ -9,6 +9,7 @@ use trueup_domain::call_record::CallRecord;
 use trueup_domain::crediting::{
     Effect, Estimate, FoldInput, ReceptionOrder, Terms, credit_due, fold_reports,
 };
+use trueup_domain::decision::Trigger;
 use trueup_event::reason::Status;
 use uuid::Uuid;
 
@@ -130,7 +131,7 @@ proptest! {
         settle(&mut otherwise, &events);
         rest.iter().for_each(|copy| assert!(otherwise.record(copy)));
         let waiting: Vec<Work> =
-            otherwise.rows.iter().filter(|(_, row)| row.waiting).map(|(id, _)| Work::Again(*id)).collect();
+            otherwise.rows.iter().filter(|(_, row)| row.waiting).map(|(id, _)| Work::Again(*id, Trigger::Recorded)).collect();
         let lines = otherwise.sight(&waiting);
         otherwise.settle(lines);
         otherwise.check().map_err(TestCaseError::fail)?;

@@ -45,7 +45,7 @@ pub struct Event {
 #[derive(Debug, Clone)]
 pub enum Work {
     Fresh(Event),
-    Again(Uuid),
+    Again(Uuid, Trigger),
     Replayed(Uuid),
     Assigned(Uuid, Uuid),
     Applied(Event, Uuid),
@@ -63,6 +63,8 @@ pub struct Row {
     pub call_id: Option<Uuid>,
     pub credit: i64,
     pub waiting: bool,
+    /// A copy has changed the call that it stands on by a guess.
+    pub changed: bool,
     pub ignored: bool,
     /// A person's apply: the row that it was made from.
     pub applied_from: Option<Uuid>,
@@ -125,7 +127,8 @@ impl Store {
             let guesses = self.calls[&copy.id].reports.iter();
             let guesses = guesses.filter(|r| r.guess && r.role.stands());
             for id in guesses.map(|r| r.order.event_id).collect::<Vec<_>>() {
-                self.rows.get_mut(&id).expect("its row").waiting = true;
+                let row = self.rows.get_mut(&id).expect("its row");
+                (row.waiting, row.changed) = (true, true);
             }
         }
         let kept = self.calls.entry(copy.id).or_insert_with(|| Kept {
@@ -207,7 +210,7 @@ impl Store {
         let stored = |id: &Uuid, trigger| Some(self.line(&self.rows.get(id)?.event, trigger));
         let line = |work: &Work| match work {
             Work::Fresh(event) => Some(self.line(event, Trigger::Fresh)),
-            Work::Again(id) => stored(id, Trigger::Again),
+            Work::Again(id, trigger) => stored(id, *trigger),
             Work::Replayed(id) => stored(id, Trigger::Replayed),
             Work::Undone(id) => stored(id, Trigger::Undone),
             Work::Revoked(id) => stored(id, Trigger::Revoked),
@@ -218,7 +221,7 @@ impl Store {
         let mut lines: Vec<BatchRow> = work.iter().filter_map(line).collect();
         let followers = rows_to_follow(&lines, &self.standing_reports());
         for ((_, id), must_leave) in &followers {
-            lines.extend(stored(id, Trigger::Again).map(|line| BatchRow {
+            lines.extend(stored(id, Trigger::Changed).map(|line| BatchRow {
                 must_leave: *must_leave,
                 ..line
             }));
@@ -387,6 +390,13 @@ impl Store {
         decisions
     }
 
+    /// A person's apply takes a held row's place.
+    pub fn close(&mut self, id: Uuid) {
+        let line = self.line(&self.rows[&id].event, Trigger::Closed);
+        self.settle(vec![line]);
+        self.ignore(id);
+    }
+
     /// Closes a row as a person does: its repeats are closed, too (M8, M12).
     pub fn ignore(&mut self, id: Uuid) {
         let lines = self.sight(&[Work::Ignored(id)]);
@@ -395,6 +405,9 @@ impl Store {
         let row = self.rows.get_mut(&id).expect("its row");
         row.ignored = true;
         row.waiting = false;
+        if !matches!(row.status, Status::Held | Status::Unmatched) {
+            return;
+        }
         let open = OpenRow {
             order: row.event.place,
             reason: row.reason,
@@ -479,6 +492,7 @@ impl Store {
             estimate: r.estimate,
             current_terms: r.assignment_id.and_then(|id| self.payees.get(&id).copied()),
             posted_terms: r.terms,
+            released_terms: None,
             reported_by: kept.reported_by,
             reports: kept.reports.clone(),
             changed: false,
@@ -523,6 +537,7 @@ impl Store {
                 .call_id
                 .map_or(0, |call_id| self.posted(id, call_id).1),
             waiting: wants_another_try(line),
+            changed: false,
             ignored: false,
             applied_from,
             event: self.event(line),

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use trueup_domain::batch_decision::BatchRow;
 use trueup_domain::call_record::CallRecord;
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
+use trueup_domain::decision::Trigger;
 use trueup_domain::report::{Payout, Report};
 use trueup_event::reason::{Status, Strategy};
 use uuid::Uuid;
@@ -400,8 +401,20 @@ impl Simulation {
             .rows
             .iter()
             .filter(|(_, row)| row.waiting && !self.is_locked(row.event.report.caller.as_ref()))
-            .map(|(id, _)| Work::Again(*id))
+            .map(|(id, row)| {
+                let trigger = match (row.changed, self.now.as_second() % 2) {
+                    (true, _) => Trigger::Changed,
+                    (false, 0) => Trigger::Recorded,
+                    (false, _) => Trigger::Again,
+                };
+                Work::Again(*id, trigger)
+            })
             .collect();
+        for work in &waiting {
+            if let Work::Again(id, _) = work {
+                self.store.rows.get_mut(id).expect("its row").changed = false;
+            }
+        }
         let lines = self.store.sight(&waiting);
         self.store.settle(lines);
         Ok(())
@@ -505,6 +518,9 @@ impl Simulation {
             Some(last) if last >= self.now => last + SignedDuration::from_micros(1),
             _ => self.now,
         };
+        if self.store.rows[&source].status == Status::Held {
+            self.store.close(source);
+        }
         let event = Event {
             place: ReceptionOrder {
                 received_at,
@@ -524,9 +540,6 @@ impl Simulation {
             .get_mut(&event_id)
             .expect("its row")
             .applied_from = Some(source);
-        if self.store.rows[&source].status == Status::Held {
-            self.store.ignore(source);
-        }
     }
 
     /// Everything that is under way comes to its end; then the invariants.

@@ -152,6 +152,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("TRUEUP_WORKER_BATCH", "0", "1 or more"),
     ("TRUEUP_RETENTION_EVENT_DAYS", "never", "1 or more"),
     ("TRUEUP_RETENTION_REQUEST_DAYS", "0", "1 or more"),
+    ("TRUEUP_RECONCILE_EVERY_HOURS", "daily", "0 for never"),
     ("TRUEUP_GRACE_SECONDS", "-1", "seconds"),
     ("TRUEUP_START_SECONDS", "5m", "seconds"),
     ("TRUEUP_LOG", "info,=x=y", "level"),

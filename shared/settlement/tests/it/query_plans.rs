@@ -96,7 +96,7 @@ async fn the_check_sees_a_missing_index() {
     let pool = settling(&database);
     let client = pool.get().await.expect("a connection");
     client
-        .batch_execute("DROP INDEX calls_by_ref_id")
+        .batch_execute("DROP INDEX calls_by_ref_id_and_caller")
         .await
         .expect("drops");
     let wrong = unindexed(&client).await.expect("explains");

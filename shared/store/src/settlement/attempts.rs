@@ -73,6 +73,20 @@ pub async fn forget_older(pool: &Pool, before: Timestamp) -> Result<u64, StoreEr
     Ok(client.execute(FORGET_OLD, &[&before]).await?)
 }
 
+const FORGET_OPEN: &str = "/* open_reports_forget_old */
+    DELETE FROM open_reports WHERE digest IN (
+        SELECT digest FROM open_reports WHERE received_at < $1 ORDER BY received_at LIMIT $2)";
+
+/// What waits for a person answers for its repeats for a day (M11); at most so many rows go.
+pub async fn forget_open_reports(
+    pool: &Pool,
+    before: Timestamp,
+    at_most: i64,
+) -> Result<u64, StoreError> {
+    let client = pool.get().await?;
+    Ok(client.execute(FORGET_OPEN, &[&before, &at_most]).await?)
+}
+
 const SETTLED: &str = "/* parked_settled */
     SELECT e.id FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
       JOIN events e ON e.received_at = k.received_at AND e.id = k.id

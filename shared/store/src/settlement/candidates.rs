@@ -16,7 +16,7 @@ use crate::settlement::loading::order_of_row;
 use trueup_domain::batch_decision::{BatchRow, StandingReport, rows_to_follow};
 use trueup_domain::decision::{CallCandidate, Trigger};
 use trueup_domain::locked_calls::{Fingerprint, MAX_FOLDED_REPORTS};
-use trueup_domain::matching::CLOCK_SKEW_MICROS;
+use trueup_domain::matching::{CALLS_OF_A_REF_ID, CLOCK_SKEW_MICROS};
 use trueup_domain::webhook_settings::Webhook;
 
 /// Calls looked at for one report, of each kind. More calls than this that fit one report to within
@@ -24,8 +24,6 @@ use trueup_domain::webhook_settings::Webhook;
 const FITTING_CALLS: i64 = 32;
 /// Calls of one caller in the window that are weighed at all, the latest first.
 const CALLS_OF_A_CALLER: i64 = 1_000;
-/// Calls that share one ref_id, where nothing tells which is meant: they are listed for a person.
-const CALLS_OF_A_REF_ID: i64 = 16;
 /// Calls that share a ref_id and a caller; more cannot be told apart by their length anyway.
 const CALLS_OF_A_CALLER_AND_REF_ID: i64 = 100;
 /// Reports of one webhook, caller and duration in the window that are weighed, the latest first.
@@ -207,7 +205,12 @@ async fn by_ids(tx: &Transaction<'_>, lines: &mut [BatchRow]) -> Result<(), Stor
     let (ref_rows, id_rows) = try_join(
         tx.query(
             &by_ref,
-            &[&ref_lines, &ref_accounts, &refs, &CALLS_OF_A_REF_ID],
+            &[
+                &ref_lines,
+                &ref_accounts,
+                &refs,
+                &(CALLS_OF_A_REF_ID as i64),
+            ],
         ),
         tx.query(&by_id, &[&id_lines, &id_accounts, &ids]),
     )

@@ -335,13 +335,9 @@ pub fn order_of_row(row: &Row) -> Result<ReceptionOrder, StoreError> {
 pub async fn lock_calls(
     tx: &Transaction<'_>,
     keys: BTreeSet<CallKey>,
-    open_rows: HashMap<Uuid, OpenRow>,
 ) -> Result<LockedCallSet, StoreError> {
     if keys.is_empty() {
-        return Ok(LockedCallSet {
-            calls: LockedCalls::default().with_open_rows(open_rows),
-            ..LockedCallSet::default()
-        });
+        return Ok(LockedCallSet::default());
     }
     let accounts: Vec<Uuid> = keys.iter().map(|k| k.account_id).collect();
     let ids: Vec<Uuid> = keys.iter().map(|k| k.call_id).collect();
@@ -384,7 +380,7 @@ pub async fn lock_calls(
         .map(|(call, row)| (call.key, row.get("at")))
         .collect();
     Ok(LockedCallSet {
-        calls: LockedCalls::new(calls).with_open_rows(open_rows),
+        calls: LockedCalls::new(calls),
         stored,
         ctids,
     })
@@ -458,6 +454,7 @@ fn call_of_row(
             .get::<_, Option<Uuid>>("assignment_id")
             .and_then(|id| payees.get(&id).copied()),
         posted_terms: recorded,
+        released_terms: None,
         reported_by: row.get("reported_by_webhook_id"),
         reports: reports.remove(&key).unwrap_or_default(),
         changed: false,

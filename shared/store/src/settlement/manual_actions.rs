@@ -177,27 +177,29 @@ pub async fn lock_last_report(
         .get(0))
 }
 
-/// The last apply that was made from a row and still stands.
-const LAST_APPLY: &str = "/* person_last_apply */
-    SELECT (detail ->> 'event_id')::uuid FROM event_actions
-     WHERE account_id = $1 AND event_id = $2 AND action = 'apply'
+/// What a person did last to a row of what can be undone, and the apply's own event.
+const LAST_ACTION: &str = "/* person_last_action */
+    SELECT action, (detail ->> 'event_id')::uuid AS event_id FROM event_actions
+     WHERE account_id = $1 AND event_id = $2 AND action = ANY($3)
      ORDER BY created_at DESC, id DESC LIMIT 1";
 
-pub async fn last_apply(
+/// The last of these actions on a row, and the event that an apply made.
+pub async fn last_action(
     tx: &Transaction<'_>,
     key: &ActionKey<'_>,
-) -> Result<Option<Uuid>, StoreError> {
-    let statement = tx.prepare_cached(LAST_APPLY).await?;
+    among: &[&str],
+) -> Result<Option<(String, Option<Uuid>)>, StoreError> {
+    let statement = tx.prepare_cached(LAST_ACTION).await?;
     let row = tx
-        .query_opt(&statement, &[&key.account_id, &key.event_id])
+        .query_opt(&statement, &[&key.account_id, &key.event_id, &among])
         .await?;
-    Ok(row.and_then(|row| row.get(0)))
+    Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
 const IGNORE: &str = "/* person_ignore */
     UPDATE events SET ignored_at = now(), ignored_by = $3, decided_by = $3, retry_until = NULL
      WHERE received_at = $1 AND id = $2
- RETURNING webhook_id, position, reason, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
+ RETURNING status, webhook_id, position, reason, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
            currency, rejection_word";
 const STOP_WAITING: &str =
     "/* person_stop_waiting */ DELETE FROM pending_reports WHERE event_id = $1";
@@ -222,7 +224,10 @@ pub async fn close_event(
     tx.execute(&tx.prepare_cached(STOP_WAITING).await?, &[&event_id])
         .await?;
     let reason = reason_of(row.get("reason"))?;
-    if let Ok(report) = report_of_row(&row, reason)
+    // A duplicate is no row of its own: to close it closes nothing that comes later.
+    let is_open = matches!(row.get::<_, &str>("status"), "held" | "unmatched");
+    if is_open
+        && let Ok(report) = report_of_row(&row, reason)
         && report != Report::default()
     {
         let digest = report_digest(row.get("webhook_id"), &report);

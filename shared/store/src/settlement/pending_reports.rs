@@ -5,6 +5,7 @@
 
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use trueup_domain::decision::Trigger;
 use uuid::Uuid;
 
 use crate::settlement::writes::RETRY_SECONDS;
@@ -15,62 +16,80 @@ const NOTES: i64 = 1_000;
 /// A report whose settling fails again and again is left alone for this long, in seconds.
 const POSTPONE_SECONDS: f64 = 3_600.0;
 
-/// Some notes are taken; what waits for their calls becomes due. Each look-up is a subquery of its own,
-/// so that it goes through its index whatever the planner thinks of the tables' sizes.
+/// Waiting reports that one recorded call wakes at a time, of each of its keys (M7). A call of which more wait
+/// keeps its note for the next round.
+const WOKEN_AT_A_TIME: i64 = 100;
+
+/// Some notes are looked at; what waits for their calls becomes due, the oldest first. Each look-up is a
+/// subquery of its own, so that it goes through its index whatever the planner thinks of the tables' sizes.
 macro_rules! wake {
-    ($name:literal, $taken:literal) => {
+    ($name:literal, $which:literal, $done:literal) => {
         concat!(
-            "/* ", $name, " */ WITH taken AS (", $taken, " RETURNING account_id, call_id, ref_id, caller),
-             meant AS (
-                SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
-                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND ref_id = n.ref_id OFFSET 0) p
-                UNION SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
-                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND call_id = n.call_id OFFSET 0) p
-                UNION SELECT p.event_id FROM taken n CROSS JOIN LATERAL (
-                    SELECT event_id FROM pending_reports WHERE account_id = n.account_id AND caller = n.caller OFFSET 0) p),
+            "/* ", $name, " */ WITH taken AS (
+                SELECT id, account_id, call_id, ref_id, caller FROM call_recorded_outbox WHERE ", $which, "
+                 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED),
+             found AS (
+                SELECT n.id AS note, 'ref_id' AS key, p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports
+                     WHERE account_id = n.account_id AND ref_id = n.ref_id AND woken_by < n.id
+                     ORDER BY woken_by, received_at LIMIT $2) p
+                UNION ALL SELECT n.id, 'call_id', p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports
+                     WHERE account_id = n.account_id AND call_id = n.call_id AND woken_by < n.id
+                     ORDER BY woken_by, received_at LIMIT $2) p
+                UNION ALL SELECT n.id, 'caller', p.event_id FROM taken n CROSS JOIN LATERAL (
+                    SELECT event_id FROM pending_reports
+                     WHERE account_id = n.account_id AND caller = n.caller AND woken_by < n.id
+                     ORDER BY woken_by, received_at LIMIT $2) p),
+             meant AS (SELECT event_id, max(note) AS note FROM found GROUP BY event_id),
              woken AS (
-                UPDATE pending_reports SET next_try_at = now()
-                 WHERE event_id = ANY(ARRAY(SELECT event_id FROM meant)) AND next_try_at > now() RETURNING 1)
-             SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM woken)"
+                UPDATE pending_reports p
+                   SET next_try_at = LEAST(p.next_try_at, now()), cause = GREATEST(p.cause, 1::int2), woken_by = row.note
+                  FROM unnest(ARRAY(SELECT event_id FROM meant ORDER BY event_id),
+                              ARRAY(SELECT note FROM meant ORDER BY event_id)) AS row (event_id, note)
+                 WHERE p.event_id = row.event_id RETURNING 1),
+             more AS (SELECT note FROM found GROUP BY note, key HAVING count(*) >= $2),
+             done AS (", $done, " WHERE id IN (SELECT id FROM taken EXCEPT SELECT note FROM more) RETURNING 1)
+             SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM woken), (SELECT count(*) FROM done)"
         )
     };
 }
 
 /// Notes not seen before are marked and stay: a report that is being settled right now may have looked for
 /// its call before the call was there, and will only wait once that transaction commits. Each such
-/// transaction took its number before it looked (`trueup_settlement::settle`), so it is below the mark.
+/// transaction took its number before it looked (`trueup_settlement::settle_batch`), so it is below the mark.
 pub const WAKE: &str = wake!(
     "late_wake",
-    "UPDATE call_recorded_outbox SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now() WHERE id IN (
-        SELECT id FROM call_recorded_outbox WHERE seen_before IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
+    "seen_before IS NULL",
+    "UPDATE call_recorded_outbox SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now()"
 );
 
 /// The notes whose mark all transactions have passed are looked at once more and go. A transaction of
 /// somebody else's that runs on and on holds the mark back, but for no longer than a settling may take.
 pub const WAKE_AGAIN: &str = wake!(
     "late_wake_again",
-    "DELETE FROM call_recorded_outbox WHERE id IN (
-        SELECT id FROM call_recorded_outbox
-         WHERE seen_before <= pg_snapshot_xmin(pg_current_snapshot()) OR seen_at < now() - make_interval(secs => 30)
-         ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)"
+    "(seen_before <= pg_snapshot_xmin(pg_current_snapshot()) OR seen_at < now() - make_interval(secs => 30))",
+    "DELETE FROM call_recorded_outbox"
 );
 
 /// Runs one of the two; returns how many notes it dealt with.
 pub async fn wake_by(tx: &Transaction<'_>, sql: &'static str) -> Result<u64, StoreError> {
     let statement = tx.prepare_cached(sql).await?;
-    let row = tx.query_one(&statement, &[&NOTES]).await?;
+    let row = tx
+        .query_one(&statement, &[&NOTES, &WOKEN_AT_A_TIME])
+        .await?;
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 pub const WAKE_GUESSES: &str = "/* recording_wake_guesses */
-    INSERT INTO pending_reports (event_id, received_at, account_id, ref_id, call_id, caller, next_try_at)
-    SELECT r.event_id, r.received_at, r.account_id, r.ref_id, NULL, NULL, now()
+    INSERT INTO pending_reports (event_id, received_at, account_id, ref_id, call_id, caller, next_try_at, cause)
+    SELECT r.event_id, r.received_at, r.account_id, r.ref_id, NULL, NULL, now(), 2
       FROM unnest($2::uuid[]) AS k (call_id)
      CROSS JOIN LATERAL (
            SELECT event_id, received_at, account_id, ref_id FROM call_reports
             WHERE account_id = $1 AND call_id = k.call_id AND guess AND role <> 'displaced' OFFSET 0) AS r
      ORDER BY r.event_id
-        ON CONFLICT (event_id) DO UPDATE SET next_try_at = now()";
+        ON CONFLICT (event_id) DO UPDATE SET next_try_at = now(), cause = 2";
 
 /// A copy has changed what guesses about these calls were made by: they are looked at again (M14).
 pub async fn wake_guesses(
@@ -86,7 +105,7 @@ pub async fn wake_guesses(
 }
 
 pub const DUE: &str = "/* late_due */
-    SELECT event_id, received_at FROM pending_reports WHERE next_try_at <= now()
+    SELECT event_id, received_at, cause FROM pending_reports WHERE next_try_at <= now()
      ORDER BY next_try_at, received_at, event_id LIMIT $1 FOR UPDATE SKIP LOCKED";
 
 /// Names the turn of trying what waits, among the locks of this database (M10).
@@ -103,7 +122,7 @@ pub async fn take_turn(tx: &Transaction<'_>) -> Result<bool, StoreError> {
 /// The next time of the schedule that still lies ahead; without one the waiting is over.
 pub const RESCHEDULE: &str = "/* late_reschedule */
     UPDATE pending_reports p
-       SET next_try_at = COALESCE(
+       SET cause = 0, next_try_at = COALESCE(
            (SELECT min(p.since + make_interval(secs => s)) FROM unnest($2::float8[]) AS s
              WHERE p.since + make_interval(secs => s) > now()), 'infinity')
      WHERE p.event_id = ANY($1)";
@@ -116,22 +135,34 @@ pub const GIVE_UP: &str = "/* late_give_up */
       FROM unnest($1::timestamptz[], $2::uuid[]) AS row (received_at, id)
      WHERE e.received_at = row.received_at AND e.id = row.id";
 
+/// A report that is tried again, and why.
+pub struct DueReport {
+    pub event_id: Uuid,
+    pub received_at: Timestamp,
+    pub trigger: Trigger,
+}
+
 /// The reports that are due, locked, with their next time set.
-pub async fn take_due(
-    tx: &Transaction<'_>,
-    limit: i64,
-) -> Result<Vec<(Uuid, Timestamp)>, StoreError> {
+pub async fn take_due(tx: &Transaction<'_>, limit: i64) -> Result<Vec<DueReport>, StoreError> {
     let statement = tx.prepare_cached(DUE).await?;
-    let due: Vec<(Uuid, Timestamp)> = tx
+    let due: Vec<DueReport> = tx
         .query(&statement, &[&limit])
         .await?
         .iter()
-        .map(|row| (row.get(0), row.get(1)))
+        .map(|row| DueReport {
+            event_id: row.get(0),
+            received_at: row.get(1),
+            trigger: match row.get::<_, i16>(2) {
+                0 => Trigger::Again,
+                1 => Trigger::Recorded,
+                _ => Trigger::Changed,
+            },
+        })
         .collect();
     if due.is_empty() {
         return Ok(due);
     }
-    let ids: Vec<Uuid> = due.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<Uuid> = due.iter().map(|report| report.event_id).collect();
     let schedule: Vec<f64> = RETRY_SECONDS.iter().map(|s| f64::from(*s)).collect();
     tx.execute(&tx.prepare_cached(RESCHEDULE).await?, &[&ids, &schedule])
         .await?;
@@ -156,7 +187,7 @@ pub async fn give_up(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreErro
 }
 
 const TRY_SOON: &str = "/* late_try_soon */
-    UPDATE pending_reports SET next_try_at = now() + make_interval(secs => $2) WHERE event_id = ANY($1)";
+    UPDATE pending_reports SET next_try_at = now() + make_interval(secs => $2), cause = 1 WHERE event_id = ANY($1)";
 /// Until a report whose call somebody holds is tried again (s).
 const SOON_SECONDS: f64 = 2.0;
 
@@ -171,7 +202,8 @@ pub async fn try_soon(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreErr
 
 const POSTPONE: &str = "/* late_postpone */
     UPDATE pending_reports SET next_try_at = now() + make_interval(secs => $1)
-     WHERE event_id = (SELECT event_id FROM pending_reports WHERE next_try_at <= now() ORDER BY next_try_at LIMIT 1)";
+     WHERE event_id = (SELECT event_id FROM pending_reports WHERE next_try_at <= now()
+                        ORDER BY next_try_at, received_at, event_id LIMIT 1)";
 
 /// Puts off the report that is due first.
 pub async fn postpone_first(pool: &Pool) -> Result<(), StoreError> {

@@ -140,7 +140,9 @@ pub async fn draft_entries(
         }
         ledger.decided.insert(line.order.event_id, n);
         for (at, change) in std::mem::take(&mut ledger.promoted) {
-            if let Some(decision) = lines.get_mut(at).and_then(|line| line.decision.as_mut()) {
+            if let Some(decision) = lines.get_mut(at).and_then(|line| line.decision.as_mut())
+                && decision.status != Status::Matched
+            {
                 decision.status = Status::Matched;
                 decision.reason = None;
                 decision.detail = change.to_detail();
@@ -292,7 +294,11 @@ impl EntryBuilder {
             round = *next;
             *next = next.saturating_add(1);
         }
-        let nobody = || format!("event {} left the call", line.order.event_id);
+        let left = match draft.cause {
+            PostingCause::Left { report, .. } => report.event_id,
+            PostingCause::Report => line.order.event_id,
+        };
+        let nobody = || format!("event {left} left the call");
         self.entries.postings.push(NewPosting {
             call: draft.call,
             publisher_id,

@@ -52,6 +52,7 @@ pub async fn load_followers(
     for line in &mut lines {
         let key = (line.order.received_at, line.order.event_id);
         line.must_leave = keys.get(&key).copied().unwrap_or_default();
+        line.trigger = Trigger::Changed;
     }
     Ok(lines)
 }

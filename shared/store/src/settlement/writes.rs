@@ -233,7 +233,7 @@ pub const ADJUST_ROWS: &str = "/* settle_adjust_events */
            status = CASE WHEN row.detail IS NULL THEN e.status ELSE 'matched' END,
            reason = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.reason END,
            detail = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.detail ELSE row.detail::json END
-      FROM (SELECT received_at, id, sum(revenue)::int8 AS revenue, sum(credit)::int8 AS credit, (array_agg(detail))[1] AS detail
+      FROM (SELECT received_at, id, sum(revenue)::int8 AS revenue, sum(credit)::int8 AS credit, (array_agg(detail) FILTER (WHERE detail IS NOT NULL))[1] AS detail
               FROM unnest($1::timestamptz[], $2::uuid[], $3::int8[], $4::int8[], $5::text[])
                    AS row (received_at, id, revenue, credit, detail)
              GROUP BY received_at, id) AS row
@@ -598,6 +598,7 @@ fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         }
     }
     // In the order of the key, as every lock.
+    closed.sort_unstable();
     held.sort_by_key(|(digest, line, _)| (*digest, line.order));
     let mut writes: Vec<Write<'_>> = Vec::new();
     if !closed.is_empty() {
