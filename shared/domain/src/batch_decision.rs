@@ -99,8 +99,31 @@ pub struct BatchRow {
     pub must_leave: bool,
     /// The call that it stood on until now and has left.
     pub left_call: Option<Uuid>,
-    /// What its leaving moves.
-    pub withdrawals: Vec<PostingDraft>,
+    /// What its leaving moves; see [`withdrawals_in_order`].
+    pub withdrawal: Option<Withdrawal>,
+}
+
+/// A row has left its call, as the so-maniest of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdrawal {
+    pub step: u32,
+    pub draft: PostingDraft,
+}
+
+/// The rows that have left their calls, in the order in which they did: what one lets go another may have
+/// brought for a moment.
+pub fn withdrawals_in_order(lines: &[BatchRow]) -> Vec<(&BatchRow, PostingDraft)> {
+    let mut left: Vec<(u32, &BatchRow, PostingDraft)> = lines
+        .iter()
+        .filter_map(|line| {
+            let withdrawal = line.withdrawal?;
+            Some((withdrawal.step, line, withdrawal.draft))
+        })
+        .collect();
+    left.sort_by_key(|(step, ..)| *step);
+    left.into_iter()
+        .map(|(_, line, draft)| (line, draft))
+        .collect()
 }
 
 /// What a row said before it was settled again.
@@ -147,7 +170,7 @@ impl BatchRow {
             actor: None,
             must_leave: false,
             left_call: None,
-            withdrawals: Vec::new(),
+            withdrawal: None,
         }
     }
 
@@ -476,8 +499,9 @@ pub fn decide_lines(
         }
     }
     // What a person has decided anew leaves first: it leads nobody to where it stood.
+    let mut step = 0;
     for line in lines.iter_mut().filter(|line| !line.trigger.is_retry()) {
-        leave_call(line, books);
+        leave_call(line, books, &mut step);
     }
     let anew: Vec<bool> = lines
         .iter()
@@ -486,7 +510,7 @@ pub fn decide_lines(
     // All of them leave before any is placed: what one lets go another may take (M12).
     for (line, anew) in lines.iter_mut().zip(&anew) {
         if *anew && line.trigger.is_retry() {
-            leave_call(line, books);
+            leave_call(line, books, &mut step);
         }
     }
     for (line, anew) in lines.iter_mut().zip(anew) {
@@ -601,7 +625,7 @@ fn is_admitted(
 }
 
 /// A report is about one call at most: what it did on the one that it stood on is taken back (M13).
-fn leave_call(line: &mut BatchRow, books: &mut LockedCalls) {
+fn leave_call(line: &mut BatchRow, books: &mut LockedCalls, step: &mut u32) {
     let Some(call_id) = line.earlier_call.filter(|_| line.exists) else {
         return;
     };
@@ -615,15 +639,18 @@ fn leave_call(line: &mut BatchRow, books: &mut LockedCalls) {
     };
     if call.standing(line.order.event_id).is_some() {
         let cause = line.trigger.leave_cause();
-        line.withdrawals
-            .push(withdraw_report(call, line.order, cause));
+        line.withdrawal = Some(Withdrawal {
+            step: *step,
+            draft: withdraw_report(call, line.order, cause),
+        });
+        *step = step.saturating_add(1);
     }
 }
 
 /// The calls that nobody claims any more: reports that were `already_reported` are tried again (M9).
 pub fn freed_calls(lines: &[BatchRow], books: &LockedCalls) -> BTreeSet<CallKey> {
-    let left = lines.iter().flat_map(|line| &line.withdrawals);
-    left.map(|draft| draft.call)
+    let left = lines.iter().filter_map(|line| line.withdrawal);
+    left.map(|withdrawal| withdrawal.draft.call)
         .filter(|key| books.call(*key).is_some_and(|call| !call.is_claimed()))
         .collect()
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use trueup_domain::batch_decision::{
     BatchRow, PreviousRow, StandingReport, calls_to_lock, decide_lines, rows_to_follow,
-    sort_by_reception, wants_another_try,
+    sort_by_reception, wants_another_try, withdrawals_in_order,
 };
 use trueup_domain::call_application::split_withdrawal;
 use trueup_domain::call_record::{CallRecord, StoredCall, record};
@@ -273,7 +273,7 @@ impl Store {
             actor: None,
             must_leave: false,
             left_call: None,
-            withdrawals: Vec::new(),
+            withdrawal: None,
         }
     }
 
@@ -369,10 +369,8 @@ impl Store {
         for call in books.all_calls() {
             self.write_call(call);
         }
-        for line in &lines {
-            for draft in &line.withdrawals {
-                self.write_draft(line, draft);
-            }
+        for (line, draft) in withdrawals_in_order(&lines) {
+            self.write_draft(line, &draft);
         }
         let mut decisions = Vec::with_capacity(lines.len());
         for line in lines {

@@ -257,7 +257,7 @@ pub struct WorkerArgs {
         env = "TRUEUP_RECONCILE_EVERY_HOURS",
         value_name = "HOURS",
         global = true,
-        default_value = "24"
+        value_parser = check::parse_hours, default_value = "24"
     )]
     pub reconcile_every_hours: u32,
 }

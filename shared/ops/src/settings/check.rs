@@ -116,6 +116,12 @@ pub fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Whole hours.
+pub fn parse_hours(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "a whole number of hours is needed, or 0 for never".into())
+}
+
 pub fn parse_positive(text: &str) -> Result<NonZeroU32, String> {
     text.parse()
         .map_err(|_| "a whole number is needed, 1 or more".into())

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use rand::RngExt;
-use trueup_domain::batch_decision::BatchRow;
+use trueup_domain::batch_decision::{BatchRow, withdrawals_in_order};
 use trueup_domain::call_application::split_withdrawal;
 use trueup_domain::crediting::{ReceptionOrder, Terms};
 use trueup_domain::decision::{CallChange, LeaveCause, PostingCause, PostingDraft, Trigger};
@@ -128,10 +128,8 @@ pub async fn draft_entries(
     lines: &mut [BatchRow],
 ) -> Result<LedgerEntries, StoreError> {
     let mut ledger = EntryBuilder::load(tx, lines).await?;
-    for line in lines.iter() {
-        for draft in &line.withdrawals {
-            ledger.add_draft(line, draft);
-        }
+    for (line, draft) in withdrawals_in_order(lines) {
+        ledger.add_draft(line, &draft);
     }
     for n in 0..lines.len() {
         let Some(line) = lines.get(n) else { continue };
@@ -176,7 +174,8 @@ impl EntryBuilder {
                 keys.push((line.account_id, line.order.event_id));
             }
             let of_decision = line.decision.iter().flat_map(|d| &d.postings);
-            for draft in line.withdrawals.iter().chain(of_decision) {
+            let leaving = line.withdrawal.iter().map(|left| &left.draft);
+            for draft in leaving.chain(of_decision) {
                 if let PostingCause::Left { report, rest, .. } = draft.cause {
                     keys.push((line.account_id, report.event_id));
                     keys.extend(rest.map(|rest| (line.account_id, rest.event_id)));

@@ -164,7 +164,7 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         actor: None,
         must_leave: false,
         left_call: None,
-        withdrawals: Vec::new(),
+        withdrawal: None,
     })
 }
 
