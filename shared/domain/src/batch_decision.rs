@@ -1,7 +1,7 @@
 //! The pure half of settling a batch: what a row is on its way, in which order rows are decided, which
 //! calls are locked for them, and what is decided. The store finds, locks and writes around it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use trueup_event::raw_event::{RawEvent, RawRequest};
@@ -18,7 +18,6 @@ use crate::locked_calls::{CallKey, Fingerprint, LockedCalls};
 use crate::matching::{MatchResult, is_in_window};
 use crate::reading::read_request;
 use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
-use crate::text::names_differ;
 use crate::webhook_settings::Webhook;
 
 /// One thing to settle.
@@ -254,140 +253,6 @@ pub fn result_of_row(line: BatchRow) -> SettleResult {
         decision: line.decision,
         report: line.reading.report.unwrap_or_default(),
         slots: line.reading.slots,
-    }
-}
-
-/// A report that stands on some call, as the search by fingerprint comes upon it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StandingReport {
-    pub fingerprint: Fingerprint,
-    pub order: ReceptionOrder,
-    pub call_id: Uuid,
-    pub guess: bool,
-    pub by_person: bool,
-    pub ref_id: Option<String>,
-    pub call_id_text: Option<String>,
-}
-
-/// The rows that are the same report as one of the batch, stand elsewhere by a guess, and so may have to
-/// go where that one goes (M12). They are settled with it, in one transaction.
-///
-/// `true` for those that stood where a person had put it: the person has taken that back, so they are
-/// decided anew, whatever still fits.
-pub fn rows_to_follow(
-    lines: &[BatchRow],
-    standing: &[StandingReport],
-) -> BTreeMap<(Timestamp, Uuid), bool> {
-    let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
-    let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
-    for report in standing {
-        let group = groups.entry(report.fingerprint.clone()).or_default();
-        group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
-        if !report.guess {
-            group.named_calls.insert(report.call_id);
-        }
-        if report.guess && !report.by_person && !own.contains(&report.order.event_id) {
-            group.guesses.push(report);
-        }
-    }
-    for line in lines {
-        if let (Some(fingerprint), Some(report)) = (line.fingerprint(), line.report())
-            && let Some(group) = groups.get_mut(&fingerprint)
-        {
-            group.name(report.ref_id.as_deref(), report.call_id.as_deref());
-        }
-    }
-    let mut rows = BTreeMap::new();
-    let named: BTreeSet<Uuid> = standing
-        .iter()
-        .filter(|report| !report.guess)
-        .map(|report| report.order.event_id)
-        .collect();
-    for line in lines {
-        let is_taken_back = takes_word_back(line, named.contains(&line.order.event_id));
-        if !is_taken_back && !leads_others(line) {
-            continue;
-        }
-        let Some((report, fingerprint)) = line.report().zip(line.fingerprint()) else {
-            continue;
-        };
-        let Some(group) = groups.get(&fingerprint) else {
-            continue;
-        };
-        // A person's word leads what came after the report that it was about.
-        let by_word = matches!(line.trigger, Trigger::Assigned(_)) && !is_taken_back;
-        let followers = group
-            .guesses
-            .iter()
-            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order));
-        for follower in followers {
-            let key = (follower.order.received_at, follower.order.event_id);
-            // What came before may stand there on its own: it is only looked at again.
-            *rows.entry(key).or_default() |= is_taken_back && follower.order > line.order;
-        }
-    }
-    rows
-}
-
-/// Reports of one fingerprint.
-#[derive(Default)]
-struct SameReports<'a> {
-    guesses: Vec<&'a StandingReport>,
-    ref_ids: BTreeSet<&'a str>,
-    call_ids: BTreeSet<&'a str>,
-    /// Where an id or a person put one of them.
-    named_calls: BTreeSet<Uuid>,
-}
-
-impl<'a> SameReports<'a> {
-    fn name(&mut self, ref_id: Option<&'a str>, call_id: Option<&'a str>) {
-        self.ref_ids.extend(ref_id);
-        self.call_ids.extend(call_id);
-    }
-
-    /// Where two ids are named, one that names none may be either's repeat: it stays (M12).
-    fn follows(&self, guess: &StandingReport, leader: &Report, line: &BatchRow) -> bool {
-        let leads_to = |call_id: &Uuid| {
-            let hits = line
-                .candidates
-                .by_ref_id
-                .iter()
-                .chain(&line.candidates.by_call_id);
-            hits.map(|hit| hit.call_id).any(|hit| hit == *call_id)
-        };
-        let names_none = guess.ref_id.is_none() && guess.call_id_text.is_none();
-        let one_named = self.ref_ids.len() <= 1
-            && self.call_ids.len() <= 1
-            && self.named_calls.iter().all(leads_to);
-        // Beside its leader it is a repeat of that one: left alone it would begin to bring money.
-        let stands_beside = line.earlier_call == Some(guess.call_id);
-        (one_named || !names_none || stands_beside || !line.trigger.is_automatic())
-            && !names_differ(guess.ref_id.as_deref(), leader.ref_id.as_deref())
-            && !names_differ(guess.call_id_text.as_deref(), leader.call_id.as_deref())
-    }
-}
-
-/// An id finds its call, or a person speaks about it.
-fn leads_others(line: &BatchRow) -> bool {
-    match line.trigger {
-        Trigger::Assigned(_) => true,
-        Trigger::Fresh
-        | Trigger::Again
-        | Trigger::Recorded
-        | Trigger::Changed
-        | Trigger::Replayed => {
-            !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
-        }
-        _ => false,
-    }
-}
-
-/// A person takes back what had put the row on its call, and what followed it there.
-fn takes_word_back(line: &BatchRow, was_named: bool) -> bool {
-    match line.trigger {
-        Trigger::Undone | Trigger::Revoked => true,
-        Trigger::Ignored | Trigger::Replayed | Trigger::Assigned(_) => was_named,
-        _ => false,
     }
 }
 

@@ -27,6 +27,7 @@ mod placeholders;
 pub mod reading;
 pub mod reason_text;
 pub mod region;
+pub mod repeats;
 pub mod report;
 mod text;
 pub mod webhook_settings;

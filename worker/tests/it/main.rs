@@ -12,5 +12,6 @@ mod outages;
 mod poison;
 mod scenarios;
 mod sequences;
+mod sequences_of_persons;
 mod starts;
 mod upgrade;

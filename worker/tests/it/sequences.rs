@@ -3,74 +3,25 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use trueup_domain::batch_decision::SettleResult;
 use trueup_domain::call_record::{CallRecord, Caller};
-use trueup_event::reason::{Reason, Status};
 use trueup_settlement::call_recording::record_calls;
-use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use trueup_store::run_tx;
 use trueup_testkit::eventually;
 use uuid::Uuid;
 
 use crate::harness::{CallSpec, PATIENCE, Row, World, at};
+use crate::sequences_of_persons::{MATCHED, apply};
 
-const CALLER: &str = "+13055550142";
+pub const CALLER: &str = "+13055550142";
 
-fn minute(n: i64) -> Timestamp {
+pub fn minute(n: i64) -> Timestamp {
     at("2026-03-14T12:00:00Z") + SignedDuration::from_mins(n)
 }
 
 /// What a row says, for comparison.
-fn says(row: &Row) -> (&str, Option<&str>, Option<Uuid>) {
+pub fn says(row: &Row) -> (&str, Option<&str>, Option<Uuid>) {
     (row.status.as_str(), row.reason.as_deref(), row.call_id)
 }
-
-fn asked(world: &World, event_id: Uuid) -> ActionRequest {
-    ActionRequest {
-        account_id: world.account_id,
-        event_id,
-        actor: "anna@example.com".to_owned(),
-    }
-}
-
-fn outcome(
-    done: Result<Result<SettleResult, ActionError>, trueup_store::StoreError>,
-) -> Result<(Status, Option<Reason>), ActionError> {
-    done.expect("Postgres")
-        .map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
-}
-
-async fn assign(
-    world: &World,
-    event: Uuid,
-    call: Uuid,
-) -> Result<(Status, Option<Reason>), ActionError> {
-    outcome(manual_actions::assign_event(&world.pool(), &asked(world, event), call).await)
-}
-
-async fn apply(
-    world: &World,
-    event: Uuid,
-    cents: i64,
-) -> Result<(Status, Option<Reason>), ActionError> {
-    outcome(manual_actions::apply_event(&world.pool(), &asked(world, event), Some(cents)).await)
-}
-
-async fn undo(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
-    outcome(manual_actions::undo_event(&world.pool(), &asked(world, event)).await)
-}
-
-async fn ignore(world: &World, event: Uuid) -> Result<(), ActionError> {
-    manual_actions::ignore_event(&world.pool(), &asked(world, event))
-        .await
-        .expect("Postgres")
-}
-
-async fn unignore(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
-    outcome(manual_actions::unignore_event(&world.pool(), &asked(world, event)).await)
-}
-
-const MATCHED: Result<(Status, Option<Reason>), ActionError> = Ok((Status::Matched, None));
 
 /// Call Y of P1 is recorded, the report of call X is guessed onto it, then X of P2 is recorded.
 struct Moved {
@@ -102,7 +53,7 @@ async fn guessed_then_moved(world: &mut World, name: &'static str) -> Moved {
     Moved { y, x, report }
 }
 
-fn early(ref_id: &str) -> serde_json::Value {
+pub fn early(ref_id: &str) -> serde_json::Value {
     json!({"ref_id": ref_id, "caller_id": CALLER, "duration": 65, "payout": 50})
 }
 
@@ -429,208 +380,6 @@ async fn v13_a_calls_fold_is_bounded_and_a_persons_apply_has_room() {
     world.reconcile().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn m8_an_apply_takes_effect_also_after_a_report_from_the_future() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let call = world.call(&CallSpec::default()).await;
-    let ahead = Timestamp::now() + SignedDuration::from_hours(1);
-    let (early, _) = world
-        .report(ahead, json!({"ref_id": "R1", "payout": 50}))
-        .await;
-    assert_eq!(apply(&world, early, 4000).await, MATCHED);
-    assert_eq!(world.money(call).await.value, Some(4000));
-    assert_eq!(world.balance("pubA").await, 2400);
-    assert_eq!(
-        undo(&world, early).await,
-        Ok((Status::Superseded, Some(Reason::Undone)))
-    );
-    assert_eq!(world.money(call).await.value, Some(5000));
-    assert_eq!(world.balance("pubA").await, 3000);
-    world.reconcile().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn m8_an_ignored_row_lets_go_of_its_call_and_can_be_opened_again() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let call = world
-        .call(&CallSpec {
-            ref_id: None,
-            duration: 95,
-            ..CallSpec::default()
-        })
-        .await;
-    let over = json!({"caller_id": CALLER, "duration": 90, "payout": 50_000});
-    let (held, row) = world.report(minute(3), over.clone()).await;
-    assert_eq!(says(&row), ("held", Some("payout_over_cap"), Some(call)));
-    assert_eq!(ignore(&world, held).await, Ok(()));
-    let (_, repeat) = world.report(minute(4), over).await;
-    assert_eq!(repeat.reason.as_deref(), Some("repeat_of_open_report"));
-    let (true_one, row) = world
-        .report(
-            minute(5),
-            json!({"caller_id": CALLER, "duration": 88, "payout": 50}),
-        )
-        .await;
-    assert_eq!(says(&row), ("matched", None, Some(call)));
-    assert_eq!(ignore(&world, true_one).await, Err(ActionError::HasPosting));
-    assert_eq!(
-        unignore(&world, held).await,
-        Ok((Status::Unmatched, Some(Reason::AlreadyReported)))
-    );
-    assert_eq!(world.balance("pubA").await, 3000);
-    world.reconcile().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn m8_an_apply_closes_its_held_row_and_an_undo_opens_it_again() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let call = world.call(&CallSpec::default()).await;
-    let (held, _) = world
-        .report(minute(3), json!({"ref_id": "R1", "payout": 20_000}))
-        .await;
-    assert_eq!(apply(&world, held, 10_000).await, MATCHED);
-    assert_eq!(
-        world
-            .count("events WHERE ignored_by = 'anna@example.com'")
-            .await,
-        1
-    );
-    assert_eq!(
-        world
-            .count("events WHERE status = 'held' AND ignored_at IS NULL")
-            .await,
-        0
-    );
-    let by = "SELECT DISTINCT actor FROM postings WHERE kind = 'apply'";
-    let actor: String = world.client.query_one(by, &[]).await.expect("one").get(0);
-    assert_eq!(actor, "anna@example.com");
-    let reported: Option<Uuid> = world
-        .client
-        .query_one(
-            "SELECT reported_by_webhook_id FROM calls WHERE id = $1",
-            &[&call],
-        )
-        .await
-        .expect("the call")
-        .get(0);
-    assert_eq!(
-        reported, None,
-        "a person's value is not reported by the webhook"
-    );
-    assert_eq!(
-        undo(&world, held).await,
-        Ok((Status::Superseded, Some(Reason::Undone)))
-    );
-    assert_eq!(world.money(call).await.value, None);
-    assert_eq!(world.balance("pubA").await, 0);
-    let row = world.row(held).await;
-    assert_eq!(says(&row), ("held", Some("payout_over_cap"), Some(call)));
-    assert_eq!(
-        world
-            .count("events WHERE status = 'held' AND ignored_at IS NULL")
-            .await,
-        1
-    );
-    assert_eq!(undo(&world, held).await, Err(ActionError::NothingToUndo));
-    world.reconcile().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn m8_an_assign_is_undone_whatever_came_in_between() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let call = world.call(&CallSpec::default()).await;
-    let (lost, _) = world
-        .report(minute(3), json!({"ref_id": "NOPE", "payout": 50}))
-        .await;
-    assert_eq!(assign(&world, lost, call).await, MATCHED);
-    let (_, repeat) = world
-        .report(minute(4), json!({"ref_id": "R1", "payout": 50}))
-        .await;
-    assert_eq!(repeat.status, "duplicate");
-    assert_eq!(
-        undo(&world, lost).await,
-        Ok((Status::Unmatched, Some(Reason::RefIdNotFound)))
-    );
-    // What was a repeat is now the report that sets the value, and the money stands under it.
-    let row = world
-        .find_row(world.newest_event().await)
-        .await
-        .expect("the repeat");
-    assert_eq!((row.status.as_str(), row.credit), ("matched", 3000));
-    assert_eq!(world.balance("pubA").await, 3000);
-    assert_eq!(world.count("pending_reports").await, 1, "it waits again");
-    // Assigned once more, it is the first of the two again.
-    assert!(assign(&world, lost, call).await.is_ok());
-    assert_eq!(world.balance("pubA").await, 3000);
-    world.reconcile().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn m12_what_a_person_assigned_takes_its_repeats_along() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let guessed = world
-        .call(&CallSpec {
-            ref_id: None,
-            ..CallSpec::default()
-        })
-        .await;
-    let right = world
-        .call(&CallSpec {
-            ref_id: Some("R2"),
-            caller: None,
-            ..CallSpec::default()
-        })
-        .await;
-    let over = json!({"caller_id": CALLER, "duration": 90, "payout": 20_000});
-    let (held, row) = world.report(minute(3), over).await;
-    assert_eq!(row.call_id, Some(guessed));
-    let (follower, row) = world
-        .report(
-            minute(4),
-            json!({"caller_id": CALLER, "duration": 90, "payout": 50}),
-        )
-        .await;
-    assert_eq!(says(&row), ("matched", None, Some(guessed)));
-    let raise = "UPDATE webhooks SET payout_cap_cents = 3000000";
-    world
-        .client
-        .execute(raise, &[])
-        .await
-        .expect("a higher cap");
-    assert_eq!(
-        assign(&world, held, right).await.map(|d| d.0),
-        Ok(Status::Matched)
-    );
-    assert_eq!(world.row(follower).await.call_id, Some(right));
-    assert_eq!(
-        world.money(guessed).await.value,
-        None,
-        "one report, one call"
-    );
-    // A repeat that an id would find elsewhere goes along, too.
-    let other = world
-        .call(&CallSpec {
-            ref_id: Some("R3"),
-            caller: None,
-            ..CallSpec::default()
-        })
-        .await;
-    let (_, row) = world
-        .report(
-            minute(5),
-            json!({"ref_id": "R3", "caller_id": CALLER, "duration": 90, "payout": 50}),
-        )
-        .await;
-    assert_eq!(row.call_id, Some(right));
-    assert_eq!(world.money(other).await.value, None);
-    world.reconcile().await;
-}
-
 fn copy(id: Uuid, assignment_id: Option<Option<Uuid>>) -> CallRecord {
     CallRecord {
         id,
@@ -722,4 +471,76 @@ async fn m14_a_guess_that_a_changed_copy_no_longer_admits_is_decided_again() {
     assert_eq!(world.money(call).await.value, None);
     assert_eq!(world.balance("pubA").await, 0);
     world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_a_changed_setting_takes_back_nothing_that_was_credited() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world
+        .call(&CallSpec {
+            ref_id: Some("ref-Y"),
+            ..CallSpec::default()
+        })
+        .await;
+    let unknown = json!({"ref_id": "nobody's", "caller_id": CALLER, "duration": 90, "payout": 50});
+    let (report, row) = world.report(minute(3), unknown).await;
+    assert_eq!(row.call_id, Some(call));
+    let change = "UPDATE webhooks SET duration_tolerance_seconds = 5, duration_unit = 'minutes'";
+    world.client.execute(change, &[]).await.expect("a setting");
+    let due = "UPDATE pending_reports SET next_try_at = now()";
+    world
+        .client
+        .execute(due, &[])
+        .await
+        .expect("the schedule comes");
+    eventually("it was tried again", PATIENCE, || async {
+        (world
+            .count("pending_reports WHERE next_try_at > now()")
+            .await
+            == 1)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(
+        says(&world.row(report).await),
+        ("matched", None, Some(call))
+    );
+    assert_eq!(world.balance("pubA").await, 3000);
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m1_a_ref_id_shared_across_buyers_pays_no_random_call() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let buyer = Uuid::new_v4();
+    let insert = "INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, 'W')";
+    world
+        .client
+        .execute(insert, &[&buyer, &world.account_id])
+        .await
+        .expect("a buyer");
+    let scope = "UPDATE webhooks SET buyer_id = $1";
+    world
+        .client
+        .execute(scope, &[&buyer])
+        .await
+        .expect("a scope");
+    for n in 0..40 {
+        let caller: &'static str = Box::leak(format!("+130555502{n:02}").into_boxed_str());
+        let spec = CallSpec {
+            ref_id: Some("camp-9"),
+            caller: Some(caller),
+            // One of the first sixteen is this buyer's, and all after them.
+            buyer_id: (n == 3 || n >= 16).then_some(buyer),
+            ..CallSpec::default()
+        };
+        world.call(&spec).await;
+    }
+    let (_, row) = world
+        .report(minute(3), json!({"ref_id": "camp-9", "payout": 50}))
+        .await;
+    assert_eq!(says(&row), ("held", Some("ambiguous"), None));
+    assert_eq!(world.count("postings").await, 0);
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trueup_domain::batch_decision::StandingReport;
 use trueup_domain::crediting::{booked_revenue, credit_due};
 use trueup_domain::locked_calls::CallReport;
+use trueup_domain::repeats::StandingReport;
 use trueup_event::reason::{Status, Strategy};
 use uuid::Uuid;
 

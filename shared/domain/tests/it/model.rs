@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use trueup_domain::batch_decision::{
-    BatchRow, PreviousRow, StandingReport, calls_to_lock, decide_lines, rows_to_follow,
-    sort_by_reception, wants_another_try, withdrawals_in_order,
+    BatchRow, PreviousRow, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
+    withdrawals_in_order,
 };
 use trueup_domain::call_application::split_withdrawal;
 use trueup_domain::call_record::{CallRecord, StoredCall, record};
@@ -20,6 +20,7 @@ use trueup_domain::decision::{
 use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
 };
+use trueup_domain::repeats::{StandingReport, rows_to_follow};
 use trueup_domain::report::{ParsedRequest, Payout, Report, report_digest};
 use trueup_domain::webhook_settings::Webhook;
 use trueup_event::reason::{Reason, Status, Strategy};

@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::settlement::loading::order_of_row;
-use trueup_domain::batch_decision::{BatchRow, StandingReport, rows_to_follow};
+use trueup_domain::batch_decision::BatchRow;
 use trueup_domain::decision::{CallCandidate, Trigger};
 use trueup_domain::locked_calls::{Fingerprint, MAX_FOLDED_REPORTS};
 use trueup_domain::matching::{CALLS_OF_A_REF_ID, CLOCK_SKEW_MICROS};
+use trueup_domain::repeats::{StandingReport, rows_to_follow};
 use trueup_domain::webhook_settings::Webhook;
 
 /// Calls looked at for one report, of each kind. More calls than this that fit one report to within
