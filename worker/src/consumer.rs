@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::{Dependency, Readiness};
-use trueup_ops::shutdown::{ExitReason, Failure, Shutdown};
+use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_ops::{metrics, private_listener};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
@@ -57,24 +57,28 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
         .await
         .map_err(|e| Failure::unbound_address("TRUEUP_WORKER_OPS_LISTEN", ops, &e))?;
     let ops_stop = CancellationToken::new();
-    tokio::spawn(private_listener::serve_private(
-        listener,
-        readiness.clone(),
-        ops_stop.clone(),
-    ));
+    spawn_vital(
+        "private listener",
+        private_listener::serve_private(listener, readiness.clone(), ops_stop.clone()),
+    );
 
     let processor = BatchProcessor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
-    let late = tokio::spawn(late_matching::run(pool.clone(), shutdown.stop().clone()));
-    tokio::spawn(maintenance::run(
-        pool,
-        settings.worker.clone(),
-        shutdown.stop().clone(),
-    ));
-    tokio::spawn(reconciliation::run(
-        settings.postgres.postgres_url.expose_secret().to_owned(),
-        settings.worker.reconcile_every_hours,
-        shutdown.stop().clone(),
-    ));
+    let late = spawn_vital(
+        "late matching",
+        late_matching::run(pool.clone(), shutdown.stop().clone()),
+    );
+    spawn_vital(
+        "maintenance",
+        maintenance::run(pool, settings.worker.clone(), shutdown.stop().clone()),
+    );
+    spawn_vital(
+        "reconciliation",
+        reconciliation::run(
+            settings.postgres.postgres_url.expose_secret().to_owned(),
+            settings.worker.reconcile_every_hours,
+            shutdown.stop().clone(),
+        ),
+    );
     let (up, within) = (CancellationToken::new(), settings.start.within);
     let supervisor = ConsumerSupervisor {
         settings,
@@ -84,7 +88,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
         shutdown: shutdown.clone(),
         up: up.clone(),
     };
-    let consuming = tokio::spawn(async move { supervisor.run().await });
+    let consuming = spawn_vital("consumer", async move { supervisor.run().await });
 
     tokio::select! {
         () = shutdown.stop().cancelled() => {}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use trueup_domain::batch_decision::SettleResult;
 use trueup_event::reason::Status;
 use trueup_ops::metrics;
 use trueup_settlement::late_matching::{settle_due, wake_pending};
@@ -21,8 +22,13 @@ pub async fn run(pool: Pool, stop: CancellationToken) {
     loop {
         let pause = match retry_pending_reports(&pool, &stop).await {
             Ok(()) => LOOK_EVERY,
-            Err(error) => {
+            // A service that is away is told by /ready; anything else has nobody but this line.
+            Err(error) if error.is_environment_error() || error.is_busy() => {
                 tracing::debug!(%error, "late matches wait");
+                PAUSE_AFTER_FAILURE
+            }
+            Err(error) => {
+                tracing::error!(%error, "recorded calls cannot wake the reports that wait for them");
                 PAUSE_AFTER_FAILURE
             }
         };
@@ -37,22 +43,31 @@ async fn retry_pending_reports(
     pool: &Pool,
     stop: &CancellationToken,
 ) -> Result<(), trueup_store::StoreError> {
-    // In turn, so that neither starves the other.
     while !stop.is_cancelled() {
-        let woken = wake_pending(pool).await?;
+        // In turn, so that neither starves the other; and what is due is settled where waking fails.
+        let woken = wake_pending(pool).await;
         let settled = settle_due(pool, BATCH).await?;
-        if settled.is_empty() && woken == 0 {
+        count_tried(&settled);
+        if settled.is_empty() && woken? == 0 {
             return Ok(());
         }
-        let matched = |s: &&trueup_domain::batch_decision::SettleResult| {
-            s.decision
-                .as_ref()
-                .is_some_and(|d| d.status != Status::Unmatched)
-        };
-        let found = settled.iter().filter(matched).cloned().collect::<Vec<_>>();
-        metrics::worker().late.add(&["tried"], settled.len() as u64);
-        metrics::worker().late.add(&["matched"], found.len() as u64);
-        count_results(&found);
     }
     Ok(())
+}
+
+fn count_tried(settled: &[SettleResult]) {
+    let is_matched = |result: &&SettleResult| {
+        result
+            .decision
+            .as_ref()
+            .is_some_and(|decision| decision.status != Status::Unmatched)
+    };
+    let found = settled
+        .iter()
+        .filter(is_matched)
+        .cloned()
+        .collect::<Vec<_>>();
+    metrics::worker().late.add(&["tried"], settled.len() as u64);
+    metrics::worker().late.add(&["matched"], found.len() as u64);
+    count_results(&found);
 }

@@ -46,7 +46,7 @@ const KINDS: [Kind; 3] = [
         name: "console",
         binary: "trueup-console",
         listen: Some(("TRUEUP_CONSOLE_LISTEN", 8090)),
-        ops: ("TRUEUP_CONSOLE_OPS_LISTEN", 9090),
+        ops: ("TRUEUP_CONSOLE_OPS_LISTEN", 9100),
     },
 ];
 

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::{Dependency, Readiness};
 use trueup_ops::private_listener;
-use trueup_ops::shutdown::{ExitReason, Failure, Shutdown};
+use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_store::{Pool, PoolSettings};
 
 use crate::app_state::{App, Console};
@@ -52,12 +52,14 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     let readiness = Readiness::new("trueup-console");
     let postgres = readiness.add_dependency("postgres");
     let over = CancellationToken::new();
-    let ops = tokio::spawn(private_listener::serve_private(
-        ops,
-        readiness.clone(),
-        over.clone(),
-    ));
-    tokio::spawn(watch_postgres(pool.clone(), postgres, over.clone()));
+    let ops = spawn_vital(
+        "private listener",
+        private_listener::serve_private(ops, readiness.clone(), over.clone()),
+    );
+    spawn_vital(
+        "Postgres watch",
+        watch_postgres(pool.clone(), postgres, over.clone()),
+    );
 
     let app = Arc::new(Console {
         pool,

@@ -164,3 +164,39 @@ async fn x1_a_nul_that_survives_the_door_breaks_nothing() {
     assert_eq!(world.money(call).await.value, Some(5000));
     assert_eq!(world.depth(topology::DEAD_QUEUE).await, 0);
 }
+
+/// Postgres lets a recorded call be written down, and nobody take it off the list again.
+const WAKE_FAILS: &str = "
+    CREATE FUNCTION refuse_wake() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'nothing is woken'; END $$;
+    CREATE TRIGGER refuse_wake BEFORE UPDATE OR DELETE ON call_recorded_outbox
+        FOR EACH ROW EXECUTE FUNCTION refuse_wake();";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m7_what_is_due_is_settled_where_waking_fails() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let received_at = at("2026-03-14T12:02:10Z");
+    let (waiting, row) = world
+        .report(received_at, json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    assert_eq!(row.status, "unmatched");
+    world
+        .client
+        .batch_execute(WAKE_FAILS)
+        .await
+        .expect("broken");
+    let call = world.call(&CallSpec::default()).await;
+    world
+        .client
+        .execute("UPDATE pending_reports SET next_try_at = now()", &[])
+        .await
+        .expect("the schedule comes");
+    let row = world.row_with_status(waiting, "matched").await;
+    assert_eq!(row.call_id, Some(call));
+    assert!(
+        world.count("call_recorded_outbox").await >= 1,
+        "waking failed all the while"
+    );
+    world.reconcile().await;
+}

@@ -1,14 +1,17 @@
 //! Records calls: one, an array, or one a line. Each copy is read and recorded for itself, so that one
 //! bad call never spoils its neighbours; its faults are told by its index.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use jiff::SignedDuration;
-use serde::Serialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use trueup_domain::call_record::{CallRecord, Caller, derive_call_id};
 use trueup_domain::phone;
 use trueup_ops::metrics;
@@ -29,6 +32,8 @@ use crate::app_state::App;
 const MAX_CALLS: usize = 10_000;
 /// Ten thousand calls of some 1,600 bytes (bytes).
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
+/// One copy with its longest texts, escaped (bytes).
+const MAX_COPY: usize = 16 * 1024;
 const MAX_TRACKING_NUMBER: usize = 64;
 const DAY_SECONDS: i64 = 86_400;
 
@@ -103,21 +108,14 @@ pub async fn record(
     request: Body,
 ) -> Result<Json<CallsRecorded>, Problem> {
     let bytes = body::read_body(request, BODY_LIMIT).await?;
-    let items = split_items(&bytes)?;
-    let mut answer = CallsRecorded {
-        accepted: 0,
-        errors: Vec::new(),
-        ids: vec![None; items.len()],
-    };
-    let mut copies = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        match item.and_then(|item| read_copy(item, index, &operator)) {
-            Ok(copy) => copies.push((index, copy)),
-            Err(errors) => answer
-                .errors
-                .extend(errors.into_iter().map(|e| CallError { index, ..e })),
-        }
-    }
+    let reader = operator.clone();
+    // Ten thousand copies take longer to read than a thread that answers others may be held.
+    let (mut answer, copies) = tokio::task::spawn_blocking(move || read_copies(&bytes, &reader))
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "copies of calls could not be read");
+            Problem::internal()
+        })??;
     record_copies(&app, &operator, copies, &mut answer).await?;
     answer.errors.sort_by_key(|e| e.index);
     answer.accepted = answer.ids.iter().flatten().count();
@@ -131,10 +129,31 @@ pub async fn record(
     Ok(Json(answer))
 }
 
+type Copies = Vec<(usize, CallRecord)>;
+
+fn read_copies(body: &[u8], operator: &AuthContext) -> Result<(CallsRecorded, Copies), Problem> {
+    let items = split_items(body)?;
+    let mut answer = CallsRecorded {
+        accepted: 0,
+        errors: Vec::new(),
+        ids: vec![None; items.len()],
+    };
+    let mut copies = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        match item.and_then(|item| read_copy(item, index, operator)) {
+            Ok(copy) => copies.push((index, copy)),
+            Err(errors) => answer
+                .errors
+                .extend(errors.into_iter().map(|e| CallError { index, ..e })),
+        }
+    }
+    Ok((answer, copies))
+}
+
 async fn record_copies(
     app: &App,
     operator: &AuthContext,
-    copies: Vec<(usize, CallRecord)>,
+    copies: Copies,
     answer: &mut CallsRecorded,
 ) -> Result<(), Problem> {
     for chunk in copies.chunks(call_recording::CHUNK) {
@@ -169,7 +188,8 @@ async fn record_copies(
     Ok(())
 }
 
-type Item = Result<Value, Vec<CallError>>;
+/// The text of one copy, not yet taken apart, or why there is none.
+type Item<'a> = Result<&'a RawValue, Vec<CallError>>;
 
 fn error_of_whole(message: String) -> Vec<CallError> {
     vec![CallError {
@@ -179,33 +199,70 @@ fn error_of_whole(message: String) -> Vec<CallError> {
     }]
 }
 
-/// One object, an array, or one object a line.
-fn split_items(body: &[u8]) -> Result<Vec<Item>, Problem> {
+/// One object, an array, or one object a line. They are counted before any is taken apart: a small text
+/// becomes a hundred times its bytes.
+fn split_items(body: &[u8]) -> Result<Vec<Item<'_>>, Problem> {
     let text = body.trim_ascii();
-    let items: Vec<Item> = if text.first() == Some(&b'[') {
-        let values: Vec<Value> = serde_json::from_slice(text)
+    if text.first() == Some(&b'[') {
+        let Elements(elements) = serde_json::from_slice(text)
             .map_err(|e| Problem::malformed(format!("the body is not JSON: {e}")))?;
-        values.into_iter().map(Ok).collect()
-    } else if let Ok(one) = serde_json::from_slice::<Value>(text) {
-        vec![Ok(one)]
-    } else {
-        split_lines(text)?
-    };
-    if items.len() > MAX_CALLS {
-        return Err(Problem::too_large(format!(
-            "{} calls are too many; at most {MAX_CALLS} in one request",
-            items.len()
-        )));
+        return elements
+            .map(|elements| elements.into_iter().map(Ok).collect())
+            .ok_or_else(too_many);
     }
-    Ok(items)
+    if let Ok(one) = serde_json::from_slice::<&RawValue>(text) {
+        return Ok(vec![Ok(one)]);
+    }
+    split_lines(text)
 }
 
-fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
-    let lines = text
+fn too_many() -> Problem {
+    Problem::too_large(format!(
+        "these are too many calls; at most {MAX_CALLS} in one request"
+    ))
+}
+
+/// The elements of an array, or `None` if they are too many.
+struct Elements<'a>(Option<Vec<&'a RawValue>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ReadElements;
+        impl<'de> Visitor<'de> for ReadElements {
+            type Value = Elements<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an array of calls")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = array.next_element::<&RawValue>()? {
+                    if elements.len() == MAX_CALLS {
+                        while array.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Elements(None));
+                    }
+                    elements.push(element);
+                }
+                Ok(Elements(Some(elements)))
+            }
+        }
+        deserializer.deserialize_seq(ReadElements)
+    }
+}
+
+fn split_lines(text: &[u8]) -> Result<Vec<Item<'_>>, Problem> {
+    let lines: Vec<&[u8]> = text
         .split(|b| *b == b'\n')
         .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty());
+        .filter(|line| !line.is_empty())
+        .take(MAX_CALLS + 1)
+        .collect();
+    if lines.len() > MAX_CALLS {
+        return Err(too_many());
+    }
     let items: Vec<Item> = lines
+        .into_iter()
         .map(|line| {
             serde_json::from_slice(line)
                 .map_err(|e| error_of_whole(format!("this line is not JSON: {e}")))
@@ -214,11 +271,11 @@ fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
     // A lone broken object is a broken body, not a list of broken lines.
     if items
         .iter()
-        .any(|item| item.as_ref().is_ok_and(Value::is_object))
+        .any(|item| item.as_ref().is_ok_and(|raw| raw.get().starts_with('{')))
     {
         return Ok(items);
     }
-    match serde_json::from_slice::<Value>(text) {
+    match serde_json::from_slice::<IgnoredAny>(text) {
         Err(e) => Err(Problem::malformed(format!(
             "the body is neither JSON nor one JSON object a line: {e}"
         ))),
@@ -229,19 +286,25 @@ fn split_lines(text: &[u8]) -> Result<Vec<Item>, Problem> {
 }
 
 fn read_copy(
-    item: Value,
+    item: &RawValue,
     index: usize,
     operator: &AuthContext,
 ) -> Result<CallRecord, Vec<CallError>> {
     let region = &operator.account.default_region;
-    let values = match item {
-        Value::Object(values) => values,
-        other => {
+    if item.get().len() > MAX_COPY {
+        return Err(error_of_whole(format!(
+            "a call is at most {MAX_COPY} bytes"
+        )));
+    }
+    let values = match serde_json::from_str(item.get()) {
+        Ok(Value::Object(values)) => values,
+        Ok(other) => {
             return Err(error_of_whole(format!(
                 "must be an object, not {}",
                 kind_of(&other)
             )));
         }
+        Err(e) => return Err(error_of_whole(format!("is not JSON: {e}"))),
     };
     let mut f = FieldReader::of_object(values);
     let id = f.read_uuid("id");

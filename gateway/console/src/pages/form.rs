@@ -2,6 +2,8 @@
 //!
 //! The check is laid around all pages at once, so that no handler can forget it.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
@@ -12,18 +14,31 @@ use subtle::ConstantTimeEq;
 
 use super::layout::PageError;
 use super::session::SignedInRequest;
+use crate::api::Problem;
 use crate::api::handlers::{self, FieldReader, read_body};
 
-/// A pasted batch of the largest kind, escaped for a form (bytes).
-const FORM_LIMIT: usize = 2 * 1024 * 1024;
+/// A form of ours, its longest texts escaped (bytes).
+const FORM_LIMIT: usize = 64 * 1024;
+/// The page whose form carries a pasted batch of the largest kind, escaped.
+const PASTING_PAGE: &str = "/try";
+/// What that page takes (bytes).
+const PASTE_LIMIT: usize = 2 * 1024 * 1024;
+/// No form of ours has as many.
+const MAX_FIELDS: usize = 256;
 
 /// The fields of a form, in order. A name that is missing is blank.
 #[derive(Debug, Clone, Default)]
-pub struct Form(Vec<(String, String)>);
+pub struct Form(Arc<[(String, String)]>);
 
 impl Form {
+    /// Reads the first `MAX_FIELDS` fields: each costs many times its bytes.
     pub fn parse(bytes: &[u8]) -> Form {
-        Form(form_urlencoded::parse(bytes).into_owned().collect())
+        Form(
+            form_urlencoded::parse(bytes)
+                .take(MAX_FIELDS)
+                .map(|(name, value)| (name.into_owned(), value.into_owned()))
+                .collect(),
+        )
     }
 
     /// Trimmed; blank if it was not given.
@@ -58,18 +73,29 @@ pub async fn check_form(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let bytes = match read_body(body, FORM_LIMIT).await {
+    let signed = parts
+        .extensions
+        .get::<SignedInRequest>()
+        .cloned()
+        .unwrap_or_default();
+    let limit = if signed.session.is_some() && parts.uri.path() == PASTING_PAGE {
+        PASTE_LIMIT
+    } else {
+        FORM_LIMIT
+    };
+    let bytes = match read_body(body, limit).await {
         Ok(bytes) => bytes,
         Err(problem) => return PageError::from(problem).into_response(),
     };
+    if form_urlencoded::parse(&bytes).nth(MAX_FIELDS).is_some() {
+        let problem = Problem::too_large(format!("a form has at most {MAX_FIELDS} fields"));
+        return PageError::from(problem).into_response();
+    }
     let form = Form::parse(&bytes);
-    let wanted = parts
-        .extensions
-        .get::<SignedInRequest>()
-        .map(|signed| signed.csrf.clone())
-        .unwrap_or_default();
+    drop(bytes);
     let given = form.raw_text("csrf");
-    if wanted.is_empty() || !bool::from(wanted.as_bytes().ct_eq(given.as_bytes())) {
+    let known = !signed.csrf.is_empty();
+    if !known || !bool::from(signed.csrf.as_bytes().ct_eq(given.as_bytes())) {
         return PageError::Expired.into_response();
     }
     parts.extensions.insert(form);

@@ -1,7 +1,7 @@
 //! "Why is it unmatched?": the reasons of the last 24 hours, each with its fix, and field names that
 //! senders really use and we do not know, with a button that sets them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use askama::Template;
 use axum::extract::State;
@@ -21,6 +21,7 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_settings::slot_name;
+use crate::api::Problem;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
@@ -31,6 +32,16 @@ const SAMPLES: i64 = 200;
 const MOST_OF_TEN: usize = 6;
 /// Objects in objects that are looked into, as the reading does (X2).
 const DEPTH: usize = 3;
+/// Fields of one request that are looked at; no sender's report has as many.
+const MAX_FIELDS: usize = 256;
+/// Longer names are nobody's setting: what a webhook may be told to read (characters).
+const MAX_NAME: usize = 128;
+/// Different names that are looked at, over all requests.
+const MAX_NAMES: usize = 1_000;
+/// Different values that are looked up among the calls' ref_ids.
+const MAX_LOOKED_UP: usize = 5_000;
+/// Values of one name whose shape is looked at.
+const MAX_SHAPED: usize = 20;
 /// Longer values are no caller, duration, amount or id (characters).
 const MAX_VALUE: usize = 256;
 
@@ -60,6 +71,7 @@ struct Why {
     groups: Vec<UnmatchedGroup>,
     proposals: Vec<Proposal>,
     samples: usize,
+    fields: usize,
     since: String,
 }
 
@@ -76,7 +88,8 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
     let requests =
         webhook_activity::unmatched_requests(&client, account, id, since, SAMPLES).await?;
     drop(client);
-    let proposals = find_proposals(&app, &viewer, &requests, &webhook.settings.field_names).await?;
+    let samples = requests.len();
+    let proposals = find_proposals(&app, &viewer, requests, &webhook.settings.field_names).await?;
     let currency = viewer.account_currency();
     let groups = groups
         .into_iter()
@@ -106,7 +119,8 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
         head: Head::from_webhook(&webhook, &viewer, "why"),
         groups,
         proposals,
-        samples: requests.len(),
+        samples,
+        fields: MAX_FIELDS,
         since: since.to_string(),
     })
 }
@@ -125,18 +139,24 @@ fn fields_of(request: &RawRequest) -> Vec<(String, String)> {
     fields
 }
 
-fn named_pairs(text: &str) -> Vec<(String, String)> {
+fn named_pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect()
+        .take(MAX_FIELDS)
+        .filter(|(name, value)| is_worth_a_look(name, value))
+        .map(|(name, value)| (name.into_owned(), value.trim().to_owned()))
 }
 
 fn flatten_json(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
     let Value::Object(fields) = json else { return };
-    for (name, value) in fields {
+    for (name, value) in fields.iter().take(MAX_FIELDS) {
+        if into.len() >= MAX_FIELDS || prefix.len() + name.len() > MAX_NAME {
+            continue;
+        }
         let name = format!("{prefix}{name}");
         match value {
-            Value::String(text) => into.push((name, text.clone())),
+            Value::String(text) if is_worth_a_look(&name, text) => {
+                into.push((name, text.trim().to_owned()));
+            }
             Value::Number(number) => into.push((name, number.to_string())),
             Value::Object(_) if depth > 1 => {
                 flatten_json(value, &format!("{name}."), depth - 1, into)
@@ -146,17 +166,33 @@ fn flatten_json(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String
     }
 }
 
+fn is_worth_a_look(name: &str, value: &str) -> bool {
+    let value = value.trim();
+    (1..=MAX_NAME).contains(&name.len()) && (1..=MAX_VALUE).contains(&value.len())
+}
+
 fn collect_names(requests: &[RawRequest]) -> Seen {
     let mut seen = Seen::new();
-    for request in requests {
-        for (name, value) in fields_of(request) {
-            let value = value.trim();
-            if !name.is_empty() && !value.is_empty() && value.len() <= MAX_VALUE {
-                seen.entry(name).or_default().push(value.to_owned());
-            }
+    for (name, value) in requests.iter().flat_map(fields_of) {
+        if seen.len() < MAX_NAMES || seen.contains_key(&name) {
+            seen.entry(name).or_default().push(value);
         }
     }
     seen
+}
+
+/// The values that are looked up among the calls' ref_ids: those of the commonest names first.
+fn values_to_look_up(unknown: &[(&String, &Vec<String>)]) -> Vec<String> {
+    let mut by_number = unknown.to_vec();
+    by_number.sort_by_key(|(_, values)| std::cmp::Reverse(values.len()));
+    let mut taken = HashSet::new();
+    by_number
+        .iter()
+        .flat_map(|(_, values)| values.iter())
+        .filter(|value| taken.insert(value.as_str()))
+        .take(MAX_LOOKED_UP)
+        .cloned()
+        .collect()
 }
 
 fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
@@ -173,6 +209,7 @@ fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
 fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+    let values = &values[..values.len().min(MAX_SHAPED)];
     let all = |fits: &dyn Fn(&str) -> bool| {
         values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9
     };
@@ -229,13 +266,20 @@ fn is_read(
 async fn find_proposals(
     app: &App,
     viewer: &Viewer,
-    requests: &[RawRequest],
+    requests: Vec<RawRequest>,
     configured: &BTreeMap<String, String>,
 ) -> Result<Vec<Proposal>, PageError> {
     if requests.is_empty() {
         return Ok(Vec::new());
     }
-    let seen = collect_names(requests);
+    let looked_at = requests.len();
+    // What strangers sent is taken apart off the threads that answer.
+    let seen = tokio::task::spawn_blocking(move || collect_names(&requests))
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "the requests of a webhook could not be looked at");
+            Problem::internal()
+        })?;
     let unknown: Vec<(&String, &Vec<String>)> = seen
         .iter()
         .filter(|(name, _)| !is_known(name, configured))
@@ -251,17 +295,17 @@ async fn find_proposals(
         });
     };
     // An id is recognised by what it hits: the surest of all.
-    let texts: Vec<String> = unknown
-        .iter()
-        .flat_map(|(_, values)| values.iter().cloned())
-        .collect();
-    let hits =
-        webhook_activity::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts).await?;
+    let texts = values_to_look_up(&unknown);
+    let hits: HashSet<String> =
+        webhook_activity::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts)
+            .await?
+            .into_iter()
+            .collect();
     let best = unknown
         .iter()
         .map(|(name, values)| {
             (
-                values.iter().filter(|v| hits.contains(v)).count(),
+                values.iter().filter(|v| hits.contains(*v)).count(),
                 *name,
                 *values,
             )
@@ -280,14 +324,12 @@ async fn find_proposals(
         );
     }
     for slot in ["caller", "duration", "payout"] {
-        if is_read(slot, &seen, requests.len(), configured) {
+        if is_read(slot, &seen, looked_at, configured) {
             continue;
         }
         let fits = unknown
             .iter()
-            .filter(|(_, values)| {
-                values.len() * 10 >= requests.len() * MOST_OF_TEN || values.len() >= 3
-            })
+            .filter(|(_, values)| values.len() * 10 >= looked_at * MOST_OF_TEN || values.len() >= 3)
             .find(|(name, values)| speaks_of(slot, name, values, &viewer.account.default_region));
         if let Some((name, values)) = fits {
             add(
@@ -297,7 +339,7 @@ async fn find_proposals(
                 format!(
                     "in {} of {} requests, and no {slot} field that we know",
                     values.len(),
-                    requests.len()
+                    looked_at
                 ),
             );
         }
@@ -342,5 +384,44 @@ mod tests {
             &seen["call.secs_talked"],
             "US"
         ));
+    }
+    #[test]
+    fn a_planted_request_costs_what_its_bound_says() {
+        let many: String = (0..20_000).map(|n| format!("&f{n}={n}")).collect();
+        let json = format!(
+            "{{{}}}",
+            (0..20_000)
+                .map(|n| format!(r#""g{n}":{{"x":{{"y":{n}}}}}"#))
+                .collect::<Vec<_>>()
+                .join(",")
+        );
+        let planted = |body: &str| RawRequest {
+            query: many.as_str().into(),
+            body: body.as_bytes().to_vec(),
+            ..RawRequest::default()
+        };
+        let fields = fields_of(&planted(&json));
+        assert_eq!(
+            fields.len(),
+            2 * MAX_FIELDS,
+            "of the body, and of the query"
+        );
+        let requests: Vec<RawRequest> = (0..10)
+            .map(|k| RawRequest {
+                query: (0..MAX_FIELDS)
+                    .map(|n| format!("&f{k}_{n}={n}"))
+                    .collect::<String>()
+                    .into(),
+                ..RawRequest::default()
+            })
+            .collect();
+        let seen = collect_names(&requests);
+        assert_eq!(seen.len(), MAX_NAMES);
+        let unknown: Vec<_> = seen.iter().collect();
+        assert_eq!(
+            values_to_look_up(&unknown).len(),
+            MAX_FIELDS,
+            "each value once"
+        );
     }
 }

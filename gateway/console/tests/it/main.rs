@@ -1,5 +1,6 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
+mod bounded_requests;
 mod console;
 mod console_calls;
 mod console_events;

@@ -205,7 +205,7 @@ pub struct ConsoleArgs {
 
     /// /live, /ready and /metrics of the console
     #[arg(id = "console_ops_listen", long = "console-ops-listen", env = "TRUEUP_CONSOLE_OPS_LISTEN", value_name = "ADDRESS",
-          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:9090")]
+          global = true, value_parser = check::parse_socket, default_value = "127.0.0.1:9100")]
     pub ops_listen: SocketAddr,
 
     /// What webhook URLs are built from: where buyers reach the gateway

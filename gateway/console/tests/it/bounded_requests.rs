@@ -1,0 +1,88 @@
+//! What one request can make the console spend, whoever sends it.
+
+use serde_json::json;
+
+use crate::console::Console;
+use crate::pages::{PASSWORD, Person, add_person};
+
+/// A body of the largest kind and what stands beside it, not a multiple of its bytes (KiB).
+const HEADROOM: u64 = 96 * 1024;
+
+/// The most memory that the process ever had (KiB).
+fn peak_memory(console: &Console) -> u64 {
+    let path = format!("/proc/{}/status", console.process.id());
+    let status = std::fs::read_to_string(path).expect("a running process");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|size| size.trim().strip_suffix(" kB"))
+        .and_then(|size| size.parse().ok())
+        .expect("a peak")
+}
+
+#[tokio::test]
+async fn two_million_tiny_calls_are_refused_before_they_are_taken_apart() {
+    let console = Console::start().await;
+    let key = console.account().await;
+    let before = peak_memory(&console);
+    for body in [
+        "{\"a\":1}\n".repeat(2_000_000),
+        format!("[{}0]", "{\"a\":1},".repeat(2_000_000)),
+        format!("[{}0]", "[],".repeat(5_000_000)),
+    ] {
+        let said = key.send("POST", "/api/v1/calls", body.as_bytes()).await;
+        said.problem(413, None);
+    }
+    let grown = peak_memory(&console) - before;
+    assert!(grown < HEADROOM, "the console grew by {grown} KiB");
+}
+
+#[tokio::test]
+async fn one_huge_call_spoils_none_of_its_neighbours() {
+    let console = Console::start().await;
+    let key = console.account().await;
+    let good =
+        json!({"ref_id": "R1", "duration_seconds": 60, "started_at": "2026-03-14T12:00:00Z"});
+    let huge = format!("{{{}\"a\":1}}", "\"a\":1,".repeat(100_000));
+    let before = peak_memory(&console);
+    let body = format!("{good}\n{huge}\n");
+    let said = key
+        .send("POST", "/api/v1/calls", body.as_bytes())
+        .await
+        .ok();
+    assert_eq!(said["accepted"], 1, "{said}");
+    assert_eq!(said["errors"][0]["index"], 1, "{said}");
+    let message = said["errors"][0]["message"].as_str().expect("a message");
+    assert!(message.contains("at most 16384 bytes"), "{message}");
+    let grown = peak_memory(&console) - before;
+    assert!(grown < HEADROOM, "the console grew by {grown} KiB");
+}
+
+#[tokio::test]
+async fn a_form_of_nobody_is_small_and_has_few_fields() {
+    let console = Console::start().await;
+    let account = crate::console::id(&console.account().await.get("/api/v1/account").await.ok());
+    add_person(&console, &account, "ann@example.test", "owner").await;
+    let before = peak_memory(&console);
+    let mut stranger = Person::nobody(console.address);
+    stranger.get("/sign-in").await;
+    let blank = [("a", ""); 400];
+    assert_eq!(stranger.post("/sign-in", &blank).await.status, 413);
+    let long = "a".repeat(2_000_000);
+    let large = [("email", long.as_str())];
+    for path in ["/sign-in", "/try"] {
+        assert_eq!(stranger.post(path, &large).await.status, 413, "{path}");
+    }
+    let grown = peak_memory(&console) - before;
+    assert!(grown < HEADROOM / 4, "the console grew by {grown} KiB");
+
+    let mut ann = Person::nobody(console.address);
+    ann.sign_in("ann@example.test", PASSWORD).await;
+    let pasted = [("webhook", ""), ("text", long.as_str())];
+    assert_ne!(
+        ann.post("/try", &pasted).await.status,
+        413,
+        "a pasted batch"
+    );
+    assert_eq!(ann.post("/webhooks", &large).await.status, 413);
+}
