@@ -20,13 +20,15 @@ DELETE FROM call_reports r USING events e
    AND e.matched_call_id IS DISTINCT FROM r.call_id;
 
 -- Why a waiting report is tried next (0: the schedule, 1: a call was recorded, 2: a copy has changed its call),
--- and the last recorded call that has woken it: each wakes at most 100 of a key at a time, the rest in the
--- next rounds (M7).
-ALTER TABLE pending_reports ADD COLUMN cause smallint NOT NULL DEFAULT 0, ADD COLUMN woken_by bigint NOT NULL DEFAULT 0;
+-- and the last round of waking in which it was: a recorded call wakes at most 100 of a key in a round, and the
+-- rest in the next ones, but none that was woken since its own first round, when it could be seen already (M7).
+CREATE SEQUENCE wake_rounds;
+ALTER TABLE call_recorded_outbox ADD COLUMN first_round bigint;
+ALTER TABLE pending_reports ADD COLUMN cause smallint NOT NULL DEFAULT 0, ADD COLUMN woken_in bigint NOT NULL DEFAULT 0;
 DROP INDEX pending_by_ref_id, pending_by_call_id, pending_by_caller;
-CREATE INDEX pending_by_ref_id ON pending_reports (account_id, ref_id, woken_by, received_at) WHERE ref_id IS NOT NULL;
-CREATE INDEX pending_by_call_id ON pending_reports (account_id, call_id, woken_by, received_at) WHERE call_id IS NOT NULL;
-CREATE INDEX pending_by_caller ON pending_reports (account_id, caller, woken_by, received_at) WHERE caller IS NOT NULL;
+CREATE INDEX pending_by_ref_id ON pending_reports (account_id, ref_id, woken_in, received_at) WHERE ref_id IS NOT NULL;
+CREATE INDEX pending_by_call_id ON pending_reports (account_id, call_id, woken_in, received_at) WHERE call_id IS NOT NULL;
+CREATE INDEX pending_by_caller ON pending_reports (account_id, caller, woken_in, received_at) WHERE caller IS NOT NULL;
 
 -- Calls of one ref_id are told apart by their caller (M1), however many there are.
 CREATE INDEX calls_by_ref_id_and_caller ON calls (account_id, ref_id, caller) WHERE ref_id IS NOT NULL;

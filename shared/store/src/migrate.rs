@@ -124,6 +124,7 @@ const GRANTS: [(&str, &str); 3] = [
         "trueup_worker",
         "GRANT USAGE ON SCHEMA public TO trueup_worker;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
+         GRANT USAGE ON SEQUENCE wake_rounds TO trueup_worker;
          REVOKE ALL ON users, sessions, bulk_replays FROM trueup_worker;
          GRANT INSERT ON scheduled_runs, events, event_requests, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions TO trueup_worker;
          GRANT UPDATE ON scheduled_runs, events, event_requests, calls, call_reports, publishers, pending_reports, open_reports, call_recorded_outbox, event_attempts, webhook_secrets TO trueup_worker;

@@ -4,8 +4,9 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use trueup_event::raw_event::RawEvent;
+use trueup_testkit::eventually;
 
-use crate::harness::{CallSpec, Money, Row, World, at};
+use crate::harness::{CallSpec, Money, PATIENCE, Row, World, at};
 
 /// Call, minutes after noon, payout: corrections, retries, a zero, a reversal, all of them folded.
 const REPORTS: [(&str, i64, &str); 12] = [
@@ -193,4 +194,53 @@ async fn nothing_of_another_account_is_ever_looked_at() {
         .get(0);
     assert_eq!((ours, matched), (theirs, 1));
     world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m7_a_call_that_was_numbered_first_and_committed_last_wakes_its_report() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let received_at = at("2026-03-14T12:03:00Z");
+    let report = json!({"caller_id": "+13055550142", "duration": 65, "payout": 50});
+    let (id, row) = world.report(received_at, report).await;
+    assert_eq!(row.status, "unmatched");
+
+    // The call that the report is about is written, and not yet committed.
+    let mut slow = world.database.client().await;
+    let recording = slow.transaction().await.expect("a transaction");
+    let own = uuid::Uuid::new_v4();
+    recording
+        .execute(
+            "WITH call AS (
+                INSERT INTO calls (account_id, id, caller, duration_seconds, started_at, ended_at)
+                VALUES ($1, $2, '+13055550142', 70, '2026-03-14T12:00:50Z', '2026-03-14T12:02:00Z')
+                RETURNING account_id, id, ref_id, caller)
+             INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller) SELECT * FROM call",
+            &[&world.account_id, &own],
+        )
+        .await
+        .expect("a call");
+    // Meanwhile another call of that caller comes: the report is tried again, in vain.
+    world
+        .call(&CallSpec {
+            duration: 600,
+            ..CallSpec::default()
+        })
+        .await;
+    eventually("it was tried again", PATIENCE, || async {
+        let tried = "pending_reports WHERE woken_in > 0 AND next_try_at > now()";
+        (world.count(tried).await == 1).then_some(())
+    })
+    .await;
+    world
+        .client
+        .execute(
+            "UPDATE pending_reports SET next_try_at = now() + interval '1 day'",
+            &[],
+        )
+        .await
+        .expect("the schedule is far away");
+    recording.commit().await.expect("committed");
+    let row = world.row_with_status(id, "matched").await;
+    assert_eq!(row.call_id, Some(own));
 }

@@ -22,34 +22,39 @@ const WOKEN_AT_A_TIME: i64 = 100;
 
 /// Some notes are looked at; what waits for their calls becomes due, the oldest first. Each look-up is a
 /// subquery of its own, so that it goes through its index whatever the planner thinks of the tables' sizes.
+///
+/// A round takes its number after its snapshot. So a report that was woken in a round no earlier than a
+/// note's first one was woken when the note's call could be seen, and needs no waking by it; one that was
+/// woken earlier does, in whatever order the calls were numbered and committed.
 macro_rules! wake {
     ($name:literal, $which:literal, $done:literal) => {
         concat!(
-            "/* ", $name, " */ WITH taken AS (
-                SELECT id, account_id, call_id, ref_id, caller FROM call_recorded_outbox WHERE ", $which, "
+            "/* ", $name, " */ WITH round AS MATERIALIZED (SELECT nextval('wake_rounds') AS number),
+             taken AS (
+                SELECT id, account_id, call_id, ref_id, caller,
+                       COALESCE(first_round, (SELECT number FROM round)) AS first_round
+                  FROM call_recorded_outbox WHERE ", $which, "
                  ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED),
              found AS (
                 SELECT n.id AS note, 'ref_id' AS key, p.event_id FROM taken n CROSS JOIN LATERAL (
                     SELECT event_id FROM pending_reports
-                     WHERE account_id = n.account_id AND ref_id = n.ref_id AND woken_by < n.id
-                     ORDER BY woken_by, received_at LIMIT $2) p
+                     WHERE account_id = n.account_id AND ref_id = n.ref_id AND woken_in < n.first_round
+                     ORDER BY woken_in, received_at LIMIT $2) p
                 UNION ALL SELECT n.id, 'call_id', p.event_id FROM taken n CROSS JOIN LATERAL (
                     SELECT event_id FROM pending_reports
-                     WHERE account_id = n.account_id AND call_id = n.call_id AND woken_by < n.id
-                     ORDER BY woken_by, received_at LIMIT $2) p
+                     WHERE account_id = n.account_id AND call_id = n.call_id AND woken_in < n.first_round
+                     ORDER BY woken_in, received_at LIMIT $2) p
                 UNION ALL SELECT n.id, 'caller', p.event_id FROM taken n CROSS JOIN LATERAL (
                     SELECT event_id FROM pending_reports
-                     WHERE account_id = n.account_id AND caller = n.caller AND woken_by < n.id
-                     ORDER BY woken_by, received_at LIMIT $2) p),
-             meant AS (SELECT event_id, max(note) AS note FROM found GROUP BY event_id),
+                     WHERE account_id = n.account_id AND caller = n.caller AND woken_in < n.first_round
+                     ORDER BY woken_in, received_at LIMIT $2) p),
              woken AS (
-                UPDATE pending_reports p
-                   SET next_try_at = LEAST(p.next_try_at, now()), cause = GREATEST(p.cause, 1::int2), woken_by = row.note
-                  FROM unnest(ARRAY(SELECT event_id FROM meant ORDER BY event_id),
-                              ARRAY(SELECT note FROM meant ORDER BY event_id)) AS row (event_id, note)
-                 WHERE p.event_id = row.event_id RETURNING 1),
+                UPDATE pending_reports
+                   SET next_try_at = LEAST(next_try_at, now()), cause = GREATEST(cause, 1::int2),
+                       woken_in = (SELECT number FROM round)
+                 WHERE event_id = ANY (ARRAY(SELECT event_id FROM found GROUP BY event_id ORDER BY event_id)) RETURNING 1),
              more AS (SELECT note FROM found GROUP BY note, key HAVING count(*) >= $2),
-             done AS (", $done, " WHERE id IN (SELECT id FROM taken EXCEPT SELECT note FROM more) RETURNING 1)
+             done AS (", $done, " RETURNING 1)
              SELECT (SELECT count(*) FROM taken), (SELECT count(*) FROM woken), (SELECT count(*) FROM done)"
         )
     };
@@ -61,7 +66,11 @@ macro_rules! wake {
 pub const WAKE: &str = wake!(
     "late_wake",
     "seen_before IS NULL",
-    "UPDATE call_recorded_outbox SET seen_before = pg_snapshot_xmax(pg_current_snapshot()), seen_at = now()"
+    "UPDATE call_recorded_outbox o
+        SET first_round = n.first_round,
+            seen_before = CASE WHEN n.id NOT IN (SELECT note FROM more) THEN pg_snapshot_xmax(pg_current_snapshot()) END,
+            seen_at = CASE WHEN n.id NOT IN (SELECT note FROM more) THEN now() END
+       FROM taken n WHERE o.id = n.id"
 );
 
 /// The notes whose mark all transactions have passed are looked at once more and go. A transaction of
@@ -69,7 +78,7 @@ pub const WAKE: &str = wake!(
 pub const WAKE_AGAIN: &str = wake!(
     "late_wake_again",
     "(seen_before <= pg_snapshot_xmin(pg_current_snapshot()) OR seen_at < now() - make_interval(secs => 30))",
-    "DELETE FROM call_recorded_outbox"
+    "DELETE FROM call_recorded_outbox WHERE id IN (SELECT id FROM taken EXCEPT SELECT note FROM more)"
 );
 
 /// Runs one of the two; returns how many notes it dealt with.
