@@ -18,10 +18,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trueup_ops::metrics;
+use trueup_ops::network::network_of;
 
 use crate::app_state::GatewayState;
 use crate::connection_io::{ConnectionState, TimeoutStream};
-use crate::limits::network_of;
 use crate::responses::{self, BUSY, IngestResponse, NO_HTTP};
 
 /// Connections that the kernel holds for us; its own bound (somaxconn) applies, too.

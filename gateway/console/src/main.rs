@@ -5,6 +5,7 @@
 mod api;
 mod app;
 mod app_state;
+mod connections;
 mod middleware;
 mod pages;
 mod passwords;

@@ -1,23 +1,33 @@
 //! The console's listener: plain HTTP/1.1 with a limit on everything, drained on SIGTERM.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use trueup_ops::network::network_of;
 use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Shutdown};
 
-/// People's browsers and some programs; more is a mistake or worse.
-const CONNECTIONS: usize = 1_024;
+use crate::connections::{ConnectionPlace, ConnectionTable};
+
+/// People's browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
+/// usually may have.
+const CONNECTIONS: usize = 512;
 /// The head of a request arrives within this; it is also how long an idle connection is kept, so it
-/// is longer than a load balancer keeps its own.
+/// is longer than a load balancer keeps its own. With no place left nobody is kept so long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that does not read its answer: an export holds a connection to Postgres meanwhile.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before the next attempt after `accept` failed (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,15 +45,12 @@ pub async fn serve_console(
     shutdown: &Shutdown,
 ) -> ExitReason {
     let connections = GracefulShutdown::new();
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            break;
-        };
-        let stream = tokio::select! {
+    let table = ConnectionTable::new(CONNECTIONS);
+    for number in 0.. {
+        let (stream, peer) = tokio::select! {
             () = shutdown.stop().cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "the console's listener could not accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -51,22 +58,52 @@ pub async fn serve_console(
                 }
             },
         };
+        let place = tokio::select! {
+            () = shutdown.stop().cancelled() => break,
+            place = table.admit_connection(number, network_of(peer.ip())) => place,
+        };
         // Small answers to people: waiting to fill a packet only costs them time.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(router.clone()),
+                TokioIo::new(Box::pin(stream)),
+                track_requests(&router, &place),
             );
         let connection = connections.watch(connection);
         tokio::spawn(async move {
-            // A connection that breaks is the client's affair.
-            let _ = connection.await;
-            drop(permit);
+            tokio::select! {
+                // A connection that breaks is the client's affair.
+                _ = connection => {}
+                () = place.leave.cancelled() => {}
+            }
         });
     }
     drop(listener);
     shutdown.drain(connections.shutdown()).await
+}
+
+fn track_requests(
+    router: &Router,
+    place: &ConnectionPlace,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Send
++ 'static {
+    let (router, activity) = (TowerToHyperService::new(router.clone()), place.activity());
+    service_fn(move |request| {
+        let working = activity.begin_request();
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            drop(working);
+            answer
+        }
+    })
 }

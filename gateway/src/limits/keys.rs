@@ -30,17 +30,3 @@ impl Limit {
         };
     }
 }
-
-#[cfg(test)]
-mod tests {
-
-    use crate::limits::policy::network_of;
-
-    #[test]
-    fn an_ipv6_customer_has_one_key_and_a_mapped_address_is_the_ipv4_one() {
-        let key = |text: &str| network_of(text.parse().expect("an address"));
-        assert_eq!(key("2001:db8:1:2:3::9"), key("2001:db8:1:2:ffff::1"));
-        assert_ne!(key("2001:db8:1:2::9"), key("2001:db8:1:3::9"));
-        assert_eq!(key("::ffff:192.0.2.7"), key("192.0.2.7"));
-    }
-}

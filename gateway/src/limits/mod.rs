@@ -22,9 +22,7 @@ use trueup_ops::metrics;
 use trueup_ops::settings::RedisDown;
 
 use local::Local;
-pub use policy::{
-    EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW, network_of,
-};
+pub use policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW};
 use recent_refusals::RecentRefusals;
 
 /// What Redis does not know of has fallen out of every window by then (microseconds).

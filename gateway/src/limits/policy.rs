@@ -1,8 +1,9 @@
 //! What a request counts against, and what may come of it.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use trueup_ops::network::network_of;
 use uuid::Uuid;
 
 /// Every limit is so many in any 60 seconds.
@@ -20,17 +21,6 @@ pub enum LimitKey {
     Keeping(Uuid),
     /// Nobody's: whether Redis counts at all.
     Probe,
-}
-
-/// What one customer of an internet provider has: a single IPv4 address, or an IPv6 /64.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

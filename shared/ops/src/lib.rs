@@ -11,6 +11,7 @@ pub mod exit;
 pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod network;
 pub mod private_listener;
 pub mod settings;
 pub mod shutdown;

@@ -1,12 +1,16 @@
 //! What one request can make the console spend, whoever sends it.
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
 use crate::console::Console;
 use crate::pages::{PASSWORD, Person, add_person};
 
 /// A body of the largest kind and what stands beside it, not a multiple of its bytes (KiB).
 const HEADROOM: u64 = 96 * 1024;
+
+/// Shorter than the console lets a head take: only a crowd that makes room lets a page come by then.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The most memory that the process ever had (KiB).
 fn peak_memory(console: &Console) -> u64 {
@@ -85,4 +89,30 @@ async fn a_form_of_nobody_is_small_and_has_few_fields() {
         "a pasted batch"
     );
     assert_eq!(ann.post("/webhooks", &large).await.status, 413);
+}
+
+/// One address opens more connections than there are places and never ends a head on any of them.
+#[tokio::test]
+async fn a_crowd_that_never_ends_its_heads_keeps_nobody_out() {
+    const CROWD: usize = 1_150;
+    let console = Console::start().await;
+    let mut crowd = Vec::with_capacity(CROWD);
+    for _ in 0..CROWD {
+        let mut stream = tokio::net::TcpStream::connect(console.address)
+            .await
+            .expect("a connection");
+        // One that was shut out already cannot be written to.
+        let _ = stream
+            .write_all(b"GET /sign-in HTTP/1.1\r\nHost: x\r\nX-a: ")
+            .await;
+        crowd.push(stream);
+    }
+    let mut visitor = Person::nobody(console.address);
+    for _ in 0..20 {
+        let page = tokio::time::timeout(PATIENCE, visitor.get("/sign-in"))
+            .await
+            .expect("the page comes while the crowd stands");
+        assert_eq!(page.status, 200);
+    }
+    drop(crowd);
 }
