@@ -12,7 +12,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use trueup_ops::network::network_of;
 use trueup_ops::private_listener;
@@ -47,16 +47,8 @@ pub async fn serve_console(
     let connections = GracefulShutdown::new();
     let table = ConnectionTable::new(CONNECTIONS);
     for number in 0.. {
-        let (stream, peer) = tokio::select! {
-            () = shutdown.stop().cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "the console's listener could not accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+        let Some((stream, peer)) = accept_next(&listener, shutdown).await else {
+            break;
         };
         let place = tokio::select! {
             () = shutdown.stop().cancelled() => break,
@@ -84,6 +76,25 @@ pub async fn serve_console(
     }
     drop(listener);
     shutdown.drain(connections.shutdown()).await
+}
+
+/// `None` once the process stops.
+async fn accept_next(
+    listener: &TcpListener,
+    shutdown: &Shutdown,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        tokio::select! {
+            () = shutdown.stop().cancelled() => return None,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => {
+                    tracing::warn!(%error, "the console's listener could not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
 }
 
 fn track_requests(

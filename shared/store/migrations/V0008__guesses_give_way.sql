@@ -65,6 +65,21 @@ UPDATE postings p SET round = twice.round
  WHERE twice.seq = p.seq AND twice.round > 0;
 ALTER TABLE postings ENABLE TRIGGER postings_only_grow;
 CREATE UNIQUE INDEX postings_once ON postings (account_id, event_id, call_id, kind, round) WHERE event_id IS NOT NULL;
+-- A report that comes to its call a second time (moved away and back, undone and assigned again) finds all taken
+-- back that it stood for there: no report is paid twice, whatever round the program names.
+CREATE FUNCTION refuse_second_payment() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM postings
+      WHERE account_id = NEW.account_id AND event_id = NEW.event_id AND call_id = NEW.call_id
+     HAVING sum(revenue_delta_cents) <> 0 OR sum(credit_delta_cents) <> 0;
+    IF FOUND THEN
+        RAISE EXCEPTION 'event % stands for money on call % already', NEW.event_id, NEW.call_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'postings_paid_once';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER postings_paid_once BEFORE INSERT ON postings FOR EACH ROW
+    WHEN (NEW.round > 0 AND NEW.kind IN ('report', 'apply')) EXECUTE FUNCTION refuse_second_payment();
 
 -- A displaced report left its postings on the call that was taken from it, and the report that took it
 -- posted the difference. From now on a row without a call has no money under its name: what it holds

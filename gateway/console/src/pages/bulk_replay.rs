@@ -4,7 +4,7 @@
 //! is in the database, so that any console can show it. One that was cut off has done what it counted and
 //! is simply begun again: replaying twice is harmless.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use askama::Template;
 use axum::body::Body;
@@ -29,6 +29,7 @@ use super::form::Form;
 use super::formatting;
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
+use crate::api::Problem;
 use crate::api::handlers::Id;
 use crate::app_state::App;
 
@@ -36,6 +37,8 @@ use crate::app_state::App;
 const CHUNK: i64 = 500;
 /// A replay of more is cut into several by its filters (rows).
 const MOST: usize = 10_000;
+/// Rows that are looked at for them.
+const MOST_SEARCHED: usize = 50_000;
 /// The times between which an export's rows lie.
 const OLDEST: HeaderName = HeaderName::from_static("x-oldest");
 const NEWEST: HeaderName = HeaderName::from_static("x-newest");
@@ -220,27 +223,44 @@ struct Ask {
     more: bool,
 }
 
-/// The rows that a replay would be tried on; those that moved money or hold no report refuse it.
+/// The rows that a replay would be tried on, the oldest first (M10), and whether newer ones are left for the
+/// next; those that moved money or hold no report refuse it.
 async fn replayable_rows(
     app: &App,
     account: Uuid,
     search: &Search,
-) -> Result<(Vec<Uuid>, bool), StoreError> {
-    let (mut ids, mut below) = (Vec::new(), None);
+) -> Result<(Vec<Uuid>, bool), PageError> {
+    let (mut oldest, mut below) = (VecDeque::new(), None);
+    let (mut found, mut searched) = (0, 0);
     loop {
         let client = app.pool.get().await?;
         let EventPage { events, next, .. } =
             event_search::search_page(&client, account, search, below, CHUNK).await?;
-        ids.extend(events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id));
-        if ids.len() > MOST {
-            ids.truncate(MOST);
-            return Ok((ids, true));
-        }
+        searched += events.len();
+        let replayable = events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id);
+        found += keep_oldest(&mut oldest, replayable);
         match next {
+            None => return Ok((oldest.into(), found > MOST)),
+            Some(_) if searched >= MOST_SEARCHED => {
+                return Err(Problem::too_large(format!(
+                    "this filter finds more than {MOST_SEARCHED} events, and a replay begins with the oldest: narrow it by time"
+                ))
+                .into());
+            }
             Some(key) => below = Some(key),
-            None => return Ok((ids, false)),
         }
     }
+}
+
+/// What is found comes newest first; of more than `MOST` the newest are let go. Returns how many came.
+fn keep_oldest(oldest: &mut VecDeque<Uuid>, newest_first: impl Iterator<Item = Uuid>) -> usize {
+    let mut came = 0;
+    for id in newest_first {
+        oldest.push_front(id);
+        oldest.truncate(MOST);
+        came += 1;
+    }
+    came
 }
 
 fn may_be_replayed(event: &Event) -> bool {
@@ -278,9 +298,7 @@ pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) ->
 
 pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
-    let (mut ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
-    // They were found newest first. Guesses depend on which calls are free: oldest first (M10).
-    ids.reverse();
+    let (ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
     let id = Uuid::now_v7();
     let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
     let (account, actor) = (viewer.account.id, viewer.actor_name());
@@ -376,7 +394,18 @@ pub async fn progress_part(State(app): State<App>, viewer: Viewer, Id(id): Id) -
 
 #[cfg(test)]
 mod tests {
-    use super::csv_cell;
+    use super::*;
+
+    #[test]
+    fn m10_of_too_many_the_oldest_are_kept_oldest_first() {
+        let id = |age: usize| Uuid::from_u128(age as u128);
+        let mut oldest = VecDeque::new();
+        assert_eq!(keep_oldest(&mut oldest, (0..5).map(id)), 5);
+        assert_eq!(keep_oldest(&mut oldest, (5..MOST + 2).map(id)), MOST - 3);
+        assert_eq!(oldest.len(), MOST);
+        assert_eq!(oldest.front(), Some(&id(MOST + 1)), "came last: the oldest");
+        assert_eq!(oldest.back(), Some(&id(2)), "the two newest are let go");
+    }
 
     #[test]
     fn a_cell_is_never_a_formula() {

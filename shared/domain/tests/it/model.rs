@@ -445,6 +445,11 @@ impl Store {
         match draft.cause {
             PostingCause::Report => {
                 let (revenue, credit) = (draft.revenue_delta_cents, draft.credit_delta_cents);
+                assert_eq!(
+                    self.posted(line.order.event_id, call_id),
+                    (0, 0),
+                    "invariant 4: a second posting of one event on one call: {draft:?}"
+                );
                 self.post(
                     Some(line.order.event_id),
                     call_id,

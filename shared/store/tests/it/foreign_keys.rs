@@ -105,4 +105,29 @@ async fn the_database_refuses_what_the_program_would_not_write() {
         .await
         .expect_err("paid twice");
     assert_eq!(twice.code().map(|c| c.code()), Some("23505"));
+    // Nor under another round, unless all that the event stood for on the call was taken back.
+    let again = "INSERT INTO postings (id, account_id, call_id, event_id, kind, round, revenue_delta_cents, credit_delta_cents)
+                 VALUES (gen_random_uuid(), $1, $2, $2, 'report', 1, 5000, 0)";
+    let twice = client
+        .execute(again, &[&account, &call])
+        .await
+        .expect_err("paid twice");
+    assert_eq!(twice.code().map(|c| c.code()), Some("23514"));
+    // Withdrawal and return may stand in one statement, in their order.
+    let back = "INSERT INTO postings (id, account_id, call_id, event_id, kind, round, revenue_delta_cents, credit_delta_cents)
+                SELECT gen_random_uuid(), $1, $2, $2, kind, round, cents, 0
+                  FROM unnest($3::text[], $4::int2[], $5::int8[]) WITH ORDINALITY AS row (kind, round, cents, n) ORDER BY n";
+    client
+        .execute(
+            back,
+            &[
+                &account,
+                &call,
+                &vec!["moved", "report"],
+                &vec![0_i16, 1],
+                &vec![-5000_i64, 5000],
+            ],
+        )
+        .await
+        .expect("away and back");
 }
