@@ -71,36 +71,14 @@ pub struct StoredCall {
     pub assignment_id: Option<Uuid>,
     pub value_cents: Option<i64>,
     pub value_from_webhook: bool,
-    pub estimate_standing: EstimateStanding,
+    /// A report is folded into its money, if only a negative one that is held (V7): the estimate it was
+    /// weighed against must stay, or the fold would come out otherwise.
+    pub reported: bool,
     pub qualified: Option<bool>,
     pub credit_cents: i64,
     pub estimate: Estimate,
     /// The terms of the last posting.
     pub terms: Option<Payee>,
-}
-
-/// What the reports that are folded into a call's money mean for its estimate (V11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EstimateStanding {
-    /// There is none: the estimate is the call's value.
-    #[default]
-    Stands,
-    /// The first one sets the value whatever the estimate is: a copy may change it, for when they leave.
-    Covered,
-    /// The first one is negative and was weighed against it, if only to be held (V7): it must stay, or the
-    /// fold would come out otherwise.
-    Weighed,
-}
-
-impl EstimateStanding {
-    /// By the payout of the first report in order of reception.
-    pub fn under_reports(first_payout_cents: Option<i64>) -> EstimateStanding {
-        match first_payout_cents {
-            None => EstimateStanding::Stands,
-            Some(payout_cents) if payout_cents >= 0 => EstimateStanding::Covered,
-            Some(_) => EstimateStanding::Weighed,
-        }
-    }
 }
 
 impl StoredCall {
@@ -160,10 +138,7 @@ pub fn record(
     copy_description(&mut call, copy);
     call.assignment_id = assignment_id;
     let payee = assignment_id.and_then(|id| payees.get(&id)).copied();
-    if call.value_from_webhook || call.estimate_standing != EstimateStanding::Stands {
-        if call.estimate_standing == EstimateStanding::Covered {
-            call.estimate = estimate;
-        }
+    if call.value_from_webhook || call.reported {
         let moved = payee
             .filter(|_| changes_assignment)
             .and_then(|payee| credit_first_assignment(&mut call, payee, posted));
@@ -210,7 +185,7 @@ fn blank_call(copy: &CallRecord) -> StoredCall {
         assignment_id: None,
         value_cents: None,
         value_from_webhook: false,
-        estimate_standing: EstimateStanding::Stands,
+        reported: false,
         qualified: None,
         credit_cents: 0,
         estimate: Estimate::default(),
@@ -499,27 +474,5 @@ mod tests {
             },
             "only the description changed"
         );
-    }
-    #[test]
-    fn v11_an_estimate_that_comes_under_a_report_is_kept_for_when_it_leaves() {
-        let payees = payees(SHARE);
-        let (new, _) = record(None, &copy(None, None), false, &payees).expect("new");
-        let estimated = copy(Some(Some(5000)), Some(Some(true)));
-        let wanted = Estimate {
-            value_cents: Some(5000),
-            qualified: Some(true),
-        };
-        for (first_payout_cents, kept) in [(7000, wanted), (0, wanted), (-7000, new.estimate)] {
-            let call = StoredCall {
-                value_from_webhook: true,
-                value_cents: Some(7000),
-                estimate_standing: EstimateStanding::under_reports(Some(first_payout_cents)),
-                ..new.clone()
-            };
-            let (after, m) = record(Some(&call), &estimated, true, &payees).expect("recorded");
-            assert_eq!(m, None, "it moves no money now");
-            assert_eq!(after.value_cents, Some(7000));
-            assert_eq!(after.estimate, kept, "under {first_payout_cents}");
-        }
     }
 }

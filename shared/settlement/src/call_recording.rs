@@ -111,10 +111,8 @@ pub async fn record_calls(
         let mut standing = call_records::lock_calls(tx, account_id, &existing).await?;
         // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
         let posted = call_records::calls_with_postings(tx, account_id, &existing).await?;
-        for (id, found) in call_records::estimate_standings(tx, account_id, &existing).await? {
-            standing
-                .entry(id)
-                .and_modify(|call| call.estimate_standing = found);
+        for id in call_records::calls_with_reports(tx, account_id, &existing).await? {
+            standing.entry(id).and_modify(|call| call.reported = true);
         }
         let theirs: BTreeSet<Uuid> = standing
             .values()
@@ -136,7 +134,7 @@ pub async fn record_calls(
         )
         .await?;
     }
-    call_records::insert_into_outbox(
+    call_records::insert_call_notes(
         tx,
         account_id,
         foldings.values().filter_map(|f| f.call.as_ref()),

@@ -24,6 +24,7 @@ DELETE FROM call_reports r USING events e
 -- rest in the next ones, but none that was woken since its own first round, when it could be seen already (M7).
 CREATE SEQUENCE wake_rounds;
 ALTER TABLE call_recorded_outbox ADD COLUMN first_round bigint;
+UPDATE call_recorded_outbox SET seen_before = NULL, seen_at = NULL;
 ALTER TABLE pending_reports ADD COLUMN cause smallint NOT NULL DEFAULT 0, ADD COLUMN woken_in bigint NOT NULL DEFAULT 0;
 DROP INDEX pending_by_ref_id, pending_by_call_id, pending_by_caller;
 CREATE INDEX pending_by_ref_id ON pending_reports (account_id, ref_id, woken_in, received_at) WHERE ref_id IS NOT NULL;

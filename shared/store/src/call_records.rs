@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use deadpool_postgres::Transaction;
-use trueup_domain::call_record::{EstimateStanding, StoredCall};
+use trueup_domain::call_record::StoredCall;
 use trueup_domain::crediting::{Estimate, Payee};
 use trueup_postgres::statement::Result;
 use uuid::Uuid;
@@ -210,7 +210,7 @@ pub async fn lock_calls(
             assignment_id: row.get("assignment_id"),
             value_cents: row.get("value_cents"),
             value_from_webhook: row.get("value_from_webhook"),
-            estimate_standing: EstimateStanding::Stands,
+            reported: false,
             qualified: row.get("qualified"),
             credit_cents: row.get("publisher_payout_cents"),
             estimate: Estimate {
@@ -238,25 +238,20 @@ pub async fn calls_with_postings(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// What the folded reports of these calls mean for their estimates; a call without any is left out.
-pub async fn estimate_standings(
+/// Which of these calls have a report folded into their money.
+pub async fn calls_with_reports(
     tx: &Transaction<'_>,
     account_id: Uuid,
     ids: &[Uuid],
-) -> Result<Vec<(Uuid, EstimateStanding)>> {
-    const FIRST: &str = "/* recording.first_reports */
-        SELECT DISTINCT ON (call_id) call_id, payout_cents FROM call_reports
-         WHERE account_id = $1 AND call_id = ANY($2) AND role = 'folded'
-         ORDER BY call_id, received_at, position, event_id";
-    let rows = statement::query_rows(tx, FIRST, &[&account_id, &ids]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| (row.get(0), EstimateStanding::under_reports(row.get(1))))
-        .collect())
+) -> Result<HashSet<Uuid>> {
+    const REPORTED: &str = "/* recording.reported */
+        SELECT DISTINCT call_id FROM call_reports WHERE account_id = $1 AND call_id = ANY($2) AND role = 'folded'";
+    let rows = statement::query_rows(tx, REPORTED, &[&account_id, &ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A note for each recorded call, which a worker takes to look for reports that wait for it (M7).
-pub async fn insert_into_outbox<'a>(
+pub async fn insert_call_notes<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
     calls: impl Iterator<Item = &'a StoredCall>,

@@ -474,61 +474,6 @@ async fn m14_a_guess_that_a_changed_copy_no_longer_admits_is_decided_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn v11_an_estimate_that_came_under_a_guess_stands_once_the_guess_is_gone() {
-    let mut world = World::new().await;
-    let _worker = world.worker().await;
-    let y = world
-        .call(&CallSpec {
-            ref_id: Some("ref-Y"),
-            duration: 95,
-            publisher: Some("P1"),
-            ..CallSpec::default()
-        })
-        .await;
-    let (report, row) = world.report(minute(3), early("ref-X")).await;
-    assert_eq!(says(&row), ("matched", None, Some(y)));
-    let ended_at = CallSpec::default().ended_at;
-    let estimated = CallRecord {
-        ref_id: Some(Some("ref-Y".to_owned())),
-        duration_seconds: 95,
-        started_at: ended_at - SignedDuration::from_secs(95),
-        ended_at,
-        value_cents: Some(Some(2000)),
-        qualified: Some(Some(true)),
-        ..copy(y, None)
-    };
-    assert_eq!(record(&world, estimated).await, 0);
-    let money = world.money(y).await;
-    assert_eq!(
-        (money.value, money.credit),
-        (Some(5000), 3000),
-        "no money moves now"
-    );
-    let x = world
-        .call(&CallSpec {
-            ref_id: Some("ref-X"),
-            duration: 90,
-            publisher: Some("P2"),
-            ..CallSpec::default()
-        })
-        .await;
-    eventually("it moves", PATIENCE, || async {
-        (world.row(report).await.call_id == Some(x)).then_some(())
-    })
-    .await;
-    let money = world.money(y).await;
-    assert_eq!(
-        (money.value, money.from_webhook, money.credit),
-        (Some(2000), false, 1200)
-    );
-    assert_eq!(
-        (world.balance("P1").await, world.balance("P2").await),
-        (1200, 3000)
-    );
-    world.reconcile().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn m9_a_changed_setting_takes_back_nothing_that_was_credited() {
     let mut world = World::new().await;
     let _worker = world.worker().await;

@@ -13,6 +13,8 @@ use super::problem::{FieldError, Problem};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
 const NEAREST_WITHIN: usize = 4;
+/// Unknown fields that are told one by one; each answer is many times its field's bytes.
+const MAX_UNKNOWN: usize = 10;
 
 /// What a request says of one field. A value that is wrong is noted as a fault and counts as absent.
 #[derive(Debug, Clone, PartialEq)]
@@ -287,18 +289,26 @@ impl FieldReader {
             .any(|f| f.field.strip_prefix(&self.prefix) == Some(name))
     }
 
-    /// All faults, those of unknown fields last; and the known names, if there were unknown ones.
+    /// All faults, those of unknown fields last, the first few of them; and the known names, if there were
+    /// unknown ones.
     pub fn into_faults(mut self) -> (Vec<FieldError>, Vec<&'static str>) {
         let unknown: Vec<String> = std::mem::take(&mut self.values)
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        for name in &unknown {
+        for name in unknown.iter().take(MAX_UNKNOWN) {
             let message = match nearest_name(name, &self.known) {
                 Some(known) => format!("is no field here; did you mean {known}?"),
                 None => format!("is no field here; known are {}", self.known.join(", ")),
             };
             self.add_fault(name, message);
+        }
+        if unknown.len() > MAX_UNKNOWN {
+            let more = unknown.len() - MAX_UNKNOWN;
+            self.add_fault(
+                &unknown[MAX_UNKNOWN],
+                format!("and {more} fields from here on are none here"),
+            );
         }
         let known = if unknown.is_empty() {
             Vec::new()

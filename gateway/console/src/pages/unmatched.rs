@@ -157,7 +157,7 @@ fn flatten_json(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String
             Value::String(text) if is_worth_a_look(&name, text) => {
                 into.push((name, text.trim().to_owned()));
             }
-            Value::Number(number) => into.push((name, number.to_string())),
+            Value::Number(number) if !name.is_empty() => into.push((name, number.to_string())),
             Value::Object(_) if depth > 1 => {
                 flatten_json(value, &format!("{name}."), depth - 1, into)
             }

@@ -63,6 +63,30 @@ async fn one_huge_call_spoils_none_of_its_neighbours() {
 }
 
 #[tokio::test]
+async fn a_thousand_calls_of_unknown_fields_are_answered_in_few_words() {
+    let console = Console::start().await;
+    let key = console.account().await;
+    let fields: String = (0..1_500).map(|n| format!("\"{n:x}\":1,")).collect();
+    let body = format!("{{{fields}\"a\":1}}\n").repeat(1_000);
+    let before = peak_memory(&console);
+    let said = key
+        .send("POST", "/api/v1/calls", body.as_bytes())
+        .await
+        .ok();
+    assert_eq!(said["accepted"], 0);
+    let errors = said["errors"].as_array().expect("errors");
+    assert!(errors.len() < 20_000, "{} errors", errors.len());
+    assert!(
+        errors.iter().any(|e| e["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("fields from here on"))),
+        "the rest is counted"
+    );
+    let grown = peak_memory(&console) - before;
+    assert!(grown < HEADROOM, "the console grew by {grown} KiB");
+}
+
+#[tokio::test]
 async fn a_form_of_nobody_is_small_and_has_few_fields() {
     let console = Console::start().await;
     let account = crate::console::id(&console.account().await.get("/api/v1/account").await.ok());

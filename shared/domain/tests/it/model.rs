@@ -12,7 +12,7 @@ use trueup_domain::batch_decision::{
     withdrawals_in_order,
 };
 use trueup_domain::call_application::split_withdrawal;
-use trueup_domain::call_record::{CallRecord, EstimateStanding, StoredCall, record};
+use trueup_domain::call_record::{CallRecord, StoredCall, record};
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
 use trueup_domain::decision::{
     CallCandidate, CallCandidates, Decision, PostingCause, PostingDraft, Trigger,
@@ -117,12 +117,7 @@ impl Store {
         let standing = self.calls.get(&copy.id);
         let posted = self.ledger.iter().any(|e| e.call_id == copy.id);
         let standing = standing.map(|kept| StoredCall {
-            estimate_standing: EstimateStanding::under_reports(
-                kept.reports
-                    .iter()
-                    .find(|r| r.role == ClaimState::Folded)
-                    .map(|r| r.payout_cents),
-            ),
+            reported: kept.reports.iter().any(|r| r.role == ClaimState::Folded),
             ..kept.recorded.clone()
         });
         let Ok((recorded, moved)) = record(standing.as_ref(), copy, posted, &self.payees) else {

@@ -23,6 +23,8 @@ const WOKEN_AT_A_TIME: i64 = 100;
 /// Some notes are looked at; what waits for their calls becomes due, the oldest first. Each look-up is a
 /// subquery of its own, so that it goes through its index whatever the planner thinks of the tables' sizes.
 ///
+/// Notes that were never looked at come first: a crowd that one key wakes round by round keeps no other waiting.
+///
 /// A round takes its number after its snapshot. So a report that was woken in a round no earlier than a
 /// note's first one was woken when the note's call could be seen, and needs no waking by it; one that was
 /// woken earlier does, in whatever order the calls were numbered and committed.
@@ -34,7 +36,7 @@ macro_rules! wake {
                 SELECT id, account_id, call_id, ref_id, caller,
                        COALESCE(first_round, (SELECT number FROM round)) AS first_round
                   FROM call_recorded_outbox WHERE ", $which, "
-                 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED),
+                 ORDER BY first_round NULLS FIRST, id LIMIT $1 FOR UPDATE SKIP LOCKED),
              found AS (
                 SELECT n.id AS note, 'ref_id' AS key, p.event_id FROM taken n CROSS JOIN LATERAL (
                     SELECT event_id FROM pending_reports
