@@ -53,6 +53,8 @@ pub struct SettleResult {
     pub received_at: Timestamp,
     /// Absent: it was settled before, nothing was done now.
     pub decision: Option<Decision>,
+    /// What it took back on the call that it stood on before.
+    pub left: Option<PostingDraft>,
     pub report: Report,
     pub slots: Vec<SlotReading>,
 }
@@ -65,6 +67,7 @@ impl SettleResult {
             account_id: event.account_id,
             received_at: event.received_at,
             decision: None,
+            left: None,
             report: Report::default(),
             slots: Vec::new(),
         }
@@ -251,6 +254,7 @@ pub fn result_of_row(line: BatchRow) -> SettleResult {
         account_id: line.account_id,
         received_at: line.order.received_at,
         decision: line.decision,
+        left: line.withdrawal.map(|withdrawal| withdrawal.draft),
         report: line.reading.report.unwrap_or_default(),
         slots: line.reading.slots,
     }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngExt;
 use serde_json::json;
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
-use trueup_domain::decision::Trigger;
+use trueup_domain::decision::{PostingCause, Trigger};
 use trueup_event::ids;
 use trueup_event::reason::{Reason, Status, Strategy};
 use trueup_store::settlement::manual_actions::{self as rows, ActionKey, ActionTarget};
@@ -451,11 +451,26 @@ fn amounts_of(settled: &SettleResult) -> serde_json::Value {
         return json!({});
     };
     let detail = &decision.detail;
-    json!({
+    let mut amounts = json!({
         "matched_call_id": decision.call_id,
         "value_before_cents": detail.value_before_cents,
         "value_after_cents": detail.value_after_cents,
         "credit_before_cents": detail.credit_before_cents,
         "credit_after_cents": detail.credit_after_cents,
-    })
+    });
+    // And to the call that it left.
+    let left = settled.left.and_then(|draft| match draft.cause {
+        PostingCause::Left { change, .. } => Some((draft.call.call_id, change)),
+        PostingCause::Report => None,
+    });
+    if let Some((call_id, change)) = left {
+        amounts["left"] = json!({
+            "call_id": call_id,
+            "value_before_cents": change.value_before_cents,
+            "value_after_cents": change.value_after_cents,
+            "credit_before_cents": change.credit_before_cents,
+            "credit_after_cents": change.credit_after_cents,
+        });
+    }
+    amounts
 }

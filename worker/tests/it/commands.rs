@@ -252,4 +252,13 @@ async fn one_worker_proves_the_books_once_a_day_and_all_tell_how_it_ended() {
         (told > 0.0).then_some(())
     })
     .await;
+    let proofs: usize = workers
+        .iter()
+        .map(|worker| worker.log().matches("the books do not add up").count())
+        .sum();
+    assert_eq!(proofs, 1, "one of the two has read the books");
+    let told = world
+        .count("scheduled_runs WHERE succeeded_at > now() - interval '5 minutes'")
+        .await;
+    assert_eq!(told, 1);
 }

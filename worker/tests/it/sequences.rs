@@ -474,6 +474,47 @@ async fn m14_a_guess_that_a_changed_copy_no_longer_admits_is_decided_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn m9_m12_a_named_guess_takes_its_nameless_repeat_along() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let y = world
+        .call(&CallSpec {
+            ref_id: Some("ref-Y"),
+            duration: 95,
+            publisher: Some("P1"),
+            ..CallSpec::default()
+        })
+        .await;
+    let (named, row) = world.report(minute(3), early("ref-X")).await;
+    assert_eq!(says(&row), ("matched", None, Some(y)));
+    let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
+    let (nameless, row) = world.report(minute(4), plain).await;
+    assert_eq!(
+        says(&row),
+        ("duplicate", Some("repeat_of_matched_report"), Some(y))
+    );
+    let x = world
+        .call(&CallSpec {
+            ref_id: Some("ref-X"),
+            duration: 90,
+            publisher: Some("P2"),
+            ..CallSpec::default()
+        })
+        .await;
+    eventually("both move", PATIENCE, || async {
+        let calls = [world.row(named).await, world.row(nameless).await].map(|row| row.call_id);
+        (calls == [Some(x); 2]).then_some(())
+    })
+    .await;
+    assert_eq!(world.row(nameless).await.status, "duplicate");
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (0, 3000)
+    );
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn m9_a_changed_setting_takes_back_nothing_that_was_credited() {
     let mut world = World::new().await;
     let _worker = world.worker().await;

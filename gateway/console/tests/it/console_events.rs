@@ -122,7 +122,7 @@ impl Scene {
         page["data"].as_array().expect("rows").clone()
     }
 
-    async fn balance(&self) -> i64 {
+    pub async fn balance(&self) -> i64 {
         let shown = self
             .key
             .get(&format!("/api/v1/publishers/{}", self.publisher))

@@ -1,0 +1,135 @@
+//! Money on the pages: an amount is read as the door reads it wherever a person types one, and whoever
+//! moved money is named with it.
+
+use serde_json::{Value, json};
+
+use crate::console_events::Scene;
+use crate::pages::{Person, add_person};
+
+const ANN: &str = "ann@example.test";
+
+async fn scene_with_owner() -> (Scene, Person) {
+    let scene = Scene::set().await;
+    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    let ann = Person::signed_in(&scene.console, ANN).await;
+    (scene, ann)
+}
+
+#[tokio::test]
+async fn x7_a_comma_is_read_alike_in_terms_and_in_a_cap() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let terms = [("kind", "flat"), ("amount", "12,50")];
+    let path = format!("/assignments/{}", scene.assignment);
+    let answer = ann.post(&path, &terms).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let saved = scene
+        .key
+        .get(&format!("/api/v1/assignments/{}", scene.assignment))
+        .await
+        .ok();
+    assert_eq!(saved["payout"]["amount_cents"], 1250, "{saved}");
+
+    let settings = [
+        ("name", "Ringba"),
+        ("payout_cap", "1.000,50"),
+        ("duration_tolerance_seconds", "30"),
+        ("match_window_hours", "24"),
+        ("duration_unit", "seconds"),
+        ("payout_unit", "dollars"),
+        ("on_currency_mismatch", "hold"),
+        ("on_rejection_word", "hold"),
+    ];
+    let path = format!("/webhooks/{}/settings", scene.webhook);
+    let answer = ann.post(&path, &settings).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let saved = scene
+        .key
+        .get(&format!("/api/v1/webhooks/{}", scene.webhook))
+        .await
+        .ok();
+    assert_eq!(saved["payout_cap_cents"], 100_050, "{saved}");
+}
+
+#[tokio::test]
+async fn m8_who_moved_money_stands_in_the_export_and_with_the_amounts_in_the_audit_log() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({})).await;
+    let lost = scene.report("ref_id=unknown&payout=40").await;
+    let assign = [("call_id", call.as_str()), ("confirmed", "yes")];
+    let answer = ann.post(&format!("/events/{lost}/assign"), &assign).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(scene.balance().await, 2400);
+    let answer = ann.post(&format!("/events/{lost}/undo"), &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(scene.balance().await, 0);
+
+    let ledger = ann
+        .get(&format!("/publishers/{}/ledger.csv", scene.publisher))
+        .await
+        .text();
+    let of_ann: Vec<&str> = ledger.lines().filter(|line| line.contains(ANN)).collect();
+    assert_eq!(of_ann.len(), 2, "{ledger}");
+    assert!(
+        of_ann.iter().any(|line| line.contains("\"24.00\"")),
+        "{ledger}"
+    );
+    assert!(
+        of_ann.iter().any(|line| line.contains("\"-24.00\"")),
+        "{ledger}"
+    );
+
+    let audit = scene.key.get("/api/v1/audit-log?limit=50").await.ok();
+    let detail_of = |action: &str| {
+        let entries = audit["data"].as_array().expect("entries");
+        let entry = entries
+            .iter()
+            .find(|entry| entry["action"] == action && entry["object_id"] == json!(lost))
+            .unwrap_or_else(|| panic!("no {action} in {audit}"));
+        let actor = entry["actor"].as_str().expect("who");
+        assert!(actor.contains(ANN), "{entry}");
+        entry["detail"].clone()
+    };
+    let values = |detail: &Value| {
+        (
+            detail["value_before_cents"].clone(),
+            detail["value_after_cents"].clone(),
+        )
+    };
+    assert_eq!(values(&detail_of("assign")), (json!(null), json!(4000)));
+    let left = &detail_of("undo")["left"];
+    assert_eq!(values(left), (json!(4000), json!(null)));
+    assert_eq!(
+        [
+            &left["call_id"],
+            &left["credit_before_cents"],
+            &left["credit_after_cents"]
+        ],
+        [&json!(call), &json!(2400), &json!(0)]
+    );
+}
+
+#[tokio::test]
+async fn v2_a_duplicate_names_the_event_that_it_repeats() {
+    let (scene, mut ann) = scene_with_owner().await;
+    scene.call(json!({ "ref_id": "R1" })).await;
+    let first = scene.report("ref_id=R1&payout=40").await;
+    let second = scene.report("ref_id=R1&payout=40").await;
+    let repeat = scene.event(&second).await;
+    assert_eq!(
+        [
+            &repeat["status"],
+            &repeat["reason"],
+            &repeat["other_event_id"]
+        ],
+        [
+            &json!("duplicate"),
+            &json!("same_payout_within_15m"),
+            &json!(first)
+        ]
+    );
+    let page = ann.get(&format!("/events/{second}")).await.text();
+    assert!(
+        page.contains(&format!("href=\"/events/{first}\"")),
+        "{page}"
+    );
+}
