@@ -252,6 +252,12 @@ async fn one_worker_proves_the_books_once_a_day_and_all_tell_how_it_ended() {
         (told > 0.0).then_some(())
     })
     .await;
+    eventually("it is told when it was", PATIENCE, async || {
+        let at = "trueup_reconcile_last_success_timestamp_seconds";
+        let told = [one.metric(at).await, other.metric(at).await];
+        told.iter().any(|at| *at > 1.7e9).then_some(())
+    })
+    .await;
     let proofs: usize = workers
         .iter()
         .map(|worker| worker.log().matches("the books do not add up").count())

@@ -133,3 +133,23 @@ async fn v2_a_duplicate_names_the_event_that_it_repeats() {
         "{page}"
     );
 }
+
+#[tokio::test]
+async fn v7_a_held_negative_does_not_count_on_its_calls_page() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({ "ref_id": "R1" })).await;
+    scene.report("ref_id=R1&payout=40").await;
+    let held = scene.report("ref_id=R1&payout=-10").await;
+    assert_eq!(scene.event(&held).await["status"], "held");
+    let page = ann.get(&format!("/calls/{call}")).await.text();
+    let row = page
+        .lines()
+        .find(|line| line.contains(&format!("/events/{held}")))
+        .expect("its row");
+    assert!(row.contains("<td>held</td>"), "{row}");
+    assert_eq!(
+        page.matches("<td>counts</td>").count(),
+        1,
+        "the first alone"
+    );
+}
