@@ -244,3 +244,35 @@ async fn m7_a_call_that_was_numbered_first_and_committed_last_wakes_its_report()
     let row = world.row_with_status(id, "matched").await;
     assert_eq!(row.call_id, Some(own));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_what_one_recorded_call_wakes_is_decided_by_reception() {
+    let mut world = World::new().await;
+    let _workers = [world.worker().await, world.worker().await];
+    let report = |duration: i64, payout: i64| json!({"caller_id": "+13055550142", "duration": duration, "payout": payout});
+    // They are settled in another order than they came in, and wait for one call that all of them fit.
+    let mut waiting = Vec::new();
+    for (received_at, duration) in [
+        ("2026-03-14T12:05:00Z", 101),
+        ("2026-03-14T12:03:00Z", 102),
+        ("2026-03-14T12:04:00Z", 103),
+    ] {
+        let (id, row) = world
+            .report(at(received_at), report(duration, duration))
+            .await;
+        assert_eq!(row.status, "unmatched");
+        waiting.push(id);
+    }
+    let call = world.call(&CallSpec::default()).await;
+    let first = world.row_with_status(waiting[1], "matched").await;
+    assert_eq!(first.call_id, Some(call));
+    for later in [waiting[0], waiting[2]] {
+        let row = eventually("it was tried again", PATIENCE, || async {
+            Some(world.row(later).await)
+                .filter(|row| row.reason.as_deref() == Some("already_reported"))
+        })
+        .await;
+        assert_eq!(row.status, "unmatched");
+    }
+    assert_eq!(world.money(call).await.value, Some(10_200));
+}
