@@ -134,7 +134,7 @@ pub async fn record_calls(
         )
         .await?;
     }
-    call_records::insert_call_notes(
+    call_records::insert_into_outbox(
         tx,
         account_id,
         foldings.values().filter_map(|f| f.call.as_ref()),

@@ -251,7 +251,7 @@ pub async fn calls_with_reports(
 }
 
 /// A note for each recorded call, which a worker takes to look for reports that wait for it (M7).
-pub async fn insert_call_notes<'a>(
+pub async fn insert_into_outbox<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
     calls: impl Iterator<Item = &'a StoredCall>,
