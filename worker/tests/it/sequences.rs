@@ -206,6 +206,11 @@ async fn m9_what_was_already_reported_takes_the_call_that_is_let_go() {
             ..CallSpec::default()
         })
         .await;
+    // Its second look would try a waiting report again in any moment, also in that of the next call.
+    eventually("the call's note is gone", PATIENCE, || async {
+        (world.count("call_recorded_outbox").await == 0).then_some(())
+    })
+    .await;
     world.report(minute(3), early("ref-X")).await;
     let own = json!({"caller_id": CALLER, "duration": 70, "payout": 20});
     let (own, row) = world.report(minute(4), own).await;
