@@ -79,14 +79,7 @@ impl BatchProcessor {
         match self.settle_once(events, LockMode::Wait).await {
             Ok(aside) => Ok(aside),
             Err(error) if error.is_busy() => self.settle_free(events, dead).await,
-            Err(error) if error.is_environment_error() => {
-                metrics::worker().failures.inc(&["postgres"]);
-                Err(error.into())
-            }
-            Err(error) => {
-                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
-                self.settle_alone(events, dead).await
-            }
+            Err(error) => self.split_failed(error, events, dead).await,
         }
     }
 
@@ -103,14 +96,7 @@ impl BatchProcessor {
             }
             // What is held is no call and no caller: a publisher, say. All of them come again.
             Err(error) if error.is_busy() => Ok(events.iter().map(|event| event.id).collect()),
-            Err(error) if error.is_environment_error() => {
-                metrics::worker().failures.inc(&["postgres"]);
-                Err(error.into())
-            }
-            Err(error) => {
-                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
-                self.settle_alone(events, dead).await
-            }
+            Err(error) => self.split_failed(error, events, dead).await,
         }
     }
 
@@ -157,18 +143,31 @@ impl BatchProcessor {
                 attempts::forget_attempts(&self.pool, &ids).await?;
                 Ok(ids.into_iter().collect())
             }
-            Err(error) if error.is_environment_error() => {
-                metrics::worker().failures.inc(&["postgres"]);
-                ids.into_iter().for_each(|id| self.note_cut_short(id));
-                Err(error.into())
-            }
             Err(error) => {
-                tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
-                // What failed together says nothing about each: their tries are counted anew.
-                attempts::forget_attempts(&self.pool, &ids).await?;
-                self.settle_alone(events, dead).await
+                if error.is_environment_error() {
+                    ids.into_iter().for_each(|id| self.note_cut_short(id));
+                } else {
+                    // What failed together says nothing about each: their tries are counted anew.
+                    attempts::forget_attempts(&self.pool, &ids).await?;
+                }
+                self.split_failed(error, events, dead).await
             }
         }
+    }
+
+    /// After a batch failed: its events stay with the broker if Postgres is away, else each is tried alone.
+    async fn split_failed(
+        &self,
+        error: StoreError,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        if error.is_environment_error() {
+            metrics::worker().failures.inc(&["postgres"]);
+            return Err(error.into());
+        }
+        tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
+        self.settle_alone(events, dead).await
     }
 
     /// Settles each event in its own transaction, counting its tries. Returns those that stepped aside.

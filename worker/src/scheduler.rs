@@ -73,11 +73,11 @@ enum JobKind {
 
 struct JobResult {
     who: JobKind,
-    /// The events it was given, and with which deliveries they came.
-    origins: Vec<(Uuid, DeliveryTag)>,
+    /// The events it was given, each with the delivery that it came with.
+    events: Vec<RawEvent>,
+    origins: Vec<DeliveryTag>,
     /// Those of them that stepped aside.
     outcome: Result<BTreeSet<Uuid>, SettleError>,
-    events: Vec<RawEvent>,
 }
 
 /// What became of a job's events.
@@ -245,22 +245,11 @@ impl Scheduler {
         let mut origins = Vec::with_capacity(count);
         for waiting in lane.waiting.drain(..count) {
             self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
-            origins.push((waiting.event.id, waiting.origin));
+            origins.push(waiting.origin);
             events.push(waiting.event);
         }
         self.waiting_events = self.waiting_events.saturating_sub(count);
-        let tools = self.tools.clone();
-        self.running.spawn(async move {
-            let outcome = tools
-                .retry_while_unavailable(|| tools.processor.settle_batch(&events, &tools.dead))
-                .await;
-            JobResult {
-                who: JobKind::Lane(number),
-                origins,
-                outcome,
-                events,
-            }
-        });
+        self.spawn_settling(JobKind::Lane(number), events, origins);
     }
 
     fn start_again(&mut self) {
@@ -278,25 +267,14 @@ impl Scheduler {
             };
             self.waiting_events = self.waiting_events.saturating_sub(envelope.events.len());
             self.waiting_bytes = self.waiting_bytes.saturating_sub(envelope.bytes);
-            origins.extend(envelope.events.iter().map(|e| (e.id, envelope.origin)));
+            origins.extend(envelope.events.iter().map(|_| envelope.origin));
             events.extend(envelope.events);
         }
         if events.is_empty() {
             return;
         }
         self.again_busy = true;
-        let tools = self.tools.clone();
-        self.running.spawn(async move {
-            let outcome = tools
-                .retry_while_unavailable(|| tools.processor.settle_again(&events, &tools.dead))
-                .await;
-            JobResult {
-                who: JobKind::Again,
-                origins,
-                outcome,
-                events,
-            }
-        });
+        self.spawn_settling(JobKind::Again, events, origins);
     }
 
     /// Tries what stepped aside once more, beside everything else.
@@ -308,21 +286,29 @@ impl Scheduler {
         self.aside_busy = true;
         self.aside_at = None;
         let count = self.aside.len().min(self.tools.processor.batch_size());
-        let (events, origins): (Vec<RawEvent>, Vec<(Uuid, DeliveryTag)>) = self
-            .aside
-            .drain(..count)
-            .map(|(event, origin)| (event.clone(), (event.id, origin)))
-            .unzip();
+        let (events, origins) = self.aside.drain(..count).unzip();
+        self.spawn_settling(JobKind::Aside, events, origins);
+    }
+
+    fn spawn_settling(&mut self, who: JobKind, events: Vec<RawEvent>, origins: Vec<DeliveryTag>) {
         let tools = self.tools.clone();
         self.running.spawn(async move {
-            let outcome = tools
-                .retry_while_unavailable(|| tools.processor.settle_free(&events, &tools.dead))
-                .await;
+            let (processor, dead) = (&tools.processor, &tools.dead);
+            let settle = || async {
+                match who {
+                    JobKind::Lane(_) => processor.settle_batch(&events, dead).await,
+                    JobKind::Again => processor.settle_again(&events, dead).await,
+                    JobKind::Aside => processor.settle_free(&events, dead).await,
+                    // It has no events.
+                    JobKind::Uses => Ok(BTreeSet::new()),
+                }
+            };
+            let outcome = tools.retry_while_unavailable(settle).await;
             JobResult {
-                who: JobKind::Aside,
+                who,
+                events,
                 origins,
                 outcome,
-                events,
             }
         });
     }
@@ -330,13 +316,13 @@ impl Scheduler {
     /// Puts what stepped aside by, and says what became of the rest.
     fn take_result(
         &mut self,
-        origins: Vec<(Uuid, DeliveryTag)>,
         events: Vec<RawEvent>,
+        origins: Vec<DeliveryTag>,
         aside: &BTreeSet<Uuid>,
     ) -> Settled {
         let mut settled = Settled::default();
-        for (event, (id, origin)) in events.into_iter().zip(origins) {
-            if aside.contains(&id) {
+        for (event, origin) in events.into_iter().zip(origins) {
+            if aside.contains(&event.id) {
                 settled.aside.push(origin);
                 self.aside.push_back((event, origin));
                 continue;
@@ -411,7 +397,7 @@ impl Scheduler {
             }
         }
         let aside = done.outcome?;
-        Ok(self.take_result(done.origins, done.events, &aside))
+        Ok(self.take_result(done.events, done.origins, &aside))
     }
 }
 

@@ -100,12 +100,8 @@ async fn accept_next(
 fn track_requests(
     router: &Router,
     place: &ConnectionPlace,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Send
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
++ Send
 + 'static {
     let (router, activity) = (TowerToHyperService::new(router.clone()), place.activity());
     service_fn(move |request| {

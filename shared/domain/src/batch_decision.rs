@@ -230,12 +230,7 @@ impl BatchRow {
 
     /// What its retries are known by (M4).
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        let report = self.report()?;
-        Some(Fingerprint {
-            webhook_id: self.webhook_id,
-            caller: report.caller.clone()?,
-            duration_seconds: i64::from(report.duration_seconds?),
-        })
+        Fingerprint::of_report(self.webhook_id, self.report()?)
     }
 
     pub fn report(&self) -> Option<&Report> {

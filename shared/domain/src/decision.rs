@@ -119,7 +119,7 @@ pub struct DecisionInput<'a> {
 impl DecisionInput<'_> {
     /// What its retries are known by; nothing without a caller and a duration (M4).
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        fingerprint_of(self)
+        Fingerprint::of_report(self.webhook.id, self.report)
     }
 }
 
@@ -378,14 +378,6 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             decision
         }
     }
-}
-
-fn fingerprint_of(case: &DecisionInput<'_>) -> Option<Fingerprint> {
-    Some(Fingerprint {
-        webhook_id: case.webhook.id,
-        caller: case.report.caller.clone()?,
-        duration_seconds: i64::from(case.report.duration_seconds?),
-    })
 }
 
 /// Where a report that was placed by a guess belongs after all (M9, M12).

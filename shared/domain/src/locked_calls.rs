@@ -11,6 +11,7 @@ use crate::crediting::{
     Estimate, FoldInput, Folded, Payee, ReceptionOrder, booked_revenue, credit_due, fold_reports,
 };
 use crate::matching::PriorMatch;
+use crate::report::Report;
 use crate::text::names_differ;
 use trueup_event::reason::{Reason, Strategy};
 
@@ -70,6 +71,17 @@ pub struct Fingerprint {
     pub webhook_id: Uuid,
     pub caller: String,
     pub duration_seconds: i64,
+}
+
+impl Fingerprint {
+    /// Nothing without a caller and a duration.
+    pub fn of_report(webhook_id: Uuid, report: &Report) -> Option<Fingerprint> {
+        Some(Fingerprint {
+            webhook_id,
+            caller: report.caller.clone()?,
+            duration_seconds: i64::from(report.duration_seconds?),
+        })
+    }
 }
 
 impl CallReport {

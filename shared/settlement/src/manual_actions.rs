@@ -66,13 +66,6 @@ impl ActionRequest {
     }
 }
 
-pub(crate) fn first_result(settled: Vec<SettleResult>) -> Result<SettleResult, StoreError> {
-    settled
-        .into_iter()
-        .next()
-        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
-}
-
 type ActionResult = Result<Result<SettleResult, ActionError>, StoreError>;
 
 /// One row settled for a person.
@@ -82,14 +75,14 @@ async fn settle_for(
     event_id: Uuid,
     received_at: Timestamp,
     course: Trigger,
-) -> Result<Vec<SettleResult>, StoreError> {
+) -> Result<SettleResult, StoreError> {
     let job = SettleJob::Stored {
         id: event_id,
         received_at,
         course,
         actor: Some(asked.actor.clone()),
     };
-    settle_batch(tx, vec![job]).await
+    result_of(settle_batch(tx, vec![job]).await?, event_id)
 }
 
 /// The result of that row, among what it took along.
@@ -97,8 +90,10 @@ pub(crate) fn result_of(
     settled: Vec<SettleResult>,
     event_id: Uuid,
 ) -> Result<SettleResult, StoreError> {
-    let own = settled.into_iter().find(|result| result.id == event_id);
-    first_result(own.into_iter().collect())
+    settled
+        .into_iter()
+        .find(|result| result.id == event_id)
+        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
 }
 
 /// Why a row cannot be given to the rules or to a call now.
@@ -136,7 +131,6 @@ pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
                 Trigger::Replayed,
             )
             .await?;
-            let settled = result_of(settled, asked.event_id)?;
             rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
             Ok(Ok(settled))
         })
@@ -179,7 +173,6 @@ async fn assign_in(
     }
     let course = Trigger::Assigned(call_id);
     let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
-    let settled = result_of(settled, asked.event_id)?;
     let mut detail = amounts_of(&settled);
     detail["call_id"] = json!(call_id);
     rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
@@ -342,8 +335,7 @@ async fn reopen(
     received_at: Timestamp,
 ) -> Result<SettleResult, StoreError> {
     rows::reopen_event(tx, received_at, event_id, &asked.actor).await?;
-    let settled = settle_for(tx, asked, event_id, received_at, Trigger::Replayed).await?;
-    result_of(settled, event_id)
+    settle_for(tx, asked, event_id, received_at, Trigger::Replayed).await
 }
 
 /// Takes back what a person did to a row last: an assign, an apply (asked for on either of its rows), or
@@ -403,7 +395,7 @@ async fn undo_in(
         Trigger::Undone,
     )
     .await?;
-    Ok(Ok(result_of(settled, asked.event_id)?))
+    Ok(Ok(settled))
 }
 
 fn is_revoked(apply: &ActionTarget) -> bool {
@@ -427,7 +419,6 @@ async fn revoke_apply(
         Trigger::Revoked,
     )
     .await?;
-    let settled = result_of(settled, asked.event_id)?;
     if let Some(from) = apply.applied_from {
         let source = ActionRequest {
             event_id: from,

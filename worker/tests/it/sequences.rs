@@ -30,26 +30,36 @@ struct Moved {
     report: Uuid,
 }
 
-async fn guessed_then_moved(world: &mut World, name: &'static str) -> Moved {
-    let y = world
+/// Of P1; the reports of [`early`] are guessed onto it.
+async fn call_y(world: &mut World) -> Uuid {
+    world
         .call(&CallSpec {
             ref_id: Some("ref-Y"),
             duration: 95,
             publisher: Some("P1"),
             ..CallSpec::default()
         })
-        .await;
-    let (report, row) = world.report(minute(3), early(name)).await;
-    assert_eq!(says(&row), ("matched", None, Some(y)));
-    assert_eq!(world.balance("P1").await, 3000);
-    let x = world
+        .await
+}
+
+/// Of P2; the report's own.
+async fn call_x(world: &mut World, ref_id: &'static str) -> Uuid {
+    world
         .call(&CallSpec {
-            ref_id: Some(name),
+            ref_id: Some(ref_id),
             duration: 90,
             publisher: Some("P2"),
             ..CallSpec::default()
         })
-        .await;
+        .await
+}
+
+async fn guessed_then_moved(world: &mut World, name: &'static str) -> Moved {
+    let y = call_y(world).await;
+    let (report, row) = world.report(minute(3), early(name)).await;
+    assert_eq!(says(&row), ("matched", None, Some(y)));
+    assert_eq!(world.balance("P1").await, 3000);
+    let x = call_x(world, name).await;
     Moved { y, x, report }
 }
 
@@ -95,14 +105,7 @@ async fn m9_a_guess_moves_to_its_own_call_when_that_is_recorded() {
 async fn m9_m12_the_repeat_without_its_id_moves_along_and_is_not_paid() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
-    let y = world
-        .call(&CallSpec {
-            ref_id: Some("ref-Y"),
-            duration: 95,
-            publisher: Some("P1"),
-            ..CallSpec::default()
-        })
-        .await;
+    let y = call_y(&mut world).await;
     let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
     let (first, _) = world.report(minute(3), plain.clone()).await;
     let (second, row) = world.report(minute(4), plain).await;
@@ -110,14 +113,7 @@ async fn m9_m12_the_repeat_without_its_id_moves_along_and_is_not_paid() {
         says(&row),
         ("duplicate", Some("repeat_of_matched_report"), Some(y))
     );
-    let x = world
-        .call(&CallSpec {
-            ref_id: Some("ref-X"),
-            duration: 90,
-            publisher: Some("P2"),
-            ..CallSpec::default()
-        })
-        .await;
+    let x = call_x(&mut world, "ref-X").await;
     // The same report comes once more, now with its id: all three stand on X.
     let (named, _) = world.report(minute(5), early("ref-X")).await;
     for event in [first, second, named] {
@@ -198,14 +194,7 @@ async fn m15_a_guess_and_its_named_repeat_on_two_workers_pay_once() {
 async fn m9_what_was_already_reported_takes_the_call_that_is_let_go() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
-    let y = world
-        .call(&CallSpec {
-            ref_id: Some("ref-Y"),
-            duration: 95,
-            publisher: Some("P1"),
-            ..CallSpec::default()
-        })
-        .await;
+    let y = call_y(&mut world).await;
     // Its second look would try a waiting report again in any moment, also in that of the next call.
     eventually("the call's note is gone", PATIENCE, || async {
         (world.count("call_recorded_outbox").await == 0).then_some(())
@@ -215,14 +204,7 @@ async fn m9_what_was_already_reported_takes_the_call_that_is_let_go() {
     let own = json!({"caller_id": CALLER, "duration": 70, "payout": 20});
     let (own, row) = world.report(minute(4), own).await;
     assert_eq!(row.reason.as_deref(), Some("already_reported"));
-    world
-        .call(&CallSpec {
-            ref_id: Some("ref-X"),
-            duration: 90,
-            publisher: Some("P2"),
-            ..CallSpec::default()
-        })
-        .await;
+    call_x(&mut world, "ref-X").await;
     let row = world.row_with_status(own, "matched").await;
     assert_eq!(says(&row), ("matched", Some("matched_late"), Some(y)));
     assert_eq!(
@@ -482,14 +464,7 @@ async fn m14_a_guess_that_a_changed_copy_no_longer_admits_is_decided_again() {
 async fn m9_m12_a_named_guess_takes_its_nameless_repeat_along() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
-    let y = world
-        .call(&CallSpec {
-            ref_id: Some("ref-Y"),
-            duration: 95,
-            publisher: Some("P1"),
-            ..CallSpec::default()
-        })
-        .await;
+    let y = call_y(&mut world).await;
     let (named, row) = world.report(minute(3), early("ref-X")).await;
     assert_eq!(says(&row), ("matched", None, Some(y)));
     let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
@@ -498,14 +473,7 @@ async fn m9_m12_a_named_guess_takes_its_nameless_repeat_along() {
         says(&row),
         ("duplicate", Some("repeat_of_matched_report"), Some(y))
     );
-    let x = world
-        .call(&CallSpec {
-            ref_id: Some("ref-X"),
-            duration: 90,
-            publisher: Some("P2"),
-            ..CallSpec::default()
-        })
-        .await;
+    let x = call_x(&mut world, "ref-X").await;
     eventually("both move", PATIENCE, || async {
         let calls = [world.row(named).await, world.row(nameless).await].map(|row| row.call_id);
         (calls == [Some(x); 2]).then_some(())

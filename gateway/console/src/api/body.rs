@@ -39,3 +39,13 @@ async fn collect_body(mut body: Body, limit: usize) -> Result<Bytes, Problem> {
     }
     Ok(read.freeze())
 }
+
+/// Takes apart what somebody sent, off the threads that answer others.
+pub async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "what was sent could not be taken apart");
+        Problem::internal()
+    })
+}

@@ -110,12 +110,7 @@ pub async fn record(
     let bytes = body::read_body(request, BODY_LIMIT).await?;
     let reader = operator.clone();
     // Ten thousand copies take longer to read than a thread that answers others may be held.
-    let (mut answer, copies) = tokio::task::spawn_blocking(move || read_copies(&bytes, &reader))
-        .await
-        .map_err(|error| {
-            tracing::error!(%error, "copies of calls could not be read");
-            Problem::internal()
-        })??;
+    let (mut answer, copies) = body::run_blocking(move || read_copies(&bytes, &reader)).await??;
     record_copies(&app, &operator, copies, &mut answer).await?;
     answer.errors.sort_by_key(|e| e.index);
     answer.accepted = answer.ids.iter().flatten().count();

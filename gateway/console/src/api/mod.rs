@@ -145,7 +145,7 @@ pub mod handlers {
     pub use super::api_key_auth::AuthContext;
     pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
     pub use super::assignments::{create_assignment, update_assignment};
-    pub use super::body::read_body;
+    pub use super::body::{read_body, run_blocking};
     pub use super::buyers::{create_buyer, rename_buyer};
     pub use super::campaigns::{create_campaign, rename_campaign};
     pub use super::events::{

@@ -21,7 +21,6 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_settings::slot_name;
-use crate::api::Problem;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
 
@@ -274,12 +273,7 @@ async fn find_proposals(
     }
     let looked_at = requests.len();
     // What strangers sent is taken apart off the threads that answer.
-    let seen = tokio::task::spawn_blocking(move || collect_names(&requests))
-        .await
-        .map_err(|error| {
-            tracing::error!(%error, "the requests of a webhook could not be looked at");
-            Problem::internal()
-        })?;
+    let seen = handlers::run_blocking(move || collect_names(&requests)).await?;
     let unknown: Vec<(&String, &Vec<String>)> = seen
         .iter()
         .filter(|(name, _)| !is_known(name, configured))
