@@ -147,11 +147,25 @@ pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> 
     .await
 }
 
-/// What an assign would do now, without anything happening.
-pub async fn preview_assign(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
+/// An action of which a person may ask what it would do.
+#[derive(Debug, Clone, Copy)]
+pub enum PreviewedAction {
+    Assign(Uuid),
+    Apply(i64),
+}
+
+/// What an action would do now, without anything happening.
+pub async fn preview_action(
+    pool: &Pool,
+    asked: &ActionRequest,
+    action: PreviewedAction,
+) -> ActionResult {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
-    let outcome = assign_in(&tx, asked, call_id).await;
+    let outcome = match action {
+        PreviewedAction::Assign(call_id) => assign_in(&tx, asked, call_id).await,
+        PreviewedAction::Apply(cents) => apply_in(&tx, asked, Some(cents)).await,
+    };
     tx.rollback().await?;
     outcome
 }
@@ -191,19 +205,6 @@ pub async fn apply_event(
         Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
     })
     .await
-}
-
-/// What an apply would do now, without anything happening.
-pub async fn preview_apply(
-    pool: &Pool,
-    asked: &ActionRequest,
-    payout_cents: Option<i64>,
-) -> ActionResult {
-    let mut client = pool.get().await?;
-    let tx = client.transaction().await?;
-    let outcome = apply_in(&tx, asked, payout_cents).await;
-    tx.rollback().await?;
-    outcome
 }
 
 async fn apply_in(

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use trueup_domain::batch_decision::SettleResult;
+pub use trueup_settlement::manual_actions::PreviewedAction;
 use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -161,20 +162,5 @@ pub async fn preview_action(
     id: Uuid,
     action: PreviewedAction,
 ) -> Result<SettleResult, Problem> {
-    let asked = action_request(operator, id);
-    let outcome = match action {
-        PreviewedAction::Assign(call_id) => {
-            manual_actions::preview_assign(&app.pool, &asked, call_id).await?
-        }
-        PreviewedAction::Apply(cents) => {
-            manual_actions::preview_apply(&app.pool, &asked, Some(cents)).await?
-        }
-    };
-    Ok(outcome?)
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum PreviewedAction {
-    Assign(Uuid),
-    Apply(i64),
+    Ok(manual_actions::preview_action(&app.pool, &action_request(operator, id), action).await??)
 }
