@@ -71,7 +71,7 @@ impl Drop for BodyMemoryPermit {
 
 /// True if the body, by the length that its head gives, is too large whatever is in it: nothing of it
 /// need be read.
-pub fn is_hopeless(body: &Incoming) -> bool {
+pub fn exceeds_maximum_by_its_length(body: &Incoming) -> bool {
     body.size_hint().lower() > BATCH_BYTES as u64
 }
 
@@ -109,7 +109,7 @@ pub async fn read_body(body: Incoming) -> Result<BudgetedBody, BodyError> {
             share: BodyMemoryPermit::default(),
         });
     }
-    if is_hopeless(&body) {
+    if exceeds_maximum_by_its_length(&body) {
         return Err(BodyError::TooLarge {
             limit: REPORT_BYTES,
         });

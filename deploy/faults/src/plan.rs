@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use trueup_testkit::tcp_proxy::Weather;
+use trueup_testkit::tcp_proxy::NetworkFault;
 
 use crate::topology::{Cluster, LINKS, faketime};
 
@@ -20,7 +20,7 @@ const CLOCKS: std::ops::RangeInclusive<i32> = -12..=12;
 pub enum Fault {
     Link {
         link: usize,
-        weather: Weather,
+        network_fault: NetworkFault,
         millis: u64,
     },
     KillWorker {
@@ -54,9 +54,9 @@ impl fmt::Display for Fault {
         match self {
             Fault::Link {
                 link,
-                weather,
+                network_fault,
                 millis,
-            } => write!(f, "{} {weather:?} for {millis} ms", LINKS[*link]),
+            } => write!(f, "{} {network_fault:?} for {millis} ms", LINKS[*link]),
             Fault::KillWorker { n, millis } => {
                 write!(f, "worker {n} killed, back after {millis} ms")
             }
@@ -85,19 +85,19 @@ impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
             Fault::Link {
-                weather: Weather::Cut,
+                network_fault: NetworkFault::Cut,
                 ..
             } => "cut",
             Fault::Link {
-                weather: Weather::Hung,
+                network_fault: NetworkFault::Hung,
                 ..
             } => "hung",
             Fault::Link {
-                weather: Weather::Deaf,
+                network_fault: NetworkFault::Deaf,
                 ..
             } => "deaf",
             Fault::Link {
-                weather: Weather::HalfClosed,
+                network_fault: NetworkFault::HalfClosed,
                 ..
             } => "half-closed",
             Fault::Link { .. } => "slow",
@@ -140,17 +140,18 @@ impl FaultSchedule {
         match self.random.random_range(0..30) {
             0..15 => {
                 let slow = Duration::from_millis(self.random.random_range(5..200));
-                let weathers = [
-                    Weather::Cut,
-                    Weather::Hung,
-                    Weather::Slow(slow),
-                    Weather::Deaf,
-                    Weather::HalfClosed,
+                let network_faults = [
+                    NetworkFault::Cut,
+                    NetworkFault::Hung,
+                    NetworkFault::Slow(slow),
+                    NetworkFault::Deaf,
+                    NetworkFault::HalfClosed,
                 ];
-                let weather = weathers[self.random.random_range(0..weathers.len())];
+                let network_fault =
+                    network_faults[self.random.random_range(0..network_faults.len())];
                 Fault::Link {
                     link: self.random.random_range(0..LINKS.len()),
-                    weather,
+                    network_fault,
                     millis,
                 }
             }
@@ -259,10 +260,10 @@ impl FaultSchedule {
         match fault {
             Fault::Link {
                 link,
-                weather,
+                network_fault,
                 millis,
             } => {
-                scene.cutter(link).set(weather);
+                scene.cutter(link).set(network_fault);
                 self.lasts(fault, millis);
             }
             // A guard kills its process when it is dropped.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use trueup_queue::topology;
-use trueup_testkit::tcp_proxy::Weather;
+use trueup_testkit::tcp_proxy::NetworkFault;
 
 use crate::operators::SimulatedOperators;
 use crate::senders::Senders;
@@ -60,7 +60,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
 async fn overload(scene: &mut Cluster, span: Duration) -> Result<String> {
     scene
         .cutter(WORKER_POSTGRES)
-        .set(Weather::Slow(Duration::from_millis(150)));
+        .set(NetworkFault::Slow(Duration::from_millis(150)));
     let session = scene.ground.lease.broker().await;
     let started = Instant::now();
     let (mut full, mut deepest) = (None, 0);

@@ -116,7 +116,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
         .map_err(bad_usage)?;
     let (email, id) = (add.email.clone(), Uuid::now_v7());
     let of = account.clone();
-    let made = run_tx(&pool, "people.add", move |tx| {
+    let made = run_tx(&pool, "users.add", move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
             if is_new {

@@ -76,7 +76,7 @@ impl Local {
                     .as_ref()
                     .is_some_and(|keeping| self.wait_for_room(keeping, now).is_none());
                 let verdict = LimitDecision::Pass { keep };
-                self.passed(question, verdict, now);
+                self.record_allowed(question, verdict, now);
                 verdict
             }
         }
@@ -99,7 +99,7 @@ impl Local {
     }
 
     /// Counts what was let pass, here or by Redis.
-    pub fn passed(&mut self, question: &LimitCheck, verdict: LimitDecision, now: u64) {
+    pub fn record_allowed(&mut self, question: &LimitCheck, verdict: LimitDecision, now: u64) {
         let LimitDecision::Pass { keep } = verdict else {
             return;
         };

@@ -102,7 +102,7 @@ impl Limits {
         {
             return over;
         }
-        local.passed(question, verdict, now);
+        local.record_allowed(question, verdict, now);
         verdict
     }
 

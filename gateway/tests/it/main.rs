@@ -1,6 +1,6 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
-mod door;
+mod ingest;
 #[path = "../../fuzz/standalone_server.rs"]
 mod standalone_server;
 mod starts;

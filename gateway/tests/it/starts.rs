@@ -6,7 +6,7 @@ use std::time::Duration;
 use trueup_testkit::http;
 use trueup_testkit::process::Start;
 
-use crate::door::World;
+use crate::ingest::World;
 
 const GATEWAY: &str = env!("CARGO_BIN_EXE_trueup-gateway");
 const SOON: Duration = Duration::from_secs(30);

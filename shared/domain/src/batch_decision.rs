@@ -18,7 +18,7 @@ use crate::locked_calls::{CallKey, Fingerprint, LockedCalls};
 use crate::matching::{MatchResult, is_in_window};
 use crate::reading::read_request;
 use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
-use crate::webhook_settings::Webhook;
+use crate::webhook_settings::WebhookRules;
 
 /// One thing to settle.
 #[derive(Debug, Clone)]
@@ -256,7 +256,7 @@ pub fn result_of_row(line: BatchRow) -> SettleResult {
 }
 
 /// Reads each row's request (X).
-pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, Webhook>) {
+pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, WebhookRules>) {
     for line in lines {
         // What stands on a call, or waits for a person, is not read anew by itself when a setting changes.
         let stands = |before: &PreviousRow| before.status != Status::Unmatched.code();
@@ -275,12 +275,15 @@ pub fn read_reports(lines: &mut [BatchRow], webhooks: &HashMap<Uuid, Webhook>) {
 }
 
 /// Every call that may change or whose claims decide, so that one statement locks them all in order.
-pub fn calls_to_lock(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> BTreeSet<CallKey> {
+pub fn calls_to_lock(
+    lines: &[BatchRow],
+    webhooks: &HashMap<Uuid, WebhookRules>,
+) -> BTreeSet<CallKey> {
     let of_line = |line| calls_of_line(line, webhooks);
     lines.iter().flat_map(of_line).collect()
 }
 
-fn calls_of_line(line: &BatchRow, webhooks: &HashMap<Uuid, Webhook>) -> Vec<CallKey> {
+fn calls_of_line(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>) -> Vec<CallKey> {
     let mut calls: Vec<Uuid> = line.earlier_call.into_iter().collect();
     match (line.trigger, webhooks.get(&line.webhook_id), line.report()) {
         (Trigger::Assigned(call_id) | Trigger::Applied(call_id), _, _) => calls.push(call_id),
@@ -321,7 +324,7 @@ impl BusyLocks {
     pub fn split_off(
         mut self,
         lines: Vec<BatchRow>,
-        webhooks: &HashMap<Uuid, Webhook>,
+        webhooks: &HashMap<Uuid, WebhookRules>,
     ) -> (Vec<BatchRow>, Vec<BatchRow>) {
         let caller_of = |line: &BatchRow| {
             let caller = line.report().and_then(|report| report.caller.clone());
@@ -352,7 +355,7 @@ pub fn sort_by_reception(lines: &mut [BatchRow]) {
 /// and has no better one stays as it is, without a decision.
 pub fn decide_lines(
     lines: &mut [BatchRow],
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
     books: &mut LockedCalls,
 ) {
     for line in lines.iter() {
@@ -386,7 +389,7 @@ pub fn decide_lines(
 
 fn case_of_line<'a>(
     line: &'a BatchRow,
-    webhooks: &'a HashMap<Uuid, Webhook>,
+    webhooks: &'a HashMap<Uuid, WebhookRules>,
 ) -> Option<DecisionInput<'a>> {
     Some(DecisionInput {
         order: line.order,
@@ -401,7 +404,7 @@ fn case_of_line<'a>(
 /// False for a row that is tried again and stands where it should (M9).
 fn is_decided_anew(
     line: &BatchRow,
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
     books: &LockedCalls,
 ) -> bool {
     let Some(before) = line.before.as_ref().filter(|_| line.trigger.is_retry()) else {
@@ -521,7 +524,7 @@ pub fn freed_calls(lines: &[BatchRow], books: &LockedCalls) -> BTreeSet<CallKey>
 
 fn decide_line(
     line: &BatchRow,
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
     books: &mut LockedCalls,
 ) -> Decision {
     if let Some(reason) = line.refused {

@@ -13,7 +13,7 @@ use crate::matching::{
 };
 use crate::report::{Payout, ReadError, Report, report_digest};
 use crate::text::names_differ;
-use crate::webhook_settings::Webhook;
+use crate::webhook_settings::WebhookRules;
 use trueup_event::reason::{Detail, Reason, Status, Strategy};
 
 /// A row that waits for a person answers for its repeats this long (M11).
@@ -108,7 +108,7 @@ impl Trigger {
 #[derive(Debug, Clone)]
 pub struct DecisionInput<'a> {
     pub order: ReceptionOrder,
-    pub webhook: &'a Webhook,
+    pub webhook: &'a WebhookRules,
     pub report: &'a Report,
     pub candidates: &'a CallCandidates,
     pub trigger: Trigger,
@@ -337,7 +337,7 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             detail: Detail::default(),
         },
         _ => {
-            let (question, evidence) = weigh(case, books);
+            let (question, evidence) = match_query_of(case, books);
             find_call(&question, &evidence)
         }
     };
@@ -382,7 +382,7 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
 
 /// Where a report that was placed by a guess belongs after all (M9, M12).
 pub fn find_better_call(case: &DecisionInput<'_>, books: &LockedCalls) -> Option<MatchResult> {
-    let (question, evidence) = weigh(case, books);
+    let (question, evidence) = match_query_of(case, books);
     find_better_than_guess(&question, &evidence)
 }
 
@@ -419,7 +419,10 @@ pub fn expected_match(
     Some((case.fingerprint()?, expected))
 }
 
-fn weigh<'a>(case: &DecisionInput<'a>, books: &LockedCalls) -> (MatchInput<'a>, MatchEvidence) {
+fn match_query_of<'a>(
+    case: &DecisionInput<'a>,
+    books: &LockedCalls,
+) -> (MatchInput<'a>, MatchEvidence) {
     let report = case.report;
     let question = MatchInput {
         ref_id: report.ref_id.as_deref(),
@@ -431,15 +434,15 @@ fn weigh<'a>(case: &DecisionInput<'a>, books: &LockedCalls) -> (MatchInput<'a>, 
         tolerance_seconds: case.webhook.duration_tolerance_seconds,
         window_hours: case.webhook.match_window_hours,
     };
-    let weigh = |sighting: &CallCandidate| weigh_candidate(case, books, sighting);
+    let under_lock = |candidate: &CallCandidate| weigh_candidate(case, books, candidate);
     let evidence = MatchEvidence {
-        by_ref_id: case.candidates.by_ref_id.iter().map(weigh).collect(),
-        by_call_id: case.candidates.by_call_id.as_ref().map(weigh),
+        by_ref_id: case.candidates.by_ref_id.iter().map(under_lock).collect(),
+        by_call_id: case.candidates.by_call_id.as_ref().map(under_lock),
         by_caller: case
             .candidates
             .by_caller
             .iter()
-            .map(weigh)
+            .map(under_lock)
             .filter(|c| c.same_caller)
             .collect(),
         precedents: case
@@ -450,15 +453,15 @@ fn weigh<'a>(case: &DecisionInput<'a>, books: &LockedCalls) -> (MatchInput<'a>, 
     (question, evidence)
 }
 
-/// A sighting as it stands under lock; one that was not locked fits nothing and only tells a reason.
+/// A candidate as it stands under lock; one that was not locked fits nothing and only tells a reason.
 fn weigh_candidate(
     case: &DecisionInput<'_>,
     books: &LockedCalls,
-    sighting: &CallCandidate,
+    candidate: &CallCandidate,
 ) -> Candidate {
     let key = CallKey {
         account_id: case.webhook.account_id,
-        call_id: sighting.call_id,
+        call_id: candidate.call_id,
     };
     let in_scope =
         |buyer: Option<Uuid>| case.webhook.buyer_id.is_none() || case.webhook.buyer_id == buyer;
@@ -466,7 +469,7 @@ fn weigh_candidate(
     let reported = case.report.caller.as_deref();
     match books.call(key) {
         Some(call) => Candidate {
-            call_id: sighting.call_id,
+            call_id: candidate.call_id,
             duration_seconds: call.duration_seconds,
             ended_at: call.ended_at,
             in_scope: in_scope(call.buyer_id),
@@ -478,10 +481,10 @@ fn weigh_candidate(
             payee: call.payee_for(),
         },
         None => Candidate {
-            call_id: sighting.call_id,
-            duration_seconds: sighting.duration_seconds,
-            ended_at: sighting.ended_at,
-            in_scope: in_scope(sighting.buyer_id),
+            call_id: candidate.call_id,
+            duration_seconds: candidate.duration_seconds,
+            ended_at: candidate.ended_at,
+            in_scope: in_scope(candidate.buyer_id),
             same_caller: true,
             other_caller: false,
             claimed: false,

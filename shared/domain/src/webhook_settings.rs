@@ -24,7 +24,7 @@ pub enum ConflictPolicy {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Webhook {
+pub struct WebhookRules {
     pub id: Uuid,
     pub account_id: Uuid,
     pub buyer_id: Option<Uuid>,
@@ -36,10 +36,10 @@ pub struct Webhook {
     pub read: ReadSettings,
 }
 
-impl Webhook {
+impl WebhookRules {
     /// A webhook as a new one is, before anybody changes a setting.
     pub fn with_defaults(id: Uuid, account_id: Uuid) -> Self {
-        Webhook {
+        WebhookRules {
             id,
             account_id,
             buyer_id: None,

@@ -86,7 +86,7 @@ pub async fn insert_user(
     password_hash: &str,
     role: UserRole,
 ) -> Result<bool> {
-    const INSERT: &str = "/* people.insert */
+    const INSERT: &str = "/* users.insert */
         INSERT INTO users (id, account_id, email, password_hash, role) VALUES ($1, $2, $3, $4, $5)
         ON CONFLICT DO NOTHING";
     Ok(statement::run(
@@ -101,7 +101,7 @@ pub async fn insert_user(
 /// The person and the password's hash; nothing for one who is unknown or was shut out.
 pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option<(User, String)>> {
     const BY_EMAIL: &str = concat!(
-        "/* people.by_email */ SELECT u.password_hash, ",
+        "/* users.by_email */ SELECT u.password_hash, ",
         columns!(),
         " FROM users u WHERE lower(u.email) = lower($1) AND u.disabled_at IS NULL"
     );
@@ -111,7 +111,7 @@ pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option
 
 pub async fn list_users(client: &impl GenericClient, account_id: Uuid) -> Result<Vec<User>> {
     const LIST: &str = concat!(
-        "/* people.list */ SELECT ",
+        "/* users.list */ SELECT ",
         columns!(),
         " FROM users u WHERE u.account_id = $1 ORDER BY u.disabled_at IS NOT NULL, u.id LIMIT 500"
     );
@@ -128,7 +128,7 @@ pub async fn get_user(
     id: Uuid,
 ) -> Result<Option<User>> {
     const GET: &str = concat!(
-        "/* people.get */ SELECT ",
+        "/* users.get */ SELECT ",
         columns!(),
         " FROM users u WHERE u.account_id = $1 AND u.id = $2"
     );
@@ -139,16 +139,16 @@ pub async fn get_user(
 
 /// Changes what the person may do; shut out or let in again. Locks the account's owners, so that two
 /// changes at once cannot leave it without one; false if this would.
-pub async fn set_standing(
+pub async fn set_role_or_disabled(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
     role: UserRole,
     disabled: bool,
 ) -> Result<bool> {
-    const OWNERS: &str = "/* people.lock_owners */
+    const OWNERS: &str = "/* users.lock_owners */
         SELECT id FROM users WHERE account_id = $1 AND role = 'owner' AND disabled_at IS NULL ORDER BY id FOR UPDATE";
-    const SET: &str = "/* people.set_standing */
+    const SET: &str = "/* users.set_role_or_disabled */
         UPDATE users SET role = $3, disabled_at = CASE WHEN $4 THEN COALESCE(disabled_at, now()) END
          WHERE account_id = $1 AND id = $2";
     let owners = statement::query_rows(client, OWNERS, &[&account_id]).await?;
@@ -169,7 +169,7 @@ pub async fn set_password(
     password_hash: &str,
 ) -> Result<()> {
     const SET_PASSWORD: &str =
-        "/* people.set_password */ UPDATE users SET password_hash = $2 WHERE id = $1";
+        "/* users.set_password */ UPDATE users SET password_hash = $2 WHERE id = $1";
     statement::run(client, SET_PASSWORD, &[&id, &password_hash]).await?;
     Ok(())
 }
@@ -184,13 +184,13 @@ pub async fn begin_session(
     user_id: Uuid,
     session: &str,
 ) -> Result<()> {
-    const SWEEP: &str = "/* people.sweep_sessions */
+    const SWEEP: &str = "/* users.sweep_sessions */
         DELETE FROM sessions WHERE user_id = $1
            AND (last_seen_at < now() - make_interval(secs => $2) OR created_at < now() - make_interval(secs => $3))";
     const BEGIN: &str =
-        "/* people.begin_session */ INSERT INTO sessions (digest, user_id) VALUES ($1, $2)";
+        "/* users.begin_session */ INSERT INTO sessions (digest, user_id) VALUES ($1, $2)";
     const SIGNED_IN: &str =
-        "/* people.signed_in */ UPDATE users SET last_signed_in_at = now() WHERE id = $1";
+        "/* users.signed_in */ UPDATE users SET last_signed_in_at = now() WHERE id = $1";
     statement::run(client, SWEEP, &[&user_id, &IDLE_SECONDS, &ABSOLUTE_SECONDS]).await?;
     statement::run(client, BEGIN, &[&digest_session(session), &user_id]).await?;
     statement::run(client, SIGNED_IN, &[&user_id]).await?;
@@ -203,7 +203,7 @@ pub async fn find_session(
     session: &str,
 ) -> Result<Option<(User, Account)>> {
     const HOLDER: &str = concat!(
-        "/* people.session */ SELECT s.last_seen_at < now() - make_interval(secs => $4) AS stale, ",
+        "/* users.session */ SELECT s.last_seen_at < now() - make_interval(secs => $4) AS stale, ",
         columns!(),
         ", a.id AS account_id, a.name AS account_name, a.default_region, a.currency, a.time_zone,
            a.created_at AS account_created_at
@@ -212,7 +212,7 @@ pub async fn find_session(
            AND s.last_seen_at >= now() - make_interval(secs => $2) AND s.created_at >= now() - make_interval(secs => $3)"
     );
     const SEEN: &str =
-        "/* people.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
+        "/* users.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
     let digest = digest_session(session);
     let found = statement::query_opt(
         client,
@@ -233,13 +233,13 @@ pub async fn find_session(
 }
 
 pub async fn end_session(client: &impl GenericClient, session: &str) -> Result<()> {
-    const END: &str = "/* people.end_session */ DELETE FROM sessions WHERE digest = $1";
+    const END: &str = "/* users.end_session */ DELETE FROM sessions WHERE digest = $1";
     statement::run(client, END, &[&digest_session(session)]).await?;
     Ok(())
 }
 
 pub async fn end_sessions(client: &impl GenericClient, user_id: Uuid) -> Result<()> {
-    const END: &str = "/* people.end_sessions */ DELETE FROM sessions WHERE user_id = $1";
+    const END: &str = "/* users.end_sessions */ DELETE FROM sessions WHERE user_id = $1";
     statement::run(client, END, &[&user_id]).await?;
     Ok(())
 }
@@ -250,7 +250,7 @@ pub async fn accounts_called(
     client: &impl GenericClient,
     id_or_name: &str,
 ) -> Result<Vec<Account>> {
-    const CALLED: &str = "/* people.accounts_called */
+    const CALLED: &str = "/* users.accounts_called */
         SELECT id AS account_id, name AS account_name, default_region, currency, time_zone,
                created_at AS account_created_at
           FROM accounts WHERE id::text = $1 OR name = $1 ORDER BY id LIMIT 2";

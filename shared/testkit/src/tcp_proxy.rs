@@ -12,15 +12,15 @@ use tokio::sync::watch;
 
 /// What the proxy does to what goes through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
+pub enum NetworkFault {
+    None,
     /// Connections are reset, new ones closed at once.
     Cut,
     /// Connections stand, but no byte passes.
     Hung,
     /// Each piece waits this long.
     Slow(Duration),
-    /// What the client says arrives; what the service answers does not, until the weather changes.
+    /// What the client says arrives; what the service answers does not, until the fault changes.
     Deaf,
     /// The service seems to have said goodbye (the client reads an end), but still listens.
     HalfClosed,
@@ -28,7 +28,7 @@ pub enum Weather {
 
 pub struct FaultProxy {
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    network_fault: watch::Sender<NetworkFault>,
     connections: Arc<AtomicU64>,
 }
 
@@ -42,31 +42,31 @@ impl FaultProxy {
     pub async fn to_any(targets: &[String]) -> FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (weather, sky) = watch::channel(Weather::Fair);
+        let (network_fault, faults) = watch::channel(NetworkFault::None);
         let connections = Arc::new(AtomicU64::new(0));
         tokio::spawn(accept(
             listener,
             targets.into(),
-            sky,
+            faults,
             Arc::clone(&connections),
         ));
         FaultProxy {
             address,
-            weather,
+            network_fault,
             connections,
         }
     }
 
-    pub fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub fn set(&self, network_fault: NetworkFault) {
+        self.network_fault.send_replace(network_fault);
     }
 
     pub fn cut(&self) {
-        self.set(Weather::Cut);
+        self.set(NetworkFault::Cut);
     }
 
     pub fn restore(&self) {
-        self.set(Weather::Fair);
+        self.set(NetworkFault::None);
     }
 
     /// Connections that came in so far.
@@ -78,15 +78,15 @@ impl FaultProxy {
 async fn accept(
     listener: TcpListener,
     targets: Arc<[String]>,
-    sky: watch::Receiver<Weather>,
+    faults: watch::Receiver<NetworkFault>,
     count: Arc<AtomicU64>,
 ) {
     while let Ok((near, _)) = listener.accept().await {
-        if *sky.borrow() == Weather::Cut {
+        if *faults.borrow() == NetworkFault::Cut {
             continue;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(proxy_connection(near, Arc::clone(&targets), sky.clone()));
+        tokio::spawn(proxy_connection(near, Arc::clone(&targets), faults.clone()));
     }
 }
 
@@ -99,18 +99,22 @@ async fn first_of(targets: &[String]) -> Option<TcpStream> {
     None
 }
 
-async fn proxy_connection(near: TcpStream, targets: Arc<[String]>, sky: watch::Receiver<Weather>) {
+async fn proxy_connection(
+    near: TcpStream,
+    targets: Arc<[String]>,
+    faults: watch::Receiver<NetworkFault>,
+) {
     let Some(far) = first_of(&targets).await else {
         return;
     };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let mut cut = sky.clone();
+    let mut cut = faults.clone();
     tokio::select! {
-        () = pump(near_in, far_out, sky.clone(), Way::ToService) => {}
-        () = pump(far_in, near_out, sky, Way::ToClient) => {}
-        _ = cut.wait_for(|weather| *weather == Weather::Cut) => {}
+        () = pump(near_in, far_out, faults.clone(), Way::ToService) => {}
+        () = pump(far_in, near_out, faults, Way::ToClient) => {}
+        _ = cut.wait_for(|network_fault| *network_fault == NetworkFault::Cut) => {}
     }
 }
 
@@ -121,24 +125,25 @@ enum Way {
 }
 
 impl Way {
-    fn held_by(self, weather: Weather) -> bool {
-        weather == Weather::Hung || (weather == Weather::Deaf && self == Way::ToClient)
+    fn held_by(self, network_fault: NetworkFault) -> bool {
+        network_fault == NetworkFault::Hung
+            || (network_fault == NetworkFault::Deaf && self == Way::ToClient)
     }
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut sky: watch::Receiver<Weather>,
+    mut faults: watch::Receiver<NetworkFault>,
     way: Way,
 ) {
     let mut buffer = vec![0_u8; 64 * 1024];
-    let mut half = sky.clone();
+    let mut half = faults.clone();
     let mut closed = false;
     loop {
         let goodbye = async {
             drop(
-                half.wait_for(|weather| *weather == Weather::HalfClosed)
+                half.wait_for(|network_fault| *network_fault == NetworkFault::HalfClosed)
                     .await,
             )
         };
@@ -159,13 +164,13 @@ async fn pump(
             // Read on, into nothing: the service shall not notice by a full buffer.
             continue;
         }
-        let now = *sky.borrow_and_update();
-        if let Weather::Slow(pause) = now {
-            // time passes: that is this weather
+        let now = *faults.borrow_and_update();
+        if let NetworkFault::Slow(pause) = now {
+            // time passes: that is this fault
             tokio::time::sleep(pause).await;
         }
-        if sky
-            .wait_for(|weather| !way.held_by(*weather))
+        if faults
+            .wait_for(|network_fault| !way.held_by(*network_fault))
             .await
             .is_err()
             || to.write_all(&buffer[..n]).await.is_err()

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::api_key_auth::AuthContext;
-use super::events::{EventInFull, in_full};
+use super::events::{EventInFull, load_event_in_full};
 use super::limits::MAX_CENTS;
 use super::problem::Problem;
 use super::request::{Id, JsonFields};
@@ -75,7 +75,7 @@ pub async fn replay_event(
 ) -> Result<Json<EventInFull>, Problem> {
     fields.finish_reading()?;
     manual_actions::replay_event(&app.pool, &action_request(&operator, id)).await??;
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/assign", tag = "events", params(("id" = Uuid, Path)),
@@ -92,7 +92,7 @@ pub async fn assign_event(
     let call_id = fields.require_given("call_id", call_id);
     fields.finish_reading()?;
     manual_actions::assign_event(&app.pool, &action_request(&operator, id), call_id).await??;
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/apply", tag = "events", params(("id" = Uuid, Path)),
@@ -110,7 +110,9 @@ pub async fn apply_event(
     let settled =
         manual_actions::apply_event(&app.pool, &action_request(&operator, id), payout_cents)
             .await??;
-    in_full(&app, &operator, settled.id).await.map(Json)
+    load_event_in_full(&app, &operator, settled.id)
+        .await
+        .map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/ignore", tag = "events", params(("id" = Uuid, Path)),
@@ -124,7 +126,7 @@ pub async fn ignore_event(
 ) -> Result<Json<EventInFull>, Problem> {
     fields.finish_reading()?;
     manual_actions::ignore_event(&app.pool, &action_request(&operator, id)).await??;
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/unignore", tag = "events", params(("id" = Uuid, Path)),
@@ -138,7 +140,7 @@ pub async fn unignore_event(
 ) -> Result<Json<EventInFull>, Problem> {
     fields.finish_reading()?;
     manual_actions::unignore_event(&app.pool, &action_request(&operator, id)).await??;
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/undo", tag = "events", params(("id" = Uuid, Path)),
@@ -152,7 +154,7 @@ pub async fn undo_event(
 ) -> Result<Json<EventInFull>, Problem> {
     fields.finish_reading()?;
     manual_actions::undo_event(&app.pool, &action_request(&operator, id)).await??;
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
 /// What a person's assign or apply would do, for the page that asks before it is done.

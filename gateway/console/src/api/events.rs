@@ -376,7 +376,11 @@ pub async fn of_webhook(
 }
 
 /// One event in full; `None` if the account has no such row (yet).
-pub async fn in_full(app: &App, operator: &AuthContext, id: Uuid) -> Result<EventInFull, Problem> {
+pub async fn load_event_in_full(
+    app: &App,
+    operator: &AuthContext,
+    id: Uuid,
+) -> Result<EventInFull, Problem> {
     let client = app.pool.get().await?;
     let account_id = operator.account_id();
     let found = events::get_event(&client, account_id, id).await?;
@@ -415,5 +419,5 @@ pub async fn get_event(
     operator: AuthContext,
     Id(id): Id,
 ) -> Result<Json<EventInFull>, Problem> {
-    in_full(&app, &operator, id).await.map(Json)
+    load_event_in_full(&app, &operator, id).await.map(Json)
 }

@@ -150,7 +150,7 @@ pub mod handlers {
     pub use super::campaigns::{create_campaign, rename_campaign};
     pub use super::events::{
         ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
-        in_full as event_in_full,
+        load_event_in_full as event_in_full,
     };
     pub use super::field_reader::FieldReader;
     pub use super::ledger::PostingResponse;

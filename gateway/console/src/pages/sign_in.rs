@@ -103,7 +103,7 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
     };
     let id = secrets::new_session_id();
     let given = id.clone();
-    run_tx(&app.pool, "people.sign_in", move |tx| {
+    run_tx(&app.pool, "users.sign_in", move |tx| {
         let (user, id) = (user.clone(), given.clone());
         Box::pin(async move {
             users::begin_session(tx, user.id, &id).await?;

@@ -99,7 +99,7 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
         .await
         .map_err(|why| internal_error(&why))?;
     let (id, operator) = (Uuid::now_v7(), viewer.auth_context());
-    let made = run_tx(&app.pool, "people.add", move |tx| {
+    let made = run_tx(&app.pool, "users.add", move |tx| {
         let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
         Box::pin(async move {
             let made =
@@ -133,7 +133,7 @@ pub async fn set_role_or_disabled(
         return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
     let (out, operator) = (form.is_on("out"), viewer.auth_context());
-    let set = run_tx(&app.pool, "people.set_standing", move |tx| {
+    let set = run_tx(&app.pool, "users.set_role_or_disabled", move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
             if users::get_user(tx, operator.account_id(), id)
@@ -142,7 +142,7 @@ pub async fn set_role_or_disabled(
             {
                 return Ok(None);
             }
-            let set = users::set_standing(tx, operator.account_id(), id, role, out).await?;
+            let set = users::set_role_or_disabled(tx, operator.account_id(), id, role, out).await?;
             if set {
                 let detail = json!({ "role": role.code(), "shut_out": out });
                 audit_log::record_change(tx, operator.change("update", "user", id, detail)).await?;
@@ -255,7 +255,7 @@ pub async fn set_password(
         secrets::new_session_id(),
     );
     let given = id.clone();
-    run_tx(&app.pool, "people.set_password", move |tx| {
+    run_tx(&app.pool, "users.set_password", move |tx| {
         let (operator, hash, id) = (operator.clone(), hash.clone(), given.clone());
         Box::pin(async move {
             users::set_password(tx, user, &hash).await?;

@@ -7,7 +7,7 @@ use trueup_domain::decision::{
 };
 use trueup_domain::locked_calls::{CallKey, LockedCall, LockedCalls};
 use trueup_domain::report::{Payout, Report};
-use trueup_domain::webhook_settings::Webhook;
+use trueup_domain::webhook_settings::WebhookRules;
 use trueup_event::raw_event::RawRequest;
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -
 /// A batch of reports that name their calls, and what the search came upon for each.
 pub struct Batch {
     books: LockedCalls,
-    webhook: Webhook,
+    webhook: WebhookRules,
     reports: Vec<(ReceptionOrder, Report, CallCandidates)>,
 }
 
@@ -117,7 +117,7 @@ impl Batch {
         };
         Batch {
             books: LockedCalls::new((0..BATCH).map(call)),
-            webhook: Webhook::with_defaults(Uuid::from_u128(3), account_id),
+            webhook: WebhookRules::with_defaults(Uuid::from_u128(3), account_id),
             reports: (0..BATCH).map(report).collect(),
         }
     }

@@ -22,7 +22,7 @@ use trueup_domain::locked_calls::{
 };
 use trueup_domain::repeats::{StandingReport, rows_to_follow};
 use trueup_domain::report::{ParsedRequest, Payout, Report, report_digest};
-use trueup_domain::webhook_settings::Webhook;
+use trueup_domain::webhook_settings::WebhookRules;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
 
@@ -90,7 +90,7 @@ pub struct Kept {
 
 #[derive(Default)]
 pub struct Store {
-    pub webhooks: Vec<Webhook>,
+    pub webhooks: Vec<WebhookRules>,
     /// The assignments' terms as they stand.
     pub payees: HashMap<Uuid, Payee>,
     pub calls: BTreeMap<Uuid, Kept>,
@@ -288,7 +288,7 @@ impl Store {
         })
     }
 
-    fn webhook_by_id(&self) -> HashMap<Uuid, Webhook> {
+    fn webhook_by_id(&self) -> HashMap<Uuid, WebhookRules> {
         let webhooks = self.webhooks.iter();
         webhooks.map(|w| (w.id, w.clone())).collect()
     }
@@ -682,9 +682,9 @@ fn payees() -> HashMap<Uuid, Payee> {
 }
 
 /// Two webhooks with the defaults.
-fn webhooks() -> Vec<Webhook> {
+fn webhooks() -> Vec<WebhookRules> {
     [11, 12]
-        .map(|n| Webhook::with_defaults(Uuid::from_u128(n), ACCOUNT))
+        .map(|n| WebhookRules::with_defaults(Uuid::from_u128(n), ACCOUNT))
         .to_vec()
 }
 

@@ -18,7 +18,7 @@ use trueup_domain::decision::{CallCandidate, Trigger};
 use trueup_domain::locked_calls::{Fingerprint, MAX_FOLDED_REPORTS};
 use trueup_domain::matching::{CALLS_OF_A_REF_ID, CLOCK_SKEW_MICROS};
 use trueup_domain::repeats::{StandingReport, rows_to_follow};
-use trueup_domain::webhook_settings::Webhook;
+use trueup_domain::webhook_settings::WebhookRules;
 
 /// Calls looked at for one report, of each kind. More calls than this that fit one report to within
 /// its tolerance are beyond telling apart anyway.
@@ -104,7 +104,7 @@ pub const BY_SIGNATURE: &str = "/* find_by_signature */
 pub async fn find_candidates(
     tx: &Transaction<'_>,
     lines: &mut [BatchRow],
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
 ) -> Result<BTreeMap<(Timestamp, Uuid), bool>, StoreError> {
     by_ids(tx, lines).await?;
     by_shared_ref_id(tx, lines).await?;
@@ -247,7 +247,7 @@ struct SignatureSearch {
 }
 
 impl SignatureSearch {
-    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> SignatureSearch {
+    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, WebhookRules>) -> SignatureSearch {
         let mut search = SignatureSearch::default();
         let mut known: HashMap<Fingerprint, usize> = HashMap::new();
         let looked_for = |line: &BatchRow| !matches!(line.trigger, Trigger::Applied(_));
@@ -279,7 +279,7 @@ impl SignatureSearch {
 async fn by_signature(
     tx: &Transaction<'_>,
     lines: &mut [BatchRow],
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
 ) -> Result<Vec<StandingReport>, StoreError> {
     let search = SignatureSearch::for_rows(lines, webhooks);
     if search.fingerprints.is_empty() {
@@ -353,7 +353,7 @@ struct CallerSearch {
 }
 
 impl CallerSearch {
-    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, Webhook>) -> CallerSearch {
+    fn for_rows(lines: &[BatchRow], webhooks: &HashMap<Uuid, WebhookRules>) -> CallerSearch {
         let mut s = CallerSearch::default();
         for (n, line) in lines
             .iter()
@@ -389,7 +389,7 @@ impl CallerSearch {
     }
 }
 
-fn found_by_id(line: &BatchRow, webhook: &Webhook) -> bool {
+fn found_by_id(line: &BatchRow, webhook: &WebhookRules) -> bool {
     let in_scope = |s: &CallCandidate| webhook.buyer_id.is_none() || webhook.buyer_id == s.buyer_id;
     line.candidates.by_ref_id.iter().any(in_scope)
         || line.candidates.by_call_id.iter().any(in_scope)
@@ -398,7 +398,7 @@ fn found_by_id(line: &BatchRow, webhook: &Webhook) -> bool {
 async fn by_caller(
     tx: &Transaction<'_>,
     lines: &mut [BatchRow],
-    webhooks: &HashMap<Uuid, Webhook>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
 ) -> Result<(), StoreError> {
     let s = CallerSearch::for_rows(lines, webhooks);
     if s.lines.is_empty() {

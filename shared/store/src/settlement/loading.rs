@@ -17,7 +17,7 @@ use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
 };
 use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot, report_digest};
-use trueup_domain::webhook_settings::{ConflictPolicy, Webhook};
+use trueup_domain::webhook_settings::{ConflictPolicy, WebhookRules};
 use trueup_event::raw_event::RawEvent;
 use trueup_event::reason::Strategy;
 
@@ -26,7 +26,7 @@ pub struct Loaded {
     pub lines: Vec<BatchRow>,
     /// Fresh events that turned out to be settled already.
     pub skipped: Vec<SettleResult>,
-    pub webhooks: HashMap<Uuid, Webhook>,
+    pub webhooks: HashMap<Uuid, WebhookRules>,
 }
 
 /// Gives the transaction its number before it looks for any call: a report that finds none may have
@@ -133,7 +133,7 @@ pub const WEBHOOKS: &str = "/* settle_webhooks */
 async fn load_webhooks(
     tx: &Transaction<'_>,
     ids: &BTreeSet<Uuid>,
-) -> Result<HashMap<Uuid, Webhook>, StoreError> {
+) -> Result<HashMap<Uuid, WebhookRules>, StoreError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
@@ -145,7 +145,7 @@ async fn load_webhooks(
         .collect()
 }
 
-fn webhook_of_row(row: &Row) -> Result<Webhook, StoreError> {
+fn webhook_of_row(row: &Row) -> Result<WebhookRules, StoreError> {
     fn parse_word<T: serde::de::DeserializeOwned>(
         row: &Row,
         column: &str,
@@ -155,7 +155,7 @@ fn webhook_of_row(row: &Row) -> Result<Webhook, StoreError> {
             .map_err(|e| StoreError::Corrupt(format!("webhooks.{column}: {e}")))
     }
     let field_names: serde_json::Value = row.get("field_names");
-    Ok(Webhook {
+    Ok(WebhookRules {
         id: row.get("id"),
         account_id: row.get("account_id"),
         buyer_id: row.get("buyer_id"),

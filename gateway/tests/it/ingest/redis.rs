@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
-use trueup_testkit::tcp_proxy::{FaultProxy, Weather};
+use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
 
 use super::outages::{assert_unavailable, state};
 use super::{World, door, post};
@@ -35,15 +35,15 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
     })
     .await;
 
-    for (n, weather) in [
-        Weather::Cut,
-        Weather::Hung,
-        Weather::Slow(Duration::from_millis(200)),
+    for (n, network_fault) in [
+        NetworkFault::Cut,
+        NetworkFault::Hung,
+        NetworkFault::Slow(Duration::from_millis(200)),
     ]
     .into_iter()
     .enumerate()
     {
-        cutter.set(weather);
+        cutter.set(network_fault);
         let (mut passed, mut slowest) = (0, Duration::ZERO);
         let from = format!("198.51.100.{n}");
         for _ in 0..60 {
@@ -51,10 +51,10 @@ async fn without_redis_the_same_limits_hold_in_the_process() {
             passed += u32::from(post(door, &webhook, &from, &[], "{}").await.status == 200);
             slowest = slowest.max(began.elapsed());
         }
-        assert_eq!(passed, 50, "{weather:?}");
+        assert_eq!(passed, 50, "{network_fault:?}");
         assert!(
             slowest < Duration::from_secs(1),
-            "{slowest:?} with {weather:?}"
+            "{slowest:?} with {network_fault:?}"
         );
         assert_eq!(state(&mut gateway, "redis").await, "degraded");
         cutter.restore();

@@ -8,7 +8,7 @@ use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
 use trueup_testkit::http::Answer;
 use trueup_testkit::process::Process;
-use trueup_testkit::tcp_proxy::{FaultProxy, Weather};
+use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
 
 use super::{World, door, post};
 
@@ -61,7 +61,7 @@ async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
         .await
     };
 
-    for weather in [Weather::Cut, Weather::Hung] {
+    for network_fault in [NetworkFault::Cut, NetworkFault::Hung] {
         eventually(
             "the broker takes reports",
             Duration::from_secs(10),
@@ -70,13 +70,13 @@ async fn without_the_broker_it_is_503_in_time_and_then_it_works_again() {
         .await;
         assert_eq!(state(&mut gateway, "broker").await, "ok");
         world.events().await;
-        cutter.set(weather);
+        cutter.set(network_fault);
         for n in 0..5 {
             let began = Instant::now();
             assert_unavailable(&send(2 + n).await, began);
         }
         assert_eq!(state(&mut gateway, "broker").await, "degraded");
-        if weather == Weather::Cut {
+        if network_fault == NetworkFault::Cut {
             assert_eq!(
                 world.events().await,
                 [],
@@ -114,7 +114,7 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
         },
     )
     .await;
-    cutter.set(Weather::Hung);
+    cutter.set(NetworkFault::Hung);
     // 30,000 reports, of which 20,000 may wait.
     let batch = format!("[{}]", vec!["{}"; 500].join(","));
     let mut senders = tokio::task::JoinSet::new();
@@ -164,7 +164,7 @@ async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
         },
     )
     .await;
-    cutter.set(Weather::Slow(Duration::from_millis(300)));
+    cutter.set(NetworkFault::Slow(Duration::from_millis(300)));
     let began = Instant::now();
     assert_eq!(
         post(door, &webhook, "198.51.100.2", &[], "{}").await.status,
@@ -174,7 +174,7 @@ async fn a_slow_broker_gets_no_200_out_of_the_door_before_its_confirm() {
         began.elapsed() >= Duration::from_millis(600),
         "there and back"
     );
-    cutter.set(Weather::Slow(Duration::from_millis(1200)));
+    cutter.set(NetworkFault::Slow(Duration::from_millis(1200)));
     let began = Instant::now();
     assert_unavailable(
         &post(door, &webhook, "198.51.100.3", &[], "{}").await,
@@ -376,8 +376,8 @@ async fn with_a_spool_no_report_of_an_outage_is_lost_though_the_gateway_is_kille
         );
     };
 
-    for weather in [Weather::Hung, Weather::Cut] {
-        cutter.set(weather);
+    for network_fault in [NetworkFault::Hung, NetworkFault::Cut] {
+        cutter.set(network_fault);
         for _ in 0..40 {
             send(public).await;
         }
