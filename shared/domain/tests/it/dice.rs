@@ -7,6 +7,13 @@ impl SeededRng {
         SeededRng(seed)
     }
 
+    /// Of one part of a run: which other parts are rolled for does not change it.
+    pub fn for_part(seed: u64, part: u64) -> SeededRng {
+        // An odd multiplier that is not the increment of `roll`, or neighbours would roll alike, one behind.
+        let mixed = seed.wrapping_add(part.wrapping_mul(0xD134_2543_DE82_EF95));
+        SeededRng(SeededRng(mixed).roll())
+    }
+
     /// SplitMix64: small, and good enough to choose by.
     pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

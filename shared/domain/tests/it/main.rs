@@ -1,9 +1,13 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
+mod books_from_rows;
 mod dice;
 mod fold_properties;
 mod fuzz_seeds;
 mod invariants;
 mod model;
 mod reading;
+mod shrinking;
+mod simulated_persons;
 mod simulation;
+mod simulation_runs;
