@@ -1,7 +1,7 @@
-//! From envelopes to settled rows: load → decide → commit, by batches, and one by one when a batch fails.
+//! From envelopes to settled rows: load → decide → commit, by batches, and by halves of a batch that fails.
 //!
-//! One bad event never spoils its neighbours: what fails in a batch, or had its worker die with it, is tried
-//! alone, each in its own transaction, and an event that fails five times is set aside alone (V12).
+//! One bad event never spoils its neighbours: what fails alone, or had its worker die with it, is tried in a
+//! transaction of its own, and an event that fails five times is set aside alone (V12).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -69,7 +69,7 @@ impl BatchProcessor {
         self.batch
     }
 
-    /// Settles events that came for the first time, in one transaction; where that fails, one by one. Returns
+    /// Settles events that came for the first time, in one transaction; where that fails, in parts. Returns
     /// those that stepped aside, because somebody else holds what they need (V12).
     pub async fn settle_batch(
         &self,
@@ -166,8 +166,35 @@ impl BatchProcessor {
             metrics::worker().failures.inc(&["postgres"]);
             return Err(error.into());
         }
-        tracing::warn!(%error, events = events.len(), "a batch is split: its events are settled one by one");
-        self.settle_alone(events, dead).await
+        tracing::warn!(%error, events = events.len(), "a batch failed and is settled in parts");
+        self.settle_in_parts(events, dead).await
+    }
+
+    /// Settles halves of a failed batch, and halves of those that fail; what fails alone is tried again after
+    /// all the others, so that they wait for none of its tries.
+    async fn settle_in_parts(
+        &self,
+        events: &[RawEvent],
+        dead: &lapin::Channel,
+    ) -> Result<BTreeSet<Uuid>, SettleError> {
+        let mut aside = BTreeSet::new();
+        let mut failing = Vec::new();
+        let mut parts = Vec::new();
+        push_halves(&mut parts, events);
+        while let Some(part) = parts.pop() {
+            match self.settle_once(part, LockMode::SkipBusy).await {
+                Ok(busy) => aside.extend(busy),
+                Err(error) if error.is_busy() => aside.extend(part.iter().map(|event| event.id)),
+                Err(error) if error.is_environment_error() => {
+                    metrics::worker().failures.inc(&["postgres"]);
+                    return Err(error.into());
+                }
+                Err(_) if part.len() == 1 => failing.extend_from_slice(part),
+                Err(_) => push_halves(&mut parts, part),
+            }
+        }
+        aside.extend(self.settle_alone(&failing, dead).await?);
+        Ok(aside)
     }
 
     /// Settles each event in its own transaction, counting its tries. Returns those that stepped aside.
@@ -298,6 +325,12 @@ impl BatchProcessor {
         count_results(&settled);
         Ok(aside)
     }
+}
+
+/// Puts the first half on top.
+fn push_halves<'a>(parts: &mut Vec<&'a [RawEvent]>, events: &'a [RawEvent]) {
+    let (first, second) = events.split_at(events.len() / 2);
+    parts.extend([second, first].into_iter().filter(|half| !half.is_empty()));
 }
 
 /// Tells the metrics what became of reports.

@@ -21,8 +21,9 @@ use trueup_store::settlement::attempts;
 use trueup_store::{Pool, PoolSettings, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
+use crate::fair_queue::DeliveryTag;
 use crate::queue_consumer::QueueConsumer;
-use crate::scheduler::{DeliveryTag, Scheduler, Settled};
+use crate::scheduler::{Scheduler, Settled};
 use crate::settings::WorkerSettings;
 use crate::{late_matching, maintenance, reconciliation};
 

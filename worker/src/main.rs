@@ -9,6 +9,7 @@ mod acknowledgement;
 mod batch_settlement;
 mod commands;
 mod consumer;
+mod fair_queue;
 mod late_matching;
 mod maintenance;
 mod queue_consumer;

@@ -1,12 +1,11 @@
-//! Lanes: events dealt out by account to a few settling connections.
+//! Lanes: a few settling connections, and what each of them settles next.
 //!
-//! Each lane takes accounts of its own, so that lanes never wait for each other's locks, and goes from
+//! Accounts take turns ([`FairQueue`]), so that nobody waits behind somebody else's flood. A lane goes from
 //! batch to batch by itself: while one commits, another decides, and the next events are being decoded.
-//! What waits for a lane is bounded in events and in bytes. Envelopes that came again are settled in
-//! batches beside the lanes, so that they are never in front of anybody else's (V12).
+//! What waits is bounded in events and in bytes. Events that came again are settled in batches beside the
+//! lanes, so that they are never in front of anybody else's (V12).
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
@@ -18,49 +17,26 @@ use trueup_store::webhooks;
 use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
+use crate::fair_queue::{BatchLimit, DeliveryTag, FairQueue, QueuedBatch, QueuedEvent};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
 /// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
 /// delivery limit (see `settle`), and no message is taken again before Postgres takes a write.
 const HOLD_MESSAGES: Duration = Duration::from_secs(20);
-/// Bytes of messages whose events wait for a lane (16 MiB). Beyond it nothing more is decoded; what the
-/// broker has handed over is bounded by the prefetch and the door's largest envelope.
+/// Bytes of messages whose events wait (16 MiB). Beyond it nothing more is decoded; what the broker has
+/// handed over is bounded by the prefetch and the largest envelope.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
-/// Batches for each lane that may wait beside the one that is being settled.
-const BATCHES_AHEAD: usize = 2;
+/// Events that wait. The further the worker looks ahead, the longer one account's flood may be before the
+/// others' reports wait in the broker's queue behind it.
+const WAITING_EVENTS: usize = 20_000;
+/// Bytes of messages that one transaction settles (4 MiB): each byte stands in memory several times then.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// While one lane is at work, another begins when a whole batch waits for it: a report in a batch of 400
 /// costs Postgres half of what it costs in one of ten. What waits goes when the lane at work is done, or
 /// has been at work for so long: it may stand before a lock that somebody holds.
 const HELD_BACK_FOR: Duration = Duration::from_millis(100);
 /// Between two tries of what stepped aside because somebody else holds its call (V12).
 const ASIDE_FOR: Duration = Duration::from_secs(2);
-
-/// Which delivery an event came with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeliveryTag {
-    pub source: usize,
-    pub number: u64,
-}
-
-struct QueuedEvent {
-    event: RawEvent,
-    origin: DeliveryTag,
-    /// Its part of the message's bytes.
-    bytes: usize,
-}
-
-/// An envelope that came again.
-struct RedeliveredEnvelope {
-    events: Vec<RawEvent>,
-    origin: DeliveryTag,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Lane {
-    waiting: VecDeque<QueuedEvent>,
-    at_work_since: Option<Instant>,
-}
 
 /// Who does a job: a lane, the one that takes what came again, or the one that notes uses of secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +49,8 @@ enum JobKind {
 
 struct JobResult {
     who: JobKind,
+    /// Those whose turn was taken for it.
+    accounts: Vec<Uuid>,
     /// The events it was given, each with the delivery that it came with.
     events: Vec<RawEvent>,
     origins: Vec<DeliveryTag>,
@@ -100,10 +78,11 @@ struct JobContext {
 
 pub struct Scheduler {
     tools: JobContext,
-    lanes: Vec<Lane>,
-    /// Who began last: the next one is the first to be asked.
-    turn: usize,
-    again: VecDeque<RedeliveredEnvelope>,
+    /// Since when each lane has been at work.
+    lanes: Vec<Option<Instant>>,
+    fresh: FairQueue,
+    /// What came again.
+    again: FairQueue,
     again_busy: bool,
     /// Events that stepped aside, tried again at `aside_at` (V12).
     aside: VecDeque<(RawEvent, DeliveryTag)>,
@@ -112,8 +91,6 @@ pub struct Scheduler {
     uses: Vec<SecretUse>,
     uses_busy: bool,
     running: JoinSet<JobResult>,
-    waiting_events: usize,
-    waiting_bytes: usize,
 }
 
 impl Scheduler {
@@ -123,9 +100,7 @@ impl Scheduler {
         postgres: Dependency,
         stop: CancellationToken,
     ) -> Scheduler {
-        let lanes = (0..processor.lane_count())
-            .map(|_| Lane::default())
-            .collect();
+        let lanes = vec![None; processor.lane_count()];
         Scheduler {
             tools: JobContext {
                 processor,
@@ -134,8 +109,8 @@ impl Scheduler {
                 stop,
             },
             lanes,
-            turn: 0,
-            again: VecDeque::new(),
+            fresh: FairQueue::default(),
+            again: FairQueue::default(),
             again_busy: false,
             aside: VecDeque::new(),
             aside_at: None,
@@ -143,20 +118,22 @@ impl Scheduler {
             uses: Vec::new(),
             uses_busy: false,
             running: JoinSet::new(),
-            waiting_events: 0,
-            waiting_bytes: 0,
         }
     }
 
     /// Whether another envelope may be decoded.
     pub fn has_room(&self) -> bool {
-        let events = self.tools.processor.batch_size() * self.lanes.len() * BATCHES_AHEAD;
-        self.waiting_events < events && self.waiting_bytes < WAITING_BYTES
+        self.waiting_events() < WAITING_EVENTS
+            && self.fresh.byte_count() + self.again.byte_count() < WAITING_BYTES
+    }
+
+    fn waiting_events(&self) -> usize {
+        self.fresh.event_count() + self.again.event_count()
     }
 
     /// Nothing waits, nothing runs.
     pub fn is_idle(&self) -> bool {
-        self.waiting_events == 0 && self.running.is_empty()
+        self.waiting_events() == 0 && self.running.is_empty()
     }
 
     /// Nothing but what stepped aside is left: it goes back to the broker, for whoever comes then.
@@ -165,38 +142,20 @@ impl Scheduler {
         self.aside_at = None;
     }
 
-    /// Deals out the events of an envelope that came for the first time.
+    /// Queues the events of an envelope that came for the first time.
     pub fn enqueue_events(&mut self, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
-        let each = bytes / events.len().max(1);
-        for event in events {
-            let lane = lane_of(event.account_id, self.lanes.len());
-            if let Some(lane) = self.lanes.get_mut(lane) {
-                lane.waiting.push_back(QueuedEvent {
-                    event,
-                    origin,
-                    bytes: each,
-                });
-                self.waiting_events += 1;
-                self.waiting_bytes += each;
-            }
-        }
+        enqueue(&mut self.fresh, events, origin, bytes);
         self.start_lanes();
     }
 
-    /// Puts by an envelope that came again.
+    /// Queues the events of an envelope that came again.
     pub fn enqueue_redelivered(
         &mut self,
         events: Vec<RawEvent>,
         origin: DeliveryTag,
         bytes: usize,
     ) {
-        self.waiting_events += events.len();
-        self.waiting_bytes += bytes;
-        self.again.push_back(RedeliveredEnvelope {
-            events,
-            origin,
-            bytes,
-        });
+        enqueue(&mut self.again, events, origin, bytes);
         self.start_again();
     }
 
@@ -206,10 +165,9 @@ impl Scheduler {
         self.start_uses();
     }
 
-    /// Starts each lane that has enough to do, in turn, so that none waits for ever.
+    /// Starts each idle lane for which there is enough to do.
     fn start_lanes(&mut self) {
-        let (first, lanes) = (self.turn + 1, self.lanes.len());
-        for number in (first..first + lanes).map(|n| n % lanes) {
+        for number in 0..self.lanes.len() {
             let held_back = self
                 .held_back_until()
                 .is_some_and(|until| Instant::now() < until);
@@ -218,9 +176,7 @@ impl Scheduler {
             } else {
                 1
             };
-            let lane = &self.lanes[number];
-            if lane.at_work_since.is_none() && lane.waiting.len() >= enough {
-                self.turn = number;
+            if self.lanes[number].is_none() && self.fresh.free_events() >= enough {
                 self.start_lane(number);
             }
         }
@@ -228,53 +184,31 @@ impl Scheduler {
 
     /// Until when a lane with little to do waits for those at work.
     fn held_back_until(&self) -> Option<Instant> {
-        self.lanes
-            .iter()
-            .filter_map(|lane| lane.at_work_since)
-            .max()
-            .map(|since| since + HELD_BACK_FOR)
+        let latest = self.lanes.iter().copied().flatten().max();
+        latest.map(|since| since + HELD_BACK_FOR)
     }
 
     fn start_lane(&mut self, number: usize) {
-        let Some(lane) = self.lanes.get_mut(number) else {
-            return;
-        };
-        lane.at_work_since = Some(Instant::now());
-        let count = lane.waiting.len().min(self.tools.processor.batch_size());
-        let mut events = Vec::with_capacity(count);
-        let mut origins = Vec::with_capacity(count);
-        for waiting in lane.waiting.drain(..count) {
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes);
-            origins.push(waiting.origin);
-            events.push(waiting.event);
+        let idle = self.lanes.iter().filter(|lane| lane.is_none()).count();
+        let batch = self.fresh.take_batch(self.batch_limit(), idle);
+        self.lanes[number] = Some(Instant::now());
+        self.spawn_settling(JobKind::Lane(number), batch);
+    }
+
+    fn batch_limit(&self) -> BatchLimit {
+        BatchLimit {
+            events: self.tools.processor.batch_size(),
+            bytes: BATCH_BYTES,
         }
-        self.waiting_events = self.waiting_events.saturating_sub(count);
-        self.spawn_settling(JobKind::Lane(number), events, origins);
     }
 
     fn start_again(&mut self) {
-        if self.again_busy {
-            return;
-        }
-        let (mut events, mut origins) = (Vec::new(), Vec::new());
-        while let Some(envelope) = self.again.front() {
-            let more = events.len() + envelope.events.len();
-            if !events.is_empty() && more > self.tools.processor.batch_size() {
-                break;
-            }
-            let Some(envelope) = self.again.pop_front() else {
-                break;
-            };
-            self.waiting_events = self.waiting_events.saturating_sub(envelope.events.len());
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(envelope.bytes);
-            origins.extend(envelope.events.iter().map(|_| envelope.origin));
-            events.extend(envelope.events);
-        }
-        if events.is_empty() {
+        if self.again_busy || self.again.free_events() == 0 {
             return;
         }
         self.again_busy = true;
-        self.spawn_settling(JobKind::Again, events, origins);
+        let batch = self.again.take_batch(self.batch_limit(), 1);
+        self.spawn_settling(JobKind::Again, batch);
     }
 
     /// Tries what stepped aside once more, beside everything else.
@@ -286,11 +220,22 @@ impl Scheduler {
         self.aside_busy = true;
         self.aside_at = None;
         let count = self.aside.len().min(self.tools.processor.batch_size());
-        let (events, origins) = self.aside.drain(..count).unzip();
-        self.spawn_settling(JobKind::Aside, events, origins);
+        let events = self.aside.drain(..count).unzip();
+        self.spawn_job(JobKind::Aside, events, Vec::new());
     }
 
-    fn spawn_settling(&mut self, who: JobKind, events: Vec<RawEvent>, origins: Vec<DeliveryTag>) {
+    fn spawn_settling(&mut self, who: JobKind, batch: QueuedBatch) {
+        let events = batch.events.into_iter();
+        let events = events.map(|queued| (queued.event, queued.origin)).unzip();
+        self.spawn_job(who, events, batch.accounts);
+    }
+
+    fn spawn_job(
+        &mut self,
+        who: JobKind,
+        (events, origins): (Vec<RawEvent>, Vec<DeliveryTag>),
+        accounts: Vec<Uuid>,
+    ) {
         let tools = self.tools.clone();
         self.running.spawn(async move {
             let (processor, dead) = (&tools.processor, &tools.dead);
@@ -306,6 +251,7 @@ impl Scheduler {
             let outcome = tools.retry_while_unavailable(settle).await;
             JobResult {
                 who,
+                accounts,
                 events,
                 origins,
                 outcome,
@@ -351,6 +297,7 @@ impl Scheduler {
             }
             JobResult {
                 who: JobKind::Uses,
+                accounts: Vec::new(),
                 origins: Vec::new(),
                 outcome: Ok(BTreeSet::new()),
                 events: Vec::new(),
@@ -367,10 +314,8 @@ impl Scheduler {
                 self.start_aside();
                 continue;
             }
-            let waits = |lane: &Lane| lane.at_work_since.is_none() && !lane.waiting.is_empty();
-            let held_back_until = self
-                .held_back_until()
-                .filter(|_| self.lanes.iter().any(waits));
+            let waits = self.fresh.free_events() > 0 && self.lanes.contains(&None);
+            let held_back_until = self.held_back_until().filter(|_| waits);
             tokio::select! {
                 Some(joined) = self.running.join_next() => break joined,
                 () = sleep_until(held_back_until) => {}
@@ -381,13 +326,13 @@ impl Scheduler {
         let done = joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))?;
         match done.who {
             JobKind::Lane(number) => {
-                if let Some(lane) = self.lanes.get_mut(number) {
-                    lane.at_work_since = None;
-                }
+                self.lanes[number] = None;
+                self.fresh.release_accounts(&done.accounts);
                 self.start_lanes();
             }
             JobKind::Again => {
                 self.again_busy = false;
+                self.again.release_accounts(&done.accounts);
                 self.start_again();
             }
             JobKind::Aside => self.aside_busy = false,
@@ -409,11 +354,16 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-fn lane_of(account_id: Uuid, lanes: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    account_id.hash(&mut hasher);
-    let lanes = lanes.max(1) as u64;
-    usize::try_from(hasher.finish() % lanes).unwrap_or(0)
+/// Each event counts as the same part of its message's bytes.
+fn enqueue(queue: &mut FairQueue, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
+    let bytes = bytes / events.len().max(1);
+    for event in events {
+        queue.push_event(QueuedEvent {
+            event,
+            origin,
+            bytes,
+        });
+    }
 }
 
 impl JobContext {

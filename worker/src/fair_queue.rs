@@ -1,0 +1,311 @@
+//! Events that wait to be settled: each account's in the order in which they came, and accounts in turn.
+//!
+//! A batch takes from several accounts, the same from each that has as much, so that nobody waits behind
+//! somebody else's flood. An account has one batch at work at most: its order stays, and two lanes never
+//! wait for each other's locks.
+
+use std::collections::{HashMap, VecDeque};
+
+use trueup_event::raw_event::RawEvent;
+use uuid::Uuid;
+
+/// Which delivery an event came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryTag {
+    pub source: usize,
+    pub number: u64,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub struct QueuedEvent {
+    pub event: RawEvent,
+    pub origin: DeliveryTag,
+    /// Its part of the message's bytes.
+    pub bytes: usize,
+}
+
+/// How much one batch takes at most. A single event may be larger than the bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimit {
+    pub events: usize,
+    pub bytes: usize,
+}
+
+/// What a lane settles next.
+#[derive(Debug, Default)]
+pub struct QueuedBatch {
+    pub events: Vec<QueuedEvent>,
+    /// Whose they are; to be given to [`FairQueue::release_accounts`] when the batch is done.
+    pub accounts: Vec<Uuid>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct AccountQueue {
+    events: VecDeque<QueuedEvent>,
+    /// It has a batch at work.
+    is_busy: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct FairQueue {
+    /// Those that have something waiting or at work.
+    accounts: HashMap<Uuid, AccountQueue>,
+    /// Those of them that have something waiting and nothing at work, the next one first.
+    turn: VecDeque<Uuid>,
+    events: usize,
+    bytes: usize,
+    /// Events of the accounts in `turn`.
+    free_events: usize,
+}
+
+impl FairQueue {
+    pub fn push_event(&mut self, queued: QueuedEvent) {
+        self.events += 1;
+        self.bytes += queued.bytes;
+        let id = queued.event.account_id;
+        let account = self.accounts.entry(id).or_default();
+        if !account.is_busy {
+            self.free_events += 1;
+            if account.events.is_empty() {
+                self.turn.push_back(id);
+            }
+        }
+        account.events.push_back(queued);
+    }
+
+    pub fn event_count(&self) -> usize {
+        self.events
+    }
+
+    pub fn byte_count(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events that a batch could take now.
+    pub fn free_events(&self) -> usize {
+        self.free_events
+    }
+
+    /// The next batch, empty if there is nothing to do. With `lanes` beside each other, a batch leaves the
+    /// others their part of the accounts.
+    pub fn take_batch(&mut self, limit: BatchLimit, lanes: usize) -> QueuedBatch {
+        let mut batch = QueuedBatch::default();
+        let part = self.turn.len().div_ceil(lanes.max(1));
+        let each = (limit.events / part.max(1)).max(1);
+        let members: Vec<Uuid> = self.turn.drain(..part).collect();
+        for most in [each, limit.events] {
+            for id in &members {
+                self.move_events(*id, most, limit, &mut batch);
+            }
+        }
+        // With room left, nothing of theirs is left: then the others come along.
+        while batch.has_room(limit)
+            && let Some(id) = self.turn.pop_front()
+        {
+            self.move_events(id, limit.events, limit, &mut batch);
+        }
+        // Those for whom there was no room are the first of the next batch.
+        let left_out = members
+            .iter()
+            .rev()
+            .filter(|id| !batch.accounts.contains(id));
+        left_out.for_each(|id| self.turn.push_front(*id));
+        for id in &batch.accounts {
+            if let Some(account) = self.accounts.get_mut(id) {
+                account.is_busy = true;
+                self.free_events -= account.events.len();
+            }
+        }
+        batch
+    }
+
+    fn move_events(&mut self, id: Uuid, most: usize, limit: BatchLimit, batch: &mut QueuedBatch) {
+        let Some(account) = self.accounts.get_mut(&id) else {
+            return;
+        };
+        for _ in 0..most {
+            if !batch.has_room(limit) {
+                return;
+            }
+            let Some(queued) = account.events.pop_front() else {
+                return;
+            };
+            self.events -= 1;
+            self.free_events -= 1;
+            self.bytes -= queued.bytes;
+            batch.bytes += queued.bytes;
+            batch.events.push(queued);
+            if batch.accounts.last() != Some(&id) && !batch.accounts.contains(&id) {
+                batch.accounts.push(id);
+            }
+        }
+    }
+
+    /// A batch of these accounts is done: what they have waiting is to be settled at their next turn.
+    pub fn release_accounts(&mut self, accounts: &[Uuid]) {
+        for id in accounts {
+            let Some(account) = self.accounts.get_mut(id) else {
+                continue;
+            };
+            account.is_busy = false;
+            if account.events.is_empty() {
+                self.accounts.remove(id);
+            } else {
+                self.free_events += account.events.len();
+                self.turn.push_back(*id);
+            }
+        }
+    }
+}
+
+impl QueuedBatch {
+    fn has_room(&self, limit: BatchLimit) -> bool {
+        self.events.is_empty() || (self.events.len() < limit.events && self.bytes < limit.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: BatchLimit = BatchLimit {
+        events: 10,
+        bytes: 1_000,
+    };
+
+    fn queued(account: u128, number: u64, bytes: usize) -> QueuedEvent {
+        QueuedEvent {
+            event: RawEvent {
+                id: Uuid::from_u128(number.into()),
+                received_at: jiff::Timestamp::UNIX_EPOCH,
+                account_id: Uuid::from_u128(account),
+                webhook_id: Uuid::nil(),
+                position: 0,
+                source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+                request: None,
+                refusal: None,
+            },
+            origin: DeliveryTag { source: 0, number },
+            bytes,
+        }
+    }
+
+    /// Account and number of each event.
+    fn summary(batch: &QueuedBatch) -> Vec<(u128, u64)> {
+        let of = |queued: &QueuedEvent| (queued.event.account_id.as_u128(), queued.origin.number);
+        batch.events.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_flood_leaves_the_others_their_place_in_the_next_batch() {
+        let mut queue = FairQueue::default();
+        (0..100).for_each(|n| queue.push_event(queued(1, n, 1)));
+        (0..3).for_each(|n| queue.push_event(queued(2, n, 1)));
+        queue.push_event(queued(3, 0, 1));
+        let batch = queue.take_batch(LIMIT, 1);
+        let expected = [
+            (1, 0),
+            (1, 1),
+            (1, 2),
+            (2, 0),
+            (2, 1),
+            (2, 2),
+            (3, 0),
+            (1, 3),
+            (1, 4),
+            (1, 5),
+        ];
+        assert_eq!(summary(&batch), expected);
+        assert_eq!((queue.event_count(), queue.byte_count()), (94, 94));
+    }
+
+    #[test]
+    fn an_account_at_work_waits_for_its_batch_and_comes_after_the_others() {
+        let mut queue = FairQueue::default();
+        (0..20).for_each(|n| queue.push_event(queued(1, n, 1)));
+        let first = queue.take_batch(LIMIT, 2);
+        queue.push_event(queued(2, 0, 1));
+        assert_eq!(
+            queue.free_events(),
+            1,
+            "what the first account has left waits for it"
+        );
+        assert_eq!(summary(&queue.take_batch(LIMIT, 2)), [(2, 0)]);
+        assert!(queue.take_batch(LIMIT, 2).events.is_empty());
+        queue.push_event(queued(3, 0, 1));
+        queue.release_accounts(&first.accounts);
+        assert_eq!(queue.free_events(), 11);
+        let next = queue.take_batch(LIMIT, 2);
+        assert_eq!(next.events.len(), 10);
+        assert_eq!(summary(&next)[0], (3, 0));
+    }
+
+    #[test]
+    fn lanes_share_the_accounts() {
+        let mut queue = FairQueue::default();
+        for account in 1..=4 {
+            (0..50).for_each(|n| queue.push_event(queued(account, n, 1)));
+        }
+        let (one, two) = (queue.take_batch(LIMIT, 2), queue.take_batch(LIMIT, 1));
+        assert_eq!(one.accounts.len() + two.accounts.len(), 4);
+        assert_eq!((one.accounts.len(), one.events.len()), (2, 10));
+        assert_eq!(two.events.len(), 10);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_bytes_and_holds_one_event_at_least() {
+        let mut queue = FairQueue::default();
+        (0..3).for_each(|n| queue.push_event(queued(1, n, 600)));
+        queue.push_event(queued(2, 0, 5_000));
+        let batch = queue.take_batch(LIMIT, 1);
+        assert_eq!(summary(&batch), [(1, 0), (1, 1)]);
+        assert_eq!(batch.accounts, [Uuid::from_u128(1)]);
+        queue.release_accounts(&batch.accounts);
+        assert_eq!(queue.take_batch(LIMIT, 2).events.len(), 1);
+        assert_eq!(queue.take_batch(LIMIT, 1).events.len(), 1);
+        assert_eq!((queue.event_count(), queue.byte_count()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_lost_and_each_account_keeps_its_order_whatever_the_turns() {
+        let mut queue = FairQueue::default();
+        let mut at_work: VecDeque<QueuedBatch> = VecDeque::new();
+        let mut taken: HashMap<u128, Vec<u64>> = HashMap::new();
+        // A small generator of its own: which account comes next, and when a batch is done.
+        let mut state = 7_u64;
+        let mut draw = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        for n in 0..2_000 {
+            queue.push_event(queued(u128::from(draw(5) * draw(3)), n, 1));
+            if draw(7) == 0 {
+                at_work.push_back(queue.take_batch(LIMIT, 2));
+            }
+            if at_work.len() > 1 {
+                let done = at_work.pop_front().expect("two of them");
+                queue.release_accounts(&done.accounts);
+                for (account, number) in summary(&done) {
+                    taken.entry(account).or_default().push(number);
+                }
+            }
+        }
+        while queue.event_count() > 0 || !at_work.is_empty() {
+            let done = at_work
+                .pop_front()
+                .unwrap_or_else(|| queue.take_batch(LIMIT, 1));
+            queue.release_accounts(&done.accounts);
+            for (account, number) in summary(&done) {
+                taken.entry(account).or_default().push(number);
+            }
+        }
+        assert_eq!(taken.values().map(Vec::len).sum::<usize>(), 2_000);
+        assert!(taken.values().all(|numbers| numbers.is_sorted()));
+        assert_eq!((queue.byte_count(), queue.free_events()), (0, 0));
+        assert!(queue.accounts.is_empty() && queue.turn.is_empty());
+    }
+}
