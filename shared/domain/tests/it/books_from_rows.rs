@@ -1,10 +1,10 @@
 //! Invariant 5 over persons as well: each call's money made again from the rows alone, that is, from the
 //! reports and from what persons did to them, with the terms that were recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use trueup_domain::crediting::{FoldInput, ReceptionOrder, credit_due, fold_reports};
-use trueup_domain::locked_calls::ClaimState;
+use trueup_domain::locked_calls::{CallReport, ClaimState};
 use trueup_event::reason::{Reason, Status};
 use uuid::Uuid;
 
@@ -14,16 +14,12 @@ impl Store {
     /// Neither the ledger nor what is kept with the calls about their reports is looked at, but for which of
     /// them were displaced: a repeat that was displaced together with its report stays `duplicate`.
     pub fn check_against_rows(&self) -> Result<(), String> {
-        let reports = self.calls.values().flat_map(|kept| &kept.reports);
-        let displaced: BTreeSet<ReceptionOrder> = reports
-            .filter(|report| report.role == ClaimState::Displaced)
-            .map(|report| report.order)
-            .collect();
         let mut inputs: BTreeMap<Uuid, Vec<FoldInput>> = BTreeMap::new();
         for row in self.rows.values() {
-            let counted = counted_report(row);
-            let counted = counted.filter(|(_, input)| !displaced.contains(&input.place));
-            if let Some((call_id, input)) = counted {
+            let Some((call_id, input)) = counted_report(row) else {
+                continue;
+            };
+            if !is_displaced(&self.calls[&call_id].reports, input.place) {
                 inputs.entry(call_id).or_default().push(input);
             }
         }
@@ -44,6 +40,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn is_displaced(reports: &[CallReport], order: ReceptionOrder) -> bool {
+    let mut reports = reports.iter();
+    reports.any(|report| report.order == order && report.role == ClaimState::Displaced)
 }
 
 /// The call on which the row's report counts, and as what.
