@@ -10,6 +10,7 @@ mod money;
 mod order;
 mod outages;
 mod poison;
+mod public_door;
 mod scenarios;
 mod sequences;
 mod sequences_of_persons;

@@ -4,7 +4,10 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use trueup_event::raw_event::RawEvent;
+use trueup_queue::topology;
 use trueup_testkit::eventually;
+use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
+use uuid::Uuid;
 
 use crate::harness::{CallSpec, Money, PATIENCE, Row, World, at};
 
@@ -275,4 +278,99 @@ async fn m10_what_one_recorded_call_wakes_is_decided_by_reception() {
         assert_eq!(row.status, "unmatched");
     }
     assert_eq!(world.money(call).await.value, Some(10_200));
+}
+
+/// The row of a report about it is written when the test lets go of this lock.
+const HOLD_UP: &str = "
+    CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock(10); RETURN NEW; END $$;
+    CREATE TRIGGER hold_up BEFORE INSERT ON events
+        FOR EACH ROW WHEN (NEW.ref_id = 'HELD-UP') EXECUTE FUNCTION hold_up();";
+
+/// A short call and a long one of a caller, and two reports of it in order of reception: the first fits the
+/// short one only, the second fits both and the short one better.
+async fn two_calls_and_two_guesses(world: &mut World) -> ([Uuid; 2], [RawEvent; 2]) {
+    let short = world
+        .call(&CallSpec {
+            ref_id: Some("short"),
+            duration: 100,
+            ..CallSpec::default()
+        })
+        .await;
+    let long = world
+        .call(&CallSpec {
+            ref_id: Some("long"),
+            duration: 150,
+            ..CallSpec::default()
+        })
+        .await;
+    let guess = |received_at: &str, duration: i64| {
+        let report = json!({"caller_id": "+13055550142", "duration": duration, "payout": 50});
+        world.event(at(received_at), report)
+    };
+    let first = guess("2026-03-14T12:03:00Z", 70);
+    let second = guess("2026-03-14T12:04:00Z", 100);
+    ([short, long], [first, second])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
+    let mut world = World::new().await;
+    let ([short, long], [first, second]) = two_calls_and_two_guesses(&mut world).await;
+    let ids = [first.id, second.id];
+    // A worker takes them newest first, in an envelope each, and dies before it has settled any.
+    let postgres = FaultProxy::to(&world.database.server()).await;
+    let mut dying = world
+        .start()
+        .env(
+            "TRUEUP_POSTGRES_URL",
+            world.database.url_through(postgres.address),
+        )
+        .ready()
+        .await;
+    postgres.set(NetworkFault::Hung);
+    let held_up = json!({"ref_id": "HELD-UP", "payout": 1});
+    let held_up = world.event(at("2026-03-14T12:02:30Z"), held_up);
+    let held_up_id = held_up.id;
+    for event in [held_up, second, first] {
+        world.publish(vec![event]).await;
+    }
+    eventually("it has all of them", PATIENCE, || async {
+        (world.depth(topology::QUEUE).await == 0).then_some(())
+    })
+    .await;
+    dying.kill();
+    assert_eq!(world.count("events").await, 0, "it settled none");
+    eventually("the broker has them again", PATIENCE, || async {
+        (world.depth(topology::QUEUE).await == 3).then_some(())
+    })
+    .await;
+
+    // The next worker is held up by the first envelope, while both guesses come: they are one batch.
+    world
+        .client
+        .batch_execute(HOLD_UP)
+        .await
+        .expect("a trigger");
+    let holder = world.database.client().await;
+    let lock = "SELECT pg_advisory_lock(10)";
+    holder.batch_execute(lock).await.expect("the lock");
+    let mut worker = world.worker().await;
+    let again = "trueup_worker_envelopes_total{outcome=\"redelivered\"}";
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while worker.metric(again).await < 3.0 {
+        assert!(std::time::Instant::now() < deadline, "{}", worker.log());
+    }
+    let unlock = "SELECT pg_advisory_unlock(10)";
+    holder.batch_execute(unlock).await.expect("let go");
+    let mut calls = Vec::new();
+    for id in ids {
+        let row = world.row(id).await;
+        assert_eq!(row.status, "matched", "{row:?}");
+        calls.push(row.call_id);
+    }
+    assert_eq!(calls, [Some(short), Some(long)]);
+    world.row(held_up_id).await;
+    assert_eq!(world.balance("pubA").await, 6000);
+    world.reconcile().await;
 }
