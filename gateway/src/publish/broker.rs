@@ -6,9 +6,10 @@
 //! message is success. One supervisor builds the connection, forever; while there is none, or it is
 //! blocked, nothing waits for it.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -26,8 +27,9 @@ use trueup_ops::metrics;
 use trueup_ops::shutdown::spawn_vital;
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
+use uuid::Uuid;
 
-use super::encoded_events::{EncodedEvents, PublishError};
+use super::encoded_events::{EncodedEvents, MESSAGE_BYTES, MESSAGE_EVENTS, PublishError};
 
 /// From handing events over to the broker's word; senders give up after 2 s.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
@@ -37,13 +39,12 @@ const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
 const UNCONFIRMED: usize = 2;
 /// With a message out, the next goes when so many events wait for it.
 const ENOUGH: usize = 32;
-/// Events in one message at most; a batch request alone may hold as many.
-const EVENTS: usize = 500;
-/// Bytes after which no more is put into a message.
-const BYTES: usize = 1024 * 1024;
 /// What may wait for the broker in all; more is answered 503 at once.
 const WAITING_EVENTS: usize = 20_000;
 const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Of it, what one account may have waiting: a slow broker is not one account's to fill.
+const ACCOUNT_EVENTS: usize = WAITING_EVENTS / 4;
+const ACCOUNT_BYTES: usize = WAITING_BYTES / 4;
 /// Declaring the topology anew.
 const DECLARE_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that lasted this long was a good one: the next attempt need not wait.
@@ -68,8 +69,81 @@ struct PendingPublish {
 struct InFlightCounters {
     /// A publish now has a chance.
     open: AtomicBool,
-    events: AtomicUsize,
-    bytes: AtomicUsize,
+    waiting: Mutex<WaitingEvents>,
+}
+
+#[derive(Default)]
+struct WaitingEvents {
+    all: Amount,
+    /// Of each account that has something waiting.
+    of_accounts: HashMap<Uuid, Amount>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+struct Amount {
+    events: usize,
+    bytes: usize,
+}
+
+impl Amount {
+    fn of(events: &EncodedEvents) -> Amount {
+        Amount {
+            events: events.event_count(),
+            bytes: events.bytes,
+        }
+    }
+
+    fn add(&mut self, more: Amount) {
+        self.events += more.events;
+        self.bytes += more.bytes;
+    }
+
+    fn subtract(&mut self, less: Amount) {
+        self.events = self.events.saturating_sub(less.events);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+
+    fn is_within(self, events: usize, bytes: usize) -> bool {
+        self.events <= events && self.bytes <= bytes
+    }
+}
+
+impl WaitingEvents {
+    /// False if there is no room for them; then nothing was added.
+    fn try_add(&mut self, events: &EncodedEvents) -> bool {
+        let more = Amount::of(events);
+        let mut all = self.all;
+        all.add(more);
+        if !all.is_within(WAITING_EVENTS, WAITING_BYTES) {
+            return false;
+        }
+        if let Some(id) = events.account {
+            let before = self.of_accounts.get(&id).copied().unwrap_or_default();
+            let mut of_account = before;
+            of_account.add(more);
+            // One alone may be larger.
+            let is_first = before == Amount::default();
+            if !is_first && !of_account.is_within(ACCOUNT_EVENTS, ACCOUNT_BYTES) {
+                return false;
+            }
+            self.of_accounts.insert(id, of_account);
+        }
+        self.all = all;
+        true
+    }
+
+    fn subtract(&mut self, events: &EncodedEvents) {
+        let less = Amount::of(events);
+        self.all.subtract(less);
+        if let Some(id) = events.account
+            && let Some(of_account) = self.of_accounts.get_mut(&id)
+        {
+            of_account.subtract(less);
+            if *of_account == Amount::default() {
+                self.of_accounts.remove(&id);
+            }
+        }
+    }
 }
 
 pub struct Broker {
@@ -88,32 +162,25 @@ impl<'a> InFlightPermit<'a> {
         load: &'a InFlightCounters,
         events: &'a EncodedEvents,
     ) -> Option<InFlightPermit<'a>> {
-        let count = load
-            .events
-            .fetch_add(events.event_count(), Ordering::Relaxed)
-            + events.event_count();
-        let bytes = load.bytes.fetch_add(events.bytes, Ordering::Relaxed) + events.bytes;
-        let place = InFlightPermit { load, events };
-        metrics::gateway()
-            .in_flight
-            .set(&[], i64::try_from(count).unwrap_or(i64::MAX));
-        (count <= WAITING_EVENTS && bytes <= WAITING_BYTES).then_some(place)
+        let has_room = load.change_waiting(|waiting| waiting.try_add(events));
+        has_room.then_some(InFlightPermit { load, events })
+    }
+}
+
+impl InFlightCounters {
+    fn change_waiting<T>(&self, change: impl FnOnce(&mut WaitingEvents) -> T) -> T {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = change(&mut waiting);
+        let count = i64::try_from(waiting.all.events).unwrap_or(i64::MAX);
+        metrics::gateway().in_flight.set(&[], count);
+        outcome
     }
 }
 
 impl Drop for InFlightPermit<'_> {
     fn drop(&mut self) {
-        let before = self
-            .load
-            .events
-            .fetch_sub(self.events.event_count(), Ordering::Relaxed);
         self.load
-            .bytes
-            .fetch_sub(self.events.bytes, Ordering::Relaxed);
-        let now = before.saturating_sub(self.events.event_count());
-        metrics::gateway()
-            .in_flight
-            .set(&[], i64::try_from(now).unwrap_or(i64::MAX));
+            .change_waiting(|waiting| waiting.subtract(self.events));
     }
 }
 
@@ -151,14 +218,23 @@ impl Broker {
         }
         let kept = Arc::clone(&events);
         let _place = InFlightPermit::try_acquire(&self.load, &kept).ok_or(PublishError::Full)?;
+        let publishing = async {
+            // One after another: the first holds what the others have in common with it (X3).
+            for piece in events.split_for_messages() {
+                self.publish_piece(piece).await?;
+            }
+            Ok(())
+        };
+        let outcome = tokio::time::timeout(within, publishing).await;
+        outcome.unwrap_or(Err(PublishError::Away))
+    }
+
+    async fn publish_piece(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
         let (reply, answer) = oneshot::channel();
         self.parcels
             .try_send(PendingPublish { events, reply })
             .map_err(|_| PublishError::Full)?;
-        match tokio::time::timeout(within, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(PublishError::Away),
-        }
+        answer.await.unwrap_or(Err(PublishError::Away))
     }
 }
 
@@ -299,7 +375,7 @@ impl BrokerSupervisor {
                         }
                     }
                 }
-                came = self.waiting.recv_many(&mut self.gathered, EVENTS), if self.gathered.len() < EVENTS => {
+                came = self.waiting.recv_many(&mut self.gathered, MESSAGE_EVENTS), if self.gathered.len() < MESSAGE_EVENTS => {
                     if came == 0 {
                         return DisconnectReason::Finished;
                     }
@@ -311,12 +387,11 @@ impl BrokerSupervisor {
     /// Of what waits, as much as a message may hold. Whose sender was told already is left out.
     fn next_message(&mut self) -> Option<Vec<PendingPublish>> {
         self.gathered.retain(|parcel| !parcel.reply.is_closed());
-        let (mut events, mut bytes) = (0, 0);
+        let mut amount = Amount::default();
         let fits = self.gathered.iter().take_while(|parcel| {
-            let room = events < EVENTS && bytes < BYTES;
-            events += parcel.events.event_count();
-            bytes += parcel.events.bytes;
-            room
+            let is_first = amount == Amount::default();
+            amount.add(Amount::of(&parcel.events));
+            is_first || amount.is_within(MESSAGE_EVENTS, MESSAGE_BYTES)
         });
         let count = fits.count();
         (count > 0).then(|| self.gathered.drain(..count).collect())
@@ -375,7 +450,8 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
     let figures = metrics::gateway();
     let events = parcels
         .iter()
-        .flat_map(|parcel| parcel.events.parts.iter().map(Vec::as_slice));
+        .flat_map(|parcel| parcel.events.parts.iter())
+        .map(|part| part.bytes.as_slice());
     let bytes = parcels
         .iter()
         .map(|parcel| parcel.events.bytes + parcel.events.event_count())
@@ -473,6 +549,28 @@ mod tests {
         })
         .take(count)
         .collect()
+    }
+
+    #[test]
+    fn one_account_fills_only_its_part_of_what_may_wait() {
+        let load = InFlightCounters::default();
+        let of = |account: u128, events: usize| {
+            Arc::new(EncodedEvents::of_account(Uuid::from_u128(account), events))
+        };
+        let (flood, other) = (of(1, 500), of(2, 500));
+        let mut places = Vec::new();
+        while let Some(place) = InFlightPermit::try_acquire(&load, &flood) {
+            places.push(place);
+        }
+        assert_eq!(places.len() * 500, ACCOUNT_EVENTS);
+        let others = InFlightPermit::try_acquire(&load, &other);
+        assert!(others.is_some());
+        drop((places, others));
+        load.change_waiting(|waiting| {
+            assert!(waiting.all == Amount::default() && waiting.of_accounts.is_empty());
+        });
+        let whole = of(3, ACCOUNT_EVENTS + 1);
+        assert!(InFlightPermit::try_acquire(&load, &whole).is_some());
     }
 
     #[test]

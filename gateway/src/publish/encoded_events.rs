@@ -6,14 +6,30 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use trueup_event::envelope;
 use trueup_event::raw_event::{RawEvent, SecretUse, encode_batch, is_batch_part};
+use uuid::Uuid;
+
+/// Bytes of a message (256 KiB), unless a single event is larger: the largest body (512 KiB, half of it again
+/// where it is escaped) makes it 776 KiB. What a worker has fetched and not yet looked at is bounded by that
+/// and by its prefetch.
+pub(super) const MESSAGE_BYTES: usize = 256 * 1024;
+/// Events in one message at most; a batch request alone may hold as many.
+pub(super) const MESSAGE_EVENTS: usize = 500;
 
 /// Events in the form in which they travel, written once whatever way they go.
 pub struct EncodedEvents {
-    /// An event each, or a whole batch: what its elements have in common stands in it once (X3).
-    pub(super) parts: Vec<Vec<u8>>,
+    /// Whose they are, if they are all of one account.
+    pub(super) account: Option<Uuid>,
+    pub(super) parts: Vec<Part>,
     events: usize,
     pub(super) bytes: usize,
     pub(super) uses: Vec<SecretUse>,
+}
+
+/// An event, or elements of one batch: what they have in common stands in it once (X3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    pub(super) bytes: Vec<u8>,
+    events: usize,
 }
 
 impl EncodedEvents {
@@ -26,30 +42,66 @@ impl EncodedEvents {
             let request = event.request.as_ref();
             request.is_some_and(|request| request.batch_of.is_some())
         };
-        let parts: Vec<Vec<u8>> = if events.get(1).is_some_and(is_batch) {
-            vec![encode_batch(events)]
+        let parts = if events.get(1).is_some_and(is_batch) {
+            let parts = encode_batch(events, MESSAGE_BYTES).into_iter();
+            parts
+                .map(|(bytes, events)| Part { bytes, events })
+                .collect()
         } else {
-            events.iter().map(envelope::encode_event).collect()
+            let parts = events.iter().map(envelope::encode_event);
+            parts.map(|bytes| Part { bytes, events: 1 }).collect()
         };
-        let bytes = parts.iter().map(Vec::len).sum();
-        Arc::new(EncodedEvents {
-            parts,
-            events: events.len(),
-            bytes,
-            uses,
-        })
+        let account = events.first().map(|first| first.account_id);
+        let account = account.filter(|id| events.iter().all(|event| event.account_id == *id));
+        Arc::new(EncodedEvents::new(account, parts, uses))
     }
 
     /// Of parts that were written before.
     pub(super) fn from_parts(parts: Vec<Vec<u8>>) -> Arc<EncodedEvents> {
-        let bytes = parts.iter().map(Vec::len).sum();
-        let events = parts.iter().map(|part| count_events(part)).sum();
-        Arc::new(EncodedEvents {
-            parts,
-            events,
+        let parts = parts.into_iter().map(|bytes| Part {
+            events: count_events(&bytes),
             bytes,
-            uses: Vec::new(),
-        })
+        });
+        Arc::new(EncodedEvents::new(None, parts.collect(), Vec::new()))
+    }
+
+    fn new(account: Option<Uuid>, parts: Vec<Part>, uses: Vec<SecretUse>) -> EncodedEvents {
+        EncodedEvents {
+            account,
+            events: parts.iter().map(|part| part.events).sum(),
+            bytes: parts.iter().map(|part| part.bytes.len()).sum(),
+            parts,
+            uses,
+        }
+    }
+
+    /// The same in pieces, of which none is too much for a message.
+    pub(super) fn split_for_messages(self: Arc<Self>) -> Vec<Arc<EncodedEvents>> {
+        if self.bytes <= MESSAGE_BYTES && self.events <= MESSAGE_EVENTS {
+            return vec![self];
+        }
+        let mut pieces: Vec<EncodedEvents> = Vec::new();
+        for part in &self.parts {
+            match pieces.last_mut() {
+                Some(piece)
+                    if piece.bytes + part.bytes.len() <= MESSAGE_BYTES
+                        && piece.events + part.events <= MESSAGE_EVENTS =>
+                {
+                    piece.events += part.events;
+                    piece.bytes += part.bytes.len();
+                    piece.parts.push(part.clone());
+                }
+                _ => pieces.push(EncodedEvents::new(
+                    self.account,
+                    vec![part.clone()],
+                    Vec::new(),
+                )),
+            }
+        }
+        if let Some(first) = pieces.first_mut() {
+            first.uses.clone_from(&self.uses);
+        }
+        pieces.into_iter().map(Arc::new).collect()
     }
 
     pub fn event_count(&self) -> usize {
@@ -57,7 +109,7 @@ impl EncodedEvents {
     }
 }
 
-/// How many events a part holds that was written before.
+/// How many events a part holds.
 fn count_events(part: &[u8]) -> usize {
     #[derive(Deserialize)]
     struct Batch {
@@ -69,7 +121,7 @@ fn count_events(part: &[u8]) -> usize {
     serde_json::from_slice::<Batch>(part).map_or(1, |batch| batch.elements.len())
 }
 
-/// Why nobody has the events. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
+/// Why nobody has the events, or not all of them. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
 /// so that sending them again does no harm.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
@@ -77,4 +129,59 @@ pub enum PublishError {
     Away,
     /// As much is waiting for the broker as may wait.
     Full,
+}
+
+#[cfg(test)]
+impl EncodedEvents {
+    /// As many events of nothing.
+    pub(super) fn of_account(account: Uuid, events: usize) -> EncodedEvents {
+        let part = Part {
+            bytes: Vec::new(),
+            events,
+        };
+        EncodedEvents::new(Some(account), vec![part], Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(sizes: &[(usize, usize)]) -> Arc<EncodedEvents> {
+        let part = |(bytes, events): &(usize, usize)| Part {
+            bytes: vec![b'x'; *bytes],
+            events: *events,
+        };
+        Arc::new(EncodedEvents::new(
+            None,
+            sizes.iter().map(part).collect(),
+            Vec::new(),
+        ))
+    }
+
+    #[test]
+    fn what_is_too_much_for_a_message_goes_in_pieces() {
+        let amounts = |events: Arc<EncodedEvents>| -> Vec<(usize, usize)> {
+            let pieces = events.split_for_messages();
+            pieces
+                .iter()
+                .map(|piece| (piece.bytes, piece.events))
+                .collect()
+        };
+        let (half, one) = (MESSAGE_BYTES / 2, MESSAGE_BYTES + 1);
+        assert_eq!(amounts(parts(&[])), [(0, 0)], "uses of secrets alone");
+        assert_eq!(amounts(parts(&[(half, 1), (half, 1)])), [(2 * half, 2)]);
+        assert_eq!(
+            amounts(parts(&[(half, 1), (half, 1), (half, 1)])),
+            [(2 * half, 2), (half, 1)]
+        );
+        assert_eq!(
+            amounts(parts(&[(1, 1), (one, 1), (1, 1)])),
+            [(1, 1), (one, 1), (1, 1)]
+        );
+        assert_eq!(
+            amounts(parts(&[(1, 300), (1, 200), (1, 1)])),
+            [(2, 500), (1, 1)]
+        );
+    }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 
-use super::encoded_events::{EncodedEvents, PublishError};
+use super::encoded_events::{EncodedEvents, Part, PublishError};
 
 const FILE: &str = "reports.redb";
 /// Events in the order in which they were written.
@@ -379,14 +379,14 @@ impl SpoolThread {
 fn write_rows<'a>(
     database: &Database,
     first: u64,
-    parts: impl Iterator<Item = &'a Vec<u8>>,
+    parts: impl Iterator<Item = &'a Part>,
 ) -> Result<(), redb::Error> {
     // Durability::Immediate is the default: commit returns after the fsync.
     let writing = database.begin_write()?;
     {
         let mut table = writing.open_table(TABLE)?;
         for (key, part) in (first..).zip(parts) {
-            table.insert(key, part.as_slice())?;
+            table.insert(key, part.bytes.as_slice())?;
         }
     }
     writing.commit()?;

@@ -95,14 +95,16 @@ impl WireEvent {
             return;
         }
         let common = first.request.clone().unwrap_or_default();
-        let elements = self.elements.into_iter().zip(0_u16..);
+        // A part of a batch begins at its first element's position, and names the batch's first event.
+        let batch_of = common.batch_of.unwrap_or(first.id);
+        let elements = self.elements.into_iter().zip(first.position..);
         events.extend(elements.map(|(element, position)| RawEvent {
             id: element.id,
             position,
             request: Some(RawRequest {
                 body: body_of_wire(element.body, element.body_b64),
                 element: true,
-                batch_of: (position > 0).then_some(first.id),
+                batch_of: (position > 0).then_some(batch_of),
                 ..common.clone()
             }),
             ..first.clone()
@@ -123,30 +125,32 @@ struct WireElementRef<'a> {
 /// How a batch's part of an envelope begins; see [`encode_batch`].
 const BATCH_BEGINS: &[u8] = b"{\"elements\":[";
 
-/// True if this part of an envelope is a whole batch.
+/// True if this part of an envelope is a batch, or a part of one.
 pub fn is_batch_part(part: &[u8]) -> bool {
     part.starts_with(BATCH_BEGINS)
 }
 
-/// The elements of one split batch, as one part of an envelope: what they have in common once.
-/// `events` are those of one request, in order.
-#[allow(
-    clippy::arithmetic_side_effects,
-    reason = "capacities: what is added up is in memory already"
-)]
-pub fn encode_batch(events: &[RawEvent]) -> Vec<u8> {
+/// The elements of one split batch as parts of an envelope, each with the number of its events: what they
+/// have in common stands in each part once. No part is larger than `part_bytes` and what is common, unless a
+/// single element is. `events` are those of one request, in order.
+pub fn encode_batch(events: &[RawEvent], part_bytes: usize) -> Vec<(Vec<u8>, usize)> {
+    let mut parts = Vec::new();
+    let mut rest = events;
+    while let Some(first) = rest.first() {
+        let (part, count) = encode_batch_part(first, rest, part_bytes);
+        parts.push((part, count));
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    parts
+}
+
+fn encode_batch_part(first: &RawEvent, events: &[RawEvent], part_bytes: usize) -> (Vec<u8>, usize) {
     const PLAIN: &str = "plain data with text keys always has a JSON form";
-    let Some(first) = events.first() else {
-        return Vec::new();
-    };
-    let bodies: usize = events
-        .iter()
-        .map(|event| event.request.as_ref().map_or(0, |r| r.body.len()))
-        .sum();
-    let mut written = Vec::with_capacity(bodies + bodies / 4 + events.len() * 64 + 1_024);
-    written.extend_from_slice(BATCH_BEGINS);
-    for (at, event) in events.iter().enumerate() {
-        if at > 0 {
+    let mut written = BATCH_BEGINS.to_vec();
+    let mut count: usize = 0;
+    for event in events {
+        let end = written.len();
+        if count > 0 {
             written.push(b',');
         }
         let body = event
@@ -160,6 +164,11 @@ pub fn encode_batch(events: &[RawEvent]) -> Vec<u8> {
             body_b64,
         };
         serde_json::to_writer(&mut written, &element).expect(PLAIN);
+        if count > 0 && written.len() > part_bytes {
+            written.truncate(end);
+            break;
+        }
+        count = count.saturating_add(1);
     }
     let common = RawEvent {
         request: first.request.as_ref().map(|request| RawRequest {
@@ -173,7 +182,7 @@ pub fn encode_batch(events: &[RawEvent]) -> Vec<u8> {
     // Both are objects: the one's end and the other's beginning become a comma.
     written.extend_from_slice(b"],");
     written.extend_from_slice(common.get(1..).unwrap_or_default());
-    written
+    (written, count)
 }
 
 impl Envelope {
@@ -282,18 +291,29 @@ impl RawRequest {
     }
 }
 
-/// Readable text, or base64 where it is none, or where JSON would make it more than twice as long.
+/// Readable text, or base64 where it is none, or where JSON would make it half as long again and more than a
+/// line.
 fn wire_body(body: &[u8]) -> (Option<&str>, Option<String>) {
     use base64::Engine;
-    // A control character takes six bytes in JSON.
-    let controls = body.iter().filter(|byte| **byte < 0x20).count();
+    /// A short report stays readable, whatever its quotes.
+    const LINE: usize = 512;
+    let escapes: usize = body.iter().map(|byte| bytes_added_by_json(*byte)).sum();
     match std::str::from_utf8(body) {
         Ok("") => (None, None),
-        Ok(text) if controls <= body.len() / 8 => (Some(text), None),
+        Ok(text) if escapes <= LINE.max(body.len() / 2) => (Some(text), None),
         _ => (
             None,
             Some(base64::engine::general_purpose::STANDARD.encode(body)),
         ),
+    }
+}
+
+/// What a byte takes in a JSON text beside itself.
+const fn bytes_added_by_json(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+        0..0x20 => 5,
+        _ => 0,
     }
 }
 
@@ -442,8 +462,11 @@ mod tests {
                 refusal: None,
             })
             .collect();
-        let part = encode_batch(&events);
-        assert!(is_batch_part(&part));
+        let whole = encode_batch(&events, usize::MAX);
+        let [(part, 500)] = whole.as_slice() else {
+            panic!("one part of 500 events");
+        };
+        assert!(is_batch_part(part));
         let sent = query.len() + 3 * events.len();
         assert!(
             part.len() <= 4 * sent + 1_024 * events.len() && part.len() < 60_000,
@@ -471,8 +494,45 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_control_characters_grows_by_a_third() {
+    fn a_batch_in_parts_is_the_same_batch() {
+        let id = |n: u16| Uuid::from_u128(u128::from(n) + 1);
+        let events: Vec<RawEvent> = (0..9)
+            .map(|n| RawEvent {
+                id: id(n),
+                received_at: Timestamp::UNIX_EPOCH,
+                account_id: Uuid::nil(),
+                webhook_id: Uuid::nil(),
+                position: n,
+                source_ip: IpAddr::from([192, 0, 2, 7]),
+                request: Some(RawRequest {
+                    method: "POST".into(),
+                    query: "a=1".into(),
+                    content_type: None,
+                    // The fifth is larger than a part.
+                    body: vec![b'x'; if n == 4 { 5_000 } else { 300 }],
+                    element: true,
+                    batch_of: (n > 0).then(|| id(0)),
+                }),
+                refusal: None,
+            })
+            .collect();
+        let parts = encode_batch(&events, 1_200);
+        let counts: Vec<usize> = parts.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [3, 1, 1, 3, 1]);
+        let mut read = Vec::new();
+        for (part, _) in &parts {
+            let envelope = [b"{\"v\":2,\"events\":[", part.as_slice(), b"]}"].concat();
+            let envelope: Envelope = serde_json::from_slice(&envelope).expect("our own");
+            read.extend(envelope.events);
+        }
+        assert_eq!(read, events);
+    }
+
+    #[test]
+    fn no_body_takes_more_than_half_as_much_again() {
         let (text, b64) = wire_body(&[1; 3_000]);
+        assert_eq!((text, b64.map(|b| b.len())), (None, Some(4_000)));
+        let (text, b64) = wire_body(&[b'"'; 3_000]);
         assert_eq!((text, b64.map(|b| b.len())), (None, Some(4_000)));
         let (text, b64) = wire_body(b"{\n \"payout\": 50 }");
         assert!(text.is_some() && b64.is_none());
