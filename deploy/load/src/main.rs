@@ -13,6 +13,7 @@ mod environment;
 mod fixtures;
 mod gateway_throughput;
 mod goals;
+mod neighbour;
 mod overload_memory;
 mod plot;
 mod process_stats;
@@ -35,6 +36,8 @@ struct Arguments {
 enum What {
     /// Measure goals and write the report
     Run(run::Options),
+    /// One account sends all that its limits allow; what do the others feel?
+    Neighbour(neighbour::Options),
     /// Hyper alone, serving until it is killed
     Ceiling,
     /// A worker that drains a full queue, beside the locked one-connection ceiling
@@ -93,6 +96,7 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Ceiling => baseline_http::run(),
+        What::Neighbour(options) => runtime()?.block_on(neighbour::run(&options)),
         What::Run(options) => runtime()?.block_on(run::run(&options)),
         What::Drain {
             calls,

@@ -27,6 +27,9 @@ pub struct Options {
     /// Workers at once
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Instead: what ten accounts feel while another sends all that its limits allow (deploy/perf/neighbour.md)
+    #[arg(long)]
+    neighbour: bool,
     /// The report's file name under deploy/perf/ [default: by the kind of run]
     #[arg(long)]
     name: Option<String>,
@@ -58,8 +61,13 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
     child_process::run_shown(build, "the build")?;
     let release = layout.target.join("release");
     let mut load = Command::new(release.join("trueup-load"));
-    load.current_dir(&layout.root)
-        .arg("run")
+    load.current_dir(&layout.root);
+    if options.neighbour {
+        load.arg("neighbour").arg("--binaries").arg(&release);
+        services.tell_tests(&mut load);
+        return child_process::run_shown(load, "the measuring");
+    }
+    load.arg("run")
         .arg("--binaries")
         .arg(&release)
         .args(["--out", "deploy/perf"]);
