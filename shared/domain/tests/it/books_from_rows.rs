@@ -3,23 +3,27 @@
 
 use std::collections::BTreeMap;
 
-use trueup_domain::crediting::{FoldInput, ReceptionOrder, credit_due, fold_reports};
-use trueup_domain::locked_calls::{CallReport, ClaimState};
+use trueup_domain::crediting::{FoldInput, credit_due, fold_reports};
+use trueup_domain::locked_calls::ClaimState;
 use trueup_event::reason::{Reason, Status};
 use uuid::Uuid;
 
 use crate::model::{Kept, Row, Store};
 
 impl Store {
-    /// Neither the ledger nor what is kept with the calls about their reports is looked at, but for which of
-    /// them were displaced: a repeat that was displaced together with its report stays `duplicate`.
+    /// Neither the ledger nor what is kept with the calls about their reports is looked at, but where a row
+    /// does not tell: a repeat that was displaced together with its report stays `duplicate`, and a negative
+    /// repeat of an open row may have kept its place.
     pub fn check_against_rows(&self) -> Result<(), String> {
         let mut inputs: BTreeMap<Uuid, Vec<FoldInput>> = BTreeMap::new();
         for row in self.rows.values() {
-            let Some((call_id, input)) = counted_report(row) else {
+            let (Some(call_id), Some(input)) = (row.call_id, fold_input(row)) else {
                 continue;
             };
-            if !is_displaced(&self.calls[&call_id].reports, input.place) {
+            let kept = self.calls[&call_id].reports.iter();
+            let mut kept = kept.filter(|report| report.order == input.place);
+            let role = kept.next().map(|report| report.role);
+            if counts(row, input.payout_cents, role) {
                 inputs.entry(call_id).or_default().push(input);
             }
         }
@@ -42,31 +46,31 @@ impl Store {
     }
 }
 
-fn is_displaced(reports: &[CallReport], order: ReceptionOrder) -> bool {
-    let mut reports = reports.iter();
-    reports.any(|report| report.order == order && report.role == ClaimState::Displaced)
+fn fold_input(row: &Row) -> Option<FoldInput> {
+    Some(FoldInput {
+        place: row.event.place,
+        payout_cents: row.event.report.payout.cents()?,
+        exempt_from_v2: row.applied_from.is_some(),
+    })
 }
 
-/// The call on which the row's report counts, and as what.
-fn counted_report(row: &Row) -> Option<(Uuid, FoldInput)> {
-    let counts = match (row.status, row.reason) {
+/// Whether the row's report counts on its call. `role` is for rows that do not tell.
+fn counts(row: &Row, payout_cents: i64, role: Option<ClaimState>) -> bool {
+    if row.ignored || role == Some(ClaimState::Displaced) {
+        return false;
+    }
+    match (row.status, row.reason) {
         // Taken back by a person (M8).
         (_, Some(Reason::Undone)) => false,
         (Status::Matched | Status::Superseded, _) => true,
-        (Status::Duplicate, reason) => reason != Some(Reason::RepeatOfOpenReport),
-        // It is folded, and changes nothing where it is no reversal (V7).
-        (Status::Held, reason) => reason == Some(Reason::NegativePayout),
+        (Status::Duplicate, Some(Reason::RepeatOfOpenReport)) => {
+            payout_cents < 0 && role == Some(ClaimState::Folded)
+        }
+        (Status::Duplicate, _) => true,
+        // A negative one is folded whatever else is wrong with it: a late report may make it a reversal (V7).
+        (Status::Held, reason) => payout_cents < 0 && reason != Some(Reason::TooManyReports),
         (Status::Unmatched | Status::Refused, _) => false,
-    };
-    let payout_cents = row.event.report.payout.cents()?;
-    let input = FoldInput {
-        place: row.event.place,
-        payout_cents,
-        exempt_from_v2: row.applied_from.is_some(),
-    };
-    row.call_id
-        .filter(|_| counts && !row.ignored)
-        .map(|call_id| (call_id, input))
+    }
 }
 
 fn check_call(kept: &Kept, mut inputs: Vec<FoldInput>) -> Result<i64, String> {

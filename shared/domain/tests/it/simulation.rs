@@ -24,6 +24,8 @@ const WORKERS: usize = 2;
 /// Calls of a run in order, recorded before its first report: a tenth of its steps goes on to the next.
 const CALLS_IN_ORDER: u128 = 240;
 
+/// Reports that a sender may send again or correct.
+const LAST_SENT: usize = 12;
 /// Ids that one step may give to events.
 const EVENTS_PER_STEP: u128 = 16;
 
@@ -114,7 +116,10 @@ pub struct Simulation {
     workers: [Option<Busy>; WORKERS],
     /// Answered 200: each must have its row in the end (invariant 1).
     pub accepted: BTreeMap<Uuid, Event>,
-    last_sent: Vec<Event>,
+    /// The events of the last steps that send one; those of steps that are left out are nowhere else.
+    last_sent: Vec<Uuid>,
+    /// The one of the step that is being made.
+    sending: Option<Uuid>,
     next_event: u128,
     /// Calls that exist somewhere; a part of them has been recorded.
     pub calls: u128,
@@ -152,6 +157,7 @@ impl Simulation {
             workers: [None, None],
             accepted: BTreeMap::new(),
             last_sent: Vec::new(),
+            sending: None,
             next_event: 0,
             calls: 8,
             passed: 0,
@@ -208,6 +214,10 @@ impl Simulation {
         self.dice = Move::Step(self.passed).dice(self.seed);
         self.passed += 1;
         self.next_event = u128::from(self.passed) * EVENTS_PER_STEP;
+        self.last_sent.extend(self.sending.take());
+        if self.last_sent.len() > LAST_SENT {
+            self.last_sent.remove(0);
+        }
         self.now = self
             .now
             .saturating_add(SignedDuration::from_millis(
@@ -221,6 +231,9 @@ impl Simulation {
             _ => false,
         };
         self.calls += u128::from(begins);
+        if let StepKind::Send | StepKind::SendAgain | StepKind::Correct = kind {
+            self.sending = Some(Uuid::from_u128(self.next_event + 1));
+        }
         kind
     }
 
@@ -331,10 +344,6 @@ impl Simulation {
         };
         self.note(|| format!("  {event:?}"));
         self.accepted.insert(event_id, event.clone());
-        self.last_sent.push(event.clone());
-        if self.last_sent.len() > 12 {
-            self.last_sent.remove(0);
-        }
         match self.queue.back_mut() {
             // Group commit: what arrives together rides in one message.
             Some(message)
@@ -394,14 +403,19 @@ impl Simulation {
         }
     }
 
+    fn pick_sent(&mut self) -> Option<Event> {
+        let id = self.dice.pick(&self.last_sent)?;
+        self.accepted.get(id).cloned()
+    }
+
     fn send_again(&mut self) {
-        if let Some(event) = self.dice.pick(&self.last_sent).cloned() {
+        if let Some(event) = self.pick_sent() {
             self.accept(event.webhook, event.report);
         }
     }
 
     fn correct(&mut self) {
-        let Some(mut event) = self.dice.pick(&self.last_sent).cloned() else {
+        let Some(mut event) = self.pick_sent() else {
             return;
         };
         let stands = event.report.payout.cents().unwrap_or(0);
@@ -536,7 +550,7 @@ impl Simulation {
 
     /// A gateway that saw no confirm publishes the same event once more.
     fn publish_again(&mut self) {
-        if let Some(event) = self.dice.pick(&self.last_sent).cloned() {
+        if let Some(event) = self.pick_sent() {
             self.queue.push_back(Message {
                 events: vec![event],
                 redelivered: false,
