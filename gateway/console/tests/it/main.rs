@@ -9,6 +9,7 @@ mod console_openapi;
 mod console_process;
 mod console_settings;
 mod pages;
+mod pages_actions;
 mod pages_amounts;
 mod pages_browser;
 mod pages_bulk_replay;

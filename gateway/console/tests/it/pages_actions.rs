@@ -1,0 +1,145 @@
+//! What a person's action says afterwards, and what it does to the figures: an assign that moves nothing is
+//! not told as one that did, and an ignored row is counted no more until it is opened again.
+
+use serde_json::{Value, json};
+
+use crate::console_events::Scene;
+use crate::pages::{Person, add_person, between};
+
+const ANN: &str = "ann@example.test";
+
+async fn scene_with_owner() -> (Scene, Person) {
+    let scene = Scene::set().await;
+    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    let ann = Person::signed_in(&scene.console, ANN).await;
+    (scene, ann)
+}
+
+/// Assigns on the page, looks at the question first, and gives what the page says afterwards.
+async fn assign_on_page(ann: &mut Person, event: &str, call: &str) -> (String, String) {
+    let path = format!("/events/{event}/assign");
+    let question = ann.post(&path, &[("call_id", call)]).await;
+    assert_eq!(question.status, 200, "{}", question.text());
+    let confirmed = [("call_id", call), ("confirmed", "yes")];
+    let answer = ann.post(&path, &confirmed).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let page = answer.header("location").expect("a place").to_owned();
+    (question.text(), ann.get(&page).await.text())
+}
+
+const IN_VAIN: &str = "Assigned to the call, but it moves no money there";
+const DONE: &str = "Assigned to the call.";
+
+#[tokio::test]
+async fn m8_an_assign_that_ends_held_is_not_told_as_done() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({})).await;
+    let over = scene.report("ref_id=unknown&payout=20000").await;
+    assert_eq!(scene.event(&over).await["status"], "unmatched");
+    let (question, page) = assign_on_page(&mut ann, &over, &call).await;
+    for text in [&question, &page] {
+        assert!(text.contains(">held<"), "{text}");
+        assert!(text.contains("over this webhook&#39;s cap"), "{text}");
+    }
+    assert!(page.contains(IN_VAIN) && !page.contains(DONE), "{page}");
+    assert_eq!(scene.balance().await, 0);
+    let row = scene.event(&over).await;
+    assert_eq!(
+        [
+            &row["status"],
+            &row["reason"],
+            &row["actions"][0]["outcome"]
+        ],
+        [
+            &json!("held"),
+            &json!("payout_over_cap"),
+            &json!("held · payout_over_cap")
+        ],
+        "{row}"
+    );
+
+    // By the API, on another one; the answer is the row as it stands.
+    let eur = scene.report("ref_id=unknown&payout=40&currency=EUR").await;
+    let answer = scene
+        .act(&eur, "assign", json!({ "call_id": call }))
+        .await
+        .ok();
+    assert_eq!(
+        [&answer["status"], &answer["reason"]],
+        [&json!("held"), &json!("currency_mismatch")]
+    );
+    // And one that takes effect is told as such.
+    let good = scene.report("ref_id=unknown&payout=40").await;
+    let (question, page) = assign_on_page(&mut ann, &good, &call).await;
+    assert!(question.contains(">matched<"), "{question}");
+    assert!(page.contains(DONE) && !page.contains(IN_VAIN), "{page}");
+    assert_eq!(scene.balance().await, 2400);
+}
+
+/// A figure above the rows of a webhook.
+fn figure(page: &str, label: &str) -> String {
+    let mark = format!("<div class=\"label\">{label}</div><div class=\"figure\">");
+    let inner = between(page, &mark, "</div>").expect("the figure");
+    // Where it is a link, its text.
+    between(&inner, ">", "</a>").unwrap_or(inner)
+}
+
+/// Unmatched and held: above the rows of the webhook, in the list of webhooks, and by reason.
+async fn figures(scene: &Scene, ann: &mut Person) -> Value {
+    let panel = ann
+        .get(&format!("/webhooks/{}", scene.webhook))
+        .await
+        .text();
+    let list = ann.get("/webhooks").await.text();
+    let cell = |label: &str| {
+        let mark = format!("data-label=\"{label}\">");
+        let cell = between(&list, &mark, "</td>").expect("a cell");
+        between(&cell, ">", "</a>").unwrap_or(cell)
+    };
+    let why = ann
+        .get(&format!("/webhooks/{}/why", scene.webhook))
+        .await
+        .text();
+    let by_reason = |words: &str| {
+        let row = why.split("<tr>").find(|row| row.contains(words));
+        row.and_then(|row| between(row, "<td class=\"num\">", "</td>"))
+    };
+    json!({
+        "panel": [figure(&panel, "Unmatched"), figure(&panel, "Held")],
+        "list": [cell("Unmatched"), cell("Held")],
+        "why": [by_reason("ref id not found"), by_reason("payout over cap")],
+    })
+}
+
+fn told(unmatched: &str, held: &str) -> Value {
+    let by_reason = [unmatched, held].map(|n| (n != "0").then_some(n));
+    json!({ "panel": [unmatched, held], "list": [unmatched, held], "why": by_reason })
+}
+
+#[tokio::test]
+async fn m8_ignoring_a_row_lowers_the_figures_and_opening_it_again_raises_them() {
+    let (scene, mut ann) = scene_with_owner().await;
+    scene.call(json!({ "ref_id": "R1" })).await;
+    let lost = scene.report("ref_id=unknown&payout=40").await;
+    scene.report("ref_id=unknown-2&payout=40").await;
+    let held = scene.report("ref_id=R1&payout=20000").await;
+    assert_eq!(figures(&scene, &mut ann).await, told("2", "1"));
+
+    // One on its page, one by the API.
+    let answer = ann.post(&format!("/events/{lost}/ignore"), &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(figures(&scene, &mut ann).await, told("1", "1"));
+    let ignored = scene.act(&held, "ignore", json!({})).await.ok();
+    assert!(ignored["ignored_at"].is_string(), "{ignored}");
+    assert_eq!(figures(&scene, &mut ann).await, told("1", "0"));
+
+    let answer = ann.post(&format!("/events/{held}/unignore"), &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(figures(&scene, &mut ann).await, told("1", "1"));
+    let opened = scene.act(&lost, "unignore", json!({})).await.ok();
+    assert_eq!(
+        [&opened["ignored_at"], &opened["status"]],
+        [&Value::Null, &json!("unmatched")]
+    );
+    assert_eq!(figures(&scene, &mut ann).await, told("2", "1"));
+}
