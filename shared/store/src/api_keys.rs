@@ -78,8 +78,12 @@ pub async fn find_owner(client: &impl GenericClient, key: &str) -> Result<Option
                a.created_at AS account_created_at
           FROM api_keys k JOIN accounts a ON a.id = k.account_id
          WHERE k.digest = $1 AND k.revoked_at IS NULL";
-    const TOUCH: &str =
-        "/* api_keys.touch */ UPDATE api_keys SET last_used_at = now() WHERE id = $1";
+    // Of many requests at once one writes, and no other waits for it.
+    const TOUCH: &str = "/* api_keys.touch */
+        UPDATE api_keys SET last_used_at = now()
+         WHERE id = (SELECT id FROM api_keys WHERE id = $1
+                        AND (last_used_at IS NULL OR last_used_at < now() - make_interval(secs => $2))
+                        FOR UPDATE SKIP LOCKED)";
     let Some(row) = statement::query_opt(
         client,
         HOLDER,
@@ -91,7 +95,7 @@ pub async fn find_owner(client: &impl GenericClient, key: &str) -> Result<Option
     };
     let key_id: Uuid = row.get("id");
     if row.get("stale") {
-        statement::run(client, TOUCH, &[&key_id]).await?;
+        statement::run(client, TOUCH, &[&key_id, &LAST_USED_GRAIN_SECONDS]).await?;
     }
     Ok(Some(ApiKeyOwner {
         key_id,

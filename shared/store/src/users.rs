@@ -211,8 +211,12 @@ pub async fn find_session(
          WHERE s.digest = $1 AND u.disabled_at IS NULL
            AND s.last_seen_at >= now() - make_interval(secs => $2) AND s.created_at >= now() - make_interval(secs => $3)"
     );
-    const SEEN: &str =
-        "/* users.seen */ UPDATE sessions SET last_seen_at = now() WHERE digest = $1";
+    // Of many requests at once one writes, and no other waits for it.
+    const SEEN: &str = "/* users.seen */
+        UPDATE sessions SET last_seen_at = now()
+         WHERE digest = (SELECT digest FROM sessions WHERE digest = $1
+                            AND last_seen_at < now() - make_interval(secs => $2)
+                            FOR UPDATE SKIP LOCKED)";
     let digest = digest_session(session);
     let found = statement::query_opt(
         client,
@@ -227,7 +231,7 @@ pub async fn find_session(
     .await?;
     let Some(row) = found else { return Ok(None) };
     if row.get("stale") {
-        statement::run(client, SEEN, &[&digest]).await?;
+        statement::run(client, SEEN, &[&digest, &SEEN_GRAIN_SECONDS]).await?;
     }
     Ok(Some((User::from_row(&row), Account::from_row(&row))))
 }
