@@ -16,26 +16,31 @@ use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_store::{Pool, PoolSettings};
 
 use crate::app_state::{App, Console};
+use crate::ceilings::Ceilings;
 use crate::middleware::metrics::measure_request;
 use crate::middleware::timeout::limit_time;
 use crate::passwords::Attempts;
 use crate::settings::{ConsoleCommand, ConsoleSettings};
+use crate::work_shares::WorkShares;
 use crate::{api, pages, server, user_command};
 
 /// The console waits for the database, it does not compute: more connections would only take them
 /// from the workers.
-const CONNECTIONS: usize = 16;
+const QUICK_CONNECTIONS: usize = 12;
+/// A page that takes longer is of no use to a person (milliseconds).
+const QUICK_STATEMENT_MS: u32 = 10_000;
+/// Reports, exports, searches and bulk replays have connections of their own: they never take a page's.
+const LONG_CONNECTIONS: usize = 6;
+/// A year's report of ten million calls; well below the time of a request (milliseconds).
+const LONG_STATEMENT_MS: u32 = 20_000;
 /// How often Postgres is asked whether it is there, for `/ready`.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
 pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
-    let settings = PoolSettings {
-        looking: true,
-        ..PoolSettings::for_application("trueup-console", CONNECTIONS)
-    };
-    let pool = Pool::new(args.postgres.postgres_url.expose_secret(), &settings)
-        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    let url = args.postgres.postgres_url.expose_secret();
+    let pool = open_pool(url, QUICK_CONNECTIONS, QUICK_STATEMENT_MS)?;
+    let long_pool = open_pool(url, LONG_CONNECTIONS, LONG_STATEMENT_MS)?;
     if let Some(ConsoleCommand::User(command)) = args.command {
         return user_command::run(command, pool).await;
     }
@@ -63,9 +68,12 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
 
     let app = Arc::new(Console {
         pool,
+        long_pool,
+        shares: WorkShares::default(),
         public_url: args.console.public_url.trim_end_matches('/').to_owned(),
         admin_key: args.console.admin_key,
         attempts: Attempts::default(),
+        ceilings: Ceilings::new(args.console.ceilings),
     });
     let draining = readiness.clone();
     let stop = shutdown.stop().clone();
@@ -77,6 +85,15 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     over.cancel();
     let _ = ops.await;
     Ok(exit)
+}
+
+fn open_pool(url: &str, connections: usize, statement_ms: u32) -> Result<Pool, Failure> {
+    let settings = PoolSettings {
+        looking: true,
+        statement_timeout_ms: statement_ms,
+        ..PoolSettings::for_application("trueup-console", connections)
+    };
+    Pool::new(url, &settings).map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
 }
 
 /// Keeps `/ready` told of Postgres. Without it the console still answers honestly (503), so it is

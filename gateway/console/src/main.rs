@@ -5,6 +5,7 @@
 mod api;
 mod app;
 mod app_state;
+mod ceilings;
 mod connections;
 mod middleware;
 mod pages;
@@ -13,6 +14,7 @@ mod secrets;
 mod server;
 mod settings;
 mod user_command;
+mod work_shares;
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;

@@ -1,37 +1,110 @@
-//! Passwords: argon2id, off the runtime's threads, a few at a time; and how often one may be tried.
+//! Passwords: argon2id, one at a time on a thread of its own, behind a queue that is bounded; and how often
+//! one may be tried.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, LazyLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+use trueup_ops::metrics;
 
 /// As long as a person can remember, as short as is still hard to guess (characters).
 pub const MIN_CHARS: usize = 12;
 /// Argon2 reads it all; nobody's password is longer (bytes).
 pub const MAX_BYTES: usize = 1_024;
-/// Each costs 19 MiB and a tenth of a second of a core: no flood of sign-ins may take the console down.
-const AT_ONCE: usize = 2;
+/// Passwords that wait for the one that is being hashed, each for a tenth of a second: the last for two.
+/// More are told to come again.
+const WAITING: usize = 20;
 /// Attempts for one e-mail address: this many at once, then one every twelve seconds.
 const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(5).expect("not 0");
 const ATTEMPTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
 /// Addresses that are remembered before the idle ones are forgotten.
 const REMEMBERED: usize = 10_000;
 
-static PERMITS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
-/// Compared with where nobody is known, so that the answer takes as long as for a wrong password.
-static NOBODY: LazyLock<String> =
-    LazyLock::new(|| hash_now("nobody has this password").unwrap_or_default());
+/// What one hash works in. The allocator keeps such blocks when they are freed and does not give them out
+/// again: ten hashes would hold ten times as much.
+type HashMemory = Vec<Block>;
+type Job = Box<dyn FnOnce(&mut HashMemory) + Send>;
 
-fn hash_now(password: &str) -> Result<String, String> {
-    Argon2::default()
-        .hash_password(password.as_bytes())
-        .map(|hash| hash.to_string())
-        .map_err(|e| e.to_string())
+/// One password at a time, on a thread of its own: each costs 19 MiB and a tenth of a second of a core.
+static JOBS: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
+    let (jobs, queue) = sync_channel::<Job>(WAITING);
+    std::thread::Builder::new()
+        .name("passwords".to_owned())
+        .spawn(move || {
+            let mut memory = HashMemory::new();
+            for job in queue {
+                // Whoever waits for it sees that there is no result; the next has its turn.
+                let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+            }
+        })
+        .expect("the process may have one more thread");
+    jobs
+});
+/// Compared with where nobody is known, so that the answer takes as long as for a wrong password.
+static NOBODY: LazyLock<String> = LazyLock::new(|| {
+    hash_now("nobody has this password", &mut HashMemory::new()).unwrap_or_default()
+});
+
+fn compute_digest(
+    argon2: &Argon2<'_>,
+    password: &str,
+    salt: &[u8],
+    memory: &mut HashMemory,
+) -> Result<Output, String> {
+    let blocks = argon2.params().block_count();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::new());
+    }
+    let length = argon2.params().output_len();
+    let mut digest = vec![0; length.unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
+    argon2
+        .hash_password_into_with_memory(password.as_bytes(), salt, &mut digest, memory)
+        .map_err(|e| e.to_string())?;
+    Output::new(&digest).map_err(|e| e.to_string())
+}
+
+fn hash_now(password: &str, memory: &mut HashMemory) -> Result<String, String> {
+    let (algorithm, version) = (Algorithm::default(), Version::default());
+    let argon2 = Argon2::new(algorithm, version, Params::default());
+    let mut salt = [0; Salt::RECOMMENDED_LENGTH];
+    rand::fill(&mut salt);
+    let digest = compute_digest(&argon2, password, &salt, memory)?;
+    let hash = PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: ParamsString::try_from(argon2.params()).map_err(|e| e.to_string())?,
+        salt: Some(Salt::new(&salt).map_err(|e| e.to_string())?),
+        hash: Some(digest),
+    };
+    Ok(hash.to_string())
+}
+
+/// Is it the hash of this password? Not if it is no hash.
+fn is_hash_of(hash: &str, password: &str, memory: &mut HashMemory) -> bool {
+    let Some((argon2, salt, known)) = parse_hash(hash) else {
+        return false;
+    };
+    compute_digest(&argon2, password, &salt, memory)
+        .is_ok_and(|digest| bool::from(digest.as_bytes().ct_eq(known.as_bytes())))
+}
+
+fn parse_hash(text: &str) -> Option<(Argon2<'static>, Salt, Output)> {
+    let hash = PasswordHash::new(text).ok()?;
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = Version::try_from(hash.version?).ok()?;
+    let params = Params::try_from(&hash).ok()?;
+    Some((
+        Argon2::new(algorithm, version, params),
+        hash.salt?,
+        hash.hash?,
+    ))
 }
 
 /// Why a new password is not taken.
@@ -44,30 +117,61 @@ pub fn password_fault(password: &str) -> Option<String> {
     (password.len() > MAX_BYTES).then(|| format!("a password has at most {MAX_BYTES} bytes"))
 }
 
-pub async fn hash(password: String) -> Result<String, String> {
-    let _permit = PERMITS.acquire().await;
-    tokio::task::spawn_blocking(move || hash_now(&password))
+/// Why a password was not hashed.
+#[derive(Debug)]
+pub enum HashError {
+    /// As many wait as may.
+    Busy,
+    Failed(String),
+}
+
+impl std::fmt::Display for HashError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            HashError::Busy => {
+                "too many passwords are being checked just now; wait some seconds and try again"
+            }
+            HashError::Failed(why) => why,
+        })
+    }
+}
+
+/// Runs the work when its turn has come, unless whoever asked has left by then.
+async fn run_in_turn<T: Send + 'static>(
+    work: impl FnOnce(&mut HashMemory) -> T + Send + 'static,
+) -> Result<T, HashError> {
+    let (answer, result) = oneshot::channel();
+    let job = move |memory: &mut HashMemory| {
+        if !answer.is_closed() {
+            let _ = answer.send(work(memory));
+        }
+    };
+    if JOBS.try_send(Box::new(job)).is_err() {
+        metrics::console().refused_busy.inc(&["password"]);
+        return Err(HashError::Busy);
+    }
+    result
         .await
-        .map_err(|e| e.to_string())?
+        .map_err(|_| HashError::Failed("it ended without a result".to_owned()))
+}
+
+pub async fn hash(password: String) -> Result<String, HashError> {
+    run_in_turn(move |memory| hash_now(&password, memory))
+        .await?
+        .map_err(HashError::Failed)
 }
 
 /// Does the password belong to the hash? Without a hash: no, after as long.
-pub async fn verify_password(password: String, hash: Option<String>) -> bool {
+pub async fn verify_password(password: String, hash: Option<String>) -> Result<bool, HashError> {
     if password.len() > MAX_BYTES {
-        return false;
+        return Ok(false);
     }
-    let _permit = PERMITS.acquire().await;
-    let checked = tokio::task::spawn_blocking(move || {
+    run_in_turn(move |memory| {
         let known = hash.is_some();
         let text = hash.unwrap_or_else(|| NOBODY.clone());
-        let fits = PasswordHash::new(&text).is_ok_and(|hash| {
-            Argon2::default()
-                .verify_password(password.as_bytes(), &hash)
-                .is_ok()
-        });
-        fits && known
-    });
-    checked.await.unwrap_or(false)
+        is_hash_of(&text, &password, memory) && known
+    })
+    .await
 }
 
 /// How often a sign-in was tried, by e-mail address: who knows the address cannot guess for long,
@@ -93,7 +197,26 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+
     use super::*;
+
+    /// Made by the argon2 crate's own hasher: what is stored stays valid.
+    #[test]
+    fn a_hash_fits_its_password_alone_whoever_made_it() {
+        let mut memory = HashMemory::new();
+        let stored = Argon2::default().hash_password(b"four random words");
+        let stored = stored.expect("hashes").to_string();
+        let ours = hash_now("four random words", &mut memory).expect("hashes");
+        for hash in [&stored, &ours] {
+            assert!(is_hash_of(hash, "four random words", &mut memory));
+            assert!(!is_hash_of(hash, "four other words", &mut memory));
+        }
+        let checked = Argon2::default().verify_password(b"four random words", ours.as_str());
+        assert!(checked.is_ok());
+        assert!(!is_hash_of("no hash", "four random words", &mut memory));
+        assert_eq!(memory.len(), Params::default().block_count());
+    }
 
     #[test]
     fn one_address_is_slowed_down_and_no_other() {

@@ -113,7 +113,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
     }
     let hash = passwords::hash(password.expose_secret().to_owned())
         .await
-        .map_err(bad_usage)?;
+        .map_err(|e| bad_usage(e.to_string()))?;
     let (email, id) = (add.email.clone(), Uuid::now_v7());
     let of = account.clone();
     let made = run_tx(&pool, "users.add", move |tx| {

@@ -14,6 +14,7 @@ pub mod buyers;
 pub mod call_records;
 pub mod calls;
 pub mod campaigns;
+pub mod ceilings;
 pub mod event_search;
 pub mod events;
 mod id_page;

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 use trueup_domain::region;
 use trueup_event::ids;
-use trueup_store::{accounts, api_keys, audit_log, run_tx};
+use trueup_store::ceilings::CountedKind;
+use trueup_store::{StoreError, accounts, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -137,9 +138,17 @@ pub async fn create_account(
         api_key: Some(key.clone()),
         ..account.clone().into()
     };
+    let ceilings = app.ceilings.clone();
     run_tx(&app.pool, "accounts.create", move |tx| {
-        let (account, key, prefix) = (account.clone(), key.clone(), prefix.clone());
+        let (ceilings, account) = (ceilings.clone(), account.clone());
+        let (key, prefix) = (key.clone(), prefix.clone());
         Box::pin(async move {
+            if let Err(problem) = ceilings
+                .check_room(tx, account.id, CountedKind::Accounts)
+                .await?
+            {
+                return Ok(Err(problem));
+            }
             accounts::insert_account(tx, &account).await?;
             api_keys::insert_api_key(tx, account.id, Uuid::now_v7(), "first", &key, &prefix)
                 .await?;
@@ -151,10 +160,11 @@ pub async fn create_account(
                 object_id: account.id,
                 detail: json!({ "name": account.name, "key": prefix }),
             };
-            audit_log::record_change(tx, change).await
+            audit_log::record_change(tx, change).await?;
+            Ok::<_, StoreError>(Ok(()))
         })
     })
-    .await?;
+    .await??;
     Ok((StatusCode::CREATED, Json(answer)))
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::app_state::App;
+use crate::work_shares::answer_in_share;
 
 /// Longer than any key that was ever made (bytes); nothing longer is looked up.
 const MAX_KEY_BYTES: usize = 256;
@@ -87,8 +88,9 @@ pub async fn require_account_key(
         account: holder.account,
         actor: format!("key:{}", holder.key_prefix),
     };
+    let account_id = operator.account_id();
     request.extensions_mut().insert(operator);
-    Ok(next.run(request).await)
+    answer_in_share(&app, account_id, request, next).await
 }
 
 pub async fn require_admin_key(

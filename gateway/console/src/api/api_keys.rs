@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use trueup_store::{api_keys, audit_log, run_tx};
+use trueup_store::ceilings::CountedKind;
+use trueup_store::{StoreError, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -76,23 +77,32 @@ pub async fn create_api_key(
     let id = Uuid::now_v7();
     let (key, prefix) = secrets::api_key();
     let shown = key.clone();
+    let ceilings = app.ceilings.clone();
     let made = run_tx(&app.pool, "api_keys.create", move |tx| {
-        let (operator, name, key, prefix) = (
+        let (ceilings, operator, name, key, prefix) = (
+            ceilings.clone(),
             operator.clone(),
             body.name.clone(),
             key.clone(),
             prefix.clone(),
         );
         Box::pin(async move {
+            let account_id = operator.account_id();
+            if let Err(problem) = ceilings
+                .check_room(tx, account_id, CountedKind::ApiKeys)
+                .await?
+            {
+                return Ok(Err(problem));
+            }
             let made =
                 api_keys::insert_api_key(tx, operator.account_id(), id, &name, &key, &prefix)
                     .await?;
             let detail = json!({ "name": name, "prefix": prefix });
             audit_log::record_change(tx, operator.change("create", "api_key", id, detail)).await?;
-            Ok(made)
+            Ok::<_, StoreError>(Ok(made))
         })
     })
-    .await?;
+    .await??;
     Ok((
         StatusCode::CREATED,
         Json(ApiKeyResponse {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use trueup_domain::{crediting, percent};
+use trueup_store::ceilings::CountedKind;
 use trueup_store::{StoreError, assignments, audit_log, campaigns, publishers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -160,9 +161,14 @@ pub async fn create_assignment(
     };
 
     let id = Uuid::now_v7();
+    let ceilings = app.ceilings.clone();
     let made = run_tx(&app.pool, "assignments.create", move |tx| {
-        let operator = operator.clone();
+        let (ceilings, operator) = (ceilings.clone(), operator.clone());
         Box::pin(async move {
+            let kind = CountedKind::Assignments;
+            if let Err(problem) = ceilings.check_room(tx, operator.account_id(), kind).await? {
+                return Ok(Err(problem));
+            }
             let mut faults = Vec::new();
             if campaigns::get_campaign(tx, operator.account_id(), campaign_id).await?.is_none() {
                 faults.push(not_ours("campaign_id", "campaign"));

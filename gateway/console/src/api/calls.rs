@@ -16,6 +16,7 @@ use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 /// A text that may hold a caller (characters).
 pub(super) const MAX_CALLER: usize = 256;
@@ -161,7 +162,7 @@ pub struct CallListParams {
 #[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
     responses((status = 200, description = "Newest first, by when they started", body = Page<CallResponse>)))]
 pub async fn list_calls(
-    State(app): State<App>,
+    place: WorkPlace,
     operator: AuthContext,
     Query(mut fields): Query,
 ) -> Result<Json<Page<CallResponse>>, Problem> {
@@ -193,7 +194,7 @@ pub async fn list_calls(
         limit: paging.rows_to_fetch(),
     };
     let rows = calls::list_calls(
-        &app.pool.get().await?,
+        &place.pool.get().await?,
         operator.account_id(),
         &filter,
         page,

@@ -22,6 +22,7 @@ use super::list::{ListParams, Page, Paging, Position};
 use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 /// What is searched for in a list (characters).
 const MAX_SEARCH: usize = 128;
@@ -332,7 +333,7 @@ where
     params(("id" = Uuid, Path), EventListParams, ListParams),
     responses((status = 200, description = "Newest first", body = Page<EventResponse>)))]
 pub async fn of_webhook(
-    State(app): State<App>,
+    place: WorkPlace,
     operator: AuthContext,
     Id(id): Id,
     Query(mut fields): Query,
@@ -352,7 +353,7 @@ pub async fn of_webhook(
         ..Search::default()
     };
     fields.finish_reading()?;
-    let client = app.pool.get().await?;
+    let client = place.pool.get().await?;
     if webhooks::get_webhook(&client, operator.account_id(), id)
         .await?
         .is_none()

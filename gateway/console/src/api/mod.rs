@@ -33,7 +33,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
 use crate::app_state::App;
-pub use problem::Problem;
+pub use problem::{FieldError, Problem, retry_after};
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()

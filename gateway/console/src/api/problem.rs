@@ -10,7 +10,19 @@ use trueup_store::StoreError;
 use utoipa::ToSchema;
 
 /// What a client waits before it asks again while Postgres is away (seconds).
-const RETRY_AFTER_SECONDS: &str = "1";
+const UNAVAILABLE_RETRY_SECONDS: &str = "1";
+/// What a client waits before it asks again while its own account is busy (seconds).
+const BUSY_RETRY_SECONDS: &str = "5";
+
+/// When to ask again, where it is worth it.
+pub fn retry_after(status: StatusCode) -> Option<HeaderValue> {
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => Some(UNAVAILABLE_RETRY_SECONDS),
+        StatusCode::TOO_MANY_REQUESTS => Some(BUSY_RETRY_SECONDS),
+        _ => None,
+    }
+    .map(HeaderValue::from_static)
+}
 
 /// One field that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -151,6 +163,11 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
+    /// The account has as much under way as it may.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+    }
+
     pub fn internal() -> Self {
         let detail =
             "something went wrong here; nothing of this request was kept, and the log says more";
@@ -220,11 +237,8 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from_static(RETRY_AFTER_SECONDS),
-            );
+        if let Some(seconds) = retry_after(self.status) {
+            headers.insert(header::RETRY_AFTER, seconds);
         }
         response
     }

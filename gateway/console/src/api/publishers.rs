@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use trueup_store::{audit_log, publishers, run_tx};
+use trueup_store::ceilings::CountedKind;
+use trueup_store::{StoreError, audit_log, publishers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -63,19 +64,27 @@ pub async fn create_publisher(
 ) -> Result<(StatusCode, Json<PublisherResponse>), Problem> {
     let body = PublisherBody::read_fields(fields)?;
     let id = Uuid::now_v7();
+    let ceilings = app.ceilings.clone();
     let made = run_tx(&app.pool, "publishers.create", move |tx| {
-        let (operator, name) = (operator.clone(), body.name.clone());
+        let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
         Box::pin(async move {
+            let account_id = operator.account_id();
+            if let Err(problem) = ceilings
+                .check_room(tx, account_id, CountedKind::Publishers)
+                .await?
+            {
+                return Ok(Err(problem));
+            }
             let made = publishers::insert_publisher(tx, operator.account_id(), id, &name).await?;
             audit_log::record_change(
                 tx,
                 operator.change("create", "publisher", id, json!({ "name": name })),
             )
             .await?;
-            Ok(made)
+            Ok::<_, StoreError>(Ok(made))
         })
     })
-    .await?;
+    .await??;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 

@@ -191,7 +191,7 @@ pub async fn sum_revenue(
         "webhook" => RevenueGroup::Webhook,
         _ => RevenueGroup::Day,
     };
-    let client = app.pool.get().await?;
+    let client = app.long_pool.get().await?;
     let rows =
         revenue::sum_revenue(&client, operator.account_id(), by, from, to, &time_zone).await?;
     let totals = sum_rows(&rows).into();

@@ -56,11 +56,14 @@ pub async fn rotate_secret(
         .unwrap_or(DEFAULT_OVERLAP_SECONDS);
     fields.finish_reading()?;
     let (secret, secret_id) = (secrets::webhook_secret(), Uuid::now_v7());
-    let given = secret.clone();
+    let (given, ceilings) = (secret.clone(), app.ceilings.clone());
     let old_secrets_expire_at = run_tx(&app.pool, "webhooks.rotate_secret", move |tx| {
-        let (operator, secret) = (operator.clone(), given.clone());
+        let (ceilings, operator, secret) = (ceilings.clone(), operator.clone(), given.clone());
         Box::pin(async move {
             if let Err(problem) = locked_in_use(tx, &operator, id).await? {
+                return Ok(Err(problem));
+            }
+            if let Err(problem) = ceilings.check_secrets(tx, id, overlap).await? {
                 return Ok(Err(problem));
             }
             webhooks::rotate_secret(tx, id, secret_id, &secret, overlap).await?;

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use trueup_store::ceilings::CountedKind;
 use trueup_store::{StoreError, audit_log, buyers, run_tx, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -72,10 +73,10 @@ pub struct Settings {
     pub duration_tolerance_seconds: i32,
     #[schema(minimum = 1, maximum = 8760)]
     pub match_window_hours: i32,
-    /// Null: the gateway's default.
+    /// Null: the gateway's default. The server's operator may have set a lower ceiling.
     #[schema(minimum = 1, maximum = 1000000)]
     pub limit_per_minute: Option<i32>,
-    /// For each source address, where the secret is right; null: the gateway's default.
+    /// For each source address, where the secret is right; null: the gateway's default. The same ceiling.
     #[schema(minimum = 1, maximum = 1000000)]
     pub ip_limit_per_minute: Option<i32>,
     /// A payout above it is held for a person.
@@ -368,18 +369,28 @@ pub async fn create_webhook(
     fields.finish_reading()?;
     let mut settings = webhooks::StoredSettings::with_name("");
     changes.apply_to(&mut settings);
+    app.ceilings
+        .check_limits(&webhooks::StoredSettings::with_name(""), &settings)?;
 
     let (id, token) = (Uuid::now_v7(), secrets::new_token());
     let secret = settings.require_secret.then(secrets::webhook_secret);
-    let (actor, given) = (operator.clone(), secret.clone());
+    let (actor, given, ceilings) = (operator.clone(), secret.clone(), app.ceilings.clone());
     run_tx(&app.pool, "webhooks.create", move |tx| {
-        let (operator, settings, token, secret) = (
+        let (ceilings, operator, settings, token, secret) = (
+            ceilings.clone(),
             actor.clone(),
             settings.clone(),
             token.clone(),
             given.clone(),
         );
         Box::pin(async move {
+            let account_id = operator.account_id();
+            if let Err(problem) = ceilings
+                .check_room(tx, account_id, CountedKind::Webhooks)
+                .await?
+            {
+                return Ok(Err(problem));
+            }
             if let Some(buyer) = settings.buyer_id
                 && buyers::get_buyer(tx, operator.account_id(), buyer)
                     .await?
@@ -462,9 +473,9 @@ pub async fn update_webhook(
 ) -> Result<Json<WebhookResponse>, Problem> {
     let changes = Changes::read_changes(&mut fields);
     fields.finish_reading()?;
-    let actor = operator.clone();
+    let (actor, ceilings) = (operator.clone(), app.ceilings.clone());
     let secret = run_tx(&app.pool, "webhooks.update", move |tx| {
-        let (operator, changes) = (actor.clone(), changes.clone());
+        let (ceilings, operator, changes) = (ceilings.clone(), actor.clone(), changes.clone());
         Box::pin(async move {
             let Some(before) = webhooks::get_locked(tx, operator.account_id(), id).await? else {
                 return Ok(Err(Problem::not_found("webhook")));
@@ -474,6 +485,9 @@ pub async fn update_webhook(
             }
             let mut settings = before.settings.clone();
             changes.apply_to(&mut settings);
+            if let Err(problem) = ceilings.check_limits(&before.settings, &settings) {
+                return Ok(Err(problem));
+            }
             if settings.buyer_id != before.settings.buyer_id
                 && let Some(buyer) = settings.buyer_id
                 && buyers::get_buyer(tx, operator.account_id(), buyer)

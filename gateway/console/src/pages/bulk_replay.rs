@@ -5,6 +5,7 @@
 //! is simply begun again: replaying twice is harmless.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use askama::Template;
 use axum::body::Body;
@@ -12,7 +13,6 @@ use axum::extract::State;
 use axum::http::{HeaderName, Uri, header};
 use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
-use futures_util::stream;
 use jiff::Timestamp;
 use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::Status;
@@ -24,6 +24,7 @@ use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
 use super::events::webhooks_of;
+use super::export_file::{ExportParts, stream_export};
 use super::filter::EventFilter;
 use super::form::Form;
 use super::formatting;
@@ -32,6 +33,7 @@ use super::viewer::Viewer;
 use crate::api::Problem;
 use crate::api::handlers::Id;
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 /// Rows fetched at a time.
 const CHUNK: i64 = 500;
@@ -39,6 +41,8 @@ const CHUNK: i64 = 500;
 const MOST: usize = 10_000;
 /// Rows that are looked at for them.
 const MOST_SEARCHED: usize = 50_000;
+/// How long they are looked for; the answer comes before its request is given up.
+const SEARCH_TIME: Duration = Duration::from_secs(30);
 /// The times between which an export's rows lie.
 const OLDEST: HeaderName = HeaderName::from_static("x-oldest");
 const NEWEST: HeaderName = HeaderName::from_static("x-newest");
@@ -149,12 +153,16 @@ struct EventExport {
     over: bool,
 }
 
-impl EventExport {
-    async fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
-        let client = self.app.pool.get().await?;
+impl ExportParts for EventExport {
+    async fn next_part(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.over {
+            return Ok(None);
+        }
+        let client = self.app.long_pool.get().await?;
         let EventPage { events, next, .. } =
             event_search::search_page(&client, self.account, &self.search, self.below, CHUNK)
                 .await?;
+        drop(client);
         self.below = next;
         self.over = next.is_none();
         let mut text = String::new();
@@ -165,15 +173,20 @@ impl EventExport {
         for event in &events {
             text.push_str(&line_of(event, &self.names, &self.currency));
         }
-        Ok(Bytes::from(text))
+        Ok(Some(Bytes::from(text)))
     }
 }
 
-pub async fn export_events(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
+pub async fn export_events(
+    State(app): State<App>,
+    place: WorkPlace,
+    viewer: Viewer,
+    uri: Uri,
+) -> PageResult {
     let mut filter = EventFilter::parse_query(uri.query().unwrap_or_default());
     let webhooks = webhooks_of(&app, &viewer, &filter).await?;
     let search = filter.build_search(&viewer, webhooks);
-    let client = app.pool.get().await?;
+    let client = app.long_pool.get().await?;
     let names =
         webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Webhooks).await?;
     let newest = search
@@ -194,20 +207,11 @@ pub async fn export_events(State(app): State<App>, viewer: Viewer, uri: Uri) -> 
         over: false,
         app,
     };
-    let chunks = stream::unfold(export, |mut export| async move {
-        if export.over {
-            return None;
-        }
-        let chunk = export.next_chunk().await;
-        // The file breaks off where the database did: an error ends the transfer, visibly.
-        export.over |= chunk.is_err();
-        Some((chunk, export))
-    });
     // Rows come newest first: whoever knows both ends knows how far the file is.
     let ends = [(OLDEST, oldest.to_string()), (NEWEST, newest.to_string())];
     Ok((
         AppendHeaders(ends),
-        csv_answer("events.csv", Body::from_stream(chunks)),
+        csv_answer("events.csv", stream_export(export, place)),
     )
         .into_response())
 }
@@ -230,12 +234,14 @@ async fn replayable_rows(
     account: Uuid,
     search: &Search,
 ) -> Result<(Vec<Uuid>, bool), PageError> {
+    let deadline = Instant::now() + SEARCH_TIME;
     let (mut oldest, mut below) = (VecDeque::new(), None);
     let (mut found, mut searched) = (0, 0);
     loop {
-        let client = app.pool.get().await?;
+        let client = app.long_pool.get().await?;
         let EventPage { events, next, .. } =
             event_search::search_page(&client, account, search, below, CHUNK).await?;
+        drop(client);
         searched += events.len();
         let replayable = events.iter().filter(|e| may_be_replayed(e)).map(|e| e.id);
         found += keep_oldest(&mut oldest, replayable);
@@ -245,6 +251,12 @@ async fn replayable_rows(
                 return Err(Problem::too_large(format!(
                     "this filter finds more than {MOST_SEARCHED} events, and a replay begins with the oldest: narrow it by time"
                 ))
+                .into());
+            }
+            Some(_) if Instant::now() > deadline => {
+                return Err(Problem::unavailable(
+                    "the events of this filter could not be found in time: narrow it by time",
+                )
                 .into());
             }
             Some(key) => below = Some(key),
@@ -297,6 +309,7 @@ pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) ->
 }
 
 pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let place = app.shares.begin_replay(viewer.account.id).await?;
     let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
     let (ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
     let id = Uuid::now_v7();
@@ -311,7 +324,10 @@ pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) ->
         total,
     )
     .await?;
-    tokio::spawn(run(app, account, actor, id, ids));
+    tokio::spawn(async move {
+        run(app, account, actor, id, ids).await;
+        drop(place);
+    });
     redirect_to(&format!("/events/replays/{id}"))
 }
 
@@ -323,7 +339,7 @@ async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uu
             event_id,
             actor: actor.clone(),
         };
-        match manual_actions::replay_event(&app.pool, &asked).await {
+        match manual_actions::replay_event(&app.long_pool, &asked).await {
             Ok(Ok(settled))
                 if settled
                     .decision

@@ -19,6 +19,7 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use crate::api::handlers::Id;
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 const ROWS: i64 = 50;
 /// Reports shown with one call; more is a buyer's loop.
@@ -92,7 +93,7 @@ fn make_row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Call
     }
 }
 
-pub async fn calls_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
+pub async fn calls_page(place: WorkPlace, viewer: Viewer, uri: Uri) -> PageResult {
     let query = uri.query().unwrap_or_default();
     let form = Form::parse(query.as_bytes());
     let (q, buyer, value) = (
@@ -109,7 +110,7 @@ pub async fn calls_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> Pag
         },
         ..CallFilter::default()
     };
-    let client = app.pool.get().await?;
+    let client = place.pool.get().await?;
     let account = viewer.account.id;
     if let Ok(id) = Uuid::try_parse(&q)
         && calls::get_call(&client, account, id, 0).await?.is_some()

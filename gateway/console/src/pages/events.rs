@@ -23,6 +23,7 @@ use super::webhook_head::{Head, not_found};
 use super::webhooks::{FINE, format_figure};
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 /// Rows on a page.
 const ROWS: i64 = 50;
@@ -243,6 +244,7 @@ pub async fn webhooks_of(
 
 async fn render_panel(
     app: &App,
+    place: &WorkPlace,
     viewer: &Viewer,
     head: Option<Head>,
     uri: &Uri,
@@ -259,7 +261,7 @@ async fn render_panel(
     };
     let search = filter.build_search(viewer, webhooks);
     let below = cursor_of(Form::parse(query.as_bytes()).text("before"));
-    let client = app.pool.get().await?;
+    let client = place.pool.get().await?;
     let account = viewer.account.id;
     let names = webhook_activity::load_names(&client, account, NamedEntity::Webhooks).await?;
     let EventPage {
@@ -315,15 +317,17 @@ async fn render_panel(
 
 pub async fn all(
     State(app): State<App>,
+    place: WorkPlace,
     viewer: Viewer,
     uri: Uri,
     headers: HeaderMap,
 ) -> PageResult {
-    render_panel(&app, &viewer, None, &uri, &headers).await
+    render_panel(&app, &place, &viewer, None, &uri, &headers).await
 }
 
 pub async fn of_webhook(
     State(app): State<App>,
+    place: WorkPlace,
     viewer: Viewer,
     Id(id): Id,
     uri: Uri,
@@ -333,7 +337,7 @@ pub async fn of_webhook(
         .await
         .map_err(not_found)?;
     let head = Head::from_webhook(&webhook, &viewer, "events");
-    render_panel(&app, &viewer, Some(head), &uri, &headers).await
+    render_panel(&app, &place, &viewer, Some(head), &uri, &headers).await
 }
 
 /// The newest row of a webhook, for the page that waits for the first.

@@ -8,7 +8,8 @@ use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
 use super::viewer::Viewer;
-use crate::api::Problem;
+use crate::api::{Problem, retry_after};
+use crate::passwords::HashError;
 
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
@@ -241,6 +242,18 @@ impl From<StoreError> for PageError {
     }
 }
 
+impl From<HashError> for PageError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Problem::unavailable(error.to_string()).into(),
+            HashError::Failed(why) => {
+                tracing::error!(why, "a password could not be hashed");
+                Problem::internal().into()
+            }
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "fault.html")]
 struct FaultPage {
@@ -273,7 +286,11 @@ impl IntoResponse for PageError {
             text,
         };
         let html = template.render().unwrap_or_else(|_| title.to_owned());
-        (status, Html(html)).into_response()
+        let mut response = (status, Html(html)).into_response();
+        if let Some(seconds) = retry_after(status) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
     }
 }
 

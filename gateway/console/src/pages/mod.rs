@@ -11,6 +11,7 @@ mod calls;
 mod chart;
 mod event;
 mod events;
+mod export_file;
 mod filter;
 mod form;
 mod formatting;

@@ -2,22 +2,22 @@
 
 use askama::Template;
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::Uri;
 use bytes::Bytes;
-use futures_util::stream;
 use trueup_store::ledger::{self, Posting};
 use trueup_store::{IdPage, StoreError, publishers};
 use uuid::Uuid;
 
 use super::bulk_replay::{csv_answer, csv_line};
+use super::export_file::{ExportParts, stream_export};
 use super::form::{Form, FormSetting};
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
 use crate::api::handlers::{self, Id};
 use crate::app_state::App;
+use crate::work_shares::WorkPlace;
 
 const MOST: i64 = 500;
 const ROWS: i64 = 50;
@@ -156,10 +156,14 @@ struct StatementExport {
     over: bool,
 }
 
-impl StatementExport {
-    async fn next_chunk(&mut self) -> Result<Bytes, StoreError> {
-        let client = self.app.pool.get().await?;
+impl ExportParts for StatementExport {
+    async fn next_part(&mut self) -> Result<Option<Bytes>, StoreError> {
+        if self.over {
+            return Ok(None);
+        }
+        let client = self.app.long_pool.get().await?;
         let found = ledger::of_publisher(&client, self.account, self.id, self.below, CHUNK).await?;
+        drop(client);
         self.over = found.len() < usize::try_from(CHUNK).unwrap_or(usize::MAX);
         self.below = found.last().map(|posting| posting.seq);
         let mut text = String::new();
@@ -191,11 +195,16 @@ impl StatementExport {
                     .unwrap_or_default(),
             ]));
         }
-        Ok(Bytes::from(text))
+        Ok(Some(Bytes::from(text)))
     }
 }
 
-pub async fn export_statement(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+pub async fn export_statement(
+    State(app): State<App>,
+    place: WorkPlace,
+    viewer: Viewer,
+    Id(id): Id,
+) -> PageResult {
     let account = viewer.account.id;
     publishers::get_publisher(&app.pool.get().await?, account, id)
         .await?
@@ -208,15 +217,7 @@ pub async fn export_statement(State(app): State<App>, viewer: Viewer, Id(id): Id
         begun: false,
         over: false,
     };
-    let chunks = stream::unfold(export, |mut export| async move {
-        if export.over {
-            return None;
-        }
-        let chunk = export.next_chunk().await;
-        export.over |= chunk.is_err();
-        Some((chunk, export))
-    });
-    Ok(csv_answer("ledger.csv", Body::from_stream(chunks)))
+    Ok(csv_answer("ledger.csv", stream_export(export, place)))
 }
 
 pub async fn create_publisher(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {

@@ -20,6 +20,7 @@ use super::notices;
 use super::viewer::Viewer;
 use crate::app_state::App;
 use crate::secrets;
+use crate::work_shares::answer_in_share;
 
 const SESSION_COOKIE: &str = "trueup_session";
 /// Before signing in there is no session, but the form that signs in is checked like any other.
@@ -154,8 +155,11 @@ pub async fn require_session(State(app): State<App>, mut request: Request, next:
         theme: read_theme(request.headers()),
         notice: notices::from_query(request.uri()),
     };
+    let account_id = viewer.account.id;
     request.extensions_mut().insert(viewer);
-    next.run(request).await
+    answer_in_share(&app, account_id, request, next)
+        .await
+        .unwrap_or_else(|problem| PageError::from(problem).into_response())
 }
 
 fn to_sign_in(request: &Request) -> Response {

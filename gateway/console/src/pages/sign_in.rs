@@ -86,7 +86,7 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
     // Argon2 takes its time: the connection must not wait with it.
     drop(client);
     let hash = found.as_ref().map(|(_, hash)| hash.clone());
-    if !passwords::verify_password(form.raw_text("password").to_owned(), hash).await {
+    if !passwords::verify_password(form.raw_text("password").to_owned(), hash).await? {
         let fault = Some("This e-mail address and password do not go together.");
         return page_with(
             StatusCode::UNAUTHORIZED,

@@ -81,7 +81,7 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
     let since = Timestamp::now()
         .checked_sub(DAY)
         .unwrap_or(Timestamp::UNIX_EPOCH);
-    let client = app.pool.get().await?;
+    let client = app.long_pool.get().await?;
     let account = viewer.account.id;
     let groups = webhook_activity::count_reasons(&client, account, id, since).await?;
     let requests =

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use serde_json::json;
+use trueup_store::ceilings::CountedKind;
 use trueup_store::users::{self, User, UserRole};
 use trueup_store::{IdPage, StoreError, accounts, audit_log, run_tx};
 use uuid::Uuid;
@@ -74,14 +75,6 @@ async fn page_with_fault(app: &App, viewer: &Viewer, fault: impl Into<String>) -
     )
 }
 
-fn internal_error(why: &str) -> PageError {
-    tracing::error!(why, "a password could not be hashed");
-    PageError::Said(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "Something went wrong here; nothing was changed.".to_owned(),
-    )
-}
-
 pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let (email, password) = (
         form.text("email").to_owned(),
@@ -95,23 +88,34 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
     {
         return page_with_fault(&app, &viewer, fault).await;
     }
-    let hash = passwords::hash(password)
-        .await
-        .map_err(|why| internal_error(&why))?;
+    let hash = passwords::hash(password).await?;
     let (id, operator) = (Uuid::now_v7(), viewer.auth_context());
+    let ceilings = app.ceilings.clone();
     let made = run_tx(&app.pool, "users.add", move |tx| {
-        let (operator, email, hash) = (operator.clone(), email.clone(), hash.clone());
+        let (ceilings, operator) = (ceilings.clone(), operator.clone());
+        let (email, hash) = (email.clone(), hash.clone());
         Box::pin(async move {
+            let account_id = operator.account_id();
+            if let Err(problem) = ceilings
+                .check_room(tx, account_id, CountedKind::Users)
+                .await?
+            {
+                return Ok(Err(problem));
+            }
             let made =
                 users::insert_user(tx, operator.account_id(), id, &email, &hash, role).await?;
             if made {
                 let detail = json!({ "email": email, "role": role.code() });
                 audit_log::record_change(tx, operator.change("create", "user", id, detail)).await?;
             }
-            Ok(made)
+            Ok::<_, StoreError>(Ok(made))
         })
     })
     .await?;
+    let made = match made {
+        Ok(made) => made,
+        Err(problem) => return page_with_fault(&app, &viewer, problem.detail()).await,
+    };
     if !made {
         return page_with_fault(
             &app,
@@ -133,24 +137,35 @@ pub async fn set_role_or_disabled(
         return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
     let (out, operator) = (form.is_on("out"), viewer.auth_context());
+    let ceilings = app.ceilings.clone();
     let set = run_tx(&app.pool, "users.set_role_or_disabled", move |tx| {
-        let operator = operator.clone();
+        let (ceilings, operator) = (ceilings.clone(), operator.clone());
         Box::pin(async move {
-            if users::get_user(tx, operator.account_id(), id)
-                .await?
-                .is_none()
+            let account_id = operator.account_id();
+            let Some(before) = users::get_user(tx, account_id, id).await? else {
+                return Ok(Ok(None));
+            };
+            if before.disabled_at.is_some()
+                && !out
+                && let Err(problem) = ceilings
+                    .check_room(tx, account_id, CountedKind::Users)
+                    .await?
             {
-                return Ok(None);
+                return Ok(Err(problem));
             }
             let set = users::set_role_or_disabled(tx, operator.account_id(), id, role, out).await?;
             if set {
                 let detail = json!({ "role": role.code(), "shut_out": out });
                 audit_log::record_change(tx, operator.change("update", "user", id, detail)).await?;
             }
-            Ok::<_, StoreError>(Some(set))
+            Ok::<_, StoreError>(Ok(Some(set)))
         })
     })
     .await?;
+    let set = match set {
+        Ok(set) => set,
+        Err(problem) => return page_with_fault(&app, &viewer, problem.detail()).await,
+    };
     match set {
         None => Err(PageError::NotFound("person")),
         Some(false) => {
@@ -243,12 +258,10 @@ pub async fn set_password(
     let known = users::by_email(&app.pool.get().await?, &viewer.user.email)
         .await?
         .map(|(_, hash)| hash);
-    if !passwords::verify_password(form.raw_text("old").to_owned(), known).await {
+    if !passwords::verify_password(form.raw_text("old").to_owned(), known).await? {
         return refuse("The old password is not right.".to_owned());
     }
-    let hash = passwords::hash(new)
-        .await
-        .map_err(|why| internal_error(&why))?;
+    let hash = passwords::hash(new).await?;
     let (operator, user, id) = (
         viewer.auth_context(),
         viewer.user.id,

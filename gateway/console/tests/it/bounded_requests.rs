@@ -13,7 +13,7 @@ const HEADROOM: u64 = 96 * 1024;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The most memory that the process ever had (KiB).
-fn peak_memory(console: &Console) -> u64 {
+pub fn peak_memory(console: &Console) -> u64 {
     let path = format!("/proc/{}/status", console.process.id());
     let status = std::fs::read_to_string(path).expect("a running process");
     status

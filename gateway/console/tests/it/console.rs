@@ -19,8 +19,12 @@ pub struct Console {
 
 impl Console {
     pub async fn start() -> Console {
+        Console::start_with(|start| start).await
+    }
+
+    pub async fn start_with(set: impl FnOnce(Start) -> Start) -> Console {
         let database = TestDatabase::fresh().await;
-        let mut process = Console::settings(&database.url).ready().await;
+        let mut process = set(Console::settings(&database.url)).ready().await;
         let address = process.address("console").await;
         Console {
             process,

@@ -208,6 +208,8 @@ groups! {
         request_seconds: Histogram = "trueup_console_request_seconds" ["class": STATUS_CLASSES] in SHORT_TIMES;
         /// Calls that were recorded, and those that were refused.
         calls: Counter = "trueup_console_calls_total" ["outcome": &["recorded", "refused"]];
+        /// Requests told to come again: an account had as much quick or long work or as many replays under way as it may, or the queue of passwords was full.
+        refused_busy: Counter = "trueup_console_refused_busy_total" ["work": &["quick", "long", "replay", "password"]];
     }
 
     /// The worker.

@@ -217,6 +217,49 @@ pub struct ConsoleArgs {
     #[arg(long, env = "TRUEUP_ADMIN_KEY", value_name = "KEY", global = true, hide_env_values = true,
           value_parser = check::admin_key)]
     pub admin_key: Option<SecretString>,
+
+    #[command(flatten)]
+    pub ceilings: CeilingArgs,
+}
+
+/// What the operator lets one account have, and how many accounts there may be. Each is checked when
+/// something is made or set; what stands above it already, stays.
+#[derive(Debug, Clone, Args)]
+pub struct CeilingArgs {
+    /// Accounts in all
+    #[arg(long, env = "TRUEUP_MAX_ACCOUNTS", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "1000")]
+    pub max_accounts: NonZeroU32,
+
+    /// Webhooks of one account, archived ones not counted
+    #[arg(long, env = "TRUEUP_MAX_WEBHOOKS_PER_ACCOUNT", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "200")]
+    pub max_webhooks_per_account: NonZeroU32,
+
+    /// Secrets of one webhook that are valid at once
+    #[arg(long, env = "TRUEUP_MAX_SECRETS_PER_WEBHOOK", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "5")]
+    pub max_secrets_per_webhook: NonZeroU32,
+
+    /// API keys of one account, revoked ones not counted
+    #[arg(long, env = "TRUEUP_MAX_API_KEYS_PER_ACCOUNT", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "50")]
+    pub max_api_keys_per_account: NonZeroU32,
+
+    /// People of one account who may sign in
+    #[arg(long, env = "TRUEUP_MAX_USERS_PER_ACCOUNT", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "100")]
+    pub max_users_per_account: NonZeroU32,
+
+    /// Buyers of one account; also its publishers, its campaigns and its assignments, each counted alone
+    #[arg(long, env = "TRUEUP_MAX_RECORDS_PER_ACCOUNT", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "10000")]
+    pub max_records_per_account: NonZeroU32,
+
+    /// Requests a minute that a webhook may set for itself, in all and from one address (at most 1000000)
+    #[arg(long, env = "TRUEUP_MAX_WEBHOOK_LIMIT_PER_MINUTE", value_name = "N", global = true,
+          value_parser = check::parse_positive, default_value = "100000")]
+    pub max_webhook_limit_per_minute: NonZeroU32,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -16,8 +16,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args as _, Command, Parser};
 
 pub use args::{
-    AmqpArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs, Proxies,
-    RedisArgs, RedisDown, StartArgs, WorkerArgs,
+    AmqpArgs, CeilingArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs,
+    Proxies, RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
 
 use crate::exit::ExitReason;
