@@ -36,8 +36,7 @@ impl Simulation {
 
     /// M8.
     pub fn person(&mut self) -> Result<(), String> {
-        let ids: Vec<Uuid> = self.store.rows.keys().rev().take(40).copied().collect();
-        let Some(id) = self.dice.pick(&ids).copied() else {
+        let Some(id) = self.pick_row() else {
             return Ok(());
         };
         let row = self.store.rows[&id].clone();

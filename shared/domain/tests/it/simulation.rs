@@ -26,6 +26,8 @@ const CALLS_IN_ORDER: u128 = 240;
 
 /// Reports that a sender may send again or correct.
 const LAST_SENT: usize = 12;
+/// Events among which a person looks for something to do.
+const LAST_EVENTS: usize = 40;
 /// Ids that one step may give to events.
 const EVENTS_PER_STEP: u128 = 16;
 
@@ -118,8 +120,10 @@ pub struct Simulation {
     pub accepted: BTreeMap<Uuid, Event>,
     /// The events of the last steps that send one; those of steps that are left out are nowhere else.
     last_sent: Vec<Uuid>,
-    /// The one of the step that is being made.
-    sending: Option<Uuid>,
+    /// The same of whatever may make an event, for persons.
+    last_events: Vec<Uuid>,
+    /// The step that is being made, and the event that it may make.
+    making: Option<(StepKind, Uuid)>,
     next_event: u128,
     /// Calls that exist somewhere; a part of them has been recorded.
     pub calls: u128,
@@ -157,7 +161,8 @@ impl Simulation {
             workers: [None, None],
             accepted: BTreeMap::new(),
             last_sent: Vec::new(),
-            sending: None,
+            last_events: Vec::new(),
+            making: None,
             next_event: 0,
             calls: 8,
             passed: 0,
@@ -214,10 +219,7 @@ impl Simulation {
         self.dice = Move::Step(self.passed).dice(self.seed);
         self.passed += 1;
         self.next_event = u128::from(self.passed) * EVENTS_PER_STEP;
-        self.last_sent.extend(self.sending.take());
-        if self.last_sent.len() > LAST_SENT {
-            self.last_sent.remove(0);
-        }
+        self.remember_event();
         self.now = self
             .now
             .saturating_add(SignedDuration::from_millis(
@@ -231,10 +233,32 @@ impl Simulation {
             _ => false,
         };
         self.calls += u128::from(begins);
-        if let StepKind::Send | StepKind::SendAgain | StepKind::Correct = kind {
-            self.sending = Some(Uuid::from_u128(self.next_event + 1));
-        }
+        self.making = Some((kind, Uuid::from_u128(self.next_event + 1)));
         kind
+    }
+
+    /// Puts the event of the step before among those that later steps speak of.
+    fn remember_event(&mut self) {
+        let Some((kind, id)) = self.making.take() else {
+            return;
+        };
+        let sends = matches!(
+            kind,
+            StepKind::Send | StepKind::SendAgain | StepKind::Correct
+        );
+        if sends {
+            push_bounded(&mut self.last_sent, id, LAST_SENT);
+        }
+        if sends || kind == StepKind::Person {
+            push_bounded(&mut self.last_events, id, LAST_EVENTS);
+        }
+    }
+
+    /// One of the last rows; the next older one where there is none of that step.
+    pub fn pick_row(&mut self) -> Option<Uuid> {
+        let at = self.dice.below(self.last_events.len());
+        let older = self.last_events.iter().take(at + 1).rev();
+        older.copied().find(|id| self.store.rows.contains_key(id))
     }
 
     fn draw_kind(&mut self) -> StepKind {
@@ -648,5 +672,12 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+}
+
+fn push_bounded(ids: &mut Vec<Uuid>, id: Uuid, most: usize) {
+    ids.push(id);
+    if ids.len() > most {
+        ids.remove(0);
     }
 }
