@@ -3,13 +3,17 @@
 //! Whether it is a batch decides its limit (X1), so the first byte that says anything is looked at as
 //! soon as it is there; nothing else of a body is looked at here.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
+use tokio::time::Instant;
 use trueup_event::batch::first_significant;
+use trueup_ops::connections::ConnectionActivity;
+
+use crate::body_shares::{BodyOwner, BodyPermit, ShareUsedUp};
 
 /// One report (X1).
 pub const REPORT_BYTES: usize = 64 * 1024;
@@ -17,12 +21,15 @@ pub const REPORT_BYTES: usize = 64 * 1024;
 pub const BATCH_BYTES: usize = 512 * 1024;
 /// From the head to the body's last byte.
 const WITHIN: Duration = Duration::from_secs(20);
+/// A body larger than this (bytes) comes at a least rate on the whole; a smaller one holds little, and has
+/// all the time.
+const SMALL_BYTES: usize = 16 * 1024;
+/// Bytes a second: a modem's rate. A batch of the largest size needs more to end in time anyway.
+const LEAST_RATE: usize = 4 * 1024;
+/// Before this nobody's rate is looked at: a lost packet may be sent again a few times.
+const RATE_AFTER: Duration = Duration::from_secs(5);
 /// How long a refused request's body may still come before the connection is given up instead.
 const DISCARD_WITHIN: Duration = Duration::from_millis(100);
-/// All bodies that are being read or stored at once: above it new ones are answered 503.
-const ALL_BYTES: usize = 128 * 1024 * 1024;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
@@ -30,43 +37,11 @@ pub enum BodyError {
         limit: usize,
     },
     TooSlow,
-    /// This process holds as much as it may.
+    /// As much is held of bodies as its webhook, its network or all together may; or its connection had to
+    /// make room.
     Full,
     /// The sender went away, or what it sent is no body.
     Broken,
-}
-
-/// A body, and its share of what all of them may hold.
-pub struct BudgetedBody {
-    pub bytes: Bytes,
-    share: BodyMemoryPermit,
-}
-
-impl BudgetedBody {
-    /// For as long as the body is still needed in another form.
-    pub fn into_parts(self) -> (Bytes, BodyMemoryPermit) {
-        (self.bytes, self.share)
-    }
-}
-
-#[derive(Default)]
-pub struct BodyMemoryPermit(usize);
-
-impl BodyMemoryPermit {
-    fn grow_share(&mut self, bytes: usize) -> Result<(), BodyError> {
-        if HELD.fetch_add(bytes, Ordering::Relaxed) + bytes > ALL_BYTES {
-            HELD.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(BodyError::Full);
-        }
-        self.0 += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for BodyMemoryPermit {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.0, Ordering::Relaxed);
-    }
 }
 
 /// True if the body, by the length that its head gives, is too large whatever is in it: nothing of it
@@ -102,67 +77,166 @@ pub async fn discard_body(mut body: Incoming, waits: bool) -> bool {
         .unwrap_or(false)
 }
 
-pub async fn read_body(body: Incoming) -> Result<BudgetedBody, BodyError> {
+impl From<ShareUsedUp> for BodyError {
+    fn from(ShareUsedUp: ShareUsedUp) -> BodyError {
+        BodyError::Full
+    }
+}
+
+/// Reads a whole body. Until it is complete, its connection may have to make room for another.
+pub async fn read_body(
+    mut body: Incoming,
+    owner: BodyOwner,
+    activity: &ConnectionActivity,
+) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
-        return Ok(BudgetedBody {
-            bytes: Bytes::new(),
-            share: BodyMemoryPermit::default(),
-        });
+        return Ok(Bytes::new());
     }
     if exceeds_maximum_by_its_length(&body) {
         return Err(BodyError::TooLarge {
             limit: REPORT_BYTES,
         });
     }
-    tokio::time::timeout(WITHIN, collect_body(body))
-        .await
-        .unwrap_or(Err(BodyError::TooSlow))
+    let mut pieces = BodyPieces::new(&body);
+    if let Some(whole) = pieces.read_ready(&mut body)? {
+        return Ok(whole);
+    }
+    activity.begin_waiting();
+    let outcome = read_pieces(body, pieces, owner).await;
+    if !activity.begin_work() {
+        return Err(BodyError::Full);
+    }
+    outcome
 }
 
-async fn collect_body(mut body: Incoming) -> Result<BudgetedBody, BodyError> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut share = BodyMemoryPermit::default();
-    let mut whole: Option<Bytes> = None;
-    let mut pieces = BytesMut::new();
-    let mut limit = None;
-    // Bytes at the beginning that are known to say nothing: each is looked at once, in however many pieces
-    // they come.
-    let mut blank = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            return Err(BodyError::Broken);
+async fn read_pieces(
+    mut body: Incoming,
+    mut pieces: BodyPieces,
+    owner: BodyOwner,
+) -> Result<Bytes, BodyError> {
+    let began = Instant::now();
+    let mut permit = BodyPermit::acquire(owner)?;
+    permit.grow(pieces.bytes.capacity())?;
+    loop {
+        let frame = tokio::time::timeout_at(began + pieces.patience(), body.frame())
+            .await
+            .map_err(|_| BodyError::TooSlow)?;
+        let Some(data) = data_of(frame)? else {
+            return Ok(Bytes::from(pieces.bytes));
         };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        share.grow_share(data.len())?;
-        // Most bodies come in one piece: then nothing is copied.
-        let so_far: &[u8] = match (whole.take(), pieces.is_empty()) {
-            (None, true) => &*whole.insert(data),
-            (first, _) => {
-                pieces.extend_from_slice(&first.unwrap_or_default());
-                pieces.extend_from_slice(&data);
-                &pieces
+        permit.grow(pieces.capacity_for(data.len()))?;
+        pieces.append(&data)?;
+    }
+}
+
+/// The bytes of a frame; none at the body's end.
+fn data_of(frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Result<Option<Bytes>, BodyError> {
+    match frame {
+        None => Ok(None),
+        // What follows the last chunk says nothing of a report.
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(_)) => Err(BodyError::Broken),
+    }
+}
+
+/// A body as far as it has come.
+struct BodyPieces {
+    bytes: Vec<u8>,
+    /// By its head; 0 if that does not say.
+    announced: usize,
+    /// Known when a byte has come that says something.
+    limit: Option<usize>,
+    /// Bytes at the beginning that are known to say nothing: each is looked at once, in however many pieces
+    /// they come.
+    blank: usize,
+}
+
+impl BodyPieces {
+    fn new(body: &Incoming) -> BodyPieces {
+        BodyPieces {
+            bytes: Vec::new(),
+            announced: usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
+            limit: None,
+            blank: 0,
+        }
+    }
+
+    /// The whole body, if it is here with its head already, as most are. In one piece it is not copied.
+    fn read_ready(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+        let mut first: Option<Bytes> = None;
+        while let Some(frame) = body.frame().now_or_never() {
+            let data = data_of(frame)?;
+            let ended = data.is_none() || body.is_end_stream();
+            match (first.take(), data) {
+                (None, Some(data)) if self.bytes.is_empty() => {
+                    self.check_limit(&data)?;
+                    first = Some(data);
+                }
+                (before, None) => first = before,
+                (before, Some(data)) => {
+                    self.append(&before.unwrap_or_default())?;
+                    self.append(&data)?;
+                }
             }
-        };
-        if limit.is_none() {
-            let unseen = so_far.get(blank..).unwrap_or_default();
-            limit = first_significant(unseen).map(|first| {
+            if ended {
+                let copied = || Bytes::from(std::mem::take(&mut self.bytes));
+                return Ok(Some(first.unwrap_or_else(copied)));
+            }
+        }
+        self.append(&first.unwrap_or_default())?;
+        Ok(None)
+    }
+
+    /// How long after its head what has come so far is enough.
+    fn patience(&self) -> Duration {
+        if self.bytes.len().max(self.announced) <= SMALL_BYTES {
+            return WITHIN;
+        }
+        let seconds = u64::try_from(self.bytes.len() / LEAST_RATE).unwrap_or(u64::MAX);
+        Duration::from_secs(seconds).clamp(RATE_AFTER, WITHIN)
+    }
+
+    /// The memory for so many bytes more: doubled when it is used up, and never more than a batch needs.
+    fn capacity_for(&self, more: usize) -> usize {
+        let needed = self.bytes.len() + more;
+        if needed <= self.bytes.capacity() {
+            return self.bytes.capacity();
+        }
+        needed
+            .next_power_of_two()
+            .clamp(SMALL_BYTES, BATCH_BYTES)
+            .max(needed)
+    }
+
+    fn append(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let capacity = self.capacity_for(data.len());
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        self.bytes.extend_from_slice(data);
+        let bytes = std::mem::take(&mut self.bytes);
+        let checked = self.check_limit(&bytes);
+        self.bytes = bytes;
+        checked
+    }
+
+    fn check_limit(&mut self, so_far: &[u8]) -> Result<(), BodyError> {
+        if self.limit.is_none() {
+            let unseen = so_far.get(self.blank..).unwrap_or_default();
+            self.limit = first_significant(unseen).map(|first| {
                 if first == b'[' {
                     BATCH_BYTES
                 } else {
                     REPORT_BYTES
                 }
             });
-            blank = so_far.len();
+            self.blank = so_far.len();
         }
-        let limit = limit.unwrap_or(REPORT_BYTES);
-        if so_far.len().max(announced) > limit {
+        let limit = self.limit.unwrap_or(REPORT_BYTES);
+        if so_far.len().max(self.announced) > limit {
             return Err(BodyError::TooLarge { limit });
         }
+        Ok(())
     }
-    Ok(BudgetedBody {
-        bytes: whole.unwrap_or_else(|| pieces.freeze()),
-        share,
-    })
 }

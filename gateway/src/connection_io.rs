@@ -4,18 +4,25 @@
 //! dribbles is cut after 10 s, an idle connection of a load balancer lives for a minute and a half. And
 //! when hyper gives up, the socket comes back, so that the sender can still be told why, and what it
 //! is still writing can be read away: otherwise the kernel's reset would destroy the answer.
+//!
+//! hyper keeps some 12 KiB for each connection, also for one that says nothing. So it has a connection
+//! only while a request is being read and answered; at any other time the connection rests here, with
+//! the bytes of an unfinished head and nothing else.
 
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, BufRead};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use trueup_ops::connections::ConnectionActivity;
 
-use crate::responses::IngestResponse;
+use crate::responses::{BUSY, IngestResponse};
 
 /// From a head's first byte to its last (contract).
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -23,10 +30,18 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const FIRST_WITHIN: Duration = Duration::from_secs(30);
 /// Between requests: longer than a load balancer keeps an idle connection (60 to 75 s).
 const IDLE: Duration = Duration::from_secs(90);
+/// After its last answer a connection is hyper's for so long: a sender in full swing never waits for it to
+/// be set up again, and one that rests costs little.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// A sender that does not read its answers.
 const WRITE_STALLED: Duration = Duration::from_secs(20);
 /// A head above this is refused (bytes); its URL may have 8 KiB of it.
 const HEAD_BYTES: usize = 24 * 1024;
+/// What is read of a head at once while hyper has not the connection: more than most requests have.
+const PIECE_BYTES: usize = 4 * 1024;
+/// By how much the memory of an unfinished head grows at least: a head that comes byte by byte is not
+/// copied for each.
+const HEAD_GROWS_BY: usize = 1024;
 /// A first line that has not ended by here is too long a URL (bytes).
 const LINE_BYTES: usize = trueup_event::limits::URL_BYTES + 64;
 /// What is read away after an answer that did not wait for the whole request.
@@ -107,6 +122,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
         self.lock_state().fault.get_or_insert(answer);
     }
 
+    /// True if hyper has no part in the connection for now: nothing of a request is here, or only some of a
+    /// head, and all answers are written.
+    pub fn can_rest(&self) -> bool {
+        if self.owed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let state = self.lock_state();
+        let rests = match state.phase {
+            Phase::Idle => state.requests > 0 && state.since.elapsed() >= REST_AFTER,
+            Phase::Head => true,
+            Phase::Busy => false,
+        };
+        rests && !state.unread
+    }
+
+    /// Nothing of a next request is here.
+    pub fn is_idle(&self) -> bool {
+        self.lock_state().phase == Phase::Idle
+    }
+
+    /// The connection had to make room. A sender that has said half a request is told, in what the kernel
+    /// takes at once: nobody waits for one that has no place any more. Answers the metric's phase.
+    pub fn tell_evicted(&self) -> &'static str {
+        let (stream, phase) = {
+            let mut state = self.lock_state();
+            (state.returned.take(), state.phase)
+        };
+        let label = match phase {
+            Phase::Idle => return "idle",
+            Phase::Head => "head",
+            Phase::Busy => "body",
+        };
+        if let Some(mut stream) = stream {
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut scrap = [MaybeUninit::uninit(); PIECE_BYTES];
+            let mut stream = Pin::new(&mut stream);
+            // What it has said is read first, else the kernel's reset would destroy the answer.
+            let _ = stream
+                .as_mut()
+                .poll_read(&mut cx, &mut ReadBuf::uninit(&mut scrap));
+            let answer = IngestResponse::Unavailable(BUSY).to_bytes();
+            let _ = stream.as_mut().poll_write(&mut cx, &answer);
+            let _ = stream.poll_shutdown(&mut cx);
+        }
+        label
+    }
+
     /// Everything buffered is written: after an answer, that is the answer.
     fn mark_flushed(&self) {
         if self.owed.load(Ordering::Relaxed) && self.lock_state().phase != Phase::Busy {
@@ -134,11 +196,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
     }
 }
 
+/// Holds no memory while it waits: thousands may be told at the same time that their heads were too slow.
 async fn read_away(stream: &mut (impl AsyncRead + Unpin)) {
     let mut left = LINGER_BYTES;
-    let mut scrap = vec![0_u8; 16 * 1024];
     while left > 0 {
-        match stream.read(&mut scrap).await {
+        let read = poll_fn(|cx| {
+            let mut room = [MaybeUninit::uninit(); PIECE_BYTES];
+            let mut scrap = ReadBuf::uninit(&mut room);
+            let outcome = ready!(Pin::new(&mut *stream).poll_read(cx, &mut scrap));
+            Poll::Ready(outcome.map(|()| scrap.filled().len()))
+        });
+        match read.await {
             Ok(0) | Err(_) => return,
             Ok(n) => left = left.saturating_sub(n),
         }
@@ -146,8 +214,9 @@ async fn read_away(stream: &mut (impl AsyncRead + Unpin)) {
 }
 
 impl<S> ProtocolState<S> {
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self, rests: bool) -> Option<Instant> {
         match self.phase {
+            Phase::Idle if !rests => Some(self.since + REST_AFTER),
             Phase::Idle if self.requests == 0 => Some(self.since + FIRST_WITHIN),
             Phase::Idle => Some(self.since + IDLE),
             Phase::Head => Some(self.since + HEAD_WITHIN),
@@ -179,6 +248,21 @@ pub struct TimeoutStream<S> {
     write_timer: Option<Pin<Box<Sleep>>>,
     /// hyper thinks that it has answered and ends the connection: the real answer is still to come.
     held_back: bool,
+    /// hyper has not the connection.
+    rests: bool,
+    /// The beginning of a head that hyper is still to read, and how much of it counts as unfinished.
+    begun: Vec<u8>,
+    counted_bytes: usize,
+}
+
+/// Whether a head may end in these bytes: an empty line is in them.
+fn may_end_head(mut bytes: &[u8]) -> bool {
+    while let Ok(1..) = bytes.skip_until(b'\n') {
+        if bytes.starts_with(b"\n") || bytes.starts_with(b"\r\n") {
+            return true;
+        }
+    }
+    false
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
@@ -190,6 +274,80 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
             timer,
             write_timer: None,
             held_back: false,
+            rests: false,
+            begun: Vec::new(),
+            counted_bytes: 0,
+        }
+    }
+
+    /// Rests until there is something that hyper should look at: the first piece of a head (most are in one
+    /// piece), or the end of one of which it has seen the beginning. False if the connection has ended.
+    pub async fn wait_for_head(&mut self, activity: &ConnectionActivity) -> io::Result<bool> {
+        self.rests = true;
+        let outcome = self.read_head(activity).await;
+        self.rests = false;
+        self.count_bytes(activity, 0);
+        outcome
+    }
+
+    async fn read_head(&mut self, activity: &ConnectionActivity) -> io::Result<bool> {
+        // hyper may have paused between two requests that came together: it goes on at once.
+        let blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        let blank = self.begun.iter().take_while(blank).count();
+        if may_end_head(self.begun.get(blank..).unwrap_or_default()) {
+            return Ok(true);
+        }
+        self.count_bytes(activity, self.begun.capacity());
+        loop {
+            let before = self.begun.len();
+            if poll_fn(|cx| self.poll_piece(cx)).await? == 0 {
+                return Ok(before > 0);
+            }
+            let unseen = before.saturating_sub(2);
+            if before == 0 || may_end_head(self.begun.get(unseen..).unwrap_or_default()) {
+                return Ok(true);
+            }
+            self.count_bytes(activity, self.begun.capacity());
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); PIECE_BYTES];
+        let mut piece = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *self).poll_read(cx, &mut piece))?;
+        let piece = piece.filled();
+        if self.begun.capacity() - self.begun.len() < piece.len() {
+            self.begun.reserve_exact(piece.len().max(HEAD_GROWS_BY));
+        }
+        self.begun.extend_from_slice(piece);
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn count_bytes(&mut self, activity: &ConnectionActivity, bytes: usize) {
+        if self.counted_bytes != bytes {
+            self.counted_bytes = bytes;
+            activity.set_buffered_bytes(bytes);
+        }
+    }
+
+    /// hyper gives the connection back, with what it has read of a next head.
+    pub fn put_back(&mut self, read: &[u8]) {
+        let mut state = self.talk.lock_state();
+        if state.phase == Phase::Idle && !read.is_empty() {
+            state.note_bytes(read);
+        }
+        drop(state);
+        self.begun = read.to_vec();
+    }
+
+    /// Gives hyper what was read before it had the connection.
+    fn read_begun(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = buf.remaining().min(self.begun.len());
+        buf.put_slice(&self.begun[..n]);
+        if n == self.begun.len() {
+            self.begun = Vec::new();
+        } else {
+            self.begun.drain(..n);
         }
     }
 
@@ -203,10 +361,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
     /// Nothing came: is it too late for it?
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let Some(deadline) = self.talk.lock_state().next_deadline() else {
+            let (deadline, phase) = {
+                let state = self.talk.lock_state();
+                (state.next_deadline(self.rests), state.phase)
+            };
+            let Some(deadline) = deadline else {
                 return Poll::Pending;
             };
             if Instant::now() >= deadline {
+                if phase == Phase::Idle && !self.rests {
+                    // Who polls hyper looks whether the connection can rest, and lets it.
+                    return Poll::Pending;
+                }
                 return Poll::Ready(self.too_late());
             }
             // A timer that is early only looks again; so most requests never touch it.
@@ -257,6 +423,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimeoutStream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.rests && !this.begun.is_empty() {
+            this.read_begun(buf);
+            return Poll::Ready(Ok(()));
+        }
         {
             let mut state = this.talk.lock_state();
             if state.phase == Phase::Head && state.head_bytes > HEAD_BYTES {

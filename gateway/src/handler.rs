@@ -20,10 +20,13 @@ use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::Reason;
 use trueup_event::{ids, limits};
+use trueup_ops::connections::ConnectionActivity;
 use trueup_ops::metrics;
+use trueup_ops::network::network_of;
 
 use crate::app_state::GatewayState;
 use crate::body::{self, BodyError};
+use crate::body_shares::BodyOwner;
 use crate::limits::{LimitCheck, LimitDecision};
 use crate::publish::{EncodedEvents, PublishError};
 use crate::refusals::event_id;
@@ -43,6 +46,7 @@ struct RequestContext<'a> {
     source: IpAddr,
     received_at: Timestamp,
     admission: SecretCheck,
+    activity: &'a ConnectionActivity,
 }
 
 /// What is left of a request's body when its answer is known.
@@ -64,10 +68,11 @@ impl GatewayState {
         &self,
         request: Request<Incoming>,
         peer: IpAddr,
+        activity: &ConnectionActivity,
     ) -> (Response<Full<Bytes>>, bool) {
         let began = Instant::now();
         let waits = request.headers().contains_key(EXPECT);
-        let (answer, rest) = self.answer_request(request, peer).await;
+        let (answer, rest) = self.answer_request(request, peer, activity).await;
         let unread = match rest {
             UnreadBody::Nothing => false,
             UnreadBody::Some => true,
@@ -91,6 +96,7 @@ impl GatewayState {
         &self,
         request: Request<Incoming>,
         peer: IpAddr,
+        activity: &ConnectionActivity,
     ) -> (IngestResponse, UnreadBody) {
         let url = request
             .uri()
@@ -146,6 +152,7 @@ impl GatewayState {
             source,
             received_at,
             admission: secret_check::check_secret(&webhook, secret.as_deref(), received_at),
+            activity,
         };
         let verdict = self.limits.decide(&visit.limit_check()).await;
         if let LimitDecision::AddressOver { limit, retry_after } = verdict {
@@ -252,34 +259,42 @@ impl RequestContext<'_> {
 
     /// Body → durable → 200.
     async fn accept_report(&self, request: Request<Incoming>) -> (IngestResponse, UnreadBody) {
-        let (raw, body) = self.raw_request(request);
-        let held = match body::read_body(body).await {
-            Ok(held) => held,
+        let parsed = match self.read_events(request).await {
+            Ok(parsed) => parsed,
             Err(failed) => return (self.no_body(failed), UnreadBody::Some),
         };
-        let (bytes, _share) = held.into_parts();
-        match self.parse_events(&bytes, raw) {
+        let answer = match parsed {
             Ok(ParsedBody::One(event)) => {
                 let id = event.id;
-                (
-                    self.persist_events(vec![*event], IngestResponse::Accepted(id))
-                        .await,
-                    UnreadBody::Nothing,
-                )
+                self.persist_events(vec![*event], IngestResponse::Accepted(id))
+                    .await
             }
             Ok(ParsedBody::Batch(events)) => {
                 let ids = events.iter().map(|event| event.id).collect();
-                (
-                    self.persist_events(events, IngestResponse::AcceptedBatch(ids))
-                        .await,
-                    UnreadBody::Nothing,
-                )
+                self.persist_events(events, IngestResponse::AcceptedBatch(ids))
+                    .await
             }
             Err(answer) => {
                 self.count_refusal(Reason::BodyTooLarge);
-                (answer, UnreadBody::Nothing)
+                answer
             }
-        }
+        };
+        (answer, UnreadBody::Nothing)
+    }
+
+    /// The body's own bytes end here: while the events wait for the broker, they are held once.
+    async fn read_events(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Result<ParsedBody, IngestResponse>, BodyError> {
+        let (raw, body) = self.raw_request(request);
+        let owner = BodyOwner {
+            account_id: self.webhook.account_id,
+            webhook_id: self.webhook.webhook_id,
+            network: network_of(self.source),
+        };
+        let bytes = body::read_body(body, owner, self.activity).await?;
+        Ok(self.parse_events(&bytes, raw))
     }
 
     /// One event for each element of a batch (X3), one for any other body.
@@ -326,12 +341,9 @@ impl RequestContext<'_> {
         accepted: IngestResponse,
     ) -> IngestResponse {
         let count = events.len();
-        match self
-            .door
-            .durable
-            .persist_events(EncodedEvents::from_events(&events))
-            .await
-        {
+        let encoded = EncodedEvents::from_events(&events);
+        drop(events);
+        match self.door.durable.persist_events(encoded).await {
             Ok(()) => {
                 metrics::gateway().events.add(&["report"], count as u64);
                 accepted
@@ -348,13 +360,11 @@ impl RequestContext<'_> {
             self.count_refusal(Reason::EndpointDisabled);
             return UnreadBody::All(request.into_body());
         }
-        let (raw, body) = self.raw_request(request);
-        let Ok(held) = body::read_body(body).await else {
+        let Ok(parsed) = self.read_events(request).await else {
             self.count_refusal(Reason::EndpointDisabled);
             return UnreadBody::Some;
         };
-        let (bytes, _share) = held.into_parts();
-        let mut events = match self.parse_events(&bytes, raw) {
+        let mut events = match parsed {
             Ok(ParsedBody::One(event)) => vec![*event],
             Ok(ParsedBody::Batch(events)) => events,
             Err(_) => Vec::new(),

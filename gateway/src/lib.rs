@@ -5,6 +5,7 @@
 
 pub mod app_state;
 pub mod body;
+pub mod body_shares;
 pub mod connection_io;
 pub mod handler;
 pub mod limits;

@@ -1,22 +1,32 @@
 //! Taking connections: bounded in all and for each address, patient when descriptors run out, and
-//! ended in order when the process drains.
+//! ended in order when the process drains. When all places are taken, who has many connections that ask
+//! nothing makes room for who has few.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trueup_ops::connections::{
+    AdmissionError, ConnectionActivity, ConnectionLimits, ConnectionPlace, ConnectionTable,
+};
 use trueup_ops::metrics;
 use trueup_ops::network::network_of;
 
@@ -38,8 +48,11 @@ const OTHER_DESCRIPTORS: u64 = 128;
 /// After the order to stop: what a sender may have under way already is still read and answered, and
 /// told to be the last; the connection ends after that.
 const LAST_WORD: Duration = Duration::from_millis(300);
-/// hyper's buffer for a head; the line below it refuses earlier.
+/// hyper's buffer for a head; the line below it refuses earlier, and knows what is too long.
 const BUFFER: usize = 64 * 1024;
+/// What all heads that are not complete may hold (bytes): a thousand of the largest, and some hundred
+/// thousand of the usual size, which come in one piece anyway.
+const ALL_HEADS_BYTES: usize = 32 * 1024 * 1024;
 
 pub fn bind_public(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
@@ -91,55 +104,18 @@ pub fn raise_file_limit(wanted: NonZeroU32) -> usize {
     wanted.min(most)
 }
 
-/// Who is connected: how many in all, and from each network (one IPv4 address, or an IPv6 /64).
-#[derive(Default)]
-struct ConnectionLimiter(Mutex<(usize, HashMap<IpAddr, u32>)>);
+/// One that is connected, for as long as it has a place.
+struct OpenConnection(ConnectionPlace);
 
-/// One connection's place; given back when it is dropped.
-struct ConnectionPermit {
-    crowd: Arc<ConnectionLimiter>,
-    /// None for a trusted proxy, which brings everybody.
-    network: Option<IpAddr>,
-}
-
-impl ConnectionLimiter {
-    fn admit_connection(
-        self: &Arc<Self>,
-        network: Option<IpAddr>,
-        door: &GatewayState,
-    ) -> Result<ConnectionPermit, &'static str> {
-        let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if crowd.0 >= door.max_connections {
-            return Err("total");
-        }
-        if let Some(network) = network {
-            let of = crowd.1.entry(network).or_default();
-            if *of >= door.max_connections_per_address {
-                return Err("address");
-            }
-            *of += 1;
-        }
-        crowd.0 += 1;
+impl OpenConnection {
+    fn new(place: ConnectionPlace) -> OpenConnection {
         metrics::gateway().connections.add(&[], 1);
-        Ok(ConnectionPermit {
-            crowd: Arc::clone(self),
-            network,
-        })
+        OpenConnection(place)
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let mut crowd = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
-        crowd.0 = crowd.0.saturating_sub(1);
-        if let Some(network) = self.network
-            && let Some(of) = crowd.1.get_mut(&network)
-        {
-            *of = of.saturating_sub(1);
-            if *of == 0 {
-                crowd.1.remove(&network);
-            }
-        }
         metrics::gateway().connections.add(&[], -1);
     }
 }
@@ -150,7 +126,11 @@ pub async fn accept_connections(
     door: Arc<GatewayState>,
     stop: CancellationToken,
 ) {
-    let crowd = Arc::new(ConnectionLimiter::default());
+    let table = ConnectionTable::new(ConnectionLimits {
+        connections: door.max_connections,
+        connections_of_network: door.max_connections_per_address,
+        buffered_bytes: ALL_HEADS_BYTES,
+    });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -160,7 +140,7 @@ pub async fn accept_connections(
         };
         match accepted {
             Ok((stream, peer)) => {
-                spawn_connection(stream, peer, &door, &crowd, &connections, &stop)
+                spawn_connection(stream, peer, &door, &table, &connections, &stop).await;
             }
             Err(e) => not_accepted(&e).await,
         }
@@ -168,7 +148,7 @@ pub async fn accept_connections(
     // Who was already in the kernel's queue was let in; from here on the port is closed.
     while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
     {
-        spawn_connection(stream, peer, &door, &crowd, &connections, &stop);
+        spawn_connection(stream, peer, &door, &table, &connections, &stop).await;
     }
     drop(listener);
     connections.close();
@@ -187,27 +167,31 @@ async fn not_accepted(error: &io::Error) {
     // Anything else was that one connection's own end.
 }
 
-fn spawn_connection(
+async fn spawn_connection(
     stream: TcpStream,
     peer: SocketAddr,
     door: &Arc<GatewayState>,
-    crowd: &Arc<ConnectionLimiter>,
+    table: &Arc<ConnectionTable>,
     connections: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let address = peer.ip().to_canonical();
     let counted = (!door.proxies.trusts(address)).then(|| network_of(address));
-    match crowd.admit_connection(counted, door) {
+    match table.admit_connection(counted).await {
         Ok(place) => {
             let (door, stop) = (Arc::clone(door), stop.clone());
+            let open = OpenConnection::new(place);
             connections.spawn(async move {
                 // An answer is small and complete: nothing is gained by waiting for more of it.
                 let _ = stream.set_nodelay(true);
-                serve_connection(stream, address, door, stop).await;
-                drop(place);
+                serve_until_evicted(stream, address, door, open.0.activity(), stop).await;
             });
         }
-        Err(why) => {
+        Err(error) => {
+            let why = match error {
+                AdmissionError::Total => "total",
+                AdmissionError::Network => "address",
+            };
             metrics::gateway().connections_refused.inc(&[why]);
             reject_connection(stream);
         }
@@ -227,7 +211,8 @@ fn reject_connection(stream: TcpStream) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-/// One connection, from its first byte to its last. Any stream will do: a fuzzer has no socket.
+/// One connection, from its first byte to its last, alone in the world. Any stream will do: a fuzzer has
+/// no socket.
 pub async fn serve_connection<S>(
     stream: S,
     peer: IpAddr,
@@ -236,22 +221,86 @@ pub async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let table = ConnectionTable::new(ConnectionLimits {
+        connections: 1,
+        connections_of_network: 1,
+        buffered_bytes: ALL_HEADS_BYTES,
+    });
+    if let Ok(place) = table.admit_connection(None).await {
+        serve_until_evicted(stream, peer, door, place.activity(), stop).await;
+    }
+}
+
+/// One connection that has a place, until its end or until it has to make room.
+async fn serve_until_evicted<S>(
+    stream: S,
+    peer: IpAddr,
+    door: Arc<GatewayState>,
+    activity: &ConnectionActivity,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let talk = ConnectionState::new();
-    let line = TimeoutStream::new(stream, Arc::clone(&talk));
-    let ended = {
-        let (talk, order) = (Arc::clone(&talk), stop.clone());
-        let service = service_fn(move |request| {
-            let (door, talk, stop) = (Arc::clone(&door), Arc::clone(&talk), stop.clone());
-            async move {
-                talk.request_began();
-                let (mut response, unread) = door.handle(request, peer).await;
-                if stop.is_cancelled() {
-                    responses::close_connection(&mut response);
-                }
-                talk.request_ended(unread);
-                Ok::<_, Infallible>(response)
+    let evicted = {
+        let connection = OneConnection {
+            talk: Arc::clone(&talk),
+            peer,
+            door,
+            activity: activity.clone(),
+            stop,
+        };
+        tokio::select! {
+            biased;
+            () = activity.wait_evicted() => true,
+            () = connection.serve(stream) => false,
+        }
+    };
+    if evicted {
+        let phase = talk.tell_evicted();
+        metrics::gateway().connections_evicted.inc(&[phase]);
+    }
+}
+
+/// What a connection keeps from its first request to its last.
+struct OneConnection<S> {
+    talk: Arc<ConnectionState<S>>,
+    peer: IpAddr,
+    door: Arc<GatewayState>,
+    activity: ConnectionActivity,
+    stop: CancellationToken,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OneConnection<S> {
+    async fn serve(self, stream: S) {
+        let mut line = TimeoutStream::new(stream, Arc::clone(&self.talk));
+        // An error has its answer in the line's state; the line's end gives it the socket.
+        while let Ok(true) = self.wait_for_head(&mut line).await {
+            // In a box, so that a connection that rests does not hold the room for it.
+            match Box::pin(self.serve_requests(line)).await {
+                Some(rests) => line = rests,
+                None => return self.end().await,
             }
-        });
+        }
+        drop(line);
+        self.end().await;
+    }
+
+    async fn wait_for_head(&self, line: &mut TimeoutStream<S>) -> io::Result<bool> {
+        let mut head = pin!(line.wait_for_head(&self.activity));
+        tokio::select! {
+            head = head.as_mut() => head,
+            () = self.stop.cancelled() => match tokio::time::timeout(LAST_WORD, head.as_mut()).await {
+                Ok(head) => head,
+                Err(_) if self.talk.is_idle() => Ok(false),
+                Err(_) => head.await,
+            },
+        }
+    }
+
+    /// Requests that follow each other closely; then the connection again, if it is to rest.
+    async fn serve_requests(&self, line: TimeoutStream<S>) -> Option<TimeoutStream<S>> {
+        let service = service_fn(|request| self.serve_request(request));
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
@@ -260,24 +309,59 @@ pub async fn serve_connection<S>(
             .half_close(true)
             // Fields of a head: hyper's own 100, which it keeps on the stack; another number costs an allocation.
             .max_buf_size(BUFFER);
-        let connection = builder.serve_connection(TokioIo::new(line), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = order.cancelled() => match tokio::time::timeout(LAST_WORD, connection.as_mut()).await {
+        let mut connection = builder.serve_connection(TokioIo::new(line), service);
+        let until_rest = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if self.talk.can_rest() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let ended = tokio::select! {
+            ended = until_rest => ended,
+            () = self.stop.cancelled() => Some(match tokio::time::timeout(LAST_WORD, &mut connection).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+                    Pin::new(&mut connection).graceful_shutdown();
+                    (&mut connection).await
                 }
-            },
+            }),
+        };
+        let Some(ended) = ended else {
+            let parts = connection.into_parts();
+            let mut line = parts.io.into_inner();
+            line.put_back(&parts.read_buf);
+            return Some(line);
+        };
+        if let Err(e) = ended {
+            count_failure(&e, &self.talk);
         }
-    };
-    if let Err(e) = ended {
-        count_failure(&e, &talk);
+        None
     }
-    if let Some(answer) = talk.final_answer().await {
-        metrics::gateway().answers.inc(&[answer.metric_label()]);
+
+    async fn serve_request(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        self.talk.request_began();
+        if !self.activity.begin_work() {
+            // It has to make room: whoever sent this must send it again.
+            self.talk.request_ended(true);
+            return Ok(IngestResponse::Unavailable(BUSY).to_response(true));
+        }
+        let (mut response, unread) = self.door.handle(request, self.peer, &self.activity).await;
+        if self.stop.is_cancelled() {
+            responses::close_connection(&mut response);
+        }
+        self.talk.request_ended(unread);
+        self.activity.begin_waiting();
+        Ok(response)
+    }
+
+    async fn end(&self) {
+        // Whoever is still told something has no complete request.
+        self.activity.begin_waiting();
+        if let Some(answer) = self.talk.final_answer().await {
+            metrics::gateway().answers.inc(&[answer.metric_label()]);
+        }
     }
 }
 

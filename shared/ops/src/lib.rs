@@ -6,6 +6,7 @@
 #![warn(clippy::cognitive_complexity)]
 
 pub mod backoff;
+pub mod connections;
 pub mod crash_points;
 pub mod exit;
 pub mod health;

@@ -162,6 +162,12 @@ groups! {
         connections: Gauge = "trueup_gateway_connections";
         /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.
         connections_refused: Counter = "trueup_gateway_connections_refused_total" ["reason": &["total", "address", "descriptors"]];
+        /// Connections that were ended to make room for others, by what was there of a request: nothing, some of its head, or some of its body.
+        connections_evicted: Counter = "trueup_gateway_connections_evicted_total" ["phase": &["idle", "head", "body"]];
+        /// Bytes that are held of bodies that are arriving.
+        body_bytes: Gauge = "trueup_gateway_body_bytes";
+        /// Bodies for which no room was left, by whose share was used up: the webhook's, the network's, the account's, or that of all together.
+        bodies_refused: Counter = "trueup_gateway_bodies_refused_total" ["share": &["webhook", "network", "account", "all"]];
         /// Decisions about limits by who made them: Redis, this process while Redis is away, the memory of refusals, or none (refused with 503).
         limit_checks: Counter = "trueup_gateway_rate_limit_checks_total" ["decided_by": &["redis", "local", "remembered", "none"]];
         /// Calls to Redis; one call decides many requests.
@@ -228,6 +234,8 @@ groups! {
         batch_events: Histogram = "trueup_worker_batch_events" in COUNTS;
         /// Events that stepped aside, because somebody else held their call for more than two seconds; they come again.
         stepped_aside: Counter = "trueup_worker_events_stepped_aside_total";
+        /// Events moved to the overflow queue, because their account sent more than its part.
+        overflowed: Counter = "trueup_worker_events_overflowed_total";
         /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
         envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
         /// Events that were set aside after five failures: somebody must look (runbook).
