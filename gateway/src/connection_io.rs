@@ -250,9 +250,10 @@ pub struct TimeoutStream<S> {
     held_back: bool,
     /// hyper has not the connection.
     rests: bool,
-    /// The beginning of a head that hyper is still to read, and how much of it counts as unfinished.
+    /// The beginning of a head that hyper is still to read. While the rest of it is waited for, it is kept
+    /// where it counts as unfinished.
     begun: Vec<u8>,
-    counted_bytes: usize,
+    is_held: bool,
 }
 
 /// Whether a head may end in these bytes: an empty line is in them.
@@ -276,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
             held_back: false,
             rests: false,
             begun: Vec::new(),
-            counted_bytes: 0,
+            is_held: false,
         }
     }
 
@@ -286,7 +287,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
         self.rests = true;
         let outcome = self.read_head(activity).await;
         self.rests = false;
-        self.count_bytes(activity, 0);
+        if std::mem::take(&mut self.is_held) {
+            activity.release_unfinished();
+        }
         outcome
     }
 
@@ -297,37 +300,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
         if may_end_head(self.begun.get(blank..).unwrap_or_default()) {
             return Ok(true);
         }
-        self.count_bytes(activity, self.begun.capacity());
         loop {
             let before = self.begun.len();
-            if poll_fn(|cx| self.poll_piece(cx)).await? == 0 {
+            if before > 0 {
+                self.is_held = true;
+                activity.hold_unfinished(std::mem::take(&mut self.begun));
+            }
+            if poll_fn(|cx| self.poll_piece(cx, activity)).await? == 0 {
                 return Ok(before > 0);
             }
             let unseen = before.saturating_sub(2);
             if before == 0 || may_end_head(self.begun.get(unseen..).unwrap_or_default()) {
                 return Ok(true);
             }
-            self.count_bytes(activity, self.begun.capacity());
         }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        activity: &ConnectionActivity,
+    ) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); PIECE_BYTES];
         let mut piece = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *self).poll_read(cx, &mut piece))?;
         let piece = piece.filled();
+        if self.is_held {
+            self.begun = activity.take_unfinished();
+        }
         if self.begun.capacity() - self.begun.len() < piece.len() {
             self.begun.reserve_exact(piece.len().max(HEAD_GROWS_BY));
         }
         self.begun.extend_from_slice(piece);
         Poll::Ready(Ok(piece.len()))
-    }
-
-    fn count_bytes(&mut self, activity: &ConnectionActivity, bytes: usize) {
-        if self.counted_bytes != bytes {
-            self.counted_bytes = bytes;
-            activity.set_buffered_bytes(bytes);
-        }
     }
 
     /// hyper gives the connection back, with what it has read of a next head.

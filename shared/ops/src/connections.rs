@@ -80,6 +80,9 @@ struct TableEntry {
     /// Its place among its network's, and its bytes: changed under the table's lock alone.
     position: AtomicUsize,
     bytes: AtomicUsize,
+    /// The unfinished request itself: whoever evicts frees it at once, however long the connection's task
+    /// has to wait for its turn.
+    unfinished: Mutex<Vec<u8>>,
     waker: AtomicWaker,
 }
 
@@ -91,9 +94,18 @@ impl TableEntry {
             .compare_exchange(WAITING, EVICTED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if evicted {
+            drop(self.take_unfinished());
             self.waker.wake();
         }
         evicted
+    }
+
+    fn take_unfinished(&self) -> Vec<u8> {
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *unfinished)
     }
 
     fn is_waiting(&self) -> bool {
@@ -240,6 +252,7 @@ impl ConnectionTable {
             waiting_since: AtomicU64::new(self.elapsed_micros()),
             position: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            unfinished: Mutex::default(),
             waker: AtomicWaker::new(),
         });
         self.lock_networks().insert(&entry);
@@ -308,15 +321,28 @@ impl ConnectionActivity {
         let _ = state.compare_exchange(WORKING, WAITING, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// How much the connection holds of a request that is not complete. Too much in all, and those make
-    /// room who hold most; it may be this one.
-    pub fn set_buffered_bytes(&self, bytes: usize) {
+    /// Keeps what has come of a request that is not complete. Too much in all, and those make room who
+    /// hold most; it may be this one: then it is gone at once.
+    pub fn hold_unfinished(&self, unfinished: Vec<u8>) {
         let mut networks = self.table.lock_networks();
-        if bytes > 0 && !self.entry.is_waiting() {
+        if !self.entry.is_waiting() {
             return;
         }
-        networks.set_bytes(&self.entry, bytes);
+        networks.set_bytes(&self.entry, unfinished.capacity());
+        let entry = &self.entry.unfinished;
+        *entry.lock().unwrap_or_else(PoisonError::into_inner) = unfinished;
         networks.evict_for_bytes(self.table.limits.buffered_bytes);
+    }
+
+    /// What is kept, to add to it; it goes on counting until it is released.
+    pub fn take_unfinished(&self) -> Vec<u8> {
+        self.entry.take_unfinished()
+    }
+
+    /// Nothing is kept any more.
+    pub fn release_unfinished(&self) {
+        drop(self.entry.take_unfinished());
+        self.table.lock_networks().set_bytes(&self.entry, 0);
     }
 
     /// Until the connection has to make room: then it must end at once.
@@ -436,14 +462,18 @@ mod tests {
         let table = table(20, 1_000);
         let small = admit(&table, 1).await;
         let (large, larger) = (admit(&table, 2).await, admit(&table, 2).await);
-        small.activity().set_buffered_bytes(300);
-        large.activity().set_buffered_bytes(300);
-        larger.activity().set_buffered_bytes(400);
+        small.activity().hold_unfinished(vec![0; 300]);
+        large.activity().hold_unfinished(vec![0; 300]);
+        larger.activity().hold_unfinished(vec![0; 400]);
         assert!(![&small, &large, &larger].into_iter().any(is_evicted));
-        small.activity().set_buffered_bytes(350);
+        small.activity().hold_unfinished(vec![0; 350]);
         assert!(is_evicted(&larger) && !is_evicted(&small) && !is_evicted(&large));
-        larger.activity().set_buffered_bytes(500);
-        large.activity().set_buffered_bytes(0);
+        larger.activity().hold_unfinished(vec![0; 500]);
+        assert!(
+            larger.activity().take_unfinished().is_empty(),
+            "it is freed"
+        );
+        large.activity().release_unfinished();
         assert_eq!(table.lock_networks().bytes, 350);
         drop((small, large, larger));
         let networks = table.lock_networks();
