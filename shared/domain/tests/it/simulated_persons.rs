@@ -7,7 +7,7 @@ use trueup_domain::report::{Payout, Report};
 use trueup_event::reason::{Status, Strategy};
 use uuid::Uuid;
 
-use crate::model::{Event, Work, plain_call};
+use crate::model::{Event, Row, Work, plain_call};
 use crate::simulation::Simulation;
 
 impl Simulation {
@@ -36,7 +36,16 @@ impl Simulation {
 
     /// M8.
     pub fn person(&mut self) -> Result<(), String> {
-        let Some(id) = self.pick_row() else {
+        let picked = self.pick_row();
+        let back = self.dice.below(8) as u128;
+        let roll = self.dice.below(7);
+        let can_undo = |row: &Row| match roll {
+            5 => is_applied(row),
+            6 => is_assigned(row),
+            _ => false,
+        };
+        // Few rows have anything to undo: one of those is looked for.
+        let Some(id) = self.find_last_row(can_undo).or(picked) else {
             return Ok(());
         };
         let row = self.store.rows[&id].clone();
@@ -44,13 +53,7 @@ impl Simulation {
             return Ok(());
         }
         let free = !self.store.stands_for_money(id) && !row.ignored && row.applied_from.is_none();
-        let call_id = plain_call(
-            self.calls.saturating_sub(self.dice.below(8) as u128),
-            self.now,
-            None,
-        )
-        .id;
-        let roll = self.dice.below(7);
+        let call_id = plain_call(self.calls.saturating_sub(back), self.now, None).id;
         self.note(|| format!("  action {roll} on {id}, with {call_id}"));
         let work = match roll {
             0 if free => Work::Replayed(id),
@@ -70,10 +73,8 @@ impl Simulation {
                 self.store.unignore(id);
                 return Ok(());
             }
-            5 if row.applied_from.is_some() && row.status == Status::Matched => Work::Revoked(id),
-            6 if row.strategy == Some(Strategy::Person) && row.applied_from.is_none() => {
-                Work::Undone(id)
-            }
+            5 if is_applied(&row) => Work::Revoked(id),
+            6 if is_assigned(&row) => Work::Undone(id),
             _ => return Ok(()),
         };
         let reopened = row
@@ -123,4 +124,13 @@ impl Simulation {
             .expect("its row")
             .applied_from = Some(source);
     }
+}
+
+/// A person's apply that stands.
+fn is_applied(row: &Row) -> bool {
+    row.applied_from.is_some() && row.status == Status::Matched
+}
+
+fn is_assigned(row: &Row) -> bool {
+    row.strategy == Some(Strategy::Person) && row.applied_from.is_none()
 }

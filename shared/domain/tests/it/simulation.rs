@@ -16,7 +16,7 @@ use trueup_domain::report::{Payout, Report};
 use uuid::Uuid;
 
 use crate::dice::SeededRng;
-use crate::model::{Event, Store, Work, by_ref_id, plain_call};
+use crate::model::{Event, Row, Store, Work, by_ref_id, plain_call};
 
 /// On average, a rest comes after this many steps.
 const STEPS_PER_REST: usize = 120;
@@ -259,6 +259,11 @@ impl Simulation {
         let at = self.dice.below(self.last_events.len());
         let older = self.last_events.iter().take(at + 1).rev();
         older.copied().find(|id| self.store.rows.contains_key(id))
+    }
+
+    pub fn find_last_row(&self, wanted: impl Fn(&Row) -> bool) -> Option<Uuid> {
+        let is_wanted = |id: &Uuid| self.store.rows.get(id).is_some_and(&wanted);
+        self.last_events.iter().rev().copied().find(is_wanted)
     }
 
     fn draw_kind(&mut self) -> StepKind {
