@@ -5,7 +5,6 @@
 //! the way is answered 503. Everything before that is the door as it is.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_gateway::webhook_cache::query::{IngestSecret, IngestWebhook};
 use trueup_ops::health::Readiness;
 use trueup_ops::settings::{Proxies, RedisDown};
+use trueup_queue::topology::QueueBounds;
 use uuid::Uuid;
 
 use trueup_gateway::app_state::GatewayState;
@@ -57,7 +57,7 @@ impl StandaloneServer {
         )?;
         let publishing = publish::PublishSettings {
             amqp_url: SecretString::from(format!("amqp://{NOWHERE}")),
-            queue_max_length: NonZeroU32::MAX,
+            queue_bounds: QueueBounds::UNBOUNDED,
             spool: None,
         };
         let door = GatewayState {

@@ -16,6 +16,7 @@ use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_ops::{metrics, private_listener};
 use trueup_postgres::{Pool, PoolSettings};
+use trueup_queue::topology::QueueBounds;
 
 use crate::app_state::GatewayState;
 use crate::limits::{self, Limits, Policy};
@@ -165,7 +166,10 @@ fn open_state(
         .map_err(|e| Failure::bad_setting("TRUEUP_REDIS_URL", e))?;
     let publishing = publish::PublishSettings {
         amqp_url: settings.amqp.amqp_url.clone(),
-        queue_max_length: settings.amqp.queue_max_length,
+        queue_bounds: QueueBounds {
+            messages: settings.amqp.queue_max_length,
+            bytes: settings.amqp.queue_max_bytes,
+        },
         spool,
     };
     let durable = DurablePublisher::start_publishing(publishing, readiness, end.clone())

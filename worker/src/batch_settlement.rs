@@ -31,7 +31,7 @@ const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 pub enum SettleError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("a parked event could not be put among the dead letters: {0}")]
+    #[error("events could not be put on another queue: {0}")]
     Queue(#[from] QueueError),
     #[error("a lane broke: {0}")]
     Broken(String),

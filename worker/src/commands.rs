@@ -77,7 +77,7 @@ pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
     })
     .await
     .map_err(dependency_failure)?;
-    topology::declare_topology(session.connection(), settings.amqp.queue_max_length)
+    topology::declare_topology(session.connection(), settings.queue_bounds())
         .await
         .map_err(dependency_failure)?;
     session.close().await;

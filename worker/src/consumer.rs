@@ -35,6 +35,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// What is told to the broker is on its way within this. The client's own promise may stay open for ever
 /// if the connection ends just then.
 pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// Envelopes fetched ahead from the queues beside the main one.
+const ASIDE_PREFETCH: u16 = 16;
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -217,11 +219,11 @@ impl ConsumerSupervisor {
         &self,
         session: &BrokerConnection,
         mut lanes: Scheduler,
-        sources: &mut [QueueConsumer; 2],
+        sources: &mut [QueueConsumer; 3],
         dead: &Channel,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
-        let [events, parked] = sources;
+        let [events, parked, overflow] = sources;
         let stop = self.shutdown.stop();
         loop {
             let (source, delivery) = tokio::select! {
@@ -229,19 +231,21 @@ impl ConsumerSupervisor {
                 () = stop.cancelled() => break,
                 () = session.wait_closed() => return Err(LOST.to_owned()),
                 done = lanes.next_result() => {
-                    with_broker_timeout(session, acknowledge_settled(done, [events, parked])).await?;
+                    with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?;
                     backoff.reset();
                     continue;
                 }
+                // First, for the little that it may give: else a flood behind it would be in front of it.
+                delivery = overflow.next(), if lanes.has_room_for_overflow() => (OVERFLOW, delivery),
                 delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
                 delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
             };
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
             let delivery = delivery.ok_or("the broker ended the consumer")?;
-            let from = if source == EVENTS {
-                &mut *events
-            } else {
-                &mut *parked
+            let from = match source {
+                EVENTS => &mut *events,
+                PARKED => &mut *parked,
+                _ => &mut *overflow,
             };
             with_broker_timeout(
                 session,
@@ -249,34 +253,35 @@ impl ConsumerSupervisor {
             )
             .await?;
         }
-        for source in [&*events, &*parked] {
+        for source in [&*events, &*parked, &*overflow] {
             // A failure is the connection's end, which is met below.
             let _ = tokio::time::timeout(LEAVE_WITHIN, source.cancel()).await;
         }
-        lanes.give_up_aside();
+        lanes.give_up_waiting();
         while !lanes.is_idle() {
             tokio::select! {
                 () = session.wait_closed() => return Err(LOST.to_owned()),
-                done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked])).await?,
+                done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?,
             }
         }
         Ok(())
     }
 
-    /// The topology, a channel for dead letters, the consumers of the two queues.
+    /// The topology, a channel for dead letters, the consumers of the three queues.
     async fn open_consumers(
         &self,
         session: &BrokerConnection,
-    ) -> Result<(Channel, [QueueConsumer; 2]), QueueError> {
-        topology::declare_topology(session.connection(), self.settings.amqp.queue_max_length)
-            .await?;
+    ) -> Result<(Channel, [QueueConsumer; 3]), QueueError> {
+        topology::declare_topology(session.connection(), self.settings.queue_bounds()).await?;
         let dead = session.confirm_channel().await?;
         let prefetch =
             u16::try_from(self.settings.worker.worker_prefetch.get()).unwrap_or(u16::MAX);
         let events = QueueConsumer::open_consumer(session, topology::QUEUE, prefetch).await?;
         let parked =
-            QueueConsumer::open_consumer(session, topology::PARKED_QUEUE, prefetch).await?;
-        Ok((dead, [events, parked]))
+            QueueConsumer::open_consumer(session, topology::PARKED_QUEUE, ASIDE_PREFETCH).await?;
+        let overflow =
+            QueueConsumer::open_consumer(session, topology::OVERFLOW_QUEUE, ASIDE_PREFETCH).await?;
+        Ok((dead, [events, parked, overflow]))
     }
 }
 
@@ -295,9 +300,10 @@ async fn with_broker_timeout(
 
 const LOST: &str = "the connection to the broker is lost";
 
-/// The places of the two queues in an [`DeliveryTag`].
+/// The places of the three queues in a [`DeliveryTag`].
 const EVENTS: usize = 0;
 const PARKED: usize = 1;
+const OVERFLOW: usize = 2;
 
 /// Decodes a delivery and deals its events out.
 async fn dispatch_delivery(
@@ -321,6 +327,8 @@ async fn dispatch_delivery(
             if delivery.redelivered {
                 metrics::worker().envelopes.inc(&["redelivered"]);
                 lanes.enqueue_redelivered(envelope.events, origin, bytes);
+            } else if source == OVERFLOW {
+                lanes.enqueue_taken_back(envelope.events, origin, bytes);
             } else {
                 lanes.enqueue_events(envelope.events, origin, bytes);
             }
@@ -342,7 +350,7 @@ async fn dispatch_delivery(
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
 async fn acknowledge_settled(
     done: Result<Settled, SettleError>,
-    sources: [&mut QueueConsumer; 2],
+    sources: [&mut QueueConsumer; 3],
 ) -> Result<(), String> {
     let done = done.map_err(|stuck| match stuck {
         SettleError::Store(error) if error.is_environment_error() => {

@@ -16,20 +16,51 @@ pub struct DeliveryTag {
     pub number: u64,
 }
 
-/// An event that waits.
-#[derive(Debug)]
-pub struct QueuedEvent {
-    pub event: RawEvent,
-    pub origin: DeliveryTag,
+/// Where an event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventOrigin {
+    pub delivery: DeliveryTag,
     /// Its part of the message's bytes.
     pub bytes: usize,
 }
 
-/// How much one batch takes at most. A single event may be larger than the bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchLimit {
+/// An event that waits.
+#[derive(Debug)]
+pub struct QueuedEvent {
+    pub event: RawEvent,
+    pub origin: EventOrigin,
+}
+
+/// Events and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
     pub events: usize,
     pub bytes: usize,
+}
+
+impl Amount {
+    pub fn add(&mut self, origin: EventOrigin) {
+        self.events += 1;
+        self.bytes += origin.bytes;
+    }
+
+    pub fn subtract(&mut self, origin: EventOrigin) {
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(origin.bytes);
+    }
+
+    /// Below a limit, in both.
+    pub fn is_below(self, limit: Amount) -> bool {
+        self.events < limit.events && self.bytes < limit.bytes
+    }
+
+    /// The n-th part of it.
+    pub const fn part(self, n: usize) -> Amount {
+        Amount {
+            events: self.events / n,
+            bytes: self.bytes / n,
+        }
+    }
 }
 
 /// What a lane settles next.
@@ -38,12 +69,13 @@ pub struct QueuedBatch {
     pub events: Vec<QueuedEvent>,
     /// Whose they are; to be given to [`FairQueue::release_accounts`] when the batch is done.
     pub accounts: Vec<Uuid>,
-    bytes: usize,
+    amount: Amount,
 }
 
 #[derive(Debug, Default)]
 struct AccountQueue {
     events: VecDeque<QueuedEvent>,
+    amount: Amount,
     /// It has a batch at work.
     is_busy: bool,
 }
@@ -54,16 +86,14 @@ pub struct FairQueue {
     accounts: HashMap<Uuid, AccountQueue>,
     /// Those of them that have something waiting and nothing at work, the next one first.
     turn: VecDeque<Uuid>,
-    events: usize,
-    bytes: usize,
+    amount: Amount,
     /// Events of the accounts in `turn`.
     free_events: usize,
 }
 
 impl FairQueue {
     pub fn push_event(&mut self, queued: QueuedEvent) {
-        self.events += 1;
-        self.bytes += queued.bytes;
+        self.amount.add(queued.origin);
         let id = queued.event.account_id;
         let account = self.accounts.entry(id).or_default();
         if !account.is_busy {
@@ -72,15 +102,18 @@ impl FairQueue {
                 self.turn.push_back(id);
             }
         }
+        account.amount.add(queued.origin);
         account.events.push_back(queued);
     }
 
-    pub fn event_count(&self) -> usize {
-        self.events
+    /// What waits.
+    pub fn amount(&self) -> Amount {
+        self.amount
     }
 
-    pub fn byte_count(&self) -> usize {
-        self.bytes
+    pub fn amount_of(&self, account: Uuid) -> Amount {
+        let account = self.accounts.get(&account);
+        account.map(|account| account.amount).unwrap_or_default()
     }
 
     /// Events that a batch could take now.
@@ -90,7 +123,7 @@ impl FairQueue {
 
     /// The next batch, empty if there is nothing to do. With `lanes` beside each other, a batch leaves the
     /// others their part of the accounts.
-    pub fn take_batch(&mut self, limit: BatchLimit, lanes: usize) -> QueuedBatch {
+    pub fn take_batch(&mut self, limit: Amount, lanes: usize) -> QueuedBatch {
         let mut batch = QueuedBatch::default();
         let part = self.turn.len().div_ceil(lanes.max(1));
         let each = (limit.events / part.max(1)).max(1);
@@ -121,7 +154,7 @@ impl FairQueue {
         batch
     }
 
-    fn move_events(&mut self, id: Uuid, most: usize, limit: BatchLimit, batch: &mut QueuedBatch) {
+    fn move_events(&mut self, id: Uuid, most: usize, limit: Amount, batch: &mut QueuedBatch) {
         let Some(account) = self.accounts.get_mut(&id) else {
             return;
         };
@@ -132,10 +165,10 @@ impl FairQueue {
             let Some(queued) = account.events.pop_front() else {
                 return;
             };
-            self.events -= 1;
             self.free_events -= 1;
-            self.bytes -= queued.bytes;
-            batch.bytes += queued.bytes;
+            self.amount.subtract(queued.origin);
+            account.amount.subtract(queued.origin);
+            batch.amount.add(queued.origin);
             batch.events.push(queued);
             if batch.accounts.last() != Some(&id) && !batch.accounts.contains(&id) {
                 batch.accounts.push(id);
@@ -161,8 +194,9 @@ impl FairQueue {
 }
 
 impl QueuedBatch {
-    fn has_room(&self, limit: BatchLimit) -> bool {
-        self.events.is_empty() || (self.events.len() < limit.events && self.bytes < limit.bytes)
+    /// A single event may be larger than the limit.
+    fn has_room(&self, limit: Amount) -> bool {
+        self.events.is_empty() || self.amount.is_below(limit)
     }
 }
 
@@ -170,7 +204,7 @@ impl QueuedBatch {
 mod tests {
     use super::*;
 
-    const LIMIT: BatchLimit = BatchLimit {
+    const LIMIT: Amount = Amount {
         events: 10,
         bytes: 1_000,
     };
@@ -187,14 +221,21 @@ mod tests {
                 request: None,
                 refusal: None,
             },
-            origin: DeliveryTag { source: 0, number },
-            bytes,
+            origin: EventOrigin {
+                delivery: DeliveryTag { source: 0, number },
+                bytes,
+            },
         }
     }
 
     /// Account and number of each event.
     fn summary(batch: &QueuedBatch) -> Vec<(u128, u64)> {
-        let of = |queued: &QueuedEvent| (queued.event.account_id.as_u128(), queued.origin.number);
+        let of = |queued: &QueuedEvent| {
+            (
+                queued.event.account_id.as_u128(),
+                queued.origin.delivery.number,
+            )
+        };
         batch.events.iter().map(of).collect()
     }
 
@@ -218,7 +259,10 @@ mod tests {
             (1, 5),
         ];
         assert_eq!(summary(&batch), expected);
-        assert_eq!((queue.event_count(), queue.byte_count()), (94, 94));
+        let left = |events, bytes| Amount { events, bytes };
+        assert_eq!(queue.amount(), left(94, 94));
+        assert_eq!(queue.amount_of(Uuid::from_u128(1)), left(94, 94));
+        assert_eq!(queue.amount_of(Uuid::from_u128(2)), left(0, 0));
     }
 
     #[test]
@@ -265,7 +309,7 @@ mod tests {
         queue.release_accounts(&batch.accounts);
         assert_eq!(queue.take_batch(LIMIT, 2).events.len(), 1);
         assert_eq!(queue.take_batch(LIMIT, 1).events.len(), 1);
-        assert_eq!((queue.event_count(), queue.byte_count()), (0, 0));
+        assert_eq!(queue.amount(), Amount::default());
     }
 
     #[test]
@@ -294,7 +338,7 @@ mod tests {
                 }
             }
         }
-        while queue.event_count() > 0 || !at_work.is_empty() {
+        while queue.amount().events > 0 || !at_work.is_empty() {
             let done = at_work
                 .pop_front()
                 .unwrap_or_else(|| queue.take_batch(LIMIT, 1));
@@ -305,7 +349,10 @@ mod tests {
         }
         assert_eq!(taken.values().map(Vec::len).sum::<usize>(), 2_000);
         assert!(taken.values().all(|numbers| numbers.is_sorted()));
-        assert_eq!((queue.byte_count(), queue.free_events()), (0, 0));
+        assert_eq!(
+            (queue.amount(), queue.free_events()),
+            (Amount::default(), 0)
+        );
         assert!(queue.accounts.is_empty() && queue.turn.is_empty());
     }
 }

@@ -12,6 +12,7 @@ mod consumer;
 mod fair_queue;
 mod late_matching;
 mod maintenance;
+mod overflow;
 mod queue_consumer;
 mod reconciliation;
 mod scheduler;

@@ -2,8 +2,9 @@
 //!
 //! Accounts take turns ([`FairQueue`]), so that nobody waits behind somebody else's flood. A lane goes from
 //! batch to batch by itself: while one commits, another decides, and the next events are being decoded.
-//! What waits is bounded in events and in bytes. Events that came again are settled in batches beside the
-//! lanes, so that they are never in front of anybody else's (V12).
+//! What waits is bounded in events and in bytes; what one account sends beyond its part goes another way
+//! ([`Overflow`]). Events that came again are settled in batches beside the lanes, so that they are never in
+//! front of anybody else's (V12).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,22 +14,34 @@ use tokio_util::sync::CancellationToken;
 use trueup_event::raw_event::{RawEvent, SecretUse};
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
+use trueup_ops::metrics;
 use trueup_store::webhooks;
 use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
-use crate::fair_queue::{BatchLimit, DeliveryTag, FairQueue, QueuedBatch, QueuedEvent};
+use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
+use crate::overflow::{self, Overflow};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
 /// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
 /// delivery limit (see `settle`), and no message is taken again before Postgres takes a write.
 const HOLD_MESSAGES: Duration = Duration::from_secs(20);
-/// Bytes of messages whose events wait (16 MiB). Beyond it nothing more is decoded; what the broker has
-/// handed over is bounded by the prefetch and the largest envelope.
-const WAITING_BYTES: usize = 16 * 1024 * 1024;
-/// Events that wait. The further the worker looks ahead, the longer one account's flood may be before the
-/// others' reports wait in the broker's queue behind it.
-const WAITING_EVENTS: usize = 20_000;
+/// What may wait, in events and in bytes of messages (16 MiB). Beyond it nothing more is decoded; what the
+/// broker has handed over is bounded by the prefetch and the largest envelope.
+const ROOM: Amount = Amount {
+    events: 20_000,
+    bytes: 16 * 1024 * 1024,
+};
+/// The same for what came again: as many as a worker has fetched and died with.
+const ROOM_AGAIN: Amount = Amount {
+    events: 60_000,
+    bytes: 16 * 1024 * 1024,
+};
+/// What may step aside; more of it waits on the overflow queue.
+const ROOM_ASIDE: Amount = Amount {
+    events: 4_000,
+    bytes: 8 * 1024 * 1024,
+};
 /// Bytes of messages that one transaction settles (4 MiB): each byte stands in memory several times then.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// While one lane is at work, another begins when a whole batch waits for it: a report in a batch of 400
@@ -44,6 +57,7 @@ enum JobKind {
     Lane(usize),
     Again,
     Aside,
+    Overflow,
     Uses,
 }
 
@@ -53,7 +67,7 @@ struct JobResult {
     accounts: Vec<Uuid>,
     /// The events it was given, each with the delivery that it came with.
     events: Vec<RawEvent>,
-    origins: Vec<DeliveryTag>,
+    origins: Vec<EventOrigin>,
     /// Those of them that stepped aside.
     outcome: Result<BTreeSet<Uuid>, SettleError>,
 }
@@ -61,7 +75,7 @@ struct JobResult {
 /// What became of a job's events.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// How many events of which deliveries are committed now.
+    /// How many events of which deliveries are committed now, or waiting elsewhere.
     pub events: Vec<(DeliveryTag, usize)>,
     /// Deliveries that have an event which stepped aside.
     pub aside: Vec<DeliveryTag>,
@@ -85,9 +99,11 @@ pub struct Scheduler {
     again: FairQueue,
     again_busy: bool,
     /// Events that stepped aside, tried again at `aside_at` (V12).
-    aside: VecDeque<(RawEvent, DeliveryTag)>,
+    aside: VecDeque<(RawEvent, EventOrigin)>,
+    aside_amount: Amount,
     aside_at: Option<Instant>,
     aside_busy: bool,
+    overflow: Overflow,
     uses: Vec<SecretUse>,
     uses_busy: bool,
     running: JoinSet<JobResult>,
@@ -113,8 +129,10 @@ impl Scheduler {
             again: FairQueue::default(),
             again_busy: false,
             aside: VecDeque::new(),
+            aside_amount: Amount::default(),
             aside_at: None,
             aside_busy: false,
+            overflow: Overflow::new(ROOM),
             uses: Vec::new(),
             uses_busy: false,
             running: JoinSet::new(),
@@ -123,28 +141,58 @@ impl Scheduler {
 
     /// Whether another envelope may be decoded.
     pub fn has_room(&self) -> bool {
-        self.waiting_events() < WAITING_EVENTS
-            && self.fresh.byte_count() + self.again.byte_count() < WAITING_BYTES
+        let excess = self.overflow.amount();
+        let mut waiting = self.fresh.amount();
+        waiting.events += excess.events;
+        waiting.bytes += excess.bytes;
+        waiting.is_below(ROOM) && self.again.amount().is_below(ROOM_AGAIN)
     }
 
-    fn waiting_events(&self) -> usize {
-        self.fresh.event_count() + self.again.event_count()
+    /// Whether another envelope may be taken from the overflow queue.
+    pub fn has_room_for_overflow(&mut self) -> bool {
+        let may = self.overflow.may_take_back(&self.fresh);
+        may && self.has_room() && self.aside_amount.is_below(ROOM_ASIDE.part(2))
     }
 
     /// Nothing waits, nothing runs.
     pub fn is_idle(&self) -> bool {
-        self.waiting_events() == 0 && self.running.is_empty()
+        let waiting = self.fresh.amount().events + self.again.amount().events;
+        waiting + self.overflow.amount().events == 0 && self.running.is_empty()
     }
 
-    /// Nothing but what stepped aside is left: it goes back to the broker, for whoever comes then.
-    pub fn give_up_aside(&mut self) {
+    /// What stepped aside, and what is to be moved, goes back to the broker, for whoever comes then.
+    pub fn give_up_waiting(&mut self) {
+        self.overflow.give_up_excess();
         self.aside.clear();
+        self.aside_amount = Amount::default();
         self.aside_at = None;
     }
 
     /// Queues the events of an envelope that came for the first time.
-    pub fn enqueue_events(&mut self, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
-        enqueue(&mut self.fresh, events, origin, bytes);
+    pub fn enqueue_events(&mut self, events: Vec<RawEvent>, delivery: DeliveryTag, bytes: usize) {
+        for queued in queued_events(events, delivery, bytes) {
+            let account = queued.event.account_id;
+            if self.overflow.is_crowded_by(account, &self.fresh) {
+                self.overflow.push_excess(queued);
+            } else {
+                self.fresh.push_event(queued);
+            }
+        }
+        self.start_moving();
+        self.start_lanes();
+    }
+
+    /// Queues the events of an envelope that was moved out of the others' way.
+    pub fn enqueue_taken_back(
+        &mut self,
+        events: Vec<RawEvent>,
+        delivery: DeliveryTag,
+        bytes: usize,
+    ) {
+        for queued in queued_events(events, delivery, bytes) {
+            self.overflow.note_taken_back(queued.event.account_id);
+            self.fresh.push_event(queued);
+        }
         self.start_lanes();
     }
 
@@ -152,10 +200,12 @@ impl Scheduler {
     pub fn enqueue_redelivered(
         &mut self,
         events: Vec<RawEvent>,
-        origin: DeliveryTag,
+        delivery: DeliveryTag,
         bytes: usize,
     ) {
-        enqueue(&mut self.again, events, origin, bytes);
+        for queued in queued_events(events, delivery, bytes) {
+            self.again.push_event(queued);
+        }
         self.start_again();
     }
 
@@ -195,8 +245,8 @@ impl Scheduler {
         self.spawn_settling(JobKind::Lane(number), batch);
     }
 
-    fn batch_limit(&self) -> BatchLimit {
-        BatchLimit {
+    fn batch_limit(&self) -> Amount {
+        Amount {
             events: self.tools.processor.batch_size(),
             bytes: BATCH_BYTES,
         }
@@ -220,8 +270,19 @@ impl Scheduler {
         self.aside_busy = true;
         self.aside_at = None;
         let count = self.aside.len().min(self.tools.processor.batch_size());
-        let events = self.aside.drain(..count).unzip();
-        self.spawn_job(JobKind::Aside, events, Vec::new());
+        let (events, origins): (Vec<RawEvent>, Vec<EventOrigin>) =
+            self.aside.drain(..count).unzip();
+        for origin in &origins {
+            self.aside_amount.subtract(*origin);
+        }
+        self.spawn_job(JobKind::Aside, (events, origins), Vec::new());
+    }
+
+    /// Moves what is beyond an account's part out of the others' way.
+    fn start_moving(&mut self) {
+        if let Some(excess) = self.overflow.next_move() {
+            self.spawn_job(JobKind::Overflow, excess, Vec::new());
+        }
     }
 
     fn spawn_settling(&mut self, who: JobKind, batch: QueuedBatch) {
@@ -233,7 +294,7 @@ impl Scheduler {
     fn spawn_job(
         &mut self,
         who: JobKind,
-        (events, origins): (Vec<RawEvent>, Vec<DeliveryTag>),
+        (events, origins): (Vec<RawEvent>, Vec<EventOrigin>),
         accounts: Vec<Uuid>,
     ) {
         let tools = self.tools.clone();
@@ -244,11 +305,17 @@ impl Scheduler {
                     JobKind::Lane(_) => processor.settle_batch(&events, dead).await,
                     JobKind::Again => processor.settle_again(&events, dead).await,
                     JobKind::Aside => processor.settle_free(&events, dead).await,
-                    // It has no events.
-                    JobKind::Uses => Ok(BTreeSet::new()),
+                    // They settle nothing.
+                    JobKind::Overflow | JobKind::Uses => Ok(BTreeSet::new()),
                 }
             };
-            let outcome = tools.retry_while_unavailable(settle).await;
+            let outcome = match who {
+                JobKind::Overflow => {
+                    let moved = overflow::move_events(dead, &events).await;
+                    moved.map(|()| BTreeSet::new()).map_err(SettleError::from)
+                }
+                _ => tools.retry_while_unavailable(settle).await,
+            };
             JobResult {
                 who,
                 accounts,
@@ -263,25 +330,36 @@ impl Scheduler {
     fn take_result(
         &mut self,
         events: Vec<RawEvent>,
-        origins: Vec<DeliveryTag>,
+        origins: Vec<EventOrigin>,
         aside: &BTreeSet<Uuid>,
     ) -> Settled {
         let mut settled = Settled::default();
         for (event, origin) in events.into_iter().zip(origins) {
             if aside.contains(&event.id) {
-                settled.aside.push(origin);
-                self.aside.push_back((event, origin));
+                settled.aside.push(origin.delivery);
+                self.put_aside(event, origin);
                 continue;
             }
-            match settled.events.last_mut().filter(|(of, _)| *of == origin) {
+            let delivery = origin.delivery;
+            match settled.events.last_mut().filter(|(of, _)| *of == delivery) {
                 Some((_, events)) => *events += 1,
-                None => settled.events.push((origin, 1)),
+                None => settled.events.push((delivery, 1)),
             }
         }
         if !self.aside.is_empty() && self.aside_at.is_none() && !self.aside_busy {
             self.aside_at = Some(Instant::now() + ASIDE_FOR);
         }
+        self.start_moving();
         settled
+    }
+
+    fn put_aside(&mut self, event: RawEvent, origin: EventOrigin) {
+        if self.aside_amount.is_below(ROOM_ASIDE) {
+            self.aside_amount.add(origin);
+            self.aside.push_back((event, origin));
+        } else {
+            self.overflow.push_excess(QueuedEvent { event, origin });
+        }
     }
 
     fn start_uses(&mut self) {
@@ -310,8 +388,10 @@ impl Scheduler {
     pub async fn next_result(&mut self) -> Result<Settled, SettleError> {
         let joined = loop {
             if self.running.is_empty() {
-                sleep_until(self.aside_at).await;
-                self.start_aside();
+                tokio::select! {
+                    () = sleep_until(self.aside_at) => self.start_aside(),
+                    () = sleep_until(self.overflow.move_at()) => self.start_moving(),
+                }
                 continue;
             }
             let waits = self.fresh.free_events() > 0 && self.lanes.contains(&None);
@@ -320,6 +400,7 @@ impl Scheduler {
                 Some(joined) = self.running.join_next() => break joined,
                 () = sleep_until(held_back_until) => {}
                 () = sleep_until(self.aside_at) => self.start_aside(),
+                () = sleep_until(self.overflow.move_at()) => self.start_moving(),
             }
             self.start_lanes();
         };
@@ -335,7 +416,14 @@ impl Scheduler {
                 self.again.release_accounts(&done.accounts);
                 self.start_again();
             }
-            JobKind::Aside => self.aside_busy = false,
+            JobKind::Aside => {
+                self.aside_busy = false;
+                // Nobody holds anything any more: the rest need not wait.
+                if done.outcome.as_ref().is_ok_and(BTreeSet::is_empty) {
+                    self.aside_at = Some(Instant::now());
+                }
+            }
+            JobKind::Overflow => return Ok(self.take_moved(done)),
             JobKind::Uses => {
                 self.uses_busy = false;
                 self.start_uses();
@@ -343,6 +431,20 @@ impl Scheduler {
         }
         let aside = done.outcome?;
         Ok(self.take_result(done.events, done.origins, &aside))
+    }
+
+    /// What could not be moved waits here for the next try.
+    fn take_moved(&mut self, done: JobResult) -> Settled {
+        if let Err(error) = done.outcome {
+            tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue");
+            self.overflow.restore_excess(done.events, done.origins);
+            return Settled::default();
+        }
+        metrics::worker()
+            .overflowed
+            .add(&[], done.events.len() as u64);
+        self.overflow.note_moved(&done.origins);
+        self.take_result(done.events, done.origins, &BTreeSet::new())
     }
 }
 
@@ -355,15 +457,16 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 /// Each event counts as the same part of its message's bytes.
-fn enqueue(queue: &mut FairQueue, events: Vec<RawEvent>, origin: DeliveryTag, bytes: usize) {
+fn queued_events(
+    events: Vec<RawEvent>,
+    delivery: DeliveryTag,
+    bytes: usize,
+) -> impl Iterator<Item = QueuedEvent> {
     let bytes = bytes / events.len().max(1);
-    for event in events {
-        queue.push_event(QueuedEvent {
-            event,
-            origin,
-            bytes,
-        });
-    }
+    let origin = EventOrigin { delivery, bytes };
+    events
+        .into_iter()
+        .map(move |event| QueuedEvent { event, origin })
 }
 
 impl JobContext {

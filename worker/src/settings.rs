@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use trueup_ops::settings::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs, WorkerArgs};
+use trueup_queue::topology::QueueBounds;
 
 /// Matches payout reports with their calls and credits publishers.
 #[derive(Debug, Clone, Parser)]
@@ -21,6 +22,15 @@ pub struct WorkerSettings {
     pub grace: GraceArgs,
     #[command(flatten)]
     pub start: StartArgs,
+}
+
+impl WorkerSettings {
+    pub fn queue_bounds(&self) -> QueueBounds {
+        QueueBounds {
+            messages: self.amqp.queue_max_length,
+            bytes: self.amqp.queue_max_bytes,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
 use trueup_queue::connection::BrokerConnection;
-use trueup_queue::topology;
+use trueup_queue::topology::{self, QueueBounds};
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
@@ -390,7 +390,7 @@ pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Dataset)
 }
 
 async fn fill(broker: &BrokerConnection, plan: &Plan, books: Dataset) -> anyhow::Result<()> {
-    topology::declare_topology(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
+    topology::declare_topology(broker.connection(), QueueBounds::UNBOUNDED).await?;
     let channel = broker.confirm_channel().await?;
     let numbers: Vec<usize> = (0..plan.reports).collect();
     for some in numbers.chunks(ENVELOPE * CONFIRMS_AT_ONCE) {

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 use trueup_event::envelope;
 use trueup_event::raw_event::Envelope;
-use trueup_queue::topology;
+use trueup_queue::topology::{self, QueueBounds};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 
@@ -40,7 +40,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         plan.calls, plan.corrected
     ));
     let broker = lease.broker().await;
-    topology::declare_topology(broker.connection(), 10_000_000.try_into().expect("not 0")).await?;
+    topology::declare_topology(broker.connection(), QueueBounds::UNBOUNDED).await?;
     let channel = broker.confirm_channel().await?;
     let _worker = Worker::start(&plan.worker, &database, &lease)?;
     sizes(&client, "at the start").await?;

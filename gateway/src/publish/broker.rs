@@ -7,7 +7,6 @@
 //! blocked, nothing waits for it.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +25,7 @@ use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 use trueup_ops::shutdown::spawn_vital;
 use trueup_queue::connection::BrokerConnection;
+use trueup_queue::topology::QueueBounds;
 use trueup_queue::{QueueError, topology};
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 pub struct BrokerSettings {
     pub amqp_url: SecretString,
-    pub queue_max_length: NonZeroU32,
+    pub queue_bounds: QueueBounds,
     /// What happens to reports while the broker is away, for `/ready` to say.
     pub meanwhile: &'static str,
 }
@@ -370,7 +370,7 @@ impl BrokerSupervisor {
                             free.push(channel);
                             if declared.elapsed() >= DECLARE_EVERY {
                                 declared = Instant::now();
-                                declare_again(Arc::clone(session), self.settings.queue_max_length);
+                                declare_again(Arc::clone(session), self.settings.queue_bounds);
                             }
                         }
                     }
@@ -411,7 +411,7 @@ async fn open_channels(
     settings: &BrokerSettings,
 ) -> Result<(Arc<BrokerConnection>, Vec<Channel>), QueueError> {
     let session = BrokerConnection::connect_to(&settings.amqp_url, "trueup-gateway").await?;
-    let declaring = topology::declare_topology(session.connection(), settings.queue_max_length);
+    let declaring = topology::declare_topology(session.connection(), settings.queue_bounds);
     tokio::time::timeout(DECLARE_WITHIN, declaring)
         .await
         .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))??;
@@ -422,9 +422,9 @@ async fn open_channels(
     Ok((Arc::new(session), channels))
 }
 
-fn declare_again(session: Arc<BrokerConnection>, max_length: NonZeroU32) {
+fn declare_again(session: Arc<BrokerConnection>, bounds: QueueBounds) {
     tokio::spawn(async move {
-        let declaring = topology::declare_topology(session.connection(), max_length);
+        let declaring = topology::declare_topology(session.connection(), bounds);
         if let Ok(Err(e)) = tokio::time::timeout(DECLARE_WITHIN, declaring).await {
             tracing::warn!(error = %e, "the topology could not be declared anew");
         }

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use trueup_event::envelope;
-use trueup_event::raw_event::{RawEvent, SecretUse, encode_batch, is_batch_part};
+use trueup_event::raw_event::{RawEvent, SecretUse, is_batch_part};
 use uuid::Uuid;
 
-/// Bytes of a message (256 KiB), unless a single event is larger: the largest body (512 KiB, half of it again
-/// where it is escaped) makes it 776 KiB. What a worker has fetched and not yet looked at is bounded by that
-/// and by its prefetch.
-pub(super) const MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes of a message, unless a single event is larger.
+pub(super) const MESSAGE_BYTES: usize = envelope::USUAL_BYTES;
 /// Events in one message at most; a batch request alone may hold as many.
 pub(super) const MESSAGE_EVENTS: usize = 500;
 
@@ -38,19 +36,10 @@ impl EncodedEvents {
     }
 
     pub fn from_events_and_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
-        let is_batch = |event: &RawEvent| {
-            let request = event.request.as_ref();
-            request.is_some_and(|request| request.batch_of.is_some())
-        };
-        let parts = if events.get(1).is_some_and(is_batch) {
-            let parts = encode_batch(events, MESSAGE_BYTES).into_iter();
-            parts
-                .map(|(bytes, events)| Part { bytes, events })
-                .collect()
-        } else {
-            let parts = events.iter().map(envelope::encode_event);
-            parts.map(|bytes| Part { bytes, events: 1 }).collect()
-        };
+        let parts = envelope::encode_in_parts(events, MESSAGE_BYTES).into_iter();
+        let parts = parts
+            .map(|(bytes, events)| Part { bytes, events })
+            .collect();
         let account = events.first().map(|first| first.account_id);
         let account = account.filter(|id| events.iter().all(|event| event.account_id == *id));
         Arc::new(EncodedEvents::new(account, parts, uses))

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::shutdown::spawn_vital;
+use trueup_queue::topology::QueueBounds;
 
 use broker::Broker;
 pub use encoded_events::{EncodedEvents, PublishError};
@@ -32,7 +33,7 @@ pub struct DurablePublisher {
 
 pub struct PublishSettings {
     pub amqp_url: SecretString,
-    pub queue_max_length: std::num::NonZeroU32,
+    pub queue_bounds: QueueBounds,
     pub spool: Option<OpenSpool>,
 }
 
@@ -49,7 +50,7 @@ impl DurablePublisher {
         };
         let broker = broker::BrokerSettings {
             amqp_url: settings.amqp_url,
-            queue_max_length: settings.queue_max_length,
+            queue_bounds: settings.queue_bounds,
             meanwhile,
         };
         let broker = Arc::new(Broker::start_publishing(

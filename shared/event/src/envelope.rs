@@ -5,7 +5,8 @@
 use serde::Deserialize;
 
 use crate::raw_event::{
-    BATCH_ENVELOPE_VERSION, ENVELOPE_VERSION, Envelope, RawEvent, SecretUse, is_batch_part,
+    BATCH_ENVELOPE_VERSION, ENVELOPE_VERSION, Envelope, RawEvent, SecretUse, encode_batch,
+    is_batch_part,
 };
 
 /// The message's AMQP type.
@@ -13,6 +14,11 @@ pub const MESSAGE_TYPE: &str = "trueup.envelope";
 /// A message above this was not written by us (bytes): some 1 MiB of events and a batch of 512 KiB, escaped as
 /// JSON, stay below it.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of a message (256 KiB), unless a single event is larger: the largest body (512 KiB, half of it again
+/// where it is escaped) makes it 776 KiB. What a worker has fetched and not yet looked at is bounded by that
+/// and by its prefetch.
+pub const USUAL_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
@@ -28,6 +34,31 @@ pub enum EnvelopeError {
 
 pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
+}
+
+/// Events as parts of envelopes, each with the number of its events: successive elements of one batch together,
+/// in parts of at most `part_bytes` (see [`encode_batch`]), any other event by itself.
+pub fn encode_in_parts(events: &[RawEvent], part_bytes: usize) -> Vec<(Vec<u8>, usize)> {
+    let runs = events.chunk_by(is_next_element);
+    let mut parts = Vec::new();
+    for run in runs {
+        match run {
+            [one] => parts.push((encode_event(one), 1)),
+            elements => parts.extend(encode_batch(elements, part_bytes)),
+        }
+    }
+    parts
+}
+
+/// The next element of the same batch.
+fn is_next_element(one: &RawEvent, next: &RawEvent) -> bool {
+    let head = |event: &RawEvent| {
+        let request = event.request.as_ref().filter(|request| request.element);
+        request.map(|request| request.batch_of.unwrap_or(event.id))
+    };
+    head(one).is_some()
+        && head(one) == head(next)
+        && one.position.checked_add(1) == Some(next.position)
 }
 
 /// One event's part of an envelope, for [`assemble_envelope`]: a gateway writes each event once, whatever way
@@ -50,7 +81,7 @@ pub fn encode_event(event: &RawEvent) -> Vec<u8> {
 }
 
 /// The message that holds these parts: events of [`encode_event`], batches of
-/// [`encode_batch`](crate::raw_event::encode_batch).
+/// [`encode_batch`].
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "capacities: what is added up is in memory already"
@@ -142,6 +173,40 @@ mod tests {
             envelope.secrets_used.push(used);
             assert_eq!(message, encode_envelope(&envelope));
         }
+    }
+
+    #[test]
+    fn events_in_parts_are_the_same_events_and_a_batch_stays_together() {
+        let id = |n: u128| uuid::Uuid::from_u128(n);
+        let element = |n: u16, head: u128| RawEvent {
+            id: id(head + u128::from(n)),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account_id: uuid::Uuid::nil(),
+            webhook_id: uuid::Uuid::nil(),
+            position: n,
+            source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
+            request: Some(crate::raw_event::RawRequest {
+                method: "POST".into(),
+                query: "q=1".into(),
+                element: true,
+                batch_of: (n > 0).then(|| id(head)),
+                ..Default::default()
+            }),
+            refusal: None,
+        };
+        let single = RawEvent {
+            request: None,
+            ..element(0, 900)
+        };
+        // A batch, a report alone, another batch of which one element is missing.
+        let mut events: Vec<RawEvent> = (0..3).map(|n| element(n, 100)).collect();
+        events.push(single);
+        events.extend([0, 1, 3].map(|n| element(n, 200)));
+        let parts = encode_in_parts(&events, 10_000);
+        let counts: Vec<usize> = parts.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [3, 1, 2, 1]);
+        let message = assemble_envelope(parts.iter().map(|(part, _)| part.as_slice()), 0, &[]);
+        assert_eq!(decode_envelope(&message).expect("our own").events, events);
     }
 
     #[test]

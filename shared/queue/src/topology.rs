@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! trueup.events (exchange) ──event──▶ trueup.events ──50 deliveries, or given up──▶ trueup.dead ──▶ trueup.events.dead
+//!        ├─overflow─▶ trueup.events.overflow
 //!        └─ no queue bound ─▶ trueup.unroutable ──▶ trueup.events.parked
 //! ```
 //!
 //! The worker consumes `trueup.events` *and* `trueup.events.parked`: what came while the queue was
-//! missing is as good as the rest. Everything is declared explicitly and so that RabbitMQ 3.10 and 4
+//! missing is as good as the rest. What one account sends beyond its part of a worker's room the worker moves
+//! to `trueup.events.overflow`, so that nobody's reports wait behind it, and takes it from there. Everything is declared explicitly and so that RabbitMQ 3.10 and 4
 //! both accept it: since 4.0 the default delivery limit is 20, and without a dead-letter exchange the
 //! message is dropped.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -29,6 +31,9 @@ pub const EXCHANGE: &str = "trueup.events";
 pub const ROUTING_KEY: &str = "event";
 /// The raw events.
 pub const QUEUE: &str = "trueup.events";
+/// What waits because its account sends more than its part.
+pub const OVERFLOW_QUEUE: &str = "trueup.events.overflow";
+const OVERFLOW_KEY: &str = "overflow";
 /// The alternate exchange of [`EXCHANGE`], and the queue of what found none.
 pub const UNROUTABLE_EXCHANGE: &str = "trueup.unroutable";
 pub const PARKED_QUEUE: &str = "trueup.events.parked";
@@ -54,6 +59,23 @@ const ACCESS_REFUSED: u16 = 403;
 /// AMQP's persistent delivery mode.
 const PERSISTENT: u8 = 2;
 
+/// What a queue of reports may hold; more is refused, and the door answers 503.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueBounds {
+    /// Envelopes.
+    pub messages: NonZeroU32,
+    /// Bytes of all of them.
+    pub bytes: NonZeroU64,
+}
+
+impl QueueBounds {
+    /// As good as none.
+    pub const UNBOUNDED: QueueBounds = QueueBounds {
+        messages: NonZeroU32::MAX,
+        bytes: NonZeroU64::MAX,
+    };
+}
+
 /// The properties of every message that we publish.
 pub fn message_properties() -> BasicProperties {
     BasicProperties::default()
@@ -67,15 +89,15 @@ pub fn message_properties() -> BasicProperties {
 /// declare: then `migrate` has done it. Harmless to repeat.
 pub async fn declare_topology(
     connection: &Connection,
-    max_length: NonZeroU32,
+    bounds: QueueBounds,
 ) -> Result<(), QueueError> {
-    let declaring = declare_all(connection, max_length);
+    let declaring = declare_all(connection, bounds);
     tokio::time::timeout(DECLARE_WITHIN, declaring)
         .await
         .map_err(|_| QueueError::TimedOut(DECLARE_WITHIN))?
 }
 
-async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<(), QueueError> {
+async fn declare_all(connection: &Connection, bounds: QueueBounds) -> Result<(), QueueError> {
     declare_exchange(
         connection,
         DEAD_EXCHANGE,
@@ -98,7 +120,7 @@ async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<
         FieldTable::default(),
     )
     .await?;
-    let mut parked = queue_arguments(DELIVERY_LIMIT, Some(max_length));
+    let mut parked = queue_arguments(DELIVERY_LIMIT, Some(bounds));
     dead_letters(&mut parked);
     declare_queue(connection, PARKED_QUEUE, parked).await?;
     bind_queue(connection, PARKED_QUEUE, UNROUTABLE_EXCHANGE, "").await?;
@@ -106,10 +128,12 @@ async fn declare_all(connection: &Connection, max_length: NonZeroU32) -> Result<
     let mut alternate = FieldTable::default();
     alternate.insert("alternate-exchange".into(), text_value(UNROUTABLE_EXCHANGE));
     declare_exchange(connection, EXCHANGE, ExchangeKind::Direct, alternate).await?;
-    let mut events = queue_arguments(DELIVERY_LIMIT, Some(max_length));
+    let mut events = queue_arguments(DELIVERY_LIMIT, Some(bounds));
     dead_letters(&mut events);
-    declare_queue(connection, QUEUE, events).await?;
-    bind_queue(connection, QUEUE, EXCHANGE, ROUTING_KEY).await
+    declare_queue(connection, QUEUE, events.clone()).await?;
+    bind_queue(connection, QUEUE, EXCHANGE, ROUTING_KEY).await?;
+    declare_queue(connection, OVERFLOW_QUEUE, events).await?;
+    bind_queue(connection, OVERFLOW_QUEUE, EXCHANGE, OVERFLOW_KEY).await
 }
 
 /// Puts an envelope among the dead letters, confirmed: only after `Ok` may its source be acked. The
@@ -122,6 +146,11 @@ pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), Queue
 /// the tests'. The gateway has a pipeline of its own.
 pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
     publish_to(channel, EXCHANGE, ROUTING_KEY, message).await
+}
+
+/// Moves an envelope out of the others' way, confirmed: only after `Ok` may its source be acked.
+pub async fn publish_overflow(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
+    publish_to(channel, EXCHANGE, OVERFLOW_KEY, message).await
 }
 
 async fn publish_to(
@@ -202,19 +231,23 @@ fn text_value(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
 
-fn queue_arguments(delivery_limit: i64, max_length: Option<NonZeroU32>) -> FieldTable {
+fn queue_arguments(delivery_limit: i64, bounds: Option<QueueBounds>) -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text_value("quorum"));
     table.insert(
         "x-delivery-limit".into(),
         AMQPValue::LongLongInt(delivery_limit),
     );
-    if let Some(length) = max_length {
+    if let Some(bounds) = bounds {
         // Full means "no" to the publisher (a nack, so a 503), never an old report thrown away.
         table.insert("x-overflow".into(), text_value("reject-publish"));
         table.insert(
             "x-max-length".into(),
-            AMQPValue::LongLongInt(length.get().into()),
+            AMQPValue::LongLongInt(bounds.messages.get().into()),
+        );
+        table.insert(
+            "x-max-length-bytes".into(),
+            AMQPValue::LongLongInt(i64::try_from(bounds.bytes.get()).unwrap_or(i64::MAX)),
         );
     }
     table

@@ -138,6 +138,7 @@ impl Lease {
         for queue in [
             topology::QUEUE,
             topology::PARKED_QUEUE,
+            topology::OVERFLOW_QUEUE,
             topology::DEAD_QUEUE,
         ] {
             let _ = channel

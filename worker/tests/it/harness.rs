@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
 use trueup_queue::connection::BrokerConnection;
-use trueup_queue::topology;
+use trueup_queue::topology::{self, QueueBounds};
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::builders::{self, Webhook, WebhookSpec};
@@ -96,7 +96,7 @@ impl World {
         let account_id = builders::account(&client).await;
         let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
         let broker = lease.broker().await;
-        topology::declare_topology(broker.connection(), 2_000_000.try_into().expect("not 0"))
+        topology::declare_topology(broker.connection(), QueueBounds::UNBOUNDED)
             .await
             .expect("a topology");
         World {

@@ -4,6 +4,7 @@ mod backup;
 mod commands;
 mod crash;
 mod exactly_once;
+mod floods;
 mod harness;
 mod manual_actions;
 mod money;

@@ -195,7 +195,11 @@ async fn a_deleted_queue_loses_nothing_and_is_made_again() {
     let door = door(&mut gateway, &webhook).await;
     let broker = world.lease.broker().await;
     let channel = broker.open_channel().await.expect("a channel");
-    for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
+    for queue in [
+        topology::QUEUE,
+        topology::OVERFLOW_QUEUE,
+        topology::PARKED_QUEUE,
+    ] {
         channel
             .queue_delete(queue.into(), QueueDeleteOptions::default())
             .await

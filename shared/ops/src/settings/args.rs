@@ -33,6 +33,12 @@ pub struct AmqpArgs {
     #[arg(long, env = "TRUEUP_QUEUE_MAX_LENGTH", value_name = "N", global = true,
           value_parser = check::parse_positive, default_value = "2000000")]
     pub queue_max_length: NonZeroU32,
+
+    /// Bytes of envelopes that the queue may hold before the broker refuses more (takes effect when the queue
+    /// is made)
+    #[arg(long, env = "TRUEUP_QUEUE_MAX_BYTES", value_name = "BYTES", global = true,
+          value_parser = check::positive_bytes, default_value = "16GiB")]
+    pub queue_max_bytes: NonZeroU64,
 }
 
 #[derive(Debug, Clone, Args)]

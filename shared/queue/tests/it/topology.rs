@@ -1,6 +1,6 @@
 //! The broker's topology and a connection's life, on a real RabbitMQ.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicRejectOptions, QueueDeleteOptions};
@@ -8,25 +8,36 @@ use secrecy::SecretString;
 use trueup_event::envelope;
 use trueup_event::raw_event::Envelope;
 use trueup_queue::connection::BrokerConnection;
-use trueup_queue::topology;
+use trueup_queue::topology::{self, QueueBounds};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
 use trueup_testkit::tcp_proxy::FaultProxy;
 
-const LENGTH: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+const BOUNDS: QueueBounds = QueueBounds {
+    messages: NonZeroU32::new(1000).expect("not zero"),
+    bytes: NonZeroU64::MAX,
+};
+const ONE_MESSAGE: QueueBounds = QueueBounds {
+    messages: NonZeroU32::MIN,
+    ..BOUNDS
+};
+const ONE_BYTE: QueueBounds = QueueBounds {
+    bytes: NonZeroU64::MIN,
+    ..BOUNDS
+};
 
 #[tokio::test]
 async fn declaring_is_repeatable_also_with_another_bound() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare_topology(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("declares");
-    topology::declare_topology(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("again");
-    topology::declare_topology(broker.connection(), NonZeroU32::MIN)
+    topology::declare_topology(broker.connection(), ONE_MESSAGE)
         .await
         .expect("what exists is used as it is");
     assert_eq!(
@@ -51,7 +62,7 @@ async fn declaring_is_repeatable_also_with_another_bound() {
 async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare_topology(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
@@ -79,7 +90,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
     topology::publish_event(&channel, &message)
         .await
         .expect_err("nobody has it");
-    topology::declare_topology(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("declares what is missing");
     topology::publish_event(&channel, &message)
@@ -91,7 +102,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
 async fn a_rejected_event_becomes_a_dead_letter() {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare_topology(broker.connection(), LENGTH)
+    topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
@@ -120,10 +131,19 @@ async fn a_rejected_event_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_no() {
+async fn a_queue_with_as_many_messages_as_it_may_hold_says_no() {
+    refuse_when_full(ONE_MESSAGE).await;
+}
+
+#[tokio::test]
+async fn a_queue_with_as_many_bytes_as_it_may_hold_says_no() {
+    refuse_when_full(ONE_BYTE).await;
+}
+
+async fn refuse_when_full(bounds: QueueBounds) {
     let lease = Lease::take().await;
     let broker = lease.broker().await;
-    topology::declare_topology(broker.connection(), NonZeroU32::MIN)
+    topology::declare_topology(broker.connection(), bounds)
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
