@@ -145,7 +145,11 @@ async fn rest(scene: &mut Cluster, client: &Client, accepted: &[Uuid]) -> anyhow
 
 async fn waiting(session: &trueup_queue::connection::BrokerConnection) -> anyhow::Result<u32> {
     let mut sum = 0;
-    for queue in [topology::QUEUE, topology::PARKED_QUEUE] {
+    for queue in [
+        topology::QUEUE,
+        topology::OVERFLOW_QUEUE,
+        topology::PARKED_QUEUE,
+    ] {
         sum += topology::queue_depth(session.connection(), queue)
             .await?
             .unwrap_or(0);

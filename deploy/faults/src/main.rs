@@ -8,6 +8,7 @@
 mod checks;
 mod failover;
 mod fixtures;
+mod hostile_senders;
 mod operators;
 mod plan;
 mod private;
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Gateways always keep a spool [default: those of odd seeds do]
     #[arg(long)]
     spool: bool,
+    /// Senders of another account beside the others, which cost as much as they are let
+    #[arg(long)]
+    hostile: bool,
     /// Services of the runs' own, which are killed and restarted as well
     #[arg(long)]
     private: bool,
@@ -155,14 +159,24 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let mut scene = topology::Cluster::set(&arguments, services, spool).await?;
     scene.start_all().await;
     let senders = senders::Senders::start(&scene, seed);
+    let hostile = match arguments.hostile {
+        true => Some(hostile_senders::HostileSenders::start(&scene, seed).await?),
+        false => None,
+    };
     let persons = operators::SimulatedOperators::start(&scene, seed);
     let mut plan = plan::FaultSchedule::new(seed);
     let outcome = async {
         plan.play(&mut scene, Duration::from_secs(arguments.seconds))
             .await?;
         scene.heal_and_restart().await?;
-        let (sent, done) = (senders.stop().await, persons.stop().await);
-        checks::at_rest(&mut scene, &sent, &done, seed).await
+        let (mut sent, done) = (senders.stop().await, persons.stop().await);
+        let mut memory = String::new();
+        if let Some(hostile) = hostile {
+            hostile.stop(&mut sent).await;
+            memory = hostile_senders::check_memory(&mut scene)?;
+        }
+        let summary = checks::at_rest(&mut scene, &sent, &done, seed).await?;
+        anyhow::Ok(format!("{summary} · {memory}"))
     };
     let outcome = outcome.await;
     if outcome.is_err() {

@@ -28,6 +28,9 @@ pub struct Options {
     /// Gateways always keep a spool [default: those of odd seeds do]
     #[arg(long)]
     spool: bool,
+    /// Senders of another account beside the others, which cost as much as they are let
+    #[arg(long)]
+    hostile: bool,
     /// Optimised binaries: more reports in the same time
     #[arg(long)]
     release: bool,
@@ -79,6 +82,7 @@ impl Options {
         flags.extend(self.log.as_ref().map(|log| format!("--log={log}")));
         let switches = [
             (self.spool, "--spool"),
+            (self.hostile, "--hostile"),
             (self.broker_cluster, "--broker-cluster"),
             (self.postgres_replica, "--postgres-replica"),
             (self.overload, "--overload"),
