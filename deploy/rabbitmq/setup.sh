@@ -21,4 +21,4 @@ user trueup_migrate "$MIGRATE_PASSWORD" '^trueup\.' '^trueup\.' '^trueup\.'
 # The public process can hand reports in. It cannot read one, nor a dead letter.
 user trueup_gateway "$GATEWAY_PASSWORD" '^$' '^trueup\.events$' '^$'
 # Takes reports, sets dead ones aside, and brings them back (redrive).
-user trueup_worker "$WORKER_PASSWORD" '^$' '^trueup\.(events|dead)$' '^trueup\.events(\.parked|\.dead)?$'
+user trueup_worker "$WORKER_PASSWORD" '^$' '^trueup\.(events|dead)$' '^trueup\.events(\.overflow|\.parked|\.dead)?$'
