@@ -1,4 +1,4 @@
-//! Events that wait to be settled: each account's in the order in which they came, and accounts in turn.
+//! Events that wait to be settled: each account's in the order of their reception (M10), and accounts in turn.
 //!
 //! A batch takes from several accounts, the same from each that has as much, so that nobody waits behind
 //! somebody else's flood. An account has one batch at work at most: its order stays, and two lanes never
@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use jiff::Timestamp;
 use trueup_event::raw_event::RawEvent;
 use uuid::Uuid;
 
@@ -103,7 +104,12 @@ impl FairQueue {
             }
         }
         account.amount.add(queued.origin);
-        account.events.push_back(queued);
+        // Mostly the last: the broker keeps the order, and two gateways are milliseconds apart.
+        let order = reception_order(&queued.event);
+        let at = account
+            .events
+            .partition_point(|earlier| reception_order(&earlier.event) <= order);
+        account.events.insert(at, queued);
     }
 
     /// What waits.
@@ -191,6 +197,10 @@ impl FairQueue {
             }
         }
     }
+}
+
+fn reception_order(event: &RawEvent) -> (Timestamp, u16, Uuid) {
+    (event.received_at, event.position, event.id)
 }
 
 impl QueuedBatch {
@@ -284,6 +294,21 @@ mod tests {
         let next = queue.take_batch(LIMIT, 2);
         assert_eq!(next.events.len(), 10);
         assert_eq!(summary(&next)[0], (3, 0));
+    }
+
+    #[test]
+    fn m10_an_accounts_events_are_taken_in_the_order_of_their_reception() {
+        let mut queue = FairQueue::default();
+        for (second, number) in [(5, 0), (3, 1), (4, 2), (3, 3), (9, 4)] {
+            let mut late = queued(1, number, 1);
+            late.event.received_at = Timestamp::from_second(second).expect("a time");
+            queue.push_event(late);
+        }
+        let numbers: Vec<u64> = summary(&queue.take_batch(LIMIT, 1))
+            .iter()
+            .map(|(_, number)| *number)
+            .collect();
+        assert_eq!(numbers, [1, 3, 2, 0, 4]);
     }
 
     #[test]

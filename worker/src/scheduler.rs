@@ -48,6 +48,9 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// costs Postgres half of what it costs in one of ten. What waits goes when the lane at work is done, or
 /// has been at work for so long: it may stand before a lock that somebody holds.
 const HELD_BACK_FOR: Duration = Duration::from_millis(100);
+/// What waits on the broker when a worker begins to consume, and what comes again together, is given so long
+/// to arrive: then it is decided in the order of its reception (M10).
+const GATHERED_FOR: Duration = Duration::from_millis(100);
 /// Between two tries of what stepped aside because somebody else holds its call (V12).
 const ASIDE_FOR: Duration = Duration::from_secs(2);
 
@@ -98,6 +101,9 @@ pub struct Scheduler {
     /// What came again.
     again: FairQueue,
     again_busy: bool,
+    /// When what came first is to be settled.
+    fresh_at: Option<Instant>,
+    again_at: Option<Instant>,
     /// Events that stepped aside, tried again at `aside_at` (V12).
     aside: VecDeque<(RawEvent, EventOrigin)>,
     aside_amount: Amount,
@@ -128,6 +134,8 @@ impl Scheduler {
             fresh: FairQueue::default(),
             again: FairQueue::default(),
             again_busy: false,
+            fresh_at: Some(Instant::now() + GATHERED_FOR),
+            again_at: None,
             aside: VecDeque::new(),
             aside_amount: Amount::default(),
             aside_at: None,
@@ -203,6 +211,9 @@ impl Scheduler {
         delivery: DeliveryTag,
         bytes: usize,
     ) {
+        if self.again_at.is_none() && !self.again_busy {
+            self.again_at = Some(Instant::now() + GATHERED_FOR);
+        }
         for queued in queued_events(events, delivery, bytes) {
             self.again.push_event(queued);
         }
@@ -217,6 +228,9 @@ impl Scheduler {
 
     /// Starts each idle lane for which there is enough to do.
     fn start_lanes(&mut self) {
+        if !is_due(&mut self.fresh_at) {
+            return;
+        }
         for number in 0..self.lanes.len() {
             let held_back = self
                 .held_back_until()
@@ -253,7 +267,7 @@ impl Scheduler {
     }
 
     fn start_again(&mut self) {
-        if self.again_busy || self.again.free_events() == 0 {
+        if self.again_busy || !is_due(&mut self.again_at) || self.again.free_events() == 0 {
             return;
         }
         self.again_busy = true;
@@ -391,6 +405,8 @@ impl Scheduler {
                 tokio::select! {
                     () = sleep_until(self.aside_at) => self.start_aside(),
                     () = sleep_until(self.overflow.move_at()) => self.start_moving(),
+                    () = sleep_until(self.fresh_at) => self.start_lanes(),
+                    () = sleep_until(self.again_at) => self.start_again(),
                 }
                 continue;
             }
@@ -401,6 +417,8 @@ impl Scheduler {
                 () = sleep_until(held_back_until) => {}
                 () = sleep_until(self.aside_at) => self.start_aside(),
                 () = sleep_until(self.overflow.move_at()) => self.start_moving(),
+                () = sleep_until(self.fresh_at) => {}
+                () = sleep_until(self.again_at) => self.start_again(),
             }
             self.start_lanes();
         };
@@ -446,6 +464,15 @@ impl Scheduler {
         self.overflow.note_moved(&done.origins);
         self.take_result(done.events, done.origins, &BTreeSet::new())
     }
+}
+
+/// True if there is no such time, or if it has come; then it is over.
+fn is_due(time: &mut Option<Instant>) -> bool {
+    if time.is_some_and(|time| time > Instant::now()) {
+        return false;
+    }
+    *time = None;
+    true
 }
 
 /// Never, if there is no such time.

@@ -374,3 +374,45 @@ async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
     assert_eq!(world.balance("pubA").await, 6000);
     world.reconcile().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_guesses_that_come_again_newest_first_are_decided_by_reception() {
+    let mut world = World::new().await;
+    let ([short, long], [first, second]) = two_calls_and_two_guesses(&mut world).await;
+    let ids = [first.id, second.id];
+    // A worker takes them newest first, in an envelope each, and dies before it has settled any.
+    let postgres = FaultProxy::to(&world.database.server()).await;
+    let mut dying = world
+        .start()
+        .env(
+            "TRUEUP_POSTGRES_URL",
+            world.database.url_through(postgres.address),
+        )
+        .ready()
+        .await;
+    postgres.set(NetworkFault::Hung);
+    for event in [second, first] {
+        world.publish(vec![event]).await;
+    }
+    eventually("it has all of them", PATIENCE, || async {
+        (world.depth(topology::QUEUE).await == 0).then_some(())
+    })
+    .await;
+    dying.kill();
+    assert_eq!(world.count("events").await, 0, "it settled none");
+    eventually("the broker has them again", PATIENCE, || async {
+        (world.depth(topology::QUEUE).await == 2).then_some(())
+    })
+    .await;
+
+    let _worker = world.worker().await;
+    let mut calls = Vec::new();
+    for id in ids {
+        let row = world.row(id).await;
+        assert_eq!(row.status, "matched", "{row:?}");
+        calls.push(row.call_id);
+    }
+    assert_eq!(calls, [Some(short), Some(long)]);
+    assert_eq!(world.balance("pubA").await, 6000);
+    world.reconcile().await;
+}

@@ -422,3 +422,41 @@ async fn m11_ten_repeats_of_a_held_report_are_one_row_to_decide() {
     assert_eq!(house.balance(&publisher).await, 0);
     house.world.reconcile().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_a_spool_that_is_emptied_behind_a_later_report_is_decided_by_reception() {
+    let world = World::new().await;
+    let broker = FaultProxy::to(world.lease.amqp_server()).await;
+    let spool = tempfile::tempdir().expect("a directory");
+    let start = gateway_of(&world)
+        .env("TRUEUP_AMQP_URL", world.lease.amqp_through(broker.address))
+        .env("TRUEUP_SPOOL_DIR", spool.path().display());
+    let mut house = House::with_gateway(world, &start).await;
+    let mut other = gateway_of(&house.world).ready().await;
+    let other_public = other.address("public").await;
+    let publisher = house.publisher("P1").await;
+    let calls = json!([
+        call_of(&publisher, "short", SHORT),
+        call_of(&publisher, "long", LONG)
+    ]);
+    let calls = house.record(calls).await;
+    let nothing = json!({"ref_id": "nobody's", "payout": 1});
+    house.report(&nothing).await;
+    house._worker.kill();
+    broker.cut();
+    // The first is kept by a gateway without its broker, the second is taken by one that has it.
+    let first = house.send(&guess(70, 50)).await;
+    let cut_off = std::mem::replace(&mut house.public, other_public);
+    let second = house.send(&guess(100, 40)).await;
+    house.public = cut_off;
+    broker.restore();
+    eventually("both wait for a worker", PATIENCE, || async {
+        (house.world.depth(trueup_queue::topology::QUEUE).await == 2).then_some(())
+    })
+    .await;
+    house._worker = house.world.worker().await;
+    for (event, call) in [&first, &second].into_iter().zip(&calls) {
+        let row = house.row(event).await;
+        assert_eq!(says(&row), ("matched", None, Some(call)));
+    }
+}

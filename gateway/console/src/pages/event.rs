@@ -540,10 +540,12 @@ pub async fn assign_event(
         setting.into(),
     )
     .await;
-    let matched = result
-        .as_ref()
-        .is_ok_and(|Json(full)| full.event.status == Status::Matched.code());
-    let done = if matched {
+    // A report without an amount that can be read matches its call and moves nothing.
+    let takes_effect = result.as_ref().is_ok_and(|Json(full)| {
+        full.event.status == Status::Matched.code()
+            && full.event.reason.as_deref() != Some(Reason::NoPayout.code())
+    });
+    let done = if takes_effect {
         "assigned"
     } else {
         "assigned-in-vain"

@@ -76,6 +76,17 @@ async fn m8_an_assign_that_ends_held_is_not_told_as_done() {
     assert_eq!(scene.balance().await, 2400);
 }
 
+#[tokio::test]
+async fn m8_an_assign_of_an_unreadable_amount_is_not_told_as_done() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({})).await;
+    let garbled = scene.report("ref_id=unknown&payout=fifty").await;
+    assert_eq!(scene.event(&garbled).await["reason"], "payout_unparseable");
+    let (_, page) = assign_on_page(&mut ann, &garbled, &call).await;
+    assert!(page.contains(IN_VAIN) && !page.contains(DONE), "{page}");
+    assert_eq!(scene.balance().await, 0);
+}
+
 /// A figure above the rows of a webhook.
 fn figure(page: &str, label: &str) -> String {
     let mark = format!("<div class=\"label\">{label}</div><div class=\"figure\">");
