@@ -5,6 +5,7 @@
 //! the way is answered 503. Everything before that is the door as it is.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use trueup_gateway::app_state::GatewayState;
 use trueup_gateway::limits::{Limits, Policy};
 use trueup_gateway::listener;
-use trueup_gateway::publish::{self, DurablePublisher};
+use trueup_gateway::publish::{self, BatchAllowance, DurablePublisher};
 use trueup_gateway::refusals::RefusalCounter;
 use trueup_gateway::secret_check::SecretUsage;
 use trueup_gateway::webhook_cache::WebhookCache;
@@ -57,6 +58,10 @@ impl StandaloneServer {
         )?;
         let publishing = publish::PublishSettings {
             amqp_url: SecretString::from(format!("amqp://{NOWHERE}")),
+            batches: BatchAllowance {
+                per_second: NonZeroU32::MAX,
+                burst: NonZeroU32::MAX,
+            },
             queue_bounds: QueueBounds::UNBOUNDED,
             spool: None,
         };

@@ -21,7 +21,7 @@ use trueup_queue::topology::QueueBounds;
 use crate::app_state::GatewayState;
 use crate::limits::{self, Limits, Policy};
 use crate::listener;
-use crate::publish::{self, DurablePublisher, EncodedEvents, OpenSpool, Spool};
+use crate::publish::{self, BatchAllowance, DurablePublisher, EncodedEvents, OpenSpool, Spool};
 use crate::refusals::{self, RefusalCounter};
 use crate::secret_check::SecretUsage;
 use crate::webhook_cache::{CacheSource, WebhookCache};
@@ -166,6 +166,10 @@ fn open_state(
         .map_err(|e| Failure::bad_setting("TRUEUP_REDIS_URL", e))?;
     let publishing = publish::PublishSettings {
         amqp_url: settings.amqp.amqp_url.clone(),
+        batches: BatchAllowance {
+            per_second: settings.gateway.batch_events_per_second,
+            burst: settings.gateway.batch_events_burst,
+        },
         queue_bounds: QueueBounds {
             messages: settings.amqp.queue_max_length,
             bytes: settings.amqp.queue_max_bytes,

@@ -314,6 +314,16 @@ async fn dispatch_delivery(
     dead: &Channel,
 ) -> Result<(), String> {
     let bytes = delivery.data.len();
+    // Whose events go another way anyhow need not be read here.
+    if source == EVENTS
+        && !delivery.redelivered
+        && let Some(account) = topology::account_of(&delivery.properties)
+        && lanes.is_moved(account)
+    {
+        let number = from.unacked.add_delivery(delivery, 1);
+        lanes.enqueue_moved_message(delivery.data.clone(), DeliveryTag { source, number });
+        return Ok(());
+    }
     match envelope::decode_envelope(&delivery.data) {
         Ok(envelope) => {
             let number = from.unacked.add_delivery(delivery, envelope.events.len());

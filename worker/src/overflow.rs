@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use lapin::Channel;
 use trueup_event::envelope;
 use trueup_event::raw_event::RawEvent;
+use trueup_ops::metrics;
 use trueup_queue::{QueueError, topology};
 use uuid::Uuid;
 
-use crate::fair_queue::{Amount, EventOrigin, FairQueue, QueuedEvent};
+use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedEvent};
 
 /// An account crowds the others when it has this part of the room, and 7/4 of what would be its share if all
 /// accounts had as much waiting.
@@ -27,8 +28,9 @@ const EMPTY_AFTER: Duration = Duration::from_secs(1);
 const SEEN_FOR: Duration = Duration::from_secs(300);
 /// Accounts that are remembered for each of these.
 const SEEN_ACCOUNTS: usize = 10_000;
-/// Events that one job moves.
+/// Events that one job moves, and messages that it moves whole.
 const MOVED_AT_ONCE: usize = 500;
+const MESSAGES_AT_ONCE: usize = 16;
 /// Between two tries of moving, where the broker would not take it.
 const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -58,14 +60,35 @@ impl SeenAccounts {
     }
 }
 
+/// What one job moves.
+#[derive(Debug)]
+pub struct Moving {
+    events: Vec<RawEvent>,
+    origins: Vec<EventOrigin>,
+    messages: Vec<(Vec<u8>, EventOrigin)>,
+}
+
+impl Moving {
+    fn origins(&self) -> impl Iterator<Item = EventOrigin> {
+        let of_messages = self.messages.iter().map(|(_, origin)| *origin);
+        self.origins.iter().copied().chain(of_messages)
+    }
+
+    /// The delivery of each event and of each message.
+    pub fn deliveries(&self) -> impl Iterator<Item = DeliveryTag> {
+        self.origins().map(|origin| origin.delivery)
+    }
+}
+
 #[derive(Debug)]
 pub struct Overflow {
     room: Amount,
     seen: SeenAccounts,
     /// Whose events are moved.
     moved: HashSet<Uuid>,
-    /// What is to be moved.
+    /// What is to be moved: events, and messages of which all are.
     excess: VecDeque<QueuedEvent>,
+    messages: VecDeque<(Vec<u8>, EventOrigin)>,
     amount: Amount,
     is_moving: bool,
     move_at: Option<Instant>,
@@ -86,6 +109,7 @@ impl Overflow {
             },
             moved: HashSet::new(),
             excess: VecDeque::new(),
+            messages: VecDeque::new(),
             amount: Amount::default(),
             is_moving: false,
             move_at: None,
@@ -100,13 +124,8 @@ impl Overflow {
 
     /// Whether this account's next event is to be moved.
     pub fn is_crowded_by(&mut self, account: Uuid, waiting: &FairQueue) -> bool {
-        let now = Instant::now();
-        self.seen.note(account, now);
-        let is_empty = |since: Instant| now.duration_since(since) > EMPTY_AFTER;
-        if self.quiet_since.is_some_and(is_empty) && self.excess.is_empty() && !self.is_moving {
-            self.moved.clear();
-        }
-        if self.moved.contains(&account) {
+        self.seen.note(account, Instant::now());
+        if self.is_moved(account) {
             return true;
         }
         let (theirs, all) = (waiting.amount_of(account), waiting.amount());
@@ -123,6 +142,24 @@ impl Overflow {
             self.moved.insert(account);
         }
         is_crowded
+    }
+
+    /// Whether all that this account sends is moved.
+    pub fn is_moved(&mut self, account: Uuid) -> bool {
+        let is_empty = |since: Instant| since.elapsed() > EMPTY_AFTER;
+        let has_none = self.excess.is_empty() && self.messages.is_empty() && !self.is_moving;
+        if self.quiet_since.is_some_and(is_empty) && has_none {
+            self.moved.clear();
+        }
+        self.moved.contains(&account)
+    }
+
+    pub fn push_message(&mut self, message: Vec<u8>, delivery: DeliveryTag) {
+        let bytes = message.len();
+        let origin = EventOrigin { delivery, bytes };
+        self.quiet_since = None;
+        self.amount.add(origin);
+        self.messages.push_back((message, origin));
     }
 
     pub fn push_excess(&mut self, queued: QueuedEvent) {
@@ -150,24 +187,33 @@ impl Overflow {
         may
     }
 
-    /// The events of the next job, if there is one to do.
-    pub fn next_move(&mut self) -> Option<(Vec<RawEvent>, Vec<EventOrigin>)> {
+    /// What the next job moves, if there is one to do.
+    pub fn next_move(&mut self) -> Option<Moving> {
         let is_time = self.move_at.is_none_or(|at| at <= Instant::now());
-        if self.is_moving || !is_time || self.excess.is_empty() {
+        let has_none = self.excess.is_empty() && self.messages.is_empty();
+        if self.is_moving || !is_time || has_none {
             return None;
         }
         self.is_moving = true;
         self.move_at = None;
-        let count = self.excess.len().min(MOVED_AT_ONCE);
-        let queued = self.excess.drain(..count);
-        Some(queued.map(|queued| (queued.event, queued.origin)).unzip())
+        let events = self.excess.len().min(MOVED_AT_ONCE);
+        let messages = self.messages.len().min(MESSAGES_AT_ONCE);
+        let queued = self.excess.drain(..events);
+        let (events, origins) = queued.map(|queued| (queued.event, queued.origin)).unzip();
+        Some(Moving {
+            events,
+            origins,
+            messages: self.messages.drain(..messages).collect(),
+        })
     }
 
     /// What is not being moved yet stays where it came from.
     pub fn give_up_excess(&mut self) {
-        for queued in self.excess.drain(..) {
-            self.amount.subtract(queued.origin);
-        }
+        let of_messages = self.messages.drain(..).map(|(_, origin)| origin);
+        let of_events = self.excess.drain(..).map(|queued| queued.origin);
+        of_events
+            .chain(of_messages)
+            .for_each(|origin| self.amount.subtract(origin));
     }
 
     /// When moving is tried again.
@@ -176,30 +222,50 @@ impl Overflow {
     }
 
     /// They are on the overflow queue now.
-    pub fn note_moved(&mut self, origins: &[EventOrigin]) {
+    pub fn note_moved(&mut self, moving: &Moving) {
         self.is_moving = false;
         self.quiet_since = None;
-        origins
-            .iter()
-            .for_each(|origin| self.amount.subtract(*origin));
+        moving
+            .origins()
+            .for_each(|origin| self.amount.subtract(origin));
     }
 
     /// They could not be moved: they wait for the next try.
-    pub fn restore_excess(&mut self, events: Vec<RawEvent>, origins: Vec<EventOrigin>) {
+    pub fn restore_excess(&mut self, moving: Moving) {
         self.is_moving = false;
         self.move_at = Some(Instant::now() + MOVE_AGAIN_AFTER);
-        let queued = events.into_iter().zip(origins);
+        let queued = moving.events.into_iter().zip(moving.origins);
         let queued = queued.map(|(event, origin)| QueuedEvent { event, origin });
         for queued in queued.rev() {
             self.excess.push_front(queued);
         }
+        for message in moving.messages.into_iter().rev() {
+            self.messages.push_front(message);
+        }
     }
 }
 
-/// Puts events on the overflow queue, confirmed. Death in between leaves some of them twice, and ids are
+/// Puts them on the overflow queue, confirmed. Death in between leaves some of them twice, and ids are
 /// settled once.
-pub async fn move_events(channel: &Channel, events: &[RawEvent]) -> Result<(), QueueError> {
+pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<(), QueueError> {
+    for message in assemble_messages(&moving.events) {
+        topology::publish_overflow(channel, &message).await?;
+    }
+    metrics::worker()
+        .overflowed
+        .add(&[], moving.events.len() as u64);
+    let whole = moving.messages.iter();
+    let publishing = whole.map(|(message, _)| topology::publish_overflow(channel, message));
+    futures_util::future::try_join_all(publishing).await?;
+    metrics::worker()
+        .overflowed_messages
+        .add(&[], moving.messages.len() as u64);
+    Ok(())
+}
+
+fn assemble_messages(events: &[RawEvent]) -> Vec<Vec<u8>> {
     let parts = envelope::encode_in_parts(events, envelope::USUAL_BYTES);
+    let mut messages = Vec::new();
     let mut rest = parts.as_slice();
     while !rest.is_empty() {
         let mut bytes = 0;
@@ -210,17 +276,15 @@ pub async fn move_events(channel: &Channel, events: &[RawEvent]) -> Result<(), Q
         });
         let (message, others) = rest.split_at(fits.count());
         let written = message.iter().map(|(part, _)| part.as_slice());
-        let message = envelope::assemble_envelope(written, bytes, &[]);
-        topology::publish_overflow(channel, &message).await?;
+        messages.push(envelope::assemble_envelope(written, bytes, &[]));
         rest = others;
     }
-    Ok(())
+    messages
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fair_queue::DeliveryTag;
 
     const ROOM: Amount = Amount {
         events: 800,
@@ -305,13 +369,16 @@ mod tests {
         send(&mut overflow, &mut waiting, 2, 1);
         send(&mut overflow, &mut waiting, 1, 150);
         assert!(!overflow.may_take_back(&waiting), "its events wait here");
-        let (events, origins) = overflow.next_move().expect("50 to move");
-        assert_eq!((events.len(), overflow.next_move().is_none()), (50, true));
-        overflow.restore_excess(events, origins);
+        let moving = overflow.next_move().expect("50 to move");
+        assert_eq!(
+            (moving.events.len(), overflow.next_move().is_none()),
+            (50, true)
+        );
+        overflow.restore_excess(moving);
         assert!(overflow.next_move().is_none(), "not at once");
         overflow.move_at = Some(Instant::now());
-        let (_, origins) = overflow.next_move().expect("as many again");
-        overflow.note_moved(&origins);
+        let moving = overflow.next_move().expect("as many again");
+        overflow.note_moved(&moving);
         assert_eq!(overflow.amount(), Amount::default());
 
         let batch = waiting.take_batch(ROOM, 1);
@@ -323,8 +390,16 @@ mod tests {
             0,
             "behind what is still on the queue"
         );
-        let (_, origins) = overflow.next_move().expect("that one");
-        overflow.note_moved(&origins);
+        assert!(overflow.is_moved(Uuid::from_u128(1)));
+        let delivery = DeliveryTag {
+            source: 0,
+            number: 7,
+        };
+        overflow.push_message(vec![0; 10], delivery);
+        let moving = overflow.next_move().expect("that one, and a message");
+        assert_eq!((moving.events.len(), moving.messages.len()), (1, 1));
+        assert!(moving.deliveries().any(|of| of == delivery));
+        overflow.note_moved(&moving);
         assert!(overflow.may_take_back(&waiting));
         overflow.quiet_since = Instant::now().checked_sub(EMPTY_AFTER * 2);
         assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 1);

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use trueup_event::raw_event::{RawEvent, SecretUse};
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_queue::QueueError;
 use trueup_store::webhooks;
 use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
-use crate::overflow::{self, Overflow};
+use crate::overflow::{self, Moving, Overflow};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
 /// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
@@ -60,8 +60,13 @@ enum JobKind {
     Lane(usize),
     Again,
     Aside,
-    Overflow,
     Uses,
+}
+
+/// How a job came to its end.
+enum JobEnd {
+    Settled(JobResult),
+    Moved(Moving, Result<(), QueueError>),
 }
 
 struct JobResult {
@@ -112,7 +117,7 @@ pub struct Scheduler {
     overflow: Overflow,
     uses: Vec<SecretUse>,
     uses_busy: bool,
-    running: JoinSet<JobResult>,
+    running: JoinSet<JobEnd>,
 }
 
 impl Scheduler {
@@ -188,6 +193,17 @@ impl Scheduler {
         }
         self.start_moving();
         self.start_lanes();
+    }
+
+    /// Whether all that this account sends goes to the overflow queue.
+    pub fn is_moved(&mut self, account: Uuid) -> bool {
+        self.overflow.is_moved(account)
+    }
+
+    /// Takes a message of such an account as one piece.
+    pub fn enqueue_moved_message(&mut self, message: Vec<u8>, delivery: DeliveryTag) {
+        self.overflow.push_message(message, delivery);
+        self.start_moving();
     }
 
     /// Queues the events of an envelope that was moved out of the others' way.
@@ -294,8 +310,12 @@ impl Scheduler {
 
     /// Moves what is beyond an account's part out of the others' way.
     fn start_moving(&mut self) {
-        if let Some(excess) = self.overflow.next_move() {
-            self.spawn_job(JobKind::Overflow, excess, Vec::new());
+        if let Some(moving) = self.overflow.next_move() {
+            let dead = self.tools.dead.clone();
+            self.running.spawn(async move {
+                let outcome = overflow::move_out(&dead, &moving).await;
+                JobEnd::Moved(moving, outcome)
+            });
         }
     }
 
@@ -319,24 +339,18 @@ impl Scheduler {
                     JobKind::Lane(_) => processor.settle_batch(&events, dead).await,
                     JobKind::Again => processor.settle_again(&events, dead).await,
                     JobKind::Aside => processor.settle_free(&events, dead).await,
-                    // They settle nothing.
-                    JobKind::Overflow | JobKind::Uses => Ok(BTreeSet::new()),
+                    // It has no events.
+                    JobKind::Uses => Ok(BTreeSet::new()),
                 }
             };
-            let outcome = match who {
-                JobKind::Overflow => {
-                    let moved = overflow::move_events(dead, &events).await;
-                    moved.map(|()| BTreeSet::new()).map_err(SettleError::from)
-                }
-                _ => tools.retry_while_unavailable(settle).await,
-            };
-            JobResult {
+            let outcome = tools.retry_while_unavailable(settle).await;
+            JobEnd::Settled(JobResult {
                 who,
                 accounts,
                 events,
                 origins,
                 outcome,
-            }
+            })
         });
     }
 
@@ -387,13 +401,13 @@ impl Scheduler {
             if let Err(error) = webhooks::touch_secrets(&pool, &uses).await {
                 tracing::warn!(%error, "uses of secrets were not noted");
             }
-            JobResult {
+            JobEnd::Settled(JobResult {
                 who: JobKind::Uses,
                 accounts: Vec::new(),
                 origins: Vec::new(),
                 outcome: Ok(BTreeSet::new()),
                 events: Vec::new(),
-            }
+            })
         });
     }
 
@@ -422,7 +436,10 @@ impl Scheduler {
             }
             self.start_lanes();
         };
-        let done = joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))?;
+        let done = match joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))? {
+            JobEnd::Settled(done) => done,
+            JobEnd::Moved(moving, outcome) => return Ok(self.take_moved(moving, outcome)),
+        };
         match done.who {
             JobKind::Lane(number) => {
                 self.lanes[number] = None;
@@ -441,7 +458,6 @@ impl Scheduler {
                     self.aside_at = Some(Instant::now());
                 }
             }
-            JobKind::Overflow => return Ok(self.take_moved(done)),
             JobKind::Uses => {
                 self.uses_busy = false;
                 self.start_uses();
@@ -452,17 +468,18 @@ impl Scheduler {
     }
 
     /// What could not be moved waits here for the next try.
-    fn take_moved(&mut self, done: JobResult) -> Settled {
-        if let Err(error) = done.outcome {
+    fn take_moved(&mut self, moving: Moving, outcome: Result<(), QueueError>) -> Settled {
+        if let Err(error) = outcome {
             tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue");
-            self.overflow.restore_excess(done.events, done.origins);
+            self.overflow.restore_excess(moving);
             return Settled::default();
         }
-        metrics::worker()
-            .overflowed
-            .add(&[], done.events.len() as u64);
-        self.overflow.note_moved(&done.origins);
-        self.take_result(done.events, done.origins, &BTreeSet::new())
+        self.overflow.note_moved(&moving);
+        self.start_moving();
+        Settled {
+            events: moving.deliveries().map(|delivery| (delivery, 1)).collect(),
+            aside: Vec::new(),
+        }
     }
 }
 

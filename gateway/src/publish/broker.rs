@@ -461,6 +461,11 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
         .flat_map(|parcel| parcel.events.uses.iter().cloned())
         .collect();
     let message = envelope::assemble_envelope(events, bytes, &uses);
+    let account = parcels.first().and_then(|parcel| parcel.events.account);
+    let account = account.filter(|_| {
+        let mut accounts = parcels.iter().map(|parcel| parcel.events.account);
+        uses.is_empty() && accounts.all(|of| of == account)
+    });
     let count: usize = parcels
         .iter()
         .map(|parcel| parcel.events.event_count())
@@ -481,7 +486,7 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
                 key,
                 options,
                 &message,
-                topology::message_properties(),
+                topology::message_properties_of(account),
             )
             .await?
             .await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use trueup_event::envelope;
+use trueup_event::limits;
 use trueup_event::raw_event::{RawEvent, SecretUse, is_batch_part};
 use uuid::Uuid;
 
@@ -95,6 +96,15 @@ impl EncodedEvents {
 
     pub fn event_count(&self) -> usize {
         self.events
+    }
+
+    /// A batch, or a body that is as large as one.
+    pub(super) fn is_large(&self) -> bool {
+        match self.parts.as_slice() {
+            [one] => one.events > 1 || one.bytes.len() > limits::BODY_BYTES,
+            [first, ..] => is_batch_part(&first.bytes),
+            [] => false,
+        }
     }
 }
 

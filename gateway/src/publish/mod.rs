@@ -1,12 +1,13 @@
 //! Making a report durable before it is answered 200: on the broker's disk, else on this one's, else
 //! not at all, and then the sender is told.
 
+mod batch_allowance;
 mod broker;
 mod encoded_events;
 mod spool;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,8 @@ use trueup_ops::health::Readiness;
 use trueup_ops::shutdown::spawn_vital;
 use trueup_queue::topology::QueueBounds;
 
+use batch_allowance::AccountAllowances;
+pub use batch_allowance::BatchAllowance;
 use broker::Broker;
 pub use encoded_events::{EncodedEvents, PublishError};
 pub use spool::{OpenSpool, Spool};
@@ -29,9 +32,11 @@ const DRAIN_AGAIN: Duration = Duration::from_millis(500);
 pub struct DurablePublisher {
     broker: Arc<Broker>,
     spool: Option<Arc<Spool>>,
+    batches: AccountAllowances,
 }
 
 pub struct PublishSettings {
+    pub batches: BatchAllowance,
     pub amqp_url: SecretString,
     pub queue_bounds: QueueBounds,
     pub spool: Option<OpenSpool>,
@@ -69,11 +74,23 @@ impl DurablePublisher {
             }
             None => None,
         };
-        Ok(DurablePublisher { broker, spool })
+        Ok(DurablePublisher {
+            broker,
+            spool,
+            batches: AccountAllowances::new(settings.batches),
+        })
     }
 
     /// `Ok` only when the events will survive whatever happens to this process.
     pub async fn persist_events(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
+        if let Some(account) = events.account
+            && events.is_large()
+            && !self
+                .batches
+                .try_take(account, events.event_count(), events.bytes, Instant::now())
+        {
+            return Err(PublishError::Full);
+        }
         let Some(spool) = &self.spool else {
             return self.broker.publish_events(events, BROKER_ALONE).await;
         };

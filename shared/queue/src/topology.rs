@@ -25,6 +25,7 @@ use lapin::{Channel, Confirmation, Connection, ExchangeKind};
 
 use crate::{QueueError, code_of};
 use trueup_event::envelope::MESSAGE_TYPE;
+use uuid::Uuid;
 
 /// Where the gateway publishes.
 pub const EXCHANGE: &str = "trueup.events";
@@ -82,6 +83,28 @@ pub fn message_properties() -> BasicProperties {
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
         .with_type(MESSAGE_TYPE.into())
+}
+
+/// The header that says whose events a message holds, if they are all of one account.
+const ACCOUNT_HEADER: &str = "trueup-account";
+
+/// The properties of a message whose events are all of this account.
+pub fn message_properties_of(account: Option<Uuid>) -> BasicProperties {
+    let Some(account) = account else {
+        return message_properties();
+    };
+    let mut headers = FieldTable::default();
+    headers.insert(ACCOUNT_HEADER.into(), text_value(&account.to_string()));
+    message_properties().with_headers(headers)
+}
+
+/// Whose events a message holds, if it says so.
+pub fn account_of(properties: &BasicProperties) -> Option<Uuid> {
+    let value = properties.headers().as_ref()?.inner().get(ACCOUNT_HEADER)?;
+    let AMQPValue::LongString(text) = value else {
+        return None;
+    };
+    std::str::from_utf8(text.as_bytes()).ok()?.parse().ok()
 }
 
 /// Makes what is missing. What exists with other arguments is left as it is (a bound that was

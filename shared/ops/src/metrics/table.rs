@@ -236,6 +236,8 @@ groups! {
         stepped_aside: Counter = "trueup_worker_events_stepped_aside_total";
         /// Events moved to the overflow queue, because their account sent more than its part.
         overflowed: Counter = "trueup_worker_events_overflowed_total";
+        /// Messages moved there whole, because all of their events are of such an account.
+        overflowed_messages: Counter = "trueup_worker_messages_overflowed_total";
         /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
         envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
         /// Events that were set aside after five failures: somebody must look (runbook).

@@ -1,0 +1,107 @@
+//! What one account may send in batches and in bodies as large as one.
+//!
+//! A batch counts once against a webhook's and an address's limits (X3), but costs the broker, the workers and the
+//! database as much as all that is in it. So an account has an allowance: so many elements a second, and a burst;
+//! a kilobyte counts as an element. Beyond it that account's batches are answered 503 with Retry-After, and nobody
+//! else waits for them. Single reports are not counted. Each gateway counts for itself.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+/// Bytes that count as an element.
+const ELEMENT_BYTES: usize = 1024;
+/// Accounts that are remembered before those that have their whole burst again are forgotten.
+const ACCOUNTS: usize = 1_000;
+
+#[derive(Debug, Clone, Copy)]
+pub struct BatchAllowance {
+    /// Elements a second.
+    pub per_second: NonZeroU32,
+    /// Elements that may come at once.
+    pub burst: NonZeroU32,
+}
+
+/// The accounts' allowances: by when each has used up what it was given, if it gets no more than its rate.
+pub struct AccountAllowances {
+    allowance: BatchAllowance,
+    used_until: Mutex<HashMap<Uuid, Instant>>,
+}
+
+impl AccountAllowances {
+    pub fn new(allowance: BatchAllowance) -> AccountAllowances {
+        AccountAllowances {
+            allowance,
+            used_until: Mutex::default(),
+        }
+    }
+
+    /// False if the account has to wait; then nothing was taken.
+    pub fn try_take(&self, account: Uuid, events: usize, bytes: usize, now: Instant) -> bool {
+        let cost = u32::try_from(events + bytes / ELEMENT_BYTES).unwrap_or(u32::MAX);
+        let mut used_until = self
+            .used_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if used_until.len() >= ACCOUNTS {
+            used_until.retain(|_, until| *until > now);
+        }
+        let until = used_until.get(&account).copied().unwrap_or(now).max(now);
+        let until = until + self.takes(cost);
+        if until.duration_since(now) > self.takes(self.allowance.burst.get()) {
+            return false;
+        }
+        used_until.insert(account, until);
+        true
+    }
+
+    /// How long the account's rate takes for so many.
+    fn takes(&self, elements: u32) -> Duration {
+        Duration::from_secs(1) * elements / self.allowance.per_second.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWANCE: BatchAllowance = BatchAllowance {
+        per_second: NonZeroU32::new(100).expect("not zero"),
+        burst: NonZeroU32::new(1_000).expect("not zero"),
+    };
+
+    #[test]
+    fn an_account_has_its_burst_then_its_rate_and_the_others_have_theirs() {
+        let allowances = AccountAllowances::new(ALLOWANCE);
+        let (flood, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let now = Instant::now();
+        let taken = (0..50)
+            .filter(|_| allowances.try_take(flood, 100, 0, now))
+            .count();
+        assert_eq!(taken, 10);
+        assert!(allowances.try_take(other, 500, 0, now));
+        let later = now + Duration::from_secs(2);
+        let taken = (0..50)
+            .filter(|_| allowances.try_take(flood, 100, 0, later))
+            .count();
+        assert_eq!(taken, 2);
+        let much_later = now + Duration::from_secs(60);
+        let taken = (0..50)
+            .filter(|_| allowances.try_take(flood, 100, 0, much_later))
+            .count();
+        assert_eq!(taken, 10, "no more than a burst is saved up");
+    }
+
+    #[test]
+    fn bytes_count_as_elements() {
+        let allowances = AccountAllowances::new(ALLOWANCE);
+        let now = Instant::now();
+        let taken = (0..50)
+            .filter(|_| allowances.try_take(Uuid::nil(), 1, 512 * 1024, now))
+            .count();
+        assert_eq!(taken, 1);
+    }
+}
