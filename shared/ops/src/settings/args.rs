@@ -108,12 +108,12 @@ pub struct GatewayArgs {
     /// Elements of batches that one account may send to this gateway in a second, for long; a kilobyte counts as
     /// one. Beyond it that account's batches are answered 503; single reports are not counted
     #[arg(long, env = "TRUEUP_BATCH_EVENTS_PER_SECOND", value_name = "N", global = true,
-          value_parser = check::parse_positive, default_value = "5000")]
+          value_parser = check::parse_positive, default_value = "2500")]
     pub batch_events_per_second: NonZeroU32,
 
     /// The same at once
     #[arg(long, env = "TRUEUP_BATCH_EVENTS_BURST", value_name = "N", global = true,
-          value_parser = check::parse_positive, default_value = "200000")]
+          value_parser = check::parse_positive, default_value = "100000")]
     pub batch_events_burst: NonZeroU32,
 
     /// Without Redis: count in this process alone, or refuse with 503
