@@ -189,13 +189,14 @@ impl Overflow {
 
     /// What the next job moves, if there is one to do.
     pub fn next_move(&mut self) -> Option<Moving> {
-        let is_time = self.move_at.is_none_or(|at| at <= Instant::now());
-        let has_none = self.excess.is_empty() && self.messages.is_empty();
-        if self.is_moving || !is_time || has_none {
+        if self.move_at.is_some_and(|at| at > Instant::now()) {
+            return None;
+        }
+        self.move_at = None;
+        if self.is_moving || (self.excess.is_empty() && self.messages.is_empty()) {
             return None;
         }
         self.is_moving = true;
-        self.move_at = None;
         let events = self.excess.len().min(MOVED_AT_ONCE);
         let messages = self.messages.len().min(MESSAGES_AT_ONCE);
         let queued = self.excess.drain(..events);

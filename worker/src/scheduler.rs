@@ -415,31 +415,45 @@ impl Scheduler {
     /// is lost if the future is dropped while it waits.
     pub async fn next_result(&mut self) -> Result<Settled, SettleError> {
         let joined = loop {
-            if self.running.is_empty() {
-                tokio::select! {
-                    () = sleep_until(self.aside_at) => self.start_aside(),
-                    () = sleep_until(self.overflow.move_at()) => self.start_moving(),
-                    () = sleep_until(self.fresh_at) => self.start_lanes(),
-                    () = sleep_until(self.again_at) => self.start_again(),
-                }
-                continue;
-            }
-            let waits = self.fresh.free_events() > 0 && self.lanes.contains(&None);
-            let held_back_until = self.held_back_until().filter(|_| waits);
+            let due = self.next_due();
             tokio::select! {
                 Some(joined) = self.running.join_next() => break joined,
-                () = sleep_until(held_back_until) => {}
-                () = sleep_until(self.aside_at) => self.start_aside(),
-                () = sleep_until(self.overflow.move_at()) => self.start_moving(),
-                () = sleep_until(self.fresh_at) => {}
-                () = sleep_until(self.again_at) => self.start_again(),
+                () = sleep_until(due) => self.start_due(),
             }
-            self.start_lanes();
         };
-        let done = match joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))? {
-            JobEnd::Settled(done) => done,
-            JobEnd::Moved(moving, outcome) => return Ok(self.take_moved(moving, outcome)),
-        };
+        match joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))? {
+            JobEnd::Moved(moving, outcome) => Ok(self.take_moved(moving, outcome)),
+            JobEnd::Settled(done) => {
+                self.start_after(&done);
+                let aside = done.outcome?;
+                Ok(self.take_result(done.events, done.origins, &aside))
+            }
+        }
+    }
+
+    /// When something is to be started though no job ends.
+    fn next_due(&self) -> Option<Instant> {
+        let waits = self.fresh.free_events() > 0 && self.lanes.contains(&None);
+        let held_back_until = self.held_back_until().filter(|_| waits);
+        let times = [
+            self.aside_at,
+            self.overflow.move_at(),
+            self.fresh_at,
+            self.again_at,
+            held_back_until,
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    fn start_due(&mut self) {
+        self.start_aside();
+        self.start_moving();
+        self.start_again();
+        self.start_lanes();
+    }
+
+    /// What may go on now that this job has ended.
+    fn start_after(&mut self, done: &JobResult) {
         match done.who {
             JobKind::Lane(number) => {
                 self.lanes[number] = None;
@@ -454,17 +468,14 @@ impl Scheduler {
             JobKind::Aside => {
                 self.aside_busy = false;
                 // Nobody holds anything any more: the rest need not wait.
-                if done.outcome.as_ref().is_ok_and(BTreeSet::is_empty) {
-                    self.aside_at = Some(Instant::now());
-                }
+                let all_settled = done.outcome.as_ref().is_ok_and(BTreeSet::is_empty);
+                self.aside_at = (all_settled && !self.aside.is_empty()).then(Instant::now);
             }
             JobKind::Uses => {
                 self.uses_busy = false;
                 self.start_uses();
             }
         }
-        let aside = done.outcome?;
-        Ok(self.take_result(done.events, done.origins, &aside))
     }
 
     /// What could not be moved waits here for the next try.
