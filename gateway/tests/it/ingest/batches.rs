@@ -1,6 +1,6 @@
 //! X1, X3: bodies, their limits, and batches.
 
-use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::builders::{self, Webhook, WebhookSpec};
 use trueup_testkit::http::Client;
 
 use super::{World, door, post};
@@ -198,4 +198,56 @@ async fn expect_100_continue_is_met_only_for_a_body_that_is_wanted() {
         .await
         .expect("writes");
     assert_eq!(first_line(&mut unwanted).await, "HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn an_accounts_batches_have_an_allowance_and_nobody_elses_reports_wait_for_it() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let another_account = builders::account(&world.sql).await;
+    let another = builders::webhook(&world.sql, another_account, &WebhookSpec::open()).await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_BATCH_EVENTS_BURST", 1_100)
+        .env("TRUEUP_BATCH_EVENTS_PER_SECOND", 1)
+        .ready()
+        .await;
+    let door = door(&mut gateway, &another).await;
+    let batch = format!("[{}7]", "7,".repeat(499));
+    let send =
+        async |webhook: &Webhook, body: &str| post(door, webhook, "198.51.100.7", &[], body).await;
+    let taken = [send(&webhook, &batch).await, send(&webhook, &batch).await];
+    assert!(taken.iter().all(|answer| answer.status == 200));
+    let refused = send(&webhook, &batch).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(send(&webhook, "{\"payout\":1}").await.status, 200);
+    assert_eq!(send(&another, &batch).await.status, 200);
+}
+
+#[tokio::test]
+async fn x3_a_large_batch_is_the_same_batch_in_several_messages() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let mut gateway = world.gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    world.events().await;
+    let element = format!("{{\"note\":\"{}\"}}", "x".repeat(1_000));
+    let batch = format!("[{}]", vec![element; 500].join(","));
+    let answer = post(door, &webhook, "198.51.100.7", &[], &batch).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let envelopes = world.envelopes().await;
+    assert!(envelopes.len() > 1, "{} message", envelopes.len());
+    let events: Vec<_> = envelopes.into_iter().flat_map(|e| e.events).collect();
+    let positions: Vec<u16> = events.iter().map(|event| event.position).collect();
+    assert_eq!(positions, (0..500).collect::<Vec<u16>>());
+    let ids: Vec<String> = events.iter().map(|event| event.id.to_string()).collect();
+    assert_eq!(answer.json()["event_ids"], serde_json::json!(ids));
+    let head = events[0].id;
+    let of_batch = events.iter().skip(1).map(|event| &event.request);
+    assert!(
+        of_batch
+            .flatten()
+            .all(|request| request.batch_of == Some(head))
+    );
 }
