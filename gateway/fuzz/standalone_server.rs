@@ -16,13 +16,12 @@ use tokio_util::sync::CancellationToken;
 use trueup_gateway::webhook_cache::query::{IngestSecret, IngestWebhook};
 use trueup_ops::health::Readiness;
 use trueup_ops::settings::{Proxies, RedisDown};
-use trueup_queue::topology::QueueBounds;
 use uuid::Uuid;
 
 use trueup_gateway::app_state::GatewayState;
 use trueup_gateway::limits::{Limits, Policy};
 use trueup_gateway::listener;
-use trueup_gateway::publish::{self, BatchAllowance, DurablePublisher};
+use trueup_gateway::publish::{self, BatchAllowance, DurablePublisher, QueueBounds};
 use trueup_gateway::refusals::RefusalCounter;
 use trueup_gateway::secret_check::SecretUsage;
 use trueup_gateway::webhook_cache::WebhookCache;

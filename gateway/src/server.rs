@@ -16,12 +16,13 @@ use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_ops::{metrics, private_listener};
 use trueup_postgres::{Pool, PoolSettings};
-use trueup_queue::topology::QueueBounds;
 
 use crate::app_state::GatewayState;
 use crate::limits::{self, Limits, Policy};
 use crate::listener;
-use crate::publish::{self, BatchAllowance, DurablePublisher, EncodedEvents, OpenSpool, Spool};
+use crate::publish::{
+    self, BatchAllowance, DurablePublisher, EncodedEvents, OpenSpool, QueueBounds, Spool,
+};
 use crate::refusals::{self, RefusalCounter};
 use crate::secret_check::SecretUsage;
 use crate::webhook_cache::{CacheSource, WebhookCache};

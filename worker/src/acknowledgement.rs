@@ -55,6 +55,21 @@ impl UnackedDeliveries {
         self.first + self.taken.len() as u64 - 1
     }
 
+    /// No delivery is in hand.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// A delivery that was taken as one piece is settled by its events after all.
+    pub fn set_events(&mut self, number: u64, events: usize) {
+        let at = number
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok());
+        if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
+            taken.left = events;
+        }
+    }
+
     /// Some of a delivery's events are committed.
     pub fn mark_settled(&mut self, number: u64, events: usize) {
         let at = number

@@ -36,7 +36,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(15);
 /// if the connection ends just then.
 pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Envelopes fetched ahead from the queues beside the main one.
-const ASIDE_PREFETCH: u16 = 16;
+const ASIDE_PREFETCH: u16 = 32;
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -170,10 +170,18 @@ impl ConsumerSupervisor {
 
     /// Consumes until told to stop (`Ok`) or until something breaks. The text is for operators.
     async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), String> {
-        let session = BrokerConnection::connect_to(&self.settings.amqp.amqp_url, "trueup-worker")
+        let url = &self.settings.amqp.amqp_url;
+        let session = BrokerConnection::connect_to(url, "trueup-worker")
             .await
             .map_err(|e| e.to_string())?;
-        let outcome = self.consume_session(&session, backoff).await;
+        let moving = BrokerConnection::connect_to(url, "trueup-worker-overflow")
+            .await
+            .map_err(|e| e.to_string())?;
+        let outcome = tokio::select! {
+            outcome = self.consume_session(&session, &moving, backoff) => outcome,
+            () = moving.wait_closed() => Err(LOST.to_owned()),
+        };
+        moving.close().await;
         session.close().await;
         outcome
     }
@@ -181,10 +189,16 @@ impl ConsumerSupervisor {
     async fn consume_session(
         &self,
         session: &BrokerConnection,
+        moving: &BrokerConnection,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
         let opened = tokio::time::timeout(OPEN_WITHIN, self.open_consumers(session)).await;
         let (dead, mut sources) = opened
+            .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
+            .flatten()
+            .map_err(|e| e.to_string())?;
+        let moves = tokio::time::timeout(OPEN_WITHIN, moving.confirm_channel())
+            .await
             .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
             .flatten()
             .map_err(|e| e.to_string())?;
@@ -194,6 +208,7 @@ impl ConsumerSupervisor {
         let lanes = Scheduler::new(
             self.processor.clone(),
             dead.clone(),
+            moves,
             self.postgres.clone(),
             self.shutdown.stop().clone(),
         );
@@ -236,7 +251,7 @@ impl ConsumerSupervisor {
                     continue;
                 }
                 // First, for the little that it may give: else a flood behind it would be in front of it.
-                delivery = overflow.next(), if lanes.has_room_for_overflow() => (OVERFLOW, delivery),
+                delivery = overflow.next(), if lanes.has_room_for_overflow(!overflow.unacked.is_empty()) => (OVERFLOW, delivery),
                 delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
                 delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
             };
@@ -263,6 +278,7 @@ impl ConsumerSupervisor {
                 () = session.wait_closed() => return Err(LOST.to_owned()),
                 done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?,
             }
+            lanes.give_up_waiting();
         }
         Ok(())
     }
@@ -303,7 +319,7 @@ const LOST: &str = "the connection to the broker is lost";
 /// The places of the three queues in a [`DeliveryTag`].
 const EVENTS: usize = 0;
 const PARKED: usize = 1;
-const OVERFLOW: usize = 2;
+pub const OVERFLOW: usize = 2;
 
 /// Decodes a delivery and deals its events out.
 async fn dispatch_delivery(
@@ -321,8 +337,14 @@ async fn dispatch_delivery(
         && lanes.is_moved(account)
     {
         let number = from.unacked.add_delivery(delivery, 1);
-        lanes.enqueue_moved_message(delivery.data.clone(), DeliveryTag { source, number });
+        let tag = DeliveryTag { source, number };
+        lanes.enqueue_moved_message(account, delivery.data.clone(), tag);
         return Ok(());
+    }
+    if source == OVERFLOW
+        && let Some(account) = topology::account_of(&delivery.properties)
+    {
+        lanes.note_taken_back(account);
     }
     match envelope::decode_envelope(&delivery.data) {
         Ok(envelope) => {
@@ -369,6 +391,9 @@ async fn acknowledge_settled(
         stuck => stuck.to_string(),
     })?;
     for (at, source) in sources.into_iter().enumerate() {
+        for (of, events) in done.reopened.iter().filter(|(of, _)| of.source == at) {
+            source.unacked.set_events(of.number, *events);
+        }
         for (origin, events) in done.events.iter().filter(|(origin, _)| origin.source == at) {
             source.unacked.mark_settled(origin.number, *events);
         }

@@ -1,10 +1,10 @@
 //! What one account sends beyond its part of the worker's room: it is moved to a queue of its own, so that
 //! nobody's reports wait in the broker's queue behind it, and is taken from there as that account is settled.
 //!
-//! An account whose events are moved stays moved until that queue has been found empty: so its events keep
-//! their order.
+//! An account whose events are moved stays moved until its messages have come back, or that queue has been found
+//! empty: so its events keep their order. What cannot be moved is settled as it comes.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use lapin::Channel;
@@ -31,8 +31,8 @@ const SEEN_ACCOUNTS: usize = 10_000;
 /// Events that one job moves, and messages that it moves whole.
 const MOVED_AT_ONCE: usize = 500;
 const MESSAGES_AT_ONCE: usize = 16;
-/// Between two tries of moving, where the broker would not take it.
-const MOVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// After the broker would not take it (an alarm, a full queue), nothing is moved for so long.
+const CLOSED_FOR: Duration = Duration::from_secs(10);
 
 /// Accounts that had events lately: who crowds is a question only where there are others.
 #[derive(Debug)]
@@ -60,17 +60,71 @@ impl SeenAccounts {
     }
 }
 
-/// What one job moves.
+/// What is to be moved: an event, or a message of which all are of one account, unread.
 #[derive(Debug)]
+enum Excess {
+    Event(QueuedEvent),
+    Message(MovedMessage),
+}
+
+/// A message that is moved as one piece.
+#[derive(Debug)]
+pub struct MovedMessage {
+    pub account: Uuid,
+    pub bytes: Vec<u8>,
+    pub origin: EventOrigin,
+}
+
+impl Excess {
+    fn account(&self) -> Uuid {
+        match self {
+            Excess::Event(queued) => queued.event.account_id,
+            Excess::Message(message) => message.account,
+        }
+    }
+
+    fn origin(&self) -> EventOrigin {
+        match self {
+            Excess::Event(queued) => queued.origin,
+            Excess::Message(message) => message.origin,
+        }
+    }
+}
+
+/// What one job moves: events of one account, or messages.
+#[derive(Debug, Default)]
 pub struct Moving {
-    events: Vec<RawEvent>,
-    origins: Vec<EventOrigin>,
-    messages: Vec<(Vec<u8>, EventOrigin)>,
+    pub events: Vec<RawEvent>,
+    pub origins: Vec<EventOrigin>,
+    pub messages: Vec<MovedMessage>,
 }
 
 impl Moving {
+    fn push(&mut self, excess: Excess) {
+        match excess {
+            Excess::Event(queued) => {
+                self.events.push(queued.event);
+                self.origins.push(queued.origin);
+            }
+            Excess::Message(message) => self.messages.push(message),
+        }
+    }
+
+    /// Whether this belongs to the same job.
+    fn takes(&self, excess: &Excess) -> bool {
+        match excess {
+            Excess::Event(queued) => {
+                let account = self.events.first().map(|event| event.account_id);
+                self.messages.is_empty()
+                    && self.events.len() < MOVED_AT_ONCE
+                    && account.is_none_or(|of| of == queued.event.account_id)
+            }
+            Excess::Message(_) => self.events.is_empty() && self.messages.len() < MESSAGES_AT_ONCE,
+        }
+    }
+
     fn origins(&self) -> impl Iterator<Item = EventOrigin> {
-        let of_messages = self.messages.iter().map(|(_, origin)| *origin);
+        let of_messages = self.messages.iter().map(|message| message.origin);
         self.origins.iter().copied().chain(of_messages)
     }
 
@@ -84,14 +138,15 @@ impl Moving {
 pub struct Overflow {
     room: Amount,
     seen: SeenAccounts,
-    /// Whose events are moved.
-    moved: HashSet<Uuid>,
-    /// What is to be moved: events, and messages of which all are.
-    excess: VecDeque<QueuedEvent>,
-    messages: VecDeque<(Vec<u8>, EventOrigin)>,
+    /// Whose events are moved, and how many of their messages are on the overflow queue, as far as this worker
+    /// knows.
+    moved: HashMap<Uuid, usize>,
+    /// What is to be moved, in the order in which it came.
+    excess: VecDeque<Excess>,
     amount: Amount,
     is_moving: bool,
-    move_at: Option<Instant>,
+    /// The broker would not take it: until then nothing is moved.
+    closed_until: Option<Instant>,
     /// Since when the overflow queue could have given something.
     quiet_since: Option<Instant>,
 }
@@ -107,12 +162,11 @@ impl Overflow {
                 count: 0,
                 since: Instant::now(),
             },
-            moved: HashSet::new(),
+            moved: HashMap::new(),
             excess: VecDeque::new(),
-            messages: VecDeque::new(),
             amount: Amount::default(),
             is_moving: false,
-            move_at: None,
+            closed_until: None,
             quiet_since: None,
         }
     }
@@ -125,8 +179,8 @@ impl Overflow {
     /// Whether this account's next event is to be moved.
     pub fn is_crowded_by(&mut self, account: Uuid, waiting: &FairQueue) -> bool {
         self.seen.note(account, Instant::now());
-        if self.is_moved(account) {
-            return true;
+        if self.is_closed() || self.is_moved(account) {
+            return !self.is_closed();
         }
         let (theirs, all) = (waiting.amount_of(account), waiting.amount());
         if theirs.is_below(self.room.part(CROWDING_PART)) {
@@ -139,91 +193,107 @@ impl Overflow {
         };
         let is_crowded = crowds(theirs.events, all.events) || crowds(theirs.bytes, all.bytes);
         if is_crowded {
-            self.moved.insert(account);
+            self.moved.entry(account).or_default();
         }
         is_crowded
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed_until
+            .is_some_and(|until| until > Instant::now())
     }
 
     /// Whether all that this account sends is moved.
     pub fn is_moved(&mut self, account: Uuid) -> bool {
         let is_empty = |since: Instant| since.elapsed() > EMPTY_AFTER;
-        let has_none = self.excess.is_empty() && self.messages.is_empty() && !self.is_moving;
-        if self.quiet_since.is_some_and(is_empty) && has_none {
+        if self.quiet_since.is_some_and(is_empty) && self.excess.is_empty() && !self.is_moving {
             self.moved.clear();
         }
-        self.moved.contains(&account)
+        !self.is_closed() && self.moved.contains_key(&account)
     }
 
-    pub fn push_message(&mut self, message: Vec<u8>, delivery: DeliveryTag) {
-        let bytes = message.len();
-        let origin = EventOrigin { delivery, bytes };
-        self.quiet_since = None;
-        self.amount.add(origin);
-        self.messages.push_back((message, origin));
+    pub fn push_message(&mut self, account: Uuid, bytes: Vec<u8>, delivery: DeliveryTag) {
+        let origin = EventOrigin {
+            delivery,
+            bytes: bytes.len(),
+        };
+        self.push(Excess::Message(MovedMessage {
+            account,
+            bytes,
+            origin,
+        }));
     }
 
     pub fn push_excess(&mut self, queued: QueuedEvent) {
-        self.quiet_since = None;
-        self.amount.add(queued.origin);
-        self.excess.push_back(queued);
+        self.push(Excess::Event(queued));
     }
 
-    /// The account's events came from the overflow queue: what it sends goes on behind them.
+    fn push(&mut self, excess: Excess) {
+        self.quiet_since = None;
+        self.amount.add(excess.origin());
+        self.moved.entry(excess.account()).or_default();
+        self.excess.push_back(excess);
+    }
+
+    /// A message of this account came from the overflow queue. While more of it is there, what the account
+    /// sends goes on behind it.
     pub fn note_taken_back(&mut self, account: Uuid) {
         self.quiet_since = None;
-        self.moved.insert(account);
+        let left = self.moved.entry(account).or_insert(usize::MAX);
+        // Of another worker's messages the number is not known: then only an empty queue ends it.
+        if *left != usize::MAX {
+            *left = left.saturating_sub(1);
+        }
+        let waits = |excess: &Excess| excess.account() == account;
+        if *left == 0 && !self.is_moving && !self.excess.iter().any(waits) {
+            self.moved.remove(&account);
+        }
     }
 
-    /// Whether more may be taken from the overflow queue.
-    pub fn may_take_back(&mut self, waiting: &FairQueue) -> bool {
+    /// Whether more may be taken from the overflow queue. `has_room` says whether it may be decoded, and
+    /// `in_hand` whether some of that queue's messages are not acknowledged yet.
+    pub fn may_take_back(&mut self, waiting: &FairQueue, has_room: bool, in_hand: bool) -> bool {
         let mut theirs = Amount::default();
-        for account in &self.moved {
+        for account in self.moved.keys() {
             let amount = waiting.amount_of(*account);
             theirs.events += amount.events;
             theirs.bytes += amount.bytes;
         }
-        let may = theirs.is_below(self.room.part(TAKEN_BACK_PART));
-        self.quiet_since = may.then(|| self.quiet_since.unwrap_or_else(Instant::now));
+        let may = has_room && theirs.is_below(self.room.part(TAKEN_BACK_PART));
+        let is_quiet = may && !in_hand;
+        self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or_else(Instant::now));
         may
     }
 
     /// What the next job moves, if there is one to do.
     pub fn next_move(&mut self) -> Option<Moving> {
-        if self.move_at.is_some_and(|at| at > Instant::now()) {
-            return None;
-        }
-        self.move_at = None;
-        if self.is_moving || (self.excess.is_empty() && self.messages.is_empty()) {
+        if self.is_moving || self.excess.is_empty() {
             return None;
         }
         self.is_moving = true;
-        let events = self.excess.len().min(MOVED_AT_ONCE);
-        let messages = self.messages.len().min(MESSAGES_AT_ONCE);
-        let queued = self.excess.drain(..events);
-        let (events, origins) = queued.map(|queued| (queued.event, queued.origin)).unzip();
-        Some(Moving {
-            events,
-            origins,
-            messages: self.messages.drain(..messages).collect(),
-        })
+        let mut moving = Moving::default();
+        while let Some(excess) = self.excess.pop_front_if(|excess| moving.takes(excess)) {
+            moving.push(excess);
+        }
+        Some(moving)
     }
 
-    /// What is not being moved yet stays where it came from.
-    pub fn give_up_excess(&mut self) {
-        let of_messages = self.messages.drain(..).map(|(_, origin)| origin);
-        let of_events = self.excess.drain(..).map(|queued| queued.origin);
-        of_events
-            .chain(of_messages)
-            .for_each(|origin| self.amount.subtract(origin));
+    /// They are on the overflow queue now, in so many messages of each account.
+    pub fn note_moved(&mut self, moving: &Moving, messages: &[Uuid]) {
+        self.end_move(moving);
+        for account in messages {
+            let count = self.moved.entry(*account).or_default();
+            *count = count.saturating_add(1);
+        }
     }
 
-    /// When moving is tried again.
-    pub fn move_at(&self) -> Option<Instant> {
-        self.move_at
+    /// They could not be moved: for a while nothing is, and everything is settled as it comes.
+    pub fn note_refused(&mut self, moving: &Moving) {
+        self.end_move(moving);
+        self.closed_until = Some(Instant::now() + CLOSED_FOR);
     }
 
-    /// They are on the overflow queue now.
-    pub fn note_moved(&mut self, moving: &Moving) {
+    fn end_move(&mut self, moving: &Moving) {
         self.is_moving = false;
         self.quiet_since = None;
         moving
@@ -231,37 +301,37 @@ impl Overflow {
             .for_each(|origin| self.amount.subtract(origin));
     }
 
-    /// They could not be moved: they wait for the next try.
-    pub fn restore_excess(&mut self, moving: Moving) {
-        self.is_moving = false;
-        self.move_at = Some(Instant::now() + MOVE_AGAIN_AFTER);
-        let queued = moving.events.into_iter().zip(moving.origins);
-        let queued = queued.map(|(event, origin)| QueuedEvent { event, origin });
-        for queued in queued.rev() {
-            self.excess.push_front(queued);
+    /// All that waits to be moved, where nothing is moved any more.
+    pub fn take_excess(&mut self) -> Moving {
+        let mut all = Moving::default();
+        for excess in self.excess.drain(..) {
+            self.amount.subtract(excess.origin());
+            all.push(excess);
         }
-        for message in moving.messages.into_iter().rev() {
-            self.messages.push_front(message);
-        }
+        all
     }
 }
 
-/// Puts them on the overflow queue, confirmed. Death in between leaves some of them twice, and ids are
-/// settled once.
-pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<(), QueueError> {
-    for message in assemble_messages(&moving.events) {
-        topology::publish_overflow(channel, &message).await?;
+/// Puts them on the overflow queue, confirmed; gives whose each message is. Death in between leaves some of
+/// them twice, and ids are settled once.
+pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<Vec<Uuid>, QueueError> {
+    let mut messages = Vec::new();
+    if let Some(first) = moving.events.first() {
+        for message in assemble_messages(&moving.events) {
+            topology::publish_overflow(channel, first.account_id, &message).await?;
+            messages.push(first.account_id);
+        }
     }
-    metrics::worker()
-        .overflowed
-        .add(&[], moving.events.len() as u64);
     let whole = moving.messages.iter();
-    let publishing = whole.map(|(message, _)| topology::publish_overflow(channel, message));
+    let publishing =
+        whole.map(|message| topology::publish_overflow(channel, message.account, &message.bytes));
     futures_util::future::try_join_all(publishing).await?;
-    metrics::worker()
-        .overflowed_messages
-        .add(&[], moving.messages.len() as u64);
-    Ok(())
+    messages.extend(moving.messages.iter().map(|message| message.account));
+    let worker = metrics::worker();
+    worker.overflowed.add(&[], moving.events.len() as u64);
+    let whole = moving.messages.len() as u64;
+    worker.overflowed_messages.add(&[], whole);
+    Ok(messages)
 }
 
 fn assemble_messages(events: &[RawEvent]) -> Vec<Vec<u8>> {
@@ -367,42 +437,80 @@ mod tests {
     #[test]
     fn what_was_moved_comes_back_as_its_account_is_settled_and_then_all_is_as_before() {
         let (mut overflow, mut waiting) = (Overflow::new(ROOM), FairQueue::default());
+        let flood = Uuid::from_u128(1);
         send(&mut overflow, &mut waiting, 2, 1);
         send(&mut overflow, &mut waiting, 1, 150);
-        assert!(!overflow.may_take_back(&waiting), "its events wait here");
+        assert!(
+            !overflow.may_take_back(&waiting, true, false),
+            "its events wait here"
+        );
         let moving = overflow.next_move().expect("50 to move");
         assert_eq!(
             (moving.events.len(), overflow.next_move().is_none()),
             (50, true)
         );
-        overflow.restore_excess(moving);
-        assert!(overflow.next_move().is_none(), "not at once");
-        overflow.move_at = Some(Instant::now());
-        let moving = overflow.next_move().expect("as many again");
-        overflow.note_moved(&moving);
+        overflow.note_moved(&moving, &[flood, flood]);
         assert_eq!(overflow.amount(), Amount::default());
 
         let batch = waiting.take_batch(ROOM, 1);
         waiting.release_accounts(&batch.accounts);
-        assert!(overflow.may_take_back(&waiting));
-        overflow.note_taken_back(Uuid::from_u128(1));
-        assert_eq!(
-            send(&mut overflow, &mut waiting, 1, 1),
-            0,
-            "behind what is still on the queue"
+        assert!(overflow.may_take_back(&waiting, true, false));
+        assert!(!overflow.may_take_back(&waiting, false, false), "no room");
+        overflow.note_taken_back(flood);
+        assert!(overflow.is_moved(flood), "one more is on the queue");
+        overflow.note_taken_back(flood);
+        assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 1);
+    }
+
+    #[test]
+    fn events_and_whole_messages_keep_their_order() {
+        let (mut overflow, waiting) = (Overflow::new(ROOM), FairQueue::default());
+        let (flood, delivery) = (
+            Uuid::from_u128(1),
+            DeliveryTag {
+                source: 0,
+                number: 7,
+            },
         );
-        assert!(overflow.is_moved(Uuid::from_u128(1)));
-        let delivery = DeliveryTag {
-            source: 0,
-            number: 7,
-        };
-        overflow.push_message(vec![0; 10], delivery);
-        let moving = overflow.next_move().expect("that one, and a message");
-        assert_eq!((moving.events.len(), moving.messages.len()), (1, 1));
-        assert!(moving.deliveries().any(|of| of == delivery));
-        overflow.note_moved(&moving);
-        assert!(overflow.may_take_back(&waiting));
+        overflow.push_excess(queued(1, 1));
+        overflow.push_message(flood, vec![0; 10], delivery);
+        overflow.push_excess(queued(1, 1));
+        overflow.push_excess(queued(2, 1));
+        let mut jobs = Vec::new();
+        while let Some(moving) = overflow.next_move() {
+            overflow.note_moved(&moving, &[]);
+            jobs.push((moving.events.len(), moving.messages.len()));
+        }
+        assert_eq!(jobs, [(1, 0), (0, 1), (1, 0), (1, 0)]);
+        assert!(overflow.may_take_back(&waiting, true, true));
+        assert_eq!(
+            overflow.quiet_since, None,
+            "it may come back from who has it"
+        );
+    }
+
+    #[test]
+    fn who_was_moved_elsewhere_waits_for_an_empty_queue() {
+        let (mut overflow, mut waiting) = (Overflow::new(ROOM), FairQueue::default());
+        overflow.note_taken_back(Uuid::from_u128(1));
+        assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 0);
+        let moving = overflow.next_move().expect("that one");
+        overflow.note_moved(&moving, &[Uuid::from_u128(1)]);
+        assert!(overflow.may_take_back(&waiting, true, false));
         overflow.quiet_since = Instant::now().checked_sub(EMPTY_AFTER * 2);
         assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 1);
+    }
+
+    #[test]
+    fn what_the_broker_refuses_is_settled_as_it_comes() {
+        let (mut overflow, mut waiting) = (Overflow::new(ROOM), FairQueue::default());
+        send(&mut overflow, &mut waiting, 2, 1);
+        send(&mut overflow, &mut waiting, 1, 700);
+        let moving = overflow.next_move().expect("500 of them");
+        overflow.note_refused(&moving);
+        assert_eq!(overflow.take_excess().events.len(), 100);
+        assert_eq!(overflow.amount(), Amount::default());
+        assert!(!overflow.is_moved(Uuid::from_u128(1)));
+        assert_eq!(send(&mut overflow, &mut waiting, 1, 5), 5);
     }
 }

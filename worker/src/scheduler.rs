@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use trueup_event::envelope;
 use trueup_event::raw_event::{RawEvent, SecretUse};
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
@@ -19,6 +20,7 @@ use trueup_store::webhooks;
 use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
+use crate::consumer::OVERFLOW;
 use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
 use crate::overflow::{self, Moving, Overflow};
 
@@ -66,7 +68,8 @@ enum JobKind {
 /// How a job came to its end.
 enum JobEnd {
     Settled(JobResult),
-    Moved(Moving, Result<(), QueueError>),
+    /// Whose each message is.
+    Moved(Moving, Result<Vec<Uuid>, QueueError>),
 }
 
 struct JobResult {
@@ -87,6 +90,8 @@ pub struct Settled {
     pub events: Vec<(DeliveryTag, usize)>,
     /// Deliveries that have an event which stepped aside.
     pub aside: Vec<DeliveryTag>,
+    /// Deliveries that were taken as one piece, and are settled by so many events after all.
+    pub reopened: Vec<(DeliveryTag, usize)>,
 }
 
 /// What the jobs need.
@@ -94,6 +99,9 @@ pub struct Settled {
 struct JobContext {
     processor: BatchProcessor,
     dead: lapin::Channel,
+    /// What is moved has a connection of its own: in an alarm the broker reads nothing, acknowledgements
+    /// neither, from one that publishes.
+    moves: lapin::Channel,
     postgres: Dependency,
     stop: CancellationToken,
 }
@@ -124,6 +132,7 @@ impl Scheduler {
     pub fn new(
         processor: BatchProcessor,
         dead: lapin::Channel,
+        moves: lapin::Channel,
         postgres: Dependency,
         stop: CancellationToken,
     ) -> Scheduler {
@@ -132,6 +141,7 @@ impl Scheduler {
             tools: JobContext {
                 processor,
                 dead,
+                moves,
                 postgres,
                 stop,
             },
@@ -161,10 +171,13 @@ impl Scheduler {
         waiting.is_below(ROOM) && self.again.amount().is_below(ROOM_AGAIN)
     }
 
-    /// Whether another envelope may be taken from the overflow queue.
-    pub fn has_room_for_overflow(&mut self) -> bool {
-        let may = self.overflow.may_take_back(&self.fresh);
-        may && self.has_room() && self.aside_amount.is_below(ROOM_ASIDE.part(2))
+    /// Whether another envelope may be taken from the overflow queue; `in_hand` says whether some of its
+    /// messages are not acknowledged yet.
+    pub fn has_room_for_overflow(&mut self, in_hand: bool) -> bool {
+        // What waits to be moved is no reason: it may wait for room on that very queue.
+        let has_room =
+            self.fresh.amount().is_below(ROOM) && self.again.amount().is_below(ROOM_AGAIN);
+        self.overflow.may_take_back(&self.fresh, has_room, in_hand)
     }
 
     /// Nothing waits, nothing runs.
@@ -175,7 +188,7 @@ impl Scheduler {
 
     /// What stepped aside, and what is to be moved, goes back to the broker, for whoever comes then.
     pub fn give_up_waiting(&mut self) {
-        self.overflow.give_up_excess();
+        self.overflow.take_excess();
         self.aside.clear();
         self.aside_amount = Amount::default();
         self.aside_at = None;
@@ -201,9 +214,19 @@ impl Scheduler {
     }
 
     /// Takes a message of such an account as one piece.
-    pub fn enqueue_moved_message(&mut self, message: Vec<u8>, delivery: DeliveryTag) {
-        self.overflow.push_message(message, delivery);
+    pub fn enqueue_moved_message(
+        &mut self,
+        account: Uuid,
+        message: Vec<u8>,
+        delivery: DeliveryTag,
+    ) {
+        self.overflow.push_message(account, message, delivery);
         self.start_moving();
+    }
+
+    /// A message came from the overflow queue, be it for the first time or again.
+    pub fn note_taken_back(&mut self, account: Uuid) {
+        self.overflow.note_taken_back(account);
     }
 
     /// Queues the events of an envelope that was moved out of the others' way.
@@ -214,7 +237,6 @@ impl Scheduler {
         bytes: usize,
     ) {
         for queued in queued_events(events, delivery, bytes) {
-            self.overflow.note_taken_back(queued.event.account_id);
             self.fresh.push_event(queued);
         }
         self.start_lanes();
@@ -311,9 +333,9 @@ impl Scheduler {
     /// Moves what is beyond an account's part out of the others' way.
     fn start_moving(&mut self) {
         if let Some(moving) = self.overflow.next_move() {
-            let dead = self.tools.dead.clone();
+            let moves = self.tools.moves.clone();
             self.running.spawn(async move {
-                let outcome = overflow::move_out(&dead, &moving).await;
+                let outcome = overflow::move_out(&moves, &moving).await;
                 JobEnd::Moved(moving, outcome)
             });
         }
@@ -381,8 +403,10 @@ impl Scheduler {
         settled
     }
 
+    /// One from the overflow queue goes back there, so that the few messages that are fetched from it do not all
+    /// stand before a lock.
     fn put_aside(&mut self, event: RawEvent, origin: EventOrigin) {
-        if self.aside_amount.is_below(ROOM_ASIDE) {
+        if origin.delivery.source != OVERFLOW && self.aside_amount.is_below(ROOM_ASIDE) {
             self.aside_amount.add(origin);
             self.aside.push_back((event, origin));
         } else {
@@ -435,13 +459,7 @@ impl Scheduler {
     fn next_due(&self) -> Option<Instant> {
         let waits = self.fresh.free_events() > 0 && self.lanes.contains(&None);
         let held_back_until = self.held_back_until().filter(|_| waits);
-        let times = [
-            self.aside_at,
-            self.overflow.move_at(),
-            self.fresh_at,
-            self.again_at,
-            held_back_until,
-        ];
+        let times = [self.aside_at, self.fresh_at, self.again_at, held_back_until];
         times.into_iter().flatten().min()
     }
 
@@ -478,18 +496,46 @@ impl Scheduler {
         }
     }
 
-    /// What could not be moved waits here for the next try.
-    fn take_moved(&mut self, moving: Moving, outcome: Result<(), QueueError>) -> Settled {
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue");
-            self.overflow.restore_excess(moving);
-            return Settled::default();
+    /// What could not be moved is settled here, with all that waits to be moved behind it.
+    fn take_moved(&mut self, moving: Moving, outcome: Result<Vec<Uuid>, QueueError>) -> Settled {
+        match outcome {
+            Ok(messages) => {
+                self.overflow.note_moved(&moving, &messages);
+                self.start_moving();
+                Settled {
+                    events: moving.deliveries().map(|delivery| (delivery, 1)).collect(),
+                    ..Settled::default()
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue; they are settled as they come");
+                self.overflow.note_refused(&moving);
+                let mut settled = Settled::default();
+                for refused in [moving, self.overflow.take_excess()] {
+                    self.settle_after_all(refused, &mut settled);
+                }
+                self.start_lanes();
+                settled
+            }
         }
-        self.overflow.note_moved(&moving);
-        self.start_moving();
-        Settled {
-            events: moving.deliveries().map(|delivery| (delivery, 1)).collect(),
-            aside: Vec::new(),
+    }
+
+    fn settle_after_all(&mut self, refused: Moving, settled: &mut Settled) {
+        for (event, origin) in refused.events.into_iter().zip(refused.origins) {
+            self.fresh.push_event(QueuedEvent { event, origin });
+        }
+        for message in refused.messages {
+            let delivery = message.origin.delivery;
+            let Ok(envelope) = envelope::decode_envelope(&message.bytes) else {
+                // Until it can be moved; who reads it then sets it aside.
+                let account = message.account;
+                self.overflow.push_message(account, message.bytes, delivery);
+                continue;
+            };
+            settled.reopened.push((delivery, envelope.events.len()));
+            for queued in queued_events(envelope.events, delivery, message.bytes.len()) {
+                self.fresh.push_event(queued);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::shutdown::spawn_vital;
-use trueup_queue::topology::QueueBounds;
+pub use trueup_queue::topology::QueueBounds;
 
 use batch_allowance::AccountAllowances;
 pub use batch_allowance::BatchAllowance;

@@ -162,18 +162,31 @@ async fn declare_all(connection: &Connection, bounds: QueueBounds) -> Result<(),
 /// Puts an envelope among the dead letters, confirmed: only after `Ok` may its source be acked. The
 /// channel must be in confirm mode.
 pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(channel, DEAD_EXCHANGE, "", message).await
+    publish_to(channel, DEAD_EXCHANGE, "", message, message_properties()).await
 }
 
 /// Publishes an envelope to the events' queue and waits for the broker's word: `redrive`'s way, and
 /// the tests'. The gateway has a pipeline of its own.
 pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(channel, EXCHANGE, ROUTING_KEY, message).await
+    publish_to(
+        channel,
+        EXCHANGE,
+        ROUTING_KEY,
+        message,
+        message_properties(),
+    )
+    .await
 }
 
 /// Moves an envelope out of the others' way, confirmed: only after `Ok` may its source be acked.
-pub async fn publish_overflow(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(channel, EXCHANGE, OVERFLOW_KEY, message).await
+/// It says whose events it holds.
+pub async fn publish_overflow(
+    channel: &Channel,
+    account: Uuid,
+    message: &[u8],
+) -> Result<(), QueueError> {
+    let properties = message_properties_of(Some(account));
+    publish_to(channel, EXCHANGE, OVERFLOW_KEY, message, properties).await
 }
 
 async fn publish_to(
@@ -181,9 +194,10 @@ async fn publish_to(
     exchange: &str,
     key: &str,
     message: &[u8],
+    properties: BasicProperties,
 ) -> Result<(), QueueError> {
     let what = || format!("take a message for {exchange}");
-    let publishing = publish_and_confirm(channel, exchange, key, message);
+    let publishing = publish_and_confirm(channel, exchange, key, message, properties);
     let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
         .await
         .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
@@ -209,19 +223,14 @@ async fn publish_and_confirm(
     exchange: &str,
     key: &str,
     message: &[u8],
+    properties: BasicProperties,
 ) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..Default::default()
     };
     channel
-        .basic_publish(
-            exchange.into(),
-            key.into(),
-            options,
-            message,
-            message_properties(),
-        )
+        .basic_publish(exchange.into(), key.into(), options, message, properties)
         .await?
         .await
 }
