@@ -49,9 +49,10 @@ impl AccountAllowances {
         if used_until.len() >= ACCOUNTS {
             used_until.retain(|_, until| *until > now);
         }
-        let until = used_until.get(&account).copied().unwrap_or(now).max(now);
-        let until = until + self.takes(cost);
-        if until.duration_since(now) > self.takes(self.allowance.burst.get()) {
+        let used = used_until.get(&account).copied().unwrap_or(now).max(now);
+        let until = used + self.takes(cost);
+        // Whoever has used up nothing may send one batch, however small the burst.
+        if used > now && until.duration_since(now) > self.takes(self.allowance.burst.get()) {
             return false;
         }
         used_until.insert(account, until);
@@ -93,6 +94,17 @@ mod tests {
             .filter(|_| allowances.try_take(flood, 100, 0, much_later))
             .count();
         assert_eq!(taken, 10, "no more than a burst is saved up");
+    }
+
+    #[test]
+    fn the_largest_batch_comes_in_whatever_the_burst() {
+        let allowances = AccountAllowances::new(BatchAllowance {
+            burst: NonZeroU32::MIN,
+            ..ALLOWANCE
+        });
+        let now = Instant::now();
+        assert!(allowances.try_take(Uuid::nil(), 500, 512 * 1024, now));
+        assert!(!allowances.try_take(Uuid::nil(), 1, 0, now));
     }
 
     #[test]

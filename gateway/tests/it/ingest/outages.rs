@@ -115,7 +115,7 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
     )
     .await;
     cutter.set(NetworkFault::Hung);
-    // 30,000 reports, of which 20,000 may wait.
+    // 30,000 reports of one account, of which 5,000 may wait.
     let batch = format!("[{}]", vec!["{}"; 500].join(","));
     let mut senders = tokio::task::JoinSet::new();
     for _ in 0..REQUESTS {
@@ -136,8 +136,8 @@ async fn what_may_wait_for_the_broker_is_bounded_and_more_is_a_503_at_once() {
             .max()
     };
     let at_once = answers.iter().filter(|(busy, _)| *busy).count();
-    // Not all 20, if some come so late that the broker is known to be away by then.
-    assert!((1..=REQUESTS - 40).contains(&at_once), "{answers:?}");
+    // Not all 50, if some come so late that the broker is known to be away by then.
+    assert!((1..=REQUESTS - 10).contains(&at_once), "{answers:?}");
     assert!(
         slowest(true) < slowest(false),
         "nobody waits who has no place to wait in: {answers:?}"
