@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use trueup_testkit::builders::{self, WebhookSpec};
+use trueup_testkit::builders::{self, Webhook, WebhookSpec};
 use trueup_testkit::http::Client;
 use uuid::Uuid;
 
@@ -69,18 +69,23 @@ pub struct HostileSenders {
     tasks: Vec<JoinHandle<Sent>>,
 }
 
-impl HostileSenders {
-    pub async fn start(scene: &Cluster, seed: u64) -> anyhow::Result<HostileSenders> {
-        let client = scene.client().await;
-        let account_id = builders::account(&client).await;
-        let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
-        client
+/// The account that they send to; before anything is started, so that every door knows it.
+pub async fn open_account(scene: &Cluster) -> anyhow::Result<Webhook> {
+    let client = scene.client().await;
+    let account_id = builders::account(&client).await;
+    let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
+    client
             .execute(
                 "INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at)
                  VALUES ($1, $2, 'hot', '+13055550199', 90, now() - interval '10 min', now() - interval '5 min')",
                 &[&account_id, &Uuid::new_v4()],
             )
             .await?;
+    Ok(webhook)
+}
+
+impl HostileSenders {
+    pub fn start(scene: &Cluster, webhook: &Webhook, seed: u64) -> HostileSenders {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
         for (n, shape) in (0..).zip(SHAPES) {
@@ -107,7 +112,7 @@ impl HostileSenders {
                 tasks.push(tokio::spawn(dawdle(door, head, Arc::clone(&stop))));
             }
         }
-        Ok(HostileSenders { stop, tasks })
+        HostileSenders { stop, tasks }
     }
 
     /// What they saw is added to `sent`.

@@ -157,12 +157,14 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     }
     let spool = arguments.spool || seed % 2 == 1;
     let mut scene = topology::Cluster::set(&arguments, services, spool).await?;
-    scene.start_all().await;
-    let senders = senders::Senders::start(&scene, seed);
-    let hostile = match arguments.hostile {
-        true => Some(hostile_senders::HostileSenders::start(&scene, seed).await?),
+    let hostile_webhook = match arguments.hostile {
+        true => Some(hostile_senders::open_account(&scene).await?),
         false => None,
     };
+    scene.start_all().await;
+    let senders = senders::Senders::start(&scene, seed);
+    let hostile = hostile_webhook
+        .map(|webhook| hostile_senders::HostileSenders::start(&scene, &webhook, seed));
     let persons = operators::SimulatedOperators::start(&scene, seed);
     let mut plan = plan::FaultSchedule::new(seed);
     let outcome = async {
