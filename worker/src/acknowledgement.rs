@@ -62,32 +62,28 @@ impl UnackedDeliveries {
 
     /// A delivery that was taken as one piece is settled by its events after all.
     pub fn set_events(&mut self, number: u64, events: usize) {
-        let at = number
-            .checked_sub(self.first)
-            .and_then(|at| usize::try_from(at).ok());
-        if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
+        if let Some(taken) = self.find_delivery(number) {
             taken.left = events;
         }
     }
 
     /// Some of a delivery's events are committed.
     pub fn mark_settled(&mut self, number: u64, events: usize) {
-        let at = number
-            .checked_sub(self.first)
-            .and_then(|at| usize::try_from(at).ok());
-        if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
+        if let Some(taken) = self.find_delivery(number) {
             taken.left = taken.left.saturating_sub(events);
         }
     }
 
     /// An event of that delivery has stepped aside: those behind it do not wait for it.
     pub fn mark_aside(&mut self, number: u64) {
-        let at = number
-            .checked_sub(self.first)
-            .and_then(|at| usize::try_from(at).ok());
-        if let Some(taken) = at.and_then(|at| self.taken.get_mut(at)) {
+        if let Some(taken) = self.find_delivery(number) {
             taken.is_aside = true;
         }
+    }
+
+    fn find_delivery(&mut self, number: u64) -> Option<&mut PendingDelivery> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.taken.get_mut(at)
     }
 
     /// Acknowledges the deliveries whose events, and those of all before them, are committed.

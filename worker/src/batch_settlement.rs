@@ -155,7 +155,7 @@ impl BatchProcessor {
         }
     }
 
-    /// After a batch failed: its events stay with the broker if Postgres is away, else each is tried alone.
+    /// After a batch failed: its events stay with the broker if Postgres is away, else it is settled in parts.
     async fn split_failed(
         &self,
         error: StoreError,
@@ -163,8 +163,7 @@ impl BatchProcessor {
         dead: &lapin::Channel,
     ) -> Result<BTreeSet<Uuid>, SettleError> {
         if error.is_environment_error() {
-            metrics::worker().failures.inc(&["postgres"]);
-            return Err(error.into());
+            return Err(count_postgres_failure(error));
         }
         tracing::warn!(%error, events = events.len(), "a batch failed and is settled in parts");
         self.settle_in_parts(events, dead).await
@@ -186,8 +185,7 @@ impl BatchProcessor {
                 Ok(busy) => aside.extend(busy),
                 Err(error) if error.is_busy() => aside.extend(part.iter().map(|event| event.id)),
                 Err(error) if error.is_environment_error() => {
-                    metrics::worker().failures.inc(&["postgres"]);
-                    return Err(error.into());
+                    return Err(count_postgres_failure(error));
                 }
                 Err(_) if part.len() == 1 => failing.extend_from_slice(part),
                 Err(_) => push_halves(&mut parts, part),
@@ -237,9 +235,8 @@ impl BatchProcessor {
                     return Ok(false);
                 }
                 Err(error) if error.is_environment_error() => {
-                    metrics::worker().failures.inc(&["postgres"]);
                     self.note_cut_short(event.id);
-                    return Err(error.into());
+                    return Err(count_postgres_failure(error));
                 }
                 Err(error) => {
                     metrics::worker().failures.inc(&["event"]);
@@ -325,6 +322,11 @@ impl BatchProcessor {
         count_results(&settled);
         Ok(aside)
     }
+}
+
+fn count_postgres_failure(error: StoreError) -> SettleError {
+    metrics::worker().failures.inc(&["postgres"]);
+    error.into()
 }
 
 /// Puts the first half on top.

@@ -171,12 +171,11 @@ impl ConsumerSupervisor {
     /// Consumes until told to stop (`Ok`) or until something breaks. The text is for operators.
     async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), String> {
         let url = &self.settings.amqp.amqp_url;
-        let session = BrokerConnection::connect_to(url, "trueup-worker")
-            .await
-            .map_err(|e| e.to_string())?;
-        let moving = BrokerConnection::connect_to(url, "trueup-worker-overflow")
-            .await
-            .map_err(|e| e.to_string())?;
+        let (session, moving) = tokio::try_join!(
+            BrokerConnection::connect_to(url, "trueup-worker"),
+            BrokerConnection::connect_to(url, "trueup-worker-overflow"),
+        )
+        .map_err(|e| e.to_string())?;
         let outcome = tokio::select! {
             outcome = self.consume_session(&session, &moving, backoff) => outcome,
             () = moving.wait_closed() => Err(LOST.to_owned()),
@@ -192,12 +191,9 @@ impl ConsumerSupervisor {
         moving: &BrokerConnection,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
-        let opened = tokio::time::timeout(OPEN_WITHIN, self.open_consumers(session)).await;
-        let (dead, mut sources) = opened
-            .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
-            .flatten()
-            .map_err(|e| e.to_string())?;
-        let moves = tokio::time::timeout(OPEN_WITHIN, moving.confirm_channel())
+        let opening =
+            async { tokio::try_join!(self.open_consumers(session), moving.confirm_channel()) };
+        let ((dead, mut sources), moves) = tokio::time::timeout(OPEN_WITHIN, opening)
             .await
             .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
             .flatten()

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
+use trueup_event::amount::Amount;
 use trueup_event::raw_event::RawEvent;
 use uuid::Uuid;
 
@@ -25,43 +26,20 @@ pub struct EventOrigin {
     pub bytes: usize,
 }
 
+impl EventOrigin {
+    pub fn amount(self) -> Amount {
+        Amount {
+            events: 1,
+            bytes: self.bytes,
+        }
+    }
+}
+
 /// An event that waits.
 #[derive(Debug)]
 pub struct QueuedEvent {
     pub event: RawEvent,
     pub origin: EventOrigin,
-}
-
-/// Events and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Amount {
-    pub events: usize,
-    pub bytes: usize,
-}
-
-impl Amount {
-    pub fn add(&mut self, origin: EventOrigin) {
-        self.events += 1;
-        self.bytes += origin.bytes;
-    }
-
-    pub fn subtract(&mut self, origin: EventOrigin) {
-        self.events = self.events.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(origin.bytes);
-    }
-
-    /// Below a limit, in both.
-    pub fn is_below(self, limit: Amount) -> bool {
-        self.events < limit.events && self.bytes < limit.bytes
-    }
-
-    /// The n-th part of it.
-    pub const fn part(self, n: usize) -> Amount {
-        Amount {
-            events: self.events / n,
-            bytes: self.bytes / n,
-        }
-    }
 }
 
 /// What a lane settles next.
@@ -94,7 +72,7 @@ pub struct FairQueue {
 
 impl FairQueue {
     pub fn push_event(&mut self, queued: QueuedEvent) {
-        self.amount.add(queued.origin);
+        self.amount.add(queued.origin.amount());
         let id = queued.event.account_id;
         let account = self.accounts.entry(id).or_default();
         if !account.is_busy {
@@ -103,7 +81,7 @@ impl FairQueue {
                 self.turn.push_back(id);
             }
         }
-        account.amount.add(queued.origin);
+        account.amount.add(queued.origin.amount());
         // Mostly the last: the broker keeps the order, and two gateways are milliseconds apart.
         let order = reception_order(&queued.event);
         let at = account
@@ -172,9 +150,9 @@ impl FairQueue {
                 return;
             };
             self.free_events -= 1;
-            self.amount.subtract(queued.origin);
-            account.amount.subtract(queued.origin);
-            batch.amount.add(queued.origin);
+            self.amount.subtract(queued.origin.amount());
+            account.amount.subtract(queued.origin.amount());
+            batch.amount.add(queued.origin.amount());
             batch.events.push(queued);
             if batch.accounts.last() != Some(&id) && !batch.accounts.contains(&id) {
                 batch.accounts.push(id);
@@ -211,15 +189,9 @@ impl QueuedBatch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Amount = Amount {
-        events: 10,
-        bytes: 1_000,
-    };
-
-    fn queued(account: u128, number: u64, bytes: usize) -> QueuedEvent {
+impl QueuedEvent {
+    /// One of an account, with the number of its delivery.
+    pub fn of_account(account: u128, number: u64, bytes: usize) -> QueuedEvent {
         QueuedEvent {
             event: RawEvent {
                 id: Uuid::from_u128(number.into()),
@@ -237,6 +209,16 @@ mod tests {
             },
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Amount = Amount {
+        events: 10,
+        bytes: 1_000,
+    };
 
     /// Account and number of each event.
     fn summary(batch: &QueuedBatch) -> Vec<(u128, u64)> {
@@ -252,9 +234,9 @@ mod tests {
     #[test]
     fn a_flood_leaves_the_others_their_place_in_the_next_batch() {
         let mut queue = FairQueue::default();
-        (0..100).for_each(|n| queue.push_event(queued(1, n, 1)));
-        (0..3).for_each(|n| queue.push_event(queued(2, n, 1)));
-        queue.push_event(queued(3, 0, 1));
+        (0..100).for_each(|n| queue.push_event(QueuedEvent::of_account(1, n, 1)));
+        (0..3).for_each(|n| queue.push_event(QueuedEvent::of_account(2, n, 1)));
+        queue.push_event(QueuedEvent::of_account(3, 0, 1));
         let batch = queue.take_batch(LIMIT, 1);
         let expected = [
             (1, 0),
@@ -278,9 +260,9 @@ mod tests {
     #[test]
     fn an_account_at_work_waits_for_its_batch_and_comes_after_the_others() {
         let mut queue = FairQueue::default();
-        (0..20).for_each(|n| queue.push_event(queued(1, n, 1)));
+        (0..20).for_each(|n| queue.push_event(QueuedEvent::of_account(1, n, 1)));
         let first = queue.take_batch(LIMIT, 2);
-        queue.push_event(queued(2, 0, 1));
+        queue.push_event(QueuedEvent::of_account(2, 0, 1));
         assert_eq!(
             queue.free_events(),
             1,
@@ -288,7 +270,7 @@ mod tests {
         );
         assert_eq!(summary(&queue.take_batch(LIMIT, 2)), [(2, 0)]);
         assert!(queue.take_batch(LIMIT, 2).events.is_empty());
-        queue.push_event(queued(3, 0, 1));
+        queue.push_event(QueuedEvent::of_account(3, 0, 1));
         queue.release_accounts(&first.accounts);
         assert_eq!(queue.free_events(), 11);
         let next = queue.take_batch(LIMIT, 2);
@@ -300,7 +282,7 @@ mod tests {
     fn m10_an_accounts_events_are_taken_in_the_order_of_their_reception() {
         let mut queue = FairQueue::default();
         for (second, number) in [(5, 0), (3, 1), (4, 2), (3, 3), (9, 4)] {
-            let mut late = queued(1, number, 1);
+            let mut late = QueuedEvent::of_account(1, number, 1);
             late.event.received_at = Timestamp::from_second(second).expect("a time");
             queue.push_event(late);
         }
@@ -315,7 +297,7 @@ mod tests {
     fn lanes_share_the_accounts() {
         let mut queue = FairQueue::default();
         for account in 1..=4 {
-            (0..50).for_each(|n| queue.push_event(queued(account, n, 1)));
+            (0..50).for_each(|n| queue.push_event(QueuedEvent::of_account(account, n, 1)));
         }
         let (one, two) = (queue.take_batch(LIMIT, 2), queue.take_batch(LIMIT, 1));
         assert_eq!(one.accounts.len() + two.accounts.len(), 4);
@@ -326,8 +308,8 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_in_bytes_and_holds_one_event_at_least() {
         let mut queue = FairQueue::default();
-        (0..3).for_each(|n| queue.push_event(queued(1, n, 600)));
-        queue.push_event(queued(2, 0, 5_000));
+        (0..3).for_each(|n| queue.push_event(QueuedEvent::of_account(1, n, 600)));
+        queue.push_event(QueuedEvent::of_account(2, 0, 5_000));
         let batch = queue.take_batch(LIMIT, 1);
         assert_eq!(summary(&batch), [(1, 0), (1, 1)]);
         assert_eq!(batch.accounts, [Uuid::from_u128(1)]);
@@ -351,7 +333,7 @@ mod tests {
             (state >> 33) % below
         };
         for n in 0..2_000 {
-            queue.push_event(queued(u128::from(draw(5) * draw(3)), n, 1));
+            queue.push_event(QueuedEvent::of_account(u128::from(draw(5) * draw(3)), n, 1));
             if draw(7) == 0 {
                 at_work.push_back(queue.take_batch(LIMIT, 2));
             }

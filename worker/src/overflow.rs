@@ -8,13 +8,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use lapin::Channel;
+use trueup_event::amount::Amount;
 use trueup_event::envelope;
 use trueup_event::raw_event::RawEvent;
 use trueup_ops::metrics;
 use trueup_queue::{QueueError, topology};
 use uuid::Uuid;
 
-use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedEvent};
+use crate::fair_queue::{DeliveryTag, EventOrigin, FairQueue, QueuedEvent};
 
 /// An account crowds the others when it has this part of the room, and 7/4 of what would be its share if all
 /// accounts had as much waiting.
@@ -179,8 +180,11 @@ impl Overflow {
     /// Whether this account's next event is to be moved.
     pub fn is_crowded_by(&mut self, account: Uuid, waiting: &FairQueue) -> bool {
         self.seen.note(account, Instant::now());
-        if self.is_closed() || self.is_moved(account) {
-            return !self.is_closed();
+        if self.is_closed() {
+            return false;
+        }
+        if self.is_moved(account) {
+            return true;
         }
         let (theirs, all) = (waiting.amount_of(account), waiting.amount());
         if theirs.is_below(self.room.part(CROWDING_PART)) {
@@ -230,7 +234,7 @@ impl Overflow {
 
     fn push(&mut self, excess: Excess) {
         self.quiet_since = None;
-        self.amount.add(excess.origin());
+        self.amount.add(excess.origin().amount());
         self.moved.entry(excess.account()).or_default();
         self.excess.push_back(excess);
     }
@@ -255,9 +259,7 @@ impl Overflow {
     pub fn may_take_back(&mut self, waiting: &FairQueue, has_room: bool, in_hand: bool) -> bool {
         let mut theirs = Amount::default();
         for account in self.moved.keys() {
-            let amount = waiting.amount_of(*account);
-            theirs.events += amount.events;
-            theirs.bytes += amount.bytes;
+            theirs.add(waiting.amount_of(*account));
         }
         let may = has_room && theirs.is_below(self.room.part(TAKEN_BACK_PART));
         let is_quiet = may && !in_hand;
@@ -298,14 +300,14 @@ impl Overflow {
         self.quiet_since = None;
         moving
             .origins()
-            .for_each(|origin| self.amount.subtract(origin));
+            .for_each(|origin| self.amount.subtract(origin.amount()));
     }
 
     /// All that waits to be moved, where nothing is moved any more.
     pub fn take_excess(&mut self) -> Moving {
         let mut all = Moving::default();
         for excess in self.excess.drain(..) {
-            self.amount.subtract(excess.origin());
+            self.amount.subtract(excess.origin().amount());
             all.push(excess);
         }
         all
@@ -317,7 +319,11 @@ impl Overflow {
 pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<Vec<Uuid>, QueueError> {
     let mut messages = Vec::new();
     if let Some(first) = moving.events.first() {
-        for message in assemble_messages(&moving.events) {
+        let parts = envelope::encode_in_parts(&moving.events, envelope::USUAL_BYTES);
+        for message in envelope::split_for_messages(&parts) {
+            let written = message.iter().map(|part| part.bytes.as_slice());
+            let bytes = message.iter().map(|part| part.bytes.len()).sum();
+            let message = envelope::assemble_envelope(written, bytes, &[]);
             topology::publish_overflow(channel, first.account_id, &message).await?;
             messages.push(first.account_id);
         }
@@ -334,25 +340,6 @@ pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<Vec<Uuid>, Q
     Ok(messages)
 }
 
-fn assemble_messages(events: &[RawEvent]) -> Vec<Vec<u8>> {
-    let parts = envelope::encode_in_parts(events, envelope::USUAL_BYTES);
-    let mut messages = Vec::new();
-    let mut rest = parts.as_slice();
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|(part, _)| {
-            let is_first = bytes == 0;
-            bytes += part.len();
-            is_first || bytes <= envelope::USUAL_BYTES
-        });
-        let (message, others) = rest.split_at(fits.count());
-        let written = message.iter().map(|(part, _)| part.as_slice());
-        messages.push(envelope::assemble_envelope(written, bytes, &[]));
-        rest = others;
-    }
-    messages
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,25 +350,7 @@ mod tests {
     };
 
     fn queued(account: u128, bytes: usize) -> QueuedEvent {
-        QueuedEvent {
-            event: RawEvent {
-                id: Uuid::new_v4(),
-                received_at: jiff::Timestamp::UNIX_EPOCH,
-                account_id: Uuid::from_u128(account),
-                webhook_id: Uuid::nil(),
-                position: 0,
-                source_ip: std::net::IpAddr::from([192, 0, 2, 7]),
-                request: None,
-                refusal: None,
-            },
-            origin: EventOrigin {
-                delivery: DeliveryTag {
-                    source: 0,
-                    number: 0,
-                },
-                bytes,
-            },
-        }
+        QueuedEvent::of_account(account, 0, bytes)
     }
 
     /// Sends `count` events of an account; gives how many of them stay.

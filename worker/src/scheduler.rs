@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use trueup_event::amount::Amount;
 use trueup_event::envelope;
 use trueup_event::raw_event::{RawEvent, SecretUse};
 use trueup_ops::backoff::Backoff;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::consumer::OVERFLOW;
-use crate::fair_queue::{Amount, DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
+use crate::fair_queue::{DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
 use crate::overflow::{self, Moving, Overflow};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
@@ -56,18 +57,19 @@ const GATHERED_FOR: Duration = Duration::from_millis(100);
 /// Between two tries of what stepped aside because somebody else holds its call (V12).
 const ASIDE_FOR: Duration = Duration::from_secs(2);
 
-/// Who does a job: a lane, the one that takes what came again, or the one that notes uses of secrets.
+/// Who settles: a lane, the one that takes what came again, or the one that tries what stepped aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JobKind {
     Lane(usize),
     Again,
     Aside,
-    Uses,
 }
 
 /// How a job came to its end.
 enum JobEnd {
     Settled(JobResult),
+    /// Uses of secrets were noted.
+    UsesNoted,
     /// Whose each message is.
     Moved(Moving, Result<Vec<Uuid>, QueueError>),
 }
@@ -164,10 +166,8 @@ impl Scheduler {
 
     /// Whether another envelope may be decoded.
     pub fn has_room(&self) -> bool {
-        let excess = self.overflow.amount();
         let mut waiting = self.fresh.amount();
-        waiting.events += excess.events;
-        waiting.bytes += excess.bytes;
+        waiting.add(self.overflow.amount());
         waiting.is_below(ROOM) && self.again.amount().is_below(ROOM_AGAIN)
     }
 
@@ -325,7 +325,7 @@ impl Scheduler {
         let (events, origins): (Vec<RawEvent>, Vec<EventOrigin>) =
             self.aside.drain(..count).unzip();
         for origin in &origins {
-            self.aside_amount.subtract(*origin);
+            self.aside_amount.subtract(origin.amount());
         }
         self.spawn_job(JobKind::Aside, (events, origins), Vec::new());
     }
@@ -361,8 +361,6 @@ impl Scheduler {
                     JobKind::Lane(_) => processor.settle_batch(&events, dead).await,
                     JobKind::Again => processor.settle_again(&events, dead).await,
                     JobKind::Aside => processor.settle_free(&events, dead).await,
-                    // It has no events.
-                    JobKind::Uses => Ok(BTreeSet::new()),
                 }
             };
             let outcome = tools.retry_while_unavailable(settle).await;
@@ -407,7 +405,7 @@ impl Scheduler {
     /// stand before a lock.
     fn put_aside(&mut self, event: RawEvent, origin: EventOrigin) {
         if origin.delivery.source != OVERFLOW && self.aside_amount.is_below(ROOM_ASIDE) {
-            self.aside_amount.add(origin);
+            self.aside_amount.add(origin.amount());
             self.aside.push_back((event, origin));
         } else {
             self.overflow.push_excess(QueuedEvent { event, origin });
@@ -425,13 +423,7 @@ impl Scheduler {
             if let Err(error) = webhooks::touch_secrets(&pool, &uses).await {
                 tracing::warn!(%error, "uses of secrets were not noted");
             }
-            JobEnd::Settled(JobResult {
-                who: JobKind::Uses,
-                accounts: Vec::new(),
-                origins: Vec::new(),
-                outcome: Ok(BTreeSet::new()),
-                events: Vec::new(),
-            })
+            JobEnd::UsesNoted
         });
     }
 
@@ -447,6 +439,11 @@ impl Scheduler {
         };
         match joined.map_err(|e: JoinError| SettleError::Broken(e.to_string()))? {
             JobEnd::Moved(moving, outcome) => Ok(self.take_moved(moving, outcome)),
+            JobEnd::UsesNoted => {
+                self.uses_busy = false;
+                self.start_uses();
+                Ok(Settled::default())
+            }
             JobEnd::Settled(done) => {
                 self.start_after(&done);
                 let aside = done.outcome?;
@@ -488,10 +485,6 @@ impl Scheduler {
                 // Nobody holds anything any more: the rest need not wait.
                 let all_settled = done.outcome.as_ref().is_ok_and(BTreeSet::is_empty);
                 self.aside_at = (all_settled && !self.aside.is_empty()).then(Instant::now);
-            }
-            JobKind::Uses => {
-                self.uses_busy = false;
-                self.start_uses();
             }
         }
     }

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use trueup_event::amount::Amount;
 use uuid::Uuid;
 
 /// Bytes that count as an element.
@@ -40,8 +41,8 @@ impl AccountAllowances {
     }
 
     /// False if the account has to wait; then nothing was taken.
-    pub fn try_take(&self, account: Uuid, events: usize, bytes: usize, now: Instant) -> bool {
-        let cost = u32::try_from(events + bytes / ELEMENT_BYTES).unwrap_or(u32::MAX);
+    pub fn try_take(&self, account: Uuid, amount: Amount, now: Instant) -> bool {
+        let cost = u32::try_from(amount.events + amount.bytes / ELEMENT_BYTES).unwrap_or(u32::MAX);
         let mut used_until = self
             .used_until
             .lock()
@@ -69,6 +70,10 @@ impl AccountAllowances {
 mod tests {
     use super::*;
 
+    fn of(events: usize, bytes: usize) -> Amount {
+        Amount { events, bytes }
+    }
+
     const ALLOWANCE: BatchAllowance = BatchAllowance {
         per_second: NonZeroU32::new(100).expect("not zero"),
         burst: NonZeroU32::new(1_000).expect("not zero"),
@@ -80,18 +85,18 @@ mod tests {
         let (flood, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let now = Instant::now();
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, 100, 0, now))
+            .filter(|_| allowances.try_take(flood, of(100, 0), now))
             .count();
         assert_eq!(taken, 10);
-        assert!(allowances.try_take(other, 500, 0, now));
+        assert!(allowances.try_take(other, of(500, 0), now));
         let later = now + Duration::from_secs(2);
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, 100, 0, later))
+            .filter(|_| allowances.try_take(flood, of(100, 0), later))
             .count();
         assert_eq!(taken, 2);
         let much_later = now + Duration::from_secs(60);
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, 100, 0, much_later))
+            .filter(|_| allowances.try_take(flood, of(100, 0), much_later))
             .count();
         assert_eq!(taken, 10, "no more than a burst is saved up");
     }
@@ -103,8 +108,8 @@ mod tests {
             ..ALLOWANCE
         });
         let now = Instant::now();
-        assert!(allowances.try_take(Uuid::nil(), 500, 512 * 1024, now));
-        assert!(!allowances.try_take(Uuid::nil(), 1, 0, now));
+        assert!(allowances.try_take(Uuid::nil(), of(500, 512 * 1024), now));
+        assert!(!allowances.try_take(Uuid::nil(), of(1, 0), now));
     }
 
     #[test]
@@ -112,7 +117,7 @@ mod tests {
         let allowances = AccountAllowances::new(ALLOWANCE);
         let now = Instant::now();
         let taken = (0..50)
-            .filter(|_| allowances.try_take(Uuid::nil(), 1, 512 * 1024, now))
+            .filter(|_| allowances.try_take(Uuid::nil(), of(1, 512 * 1024), now))
             .count();
         assert_eq!(taken, 1);
     }

@@ -18,6 +18,7 @@ use lapin::{Channel, Confirmation};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use trueup_event::amount::Amount;
 use trueup_event::envelope;
 use trueup_event::raw_event::SecretUse;
 use trueup_ops::backoff::Backoff;
@@ -29,7 +30,7 @@ use trueup_queue::topology::QueueBounds;
 use trueup_queue::{QueueError, topology};
 use uuid::Uuid;
 
-use super::encoded_events::{EncodedEvents, MESSAGE_BYTES, MESSAGE_EVENTS, PublishError};
+use super::encoded_events::{EncodedEvents, PublishError};
 
 /// From handing events over to the broker's word; senders give up after 2 s.
 const CONFIRM_WITHIN: Duration = Duration::from_millis(1500);
@@ -40,11 +41,12 @@ const UNCONFIRMED: usize = 2;
 /// With a message out, the next goes when so many events wait for it.
 const ENOUGH: usize = 32;
 /// What may wait for the broker in all; more is answered 503 at once.
-const WAITING_EVENTS: usize = 20_000;
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// Of it, what one account may have waiting: a slow broker is not one account's to fill.
-const ACCOUNT_EVENTS: usize = WAITING_EVENTS / 4;
-const ACCOUNT_BYTES: usize = WAITING_BYTES / 4;
+const WAITING: Amount = Amount {
+    events: 20_000,
+    bytes: 64 * 1024 * 1024,
+};
+/// The part of it that one account may have waiting: a slow broker is not one account's to fill.
+const ACCOUNT_PART: usize = 4;
 /// Declaring the topology anew.
 const DECLARE_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that lasted this long was a good one: the next attempt need not wait.
@@ -79,42 +81,13 @@ struct WaitingEvents {
     of_accounts: HashMap<Uuid, Amount>,
 }
 
-#[derive(Default, Clone, Copy, PartialEq)]
-struct Amount {
-    events: usize,
-    bytes: usize,
-}
-
-impl Amount {
-    fn of(events: &EncodedEvents) -> Amount {
-        Amount {
-            events: events.event_count(),
-            bytes: events.bytes,
-        }
-    }
-
-    fn add(&mut self, more: Amount) {
-        self.events += more.events;
-        self.bytes += more.bytes;
-    }
-
-    fn subtract(&mut self, less: Amount) {
-        self.events = self.events.saturating_sub(less.events);
-        self.bytes = self.bytes.saturating_sub(less.bytes);
-    }
-
-    fn is_within(self, events: usize, bytes: usize) -> bool {
-        self.events <= events && self.bytes <= bytes
-    }
-}
-
 impl WaitingEvents {
     /// False if there is no room for them; then nothing was added.
     fn try_add(&mut self, events: &EncodedEvents) -> bool {
-        let more = Amount::of(events);
+        let more = events.amount;
         let mut all = self.all;
         all.add(more);
-        if !all.is_within(WAITING_EVENTS, WAITING_BYTES) {
+        if !all.is_within(WAITING) {
             return false;
         }
         if let Some(id) = events.account {
@@ -123,7 +96,7 @@ impl WaitingEvents {
             of_account.add(more);
             // One alone may be larger.
             let is_first = before == Amount::default();
-            if !is_first && !of_account.is_within(ACCOUNT_EVENTS, ACCOUNT_BYTES) {
+            if !is_first && !of_account.is_within(WAITING.part(ACCOUNT_PART)) {
                 return false;
             }
             self.of_accounts.insert(id, of_account);
@@ -133,7 +106,7 @@ impl WaitingEvents {
     }
 
     fn subtract(&mut self, events: &EncodedEvents) {
-        let less = Amount::of(events);
+        let less = events.amount;
         self.all.subtract(less);
         if let Some(id) = events.account
             && let Some(of_account) = self.of_accounts.get_mut(&id)
@@ -190,7 +163,7 @@ impl Broker {
         health: Dependency,
         stop: CancellationToken,
     ) -> Broker {
-        let (parcels, waiting) = mpsc::channel(WAITING_EVENTS);
+        let (parcels, waiting) = mpsc::channel(WAITING.events);
         let load = Arc::new(InFlightCounters::default());
         let supervisor = BrokerSupervisor {
             settings,
@@ -375,7 +348,7 @@ impl BrokerSupervisor {
                         }
                     }
                 }
-                came = self.waiting.recv_many(&mut self.gathered, MESSAGE_EVENTS), if self.gathered.len() < MESSAGE_EVENTS => {
+                came = self.waiting.recv_many(&mut self.gathered, envelope::USUAL_EVENTS), if self.gathered.len() < envelope::USUAL_EVENTS => {
                     if came == 0 {
                         return DisconnectReason::Finished;
                     }
@@ -390,8 +363,8 @@ impl BrokerSupervisor {
         let mut amount = Amount::default();
         let fits = self.gathered.iter().take_while(|parcel| {
             let is_first = amount == Amount::default();
-            amount.add(Amount::of(&parcel.events));
-            is_first || amount.is_within(MESSAGE_EVENTS, MESSAGE_BYTES)
+            amount.add(parcel.events.amount);
+            is_first || amount.is_within(envelope::USUAL_AMOUNT)
         });
         let count = fits.count();
         (count > 0).then(|| self.gathered.drain(..count).collect())
@@ -454,7 +427,7 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
         .map(|part| part.bytes.as_slice());
     let bytes = parcels
         .iter()
-        .map(|parcel| parcel.events.bytes + parcel.events.event_count())
+        .map(|parcel| parcel.events.amount.bytes + parcel.events.event_count())
         .sum();
     let uses: Vec<SecretUse> = parcels
         .iter()
@@ -486,7 +459,7 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
                 key,
                 options,
                 &message,
-                topology::message_properties_of(account),
+                topology::message_properties(account),
             )
             .await?
             .await
@@ -567,14 +540,14 @@ mod tests {
         while let Some(place) = InFlightPermit::try_acquire(&load, &flood) {
             places.push(place);
         }
-        assert_eq!(places.len() * 500, ACCOUNT_EVENTS);
+        assert_eq!(places.len() * 500, WAITING.part(ACCOUNT_PART).events);
         let others = InFlightPermit::try_acquire(&load, &other);
         assert!(others.is_some());
         drop((places, others));
         load.change_waiting(|waiting| {
             assert!(waiting.all == Amount::default() && waiting.of_accounts.is_empty());
         });
-        let whole = of(3, ACCOUNT_EVENTS + 1);
+        let whole = of(3, WAITING.part(ACCOUNT_PART).events + 1);
         assert!(InFlightPermit::try_acquire(&load, &whole).is_some());
     }
 

@@ -4,31 +4,19 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use trueup_event::amount::Amount;
 use trueup_event::envelope;
 use trueup_event::limits;
-use trueup_event::raw_event::{RawEvent, SecretUse, is_batch_part};
+use trueup_event::raw_event::{EventPart, RawEvent, SecretUse, is_batch_part};
 use uuid::Uuid;
-
-/// Bytes of a message, unless a single event is larger.
-pub(super) const MESSAGE_BYTES: usize = envelope::USUAL_BYTES;
-/// Events in one message at most; a batch request alone may hold as many.
-pub(super) const MESSAGE_EVENTS: usize = 500;
 
 /// Events in the form in which they travel, written once whatever way they go.
 pub struct EncodedEvents {
     /// Whose they are, if they are all of one account.
     pub(super) account: Option<Uuid>,
-    pub(super) parts: Vec<Part>,
-    events: usize,
-    pub(super) bytes: usize,
+    pub(super) parts: Vec<EventPart>,
+    pub(super) amount: Amount,
     pub(super) uses: Vec<SecretUse>,
-}
-
-/// An event, or elements of one batch: what they have in common stands in it once (X3).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    pub(super) bytes: Vec<u8>,
-    events: usize,
 }
 
 impl EncodedEvents {
@@ -37,10 +25,7 @@ impl EncodedEvents {
     }
 
     pub fn from_events_and_uses(events: &[RawEvent], uses: Vec<SecretUse>) -> Arc<EncodedEvents> {
-        let parts = envelope::encode_in_parts(events, MESSAGE_BYTES).into_iter();
-        let parts = parts
-            .map(|(bytes, events)| Part { bytes, events })
-            .collect();
+        let parts = envelope::encode_in_parts(events, envelope::USUAL_BYTES);
         let account = events.first().map(|first| first.account_id);
         let account = account.filter(|id| events.iter().all(|event| event.account_id == *id));
         Arc::new(EncodedEvents::new(account, parts, uses))
@@ -48,18 +33,19 @@ impl EncodedEvents {
 
     /// Of parts that were written before.
     pub(super) fn from_parts(parts: Vec<Vec<u8>>) -> Arc<EncodedEvents> {
-        let parts = parts.into_iter().map(|bytes| Part {
+        let parts = parts.into_iter().map(|bytes| EventPart {
             events: count_events(&bytes),
             bytes,
         });
         Arc::new(EncodedEvents::new(None, parts.collect(), Vec::new()))
     }
 
-    fn new(account: Option<Uuid>, parts: Vec<Part>, uses: Vec<SecretUse>) -> EncodedEvents {
+    fn new(account: Option<Uuid>, parts: Vec<EventPart>, uses: Vec<SecretUse>) -> EncodedEvents {
+        let mut amount = Amount::default();
+        parts.iter().for_each(|part| amount.add(part.amount()));
         EncodedEvents {
             account,
-            events: parts.iter().map(|part| part.events).sum(),
-            bytes: parts.iter().map(|part| part.bytes.len()).sum(),
+            amount,
             parts,
             uses,
         }
@@ -67,27 +53,13 @@ impl EncodedEvents {
 
     /// The same in pieces, of which none is too much for a message.
     pub(super) fn split_for_messages(self: Arc<Self>) -> Vec<Arc<EncodedEvents>> {
-        if self.bytes <= MESSAGE_BYTES && self.events <= MESSAGE_EVENTS {
+        if self.amount.is_within(envelope::USUAL_AMOUNT) {
             return vec![self];
         }
-        let mut pieces: Vec<EncodedEvents> = Vec::new();
-        for part in &self.parts {
-            match pieces.last_mut() {
-                Some(piece)
-                    if piece.bytes + part.bytes.len() <= MESSAGE_BYTES
-                        && piece.events + part.events <= MESSAGE_EVENTS =>
-                {
-                    piece.events += part.events;
-                    piece.bytes += part.bytes.len();
-                    piece.parts.push(part.clone());
-                }
-                _ => pieces.push(EncodedEvents::new(
-                    self.account,
-                    vec![part.clone()],
-                    Vec::new(),
-                )),
-            }
-        }
+        let pieces = envelope::split_for_messages(&self.parts).into_iter();
+        let pieces =
+            pieces.map(|parts| EncodedEvents::new(self.account, parts.to_vec(), Vec::new()));
+        let mut pieces: Vec<EncodedEvents> = pieces.collect();
         if let Some(first) = pieces.first_mut() {
             first.uses.clone_from(&self.uses);
         }
@@ -95,7 +67,7 @@ impl EncodedEvents {
     }
 
     pub fn event_count(&self) -> usize {
-        self.events
+        self.amount.events
     }
 
     /// A batch, or a body that is as large as one.
@@ -120,8 +92,8 @@ fn count_events(part: &[u8]) -> usize {
     serde_json::from_slice::<Batch>(part).map_or(1, |batch| batch.elements.len())
 }
 
-/// Why nobody has the events, or not all of them. (Or, after a lost confirm, perhaps somebody has; their ids are unique,
-/// so that sending them again does no harm.)
+/// Why nobody has the events, or not all of them. (Or, after a lost confirm, perhaps somebody has; their ids are
+/// unique, so that sending them again does no harm.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
     /// No broker, or it blocks publishers, or did not say in time that it has them.
@@ -134,7 +106,7 @@ pub enum PublishError {
 impl EncodedEvents {
     /// As many events of nothing.
     pub(super) fn of_account(account: Uuid, events: usize) -> EncodedEvents {
-        let part = Part {
+        let part = EventPart {
             bytes: Vec::new(),
             events,
         };
@@ -147,7 +119,7 @@ mod tests {
     use super::*;
 
     fn parts(sizes: &[(usize, usize)]) -> Arc<EncodedEvents> {
-        let part = |(bytes, events): &(usize, usize)| Part {
+        let part = |(bytes, events): &(usize, usize)| EventPart {
             bytes: vec![b'x'; *bytes],
             events: *events,
         };
@@ -164,10 +136,10 @@ mod tests {
             let pieces = events.split_for_messages();
             pieces
                 .iter()
-                .map(|piece| (piece.bytes, piece.events))
+                .map(|piece| (piece.amount.bytes, piece.amount.events))
                 .collect()
         };
-        let (half, one) = (MESSAGE_BYTES / 2, MESSAGE_BYTES + 1);
+        let (half, one) = (envelope::USUAL_BYTES / 2, envelope::USUAL_BYTES + 1);
         assert_eq!(amounts(parts(&[])), [(0, 0)], "uses of secrets alone");
         assert_eq!(amounts(parts(&[(half, 1), (half, 1)])), [(2 * half, 2)]);
         assert_eq!(

@@ -87,7 +87,7 @@ impl DurablePublisher {
             && events.is_large()
             && !self
                 .batches
-                .try_take(account, events.event_count(), events.bytes, Instant::now())
+                .try_take(account, events.amount, Instant::now())
         {
             return Err(PublishError::Full);
         }

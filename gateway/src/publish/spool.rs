@@ -23,7 +23,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics;
 
-use super::encoded_events::{EncodedEvents, Part, PublishError};
+use super::encoded_events::{EncodedEvents, PublishError};
+use trueup_event::raw_event::EventPart;
 
 const FILE: &str = "reports.redb";
 /// Events in the order in which they were written.
@@ -236,13 +237,13 @@ impl SpoolThread {
         while let Some(command) = left_over.take().or_else(|| waiting.blocking_recv()) {
             match command {
                 SpoolCommand::Append(events, reply) => {
-                    let (mut count, mut bytes) = (events.event_count(), events.bytes);
+                    let (mut count, mut bytes) = (events.event_count(), events.amount.bytes);
                     let mut group = vec![(events, reply)];
                     while count < GROUP_EVENTS && bytes < GROUP_BYTES {
                         match waiting.try_recv() {
                             Ok(SpoolCommand::Append(events, reply)) => {
                                 count += events.event_count();
-                                bytes += events.bytes;
+                                bytes += events.amount.bytes;
                                 group.push((events, reply));
                             }
                             Ok(other) => {
@@ -273,7 +274,7 @@ impl SpoolThread {
         let mut accepted: Vec<Appending> = Vec::with_capacity(group.len());
         let mut bytes = 0_u64;
         for (events, reply) in group {
-            let size = events.bytes as u64 + events.event_count() as u64 * ROW;
+            let size = events.amount.bytes as u64 + events.event_count() as u64 * ROW;
             if self.bytes + bytes + size > self.max_rows_bytes {
                 figures.add(&["full"], events.event_count() as u64);
                 let _ = reply.send(Err(PublishError::Full));
@@ -379,7 +380,7 @@ impl SpoolThread {
 fn write_rows<'a>(
     database: &Database,
     first: u64,
-    parts: impl Iterator<Item = &'a Part>,
+    parts: impl Iterator<Item = &'a EventPart>,
 ) -> Result<(), redb::Error> {
     // Durability::Immediate is the default: commit returns after the fsync.
     let writing = database.begin_write()?;

@@ -4,9 +4,10 @@
 
 use serde::Deserialize;
 
+use crate::amount::Amount;
 use crate::raw_event::{
-    BATCH_ENVELOPE_VERSION, ENVELOPE_VERSION, Envelope, RawEvent, SecretUse, encode_batch,
-    is_batch_part,
+    BATCH_ENVELOPE_VERSION, ENVELOPE_VERSION, Envelope, EventPart, RawEvent, SecretUse,
+    encode_batch, is_batch_part,
 };
 
 /// The message's AMQP type.
@@ -19,6 +20,13 @@ pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// where it is escaped) makes it 776 KiB. What a worker has fetched and not yet looked at is bounded by that
 /// and by its prefetch.
 pub const USUAL_BYTES: usize = 256 * 1024;
+/// Events in one message at most; a batch request alone may hold as many.
+pub const USUAL_EVENTS: usize = 500;
+/// Both.
+pub const USUAL_AMOUNT: Amount = Amount {
+    events: USUAL_EVENTS,
+    bytes: USUAL_BYTES,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
@@ -36,18 +44,39 @@ pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     serde_json::to_vec(envelope).expect("plain data with text keys always has a JSON form")
 }
 
-/// Events as parts of envelopes, each with the number of its events: successive elements of one batch together,
-/// in parts of at most `part_bytes` (see [`encode_batch`]), any other event by itself.
-pub fn encode_in_parts(events: &[RawEvent], part_bytes: usize) -> Vec<(Vec<u8>, usize)> {
+/// Events as parts of envelopes: successive elements of one batch together, in parts of at most `part_bytes`
+/// (see [`encode_batch`]), any other event by itself.
+pub fn encode_in_parts(events: &[RawEvent], part_bytes: usize) -> Vec<EventPart> {
     let runs = events.chunk_by(is_next_element);
     let mut parts = Vec::new();
     for run in runs {
         match run {
-            [one] => parts.push((encode_event(one), 1)),
+            [one] => parts.push(EventPart {
+                bytes: encode_event(one),
+                events: 1,
+            }),
             elements => parts.extend(encode_batch(elements, part_bytes)),
         }
     }
     parts
+}
+
+/// The parts of each message, of which none holds more than [`USUAL_AMOUNT`], unless a single part does.
+pub fn split_for_messages(parts: &[EventPart]) -> Vec<&[EventPart]> {
+    let mut messages = Vec::new();
+    let mut rest = parts;
+    while !rest.is_empty() {
+        let mut amount = Amount::default();
+        let fits = rest.iter().take_while(|part| {
+            let is_first = amount == Amount::default();
+            amount.add(part.amount());
+            is_first || amount.is_within(USUAL_AMOUNT)
+        });
+        let (message, others) = rest.split_at(fits.count());
+        messages.push(message);
+        rest = others;
+    }
+    messages
 }
 
 /// The next element of the same batch.
@@ -203,9 +232,9 @@ mod tests {
         events.push(single);
         events.extend([0, 1, 3].map(|n| element(n, 200)));
         let parts = encode_in_parts(&events, 10_000);
-        let counts: Vec<usize> = parts.iter().map(|(_, count)| *count).collect();
+        let counts: Vec<usize> = parts.iter().map(|part| part.events).collect();
         assert_eq!(counts, [3, 1, 2, 1]);
-        let message = assemble_envelope(parts.iter().map(|(part, _)| part.as_slice()), 0, &[]);
+        let message = assemble_envelope(parts.iter().map(|part| part.bytes.as_slice()), 0, &[]);
         assert_eq!(decode_envelope(&message).expect("our own").events, events);
     }
 

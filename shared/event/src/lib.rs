@@ -10,6 +10,7 @@
     deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)
 )]
 
+pub mod amount;
 pub mod batch;
 pub mod envelope;
 pub mod ids;

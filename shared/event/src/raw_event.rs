@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::amount::Amount;
 use crate::reason::Reason;
 
 /// The version of an envelope of single events. A worker refuses one that it does not know, by parking it.
@@ -130,21 +131,37 @@ pub fn is_batch_part(part: &[u8]) -> bool {
     part.starts_with(BATCH_BEGINS)
 }
 
-/// The elements of one split batch as parts of an envelope, each with the number of its events: what they
-/// have in common stands in each part once. No part is larger than `part_bytes` and what is common, unless a
+/// A part of an envelope: an event, or elements of one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPart {
+    pub bytes: Vec<u8>,
+    pub events: usize,
+}
+
+impl EventPart {
+    pub fn amount(&self) -> Amount {
+        Amount {
+            events: self.events,
+            bytes: self.bytes.len(),
+        }
+    }
+}
+
+/// The elements of one split batch as parts of an envelope: what they have in common stands in each part
+/// once. No part is larger than `part_bytes` and what is common, unless a
 /// single element is. `events` are those of one request, in order.
-pub fn encode_batch(events: &[RawEvent], part_bytes: usize) -> Vec<(Vec<u8>, usize)> {
+pub fn encode_batch(events: &[RawEvent], part_bytes: usize) -> Vec<EventPart> {
     let mut parts = Vec::new();
     let mut rest = events;
     while let Some(first) = rest.first() {
-        let (part, count) = encode_batch_part(first, rest, part_bytes);
-        parts.push((part, count));
-        rest = rest.get(count..).unwrap_or_default();
+        let part = encode_batch_part(first, rest, part_bytes);
+        rest = rest.get(part.events..).unwrap_or_default();
+        parts.push(part);
     }
     parts
 }
 
-fn encode_batch_part(first: &RawEvent, events: &[RawEvent], part_bytes: usize) -> (Vec<u8>, usize) {
+fn encode_batch_part(first: &RawEvent, events: &[RawEvent], part_bytes: usize) -> EventPart {
     const PLAIN: &str = "plain data with text keys always has a JSON form";
     let mut written = BATCH_BEGINS.to_vec();
     let mut count: usize = 0;
@@ -182,7 +199,10 @@ fn encode_batch_part(first: &RawEvent, events: &[RawEvent], part_bytes: usize) -
     // Both are objects: the one's end and the other's beginning become a comma.
     written.extend_from_slice(b"],");
     written.extend_from_slice(common.get(1..).unwrap_or_default());
-    (written, count)
+    EventPart {
+        bytes: written,
+        events: count,
+    }
 }
 
 impl Envelope {
@@ -463,7 +483,13 @@ mod tests {
             })
             .collect();
         let whole = encode_batch(&events, usize::MAX);
-        let [(part, 500)] = whole.as_slice() else {
+        let [
+            EventPart {
+                bytes: part,
+                events: 500,
+            },
+        ] = whole.as_slice()
+        else {
             panic!("one part of 500 events");
         };
         assert!(is_batch_part(part));
@@ -517,11 +543,11 @@ mod tests {
             })
             .collect();
         let parts = encode_batch(&events, 1_200);
-        let counts: Vec<usize> = parts.iter().map(|(_, count)| *count).collect();
+        let counts: Vec<usize> = parts.iter().map(|part| part.events).collect();
         assert_eq!(counts, [3, 1, 1, 3, 1]);
         let mut read = Vec::new();
-        for (part, _) in &parts {
-            let envelope = [b"{\"v\":2,\"events\":[", part.as_slice(), b"]}"].concat();
+        for part in &parts {
+            let envelope = [b"{\"v\":2,\"events\":[", part.bytes.as_slice(), b"]}"].concat();
             let envelope: Envelope = serde_json::from_slice(&envelope).expect("our own");
             read.extend(envelope.events);
         }

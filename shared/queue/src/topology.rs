@@ -8,9 +8,9 @@
 //!
 //! The worker consumes `trueup.events` *and* `trueup.events.parked`: what came while the queue was
 //! missing is as good as the rest. What one account sends beyond its part of a worker's room the worker moves
-//! to `trueup.events.overflow`, so that nobody's reports wait behind it, and takes it from there. Everything is declared explicitly and so that RabbitMQ 3.10 and 4
-//! both accept it: since 4.0 the default delivery limit is 20, and without a dead-letter exchange the
-//! message is dropped.
+//! to `trueup.events.overflow`, so that nobody's reports wait behind it, and takes it from there. Everything is
+//! declared explicitly and so that RabbitMQ 3.10 and 4 both accept it: since 4.0 the default delivery limit is
+//! 20, and without a dead-letter exchange the message is dropped.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -77,25 +77,21 @@ impl QueueBounds {
     };
 }
 
-/// The properties of every message that we publish.
-pub fn message_properties() -> BasicProperties {
-    BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_content_type("application/json".into())
-        .with_type(MESSAGE_TYPE.into())
-}
-
 /// The header that says whose events a message holds, if they are all of one account.
 const ACCOUNT_HEADER: &str = "trueup-account";
 
-/// The properties of a message whose events are all of this account.
-pub fn message_properties_of(account: Option<Uuid>) -> BasicProperties {
+/// The properties of every message that we publish; `account` if all of its events are of that one.
+pub fn message_properties(account: Option<Uuid>) -> BasicProperties {
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_type(MESSAGE_TYPE.into());
     let Some(account) = account else {
-        return message_properties();
+        return properties;
     };
     let mut headers = FieldTable::default();
     headers.insert(ACCOUNT_HEADER.into(), text_value(&account.to_string()));
-    message_properties().with_headers(headers)
+    properties.with_headers(headers)
 }
 
 /// Whose events a message holds, if it says so.
@@ -162,20 +158,13 @@ async fn declare_all(connection: &Connection, bounds: QueueBounds) -> Result<(),
 /// Puts an envelope among the dead letters, confirmed: only after `Ok` may its source be acked. The
 /// channel must be in confirm mode.
 pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(channel, DEAD_EXCHANGE, "", message, message_properties()).await
+    publish_to(channel, DEAD_EXCHANGE, "", None, message).await
 }
 
 /// Publishes an envelope to the events' queue and waits for the broker's word: `redrive`'s way, and
 /// the tests'. The gateway has a pipeline of its own.
 pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(
-        channel,
-        EXCHANGE,
-        ROUTING_KEY,
-        message,
-        message_properties(),
-    )
-    .await
+    publish_to(channel, EXCHANGE, ROUTING_KEY, None, message).await
 }
 
 /// Moves an envelope out of the others' way, confirmed: only after `Ok` may its source be acked.
@@ -185,19 +174,18 @@ pub async fn publish_overflow(
     account: Uuid,
     message: &[u8],
 ) -> Result<(), QueueError> {
-    let properties = message_properties_of(Some(account));
-    publish_to(channel, EXCHANGE, OVERFLOW_KEY, message, properties).await
+    publish_to(channel, EXCHANGE, OVERFLOW_KEY, Some(account), message).await
 }
 
 async fn publish_to(
     channel: &Channel,
     exchange: &str,
     key: &str,
+    account: Option<Uuid>,
     message: &[u8],
-    properties: BasicProperties,
 ) -> Result<(), QueueError> {
     let what = || format!("take a message for {exchange}");
-    let publishing = publish_and_confirm(channel, exchange, key, message, properties);
+    let publishing = publish_and_confirm(channel, exchange, key, account, message);
     let confirm = tokio::time::timeout(CONFIRM_WITHIN, publishing)
         .await
         .map_err(|_| QueueError::TimedOut(CONFIRM_WITHIN))?
@@ -222,15 +210,21 @@ async fn publish_and_confirm(
     channel: &Channel,
     exchange: &str,
     key: &str,
+    account: Option<Uuid>,
     message: &[u8],
-    properties: BasicProperties,
 ) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..Default::default()
     };
     channel
-        .basic_publish(exchange.into(), key.into(), options, message, properties)
+        .basic_publish(
+            exchange.into(),
+            key.into(),
+            options,
+            message,
+            message_properties(account),
+        )
         .await?
         .await
 }

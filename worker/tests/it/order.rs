@@ -313,12 +313,9 @@ async fn two_calls_and_two_guesses(world: &mut World) -> ([Uuid; 2], [RawEvent; 
     ([short, long], [first, second])
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
-    let mut world = World::new().await;
-    let ([short, long], [first, second]) = two_calls_and_two_guesses(&mut world).await;
-    let ids = [first.id, second.id];
-    // A worker takes them newest first, in an envelope each, and dies before it has settled any.
+/// A worker takes the events, in an envelope each and in this order, and dies before it has settled any.
+async fn take_and_die(world: &World, events: Vec<RawEvent>) {
+    let count = u32::try_from(events.len()).expect("a few");
     let postgres = FaultProxy::to(&world.database.server()).await;
     let mut dying = world
         .start()
@@ -329,10 +326,7 @@ async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
         .ready()
         .await;
     postgres.set(NetworkFault::Hung);
-    let held_up = json!({"ref_id": "HELD-UP", "payout": 1});
-    let held_up = world.event(at("2026-03-14T12:02:30Z"), held_up);
-    let held_up_id = held_up.id;
-    for event in [held_up, second, first] {
+    for event in events {
         world.publish(vec![event]).await;
     }
     eventually("it has all of them", PATIENCE, || async {
@@ -342,9 +336,20 @@ async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
     dying.kill();
     assert_eq!(world.count("events").await, 0, "it settled none");
     eventually("the broker has them again", PATIENCE, || async {
-        (world.depth(topology::QUEUE).await == 3).then_some(())
+        (world.depth(topology::QUEUE).await == count).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_guesses_that_come_again_in_one_batch_are_decided_by_reception() {
+    let mut world = World::new().await;
+    let ([short, long], [first, second]) = two_calls_and_two_guesses(&mut world).await;
+    let ids = [first.id, second.id];
+    let held_up = json!({"ref_id": "HELD-UP", "payout": 1});
+    let held_up = world.event(at("2026-03-14T12:02:30Z"), held_up);
+    let held_up_id = held_up.id;
+    take_and_die(&world, vec![held_up, second, first]).await;
 
     // The next worker is held up by the first envelope, while both guesses come: they are one batch.
     world
@@ -380,30 +385,7 @@ async fn m10_guesses_that_come_again_newest_first_are_decided_by_reception() {
     let mut world = World::new().await;
     let ([short, long], [first, second]) = two_calls_and_two_guesses(&mut world).await;
     let ids = [first.id, second.id];
-    // A worker takes them newest first, in an envelope each, and dies before it has settled any.
-    let postgres = FaultProxy::to(&world.database.server()).await;
-    let mut dying = world
-        .start()
-        .env(
-            "TRUEUP_POSTGRES_URL",
-            world.database.url_through(postgres.address),
-        )
-        .ready()
-        .await;
-    postgres.set(NetworkFault::Hung);
-    for event in [second, first] {
-        world.publish(vec![event]).await;
-    }
-    eventually("it has all of them", PATIENCE, || async {
-        (world.depth(topology::QUEUE).await == 0).then_some(())
-    })
-    .await;
-    dying.kill();
-    assert_eq!(world.count("events").await, 0, "it settled none");
-    eventually("the broker has them again", PATIENCE, || async {
-        (world.depth(topology::QUEUE).await == 2).then_some(())
-    })
-    .await;
+    take_and_die(&world, vec![second, first]).await;
 
     let _worker = world.worker().await;
     let mut calls = Vec::new();

@@ -128,6 +128,15 @@ impl House {
         said["ids"].as_array().expect("ids").clone()
     }
 
+    /// Two calls of one caller, which a length tells apart.
+    async fn record_short_and_long(&self, publisher: &Publisher) -> Vec<Value> {
+        let calls = json!([
+            call_of(publisher, "short", SHORT),
+            call_of(publisher, "long", LONG)
+        ]);
+        self.record(calls).await
+    }
+
     async fn record_one(&self, call: Value) -> Value {
         self.record(call).await.remove(0)
     }
@@ -330,11 +339,7 @@ async fn m10_reports_that_waited_for_their_calls_are_decided_by_reception() {
         let row = house.row(event).await;
         assert_eq!(says(&row), ("unmatched", Some("caller_not_found"), None));
     }
-    let calls = json!([
-        call_of(&publisher, "short", SHORT),
-        call_of(&publisher, "long", LONG)
-    ]);
-    let calls = house.record(calls).await;
+    let calls = house.record_short_and_long(&publisher).await;
     for (event, call) in [&first, &second].into_iter().zip(&calls) {
         let late = ("matched", Some("matched_late"), Some(call));
         house.row_that_says(event, late).await;
@@ -343,21 +348,23 @@ async fn m10_reports_that_waited_for_their_calls_are_decided_by_reception() {
     house.world.reconcile().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn m10_guesses_out_of_a_gateways_spool_are_decided_by_reception() {
+/// Its gateway keeps a spool and has the broker behind a proxy; how the gateway is started again.
+async fn house_with_spool() -> (House, Start, FaultProxy, tempfile::TempDir) {
     let world = World::new().await;
     let broker = FaultProxy::to(world.lease.amqp_server()).await;
     let spool = tempfile::tempdir().expect("a directory");
     let start = gateway_of(&world)
         .env("TRUEUP_AMQP_URL", world.lease.amqp_through(broker.address))
         .env("TRUEUP_SPOOL_DIR", spool.path().display());
-    let mut house = House::with_gateway(world, &start).await;
+    let house = House::with_gateway(world, &start).await;
+    (house, start, broker, spool)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m10_guesses_out_of_a_gateways_spool_are_decided_by_reception() {
+    let (mut house, start, broker, _spool) = house_with_spool().await;
     let publisher = house.publisher("P1").await;
-    let calls = json!([
-        call_of(&publisher, "short", SHORT),
-        call_of(&publisher, "long", LONG)
-    ]);
-    let calls = house.record(calls).await;
+    let calls = house.record_short_and_long(&publisher).await;
     // Until the gateway knows the webhook.
     let nothing = json!({"ref_id": "nobody's", "payout": 1});
     house.report(&nothing).await;
@@ -425,21 +432,11 @@ async fn m11_ten_repeats_of_a_held_report_are_one_row_to_decide() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn m10_a_spool_that_is_emptied_behind_a_later_report_is_decided_by_reception() {
-    let world = World::new().await;
-    let broker = FaultProxy::to(world.lease.amqp_server()).await;
-    let spool = tempfile::tempdir().expect("a directory");
-    let start = gateway_of(&world)
-        .env("TRUEUP_AMQP_URL", world.lease.amqp_through(broker.address))
-        .env("TRUEUP_SPOOL_DIR", spool.path().display());
-    let mut house = House::with_gateway(world, &start).await;
+    let (mut house, _, broker, _spool) = house_with_spool().await;
     let mut other = gateway_of(&house.world).ready().await;
     let other_public = other.address("public").await;
     let publisher = house.publisher("P1").await;
-    let calls = json!([
-        call_of(&publisher, "short", SHORT),
-        call_of(&publisher, "long", LONG)
-    ]);
-    let calls = house.record(calls).await;
+    let calls = house.record_short_and_long(&publisher).await;
     let nothing = json!({"ref_id": "nobody's", "payout": 1});
     house.report(&nothing).await;
     house._worker.kill();

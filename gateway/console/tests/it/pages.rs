@@ -6,8 +6,20 @@ use std::net::SocketAddr;
 use trueup_testkit::http::{self, Answer};
 
 use crate::console::Console;
+use crate::console_events::Scene;
 
 pub const PASSWORD: &str = "correct horse battery staple";
+
+/// The owner in [`scene_with_owner`].
+pub const ANN: &str = "ann@example.test";
+
+/// An account with a webhook and an owner who is signed in.
+pub async fn scene_with_owner() -> (Scene, Person) {
+    let scene = Scene::set().await;
+    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    let ann = Person::signed_in(&scene.console, ANN).await;
+    (scene, ann)
+}
 
 /// Makes a person as an operator of the server would: by the command line.
 pub async fn add_person(console: &Console, account: &str, email: &str, role: &str) {

@@ -4,16 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::console_events::Scene;
-use crate::pages::{Person, add_person, between};
-
-const ANN: &str = "ann@example.test";
-
-async fn scene_with_owner() -> (Scene, Person) {
-    let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
-    let ann = Person::signed_in(&scene.console, ANN).await;
-    (scene, ann)
-}
+use crate::pages::{Person, between, scene_with_owner};
 
 /// Assigns on the page, looks at the question first, and gives what the page says afterwards.
 async fn assign_on_page(ann: &mut Person, event: &str, call: &str) -> (String, String) {

@@ -3,17 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::console_events::Scene;
-use crate::pages::{Person, add_person};
-
-const ANN: &str = "ann@example.test";
-
-async fn scene_with_owner() -> (Scene, Person) {
-    let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
-    let ann = Person::signed_in(&scene.console, ANN).await;
-    (scene, ann)
-}
+use crate::pages::{ANN, scene_with_owner};
 
 #[tokio::test]
 async fn x7_a_comma_is_read_alike_in_terms_and_in_a_cap() {
