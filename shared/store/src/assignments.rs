@@ -7,8 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::IdPage;
-use crate::settlement::loading::parse_terms;
-use crate::settlement::writes::terms_columns;
+use crate::terms_columns::{terms_amount, terms_kind, terms_of_assignment, terms_percent};
 use trueup_domain::crediting::Terms;
 use trueup_postgres::statement::{self, Result};
 
@@ -23,30 +22,16 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    fn from_row(row: &Row) -> Self {
-        Assignment {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Assignment {
             id: row.get("id"),
             campaign_id: row.get("campaign_id"),
             publisher_id: row.get("publisher_id"),
-            terms: terms_of(
-                row.get("kind"),
-                row.get("amount_cents"),
-                row.get("percent_e4"),
-            )
-            .expect("the table's CHECKs let only whole terms in"),
+            terms: terms_of_assignment(row)?,
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
-        }
+        })
     }
-}
-
-/// Terms from the three columns that hold them in every table; nothing where there are none.
-pub fn terms_of(
-    kind: Option<&str>,
-    amount_cents: Option<i64>,
-    percent_e4: Option<i32>,
-) -> Option<Terms> {
-    parse_terms(kind?, amount_cents, percent_e4).ok()
 }
 
 /// An assignment about to be made.
@@ -67,7 +52,11 @@ pub async fn insert_assignment(
         INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
-    let (kind, amount_cents, percent_e4) = terms_columns(Some(new.terms));
+    let (kind, amount_cents, percent_e4) = (
+        terms_kind(new.terms),
+        terms_amount(new.terms),
+        terms_percent(new.terms),
+    );
     let row = statement::query_one(
         client,
         INSERT,
@@ -82,7 +71,7 @@ pub async fn insert_assignment(
         ],
     )
     .await?;
-    Ok(Assignment::from_row(&row))
+    Assignment::from_row(&row)
 }
 
 pub async fn get_assignment(
@@ -94,7 +83,7 @@ pub async fn get_assignment(
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = $2";
     let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Assignment::from_row))
+    row.as_ref().map(Assignment::from_row).transpose()
 }
 
 /// The account's own among `ids`, for recording calls; the others are simply not in the answer.
@@ -107,7 +96,7 @@ pub async fn get_many(
         SELECT id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at
           FROM assignments WHERE account_id = $1 AND id = ANY($2)";
     let rows = statement::query_rows(client, GET_MANY, &[&account_id, &ids]).await?;
-    Ok(rows.iter().map(Assignment::from_row).collect())
+    rows.iter().map(Assignment::from_row).collect()
 }
 
 pub async fn list_assignments(
@@ -120,7 +109,7 @@ pub async fn list_assignments(
           FROM assignments WHERE account_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
     let rows =
         statement::query_rows(client, LIST, &[&account_id, &page.bound(), &page.limit]).await?;
-    Ok(rows.iter().map(Assignment::from_row).collect())
+    rows.iter().map(Assignment::from_row).collect()
 }
 
 /// Changes the campaign, the terms, or both; nothing if the account has no such assignment.
@@ -140,7 +129,9 @@ pub async fn update_assignment(
                updated_at = now()
          WHERE account_id = $1 AND id = $2
         RETURNING id, campaign_id, publisher_id, kind, amount_cents, percent_e4, created_at, updated_at";
-    let (kind, amount_cents, percent_e4) = terms_columns(terms);
+    let kind = terms.map(terms_kind);
+    let amount_cents = terms.and_then(terms_amount);
+    let percent_e4 = terms.and_then(terms_percent);
     let row = statement::query_opt(
         client,
         UPDATE,
@@ -154,5 +145,5 @@ pub async fn update_assignment(
         ],
     )
     .await?;
-    Ok(row.as_ref().map(Assignment::from_row))
+    row.as_ref().map(Assignment::from_row).transpose()
 }

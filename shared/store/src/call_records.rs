@@ -1,6 +1,7 @@
 //! The rows of recorded calls: set-based, locked in id order, as settling does.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use deadpool_postgres::Transaction;
 use trueup_domain::call_record::StoredCall;
@@ -9,7 +10,9 @@ use trueup_postgres::statement::Result;
 use uuid::Uuid;
 
 use crate::assignments;
-use crate::settlement::writes::terms_columns;
+use crate::column_table::{Column, ColumnText, Param, borrow_params, column_params, columns};
+use crate::settlement::columns::{CallMoney, call_money};
+use crate::terms_columns::payee_of_row;
 use trueup_postgres::statement;
 
 /// Those of the assignments that the account has, with whom they pay.
@@ -37,31 +40,82 @@ pub async fn load_payees(
         .collect())
 }
 
+/// What a recording says of a call, besides its money.
+fn call_facts<'a>() -> Vec<Column<'a, &'a StoredCall>> {
+    columns!(|row: &'a StoredCall|
+        "ref_id": "text" = row.ref_id.as_deref();
+        "caller": "text" = row.caller.as_deref();
+        "caller_raw": "text" = row.caller_raw.as_deref();
+        "tracking_number": "text" = row.tracking_number.as_deref();
+        "duration_seconds": "int4" = row.duration_seconds;
+        "started_at": "timestamptz" = row.started_at;
+        "ended_at": "timestamptz" = row.ended_at;
+        "buyer_id": "uuid" = row.buyer_id;
+        "assignment_id": "uuid" = row.assignment_id;
+        "estimate_value_cents": "int8" = row.estimate.value_cents;
+        "estimate_qualified": "bool" = row.estimate.qualified;
+    )
+}
+
+fn call_id<'a>() -> Vec<Column<'a, &'a StoredCall>> {
+    columns!(|row: &'a StoredCall| "id": "uuid" = row.id;)
+}
+
+/// The columns that both statements write.
+fn call_text() -> ColumnText {
+    ColumnText::of(&call_facts()).and(&ColumnText::of(&call_money()))
+}
+
+/// The account, and then the columns, as both statements take them.
+fn call_params<'a>(account_id: &'a Uuid, calls: &[&'a StoredCall]) -> Vec<Param<'a>> {
+    let money: Vec<CallMoney> = calls
+        .iter()
+        .map(|call| CallMoney::of_stored(call))
+        .collect();
+    let mut params: Vec<Param<'a>> = vec![Box::new(account_id)];
+    params.extend(column_params(&call_id(), calls));
+    params.extend(column_params(&call_facts(), calls));
+    params.extend(column_params(&call_money(), &money));
+    params
+}
+
+static INSERT: LazyLock<String> = LazyLock::new(|| {
+    let written = ColumnText::of(&call_id()).and(&call_text());
+    format!(
+        "/* recording.insert */
+        INSERT INTO calls (account_id, {})
+        SELECT $1, {} FROM {}
+         ORDER BY row.id
+            ON CONFLICT (account_id, id) DO NOTHING
+        RETURNING id",
+        written.names(),
+        written.values(),
+        written.unnest(2),
+    )
+});
+
+static UPDATE: LazyLock<String> = LazyLock::new(|| {
+    let id = ColumnText::of(&call_id());
+    format!(
+        "/* recording.update */
+        UPDATE calls c SET {}, updated_at = now()
+          FROM {}
+         WHERE c.account_id = $1 AND {}",
+        call_text().assignments(),
+        id.clone().and(&call_text()).unnest(2),
+        id.equalities("c"),
+    )
+});
+
 /// Inserts what is not there yet; the answer holds the ids that were new. In id order, as every lock.
 pub async fn insert_calls<'a>(
     tx: &Transaction<'_>,
     account_id: Uuid,
     calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<HashSet<Uuid>> {
-    const INSERT: &str = "/* recording.insert */
-        INSERT INTO calls (account_id, id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
-               ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents, estimate_value_cents,
-               estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents, terms_percent_e4)
-        SELECT $1, id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
-               ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents, estimate_value_cents,
-               estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents, terms_percent_e4
-          FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::timestamptz[],
-                      $9::timestamptz[], $10::uuid[], $11::uuid[], $12::int8[], $13::bool[], $14::int8[], $15::int8[],
-                      $16::bool[], $17::uuid[], $18::text[], $19::int8[], $20::int4[])
-               AS row (id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
-                       ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents,
-                       estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
-                       terms_percent_e4)
-         ORDER BY id
-            ON CONFLICT (account_id, id) DO NOTHING
-        RETURNING id";
-    let columns = CallColumns::from_calls(calls);
-    let rows = statement::query_rows(tx, INSERT, &columns.as_params(&account_id)).await?;
+    let calls: Vec<&StoredCall> = calls.collect();
+    let params = call_params(&account_id, &calls);
+    let rows = statement::query_rows(tx, &INSERT, &borrow_params(&params)).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -71,110 +125,10 @@ pub async fn update_calls<'a>(
     account_id: Uuid,
     calls: impl Iterator<Item = &'a StoredCall>,
 ) -> Result<()> {
-    const UPDATE: &str = "/* recording.update */
-        UPDATE calls c
-           SET ref_id = row.ref_id, caller = row.caller, caller_raw = row.caller_raw,
-               tracking_number = row.tracking_number, duration_seconds = row.duration_seconds,
-               started_at = row.started_at, ended_at = row.ended_at, buyer_id = row.buyer_id,
-               assignment_id = row.assignment_id, value_cents = row.value_cents, qualified = row.qualified,
-               publisher_payout_cents = row.publisher_payout_cents, estimate_value_cents = row.estimate_value_cents,
-               estimate_qualified = row.estimate_qualified, terms_publisher_id = row.terms_publisher_id,
-               terms_kind = row.terms_kind, terms_amount_cents = row.terms_amount_cents,
-               terms_percent_e4 = row.terms_percent_e4, updated_at = now()
-          FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], $8::timestamptz[],
-                      $9::timestamptz[], $10::uuid[], $11::uuid[], $12::int8[], $13::bool[], $14::int8[], $15::int8[],
-                      $16::bool[], $17::uuid[], $18::text[], $19::int8[], $20::int4[])
-               AS row (id, ref_id, caller, caller_raw, tracking_number, duration_seconds, started_at,
-                       ended_at, buyer_id, assignment_id, value_cents, qualified, publisher_payout_cents,
-                       estimate_value_cents, estimate_qualified, terms_publisher_id, terms_kind, terms_amount_cents,
-                       terms_percent_e4)
-         WHERE c.account_id = $1 AND c.id = row.id";
-    let columns = CallColumns::from_calls(calls);
-    statement::run(tx, UPDATE, &columns.as_params(&account_id)).await?;
+    let calls: Vec<&StoredCall> = calls.collect();
+    let params = call_params(&account_id, &calls);
+    statement::run(tx, &UPDATE, &borrow_params(&params)).await?;
     Ok(())
-}
-
-/// Calls turned into one array for each column, as `unnest` takes them.
-#[derive(Default)]
-struct CallColumns {
-    id: Vec<Uuid>,
-    ref_id: Vec<Option<String>>,
-    caller: Vec<Option<String>>,
-    caller_raw: Vec<Option<String>>,
-    tracking_number: Vec<Option<String>>,
-    duration_seconds: Vec<i32>,
-    started_at: Vec<jiff::Timestamp>,
-    ended_at: Vec<jiff::Timestamp>,
-    buyer_id: Vec<Option<Uuid>>,
-    assignment_id: Vec<Option<Uuid>>,
-    value_cents: Vec<Option<i64>>,
-    qualified: Vec<Option<bool>>,
-    publisher_payout_cents: Vec<i64>,
-    estimate_value_cents: Vec<Option<i64>>,
-    estimate_qualified: Vec<Option<bool>>,
-    terms_publisher_id: Vec<Option<Uuid>>,
-    terms_kind: Vec<Option<&'static str>>,
-    terms_amount_cents: Vec<Option<i64>>,
-    terms_percent_e4: Vec<Option<i32>>,
-}
-
-impl CallColumns {
-    fn from_calls<'a>(calls: impl Iterator<Item = &'a StoredCall>) -> Self {
-        let mut columns = CallColumns::default();
-        for call in calls {
-            let (kind, amount_cents, percent_e4) = terms_columns(call.terms.map(|p| p.terms));
-            columns.id.push(call.id);
-            columns.ref_id.push(call.ref_id.clone());
-            columns.caller.push(call.caller.clone());
-            columns.caller_raw.push(call.caller_raw.clone());
-            columns.tracking_number.push(call.tracking_number.clone());
-            columns.duration_seconds.push(call.duration_seconds);
-            columns.started_at.push(call.started_at);
-            columns.ended_at.push(call.ended_at);
-            columns.buyer_id.push(call.buyer_id);
-            columns.assignment_id.push(call.assignment_id);
-            columns.value_cents.push(call.value_cents);
-            columns.qualified.push(call.qualified);
-            columns.publisher_payout_cents.push(call.credit_cents);
-            columns.estimate_value_cents.push(call.estimate.value_cents);
-            columns.estimate_qualified.push(call.estimate.qualified);
-            columns
-                .terms_publisher_id
-                .push(call.terms.map(|p| p.publisher_id));
-            columns.terms_kind.push(kind);
-            columns.terms_amount_cents.push(amount_cents);
-            columns.terms_percent_e4.push(percent_e4);
-        }
-        columns
-    }
-
-    fn as_params<'a>(
-        &'a self,
-        account_id: &'a Uuid,
-    ) -> Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)> {
-        vec![
-            account_id,
-            &self.id,
-            &self.ref_id,
-            &self.caller,
-            &self.caller_raw,
-            &self.tracking_number,
-            &self.duration_seconds,
-            &self.started_at,
-            &self.ended_at,
-            &self.buyer_id,
-            &self.assignment_id,
-            &self.value_cents,
-            &self.qualified,
-            &self.publisher_payout_cents,
-            &self.estimate_value_cents,
-            &self.estimate_qualified,
-            &self.terms_publisher_id,
-            &self.terms_kind,
-            &self.terms_amount_cents,
-            &self.terms_percent_e4,
-        ]
-    }
 }
 
 /// Locks the calls in id order and reads them.
@@ -191,13 +145,7 @@ pub async fn lock_calls(
           FROM calls WHERE account_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE";
     let rows = statement::query_rows(tx, LOCK, &[&account_id, &ids]).await?;
     let calls = rows.iter().map(|row| {
-        let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
-        let terms = assignments::terms_of(
-            row.get("terms_kind"),
-            row.get("terms_amount_cents"),
-            row.get("terms_percent_e4"),
-        );
-        StoredCall {
+        Ok(StoredCall {
             id: row.get("id"),
             ref_id: row.get("ref_id"),
             caller: row.get("caller"),
@@ -217,13 +165,10 @@ pub async fn lock_calls(
                 value_cents: row.get("estimate_value_cents"),
                 qualified: row.get("estimate_qualified"),
             },
-            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee {
-                publisher_id,
-                terms,
-            }),
-        }
+            terms: payee_of_row(row)?,
+        })
     });
-    Ok(calls.map(|call| (call.id, call)).collect())
+    calls.map(|call| call.map(|call| (call.id, call))).collect()
 }
 
 /// Which of these calls the ledger holds a posting for.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::assignments::terms_of;
+use crate::terms_columns::payee_of_row;
 use trueup_domain::crediting::{Estimate, Payee};
 use trueup_postgres::statement::{self, Result};
 
@@ -106,14 +106,8 @@ macro_rules! narrowed {
 }
 
 impl Call {
-    fn from_row(row: &Row) -> Self {
-        let publisher_id: Option<Uuid> = row.get("terms_publisher_id");
-        let terms = terms_of(
-            row.get("terms_kind"),
-            row.get("terms_amount_cents"),
-            row.get("terms_percent_e4"),
-        );
-        Call {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Call {
             id: row.get("id"),
             ref_id: row.get("ref_id"),
             caller: row.get("caller"),
@@ -132,15 +126,12 @@ impl Call {
                 value_cents: row.get("estimate_value_cents"),
                 qualified: row.get("estimate_qualified"),
             },
-            terms: publisher_id.zip(terms).map(|(publisher_id, terms)| Payee {
-                publisher_id,
-                terms,
-            }),
+            terms: payee_of_row(row)?,
             reported_by_webhook_id: row.get("reported_by_webhook_id"),
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
             reports: Vec::new(),
-        }
+        })
     }
 }
 
@@ -156,7 +147,7 @@ pub async fn get_call(
         " FROM calls c WHERE c.account_id = $1 AND c.id = $2"
     );
     let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
-    let mut calls: Vec<Call> = row.iter().map(Call::from_row).collect();
+    let mut calls: Vec<Call> = row.iter().map(Call::from_row).collect::<Result<_>>()?;
     attach_reports(client, account_id, &mut calls, reports).await?;
     Ok(calls.pop())
 }
@@ -214,7 +205,7 @@ pub async fn list_calls(
         ],
     )
     .await?;
-    let mut calls: Vec<Call> = rows.iter().map(Call::from_row).collect();
+    let mut calls: Vec<Call> = rows.iter().map(Call::from_row).collect::<Result<_>>()?;
     attach_reports(client, account_id, &mut calls, reports).await?;
     Ok(calls)
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::assignments::terms_of;
+use crate::terms_columns::terms_of_row;
 use trueup_domain::crediting::Terms;
 use trueup_postgres::statement::{self, Result};
 
@@ -28,8 +28,8 @@ pub struct Posting {
 }
 
 impl Posting {
-    fn from_row(row: &Row) -> Self {
-        Posting {
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Posting {
             seq: row.get("seq"),
             id: row.get("id"),
             call_id: row.get("call_id"),
@@ -40,13 +40,9 @@ impl Posting {
             revenue_delta_cents: row.get("revenue_delta_cents"),
             credit_delta_cents: row.get("credit_delta_cents"),
             balance_after_cents: row.get("balance_after_cents"),
-            terms: terms_of(
-                row.get("terms_kind"),
-                row.get("terms_amount_cents"),
-                row.get("terms_percent_e4"),
-            ),
+            terms: terms_of_row(row)?,
             created_at: row.get("created_at"),
-        }
+        })
     }
 }
 
@@ -81,7 +77,7 @@ pub async fn of_publisher(
         ],
     )
     .await?;
-    Ok(rows.iter().map(Posting::from_row).collect())
+    rows.iter().map(Posting::from_row).collect()
 }
 
 /// What stands or stood under one event, on whatever call, oldest first.
@@ -96,5 +92,5 @@ pub async fn of_event(
         " FROM postings WHERE account_id = $1 AND event_id = $2 ORDER BY seq"
     );
     let rows = statement::query_rows(client, OF_EVENT, &[&account_id, &event_id]).await?;
-    Ok(rows.iter().map(Posting::from_row).collect())
+    rows.iter().map(Posting::from_row).collect()
 }

@@ -6,7 +6,7 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
-use crate::settlement::loading::parse_terms;
+use crate::terms_columns::terms_of_row;
 use crate::{Client, StoreError};
 use trueup_domain::crediting::{
     Estimate, FoldInput, ReceptionOrder, booked_revenue, credit_due, fold_reports,
@@ -242,15 +242,7 @@ fn replay_call(
         qualified: row.get("estimate_qualified"),
     };
     let folded = fold_reports(estimate, reports);
-    let terms = match row.get::<_, Option<&str>>("terms_kind") {
-        Some(kind) => Some(parse_terms(
-            kind,
-            row.get("terms_amount_cents"),
-            row.get("terms_percent_e4"),
-        )?),
-        None => None,
-    };
-    let due = credit_due(terms, folded.value_cents, folded.qualified);
+    let due = credit_due(terms_of_row(row)?, folded.value_cents, folded.qualified);
     if let Some(publisher_id) = row.get::<_, Option<Uuid>>("terms_publisher_id") {
         *balances.entry(publisher_id).or_default() += due;
     }

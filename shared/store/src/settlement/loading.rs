@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::settlement::stored_events::{reason_of, stored_lines};
+use crate::terms_columns::{payee_of_row, terms_of_assignment};
 use trueup_domain::batch_decision::{BatchRow, SettleJob, SettleResult};
-use trueup_domain::crediting::{Estimate, Payee, ReceptionOrder, Terms};
+use trueup_domain::crediting::{Estimate, Payee, ReceptionOrder};
 use trueup_domain::decision::Trigger;
 use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
@@ -357,7 +358,7 @@ pub async fn lock_calls(
     .await?;
     let payees: HashMap<Uuid, Payee> = assignment_rows
         .iter()
-        .map(|row| Ok((row.get("id"), payee_of_row(row)?)))
+        .map(|row| Ok((row.get("id"), payee_of_assignment(row)?)))
         .collect::<Result<_, StoreError>>()?;
     let mut by_call: HashMap<CallKey, Vec<CallReport>> = HashMap::new();
     let mut stored = HashSet::with_capacity(report_rows.len());
@@ -386,31 +387,11 @@ pub async fn lock_calls(
     })
 }
 
-fn payee_of_row(row: &Row) -> Result<Payee, StoreError> {
-    let terms = parse_terms(
-        row.get("kind"),
-        row.get("amount_cents"),
-        row.get("percent_e4"),
-    )?;
+fn payee_of_assignment(row: &Row) -> Result<Payee, StoreError> {
     Ok(Payee {
         publisher_id: row.get("publisher_id"),
-        terms,
+        terms: terms_of_assignment(row)?,
     })
-}
-
-/// The terms as their three columns say them.
-pub fn parse_terms(
-    kind: &str,
-    amount_cents: Option<i64>,
-    percent_e4: Option<i32>,
-) -> Result<Terms, StoreError> {
-    match (kind, amount_cents, percent_e4) {
-        ("flat", Some(amount_cents), _) => Ok(Terms::Flat { amount_cents }),
-        ("rev_share", _, Some(percent_e4)) => Ok(Terms::RevShare { percent_e4 }),
-        _ => Err(StoreError::Corrupt(format!(
-            "terms of kind {kind} without their figure"
-        ))),
-    }
 }
 
 fn call_of_row(
@@ -421,20 +402,6 @@ fn call_of_row(
     let key = CallKey {
         account_id: row.get("account_id"),
         call_id: row.get("id"),
-    };
-    let recorded = match (
-        row.get::<_, Option<Uuid>>("terms_publisher_id"),
-        row.get::<_, Option<&str>>("terms_kind"),
-    ) {
-        (Some(publisher_id), Some(kind)) => Some(Payee {
-            publisher_id,
-            terms: parse_terms(
-                kind,
-                row.get("terms_amount_cents"),
-                row.get("terms_percent_e4"),
-            )?,
-        }),
-        _ => None,
     };
     Ok(LockedCall {
         key,
@@ -453,7 +420,7 @@ fn call_of_row(
         current_terms: row
             .get::<_, Option<Uuid>>("assignment_id")
             .and_then(|id| payees.get(&id).copied()),
-        posted_terms: recorded,
+        posted_terms: payee_of_row(row)?,
         released_terms: None,
         reported_by: row.get("reported_by_webhook_id"),
         reports: reports.remove(&key).unwrap_or_default(),

@@ -3,6 +3,7 @@
 
 pub mod attempts;
 pub mod candidates;
+pub(crate) mod columns;
 pub mod loading;
 pub mod manual_actions;
 pub mod pending_reports;

@@ -2,6 +2,7 @@
 //! balances that go with them, and what the rows say that they moved.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -16,8 +17,10 @@ use trueup_event::reason::Status;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::column_table::{ColumnText, column_params};
 use crate::settlement::Balances;
-use crate::settlement::writes::{Write, box_param, run, terms_columns};
+use crate::settlement::columns::{PostingRow, posting_columns};
+use crate::settlement::writes::{Write, box_param, run};
 
 /// What an entry of the ledger is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -326,16 +329,17 @@ pub const UPDATE_PUBLISHERS: &str = "/* settle_update_publishers */
     UPDATE publishers p SET pending_balance_cents = p.pending_balance_cents + row.delta
       FROM unnest($1::uuid[], $2::int8[]) AS row (id, delta) WHERE p.id = row.id";
 
-const INSERT_POSTINGS: &str = "/* settle_insert_postings */
-    INSERT INTO postings (id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents,
-                          credit_delta_cents, balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4, round)
-    SELECT id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents, credit_delta_cents,
-           balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4, round
-      FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::int8[],
-                  $9::int8[], $10::int8[], $11::text[], $12::int8[], $13::int4[], $14::int2[]) WITH ORDINALITY
-           AS row (id, account_id, call_id, publisher_id, event_id, actor, kind, revenue_delta_cents, credit_delta_cents,
-                   balance_after_cents, terms_kind, terms_amount_cents, terms_percent_e4, round, n)
-     ORDER BY n";
+static INSERT_POSTINGS: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&posting_columns());
+    format!(
+        "/* settle_insert_postings */
+    INSERT INTO postings ({})
+    SELECT {} FROM {} ORDER BY row.n",
+        columns.names(),
+        columns.values(),
+        columns.unnest_numbered(1),
+    )
+});
 
 /// Locks the publishers in id order, moves their balances and writes the postings that explain it.
 /// Whoever moves money calls this last in its transaction.
@@ -361,60 +365,26 @@ pub async fn write_entries(
             "no publisher {missing}, whom a call's terms name"
         )));
     }
-    let terms: Vec<_> = entries.iter().map(|e| terms_columns(e.terms)).collect();
-    let after: Vec<Option<i64>> = entries
-        .iter()
-        .map(|e| {
-            let balance = running.get_mut(&e.publisher_id?)?;
-            *balance += e.credit_delta_cents;
-            Some(*balance)
-        })
-        .collect();
     let now = Timestamp::now();
-    let column_ids: Vec<Uuid> = entries
+    let rows: Vec<PostingRow<'_>> = entries
         .iter()
-        .map(|_| ids::event_id(now, &rand::rng().random()))
+        .map(|posting| {
+            let balance = posting.publisher_id.and_then(|id| running.get_mut(&id));
+            PostingRow {
+                id: ids::event_id(now, &rand::rng().random()),
+                posting,
+                balance_after_cents: balance.map(|balance| {
+                    *balance += posting.credit_delta_cents;
+                    *balance
+                }),
+            }
+        })
         .collect();
     let writes: Vec<Write<'_>> = vec![
         (UPDATE_PUBLISHERS, vec![box_param(ids), box_param(deltas)]),
         (
-            INSERT_POSTINGS,
-            vec![
-                box_param(column_ids),
-                box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.call.account_id)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(entries.iter().map(|e| e.call.call_id).collect::<Vec<_>>()),
-                box_param(entries.iter().map(|e| e.publisher_id).collect::<Vec<_>>()),
-                box_param(entries.iter().map(|e| e.event_id).collect::<Vec<_>>()),
-                box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.actor.as_deref())
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(entries.iter().map(|e| e.kind.code()).collect::<Vec<_>>()),
-                box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.revenue_delta_cents)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(
-                    entries
-                        .iter()
-                        .map(|e| e.credit_delta_cents)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(after),
-                box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
-                box_param(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
-                box_param(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
-                box_param(entries.iter().map(|e| e.round).collect::<Vec<_>>()),
-            ],
+            INSERT_POSTINGS.as_str(),
+            column_params(&posting_columns(), &rows),
         ),
     ];
     run(tx, writes).await?;

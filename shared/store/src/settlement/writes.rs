@@ -1,6 +1,8 @@
 //! What a batch writes: rows, calls, claims, what may match later, and last the publishers' balances
 //! with the postings that explain them.
 
+use std::sync::LazyLock;
+
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use tokio_postgres::error::SqlState;
@@ -8,20 +10,29 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::settlement::loading::{LockedCallSet, role_code};
+use crate::column_table::{Column, ColumnText, Param, borrow_params, column_params, columns};
+use crate::settlement::columns::{
+    CallMoney, CallReportRow, EventRow, LockedRow, call_money, call_report_key, call_report_state,
+    call_value_source, decided_event, event_key, event_waits, fixed_call_report, fixed_event,
+    is_told_to_wait, locked_call_key, locked_call_place,
+};
+use crate::settlement::loading::LockedCallSet;
 use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, write_entries};
 use trueup_domain::batch_decision::{BatchRow, freed_calls, wants_another_try};
-use trueup_domain::crediting::{ReceptionOrder, Terms};
-use trueup_domain::decision::Decision;
-use trueup_domain::locked_calls::{CallReport, ClaimState, LockedCall};
-use trueup_domain::report::{Report, report_digest};
-use trueup_event::reason::{Detail, Reason, Status, Strategy};
+use trueup_domain::crediting::ReceptionOrder;
+use trueup_domain::locked_calls::ClaimState;
+use trueup_domain::report::{Report, SlotReading, report_digest};
+use trueup_event::raw_event::RawRequest;
+use trueup_event::reason::{Detail, Reason, Status};
 
 /// After how many seconds an unmatched report is tried again (M7); the last is also how long it is.
 pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 
+/// Seconds of the last retry, as `make_interval` takes them.
+const LAST_RETRY_SECONDS: f64 = 86_400.0;
+
 /// One write of a batch; all of them go out in one flight.
-pub(super) type Write<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
+pub(super) type Write<'a> = (&'static str, Vec<Param<'a>>);
 
 pub async fn write_batch(
     tx: &Transaction<'_>,
@@ -31,18 +42,20 @@ pub async fn write_batch(
     let ledger = draft_entries(tx, lines).await?;
     let lines = &*lines;
     let mut writes: Vec<Write<'_>> = Vec::new();
-    writes.extend(insert_rows(lines, &ledger));
+    writes.extend(write_rows(lines, &ledger, false));
     let changed_calls = books.calls.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
     writes.extend(report_writes(books));
     writes.extend(request_writes(lines));
-    writes.extend(update_rows(lines, &ledger));
+    writes.extend(write_rows(lines, &ledger, true));
     writes.extend(adjust_rows(&ledger));
     writes.extend(mark_displaced(lines));
     writes.extend(pending_writes(lines));
     writes.extend(open_row_writes(lines));
     writes.extend(wake_for_freed_calls(lines, books));
-    let calls = writes.iter().position(|(sql, _)| *sql == UPDATE_CALLS);
+    let calls = writes
+        .iter()
+        .position(|(sql, _)| *sql == UPDATE_CALLS.as_str());
     let written = run(tx, writes).await?;
     if calls
         .and_then(|at| written.get(at))
@@ -65,11 +78,7 @@ pub(super) async fn run(
     }
     // Polled together they are pipelined: one round trip for all.
     try_join_all(prepared.iter().map(|(statement, params)| async move {
-        let params: Vec<&(dyn ToSql + Sync)> = params
-            .iter()
-            .map(|p| p.as_ref() as &(dyn ToSql + Sync))
-            .collect();
-        tx.execute(statement, &params).await
+        tx.execute(statement, &borrow_params(params)).await
     }))
     .await
     .map_err(raced_or_failed)
@@ -88,433 +97,365 @@ fn raced_or_failed(error: tokio_postgres::Error) -> StoreError {
     }
 }
 
-pub(super) fn box_param<'a, T: ToSql + Sync + Send + 'a>(
-    value: T,
-) -> Box<dyn ToSql + Sync + Send + 'a> {
+pub(super) fn box_param<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Param<'a> {
     Box::new(value)
 }
 
-fn signed_seconds(duration: Option<u32>) -> Option<i32> {
-    duration.and_then(|d| i32::try_from(d).ok())
-}
+static INSERT_ROWS: LazyLock<String> = LazyLock::new(|| {
+    let written = ColumnText::of(&event_key())
+        .and(&ColumnText::of(&decided_event()))
+        .and(&ColumnText::of(&fixed_event()));
+    let given = written.clone().and(&ColumnText::of(&event_waits()));
+    format!(
+        "/* settle_insert_events */
+    INSERT INTO events ({}, retry_until)
+    SELECT {}, CASE WHEN row.waits THEN now() + make_interval(secs => ${}) END
+      FROM {}",
+        written.names(),
+        written.values(),
+        given.count() + 1,
+        given.unnest(1),
+    )
+});
 
-/// The columns of a row that reading and deciding fill, in the order of the statements below.
-struct EventColumns<'a> {
-    decisions: Vec<(&'a BatchRow, &'a Decision)>,
-}
-
-impl<'a> EventColumns<'a> {
-    fn for_rows(lines: &'a [BatchRow], exists: bool) -> Self {
-        let meant = lines
-            .iter()
-            .filter(|l| l.exists == exists && !l.is_as_before());
-        EventColumns {
-            decisions: meant
-                .filter_map(|l| Some((l, l.decision.as_ref()?)))
-                .collect(),
-        }
-    }
-
-    fn map_rows<T>(&self, f: impl Fn(&'a BatchRow, &'a Decision) -> T) -> Vec<T> {
-        self.decisions
-            .iter()
-            .map(|(line, decision)| f(line, decision))
-            .collect()
-    }
-
-    /// `$1`, `$2`: the key; `$3` … `$19`: what both the insert and the update write.
-    fn shared_params(&self, ledger: &LedgerEntries) -> Vec<Box<dyn ToSql + Sync + Send + 'a>> {
-        vec![
-            box_param(self.map_rows(|l, _| l.order.received_at)),
-            box_param(self.map_rows(|l, _| l.order.event_id)),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller.as_deref()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.caller_raw.as_deref()))),
-            box_param(
-                self.map_rows(|l, _| l.report().and_then(|r| signed_seconds(r.duration_seconds))),
-            ),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.ref_id.as_deref()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.call_id.as_deref()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.payout_raw.as_deref()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.payout.cents()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.currency.as_deref()))),
-            box_param(self.map_rows(|l, _| l.report().and_then(|r| r.rejection_word.as_deref()))),
-            box_param(self.map_rows(|_, d| d.status.code())),
-            box_param(self.map_rows(|_, d| d.reason.map(Reason::code))),
-            box_param(self.map_rows(|_, d| d.detail.to_json())),
-            box_param(self.map_rows(|_, d| d.strategy.map(Strategy::code))),
-            box_param(self.map_rows(|_, d| d.call_id)),
-            box_param(self.map_rows(|l, _| ledger.figures_of(l).0)),
-            box_param(self.map_rows(|l, _| ledger.figures_of(l).1)),
-            box_param(self.map_rows(|l, _| l.actor.as_deref())),
-        ]
-    }
-}
-
-const INSERT_ROWS: &str = "/* settle_insert_events */
-    INSERT INTO events (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
-                        currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                        credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from,
-                        retry_until)
-    SELECT received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
-           currency, rejection_word, status, reason, detail::json, strategy, matched_call_id, revenue_delta_cents,
-           credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from,
-           CASE WHEN again THEN now() + make_interval(secs => $27) END
-      FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int4[], $6::text[], $7::text[], $8::text[],
-                  $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::uuid[],
-                  $17::int8[], $18::int8[], $19::text[], $20::uuid[], $21::uuid[], $22::int4[], $23::inet[], $24::int4[],
-                  $25::uuid[], $26::bool[])
-           AS row (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
-                   currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                   credit_delta_cents, decided_by, account_id, webhook_id, position, source_ip, count, applied_from, again)";
-
-/// Seconds of the last retry, as `make_interval` takes them.
-const LAST_RETRY_SECONDS: f64 = 86_400.0;
-
-/// Rows of reports that have none yet. Their ids were looked for when the batch was loaded, so the insert
-/// needs no `ON CONFLICT`, which would look again in every index and write a record more for each row:
-/// where another worker was first meanwhile, the transaction fails and is run again ([`run`]).
-fn insert_rows<'a>(lines: &'a [BatchRow], ledger: &LedgerEntries) -> Option<Write<'a>> {
-    let columns = EventColumns::for_rows(lines, false);
-    if columns.decisions.is_empty() {
-        return None;
-    }
-    let mut params = columns.shared_params(ledger);
-    params.push(box_param(columns.map_rows(|l, _| l.account_id)));
-    params.push(box_param(columns.map_rows(|l, _| l.webhook_id)));
-    params.push(box_param(
-        columns.map_rows(|l, _| i32::from(l.order.position)),
-    ));
-    params.push(box_param(columns.map_rows(|l, _| l.source_ip)));
-    params.push(box_param(columns.map_rows(|l, _| l.count)));
-    params.push(box_param(columns.map_rows(|l, _| l.applied_from)));
-    params.push(box_param(columns.map_rows(|l, _| is_told_to_wait(l))));
-    params.push(box_param(LAST_RETRY_SECONDS));
-    Some((INSERT_ROWS, params))
-}
-
-pub const UPDATE_ROWS: &str = "/* settle_update_events */
+/// An update keeps who decided where nobody decides now, and until when a row is tried again.
+pub static UPDATE_ROWS: LazyLock<String> = LazyLock::new(|| {
+    let key = ColumnText::of(&event_key());
+    let decided = ColumnText::of(&decided_event());
+    let given = key
+        .clone()
+        .and(&decided)
+        .and(&ColumnText::of(&event_waits()));
+    format!(
+        "/* settle_update_events */
     UPDATE events e
-       SET caller = row.caller, caller_raw = row.caller_raw, duration_seconds = row.duration_seconds, ref_id = row.ref_id,
-           call_id = row.call_id, payout_raw = row.payout_raw, payout_cents = row.payout_cents, currency = row.currency,
-           rejection_word = row.rejection_word, status = row.status, reason = row.reason, detail = row.detail::json,
-           strategy = row.strategy, matched_call_id = row.matched_call_id,
-           revenue_delta_cents = row.revenue_delta_cents, credit_delta_cents = row.credit_delta_cents,
-           decided_by = COALESCE(row.decided_by, e.decided_by),
-           retry_until = CASE WHEN row.again THEN COALESCE(e.retry_until, now() + make_interval(secs => $21)) END
-      FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::int4[], $6::text[], $7::text[], $8::text[],
-                  $9::int8[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::uuid[],
-                  $17::int8[], $18::int8[], $19::text[], $20::bool[])
-           AS row (received_at, id, caller, caller_raw, duration_seconds, ref_id, call_id, payout_raw, payout_cents,
-                   currency, rejection_word, status, reason, detail, strategy, matched_call_id, revenue_delta_cents,
-                   credit_delta_cents, decided_by, again)
-     WHERE e.received_at = row.received_at AND e.id = row.id";
+       SET {}, decided_by = COALESCE(row.decided_by, e.decided_by),
+           retry_until = CASE WHEN row.waits THEN COALESCE(e.retry_until, now() + make_interval(secs => ${})) END
+      FROM {}
+     WHERE {}",
+        decided.without("decided_by").assignments(),
+        given.count() + 1,
+        given.unnest(1),
+        key.equalities("e"),
+    )
+});
 
-fn update_rows<'a>(lines: &'a [BatchRow], ledger: &LedgerEntries) -> Option<Write<'a>> {
-    let columns = EventColumns::for_rows(lines, true);
-    if columns.decisions.is_empty() {
+/// Rows of reports that have none yet, or those that are there.
+///
+/// The ids of new ones were looked for when the batch was loaded, so the insert needs no `ON CONFLICT`,
+/// which would look again in every index and write a record more for each row: where another worker was
+/// first meanwhile, the transaction fails and is run again ([`run`]).
+fn write_rows<'a>(
+    lines: &'a [BatchRow],
+    ledger: &LedgerEntries,
+    exists: bool,
+) -> Option<Write<'a>> {
+    let meant = lines
+        .iter()
+        .filter(|line| line.exists == exists && !line.is_as_before());
+    let rows: Vec<EventRow<'a>> = meant
+        .filter_map(|line| {
+            let (revenue_delta_cents, credit_delta_cents) = ledger.figures_of(line);
+            Some(EventRow {
+                line,
+                decision: line.decision.as_ref()?,
+                revenue_delta_cents,
+                credit_delta_cents,
+            })
+        })
+        .collect();
+    if rows.is_empty() {
         return None;
     }
-    let mut params = columns.shared_params(ledger);
-    params.push(box_param(columns.map_rows(|l, _| is_told_to_wait(l))));
+    let mut columns = event_key();
+    columns.extend(decided_event());
+    if !exists {
+        columns.extend(fixed_event());
+    }
+    columns.extend(event_waits());
+    let mut params = column_params(&columns, &rows);
     params.push(box_param(LAST_RETRY_SECONDS));
-    Some((UPDATE_ROWS, params))
+    let sql = if exists { &UPDATE_ROWS } else { &INSERT_ROWS };
+    Some((sql.as_str(), params))
 }
 
-/// A row without a call says until when it is tried again; one that has a call by a guess waits as well,
-/// but nothing is missing.
-fn is_told_to_wait(line: &BatchRow) -> bool {
-    let unmatched = |d: &Decision| d.status == Status::Unmatched;
-    line.decision.as_ref().is_some_and(unmatched) && wants_another_try(line)
-}
-
-pub const ADJUST_ROWS: &str = "/* settle_adjust_events */
+pub static ADJUST_ROWS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "/* settle_adjust_events */
     UPDATE events e
        SET revenue_delta_cents = e.revenue_delta_cents + row.revenue, credit_delta_cents = e.credit_delta_cents + row.credit,
            status = CASE WHEN row.detail IS NULL THEN e.status ELSE 'matched' END,
            reason = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.reason END,
            detail = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.detail ELSE row.detail::json END
       FROM (SELECT received_at, id, sum(revenue)::int8 AS revenue, sum(credit)::int8 AS credit, (array_agg(detail) FILTER (WHERE detail IS NOT NULL))[1] AS detail
-              FROM unnest($1::timestamptz[], $2::uuid[], $3::int8[], $4::int8[], $5::text[])
-                   AS row (received_at, id, revenue, credit, detail)
+              FROM {}
              GROUP BY received_at, id) AS row
-     WHERE e.received_at = row.received_at AND e.id = row.id";
+     WHERE e.received_at = row.received_at AND e.id = row.id",
+        ColumnText::of(&adjusted_row()).unnest(1),
+    )
+});
+
+fn adjusted_row() -> Vec<Column<'static, AdjustedRow>> {
+    columns!(|row: AdjustedRow|
+        "received_at": "timestamptz" = row.order.received_at;
+        "id": "uuid" = row.order.event_id;
+        "revenue": "int8" = row.revenue_delta_cents;
+        "credit": "int8" = row.credit_delta_cents;
+        "detail": "text" = row.brings.and_then(|change| change.to_detail().to_json());
+    )
+}
 
 /// What moves under rows that are not decided now: those that left their call, and those that bring money
 /// since another has left.
 fn adjust_rows(ledger: &LedgerEntries) -> Option<Write<'static>> {
     let rows = &ledger.adjusted;
-    if rows.is_empty() {
-        return None;
-    }
-    let of = |f: fn(&AdjustedRow) -> i64| rows.iter().map(f).collect::<Vec<i64>>();
-    let detail = |row: &AdjustedRow| row.brings.and_then(|change| change.to_detail().to_json());
-    Some((
-        ADJUST_ROWS,
-        vec![
-            box_param(rows.iter().map(|r| r.order.received_at).collect::<Vec<_>>()),
-            box_param(rows.iter().map(|r| r.order.event_id).collect::<Vec<_>>()),
-            box_param(of(|r| r.revenue_delta_cents)),
-            box_param(of(|r| r.credit_delta_cents)),
-            box_param(rows.iter().map(detail).collect::<Vec<_>>()),
-        ],
-    ))
+    (!rows.is_empty()).then(|| (ADJUST_ROWS.as_str(), column_params(&adjusted_row(), rows)))
 }
 
-const INSERT_REQUESTS: &str = "/* settle_insert_requests */
-    INSERT INTO event_requests (received_at, id, request, reading, batch_of)
-    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])";
+static INSERT_REQUESTS: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&request_row());
+    format!(
+        "/* settle_insert_requests */
+    INSERT INTO event_requests ({}) SELECT {} FROM {}",
+        columns.names(),
+        columns.values(),
+        columns.unnest(1),
+    )
+});
 
-const UPSERT_REQUESTS: &str = "/* settle_upsert_requests */
-    INSERT INTO event_requests (received_at, id, request, reading, batch_of)
-    SELECT * FROM unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::uuid[])
-        ON CONFLICT (received_at, id) DO UPDATE SET reading = EXCLUDED.reading";
+static UPSERT_REQUESTS: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&request_row());
+    format!(
+        "/* settle_upsert_requests */
+    INSERT INTO event_requests ({}) SELECT {} FROM {}
+        ON CONFLICT (received_at, id) DO UPDATE SET reading = EXCLUDED.reading",
+        columns.names(),
+        columns.values(),
+        columns.unnest(1),
+    )
+});
+
+struct RequestRow<'a> {
+    line: &'a BatchRow,
+    request: &'a RawRequest,
+}
+
+fn request_row<'a>() -> Vec<Column<'a, RequestRow<'a>>> {
+    columns!(|row: RequestRow<'a>|
+        "received_at": "timestamptz" = row.line.order.received_at;
+        "id": "uuid" = row.line.order.event_id;
+        "request": "text" = row.request.to_stored();
+        "reading": "text" = slots_as_json(&row.line.reading.slots);
+        "batch_of": "uuid" = row.request.batch_of;
+    )
+}
+
+fn slots_as_json(slots: &[SlotReading]) -> Option<String> {
+    let slots = (!slots.is_empty()).then_some(slots)?;
+    serde_json::to_string(slots).ok()
+}
 
 /// The requests of new rows are new; those of rows that were there may be there.
 fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
-    [(INSERT_REQUESTS, false), (UPSERT_REQUESTS, true)]
+    [(&INSERT_REQUESTS, false), (&UPSERT_REQUESTS, true)]
         .into_iter()
         .filter_map(|(sql, exists)| {
-            let (mut times, mut ids, mut requests, mut readings) =
-                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            let mut batches = Vec::new();
-            for line in lines.iter().filter(|line| {
+            let decided = lines.iter().filter(|line| {
                 line.exists == exists && line.decision.is_some() && !line.is_as_before()
-            }) {
-                let Some(request) = &line.request else {
-                    continue;
-                };
-                let Some(text) = request.to_stored() else {
-                    continue;
-                };
-                batches.push(request.batch_of);
-                times.push(line.order.received_at);
-                ids.push(line.order.event_id);
-                requests.push(text);
-                let slots = &line.reading.slots;
-                readings.push(if slots.is_empty() {
-                    None
-                } else {
-                    serde_json::to_string(slots).ok()
-                });
-            }
-            (!times.is_empty()).then(|| {
-                (
-                    sql,
-                    vec![
-                        box_param(times),
-                        box_param(ids),
-                        box_param(requests),
-                        box_param(readings),
-                        box_param(batches),
-                    ],
-                )
-            })
+            });
+            let with_request = decided.filter_map(|line| {
+                let request = line.request.as_ref()?;
+                Some(RequestRow { line, request })
+            });
+            let rows: Vec<RequestRow<'_>> = with_request.collect();
+            (!rows.is_empty()).then(|| (sql.as_str(), column_params(&request_row(), &rows)))
         })
 }
 
-pub const UPDATE_CALLS: &str = "/* settle_update_calls */
-    UPDATE calls c
-       SET value_cents = row.value_cents, value_from_webhook = row.value_from_webhook, qualified = row.qualified,
-           publisher_payout_cents = row.credit_cents, terms_publisher_id = row.publisher_id, terms_kind = row.kind,
-           terms_amount_cents = row.amount_cents, terms_percent_e4 = row.percent_e4,
-           reported_by_webhook_id = row.reported_by, updated_at = now()
-      FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[], $5::bool[], $6::int8[], $7::uuid[], $8::text[],
-                  $9::int8[], $10::int4[], $11::uuid[], $12::text[])
-           AS row (account_id, id, value_cents, value_from_webhook, qualified, credit_cents, publisher_id, kind,
-                   amount_cents, percent_e4, reported_by, at)
-     WHERE c.ctid = row.at::tid AND c.account_id = row.account_id AND c.id = row.id";
+pub static UPDATE_CALLS: LazyLock<String> = LazyLock::new(|| {
+    let key = ColumnText::of(&locked_call_key());
+    let place = ColumnText::of(&locked_call_place());
+    let written = ColumnText::of(&call_value_source()).and(&ColumnText::of(&call_money()));
+    format!(
+        "/* settle_update_calls */
+    UPDATE calls c SET {}, updated_at = now()
+      FROM {}
+     WHERE c.ctid = {} AND {}",
+        written.assignments(),
+        key.clone().and(&place).and(&written).unnest(1),
+        place.values(),
+        key.equalities("c"),
+    )
+});
 
 fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
-    let changed: Vec<&LockedCall> = locked.calls.all_calls().filter(|c| c.changed).collect();
-    if changed.is_empty() {
+    let changed = locked.calls.all_calls().filter(|call| call.changed);
+    let rows: Vec<LockedRow<'_>> = changed
+        .map(|call| LockedRow {
+            call,
+            ctid: locked.ctids.get(&call.key).map(String::as_str),
+        })
+        .collect();
+    if rows.is_empty() {
         return None;
     }
-    let terms: Vec<_> = changed
+    let money: Vec<CallMoney> = rows
         .iter()
-        .map(|c| terms_columns(c.posted_terms.map(|p| p.terms)))
+        .map(|row| CallMoney::of_locked(row.call))
         .collect();
-    Some((
-        UPDATE_CALLS,
-        vec![
-            box_param(changed.iter().map(|c| c.key.account_id).collect::<Vec<_>>()),
-            box_param(changed.iter().map(|c| c.key.call_id).collect::<Vec<_>>()),
-            box_param(changed.iter().map(|c| c.value_cents).collect::<Vec<_>>()),
-            box_param(
-                changed
-                    .iter()
-                    .map(|c| c.value_from_webhook)
-                    .collect::<Vec<_>>(),
-            ),
-            box_param(changed.iter().map(|c| c.qualified).collect::<Vec<_>>()),
-            box_param(changed.iter().map(|c| c.credit_cents).collect::<Vec<_>>()),
-            box_param(
-                changed
-                    .iter()
-                    .map(|c| c.posted_terms.map(|p| p.publisher_id))
-                    .collect::<Vec<_>>(),
-            ),
-            box_param(terms.iter().map(|t| t.0).collect::<Vec<_>>()),
-            box_param(terms.iter().map(|t| t.1).collect::<Vec<_>>()),
-            box_param(terms.iter().map(|t| t.2).collect::<Vec<_>>()),
-            box_param(changed.iter().map(|c| c.reported_by).collect::<Vec<_>>()),
-            box_param(
-                changed
-                    .iter()
-                    .map(|c| locked.ctids.get(&c.key).map(String::as_str))
-                    .collect::<Vec<_>>(),
-            ),
-        ],
-    ))
+    let mut params = column_params(&locked_call_key(), &rows);
+    params.extend(column_params(&locked_call_place(), &rows));
+    params.extend(column_params(&call_value_source(), &rows));
+    params.extend(column_params(&call_money(), &money));
+    Some((UPDATE_CALLS.as_str(), params))
 }
 
-/// Kind, amount and percent, as the tables keep terms.
-pub fn terms_columns(terms: Option<Terms>) -> (Option<&'static str>, Option<i64>, Option<i32>) {
-    match terms {
-        None => (None, None, None),
-        Some(Terms::Flat { amount_cents }) => (Some("flat"), Some(amount_cents), None),
-        Some(Terms::RevShare { percent_e4 }) => (Some("rev_share"), None, Some(percent_e4)),
-    }
-}
+static INSERT_REPORTS: LazyLock<String> = LazyLock::new(|| {
+    let written = ColumnText::of(&call_report_key())
+        .and(&ColumnText::of(&call_report_state()))
+        .and(&ColumnText::of(&fixed_call_report()));
+    format!(
+        "/* settle_insert_reports */
+    INSERT INTO call_reports ({}) SELECT {} FROM {}",
+        written.names(),
+        written.values(),
+        written.unnest(1),
+    )
+});
 
-const INSERT_REPORTS: &str = "/* settle_insert_reports */
-    INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
-                              exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text, guess)
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
-                         $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[],
-                         $16::bool[])";
+pub static UPDATE_REPORTS: LazyLock<String> = LazyLock::new(|| {
+    let key = ColumnText::of(&call_report_key());
+    let state = ColumnText::of(&call_report_state());
+    format!(
+        "/* settle_update_reports */
+    UPDATE call_reports r SET {} FROM {} WHERE {}",
+        state.assignments(),
+        key.clone().and(&state).unnest(1),
+        key.equalities("r"),
+    )
+});
 
-pub const UPDATE_REPORTS: &str = "/* settle_update_reports */
-    UPDATE call_reports r
-       SET strategy = row.strategy, role = row.role, by_person = row.by_person, payout_cents = row.payout_cents,
-           caller = row.caller, duration_seconds = row.duration_seconds, ref_id = row.ref_id, call_id_text = row.call_id_text,
-           guess = row.guess
-      FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[], $6::uuid[], $7::text[],
-                  $8::text[], $9::bool[], $10::bool[], $11::int8[], $12::text[], $13::int4[], $14::text[], $15::text[],
-                  $16::bool[])
-           AS row (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role,
-                   exempt_from_v2, by_person, payout_cents, caller, duration_seconds, ref_id, call_id_text, guess)
-     WHERE r.account_id = row.account_id AND r.call_id = row.call_id AND r.received_at = row.received_at
-       AND r.position = row.position AND r.event_id = row.event_id";
-
-pub const DELETE_REPORTS: &str = "/* settle_delete_reports */
-    DELETE FROM call_reports r
-     USING unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::uuid[])
-           AS row (account_id, call_id, received_at, position, event_id)
-     WHERE r.account_id = row.account_id AND r.call_id = row.call_id AND r.received_at = row.received_at
-       AND r.position = row.position AND r.event_id = row.event_id";
+pub static DELETE_REPORTS: LazyLock<String> = LazyLock::new(|| {
+    let key = ColumnText::of(&call_report_key());
+    format!(
+        "/* settle_delete_reports */
+    DELETE FROM call_reports r USING {} WHERE {}",
+        key.unnest(1),
+        key.equalities("r"),
+    )
+});
 
 /// What the lock on the calls showed to be there is updated; the rest cannot be there and is inserted.
-fn report_writes(books: &LockedCallSet) -> impl Iterator<Item = Write<'_>> {
-    fn report_column<'a, T: ToSql + Sync + Send + 'a>(
-        rows: &[(&'a LockedCall, &'a CallReport)],
-        f: impl Fn(&'a LockedCall, &'a CallReport) -> T,
-    ) -> Box<dyn ToSql + Sync + Send + 'a> {
-        box_param(rows.iter().map(|(c, r)| f(c, r)).collect::<Vec<T>>())
+fn report_writes(books: &LockedCallSet) -> Vec<Write<'_>> {
+    let (mut new, mut there, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for call in books.calls.all_calls() {
+        for report in call.reports.iter().filter(|report| report.dirty) {
+            let is_stored = books.stored.contains(&(call.key, report.order));
+            let has_left = report.role == ClaimState::Withdrawn;
+            let rows = match (is_stored, has_left) {
+                (true, true) => &mut gone,
+                (true, false) => &mut there,
+                (false, false) => &mut new,
+                (false, true) => continue,
+            };
+            rows.push(CallReportRow { call, report });
+        }
     }
-    let unsaved = || {
-        books
-            .calls
-            .all_calls()
-            .flat_map(|c| c.reports.iter().filter(|r| r.dirty).map(move |r| (c, r)))
-    };
-    let (there, new): (Vec<_>, Vec<_>) =
-        unsaved().partition(|(c, r)| books.stored.contains(&(c.key, r.order)));
-    let has_left = |(_, r): &(&LockedCall, &CallReport)| r.role == ClaimState::Withdrawn;
-    let (gone, there): (Vec<_>, Vec<_>) = there.into_iter().partition(has_left);
-    let new: Vec<_> = new.into_iter().filter(|row| !has_left(row)).collect();
+    let mut inserted = call_report_key();
+    inserted.extend(call_report_state());
+    inserted.extend(fixed_call_report());
+    let mut updated = call_report_key();
+    updated.extend(call_report_state());
     [
-        (INSERT_REPORTS, new),
-        (UPDATE_REPORTS, there),
-        (DELETE_REPORTS, gone),
+        (&INSERT_REPORTS, inserted, new),
+        (&UPDATE_REPORTS, updated, there),
+        (&DELETE_REPORTS, call_report_key(), gone),
     ]
     .into_iter()
-    .filter(|(_, rows)| !rows.is_empty())
-    .map(|(sql, rows)| {
-        let key = vec![
-            report_column(&rows, |c, _| c.key.account_id),
-            report_column(&rows, |c, _| c.key.call_id),
-            report_column(&rows, |_, r| r.order.received_at),
-            report_column(&rows, |_, r| i32::from(r.order.position)),
-            report_column(&rows, |_, r| r.order.event_id),
-        ];
-        if sql == DELETE_REPORTS {
-            return (sql, key);
+    .filter(|(_, _, rows)| !rows.is_empty())
+    .map(|(sql, columns, rows)| (sql.as_str(), column_params(&columns, &rows)))
+    .collect()
+}
+
+pub static MARK_DISPLACED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "/* settle_mark_displaced */
+    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match', detail = row.detail::json
+      FROM {}
+     WHERE e.received_at = row.received_at AND e.id = row.id AND e.status IN ('matched', 'held')",
+        ColumnText::of(&displaced_row()).unnest(1),
+    )
+});
+
+/// A row whose call was taken by a report that names it (M5).
+struct DisplacedRow {
+    order: ReceptionOrder,
+    by_event: Uuid,
+}
+
+fn displaced_row() -> Vec<Column<'static, DisplacedRow>> {
+    columns!(|row: DisplacedRow|
+        "received_at": "timestamptz" = row.order.received_at;
+        "id": "uuid" = row.order.event_id;
+        "detail": "text" = Detail {
+            displaced: true,
+            other_event: Some(row.by_event),
+            ..Detail::default()
         }
-        let rest = vec![
-            report_column(&rows, |_, r| r.webhook_id),
-            report_column(&rows, |_, r| r.strategy.code()),
-            report_column(&rows, |_, r| role_code(r.role)),
-            report_column(&rows, |_, r| r.exempt_from_v2),
-            report_column(&rows, |_, r| r.by_person),
-            report_column(&rows, |_, r| r.payout_cents),
-            report_column(&rows, |_, r| r.caller.as_deref()),
-            report_column(&rows, |_, r| {
-                r.duration_seconds.and_then(|d| i32::try_from(d).ok())
-            }),
-            report_column(&rows, |_, r| r.ref_id.as_deref()),
-            report_column(&rows, |_, r| r.call_id_text.as_deref()),
-            report_column(&rows, |_, r| r.guess),
-        ];
-        (sql, key.into_iter().chain(rest).collect())
+        .to_json();
+    )
+}
+
+fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'static>> {
+    let of_line = |line: &BatchRow| {
+        let by_event = line.order.event_id;
+        let displaced = line.decision.iter().flat_map(|d| d.displaced.iter());
+        let rows = displaced.map(|order| DisplacedRow {
+            order: *order,
+            by_event,
+        });
+        rows.collect::<Vec<_>>()
+    };
+    let rows: Vec<DisplacedRow> = lines.iter().flat_map(of_line).collect();
+    (!rows.is_empty()).then(|| {
+        (
+            MARK_DISPLACED.as_str(),
+            column_params(&displaced_row(), &rows),
+        )
     })
 }
 
-pub const MARK_DISPLACED: &str = "/* settle_mark_displaced */
-    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match', detail = row.detail::json
-      FROM unnest($1::timestamptz[], $2::uuid[], $3::text[]) AS row (received_at, id, detail)
-     WHERE e.received_at = row.received_at AND e.id = row.id AND e.status IN ('matched', 'held')";
+static INSERT_PENDING: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&pending_row());
+    format!(
+        "/* settle_insert_pending */
+    INSERT INTO pending_reports ({}, next_try_at)
+    SELECT {}, now() + make_interval(secs => ${})
+      FROM {}
+        ON CONFLICT (event_id) DO UPDATE SET ref_id = EXCLUDED.ref_id, call_id = EXCLUDED.call_id, caller = EXCLUDED.caller",
+        columns.names(),
+        columns.values(),
+        columns.count() + 1,
+        columns.unnest(1),
+    )
+});
 
-fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'_>> {
-    let displaced: Vec<(ReceptionOrder, Option<String>)> = lines
-        .iter()
-        .flat_map(|line| {
-            let by = line.order.event_id;
-            let places = line
-                .decision
-                .iter()
-                .flat_map(|d| d.displaced.iter().copied());
-            places.map(move |place| {
-                (
-                    place,
-                    Detail {
-                        displaced: true,
-                        other_event: Some(by),
-                        ..Detail::default()
-                    }
-                    .to_json(),
-                )
-            })
-        })
-        .collect();
-    if displaced.is_empty() {
-        return None;
-    }
-    Some((
-        MARK_DISPLACED,
-        vec![
-            box_param(
-                displaced
-                    .iter()
-                    .map(|(p, _)| p.received_at)
-                    .collect::<Vec<_>>(),
-            ),
-            box_param(
-                displaced
-                    .iter()
-                    .map(|(p, _)| p.event_id)
-                    .collect::<Vec<_>>(),
-            ),
-            box_param(displaced.into_iter().map(|(_, d)| d).collect::<Vec<_>>()),
-        ],
-    ))
+fn pending_row<'a>() -> Vec<Column<'a, &'a BatchRow>> {
+    columns!(|row: &'a BatchRow|
+        "event_id": "uuid" = row.order.event_id;
+        "received_at": "timestamptz" = row.order.received_at;
+        "account_id": "uuid" = row.account_id;
+        "ref_id": "text" = row.report().and_then(|report| report.ref_id.as_deref());
+        "call_id": "uuid" = row.report().and_then(Report::call_uuid);
+        "caller": "text" = guessed_caller(row);
+    )
 }
 
-const INSERT_PENDING: &str = "/* settle_insert_pending */
-    INSERT INTO pending_reports (event_id, received_at, account_id, ref_id, call_id, caller, next_try_at)
-    SELECT event_id, received_at, account_id, ref_id, call_id, caller, now() + make_interval(secs => $7)
-      FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::uuid[], $6::text[])
-           AS row (event_id, received_at, account_id, ref_id, call_id, caller)
-        ON CONFLICT (event_id) DO UPDATE SET ref_id = EXCLUDED.ref_id, call_id = EXCLUDED.call_id, caller = EXCLUDED.caller";
+/// One that has a call by a guess waits for its id alone (M9).
+fn guessed_caller(line: &BatchRow) -> Option<&str> {
+    let report = line.report().filter(|_| is_told_to_wait(line))?;
+    report.duration_seconds.and(report.caller.as_deref())
+}
 
 pub const DELETE_PENDING: &str = "/* settle_delete_pending */
     DELETE FROM pending_reports WHERE event_id = ANY($1)";
@@ -526,38 +467,9 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         .filter(|l| wants_another_try(l) && !l.is_as_before())
         .collect();
     if !waiting.is_empty() {
-        let of = |f: fn(&Report) -> Option<&str>| -> Vec<Option<&str>> {
-            waiting.iter().map(|l| l.report().and_then(f)).collect()
-        };
-        // One that has a call by a guess waits for its id alone (M9).
-        let caller: Vec<Option<&str>> = waiting
-            .iter()
-            .map(|l| {
-                let report = l.report().filter(|_| is_told_to_wait(l))?;
-                report.duration_seconds.and(report.caller.as_deref())
-            })
-            .collect();
-        let call_ids: Vec<Option<Uuid>> = waiting
-            .iter()
-            .map(|l| l.report().and_then(Report::call_uuid))
-            .collect();
-        writes.push((
-            INSERT_PENDING,
-            vec![
-                box_param(waiting.iter().map(|l| l.order.event_id).collect::<Vec<_>>()),
-                box_param(
-                    waiting
-                        .iter()
-                        .map(|l| l.order.received_at)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(waiting.iter().map(|l| l.account_id).collect::<Vec<_>>()),
-                box_param(of(|r| r.ref_id.as_deref())),
-                box_param(call_ids),
-                box_param(caller),
-                box_param(f64::from(RETRY_SECONDS[0])),
-            ],
-        ));
+        let mut params = column_params(&pending_row(), &waiting);
+        params.push(box_param(f64::from(RETRY_SECONDS[0])));
+        writes.push((INSERT_PENDING.as_str(), params));
     }
     let done: Vec<Uuid> = lines
         .iter()
@@ -570,13 +482,37 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
     writes
 }
 
-const UPSERT_OPEN: &str = "/* settle_upsert_open_reports */
-    INSERT INTO open_reports (digest, event_id, received_at, position, reason)
-    SELECT DISTINCT ON (digest) * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::int4[], $5::text[])
-           AS row (digest, event_id, received_at, position, reason)
+static UPSERT_OPEN: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&open_row());
+    format!(
+        "/* settle_upsert_open_reports */
+    INSERT INTO open_reports ({})
+    SELECT DISTINCT ON (row.digest) {} FROM {}
         ON CONFLICT (digest) DO UPDATE
        SET event_id = EXCLUDED.event_id, received_at = EXCLUDED.received_at, position = EXCLUDED.position,
-           reason = EXCLUDED.reason, ignored = false";
+           reason = EXCLUDED.reason, ignored = false",
+        columns.names(),
+        columns.values(),
+        columns.unnest(1),
+    )
+});
+
+/// A row that waits for a person, by the digest of what it says (M11).
+struct HeldRow {
+    digest: Uuid,
+    order: ReceptionOrder,
+    reason: Option<Reason>,
+}
+
+fn open_row() -> Vec<Column<'static, HeldRow>> {
+    columns!(|row: HeldRow|
+        "digest": "uuid" = row.digest;
+        "event_id": "uuid" = row.order.event_id;
+        "received_at": "timestamptz" = row.order.received_at;
+        "position": "int4" = i32::from(row.order.position);
+        "reason": "text" = row.reason.map(Reason::code);
+    )
+}
 
 pub const DELETE_OPEN: &str = "/* settle_delete_open_reports */
     DELETE FROM open_reports o USING unnest($1::uuid[], $2::uuid[]) AS row (digest, event_id)
@@ -584,7 +520,7 @@ pub const DELETE_OPEN: &str = "/* settle_delete_open_reports */
 
 /// Rows that wait for a person now, and those that do no longer (M11).
 fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
-    let mut held: Vec<(Uuid, &BatchRow, Option<&'static str>)> = Vec::new();
+    let mut held: Vec<HeldRow> = Vec::new();
     let mut closed: Vec<(Uuid, Uuid)> = Vec::new();
     for line in lines {
         let (Some(decision), Some(report)) = (&line.decision, line.report()) else {
@@ -592,49 +528,25 @@ fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         };
         let digest = report_digest(line.webhook_id, report);
         if decision.status == Status::Held {
-            held.push((digest, line, decision.reason.map(Reason::code)));
+            held.push(HeldRow {
+                digest,
+                order: line.order,
+                reason: decision.reason,
+            });
         } else if line.exists {
             closed.push((digest, line.order.event_id));
         }
     }
     // In the order of the key, as every lock.
     closed.sort_unstable();
-    held.sort_by_key(|(digest, line, _)| (*digest, line.order));
+    held.sort_by_key(|row| (row.digest, row.order));
     let mut writes: Vec<Write<'_>> = Vec::new();
     if !closed.is_empty() {
         let (digests, events): (Vec<Uuid>, Vec<Uuid>) = closed.into_iter().unzip();
         writes.push((DELETE_OPEN, vec![box_param(digests), box_param(events)]));
     }
     if !held.is_empty() {
-        let order = |f: fn(&ReceptionOrder) -> Uuid| -> Vec<Uuid> {
-            held.iter().map(|(_, l, _)| f(&l.order)).collect()
-        };
-        writes.push((
-            UPSERT_OPEN,
-            vec![
-                box_param(
-                    held.iter()
-                        .map(|(digest, _, _)| *digest)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(order(|o| o.event_id)),
-                box_param(
-                    held.iter()
-                        .map(|(_, l, _)| l.order.received_at)
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(
-                    held.iter()
-                        .map(|(_, l, _)| i32::from(l.order.position))
-                        .collect::<Vec<_>>(),
-                ),
-                box_param(
-                    held.iter()
-                        .map(|(_, _, reason)| *reason)
-                        .collect::<Vec<_>>(),
-                ),
-            ],
-        ));
+        writes.push((UPSERT_OPEN.as_str(), column_params(&open_row(), &held)));
     }
     writes
 }
