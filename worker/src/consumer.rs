@@ -9,6 +9,7 @@ use std::time::Duration;
 use lapin::Channel;
 use lapin::message::Delivery;
 use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
@@ -22,13 +23,14 @@ use trueup_store::{Pool, PoolSettings, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::DeliveryTag;
+use crate::periodic_jobs::run_periodically;
 use crate::queue_consumer::QueueConsumer;
 use crate::scheduler::{Scheduler, Settled};
 use crate::settings::WorkerSettings;
-use crate::{late_matching, maintenance, reconciliation};
+use crate::{bulk_replay, late_matching, maintenance, reconciliation};
 
-/// Connections beside the lanes': late matches, upkeep, secrets' uses.
-const OTHER_CONNECTIONS: usize = 4;
+/// Connections beside the lanes': late matches, bulk replays, upkeep, secrets' uses.
+const OTHER_CONNECTIONS: usize = 5;
 /// From a connection to the first delivery, declarations included: a broker that is just starting lets
 /// clients in and may then say nothing, for ever.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -66,22 +68,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     );
 
     let processor = BatchProcessor::new(pool.clone(), lanes, settings.worker.worker_batch.get());
-    let late = spawn_vital(
-        "late matching",
-        late_matching::run(pool.clone(), shutdown.stop().clone()),
-    );
-    spawn_vital(
-        "maintenance",
-        maintenance::run(pool, settings.worker.clone(), shutdown.stop().clone()),
-    );
-    spawn_vital(
-        "reconciliation",
-        reconciliation::run(
-            settings.postgres.postgres_url.expose_secret().to_owned(),
-            settings.worker.reconcile_every_hours,
-            shutdown.stop().clone(),
-        ),
-    );
+    let settling_jobs = spawn_jobs(&settings, &pool, shutdown.stop())?;
     let (up, within) = (CancellationToken::new(), settings.start.within);
     let supervisor = ConsumerSupervisor {
         settings,
@@ -104,11 +91,49 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     let exit = shutdown
         .drain(async {
             // Both see the stop by themselves and finish what they have begun.
-            let _ = tokio::join!(consuming, late);
+            let _ = tokio::join!(consuming, settling_jobs);
         })
         .await;
     ops_stop.cancel();
     Ok(exit)
+}
+
+/// Starts what is done again and again. Returns the jobs that settle, whose run is finished before the end.
+fn spawn_jobs(
+    settings: &WorkerSettings,
+    pool: &Pool,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<()>, Failure> {
+    let args = settings.worker.clone();
+    let proof_pool = reconciliation::open_pool(settings.postgres.postgres_url.expose_secret())
+        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    let keeping = (pool.clone(), stop.clone());
+    spawn_vital("housekeeping", async move {
+        let (pool, stop) = keeping;
+        tokio::join!(
+            run_periodically(maintenance::JOB, stop.clone(), || {
+                maintenance::run_maintenance(&pool, &args)
+            }),
+            run_periodically(maintenance::FIGURES, stop.clone(), async || {
+                maintenance::tell_connections(&pool);
+                Ok(())
+            }),
+            run_periodically(reconciliation::JOB, stop.clone(), || {
+                reconciliation::reconcile_if_due(&proof_pool, args.reconcile_every_hours)
+            }),
+        );
+    });
+    let (pool, stop) = (pool.clone(), stop.clone());
+    Ok(spawn_vital("settling jobs", async move {
+        tokio::join!(
+            run_periodically(late_matching::JOB, stop.clone(), || {
+                late_matching::retry_pending_reports(&pool, &stop)
+            }),
+            run_periodically(bulk_replay::JOB, stop.clone(), || {
+                bulk_replay::replay_until_done(&pool, &stop)
+            }),
+        );
+    }))
 }
 
 /// Ends if the worker has not begun to consume in time; whoever restarts processes should see that.

@@ -7,42 +7,24 @@ use trueup_domain::batch_decision::SettleResult;
 use trueup_event::reason::Status;
 use trueup_ops::metrics;
 use trueup_settlement::late_matching::{settle_due, wake_pending};
-use trueup_store::Pool;
+use trueup_store::{Pool, StoreError};
 
 use crate::batch_settlement::count_results;
+use crate::periodic_jobs::PeriodicJob;
 
-/// A report is matched within 2 s of its call's arrival (M7); this is most of the wait.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// After a failure (Postgres away, most likely).
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// A report is matched within 2 s of its call's arrival (M7); the pause is most of the wait.
+pub const JOB: PeriodicJob = PeriodicJob {
+    name: "late_matching",
+    pause: Duration::from_millis(250),
+    pause_after_failure: Duration::from_secs(1),
+};
 /// Waiting reports settled in one transaction.
 const BATCH: i64 = 200;
 
-pub async fn run(pool: Pool, stop: CancellationToken) {
-    loop {
-        let pause = match retry_pending_reports(&pool, &stop).await {
-            Ok(()) => LOOK_EVERY,
-            // A service that is away is told by /ready; anything else has nobody but this line.
-            Err(error) if error.is_environment_error() || error.is_busy() => {
-                tracing::debug!(%error, "late matches wait");
-                PAUSE_AFTER_FAILURE
-            }
-            Err(error) => {
-                tracing::error!(%error, "recorded calls cannot wake the reports that wait for them");
-                PAUSE_AFTER_FAILURE
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-async fn retry_pending_reports(
+pub async fn retry_pending_reports(
     pool: &Pool,
     stop: &CancellationToken,
-) -> Result<(), trueup_store::StoreError> {
+) -> Result<(), StoreError> {
     while !stop.is_cancelled() {
         // In turn, so that neither starves the other; and what is due is settled where waking fails.
         let woken = wake_pending(pool).await;

@@ -7,12 +7,14 @@
 
 mod acknowledgement;
 mod batch_settlement;
+mod bulk_replay;
 mod commands;
 mod consumer;
 mod fair_queue;
 mod late_matching;
 mod maintenance;
 mod overflow;
+mod periodic_jobs;
 mod queue_consumer;
 mod reconciliation;
 mod scheduler;

@@ -3,15 +3,24 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio_util::sync::CancellationToken;
 use trueup_ops::metrics;
 use trueup_ops::settings::WorkerArgs;
 use trueup_store::settlement::attempts;
 use trueup_store::{Pool, StoreError, partitions};
 
+use crate::periodic_jobs::PeriodicJob;
+
 /// Partitions are made weeks ahead, so an hour is often enough.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3_600);
-const FIGURES_EVERY: Duration = Duration::from_secs(5);
+pub const JOB: PeriodicJob = PeriodicJob {
+    name: "maintenance",
+    pause: Duration::from_secs(3_600),
+    pause_after_failure: Duration::from_secs(300),
+};
+pub const FIGURES: PeriodicJob = PeriodicJob {
+    name: "figures",
+    pause: Duration::from_secs(5),
+    pause_after_failure: Duration::from_secs(5),
+};
 /// Rows that wait for a person answer for their repeats for a day (M11), and clocks differ.
 const FORGET_OPEN_REPORTS_AFTER: SignedDuration = SignedDuration::from_hours(26);
 /// Rows of a small table that go in one transaction.
@@ -19,27 +28,15 @@ const ROWS_AT_A_TIME: i64 = 5_000;
 /// Counts of failed tries are of no use after a week.
 const FORGET_ATTEMPTS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-pub async fn run(pool: Pool, args: WorkerArgs, stop: CancellationToken) {
-    let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
-    let mut figures = tokio::time::interval(FIGURES_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = housekeeping.tick() => {
-                if let Err(error) = run_maintenance(&pool, &args).await {
-                    tracing::warn!(%error, "partitions were not looked after; tried again within the hour");
-                }
-            }
-            _ = figures.tick() => {
-                let (in_use, open) = pool.connection_counts();
-                metrics::worker().connections.set(&["in_use"], i64::try_from(in_use).unwrap_or(i64::MAX));
-                metrics::worker().connections.set(&["open"], i64::try_from(open).unwrap_or(i64::MAX));
-            }
-        }
-    }
+/// How many connections to Postgres there are.
+pub fn tell_connections(pool: &Pool) {
+    let (in_use, open) = pool.connection_counts();
+    let connections = &metrics::worker().connections;
+    connections.set(&["in_use"], i64::try_from(in_use).unwrap_or(i64::MAX));
+    connections.set(&["open"], i64::try_from(open).unwrap_or(i64::MAX));
 }
 
-async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
+pub async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
     let made = partitions::make_partitions(pool).await?;
     let dropped =
         partitions::drop_partitions(pool, args.retention_event_days, args.retention_request_days)

@@ -4,41 +4,33 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use trueup_ops::metrics;
 use trueup_store::{Pool, PoolSettings, StoreError, reconcile, scheduled_runs};
 
+use crate::periodic_jobs::PeriodicJob;
+
 /// A proof over all calls takes longer than a report (milliseconds; 30 min).
 pub const STATEMENT_TIMEOUT_MS: u32 = 1_800_000;
-/// Between two looks at whether it is time, and at how it last ended.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The pauses are those between two looks at whether it is time, and at how it last ended.
+pub const JOB: PeriodicJob = PeriodicJob {
+    name: NAME,
+    pause: Duration::from_secs(60),
+    pause_after_failure: Duration::from_secs(60),
+};
 const NAME: &str = "reconcile";
 
-/// `every_hours` 0: never.
-pub async fn run(url: String, every_hours: u32, stop: CancellationToken) {
+/// The proof's own connection.
+pub fn open_pool(url: &str) -> Result<Pool, StoreError> {
     let settings = PoolSettings {
         statement_timeout_ms: STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
         ..PoolSettings::for_application("trueup-worker-reconcile", 1)
     };
-    // The same URL has made the settling's pool before.
-    let Ok(pool) = Pool::new(&url, &settings) else {
-        return;
-    };
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = look.tick() => {
-                if let Err(error) = reconcile_if_due(&pool, every_hours).await {
-                    tracing::warn!(%error, "the books could not be proven; tried again within the hour");
-                }
-            }
-        }
-    }
+    Pool::new(url, &settings)
 }
 
-async fn reconcile_if_due(pool: &Pool, every_hours: u32) -> Result<(), StoreError> {
+/// `every_hours` 0: never.
+pub async fn reconcile_if_due(pool: &Pool, every_hours: u32) -> Result<(), StoreError> {
     let mut client = pool.get().await?;
     if every_hours > 0 && scheduled_runs::claim_run(&client, NAME, every_hours).await? {
         let results = reconcile::prove_books(&mut client, true).await?;

@@ -29,7 +29,7 @@ use crate::{api, pages, server, user_command};
 const QUICK_CONNECTIONS: usize = 12;
 /// A page that takes longer is of no use to a person (milliseconds).
 const QUICK_STATEMENT_MS: u32 = 10_000;
-/// Reports, exports, searches and bulk replays have connections of their own: they never take a page's.
+/// Reports, exports and searches have connections of their own: they never take a page's.
 const LONG_CONNECTIONS: usize = 6;
 /// A year's report of ten million calls; well below the time of a request (milliseconds).
 const LONG_STATEMENT_MS: u32 = 20_000;

@@ -13,7 +13,7 @@ use crate::work_shares::WorkShares;
 pub struct Console {
     /// For quick work: pages, settings, actions.
     pub pool: Pool,
-    /// For reads of what an account has kept, and for bulk replays.
+    /// For reads of what an account has kept.
     pub long_pool: Pool,
     /// What each account has of the two.
     pub shares: WorkShares,

@@ -29,8 +29,6 @@ const QUICK_WAITING: usize = 100;
 const LONG_AT_ONCE: usize = 2;
 /// Long reads of one account that wait for those: some people with some tabs each.
 const LONG_WAITING: usize = 20;
-/// Bulk replays of one account at once: each has thousands of rows to settle, one after the other.
-const REPLAYS_AT_ONCE: usize = 1;
 /// How long a request waits for a place of its account: a person is still there, a program has not given up.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 
@@ -98,7 +96,6 @@ fn is_unindexed(query: &str) -> bool {
 pub struct WorkShares {
     quick: Arc<Share>,
     long: Arc<Share>,
-    replays: Arc<Share>,
 }
 
 impl Default for WorkShares {
@@ -106,17 +103,7 @@ impl Default for WorkShares {
         WorkShares {
             quick: Share::new("quick", QUICK_AT_ONCE, QUICK_WAITING),
             long: Share::new("long", LONG_AT_ONCE, LONG_WAITING),
-            replays: Share::new("replay", REPLAYS_AT_ONCE, 0),
         }
-    }
-}
-
-impl WorkShares {
-    /// The account's place for a bulk replay, which goes on after its request has been answered.
-    pub async fn begin_replay(&self, account_id: Uuid) -> Result<SharePlace, Problem> {
-        self.replays.enter(account_id).await.ok_or_else(|| {
-            Problem::busy("a bulk replay of this account is running; wait until it is done")
-        })
     }
 }
 

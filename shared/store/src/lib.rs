@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod api_keys;
 pub mod assignments;
 pub mod audit_log;
+pub mod bulk_replays;
 pub mod buyers;
 pub mod call_records;
 pub mod calls;

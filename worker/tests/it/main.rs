@@ -1,6 +1,7 @@
 //! The worker on real services: scenarios of the rules, outages, two at once, kills.
 
 mod backup;
+mod bulk_replay;
 mod commands;
 mod crash;
 mod exactly_once;

@@ -42,9 +42,9 @@ fn a_crate_uses_the_crates_below_it_and_no_other() {
         ("event", &[]),
         ("domain", &["event"]),
         ("ops", &["event"]),
-        ("postgres", &[]),
+        ("postgres", &["event", "ops"]),
         ("queue", &["event"]),
-        ("store", &["domain", "event", "postgres"]),
+        ("store", &["domain", "event", "ops", "postgres"]),
         (
             "settlement",
             &["domain", "event", "ops", "postgres", "store"],

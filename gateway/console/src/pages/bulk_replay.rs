@@ -1,8 +1,7 @@
 //! Many rows at once: their export, streamed row by row, and their replay, counted first.
 //!
-//! A replay runs in this process, one row after the other under the rules of a single one; how far it is
-//! is in the database, so that any console can show it. One that was cut off has done what it counted and
-//! is simply begun again: replaying twice is harmless.
+//! A replay is worked off by the workers, one row after the other under the rules of a single one. How far
+//! it is stands in the database: any console shows it, and it goes on whichever process ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,9 +15,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::Status;
-use trueup_settlement::manual_actions::{self, ActionRequest};
+use trueup_ops::metrics;
 use trueup_store::StoreError;
-use trueup_store::event_search::{self, BulkReplay, EventPage, Search, SearchKey};
+use trueup_store::bulk_replays::{self, BulkReplay, NewReplay};
+use trueup_store::event_search::{self, EventPage, Search, SearchKey};
 use trueup_store::events::Event;
 use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
@@ -46,8 +46,6 @@ const SEARCH_TIME: Duration = Duration::from_secs(30);
 /// The times between which an export's rows lie.
 const OLDEST: HeaderName = HeaderName::from_static("x-oldest");
 const NEWEST: HeaderName = HeaderName::from_static("x-newest");
-/// Rows between two notes of how far it is.
-const NOTE_EVERY: i32 = 10;
 
 /// A text of a spreadsheet: quoted, and never a formula.
 pub fn csv_cell(text: &str) -> String {
@@ -309,68 +307,31 @@ pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) ->
 }
 
 pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let place = app.shares.begin_replay(viewer.account.id).await?;
     let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
-    let (ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
+    let (event_ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
     let id = Uuid::now_v7();
-    let total = i32::try_from(ids.len()).unwrap_or(i32::MAX);
-    let (account, actor) = (viewer.account.id, viewer.actor_name());
-    event_search::begin_replay(
-        &app.pool.get().await?,
-        account,
+    let new = NewReplay {
         id,
-        &actor,
-        &filter.query(),
-        total,
-    )
-    .await?;
-    tokio::spawn(async move {
-        run(app, account, actor, id, ids).await;
-        drop(place);
-    });
+        account_id: viewer.account.id,
+        actor: &viewer.actor_name(),
+        filter: &filter.query(),
+        event_ids: &event_ids,
+    };
+    if !bulk_replays::insert_replay(&app.pool.get().await?, &new).await? {
+        metrics::console().refused_busy.inc(&["replay"]);
+        return Err(Problem::busy(
+            "a bulk replay of this account is running; wait until it is done, or stop it",
+        )
+        .into());
+    }
     redirect_to(&format!("/events/replays/{id}"))
 }
 
-async fn run(app: App, account_id: Uuid, actor: String, id: Uuid, events: Vec<Uuid>) {
-    let [mut done, mut matched, mut refused, mut failed] = [0_i32; 4];
-    for event_id in events {
-        let asked = ActionRequest {
-            account_id,
-            event_id,
-            actor: actor.clone(),
-        };
-        match manual_actions::replay_event(&app.long_pool, &asked).await {
-            Ok(Ok(settled))
-                if settled
-                    .decision
-                    .as_ref()
-                    .is_some_and(|d| d.status == Status::Matched) =>
-            {
-                matched += 1
-            }
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => refused += 1,
-            Err(error) => {
-                tracing::warn!(%error, "a row of a bulk replay could not be settled");
-                failed += 1;
-            }
-        }
-        done += 1;
-        if done % NOTE_EVERY == 0 {
-            save_progress(&app, id, [done, matched, refused, failed], false).await;
-        }
-    }
-    save_progress(&app, id, [done, matched, refused, failed], true).await;
-}
-
-async fn save_progress(app: &App, id: Uuid, counts: [i32; 4], over: bool) {
-    let noted = match app.pool.get().await {
-        Ok(client) => event_search::advance_replay(&client, id, counts, over).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = noted {
-        tracing::warn!(%error, "the progress of a bulk replay could not be written");
-    }
+/// What is done stays done; its other rows are left as they are.
+pub async fn stop_replay(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    let replay = replay_of(&app, &viewer, id).await?;
+    bulk_replays::stop_replay(&app.pool.get().await?, viewer.account.id, replay.id).await?;
+    redirect_to(&format!("/events/replays/{id}"))
 }
 
 #[derive(Template)]
@@ -387,8 +348,7 @@ struct ProgressPart {
 }
 
 async fn replay_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<BulkReplay, PageError> {
-    let found =
-        event_search::get_bulk_replay(&app.pool.get().await?, viewer.account.id, id).await?;
+    let found = bulk_replays::get_replay(&app.pool.get().await?, viewer.account.id, id).await?;
     found.ok_or(PageError::NotFound("replay"))
 }
 

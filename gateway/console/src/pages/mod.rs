@@ -133,6 +133,7 @@ fn operator_routes() -> Router<App> {
             "/events/replay",
             get(bulk_replay::confirm_replay).post(bulk_replay::begin_replay),
         )
+        .route("/events/replays/{id}/stop", post(bulk_replay::stop_replay))
         .route("/publishers", post(publishers::create_publisher))
         .route("/publishers/{id}", post(publishers::rename_publisher))
         .route("/buyers", post(named_records::create_buyer))

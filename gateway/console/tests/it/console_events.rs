@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trueup_domain::batch_decision::SettleJob;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
-use trueup_settlement::settle_batch;
+use trueup_settlement::{bulk_replay, settle_batch};
 use trueup_store::{Pool, PoolSettings, run_tx};
 use uuid::Uuid;
 
@@ -107,6 +107,14 @@ impl Scene {
         .await
         .expect("settles");
         event_id
+    }
+
+    /// What a worker does of the replays that were begun.
+    pub async fn work_off_replays(&self) {
+        while bulk_replay::replay_piece(&self.pool)
+            .await
+            .expect("replays")
+        {}
     }
 
     pub async fn event(&self, event: &str) -> Value {

@@ -141,6 +141,8 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
         .await;
     browser.sees("Replay 1 events").await;
     browser.click_at("//button[contains(., 'Replay 1')]").await;
+    browser.sees("Replaying…").await;
+    scene.work_off_replays().await;
     browser.sees("Done.").await;
     assert_eq!(balance(&scene).await, 2_400, "60 % of $40");
 

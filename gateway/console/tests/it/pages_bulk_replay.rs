@@ -1,12 +1,9 @@
 //! Many rows replayed at once: in the order in which they were received, whatever the panel's.
 
-use std::time::Duration;
-
 use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 use trueup_event::raw_event::Refusal;
 use trueup_event::reason::Reason;
-use trueup_testkit::eventually;
 
 use crate::console_events::Scene;
 use crate::pages::{Person, add_person};
@@ -34,15 +31,41 @@ async fn m10_a_bulk_replay_decides_the_oldest_first() {
         .post("/events/replay", &[("filter", "status=refused")])
         .await;
     assert_eq!(begun.status, 303, "{}", begun.text());
-    eventually("the replay's end", Duration::from_secs(20), || async {
-        (scene
-            .count("bulk_replays WHERE finished_at IS NOT NULL")
-            .await
-            == 1)
-            .then_some(())
-    })
-    .await;
+    scene.work_off_replays().await;
+    assert_eq!(over(&scene).await, 1);
     let (first, second) = (scene.event(&first).await, scene.event(&second).await);
     assert_eq!(first["matched_call"]["id"], json!(short), "{first}");
     assert_eq!(second["matched_call"]["id"], json!(long), "{second}");
+}
+
+#[tokio::test]
+async fn a_bulk_replay_that_is_stopped_leaves_the_rest_as_it_is() {
+    let scene = Scene::set().await;
+    let account = scene.account.to_string();
+    add_person(&scene.console, &account, "ann@example.com", "owner").await;
+    let mut person = Person::signed_in(&scene.console, "ann@example.com").await;
+    let refusal = Refusal {
+        reason: Reason::EndpointDisabled,
+        count: 1,
+    };
+    let report = "caller_id=%2B13055551234&duration=70&payout=50";
+    let event = scene.refuse(Some(report), refusal).await;
+    let begun = person
+        .post("/events/replay", &[("filter", "status=refused")])
+        .await;
+    let page = begun.header("location").expect("its page").to_owned();
+    assert!(person.get(&page).await.text().contains("Replaying…"));
+
+    let stopped = person.post(&format!("{page}/stop"), &[]).await;
+    assert_eq!(stopped.status, 303, "{}", stopped.text());
+    assert!(person.get(&page).await.text().contains("Stopped."));
+    scene.work_off_replays().await;
+    assert_eq!(scene.event(&event).await["status"], json!("refused"));
+    assert_eq!(over(&scene).await, 1);
+}
+
+async fn over(scene: &Scene) -> i64 {
+    scene
+        .count("bulk_replays WHERE finished_at IS NOT NULL")
+        .await
 }

@@ -131,6 +131,7 @@ impl Owned {
             format!("/assignments/{}", self.scene.assignment),
             format!("/keys/{}/revoke", self.api_key),
             format!("/people/{}", self.user),
+            format!("/events/replays/{}/stop", self.replay),
         ] {
             routes.push(("POST", form));
         }

@@ -72,6 +72,14 @@ pub const CONSOLE_ROUTES: &[&str] = &[
     "/api/v1/webhooks/{id}/try",
     "other",
 ];
+/// What a worker does again and again.
+const JOBS: &[&str] = &[
+    "late_matching",
+    "bulk_replay",
+    "maintenance",
+    "figures",
+    "reconcile",
+];
 const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 
 /// The label of a route's template.
@@ -79,6 +87,52 @@ pub fn console_route(template: &str) -> &'static str {
     CONSOLE_ROUTES
         .iter()
         .find(|known| **known == template)
+        .copied()
+        .unwrap_or("other")
+}
+/// Transactions that are retried and measured by their name; any other is `other`.
+const TRANSACTIONS: &[&str] = &[
+    "accounts.create",
+    "accounts.set_time_zone",
+    "api_keys.create",
+    "api_keys.revoke",
+    "assignments.create",
+    "assignments.update",
+    "buyers.create",
+    "buyers.rename",
+    "calls.record",
+    "campaigns.create",
+    "campaigns.rename",
+    "late_settle",
+    "late_wake",
+    "late_wake_again",
+    "person_apply",
+    "person_assign",
+    "person_ignore",
+    "person_replay",
+    "person_undo",
+    "person_unignore",
+    "publishers.create",
+    "publishers.rename",
+    "settle",
+    "users.add",
+    "users.set_password",
+    "users.set_role_or_disabled",
+    "users.sign_in",
+    "webhooks.archive",
+    "webhooks.create",
+    "webhooks.new_token",
+    "webhooks.remove_secret",
+    "webhooks.rotate_secret",
+    "webhooks.update",
+    "other",
+];
+
+/// The label of a transaction.
+pub fn transaction_label(name: &str) -> &'static str {
+    TRANSACTIONS
+        .iter()
+        .find(|known| **known == name)
         .copied()
         .unwrap_or("other")
 }
@@ -218,6 +272,16 @@ groups! {
         refused_busy: Counter = "trueup_console_refused_busy_total" ["work": &["quick", "long", "replay", "password"]];
     }
 
+    /// Transactions of Postgres, in the process that runs them.
+    Transactions transactions {
+        /// Transactions by how they ended: committed, failed, or run again after a deadlock or a serialisation failure.
+        ended: Counter = "trueup_transactions_total" ["transaction": TRANSACTIONS, "outcome": &["committed", "failed", "retried"]];
+        /// From asking for a connection to the end, retries included.
+        seconds: Histogram = "trueup_transaction_seconds" ["transaction": TRANSACTIONS] in SHORT_TIMES;
+        /// How long a transaction waited for a connection of the pool.
+        pool_wait_seconds: Histogram = "trueup_transaction_pool_wait_seconds" in SHORT_TIMES;
+    }
+
     /// The worker.
     Worker worker {
         /// Events by the status their row was given.
@@ -254,6 +318,10 @@ groups! {
         reconciled_at: Gauge = "trueup_reconcile_last_success_timestamp_seconds";
         /// Breaches that the last proof of the books found: 0, or somebody must look (runbook).
         breaches: Gauge = "trueup_reconcile_breaches";
+        /// Runs of what the worker does again and again, by how they ended.
+        job_runs: Counter = "trueup_worker_job_runs_total" ["periodic_job": JOBS, "outcome": &["ok", "failed", "panicked"]];
+        /// When such a job last ended well (Unix time); 0 until it has.
+        job_succeeded_at: Gauge = "trueup_worker_job_last_success_timestamp_seconds" ["periodic_job": JOBS];
         /// Partitions made ahead and dropped by retention.
         partitions: Counter = "trueup_worker_partitions_total" ["op": &["made", "dropped"]];
     }
