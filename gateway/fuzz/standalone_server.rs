@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use trueup_gateway::webhook_cache::query::{IngestSecret, IngestWebhook};
 use trueup_ops::health::Readiness;
+use trueup_ops::metrics::DependencyName;
 use trueup_ops::settings::{Proxies, RedisDown};
 use uuid::Uuid;
 
@@ -47,7 +48,7 @@ impl StandaloneServer {
         let stop = CancellationToken::new();
         let readiness = Readiness::new("trueup-gateway");
         let redis = SecretString::from(format!("redis://{NOWHERE}"));
-        let health = readiness.add_dependency("redis");
+        let health = readiness.add_dependency(DependencyName::Redis);
         let limits = Limits::start(
             &redis,
             RedisDown::Local,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, BodyShareKind};
 use uuid::Uuid;
 
 /// All bodies that are arriving (bytes): a hundred of the largest batches at once. A body that comes in
@@ -36,11 +36,11 @@ enum ShareKey {
 }
 
 impl ShareKey {
-    fn metric_label(self) -> &'static str {
+    fn kind(self) -> BodyShareKind {
         match self {
-            ShareKey::Account(_) => "account",
-            ShareKey::Webhook(_) => "webhook",
-            ShareKey::Network(_) => "network",
+            ShareKey::Account(_) => BodyShareKind::Account,
+            ShareKey::Webhook(_) => BodyShareKind::Webhook,
+            ShareKey::Network(_) => BodyShareKind::Network,
         }
     }
 }
@@ -70,10 +70,10 @@ fn lock_shares() -> MutexGuard<'static, BodyShares> {
 
 impl BodyShares {
     /// Which share is used up, if one is.
-    fn grow_shares(&mut self, keys: [ShareKey; 3], bytes: usize) -> Result<(), &'static str> {
+    fn grow_shares(&mut self, keys: [ShareKey; 3], bytes: usize) -> Result<(), BodyShareKind> {
         let free = ALL_BYTES.saturating_sub(self.bytes);
         if bytes > free {
-            return Err("all");
+            return Err(BodyShareKind::All);
         }
         for key in keys {
             let most = match key {
@@ -83,7 +83,7 @@ impl BodyShares {
             let held = self.of.get(&key).copied().unwrap_or_default();
             // Who has nothing yet may have one, as long as there is any room.
             if held > 0 && held.saturating_add(bytes) > most {
-                return Err(key.metric_label());
+                return Err(key.kind());
             }
         }
         self.bytes += bytes;
@@ -131,13 +131,11 @@ impl BodyPermit {
         };
         let grown = lock_shares().grow_shares(self.owner.share_keys(), more);
         if let Err(share) = grown {
-            metrics::gateway().bodies_refused.inc(&[share]);
+            metrics::gateway().bodies_refused.inc(share);
             return Err(ShareUsedUp);
         }
         self.bytes = bytes;
-        metrics::gateway()
-            .body_bytes
-            .add(&[], i64::try_from(more).unwrap_or(i64::MAX));
+        metrics::gateway().body_bytes.add(more);
         Ok(())
     }
 }
@@ -145,9 +143,7 @@ impl BodyPermit {
 impl Drop for BodyPermit {
     fn drop(&mut self) {
         lock_shares().release_shares(self.owner.share_keys(), self.bytes);
-        metrics::gateway()
-            .body_bytes
-            .add(&[], -i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        metrics::gateway().body_bytes.sub(self.bytes);
     }
 }
 
@@ -181,13 +177,13 @@ mod tests {
         assert!(part.contains(&of_webhook), "{of_webhook}");
         assert_eq!(
             shares.grow_shares(keys(1, 1, 1), BODY_BYTES),
-            Err("webhook")
+            Err(BodyShareKind::Webhook)
         );
         let of_network = fill(&mut shares, |n| keys(2, 1_000 + u128::from(n), 1));
         assert!(part.contains(&of_network), "{of_network}");
         assert_eq!(
             shares.grow_shares(keys(2, 1_000, 1), BODY_BYTES),
-            Err("network")
+            Err(BodyShareKind::Network)
         );
         assert_eq!(shares.grow_shares(keys(3, 3, 2), 512 * 1024), Ok(()));
     }

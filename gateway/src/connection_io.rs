@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use trueup_ops::connections::ConnectionActivity;
+use trueup_ops::metrics::RequestPhase;
 
 use crate::responses::{BUSY, IngestResponse};
 
@@ -144,15 +145,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
 
     /// The connection had to make room. A sender that has said half a request is told, in what the kernel
     /// takes at once: nobody waits for one that has no place any more. Answers the metric's phase.
-    pub fn tell_evicted(&self) -> &'static str {
+    pub fn tell_evicted(&self) -> RequestPhase {
         let (stream, phase) = {
             let mut state = self.lock_state();
             (state.returned.take(), state.phase)
         };
         let label = match phase {
-            Phase::Idle => return "idle",
-            Phase::Head => "head",
-            Phase::Busy => "body",
+            Phase::Idle => return RequestPhase::Idle,
+            Phase::Head => RequestPhase::Head,
+            Phase::Busy => RequestPhase::Body,
         };
         if let Some(mut stream) = stream {
             let mut cx = Context::from_waker(Waker::noop());

@@ -18,10 +18,10 @@ use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
-use trueup_event::reason::Reason;
+use trueup_event::reason::RefusalReason;
 use trueup_event::{ids, limits};
 use trueup_ops::connections::ConnectionActivity;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, EventKind, ResponseOutcome};
 use trueup_ops::network::network_of;
 
 use crate::app_state::GatewayState;
@@ -80,14 +80,16 @@ impl GatewayState {
             UnreadBody::All(body) => !body::discard_body(body, waits).await,
         };
         let figures = metrics::gateway();
-        figures.answers.inc(&[answer.metric_label()]);
+        figures.answers.inc(answer.kind());
         let accepted = matches!(
             answer,
             IngestResponse::Accepted(_) | IngestResponse::AcceptedBatch(_)
         );
-        figures
-            .answer_seconds
-            .since(&[if accepted { "accepted" } else { "other" }], began);
+        let outcome = match accepted {
+            true => ResponseOutcome::Accepted,
+            false => ResponseOutcome::Other,
+        };
+        figures.answer_seconds.since(outcome, began);
         (answer.to_response(unread), unread)
     }
 
@@ -156,7 +158,7 @@ impl GatewayState {
         };
         let verdict = self.limits.decide(&visit.limit_check()).await;
         if let LimitDecision::AddressOver { limit, retry_after } = verdict {
-            visit.count_refusal(Reason::RateLimitedIp);
+            visit.count_refusal(RefusalReason::RateLimitedIp);
             return (
                 IngestResponse::Limited {
                     by: LimitedBy::Address,
@@ -180,14 +182,14 @@ impl GatewayState {
         }
         match visit.admission {
             SecretCheck::Missing => {
-                visit.count_refusal(Reason::SecretMissing);
+                visit.count_refusal(RefusalReason::SecretMissing);
                 return (
                     IngestResponse::SecretMissing,
                     UnreadBody::All(request.into_body()),
                 );
             }
             SecretCheck::Wrong => {
-                visit.count_refusal(Reason::SecretMismatch);
+                visit.count_refusal(RefusalReason::SecretMismatch);
                 return (
                     IngestResponse::SecretWrong,
                     UnreadBody::All(request.into_body()),
@@ -197,7 +199,7 @@ impl GatewayState {
             SecretCheck::Open => {}
         }
         if let LimitDecision::TokenOver { limit, retry_after } = verdict {
-            visit.count_refusal(Reason::RateLimitedToken);
+            visit.count_refusal(RefusalReason::RateLimitedToken);
             return (
                 IngestResponse::Limited {
                     by: LimitedBy::Token,
@@ -220,7 +222,8 @@ impl GatewayState {
         }
         let limit = self.policy.address(source);
         let retry_after = self.limits.recall_limit(&limit)?;
-        self.refusals.count(webhook, Reason::RateLimitedIp, source);
+        self.refusals
+            .count(webhook, RefusalReason::RateLimitedIp, source);
         Some(IngestResponse::Limited {
             by: LimitedBy::Address,
             limit: limit.per_minute,
@@ -253,7 +256,7 @@ impl RequestContext<'_> {
         )
     }
 
-    fn count_refusal(&self, reason: Reason) {
+    fn count_refusal(&self, reason: RefusalReason) {
         self.door.refusals.count(self.webhook, reason, self.source);
     }
 
@@ -275,7 +278,7 @@ impl RequestContext<'_> {
                     .await
             }
             Err(answer) => {
-                self.count_refusal(Reason::BodyTooLarge);
+                self.count_refusal(RefusalReason::BodyTooLarge);
                 answer
             }
         };
@@ -345,7 +348,7 @@ impl RequestContext<'_> {
         drop(events);
         match self.door.durable.persist_events(encoded).await {
             Ok(()) => {
-                metrics::gateway().events.add(&["report"], count as u64);
+                metrics::gateway().events.add(EventKind::Report, count);
                 accepted
             }
             Err(PublishError::Away) => IngestResponse::Unavailable(BROKER_AWAY),
@@ -357,11 +360,11 @@ impl RequestContext<'_> {
     /// limit; else it is counted. The answer is the same.
     async fn answer_paused(&self, request: Request<Incoming>, keep: bool) -> UnreadBody {
         if !keep {
-            self.count_refusal(Reason::EndpointDisabled);
+            self.count_refusal(RefusalReason::EndpointDisabled);
             return UnreadBody::All(request.into_body());
         }
         let Ok(parsed) = self.read_events(request).await else {
-            self.count_refusal(Reason::EndpointDisabled);
+            self.count_refusal(RefusalReason::EndpointDisabled);
             return UnreadBody::Some;
         };
         let mut events = match parsed {
@@ -371,7 +374,7 @@ impl RequestContext<'_> {
         };
         for event in &mut events {
             event.refusal = Some(Refusal {
-                reason: Reason::EndpointDisabled,
+                reason: RefusalReason::EndpointDisabled.into(),
                 count: 1,
             });
         }
@@ -383,13 +386,13 @@ impl RequestContext<'_> {
                 .await
                 .is_ok()
         {
-            let count = events.len() as u64;
-            metrics::gateway().events.add(&["refusal"], count);
+            let count = events.len();
+            metrics::gateway().events.add(EventKind::Refusal, count);
             metrics::gateway()
                 .refusals
-                .add(&[Reason::EndpointDisabled.code()], count);
+                .add(RefusalReason::EndpointDisabled, count);
         } else {
-            self.count_refusal(Reason::EndpointDisabled);
+            self.count_refusal(RefusalReason::EndpointDisabled);
         }
         UnreadBody::Nothing
     }
@@ -397,7 +400,7 @@ impl RequestContext<'_> {
     fn no_body(&self, failed: BodyError) -> IngestResponse {
         match failed {
             BodyError::TooLarge { limit } => {
-                self.count_refusal(Reason::BodyTooLarge);
+                self.count_refusal(RefusalReason::BodyTooLarge);
                 IngestResponse::BodyTooLarge {
                     limit_kib: limit / 1024,
                 }

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use trueup_ops::connections::{
     AdmissionError, ConnectionActivity, ConnectionLimits, ConnectionPlace, ConnectionTable,
 };
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, AdmissionRefusal, ResponseKind};
 use trueup_ops::network::network_of;
 
 use crate::app_state::GatewayState;
@@ -109,14 +109,14 @@ struct OpenConnection(ConnectionPlace);
 
 impl OpenConnection {
     fn new(place: ConnectionPlace) -> OpenConnection {
-        metrics::gateway().connections.add(&[], 1);
+        metrics::gateway().connections.add(1);
         OpenConnection(place)
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        metrics::gateway().connections.add(&[], -1);
+        metrics::gateway().connections.sub(1);
     }
 }
 
@@ -161,7 +161,9 @@ async fn not_accepted(error: &io::Error) {
         error.raw_os_error(),
         Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
     ) {
-        metrics::gateway().connections_refused.inc(&["descriptors"]);
+        metrics::gateway()
+            .connections_refused
+            .inc(AdmissionRefusal::Descriptors);
         tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
     }
     // Anything else was that one connection's own end.
@@ -189,10 +191,10 @@ async fn spawn_connection(
         }
         Err(error) => {
             let why = match error {
-                AdmissionError::Total => "total",
-                AdmissionError::Network => "address",
+                AdmissionError::Total => AdmissionRefusal::Total,
+                AdmissionError::Network => AdmissionRefusal::Address,
             };
-            metrics::gateway().connections_refused.inc(&[why]);
+            metrics::gateway().connections_refused.inc(why);
             reject_connection(stream);
         }
     }
@@ -258,7 +260,7 @@ async fn serve_until_evicted<S>(
     };
     if evicted {
         let phase = talk.tell_evicted();
-        metrics::gateway().connections_evicted.inc(&[phase]);
+        metrics::gateway().connections_evicted.inc(phase);
     }
 }
 
@@ -360,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OneConnection<S> {
         // Whoever is still told something has no complete request.
         self.activity.begin_waiting();
         if let Some(answer) = self.talk.final_answer().await {
-            metrics::gateway().answers.inc(&[answer.metric_label()]);
+            metrics::gateway().answers.inc(answer.kind());
         }
     }
 }
@@ -375,6 +377,6 @@ fn count_failure<S: AsyncRead + AsyncWrite + Unpin>(
     } else if error.is_parse() {
         talk.set_protocol_error(IngestResponse::Malformed(NO_HTTP));
     } else if error.is_incomplete_message() {
-        metrics::gateway().answers.inc(&["aborted"]);
+        metrics::gateway().answers.inc(ResponseKind::Aborted);
     }
 }

@@ -14,7 +14,7 @@ use crate::webhook_cache::query::IngestWebhook;
 use jiff::Timestamp;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, Refusal};
-use trueup_event::reason::Reason;
+use trueup_event::reason::RefusalReason;
 use trueup_ops::metrics;
 use trueup_ops::network::network_of;
 use uuid::Uuid;
@@ -29,7 +29,7 @@ const NO_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 pub struct RefusalKey {
     pub account_id: Uuid,
     pub webhook_id: Uuid,
-    pub reason: Reason,
+    pub reason: RefusalReason,
     /// The first address of its network.
     pub source: IpAddr,
 }
@@ -46,8 +46,8 @@ struct RefusalRows {
 }
 
 impl RefusalCounter {
-    pub fn count(&self, webhook: &IngestWebhook, reason: Reason, source: IpAddr) {
-        metrics::gateway().refusals.inc(&[reason.code()]);
+    pub fn count(&self, webhook: &IngestWebhook, reason: RefusalReason, source: IpAddr) {
+        metrics::gateway().refusals.inc(reason);
         let refused = RefusalKey {
             account_id: webhook.account_id,
             webhook_id: webhook.webhook_id,
@@ -97,7 +97,7 @@ impl RefusalRows {
         } else if nameless_rows < MORE_ROWS {
             self.counts.insert(nameless, n);
         } else {
-            metrics::gateway().refusals_dropped.add(&[], u64::from(n));
+            metrics::gateway().refusals_dropped.add(n);
         }
     }
 }
@@ -123,7 +123,7 @@ pub fn refusal_events(refusals: &[(RefusalKey, u32)]) -> Vec<RawEvent> {
             source_ip: refused.source,
             request: None,
             refusal: Some(Refusal {
-                reason: refused.reason,
+                reason: refused.reason.into(),
                 count: *count,
             }),
         })
@@ -138,7 +138,7 @@ mod tests {
         RefusalKey {
             account_id: Uuid::nil(),
             webhook_id: Uuid::from_u128(webhook),
-            reason: Reason::SecretMissing,
+            reason: RefusalReason::SecretMissing,
             source: IpAddr::from(source.to_be_bytes()),
         }
     }

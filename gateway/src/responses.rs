@@ -10,6 +10,7 @@ use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use hyper::{Response, StatusCode};
+use trueup_ops::metrics::ResponseKind;
 use uuid::Uuid;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -84,30 +85,34 @@ impl IngestResponse {
         }
     }
 
-    /// The value of the metrics' label `answer`.
-    pub fn metric_label(&self) -> &'static str {
+    /// As the metrics count it.
+    pub fn kind(&self) -> ResponseKind {
         match self {
-            IngestResponse::Accepted(_) | IngestResponse::AcceptedBatch(_) => "accepted",
-            IngestResponse::Paused => "paused",
-            IngestResponse::SecretMissing | IngestResponse::SecretWrong => "unauthorized",
-            IngestResponse::NotFound => "not_found",
-            IngestResponse::MethodNotAllowed => "method_not_allowed",
-            IngestResponse::Malformed(_) => "malformed",
-            IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => "too_slow",
-            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
-                "body_too_large"
+            IngestResponse::Accepted(_) | IngestResponse::AcceptedBatch(_) => {
+                ResponseKind::Accepted
             }
-            IngestResponse::UriTooLong => "uri_too_long",
-            IngestResponse::HeadTooLarge => "head_too_large",
+            IngestResponse::Paused => ResponseKind::Paused,
+            IngestResponse::SecretMissing | IngestResponse::SecretWrong => {
+                ResponseKind::Unauthorized
+            }
+            IngestResponse::NotFound => ResponseKind::NotFound,
+            IngestResponse::MethodNotAllowed => ResponseKind::MethodNotAllowed,
+            IngestResponse::Malformed(_) => ResponseKind::Malformed,
+            IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => ResponseKind::TooSlow,
+            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
+                ResponseKind::BodyTooLarge
+            }
+            IngestResponse::UriTooLong => ResponseKind::UriTooLong,
+            IngestResponse::HeadTooLarge => ResponseKind::HeadTooLarge,
             IngestResponse::Limited {
                 by: LimitedBy::Address,
                 ..
-            } => "limited_address",
+            } => ResponseKind::LimitedAddress,
             IngestResponse::Limited {
                 by: LimitedBy::Token,
                 ..
-            } => "limited_token",
-            IngestResponse::Unavailable(_) => "unavailable",
+            } => ResponseKind::LimitedToken,
+            IngestResponse::Unavailable(_) => ResponseKind::Unavailable,
         }
     }
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
+use trueup_ops::metrics::{self, DependencyName, EventKind};
+use trueup_ops::private_listener;
 use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
-use trueup_ops::{metrics, private_listener};
 use trueup_postgres::{Pool, PoolSettings};
 
 use crate::app_state::GatewayState;
@@ -156,10 +157,10 @@ fn open_state(
     let source = CacheSource {
         pool,
         file: gateway.snapshot_file.clone(),
-        postgres: readiness.add_dependency("postgres"),
-        snapshot: readiness.add_dependency("snapshot"),
+        postgres: readiness.add_dependency(DependencyName::Postgres),
+        snapshot: readiness.add_dependency(DependencyName::Snapshot),
     };
-    let redis = readiness.add_dependency("redis");
+    let redis = readiness.add_dependency(DependencyName::Redis);
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
@@ -253,7 +254,7 @@ async fn flush_refusals_and_uses(door: &GatewayState) {
         {
             Ok(()) => metrics::gateway()
                 .events
-                .add(&["refusal"], rows.len() as u64),
+                .add(EventKind::Refusal, rows.len()),
             Err(_) => door.refusals.restore_counts(part),
         }
     }

@@ -14,7 +14,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{Acker, Channel};
 use trueup_ops::crash_points::{self, Point};
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, EnvelopeOutcome};
 use trueup_queue::topology;
 
 /// A worker without Postgres gives its messages back; after so many deliveries each goes back as a
@@ -101,7 +101,9 @@ impl UnackedDeliveries {
         self.ack_behind_one_aside().await?;
         if let Some(last) = last {
             last.acker.ack(BasicAckOptions { multiple: true }).await?;
-            metrics::worker().envelopes.add(&["acked"], count);
+            metrics::worker()
+                .envelopes
+                .add(EnvelopeOutcome::Acked, count);
             crash_points::point(Point::BetweenAcks);
         }
         Ok(())
@@ -115,7 +117,7 @@ impl UnackedDeliveries {
         for taken in self.taken.iter_mut().filter(settled) {
             taken.acker.ack(BasicAckOptions::default()).await?;
             taken.is_acked = true;
-            metrics::worker().envelopes.inc(&["acked"]);
+            metrics::worker().envelopes.inc(EnvelopeOutcome::Acked);
         }
         Ok(())
     }

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::envelope;
 use trueup_event::raw_event::{Envelope, RawEvent};
-use trueup_event::reason::Reason;
+use trueup_event::reason::{Reason, Status};
 use trueup_ops::crash_points::{self, Point};
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, FailureKind};
 use trueup_queue::{QueueError, topology};
 use trueup_settlement::{settle_batch, settle_what_is_free};
 use trueup_store::settlement::attempts;
@@ -91,7 +91,7 @@ impl BatchProcessor {
     ) -> Result<BTreeSet<Uuid>, SettleError> {
         match self.settle_once(events, LockMode::SkipBusy).await {
             Ok(aside) => {
-                metrics::worker().stepped_aside.add(&[], aside.len() as u64);
+                metrics::worker().stepped_aside.add(aside.len());
                 Ok(aside)
             }
             // What is held is no call and no caller: a publisher, say. All of them come again.
@@ -108,9 +108,7 @@ impl BatchProcessor {
         dead: &lapin::Channel,
     ) -> Result<BTreeSet<Uuid>, SettleError> {
         let left = attempts::drop_settled(&self.pool, events.to_vec()).await?;
-        metrics::worker()
-            .skipped
-            .add(&[], (events.len() - left.len()) as u64);
+        metrics::worker().skipped.add(events.len() - left.len());
         if left.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -239,7 +237,7 @@ impl BatchProcessor {
                     return Err(count_postgres_failure(error));
                 }
                 Err(error) => {
-                    metrics::worker().failures.inc(&["event"]);
+                    metrics::worker().failures.inc(FailureKind::Event);
                     tracing::warn!(event_id = %event.id, attempt, %error, "an event could not be settled");
                     tokio::time::sleep(PAUSE_BETWEEN_ATTEMPTS).await;
                 }
@@ -281,11 +279,11 @@ impl BatchProcessor {
         topology::publish_dead(dead, &message).await?;
         attempts::park_event(&self.pool, event).await?;
         attempts::forget_attempts(&self.pool, &[event.id]).await?;
-        metrics::worker().parked.inc(&[]);
-        metrics::worker().settled.inc(&["held"]);
+        metrics::worker().parked.inc();
+        metrics::worker().settled.inc(Status::Held);
         metrics::worker()
             .reasons
-            .inc(&[Reason::ProcessingFailed.code()]);
+            .inc(Some(Reason::ProcessingFailed));
         tracing::error!(event_id = %event.id, "an event failed five times and was set aside; see the runbook: dead letters");
         Ok(())
     }
@@ -315,17 +313,15 @@ impl BatchProcessor {
             Err(_) => return Err(StoreError::Corrupt("settling panicked".to_owned())),
         };
         crash_points::point(Point::AfterCommit);
-        metrics::worker().batch_seconds.since(&[], started);
-        metrics::worker()
-            .batch_events
-            .observe_value(&[], events.len() as f64);
+        metrics::worker().batch_seconds.since(started);
+        metrics::worker().batch_events.observe_count(events.len());
         count_results(&settled);
         Ok(aside)
     }
 }
 
 fn count_postgres_failure(error: StoreError) -> SettleError {
-    metrics::worker().failures.inc(&["postgres"]);
+    metrics::worker().failures.inc(FailureKind::Postgres);
     error.into()
 }
 
@@ -341,15 +337,13 @@ pub fn count_results(settled: &[SettleResult]) {
     let now = Timestamp::now();
     for one in settled {
         match &one.decision {
-            None => worker.skipped.inc(&[]),
+            None => worker.skipped.inc(),
             Some(decision) => {
-                worker.settled.inc(&[decision.status.code()]);
-                worker
-                    .reasons
-                    .inc(&[decision.reason.map_or("none", Reason::code)]);
+                worker.settled.inc(decision.status);
+                worker.reasons.inc(decision.reason);
                 // A clock that is off makes a lag below zero: that is the clock's, not a lag.
                 let lag = now.duration_since(one.received_at).as_secs_f64();
-                worker.lag_seconds.observe_value(&[], lag.max(0.0));
+                worker.lag_seconds.observe_value(lag.max(0.0));
             }
         }
     }

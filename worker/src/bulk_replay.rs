@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use trueup_ops::metrics::PeriodicJobName;
 use trueup_settlement::bulk_replay::replay_piece;
 use trueup_store::{Pool, StoreError};
 
 use crate::periodic_jobs::PeriodicJob;
 
 pub const JOB: PeriodicJob = PeriodicJob {
-    name: "bulk_replay",
+    name: PeriodicJobName::BulkReplay,
     pause: Duration::from_millis(500),
     pause_after_failure: Duration::from_secs(1),
 };

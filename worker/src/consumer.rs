@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::{Dependency, Readiness};
+use trueup_ops::metrics::{self, DependencyName, EnvelopeOutcome};
+use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
-use trueup_ops::{metrics, private_listener};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
@@ -55,8 +56,8 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     )
     .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
     let readiness = Readiness::new("trueup-worker");
-    let postgres = readiness.add_dependency("postgres");
-    let broker = readiness.add_dependency("broker");
+    let postgres = readiness.add_dependency(DependencyName::Postgres);
+    let broker = readiness.add_dependency(DependencyName::Broker);
     let ops = settings.worker.ops_listen;
     let listener = private_listener::bind_private(ops)
         .await
@@ -378,7 +379,9 @@ async fn dispatch_delivery(
                 return from.acknowledge().await;
             }
             if delivery.redelivered {
-                metrics::worker().envelopes.inc(&["redelivered"]);
+                metrics::worker()
+                    .envelopes
+                    .inc(EnvelopeOutcome::Redelivered);
                 lanes.enqueue_redelivered(envelope.events, origin, bytes);
             } else if source == OVERFLOW {
                 lanes.enqueue_taken_back(envelope.events, origin, bytes);
@@ -393,7 +396,7 @@ async fn dispatch_delivery(
             topology::publish_dead(dead, &delivery.data)
                 .await
                 .map_err(|e| e.to_string())?;
-            metrics::worker().envelopes.inc(&["unreadable"]);
+            metrics::worker().envelopes.inc(EnvelopeOutcome::Unreadable);
             from.unacked.add_delivery(delivery, 0);
             from.acknowledge().await
         }

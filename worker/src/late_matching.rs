@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use trueup_domain::batch_decision::SettleResult;
 use trueup_event::reason::Status;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, RetryOutcome, PeriodicJobName};
 use trueup_settlement::late_matching::{settle_due, wake_pending};
 use trueup_store::{Pool, StoreError};
 
@@ -14,7 +14,7 @@ use crate::periodic_jobs::PeriodicJob;
 
 /// A report is matched within 2 s of its call's arrival (M7); the pause is most of the wait.
 pub const JOB: PeriodicJob = PeriodicJob {
-    name: "late_matching",
+    name: PeriodicJobName::LateMatching,
     pause: Duration::from_millis(250),
     pause_after_failure: Duration::from_secs(1),
 };
@@ -49,7 +49,11 @@ fn count_tried(settled: &[SettleResult]) {
         .filter(is_matched)
         .cloned()
         .collect::<Vec<_>>();
-    metrics::worker().late.add(&["tried"], settled.len() as u64);
-    metrics::worker().late.add(&["matched"], found.len() as u64);
+    metrics::worker()
+        .late
+        .add(RetryOutcome::Tried, settled.len());
+    metrics::worker()
+        .late
+        .add(RetryOutcome::Matched, found.len());
     count_results(&found);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, ConnectionUse, PartitionOperation, PeriodicJobName};
 use trueup_ops::settings::WorkerArgs;
 use trueup_store::settlement::attempts;
 use trueup_store::{Pool, StoreError, partitions};
@@ -12,12 +12,12 @@ use crate::periodic_jobs::PeriodicJob;
 
 /// Partitions are made weeks ahead, so an hour is often enough.
 pub const JOB: PeriodicJob = PeriodicJob {
-    name: "maintenance",
+    name: PeriodicJobName::Maintenance,
     pause: Duration::from_secs(3_600),
     pause_after_failure: Duration::from_secs(300),
 };
 pub const FIGURES: PeriodicJob = PeriodicJob {
-    name: "figures",
+    name: PeriodicJobName::Figures,
     pause: Duration::from_secs(5),
     pause_after_failure: Duration::from_secs(5),
 };
@@ -32,8 +32,9 @@ const FORGET_ATTEMPTS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24)
 pub fn tell_connections(pool: &Pool) {
     let (in_use, open) = pool.connection_counts();
     let connections = &metrics::worker().connections;
-    connections.set(&["in_use"], i64::try_from(in_use).unwrap_or(i64::MAX));
-    connections.set(&["open"], i64::try_from(open).unwrap_or(i64::MAX));
+    connections.set(ConnectionUse::InUse, in_use);
+    connections.set(ConnectionUse::Open, open);
+}
 }
 
 pub async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
@@ -43,10 +44,10 @@ pub async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), Store
             .await?;
     metrics::worker()
         .partitions
-        .add(&["made"], u64::try_from(made).unwrap_or(0));
+        .add(PartitionOperation::Made, made);
     metrics::worker()
         .partitions
-        .add(&["dropped"], u64::try_from(dropped).unwrap_or(0));
+        .add(PartitionOperation::Dropped, dropped);
     if let Ok(before) = Timestamp::now().checked_sub(FORGET_ATTEMPTS_AFTER) {
         attempts::forget_older(pool, before).await?;
     }

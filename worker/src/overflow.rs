@@ -334,9 +334,8 @@ pub async fn move_out(channel: &Channel, moving: &Moving) -> Result<Vec<Uuid>, Q
     futures_util::future::try_join_all(publishing).await?;
     messages.extend(moving.messages.iter().map(|message| message.account));
     let worker = metrics::worker();
-    worker.overflowed.add(&[], moving.events.len() as u64);
-    let whole = moving.messages.len() as u64;
-    worker.overflowed_messages.add(&[], whole);
+    worker.overflowed.add(moving.events.len());
+    worker.overflowed_messages.add(moving.messages.len());
     Ok(messages)
 }
 

@@ -8,24 +8,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, JobOutcome, PeriodicJobName};
 use trueup_store::StoreError;
 
 /// When a job is run, and what it is called.
 #[derive(Debug, Clone, Copy)]
 pub struct PeriodicJob {
     /// As the metrics call it.
-    pub name: &'static str,
+    pub name: PeriodicJobName,
     /// Between the end of a run and the next.
     pub pause: Duration,
     /// The same after a run that failed.
     pub pause_after_failure: Duration,
 }
-
-/// How a run came to its end, as the metrics call it.
-const ENDED_WELL: &str = "ok";
-const FAILED: &str = "failed";
-const PANICKED: &str = "panicked";
 
 /// Runs the job until it is told to stop; a run that has begun is finished.
 pub async fn run_periodically<F, R>(job: PeriodicJob, stop: CancellationToken, mut run: F)
@@ -54,29 +49,30 @@ where
 {
     let caught = AssertUnwindSafe(async { run().await }).catch_unwind().await;
     let outcome = match caught {
-        Ok(Ok(())) => ENDED_WELL,
+        Ok(Ok(())) => JobOutcome::Ok,
         // A service that is away is told by /ready; anything else has nobody but this line.
         Ok(Err(error)) if error.is_environment_error() || error.is_busy() => {
-            tracing::debug!(job = job.name, %error, "a periodic job waits");
-            FAILED
+            tracing::debug!(job = job.name.code(), %error, "a periodic job waits");
+            JobOutcome::Failed
         }
         Ok(Err(error)) => {
-            tracing::error!(job = job.name, %error, "a periodic job failed and is run again");
-            FAILED
+            tracing::error!(job = job.name.code(), %error, "a periodic job failed and is run again");
+            JobOutcome::Failed
         }
         // Where it panicked has been logged.
         Err(_) => {
-            tracing::error!(job = job.name, "a periodic job panicked and is run again");
-            PANICKED
+            tracing::error!(job = job.name.code(), "a periodic job panicked and is run again");
+            JobOutcome::Panicked
         }
     };
     let figures = metrics::worker();
-    figures.job_runs.inc(&[job.name, outcome]);
-    if outcome == ENDED_WELL {
+    figures.job_runs.inc((job.name, outcome));
+    let ended_well = outcome == JobOutcome::Ok;
+    if ended_well {
         let now = Timestamp::now().as_second();
-        figures.job_succeeded_at.set(&[job.name], now);
+        figures.job_succeeded_at.set(job.name, now);
     }
-    outcome == ENDED_WELL
+    ended_well
 }
 
 #[cfg(test)]
@@ -86,7 +82,7 @@ mod tests {
     use super::*;
 
     const JOB: PeriodicJob = PeriodicJob {
-        name: "maintenance",
+        name: PeriodicJobName::Maintenance,
         pause: Duration::from_millis(1),
         pause_after_failure: Duration::from_millis(1),
     };
@@ -110,8 +106,8 @@ mod tests {
             }
         })
         .await;
-        let count = |outcome| metrics::worker().job_runs.get(&[JOB.name, outcome]);
-        let counts = [PANICKED, FAILED, ENDED_WELL].map(count);
+        let count = |outcome| metrics::worker().job_runs.get((JOB.name, outcome));
+        let counts = [JobOutcome::Panicked, JobOutcome::Failed, JobOutcome::Ok].map(count);
         assert_eq!(counts, [1, 1, 1]);
     }
 }

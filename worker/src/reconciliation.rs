@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, PeriodicJobName};
 use trueup_store::{Pool, PoolSettings, StoreError, reconcile, scheduled_runs};
 
 use crate::periodic_jobs::PeriodicJob;
@@ -13,7 +13,7 @@ use crate::periodic_jobs::PeriodicJob;
 pub const STATEMENT_TIMEOUT_MS: u32 = 1_800_000;
 /// The pauses are those between two looks at whether it is time, and at how it last ended.
 pub const JOB: PeriodicJob = PeriodicJob {
-    name: NAME,
+    name: PeriodicJobName::Reconcile,
     pause: Duration::from_secs(60),
     pause_after_failure: Duration::from_secs(60),
 };
@@ -46,10 +46,8 @@ pub async fn reconcile_if_due(pool: &Pool, every_hours: u32) -> Result<(), Store
     }
     if let Some(last) = scheduled_runs::last_run(&client, NAME).await? {
         let figures = metrics::worker();
-        figures
-            .reconciled_at
-            .set(&[], last.succeeded_at.as_second());
-        figures.breaches.set(&[], last.breaches.into());
+        figures.reconciled_at.set(last.succeeded_at.as_second());
+        figures.breaches.set(last.breaches);
     }
     Ok(())
 }

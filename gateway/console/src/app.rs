@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::{Dependency, Readiness};
+use trueup_ops::metrics::DependencyName;
 use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_store::{Pool, PoolSettings};
@@ -55,7 +56,7 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
         .map_err(|e| Failure::unbound_address("TRUEUP_CONSOLE_LISTEN", listener, &e))?;
 
     let readiness = Readiness::new("trueup-console");
-    let postgres = readiness.add_dependency("postgres");
+    let postgres = readiness.add_dependency(DependencyName::Postgres);
     let over = CancellationToken::new();
     let ops = spawn_vital(
         "private listener",

@@ -12,7 +12,7 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, LimitedWork};
 
 /// As long as a person can remember, as short as is still hard to guess (characters).
 pub const MIN_CHARS: usize = 12;
@@ -147,7 +147,7 @@ async fn run_in_turn<T: Send + 'static>(
         }
     };
     if JOBS.try_send(Box::new(job)).is_err() {
-        metrics::console().refused_busy.inc(&["password"]);
+        metrics::console().refused_busy.inc(LimitedWork::Password);
         return Err(HashError::Busy);
     }
     result

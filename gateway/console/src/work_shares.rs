@@ -14,7 +14,7 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::Pool;
 use uuid::Uuid;
 
@@ -101,16 +101,15 @@ pub struct WorkShares {
 impl Default for WorkShares {
     fn default() -> Self {
         WorkShares {
-            quick: Share::new("quick", QUICK_AT_ONCE, QUICK_WAITING),
-            long: Share::new("long", LONG_AT_ONCE, LONG_WAITING),
+            quick: Share::new(LimitedWork::Quick, QUICK_AT_ONCE, QUICK_WAITING),
+            long: Share::new(LimitedWork::Long, LONG_AT_ONCE, LONG_WAITING),
         }
     }
 }
 
 /// What every account has of one kind of work.
 struct Share {
-    /// As the metrics call it.
-    work: &'static str,
+    work: LimitedWork,
     at_once: usize,
     waiting: usize,
     accounts: Mutex<HashMap<Uuid, AccountShare>>,
@@ -124,7 +123,7 @@ struct AccountShare {
 }
 
 impl Share {
-    fn new(work: &'static str, at_once: usize, waiting: usize) -> Arc<Share> {
+    fn new(work: LimitedWork, at_once: usize, waiting: usize) -> Arc<Share> {
         Arc::new(Share {
             work,
             at_once,
@@ -137,7 +136,7 @@ impl Share {
     async fn enter(self: &Arc<Self>, account_id: Uuid) -> Option<SharePlace> {
         let place = self.wait_for_place(account_id).await;
         if place.is_none() {
-            metrics::console().refused_busy.inc(&[self.work]);
+            metrics::console().refused_busy.inc(self.work);
         }
         place
     }
@@ -253,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_its_own_account_alone_and_empties() {
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let share = Share::new("quick", 1, 1);
+        let share = Share::new(LimitedWork::Quick, 1, 1);
         let place = share.enter(one).await.expect("a place");
         let waiting = {
             let share = Arc::clone(&share);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, LimitDecider};
 use trueup_ops::settings::RedisDown;
 
 use local::Local;
@@ -68,16 +68,16 @@ impl Limits {
             return refused;
         }
         if let Some(verdict) = self.redis.ask_redis(question).await {
-            checks.inc(&["redis"]);
+            checks.inc(LimitDecider::Redis);
             let verdict = self.merge_local_counts(question, verdict);
             self.remember_refusal(question, verdict);
             return verdict;
         }
         if self.when_down == RedisDown::Refuse {
-            checks.inc(&["none"]);
+            checks.inc(LimitDecider::None);
             return LimitDecision::Unknown;
         }
-        checks.inc(&["local"]);
+        checks.inc(LimitDecider::Local);
         let now = self.elapsed_micros();
         self.alone_at.store(now, Ordering::Relaxed);
         let verdict = self
@@ -134,7 +134,9 @@ impl Limits {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let retry_after = remembered.remaining_wait(limit, Instant::now())?;
-        metrics::gateway().limit_checks.inc(&["remembered"]);
+        metrics::gateway()
+            .limit_checks
+            .inc(LimitDecider::Remembered);
         Some(retry_after)
     }
 

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, RedisCallOutcome};
 use trueup_ops::settings::RedisDown;
 use trueup_ops::shutdown::spawn_vital;
 
@@ -233,21 +233,21 @@ impl RedisLimiterTask {
             self.call_script(&mut connection, &batch),
         )
         .await;
-        figures.limit_seconds.since(&[], began);
+        figures.limit_seconds.since(began);
         match outcome {
             Ok(Ok(numbers)) => {
-                figures.limit_calls.inc(&["ok"]);
+                figures.limit_calls.inc(RedisCallOutcome::Ok);
                 for (at, one) in batch.into_iter().enumerate() {
                     let _ = one.answer.send(read_decision(&one.question, &numbers, at));
                 }
                 Ok(())
             }
             Ok(Err(e)) => {
-                figures.limit_calls.inc(&["error"]);
+                figures.limit_calls.inc(RedisCallOutcome::Error);
                 Err(RedisFailure::By(e))
             }
             Err(_) => {
-                figures.limit_calls.inc(&["slow"]);
+                figures.limit_calls.inc(RedisCallOutcome::Slow);
                 Err(RedisFailure::Late)
             }
         }

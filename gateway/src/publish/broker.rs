@@ -23,7 +23,7 @@ use trueup_event::envelope;
 use trueup_event::raw_event::SecretUse;
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, AttemptOutcome, BrokerReply};
 use trueup_ops::shutdown::spawn_vital;
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology::QueueBounds;
@@ -144,8 +144,7 @@ impl InFlightCounters {
     fn change_waiting<T>(&self, change: impl FnOnce(&mut WaitingEvents) -> T) -> T {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = change(&mut waiting);
-        let count = i64::try_from(waiting.all.events).unwrap_or(i64::MAX);
-        metrics::gateway().in_flight.set(&[], count);
+        metrics::gateway().in_flight.set(waiting.all.events);
         outcome
     }
 }
@@ -245,7 +244,7 @@ impl BrokerSupervisor {
             };
             match opened {
                 Ok((session, channels)) => {
-                    metrics::gateway().broker_connects.inc(&["ok"]);
+                    metrics::gateway().broker_connects.inc(AttemptOutcome::Ok);
                     let since = Instant::now();
                     let end = tokio::select! {
                         () = stop.cancelled() => DisconnectReason::Finished,
@@ -268,7 +267,9 @@ impl BrokerSupervisor {
                     }
                 }
                 Err(e) => {
-                    metrics::gateway().broker_connects.inc(&["failed"]);
+                    metrics::gateway()
+                        .broker_connects
+                        .inc(AttemptOutcome::Failed);
                     self.mark_away(&e.to_string());
                 }
             }
@@ -315,7 +316,7 @@ impl BrokerSupervisor {
             if was_blocked != Some(blocked) {
                 was_blocked = Some(blocked);
                 self.set_open(!blocked);
-                metrics::gateway().broker_blocked.set(&[], blocked.into());
+                metrics::gateway().broker_blocked.set(blocked);
                 match blocked {
                     true => self.mark_away("the broker takes no messages (memory or disk alarm)"),
                     false => self.health.ok(),
@@ -443,9 +444,7 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
         .iter()
         .map(|parcel| parcel.events.event_count())
         .sum();
-    figures
-        .envelope_events
-        .observe_value(&[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    figures.envelope_events.observe_count(count);
     let began = Instant::now();
     let publishing = async {
         let options = BasicPublishOptions {
@@ -466,13 +465,13 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
     };
     let (said, label) = match tokio::time::timeout(CONFIRM_WITHIN, publishing).await {
         Ok(Ok(confirmation)) => {
-            figures.confirm_seconds.since(&[], began);
+            figures.confirm_seconds.since(began);
             read_confirmation(&confirmation)
         }
-        Ok(Err(_)) => (ConfirmOutcome::Nothing, "error"),
-        Err(_) => (ConfirmOutcome::Nothing, "no_confirm"),
+        Ok(Err(_)) => (ConfirmOutcome::Nothing, BrokerReply::Error),
+        Err(_) => (ConfirmOutcome::Nothing, BrokerReply::NoConfirm),
     };
-    figures.publishes.inc(&[label]);
+    figures.publishes.inc(label);
     PublishOutcome {
         said,
         parcels,
@@ -481,15 +480,15 @@ async fn send_envelope(channel: Channel, parcels: Vec<PendingPublish>) -> Publis
 }
 
 /// Only an ack that brings nothing back is success: an unroutable message is acked, too.
-fn read_confirmation(confirmation: &Confirmation) -> (ConfirmOutcome, &'static str) {
+fn read_confirmation(confirmation: &Confirmation) -> (ConfirmOutcome, BrokerReply) {
     match confirmation {
-        Confirmation::Ack(None) => (ConfirmOutcome::Taken, "confirmed"),
+        Confirmation::Ack(None) => (ConfirmOutcome::Taken, BrokerReply::Confirmed),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
-            (ConfirmOutcome::Returned, "returned")
+            (ConfirmOutcome::Returned, BrokerReply::Returned)
         }
-        Confirmation::Nack(None) => (ConfirmOutcome::No, "nacked"),
+        Confirmation::Nack(None) => (ConfirmOutcome::No, BrokerReply::Nacked),
         // A channel without confirms would be a bug of ours.
-        Confirmation::NotRequested => (ConfirmOutcome::Nothing, "error"),
+        Confirmation::NotRequested => (ConfirmOutcome::Nothing, BrokerReply::Error),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
+use trueup_ops::metrics::DependencyName;
 use trueup_ops::shutdown::spawn_vital;
 pub use trueup_queue::topology::QueueBounds;
 
@@ -60,12 +61,13 @@ impl DurablePublisher {
         };
         let broker = Arc::new(Broker::start_publishing(
             broker,
-            readiness.add_dependency("broker"),
+            readiness.add_dependency(DependencyName::Broker),
             stop.clone(),
         ));
         let spool = match settings.spool {
             Some(opened) => {
-                let spool = Arc::new(opened.start(readiness.add_dependency("spool"))?);
+                let spool =
+                    Arc::new(opened.start(readiness.add_dependency(DependencyName::Spool))?);
                 spawn_vital(
                     "spool",
                     drain_spool(Arc::clone(&spool), Arc::clone(&broker), stop),

@@ -21,7 +21,7 @@ use redb::{
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, SpoolOperation};
 
 use super::encoded_events::{EncodedEvents, PublishError};
 use trueup_event::raw_event::EventPart;
@@ -276,7 +276,7 @@ impl SpoolThread {
         for (events, reply) in group {
             let size = events.amount.bytes as u64 + events.event_count() as u64 * ROW;
             if self.bytes + bytes + size > self.max_rows_bytes {
-                figures.add(&["full"], events.event_count() as u64);
+                figures.add(SpoolOperation::Full, events.event_count());
                 let _ = reply.send(Err(PublishError::Full));
             } else {
                 bytes += size;
@@ -296,11 +296,11 @@ impl SpoolThread {
         self.report_size();
         for (events, reply) in accepted {
             let label = if written.is_some() {
-                "written"
+                SpoolOperation::Written
             } else {
-                "failed"
+                SpoolOperation::Failed
             };
-            figures.add(&[label], events.event_count() as u64);
+            figures.add(label, events.event_count());
             let _ = reply.send(written.ok_or(PublishError::Away));
         }
         if written.is_some() {
@@ -313,7 +313,9 @@ impl SpoolThread {
         else {
             return false;
         };
-        metrics::gateway().spooled.add(&["drained"], rows);
+        metrics::gateway()
+            .spooled
+            .add(SpoolOperation::Drained, rows);
         self.rows = self.rows.saturating_sub(rows);
         self.bytes = if self.rows == 0 {
             0
@@ -359,12 +361,8 @@ impl SpoolThread {
         self.counts.events.store(self.rows, Ordering::Relaxed);
         self.counts.bytes.store(self.bytes, Ordering::Relaxed);
         let figures = metrics::gateway();
-        figures
-            .spool_events
-            .set(&[], i64::try_from(self.rows).unwrap_or(i64::MAX));
-        figures
-            .spool_bytes
-            .set(&[], i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        figures.spool_events.set(self.rows);
+        figures.spool_bytes.set(self.bytes);
         match (&self.database, self.rows) {
             (None, _) => self
                 .health
@@ -432,6 +430,7 @@ fn erase_rows(database: &Database, last: u64) -> Result<(u64, u64), redb::Error>
 #[cfg(test)]
 mod tests {
     use trueup_ops::health::Readiness;
+    use trueup_ops::metrics::DependencyName;
 
     use super::*;
 
@@ -444,7 +443,7 @@ mod tests {
     }
 
     async fn start(directory: &Path, max: u64) -> Spool {
-        let health = Readiness::new("test").add_dependency("spool");
+        let health = Readiness::new("test").add_dependency(DependencyName::Spool);
         Spool::open_file(directory, max)
             .await
             .expect("opens")

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, AttemptOutcome};
 use trueup_ops::shutdown::spawn_vital;
 use trueup_postgres::Pool;
 use uuid::Uuid;
@@ -118,7 +118,7 @@ impl WebhookCache {
             let read = tokio::time::timeout(READ_WITHIN, changed_since(&source.pool, from)).await;
             match read.map_err(|_| format!("no answer within {} s", READ_WITHIN.as_secs())) {
                 Ok(Ok(changes)) => {
-                    figures.snapshot_reads.inc(&["ok"]);
+                    figures.snapshot_reads.inc(AttemptOutcome::Ok);
                     if from == FROM_THE_START {
                         all_read = Some(Instant::now());
                     } else if changes.horizon < horizon {
@@ -126,9 +126,7 @@ impl WebhookCache {
                         all_read = None;
                     }
                     horizon = changes.horizon;
-                    figures
-                        .clock_skew_seconds
-                        .set(&[], changes.clock_skew.as_secs());
+                    figures.clock_skew_seconds.set(changes.clock_skew.as_secs());
                     unsaved |= self.apply_changes(changes, from == FROM_THE_START);
                     fresh_at = Some(Instant::now());
                     source.postgres.ok();
@@ -137,10 +135,10 @@ impl WebhookCache {
                 Ok(Err(e)) => self.mark_stale(&source, &e.to_string()),
                 Err(e) => self.mark_stale(&source, &e),
             }
-            let age = fresh_at.map_or(-1, |at| {
-                i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX)
-            });
-            figures.snapshot_age_seconds.set(&[], age);
+            match fresh_at {
+                Some(at) => figures.snapshot_age_seconds.set(at.elapsed().as_secs()),
+                None => figures.snapshot_age_seconds.set(-1),
+            }
             if let Some(file) = source.file.as_ref().filter(|_| unsaved)
                 && saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
             {
@@ -152,7 +150,9 @@ impl WebhookCache {
     }
 
     fn mark_stale(&self, source: &CacheSource, why: &str) {
-        metrics::gateway().snapshot_reads.inc(&["failed"]);
+        metrics::gateway()
+            .snapshot_reads
+            .inc(AttemptOutcome::Failed);
         source
             .postgres
             .set_degraded(format!("webhooks are served as they were known: {why}"));
@@ -185,7 +185,7 @@ impl WebhookCache {
         };
         metrics::gateway()
             .snapshot_webhooks
-            .set(&[], i64::try_from(next.by_token.len()).unwrap_or(i64::MAX));
+            .set(next.by_token.len());
         self.0.store(Arc::new(next));
         true
     }

@@ -14,6 +14,8 @@ macro_rules! codes {
 
         impl $name {
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            /// In the order of [`Self::ALL`], which is that of the discriminants.
+            pub const CODES: &'static [&'static str] = &[$($code),+];
 
             pub const fn code(self) -> &'static str {
                 match self { $($name::$variant => $code),+ }
@@ -157,6 +159,36 @@ impl Reason {
             | Reason::BodyTooLarge => Status::Refused,
         }
     }
+}
+
+macro_rules! refusal_reasons {
+    ($($variant:ident),+ $(,)?) => {
+        /// Why the door refused a request: those of a row's reasons that it gives.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum RefusalReason { $($variant),+ }
+
+        impl RefusalReason {
+            /// In the order of the discriminants.
+            pub const CODES: &'static [&'static str] = &[$(Reason::$variant.code()),+];
+        }
+
+        impl From<RefusalReason> for Reason {
+            fn from(refusal: RefusalReason) -> Reason {
+                match refusal { $(RefusalReason::$variant => Reason::$variant),+ }
+            }
+        }
+
+        $(const _: () = assert!(matches!(Reason::$variant.status(), Status::Refused));)+
+    };
+}
+
+refusal_reasons! {
+    EndpointDisabled,
+    SecretMissing,
+    SecretMismatch,
+    RateLimitedIp,
+    RateLimitedToken,
+    BodyTooLarge,
 }
 
 /// The figures of a reason's sentence; kept with the row, so that the sentence can be made again.

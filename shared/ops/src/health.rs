@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::metrics;
+use crate::metrics::{self, DependencyName};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,9 +50,8 @@ impl Readiness {
         }))
     }
 
-    /// Names a dependency; it is down until it says otherwise. The name must stand in the label
-    /// `dependency` of the metrics' table.
-    pub fn add_dependency(&self, name: &'static str) -> Dependency {
+    /// Names a dependency; it is down until it says otherwise.
+    pub fn add_dependency(&self, name: DependencyName) -> Dependency {
         let dependency = Dependency {
             of: self.clone(),
             name,
@@ -124,7 +123,7 @@ impl Readiness {
 #[derive(Debug, Clone)]
 pub struct Dependency {
     of: Readiness,
-    name: &'static str,
+    name: DependencyName,
 }
 
 impl Dependency {
@@ -148,14 +147,15 @@ impl Dependency {
             DependencyState::Degraded => 1,
             DependencyState::Down => 0,
         };
-        metrics::process().dependency.set(&[self.name], value);
+        metrics::process().dependency.set(self.name, value);
+        let name = self.name.code();
         let mut all = self
             .of
             .0
             .dependencies
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let before = all.get(self.name).map(|known| (known.state, known.since));
+        let before = all.get(name).map(|known| (known.state, known.since));
         let since = match before {
             Some((was, since)) if was == state => since,
             _ => Timestamp::now(),
@@ -163,17 +163,12 @@ impl Dependency {
         let changed = before.is_some_and(|(was, _)| was != state);
         if changed {
             match state {
-                DependencyState::Ok => tracing::info!(dependency = self.name, "as it should be"),
-                _ => tracing::warn!(
-                    dependency = self.name,
-                    ?state,
-                    detail,
-                    "not as it should be"
-                ),
+                DependencyState::Ok => tracing::info!(dependency = name, "as it should be"),
+                _ => tracing::warn!(dependency = name, ?state, detail, "not as it should be"),
             }
         }
         all.insert(
-            self.name,
+            name,
             DependencyStatus {
                 state,
                 detail,
@@ -190,7 +185,7 @@ mod tests {
     #[test]
     fn only_what_is_down_or_draining_is_not_ready() {
         let readiness = Readiness::new("trueup-test");
-        let broker = readiness.add_dependency("broker");
+        let broker = readiness.add_dependency(DependencyName::Broker);
         assert!(!readiness.is_ready(), "starting");
         broker.set_degraded("not connected");
         assert!(readiness.is_ready());

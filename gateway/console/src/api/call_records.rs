@@ -14,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use trueup_domain::call_record::{CallRecord, Caller, derive_call_id};
 use trueup_domain::phone;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, RecordingOutcome};
 use trueup_settlement::call_recording;
 use trueup_store::run_tx;
 use utoipa::ToSchema;
@@ -116,11 +116,11 @@ pub async fn record(
     answer.accepted = answer.ids.iter().flatten().count();
     metrics::console()
         .calls
-        .add(&["recorded"], u64::try_from(answer.accepted).unwrap_or(0));
+        .add(RecordingOutcome::Recorded, answer.accepted);
     let refused = answer.ids.len() - answer.accepted;
     metrics::console()
         .calls
-        .add(&["refused"], u64::try_from(refused).unwrap_or(0));
+        .add(RecordingOutcome::Refused, refused);
     Ok(Json(answer))
 }
 

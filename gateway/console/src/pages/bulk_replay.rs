@@ -15,7 +15,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::Status;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::StoreError;
 use trueup_store::bulk_replays::{self, BulkReplay, NewReplay};
 use trueup_store::event_search::{self, EventPage, Search, SearchKey};
@@ -318,7 +318,7 @@ pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) ->
         event_ids: &event_ids,
     };
     if !bulk_replays::insert_replay(&app.pool.get().await?, &new).await? {
-        metrics::console().refused_busy.inc(&["replay"]);
+        metrics::console().refused_busy.inc(LimitedWork::Replay);
         return Err(Problem::busy(
             "a bulk replay of this account is running; wait until it is done, or stop it",
         )

@@ -3,7 +3,11 @@
 
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::marker::PhantomData;
 use std::sync::LazyLock;
+use std::time::Instant;
+
+use super::labels::LabelSet;
 
 pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
@@ -17,101 +21,116 @@ pub struct MetricDefinition {
     pub buckets: &'static [f64],
 }
 
-/// The figures of a family by their labels, found without hashing: the sets are closed, and most are
-/// small. The door asks for some ten of them in each request.
-#[derive(Debug, Clone)]
-struct HandleCache<T>(Vec<(Vec<&'static str>, T)>);
+/// The figures of one metric, one for each combination of its labels' values. They are found by their
+/// place, without hashing: the door asks for some ten of them in each request.
+#[derive(Debug)]
+struct Figures<L, T> {
+    by_place: Box<[T]>,
+    labels: PhantomData<fn(L)>,
+}
 
-impl<T: Clone> HandleCache<T> {
-    /// A family with more combinations is looked up in its own table.
-    const FEW: usize = 16;
-
+impl<L, T> Figures<L, T> {
     fn of(row: &MetricDefinition, make: impl Fn(&[&str]) -> T) -> Self {
-        let mut kept = Vec::new();
-        each_combination(row, |values| kept.push((values.to_vec(), make(values))));
-        if kept.len() > Self::FEW {
-            kept.clear();
+        let mut figures = Vec::new();
+        each_combination(row, |values| figures.push(make(values)));
+        Figures {
+            by_place: figures.into_boxed_slice(),
+            labels: PhantomData,
         }
-        HandleCache(kept)
-    }
-
-    fn find(&self, labels: &[&str]) -> Option<&T> {
-        self.0
-            .iter()
-            .find(|(values, _)| values == labels)
-            .map(|(_, figure)| figure)
     }
 }
 
-/// A number that only grows.
-#[derive(Debug, Clone)]
-pub struct Counter(IntCounterVec, HandleCache<prometheus::IntCounter>);
+impl<L: LabelSet, T> Figures<L, T> {
+    fn find(&self, labels: L) -> &T {
+        &self.by_place[labels.place()]
+    }
+}
+
+impl<T> Figures<(), T> {
+    fn only(&self) -> &T {
+        &self.by_place[0]
+    }
+}
+
+/// What is above a figure's range counts as its most.
+fn saturate_gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+/// What is below 0 counts as nothing: a counter only grows.
+fn saturate_counter(n: impl TryInto<u64>) -> u64 {
+    n.try_into().unwrap_or(0)
+}
+
+/// A number that only grows; `L` is its label, a pair of labels, or none.
+#[derive(Debug)]
+pub struct Counter<L = ()>(Figures<L, prometheus::IntCounter>);
+
+impl<L: LabelSet> Counter<L> {
+    pub fn inc(&self, labels: L) {
+        self.0.find(labels).inc();
+    }
+
+    pub fn add(&self, labels: L, n: impl TryInto<u64>) {
+        self.0.find(labels).inc_by(saturate_counter(n));
+    }
+}
 
 impl Counter {
-    /// `labels` in the table's order; none for a metric without labels.
-    pub fn inc(&self, labels: &[&str]) {
-        self.add(labels, 1);
+    pub fn inc(&self) {
+        self.0.only().inc();
     }
 
-    pub fn add(&self, labels: &[&str], n: u64) {
-        match self.1.find(labels) {
-            Some(counter) => counter.inc_by(n),
-            None => self.0.with_label_values(labels).inc_by(n),
-        }
-    }
-
-    pub fn get(&self, labels: &[&str]) -> u64 {
-        self.0.with_label_values(labels).get()
-    }
-
-    /// For a hot path: the one counter, looked up once.
-    pub fn of(&self, labels: &[&str]) -> prometheus::IntCounter {
-        self.0.with_label_values(labels)
+    pub fn add(&self, n: impl TryInto<u64>) {
+        self.0.only().inc_by(saturate_counter(n));
     }
 }
 
-/// A number that goes up and down.
-#[derive(Debug, Clone)]
-pub struct Gauge(IntGaugeVec, HandleCache<prometheus::IntGauge>);
+/// A number that goes up and down; `L` is its label, a pair of labels, or none.
+#[derive(Debug)]
+pub struct Gauge<L = ()>(Figures<L, prometheus::IntGauge>);
+
+impl<L: LabelSet> Gauge<L> {
+    pub fn set(&self, labels: L, value: impl TryInto<i64>) {
+        self.0.find(labels).set(saturate_gauge(value));
+    }
+}
 
 impl Gauge {
-    pub fn set(&self, labels: &[&str], value: i64) {
-        match self.1.find(labels) {
-            Some(gauge) => gauge.set(value),
-            None => self.0.with_label_values(labels).set(value),
-        }
+    pub fn set(&self, value: impl TryInto<i64>) {
+        self.0.only().set(saturate_gauge(value));
     }
 
-    pub fn add(&self, labels: &[&str], value: i64) {
-        match self.1.find(labels) {
-            Some(gauge) => gauge.add(value),
-            None => self.0.with_label_values(labels).add(value),
-        }
+    pub fn add(&self, value: impl TryInto<i64>) {
+        self.0.only().add(saturate_gauge(value));
     }
 
-    pub fn get(&self, labels: &[&str]) -> i64 {
-        self.0.with_label_values(labels).get()
+    pub fn sub(&self, value: impl TryInto<i64>) {
+        self.0.only().sub(saturate_gauge(value));
     }
 }
 
-/// How something is spread (times, sizes).
-#[derive(Debug, Clone)]
-pub struct Histogram(HistogramVec, HandleCache<prometheus::Histogram>);
+/// How something is spread (times, sizes); `L` is its label, a pair of labels, or none.
+#[derive(Debug)]
+pub struct Histogram<L = ()>(Figures<L, prometheus::Histogram>);
+
+impl<L: LabelSet> Histogram<L> {
+    pub fn since(&self, labels: L, start: Instant) {
+        self.0.find(labels).observe(start.elapsed().as_secs_f64());
+    }
+}
 
 impl Histogram {
-    pub fn observe_value(&self, labels: &[&str], value: f64) {
-        match self.1.find(labels) {
-            Some(histogram) => histogram.observe(value),
-            None => self.0.with_label_values(labels).observe(value),
-        }
+    pub fn observe_value(&self, value: f64) {
+        self.0.only().observe(value);
     }
 
-    pub fn since(&self, labels: &[&str], start: std::time::Instant) {
-        self.observe_value(labels, start.elapsed().as_secs_f64());
+    pub fn observe_count(&self, n: usize) {
+        self.observe_value(n as f64);
     }
 
-    pub fn of(&self, labels: &[&str]) -> prometheus::Histogram {
-        self.0.with_label_values(labels)
+    pub fn since(&self, start: Instant) {
+        self.observe_value(start.elapsed().as_secs_f64());
     }
 }
 
@@ -121,33 +140,30 @@ pub trait Family: Sized {
     fn make_metric(row: &MetricDefinition) -> Self;
 }
 
-impl Family for Counter {
+impl<L> Family for Counter<L> {
     const KIND: &'static str = "counter";
     fn make_metric(row: &MetricDefinition) -> Self {
         let vec = IntCounterVec::new(Opts::new(row.name, row.help.trim()), &label_names(row));
         let vec = register_metric(row, vec);
-        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
-        Counter(vec, kept)
+        Counter(Figures::of(row, |values| vec.with_label_values(values)))
     }
 }
 
-impl Family for Gauge {
+impl<L> Family for Gauge<L> {
     const KIND: &'static str = "gauge";
     fn make_metric(row: &MetricDefinition) -> Self {
         let vec = IntGaugeVec::new(Opts::new(row.name, row.help.trim()), &label_names(row));
         let vec = register_metric(row, vec);
-        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
-        Gauge(vec, kept)
+        Gauge(Figures::of(row, |values| vec.with_label_values(values)))
     }
 }
 
-impl Family for Histogram {
+impl<L> Family for Histogram<L> {
     const KIND: &'static str = "histogram";
     fn make_metric(row: &MetricDefinition) -> Self {
         let opts = HistogramOpts::new(row.name, row.help.trim()).buckets(row.buckets.to_vec());
         let vec = register_metric(row, HistogramVec::new(opts, &label_names(row)));
-        let kept = HandleCache::of(row, |values| vec.with_label_values(values));
-        Histogram(vec, kept)
+        Histogram(Figures::of(row, |values| vec.with_label_values(values)))
     }
 }
 
@@ -167,6 +183,7 @@ fn register_metric<C: Collector + Clone + 'static>(
     }
 }
 
+/// Row by row: the last label's values follow each other ([`LabelSet::place`] counts so).
 fn each_combination(row: &MetricDefinition, mut make: impl FnMut(&[&'static str])) {
     let mut combinations: Vec<Vec<&'static str>> = vec![Vec::new()];
     for (_, values) in row.labels {
@@ -190,25 +207,25 @@ fn each_combination(row: &MetricDefinition, mut make: impl FnMut(&[&'static str]
 macro_rules! groups {
     ($( $(#[$gdoc:meta])* $group:ident $access:ident {
         $( $(#[doc = $help:literal])+ $field:ident: $kind:ident = $name:literal
-           $([ $($label:literal: $values:expr),+ ])? $(in $buckets:expr)?; )+
+           $([ $($label:literal: $values:ident),+ ])? $(in $buckets:expr)?; )+
     } )+) => {
         $(
             $(#[$gdoc])*
             #[derive(Debug)]
-            pub struct $group { $( $(#[doc = $help])+ pub $field: $kind, )+ }
+            pub struct $group { $( $(#[doc = $help])+ pub $field: $kind<groups!(@labels $($($values),+)?)>, )+ }
 
             impl $group {
                 pub const ROWS: &'static [$crate::metrics::kinds::MetricDefinition] = &[ $( $crate::metrics::kinds::MetricDefinition {
                     name: $name,
                     kind: <$kind as $crate::metrics::kinds::Family>::KIND,
                     help: concat!($($help),+),
-                    labels: &[ $( $( ($label, $values) ),+ )? ],
+                    labels: &[ $( $( ($label, <$values as $crate::metrics::labels::Label>::CODES) ),+ )? ],
                     buckets: groups!(@buckets $($buckets)?),
                 } ),+ ];
 
                 fn register() -> Self {
                     let mut rows = Self::ROWS.iter();
-                    $( let $field = <$kind as $crate::metrics::kinds::Family>::make_metric(rows.next().expect("a row for each field")); )+
+                    $( let $field = $crate::metrics::kinds::Family::make_metric(rows.next().expect("a row for each field")); )+
                     $group { $($field),+ }
                 }
             }
@@ -223,6 +240,9 @@ macro_rules! groups {
         /// Every group of the table with its rows.
         pub const GROUPS: &[(&str, &[$crate::metrics::kinds::MetricDefinition])] = &[ $( (stringify!($group), $group::ROWS) ),+ ];
     };
+    (@labels) => { () };
+    (@labels $label:ident) => { $label };
+    (@labels $first:ident, $second:ident) => { ($first, $second) };
     (@buckets) => { &[] };
     (@buckets $buckets:expr) => { $buckets };
 }

@@ -1,15 +1,17 @@
 //! Figures for Prometheus: the registry, the kinds of figures, and [`table`] with every name.
 //!
-//! A label's values are a closed set written in the table, and each starts at 0, so that a graph of
+//! A label is a type with a closed set of values ([`labels`]), and each starts at 0, so that a graph of
 //! "503s" shows a zero rather than nothing. Never a label that a user or a sender typed.
 
 mod kinds;
+mod labels;
 mod table;
 
 use prometheus::{Encoder, TextEncoder};
 
 use kinds::REGISTRY;
 pub use kinds::{Counter, Gauge, Histogram, MetricDefinition};
+pub use labels::*;
 pub use table::*;
 
 /// Everything registered so far, in Prometheus's text form.
@@ -60,13 +62,12 @@ impl Process {
             .ok()
             .and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
         if let Some(pages) = resident {
-            self.resident_bytes.set(&[], pages.saturating_mul(PAGE));
+            self.resident_bytes.set(pages.saturating_mul(PAGE));
         }
         let open = std::fs::read_dir("/proc/self/fd")
             .map(Iterator::count)
             .unwrap_or(0);
-        self.open_files
-            .set(&[], i64::try_from(open).unwrap_or(i64::MAX));
+        self.open_files.set(open);
     }
 }
 
@@ -117,5 +118,28 @@ mod tests {
             text.contains("trueup_gateway_responses_total{result=\"limited_token\"} 0"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn each_figure_is_told_under_its_own_labels() {
+        use trueup_event::reason::{Reason, Status};
+
+        let route = console_route("/api/v1/calls");
+        console().requests.inc((route, StatusClass::ClientError));
+        let other = console_route("/typed/by/somebody");
+        console().requests.add((other, StatusClass::ServerError), 2);
+        worker().settled.inc(Status::Refused);
+        worker().reasons.add(None, 3);
+        worker().reasons.add(Some(Reason::BodyTooLarge), 4);
+        let text = String::from_utf8(render_metrics()).expect("text");
+        for line in [
+            "trueup_console_requests_total{class=\"4xx\",route=\"/api/v1/calls\"} 1",
+            "trueup_console_requests_total{class=\"5xx\",route=\"other\"} 2",
+            "trueup_worker_settled_total{status=\"refused\"} 1",
+            "trueup_worker_reasons_total{reason=\"none\"} 3",
+            "trueup_worker_reasons_total{reason=\"body_too_large\"} 4",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
     }
 }

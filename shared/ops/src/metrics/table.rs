@@ -1,196 +1,21 @@
 //! Every metric's name, help, labels and buckets. The only place where a `trueup_…` name is written.
 //!
-//! Form: `/// help` `field: Kind = "name" ["label": VALUES, …] in BUCKETS;` (labels and buckets as
-//! the kind needs them). Units last; counters end in `_total`.
+//! Form: `/// help` `field: Kind = "name" ["label": Type, …] in BUCKETS;` (labels and buckets as
+//! the kind needs them). Units last; counters end in `_total`. The labels' values: [`super::labels`].
+
+use trueup_event::reason::{RefusalReason, Status};
 
 use super::kinds::{Counter, Gauge, Histogram, groups};
+use super::labels::*;
 
 /// From a fast answer to one that a sender gives up on (seconds).
 const SHORT_TIMES: &[f64] = &[
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0,
 ];
 const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
-
-const DEPENDENCIES: &[&str] = &["postgres", "redis", "broker", "snapshot", "spool"];
-const ANSWERS: &[&str] = &[
-    "accepted",
-    "paused",
-    "unauthorized",
-    "not_found",
-    "method_not_allowed",
-    "malformed",
-    "too_slow",
-    "body_too_large",
-    "uri_too_long",
-    "head_too_large",
-    "limited_address",
-    "limited_token",
-    "unavailable",
-    "aborted",
-];
-const REFUSAL_REASONS: &[&str] = &[
-    "endpoint_disabled",
-    "secret_missing",
-    "secret_mismatch",
-    "rate_limited_ip",
-    "rate_limited_token",
-    "body_too_large",
-];
-
-/// The console's routes by their templates; any other address is `other`.
-pub const CONSOLE_ROUTES: &[&str] = &[
-    "/api/v1/account",
-    "/api/v1/accounts",
-    "/api/v1/api-keys",
-    "/api/v1/api-keys/{id}",
-    "/api/v1/assignments",
-    "/api/v1/assignments/{id}",
-    "/api/v1/audit-log",
-    "/api/v1/buyers",
-    "/api/v1/buyers/{id}",
-    "/api/v1/calls",
-    "/api/v1/calls/{id}",
-    "/api/v1/campaigns",
-    "/api/v1/campaigns/{id}",
-    "/api/v1/events/{id}",
-    "/api/v1/events/{id}/apply",
-    "/api/v1/events/{id}/assign",
-    "/api/v1/events/{id}/ignore",
-    "/api/v1/events/{id}/unignore",
-    "/api/v1/events/{id}/undo",
-    "/api/v1/events/{id}/replay",
-    "/api/v1/openapi.json",
-    "/api/v1/publishers",
-    "/api/v1/publishers/{id}",
-    "/api/v1/publishers/{id}/ledger",
-    "/api/v1/reports/revenue",
-    "/api/v1/webhooks",
-    "/api/v1/webhooks/{id}",
-    "/api/v1/webhooks/{id}/events",
-    "/api/v1/webhooks/{id}/secret",
-    "/api/v1/webhooks/{id}/token",
-    "/api/v1/webhooks/{id}/try",
-    "other",
-];
-/// What a worker does again and again.
-const JOBS: &[&str] = &[
-    "late_matching",
-    "bulk_replay",
-    "maintenance",
-    "figures",
-    "reconcile",
-];
-const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
-
-/// The label of a route's template.
-pub fn console_route(template: &str) -> &'static str {
-    CONSOLE_ROUTES
-        .iter()
-        .find(|known| **known == template)
-        .copied()
-        .unwrap_or("other")
-}
-/// Transactions that are retried and measured by their name; any other is `other`.
-const TRANSACTIONS: &[&str] = &[
-    "accounts.create",
-    "accounts.set_time_zone",
-    "api_keys.create",
-    "api_keys.revoke",
-    "assignments.create",
-    "assignments.update",
-    "buyers.create",
-    "buyers.rename",
-    "calls.record",
-    "campaigns.create",
-    "campaigns.rename",
-    "late_settle",
-    "late_wake",
-    "late_wake_again",
-    "person_apply",
-    "person_assign",
-    "person_ignore",
-    "person_replay",
-    "person_undo",
-    "person_unignore",
-    "publishers.create",
-    "publishers.rename",
-    "settle",
-    "users.add",
-    "users.set_password",
-    "users.set_role_or_disabled",
-    "users.sign_in",
-    "webhooks.archive",
-    "webhooks.create",
-    "webhooks.new_token",
-    "webhooks.remove_secret",
-    "webhooks.rotate_secret",
-    "webhooks.update",
-    "other",
-];
-
-/// The label of a transaction.
-pub fn transaction_label(name: &str) -> &'static str {
-    TRANSACTIONS
-        .iter()
-        .find(|known| **known == name)
-        .copied()
-        .unwrap_or("other")
-}
 /// From a fast batch to a queue that has not moved for an hour (seconds).
 const LONG_TIMES: &[f64] = &[
     0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0,
-];
-/// As `domain::reason::Status` has them; a test compares.
-const STATUSES: &[&str] = &[
-    "matched",
-    "duplicate",
-    "superseded",
-    "held",
-    "unmatched",
-    "refused",
-];
-/// As `domain::reason::Reason` has them, and `none`; a test compares.
-const REASONS: &[&str] = &[
-    "none",
-    "no_change",
-    "no_payout",
-    "matched_late",
-    "reversal",
-    "no_assignment",
-    "replaced_heuristic_match",
-    "moved_to_its_call",
-    "same_payout_within_15m",
-    "repeat_of_matched_report",
-    "repeat_of_open_report",
-    "older_than_applied",
-    "undone",
-    "ambiguous",
-    "negative_payout",
-    "payout_over_cap",
-    "currency_mismatch",
-    "status_says_rejected",
-    "too_many_reports",
-    "processing_failed",
-    "ref_id_not_found",
-    "call_id_not_found",
-    "caller_not_found",
-    "outside_window",
-    "duration_mismatch",
-    "no_caller",
-    "no_duration",
-    "already_reported",
-    "other_buyer",
-    "payout_unparseable",
-    "unparseable_body",
-    "unparseable_element",
-    "empty_batch",
-    "nothing_to_match",
-    "endpoint_disabled",
-    "secret_missing",
-    "secret_mismatch",
-    "rate_limited_ip",
-    "rate_limited_token",
-    "body_too_large",
 ];
 
 groups! {
@@ -201,35 +26,35 @@ groups! {
         /// Open file descriptors.
         open_files: Gauge = "trueup_process_open_files";
         /// Whether a dependency is as it should be: 2 ok, 1 degraded, 0 down or not used.
-        dependency: Gauge = "trueup_dependency_state" ["dependency": DEPENDENCIES];
+        dependency: Gauge = "trueup_dependency_state" ["dependency": DependencyName];
     }
 
     /// The public door.
     Gateway gateway {
         /// Requests by their answer.
-        answers: Counter = "trueup_gateway_responses_total" ["result": ANSWERS];
+        answers: Counter = "trueup_gateway_responses_total" ["result": ResponseKind];
         /// From the request's head to its answer.
-        answer_seconds: Histogram = "trueup_gateway_response_duration_seconds" ["outcome": &["accepted", "other"]] in SHORT_TIMES;
+        answer_seconds: Histogram = "trueup_gateway_response_duration_seconds" ["outcome": ResponseOutcome] in SHORT_TIMES;
         /// Events that were durably taken: reports, and bundles of refusals.
-        events: Counter = "trueup_gateway_events_total" ["kind": &["report", "refusal"]];
+        events: Counter = "trueup_gateway_events_total" ["kind": EventKind];
         /// Connections that are open now.
         connections: Gauge = "trueup_gateway_connections";
         /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.
-        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["reason": &["total", "address", "descriptors"]];
+        connections_refused: Counter = "trueup_gateway_connections_refused_total" ["reason": AdmissionRefusal];
         /// Connections that were ended to make room for others, by what was there of a request: nothing, some of its head, or some of its body.
-        connections_evicted: Counter = "trueup_gateway_connections_evicted_total" ["phase": &["idle", "head", "body"]];
+        connections_evicted: Counter = "trueup_gateway_connections_evicted_total" ["phase": RequestPhase];
         /// Bytes that are held of bodies that are arriving.
         body_bytes: Gauge = "trueup_gateway_body_bytes";
         /// Bodies for which no room was left, by whose share was used up: the webhook's, the network's, the account's, or that of all together.
-        bodies_refused: Counter = "trueup_gateway_bodies_refused_total" ["share": &["webhook", "network", "account", "all"]];
+        bodies_refused: Counter = "trueup_gateway_bodies_refused_total" ["share": BodyShareKind];
         /// Decisions about limits by who made them: Redis, this process while Redis is away, the memory of refusals, or none (refused with 503).
-        limit_checks: Counter = "trueup_gateway_rate_limit_checks_total" ["decided_by": &["redis", "local", "remembered", "none"]];
+        limit_checks: Counter = "trueup_gateway_rate_limit_checks_total" ["decided_by": LimitDecider];
         /// Calls to Redis; one call decides many requests.
-        limit_calls: Counter = "trueup_gateway_rate_limit_redis_calls_total" ["outcome": &["ok", "slow", "error"]];
+        limit_calls: Counter = "trueup_gateway_rate_limit_redis_calls_total" ["outcome": RedisCallOutcome];
         /// How long Redis took to answer.
         limit_seconds: Histogram = "trueup_gateway_rate_limit_redis_duration_seconds" in SHORT_TIMES;
         /// Envelopes by what the broker said to them.
-        publishes: Counter = "trueup_gateway_publishes_total" ["outcome": &["confirmed", "nacked", "returned", "no_confirm", "error"]];
+        publishes: Counter = "trueup_gateway_publishes_total" ["outcome": BrokerReply];
         /// From handing an envelope to the broker to its confirm.
         confirm_seconds: Histogram = "trueup_gateway_confirm_seconds" in SHORT_TIMES;
         /// Events in one envelope.
@@ -237,7 +62,7 @@ groups! {
         /// Events that wait for the broker's confirm.
         in_flight: Gauge = "trueup_gateway_in_flight_events";
         /// Connections made to the broker, and attempts that failed.
-        broker_connects: Counter = "trueup_gateway_broker_connects_total" ["outcome": &["ok", "failed"]];
+        broker_connects: Counter = "trueup_gateway_broker_connects_total" ["outcome": AttemptOutcome];
         /// 1 while the broker has blocked this connection (memory or disk alarm).
         broker_blocked: Gauge = "trueup_gateway_broker_blocked";
         /// Webhooks in the snapshot.
@@ -247,9 +72,9 @@ groups! {
         /// How far this gateway's clock is ahead of Postgres's (below 0: behind), to the second.
         clock_skew_seconds: Gauge = "trueup_gateway_clock_skew_seconds";
         /// Reads of changed webhooks.
-        snapshot_reads: Counter = "trueup_gateway_snapshot_reads_total" ["outcome": &["ok", "failed"]];
+        snapshot_reads: Counter = "trueup_gateway_snapshot_reads_total" ["outcome": AttemptOutcome];
         /// Refused requests that a row stands for.
-        refusals: Counter = "trueup_gateway_refusals_total" ["reason": REFUSAL_REASONS];
+        refusals: Counter = "trueup_gateway_refusals_total" ["reason": RefusalReason];
         /// Refused requests that no row stands for: the memory for them was full, or they could not be published.
         refusals_dropped: Counter = "trueup_gateway_refusals_dropped_total";
         /// Bytes of the spool's reports on this disk.
@@ -257,27 +82,27 @@ groups! {
         /// Events in the spool.
         spool_events: Gauge = "trueup_gateway_spool_depth_events";
         /// Events written to the spool, drained to the broker, or refused because it was full or failed.
-        spooled: Counter = "trueup_gateway_spool_events_total" ["op": &["written", "drained", "full", "failed"]];
+        spooled: Counter = "trueup_gateway_spool_events_total" ["op": SpoolOperation];
     }
 
     /// The operator API and the pages.
     Console console {
         /// Requests by route and class of their answer.
-        requests: Counter = "trueup_console_requests_total" ["route": CONSOLE_ROUTES, "class": STATUS_CLASSES];
+        requests: Counter = "trueup_console_requests_total" ["route": ConsoleRoute, "class": StatusClass];
         /// From the request's head to its answer.
-        request_seconds: Histogram = "trueup_console_request_seconds" ["class": STATUS_CLASSES] in SHORT_TIMES;
+        request_seconds: Histogram = "trueup_console_request_seconds" ["class": StatusClass] in SHORT_TIMES;
         /// Calls that were recorded, and those that were refused.
-        calls: Counter = "trueup_console_calls_total" ["outcome": &["recorded", "refused"]];
+        calls: Counter = "trueup_console_calls_total" ["outcome": RecordingOutcome];
         /// Requests told to come again: an account had as much quick or long work or as many replays under way as it may, or the queue of passwords was full.
-        refused_busy: Counter = "trueup_console_refused_busy_total" ["work": &["quick", "long", "replay", "password"]];
+        refused_busy: Counter = "trueup_console_refused_busy_total" ["work": LimitedWork];
     }
 
     /// Transactions of Postgres, in the process that runs them.
     Transactions transactions {
         /// Transactions by how they ended: committed, failed, or run again after a deadlock or a serialisation failure.
-        ended: Counter = "trueup_transactions_total" ["transaction": TRANSACTIONS, "outcome": &["committed", "failed", "retried"]];
+        ended: Counter = "trueup_transactions_total" ["transaction": TransactionName, "outcome": TransactionOutcome];
         /// From asking for a connection to the end, retries included.
-        seconds: Histogram = "trueup_transaction_seconds" ["transaction": TRANSACTIONS] in SHORT_TIMES;
+        seconds: Histogram = "trueup_transaction_seconds" ["transaction": TransactionName] in SHORT_TIMES;
         /// How long a transaction waited for a connection of the pool.
         pool_wait_seconds: Histogram = "trueup_transaction_pool_wait_seconds" in SHORT_TIMES;
     }
@@ -285,9 +110,9 @@ groups! {
     /// The worker.
     Worker worker {
         /// Events by the status their row was given.
-        settled: Counter = "trueup_worker_settled_total" ["status": STATUSES];
+        settled: Counter = "trueup_worker_settled_total" ["status": Status];
         /// Events by the reason their row was given.
-        reasons: Counter = "trueup_worker_reasons_total" ["reason": REASONS];
+        reasons: Counter = "trueup_worker_reasons_total" ["reason": RowReason];
         /// Events that came again and had been settled before.
         skipped: Counter = "trueup_worker_events_already_settled_total";
         /// From a report's reception to the commit of its row.
@@ -303,45 +128,26 @@ groups! {
         /// Messages moved there whole, because all of their events are of such an account.
         overflowed_messages: Counter = "trueup_worker_messages_overflowed_total";
         /// Envelopes by what became of them: acked, set aside as unreadable, or come again.
-        envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": &["acked", "unreadable", "redelivered"]];
+        envelopes: Counter = "trueup_worker_envelopes_total" ["outcome": EnvelopeOutcome];
         /// Events that were set aside after five failures: somebody must look (runbook).
         parked: Counter = "trueup_worker_events_dead_lettered_total";
         /// Failed settlings by kind: Postgres away, or the event itself.
-        failures: Counter = "trueup_worker_failures_total" ["kind": &["postgres", "event"]];
+        failures: Counter = "trueup_worker_failures_total" ["kind": FailureKind];
         /// Waiting reports that were tried again, and those that found their call.
-        late: Counter = "trueup_worker_pending_retries_total" ["outcome": &["tried", "matched"]];
+        late: Counter = "trueup_worker_pending_retries_total" ["outcome": RetryOutcome];
         /// Messages that are ready in the broker's queues, as the worker last saw them.
-        queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": &["events", "parked", "dead"]];
+        queue_messages: Gauge = "trueup_worker_queue_messages" ["queue": QueueName];
         /// Postgres connections in use.
-        connections: Gauge = "trueup_worker_postgres_connections" ["state": &["in_use", "open"]];
+        connections: Gauge = "trueup_worker_postgres_connections" ["state": ConnectionUse];
         /// When the books were last proven (Unix time); 0 until they have been.
         reconciled_at: Gauge = "trueup_reconcile_last_success_timestamp_seconds";
         /// Breaches that the last proof of the books found: 0, or somebody must look (runbook).
         breaches: Gauge = "trueup_reconcile_breaches";
         /// Runs of what the worker does again and again, by how they ended.
-        job_runs: Counter = "trueup_worker_job_runs_total" ["periodic_job": JOBS, "outcome": &["ok", "failed", "panicked"]];
+        job_runs: Counter = "trueup_worker_job_runs_total" ["periodic_job": PeriodicJobName, "outcome": JobOutcome];
         /// When such a job last ended well (Unix time); 0 until it has.
-        job_succeeded_at: Gauge = "trueup_worker_job_last_success_timestamp_seconds" ["periodic_job": JOBS];
+        job_succeeded_at: Gauge = "trueup_worker_job_last_success_timestamp_seconds" ["periodic_job": PeriodicJobName];
         /// Partitions made ahead and dropped by retention.
-        partitions: Counter = "trueup_worker_partitions_total" ["op": &["made", "dropped"]];
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use trueup_event::reason::{Reason, Status};
-
-    #[test]
-    fn labels_are_the_closed_sets_of_the_domain() {
-        assert_eq!(
-            STATUSES,
-            Status::ALL.iter().map(|s| s.code()).collect::<Vec<_>>()
-        );
-        let reasons: Vec<_> = ["none"]
-            .into_iter()
-            .chain(Reason::ALL.iter().map(|r| r.code()))
-            .collect();
-        assert_eq!(REASONS, reasons);
+        partitions: Counter = "trueup_worker_partitions_total" ["op": PartitionOperation];
     }
 }
