@@ -44,7 +44,7 @@ pub struct StandaloneServer {
 impl StandaloneServer {
     /// Within a runtime. Its webhooks' tokens are `open`, `paused`, and `secret` (`hush`, also as
     /// the query parameter `key`).
-    pub fn new() -> Result<StandaloneServer, String> {
+    pub fn new() -> Result<StandaloneServer, Box<dyn std::error::Error>> {
         let stop = CancellationToken::new();
         let readiness = Readiness::new("trueup-gateway");
         let redis = SecretString::from(format!("redis://{NOWHERE}"));

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 
+use parking_lot::{Mutex, MutexGuard};
 use trueup_ops::metrics::{self, BodyShareKind};
 use uuid::Uuid;
 
@@ -65,7 +66,7 @@ struct BodyShares {
 static HELD: LazyLock<Mutex<BodyShares>> = LazyLock::new(Mutex::default);
 
 fn lock_shares() -> MutexGuard<'static, BodyShares> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    HELD.lock()
 }
 
 impl BodyShares {

@@ -13,11 +13,12 @@ use std::future::poll_fn;
 use std::io::{self, BufRead};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use trueup_ops::connections::ConnectionActivity;
@@ -99,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
     }
 
     fn lock_state(&self) -> MutexGuard<'_, ProtocolState<S>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub fn request_began(&self) {
@@ -513,10 +514,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
 impl<S> Drop for TimeoutStream<S> {
     fn drop(&mut self) {
         let stream = self.stream.take();
-        self.talk
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .returned = stream;
+        self.talk.state.lock().returned = stream;
     }
 }

@@ -8,10 +8,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::webhook_cache::query::IngestWebhook;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, Refusal};
 use trueup_event::reason::RefusalReason;
@@ -70,7 +70,7 @@ impl RefusalCounter {
     }
 
     fn lock_rows(&self) -> MutexGuard<'_, RefusalRows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -4,10 +4,10 @@
 //! bundled: this process may write nothing to the database.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use crate::webhook_cache::query::IngestWebhook;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use trueup_event::raw_event::SecretUse;
@@ -56,14 +56,11 @@ pub struct SecretUsage(Mutex<HashMap<Uuid, Timestamp>>);
 impl SecretUsage {
     pub fn record_use(&self, secret: Uuid, at: Timestamp) {
         // Bounded by the number of secrets in the snapshot.
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(secret, at);
+        self.0.lock().insert(secret, at);
     }
 
     pub fn take_uses(&self) -> Vec<SecretUse> {
-        let uses = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let uses = std::mem::take(&mut *self.0.lock());
         uses.into_iter()
             .map(|(secret_id, at)| SecretUse { secret_id, at })
             .collect()
@@ -71,7 +68,7 @@ impl SecretUsage {
 
     /// For another try; a later use stands.
     pub fn restore_uses(&self, uses: Vec<SecretUse>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         for used in uses {
             all.entry(used.secret_id).or_insert(used.at);
         }

@@ -19,10 +19,11 @@ use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_postgres::{Pool, PoolSettings};
 
 use crate::app_state::GatewayState;
-use crate::limits::{self, Limits, Policy};
+use crate::limits::{self, Limits, Policy, RedisUrlError};
 use crate::listener;
 use crate::publish::{
     self, BatchAllowance, DurablePublisher, EncodedEvents, OpenSpool, QueueBounds, Spool,
+    SpoolError,
 };
 use crate::refusals::{self, RefusalCounter};
 use crate::secret_check::SecretUsage;
@@ -56,7 +57,7 @@ pub struct ServerSettings {
 pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     let shutdown =
         Shutdown::install_signals(settings.grace).map_err(|e| Failure::new(ExitReason::Bug, e))?;
-    let bad_redis = |e| {
+    let bad_redis = |e: RedisUrlError| {
         Failure::bad_setting(
             "TRUEUP_REDIS_URL",
             format!("{e}; such as redis://user:password@host:6379/0"),
@@ -128,7 +129,7 @@ async fn open_spool(gateway: &GatewayArgs) -> Result<Option<OpenSpool>, Failure>
     let Some(directory) = &gateway.spool_dir else {
         return Ok(None);
     };
-    let bad = |e| {
+    let bad = |e: SpoolError| {
         Failure::bad_setting(
             "TRUEUP_SPOOL_DIR",
             format!("{e}; give a directory that this user may write to"),

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::envelope;
 use trueup_event::raw_event::{Envelope, RawEvent};
@@ -260,17 +261,13 @@ impl BatchProcessor {
     }
 
     fn forget_cut_short(&self, events: &[RawEvent]) -> HashSet<Uuid> {
-        let Ok(mut ids) = self.cut_short.lock() else {
-            return HashSet::new();
-        };
+        let mut ids = self.cut_short.lock();
         let of_these = events.iter().map(|event| event.id);
         of_these.filter(|id| ids.remove(id)).collect()
     }
 
     fn note_cut_short(&self, id: Uuid) {
-        if let Ok(mut ids) = self.cut_short.lock() {
-            ids.insert(id);
-        }
+        self.cut_short.lock().insert(id);
     }
 
     /// First the dead letter, then the row: a death in between parks it twice rather than not at all.

@@ -20,7 +20,7 @@ use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
-use trueup_store::{Pool, PoolSettings, migrate};
+use trueup_store::{Pool, PoolSettings, StoreError, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::DeliveryTag;
@@ -42,6 +42,35 @@ pub const TOLD_WITHIN: Duration = Duration::from_secs(10);
 const ASIDE_PREFETCH: u16 = 32;
 /// Giving messages back is a courtesy: a broker that does not answer takes them by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why this worker takes no messages; told by `/ready` until it is over.
+#[derive(Debug, thiserror::Error)]
+enum DatabaseNotReady {
+    /// Somebody has to migrate it.
+    #[error("{0}")]
+    Unmigrated(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why consuming ended. What was not settled is the broker's again; all is built anew after a pause.
+#[derive(Debug, thiserror::Error)]
+enum ConsumeError {
+    #[error("the connection to the broker is lost")]
+    ConnectionLost,
+    /// Its queue is gone, or it held messages for too long.
+    #[error("the broker ended the consumer")]
+    ConsumerEnded,
+    #[error(transparent)]
+    Broker(#[from] QueueError),
+    #[error("deliveries could not be acknowledged: {0}")]
+    NotAcknowledged(#[from] lapin::Error),
+    #[error("Postgres is away; messages go back to the broker")]
+    PostgresAway,
+    /// Events that can be neither settled nor set aside.
+    #[error(transparent)]
+    Stuck(SettleError),
+}
 
 pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     let shutdown = Shutdown::install_signals(settings.grace.grace)
@@ -164,7 +193,7 @@ impl ConsumerSupervisor {
         let stop = self.shutdown.stop();
         while !stop.is_cancelled() {
             if let Err(why) = self.postgres_can_work().await {
-                self.postgres.set_down(why);
+                self.postgres.set_down(why.to_string());
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = backoff.wait() => continue,
@@ -173,7 +202,7 @@ impl ConsumerSupervisor {
             self.postgres.ok();
             match self.consume_until_lost(&mut backoff).await {
                 Ok(()) => return,
-                Err(error) => self.broker.set_down(error),
+                Err(error) => self.broker.set_down(error.to_string()),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -183,28 +212,24 @@ impl ConsumerSupervisor {
     }
 
     /// It has the schema that this worker knows, and takes a write.
-    async fn postgres_can_work(&self) -> Result<(), String> {
+    async fn postgres_can_work(&self) -> Result<(), DatabaseNotReady> {
         let pool = self.processor.pool();
-        match migrate::pending_migration(pool).await {
-            Ok(None) => attempts::probe_database(pool)
-                .await
-                .map_err(|e| e.to_string()),
-            Ok(Some(why)) => Err(why),
-            Err(error) => Err(error.to_string()),
+        match migrate::pending_migration(pool).await? {
+            None => Ok(attempts::probe_database(pool).await?),
+            Some(why) => Err(DatabaseNotReady::Unmigrated(why)),
         }
     }
 
-    /// Consumes until told to stop (`Ok`) or until something breaks. The text is for operators.
-    async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), String> {
+    /// Consumes until told to stop (`Ok`) or until something breaks.
+    async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), ConsumeError> {
         let url = &self.settings.amqp.amqp_url;
         let (session, moving) = tokio::try_join!(
             BrokerConnection::connect_to(url, "trueup-worker"),
             BrokerConnection::connect_to(url, "trueup-worker-overflow"),
-        )
-        .map_err(|e| e.to_string())?;
+        )?;
         let outcome = tokio::select! {
             outcome = self.consume_session(&session, &moving, backoff) => outcome,
-            () = moving.wait_closed() => Err(LOST.to_owned()),
+            () = moving.wait_closed() => Err(ConsumeError::ConnectionLost),
         };
         moving.close().await;
         session.close().await;
@@ -216,14 +241,13 @@ impl ConsumerSupervisor {
         session: &BrokerConnection,
         moving: &BrokerConnection,
         backoff: &mut Backoff,
-    ) -> Result<(), String> {
+    ) -> Result<(), ConsumeError> {
         let opening =
             async { tokio::try_join!(self.open_consumers(session), moving.confirm_channel()) };
         let ((dead, mut sources), moves) = tokio::time::timeout(OPEN_WITHIN, opening)
             .await
             .map_err(|_| QueueError::TimedOut(OPEN_WITHIN))
-            .flatten()
-            .map_err(|e| e.to_string())?;
+            .flatten()?;
         self.broker.ok();
         self.up.cancel();
         // With its end, what it is doing is cut short: nothing is settled any more that is given back.
@@ -259,14 +283,14 @@ impl ConsumerSupervisor {
         sources: &mut [QueueConsumer; 3],
         dead: &Channel,
         backoff: &mut Backoff,
-    ) -> Result<(), String> {
+    ) -> Result<(), ConsumeError> {
         let [events, parked, overflow] = sources;
         let stop = self.shutdown.stop();
         loop {
             let (source, delivery) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = session.wait_closed() => return Err(LOST.to_owned()),
+                () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
                 done = lanes.next_result() => {
                     with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?;
                     backoff.reset();
@@ -278,7 +302,7 @@ impl ConsumerSupervisor {
                 delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
             };
             // The broker ends a consumer whose queue is gone, or that held messages for too long.
-            let delivery = delivery.ok_or("the broker ended the consumer")?;
+            let delivery = delivery.ok_or(ConsumeError::ConsumerEnded)?;
             let from = match source {
                 EVENTS => &mut *events,
                 PARKED => &mut *parked,
@@ -297,7 +321,7 @@ impl ConsumerSupervisor {
         lanes.give_up_waiting();
         while !lanes.is_idle() {
             tokio::select! {
-                () = session.wait_closed() => return Err(LOST.to_owned()),
+                () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
                 done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?,
             }
             lanes.give_up_waiting();
@@ -326,17 +350,15 @@ impl ConsumerSupervisor {
 /// Whatever speaks to the broker, for as long as there is one to speak to.
 async fn with_broker_timeout(
     session: &BrokerConnection,
-    telling: impl Future<Output = Result<(), String>>,
-) -> Result<(), String> {
+    telling: impl Future<Output = Result<(), ConsumeError>>,
+) -> Result<(), ConsumeError> {
     tokio::select! {
         biased;
         told = telling => told,
-        () = session.wait_closed() => Err(LOST.to_owned()),
-        () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).to_string()),
+        () = session.wait_closed() => Err(ConsumeError::ConnectionLost),
+        () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).into()),
     }
 }
-
-const LOST: &str = "the connection to the broker is lost";
 
 /// The places of the three queues in a [`DeliveryTag`].
 const EVENTS: usize = 0;
@@ -350,7 +372,7 @@ async fn dispatch_delivery(
     delivery: &Delivery,
     lanes: &mut Scheduler,
     dead: &Channel,
-) -> Result<(), String> {
+) -> Result<(), ConsumeError> {
     let bytes = delivery.data.len();
     // Whose events go another way anyhow need not be read here.
     if source == EVENTS
@@ -376,7 +398,7 @@ async fn dispatch_delivery(
                 lanes.enqueue_secret_uses(envelope.secrets_used);
             }
             if envelope.events.is_empty() {
-                return from.acknowledge().await;
+                return Ok(from.acknowledge().await?);
             }
             if delivery.redelivered {
                 metrics::worker()
@@ -393,12 +415,10 @@ async fn dispatch_delivery(
         Err(error) => {
             // Not ours, or of a version to come: a person must look, nothing else waits for it.
             tracing::error!(%error, "a message is no envelope and was put among the dead letters");
-            topology::publish_dead(dead, &delivery.data)
-                .await
-                .map_err(|e| e.to_string())?;
+            topology::publish_dead(dead, &delivery.data).await?;
             metrics::worker().envelopes.inc(EnvelopeOutcome::Unreadable);
             from.unacked.add_delivery(delivery, 0);
-            from.acknowledge().await
+            Ok(from.acknowledge().await?)
         }
     }
 }
@@ -407,12 +427,10 @@ async fn dispatch_delivery(
 async fn acknowledge_settled(
     done: Result<Settled, SettleError>,
     sources: [&mut QueueConsumer; 3],
-) -> Result<(), String> {
+) -> Result<(), ConsumeError> {
     let done = done.map_err(|stuck| match stuck {
-        SettleError::Store(error) if error.is_environment_error() => {
-            "Postgres is away; messages go back to the broker".to_owned()
-        }
-        stuck => stuck.to_string(),
+        SettleError::Store(error) if error.is_environment_error() => ConsumeError::PostgresAway,
+        stuck => ConsumeError::Stuck(stuck),
     })?;
     for (at, source) in sources.into_iter().enumerate() {
         for (of, events) in done.reopened.iter().filter(|(of, _)| of.source == at) {
@@ -447,15 +465,16 @@ mod tests {
         let session = BrokerConnection::connect_to(&url.as_str().into(), "test")
             .await
             .expect("connects");
-        assert_eq!(
-            with_broker_timeout(&session, async { Ok(()) }).await,
-            Ok(())
-        );
+        let told = with_broker_timeout(&session, async { Ok(()) }).await;
+        assert!(told.is_ok(), "{told:?}");
         let began = Instant::now();
         let (said, ()) = tokio::join!(with_broker_timeout(&session, pending()), async {
             cutter.cut()
         });
-        assert_eq!(said, Err(LOST.to_owned()));
+        assert!(
+            matches!(said, Err(ConsumeError::ConnectionLost)),
+            "{said:?}"
+        );
         assert!(
             began.elapsed() < TOLD_WITHIN,
             "the end of the connection was not noticed: {:?}",

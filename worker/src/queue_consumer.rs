@@ -50,11 +50,8 @@ impl QueueConsumer {
         self.consumer.next().await?.ok()
     }
 
-    pub async fn acknowledge(&mut self) -> Result<(), String> {
-        self.unacked
-            .ack_settled()
-            .await
-            .map_err(|e| format!("deliveries could not be acknowledged: {e}"))
+    pub async fn acknowledge(&mut self) -> lapin::Result<()> {
+        self.unacked.ack_settled().await
     }
 
     /// Takes no more. An error means that the connection is lost, and takes nothing either.

@@ -14,7 +14,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often a step says so where there is no terminal (a log should stay readable).
 const TICK_IN_A_LOG: Duration = Duration::from_secs(10);
 
-/// A step in progress; tells what it is busy with just now.
+/// A step in progress; tells what it is busy with just now. Its lock is std's: this tool is built before
+/// everything else and brings no crate for that.
 #[derive(Clone, Default)]
 pub struct Note(Arc<Mutex<String>>);
 

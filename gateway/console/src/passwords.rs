@@ -57,20 +57,18 @@ fn compute_digest(
     password: &str,
     salt: &[u8],
     memory: &mut HashMemory,
-) -> Result<Output, String> {
+) -> Result<Output, DigestError> {
     let blocks = argon2.params().block_count();
     if memory.len() < blocks {
         memory.resize(blocks, Block::new());
     }
     let length = argon2.params().output_len();
     let mut digest = vec![0; length.unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
-    argon2
-        .hash_password_into_with_memory(password.as_bytes(), salt, &mut digest, memory)
-        .map_err(|e| e.to_string())?;
-    Output::new(&digest).map_err(|e| e.to_string())
+    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut digest, memory)?;
+    Ok(Output::new(&digest)?)
 }
 
-fn hash_now(password: &str, memory: &mut HashMemory) -> Result<String, String> {
+fn hash_now(password: &str, memory: &mut HashMemory) -> Result<String, DigestError> {
     let (algorithm, version) = (Algorithm::default(), Version::default());
     let argon2 = Argon2::new(algorithm, version, Params::default());
     let mut salt = [0; Salt::RECOMMENDED_LENGTH];
@@ -79,8 +77,8 @@ fn hash_now(password: &str, memory: &mut HashMemory) -> Result<String, String> {
     let hash = PasswordHash {
         algorithm: algorithm.ident(),
         version: Some(version.into()),
-        params: ParamsString::try_from(argon2.params()).map_err(|e| e.to_string())?,
-        salt: Some(Salt::new(&salt).map_err(|e| e.to_string())?),
+        params: ParamsString::try_from(argon2.params())?,
+        salt: Some(Salt::new(&salt)?),
         hash: Some(digest),
     };
     Ok(hash.to_string())
@@ -118,22 +116,27 @@ pub fn password_fault(password: &str) -> Option<String> {
 }
 
 /// Why a password was not hashed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// As many wait as may.
+    /// As many wait as may: come again.
+    #[error("too many passwords are being checked just now; wait some seconds and try again")]
     Busy,
-    Failed(String),
+    /// A fault of ours, for the log.
+    #[error(transparent)]
+    Failed(#[from] DigestError),
 }
 
-impl std::fmt::Display for HashError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            HashError::Busy => {
-                "too many passwords are being checked just now; wait some seconds and try again"
-            }
-            HashError::Failed(why) => why,
-        })
-    }
+/// What stood in the way of a digest.
+#[derive(Debug, thiserror::Error)]
+pub enum DigestError {
+    #[error("it ended without a result")]
+    NoResult,
+    #[error(transparent)]
+    Argon2(#[from] argon2::Error),
+    #[error(transparent)]
+    Parameters(#[from] argon2::password_hash::Error),
+    #[error(transparent)]
+    Encoding(#[from] argon2::password_hash::phc::Error),
 }
 
 /// Runs the work when its turn has come, unless whoever asked has left by then.
@@ -150,15 +153,12 @@ async fn run_in_turn<T: Send + 'static>(
         metrics::console().refused_busy.inc(LimitedWork::Password);
         return Err(HashError::Busy);
     }
-    result
-        .await
-        .map_err(|_| HashError::Failed("it ended without a result".to_owned()))
+    result.await.map_err(|_| DigestError::NoResult.into())
 }
 
 pub async fn hash(password: String) -> Result<String, HashError> {
-    run_in_turn(move |memory| hash_now(&password, memory))
-        .await?
-        .map_err(HashError::Failed)
+    let hashed = run_in_turn(move |memory| hash_now(&password, memory)).await?;
+    Ok(hashed?)
 }
 
 /// Does the password belong to the hash? Without a hash: no, after as long.

@@ -4,7 +4,7 @@
     reason = "a command talks to its user by printing"
 )]
 
-use std::io::{BufRead, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -107,7 +107,8 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
             )));
         }
     };
-    let password = read_password(add.password_file.as_deref()).map_err(bad_usage)?;
+    let password = read_password(add.password_file.as_deref())
+        .map_err(|error| bad_usage(error.to_string()))?;
     if let Some(fault) = passwords::password_fault(password.expose_secret()) {
         return Err(bad_usage(fault));
     }
@@ -164,46 +165,60 @@ fn new_account(add: &Add) -> Account {
     }
 }
 
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+enum PasswordInputError {
+    #[error("--password-file: {0}")]
+    File(io::Error),
+    #[error("the password: {0}")]
+    Input(io::Error),
+    /// The terminal cannot be told to show nothing.
+    #[error(transparent)]
+    Terminal(#[from] nix::Error),
+    #[error("the two are not the same; nothing was made")]
+    NotTheSame,
+}
+
 /// From the file, else asked for at a terminal (twice, unseen), else the first line of the input.
-fn read_password(file: Option<&Path>) -> Result<SecretString, String> {
+fn read_password(file: Option<&Path>) -> Result<SecretString, PasswordInputError> {
     if let Some(path) = file {
-        let open = std::fs::File::open(path).map_err(|e| format!("--password-file: {e}"))?;
+        let open = std::fs::File::open(path).map_err(PasswordInputError::File)?;
         let mut text = String::new();
         open.take(MAX_FILE)
             .read_to_string(&mut text)
-            .map_err(|e| format!("--password-file: {e}"))?;
+            .map_err(PasswordInputError::File)?;
         return Ok(text.lines().next().unwrap_or_default().to_owned().into());
     }
-    let input = std::io::stdin();
+    let input = io::stdin();
     if !input.is_terminal() {
         return read_line().map(Into::into);
     }
     let first = read_unseen("Password: ")?;
     if first != read_unseen("Again: ")? {
-        return Err("the two are not the same; nothing was made".to_owned());
+        return Err(PasswordInputError::NotTheSame);
     }
     Ok(first.into())
 }
 
-fn read_line() -> Result<String, String> {
+fn read_line() -> Result<String, PasswordInputError> {
     let mut text = String::new();
-    std::io::stdin()
+    io::stdin()
         .lock()
         .take(MAX_FILE)
         .read_line(&mut text)
-        .map_err(|e| format!("the password: {e}"))?;
+        .map_err(PasswordInputError::Input)?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn read_unseen(prompt: &str) -> Result<String, String> {
+fn read_unseen(prompt: &str) -> Result<String, PasswordInputError> {
     use std::io::Write;
     print!("{prompt}");
-    let _ = std::io::stdout().flush();
-    let input = std::io::stdin();
-    let before = tcgetattr(&input).map_err(|e| e.to_string())?;
+    let _ = io::stdout().flush();
+    let input = io::stdin();
+    let before = tcgetattr(&input)?;
     let mut quiet = before.clone();
     quiet.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&input, SetArg::TCSANOW, &quiet).map_err(|e| e.to_string())?;
+    tcsetattr(&input, SetArg::TCSANOW, &quiet)?;
     let read = read_line();
     let _ = tcsetattr(&input, SetArg::TCSANOW, &before);
     println!();

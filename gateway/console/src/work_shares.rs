@@ -5,7 +5,7 @@
 //! waits in it for too long, is told to come again (429), and nobody else notices.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request};
@@ -13,6 +13,7 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::Pool;
@@ -168,8 +169,8 @@ impl Share {
         Some((Arc::clone(&share.places), request))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, AccountShare>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, AccountShare>> {
+        self.accounts.lock()
     }
 }
 

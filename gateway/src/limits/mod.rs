@@ -12,9 +12,9 @@ mod recent_refusals;
 mod redis;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
@@ -38,8 +38,13 @@ pub struct Limits {
     alone_at: AtomicU64,
 }
 
+/// The URL of Redis cannot be used: it has to be given anew.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RedisUrlError(#[from] ::redis::RedisError);
+
 /// Whether the URL can be used at all; asked before anything is started.
-pub fn check_url(url: &SecretString) -> Result<(), String> {
+pub fn check_url(url: &SecretString) -> Result<(), RedisUrlError> {
     redis::parse_client(url).map(drop)
 }
 
@@ -51,7 +56,7 @@ impl Limits {
         answer_within: Duration,
         health: Dependency,
         stop: CancellationToken,
-    ) -> Result<Limits, String> {
+    ) -> Result<Limits, RedisUrlError> {
         Ok(Limits {
             started: Instant::now(),
             remembered: Mutex::default(),
@@ -80,11 +85,7 @@ impl Limits {
         checks.inc(LimitDecider::Local);
         let now = self.elapsed_micros();
         self.alone_at.store(now, Ordering::Relaxed);
-        let verdict = self
-            .local
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .decide(question, now);
+        let verdict = self.local.lock().decide(question, now);
         self.remember_refusal(question, verdict);
         verdict
     }
@@ -95,7 +96,7 @@ impl Limits {
         let now = self.elapsed_micros();
         let alone_at = self.alone_at.load(Ordering::Relaxed);
         let was_alone = alone_at > 0 && now.saturating_sub(alone_at) <= AFTERWARDS;
-        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut local = self.local.lock();
         if was_alone
             && matches!(verdict, LimitDecision::Pass { .. })
             && let Some(over) = local.check_limits(question, now)
@@ -129,10 +130,7 @@ impl Limits {
 
     /// For how long this limit is known to be over.
     pub fn recall_limit(&self, limit: &Limit) -> Option<Duration> {
-        let remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.remembered.lock();
         let retry_after = remembered.remaining_wait(limit, Instant::now())?;
         metrics::gateway()
             .limit_checks
@@ -149,7 +147,6 @@ impl Limits {
         let now = Instant::now();
         self.remembered
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
             .remember_refusal(limit, now + retry_after, now);
     }
 }

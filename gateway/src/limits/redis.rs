@@ -22,6 +22,7 @@ use trueup_ops::metrics::{self, RedisCallOutcome};
 use trueup_ops::settings::RedisDown;
 use trueup_ops::shutdown::spawn_vital;
 
+use super::RedisUrlError;
 use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
 
 /// Connecting, TLS and login included.
@@ -68,8 +69,8 @@ impl Handle {
     }
 }
 
-pub fn parse_client(url: &SecretString) -> Result<Client, String> {
-    Client::open(url.expose_secret()).map_err(|e| e.to_string())
+pub fn parse_client(url: &SecretString) -> Result<Client, RedisUrlError> {
+    Ok(Client::open(url.expose_secret())?)
 }
 
 pub fn start(
@@ -78,7 +79,7 @@ pub fn start(
     answer_within: Duration,
     health: Dependency,
     stop: CancellationToken,
-) -> Result<Handle, String> {
+) -> Result<Handle, RedisUrlError> {
     let client = parse_client(url)?;
     let (questions, waiting) = mpsc::channel(WAITING);
     let up = Arc::new(AtomicBool::new(false));

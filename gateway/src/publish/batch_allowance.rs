@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use trueup_event::amount::Amount;
 use uuid::Uuid;
 
@@ -43,10 +43,7 @@ impl AccountAllowances {
     /// False if the account has to wait; then nothing was taken.
     pub fn try_take(&self, account: Uuid, amount: Amount, now: Instant) -> bool {
         let cost = u32::try_from(amount.events + amount.bytes / ELEMENT_BYTES).unwrap_or(u32::MAX);
-        let mut used_until = self
-            .used_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut used_until = self.used_until.lock();
         if used_until.len() >= ACCOUNTS {
             used_until.retain(|_, until| *until > now);
         }

@@ -7,14 +7,15 @@
 //! blocked, nothing waits for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -142,7 +143,7 @@ impl<'a> InFlightPermit<'a> {
 
 impl InFlightCounters {
     fn change_waiting<T>(&self, change: impl FnOnce(&mut WaitingEvents) -> T) -> T {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let outcome = change(&mut waiting);
         metrics::gateway().in_flight.set(waiting.all.events);
         outcome

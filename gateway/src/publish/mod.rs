@@ -20,7 +20,7 @@ use batch_allowance::AccountAllowances;
 pub use batch_allowance::BatchAllowance;
 use broker::Broker;
 pub use encoded_events::{EncodedEvents, PublishError};
-pub use spool::{OpenSpool, Spool};
+pub use spool::{OpenSpool, Spool, SpoolError};
 
 /// With a spool, how long the broker may take before the disk is used instead: both together must be
 /// quicker than a sender's patience (2 s).
@@ -49,7 +49,7 @@ impl DurablePublisher {
         settings: PublishSettings,
         readiness: &Readiness,
         stop: CancellationToken,
-    ) -> Result<DurablePublisher, String> {
+    ) -> Result<DurablePublisher, SpoolError> {
         let meanwhile = match settings.spool {
             Some(_) => "reports are kept on this disk",
             None => "reports are answered 503",

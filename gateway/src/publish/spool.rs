@@ -73,6 +73,37 @@ enum SpoolCommand {
     Remove(u64, oneshot::Sender<bool>),
 }
 
+/// Why there is no spool.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// This user may not read and write there: give the rights, or another directory.
+    #[error("{}: {source}", path.display())]
+    NoAccess {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The store cannot use its file: it is damaged, or the disk is.
+    #[error("{}: {source}", file.display())]
+    Unusable { file: PathBuf, source: redb::Error },
+    /// Another process has had it for all of [`OPEN_WITHIN`].
+    #[error("{}: another gateway uses it; give each its own", .0.display())]
+    InUse(PathBuf),
+    #[error("no thread for the spool: {0}")]
+    NoThread(std::io::Error),
+}
+
+impl SpoolError {
+    fn no_access(path: &Path) -> impl FnOnce(std::io::Error) -> SpoolError {
+        let path = path.to_owned();
+        |source| SpoolError::NoAccess { path, source }
+    }
+
+    fn unusable(file: &Path) -> impl FnOnce(redb::Error) -> SpoolError {
+        let file = file.to_owned();
+        |source| SpoolError::Unusable { file, source }
+    }
+}
+
 /// The oldest events of the spool.
 pub struct Batch {
     pub events: Arc<EncodedEvents>,
@@ -81,10 +112,10 @@ pub struct Batch {
 
 impl Spool {
     /// Opens the store, or says why it cannot be used; called before anything is started.
-    pub async fn open_file(directory: &Path, max_bytes: u64) -> Result<OpenSpool, String> {
-        std::fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    pub async fn open_file(directory: &Path, max_bytes: u64) -> Result<OpenSpool, SpoolError> {
+        std::fs::create_dir_all(directory).map_err(SpoolError::no_access(directory))?;
         let file = directory.join(FILE);
-        keep_private(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        keep_private(&file).map_err(SpoolError::no_access(&file))?;
         let since = Instant::now();
         let database = loop {
             match open_file(&file) {
@@ -93,16 +124,12 @@ impl Spool {
                     tokio::time::sleep(OPEN_AGAIN).await;
                 }
                 Err(DatabaseError::DatabaseAlreadyOpen) => {
-                    return Err(format!(
-                        "{}: another gateway uses it; give each its own",
-                        directory.display()
-                    ));
+                    return Err(SpoolError::InUse(directory.to_owned()));
                 }
-                Err(e) => return Err(format!("{}: {e}", file.display())),
+                Err(e) => return Err(SpoolError::unusable(&file)(e.into())),
             }
         };
-        let (rows, bytes, next) =
-            measure_file(&database).map_err(|e| format!("{}: {e}", file.display()))?;
+        let (rows, bytes, next) = measure_file(&database).map_err(SpoolError::unusable(&file))?;
         Ok(OpenSpool {
             file,
             max_bytes,
@@ -189,7 +216,7 @@ pub struct OpenSpool {
 }
 
 impl OpenSpool {
-    pub fn start(self, health: Dependency) -> Result<Spool, String> {
+    pub fn start(self, health: Dependency) -> Result<Spool, SpoolError> {
         let counts = Arc::new(SpoolStats::default());
         let (commands, waiting) = mpsc::channel(WAITING);
         let keeper = SpoolThread {
@@ -207,7 +234,7 @@ impl OpenSpool {
         std::thread::Builder::new()
             .name("spool".into())
             .spawn(move || keeper.run(waiting))
-            .map_err(|e| format!("no thread for the spool: {e}"))?;
+            .map_err(SpoolError::NoThread)?;
         Ok(Spool { commands, counts })
     }
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, AttemptOutcome};
 use trueup_ops::shutdown::spawn_vital;
-use trueup_postgres::Pool;
+use trueup_postgres::{Pool, StoreError};
 use uuid::Uuid;
 
 /// A change must be everywhere within 2 s.
@@ -50,6 +50,15 @@ pub enum WebhookLookup {
     NoSuchToken,
     /// Nothing was read yet, neither from the database nor from a copy.
     NotKnownYet,
+}
+
+/// Why the webhooks are served as they were known; the next read may succeed.
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error("no answer within {} s", READ_WITHIN.as_secs())]
+    Late,
+    #[error(transparent)]
+    Failed(#[from] StoreError),
 }
 
 /// What the reader of the database needs.
@@ -115,9 +124,8 @@ impl WebhookCache {
                 Some(at) if at.elapsed() < ALL_EVERY => horizon,
                 _ => FROM_THE_START,
             };
-            let read = tokio::time::timeout(READ_WITHIN, changed_since(&source.pool, from)).await;
-            match read.map_err(|_| format!("no answer within {} s", READ_WITHIN.as_secs())) {
-                Ok(Ok(changes)) => {
+            match read_changes(&source.pool, from).await {
+                Ok(changes) => {
                     figures.snapshot_reads.inc(AttemptOutcome::Ok);
                     if from == FROM_THE_START {
                         all_read = Some(Instant::now());
@@ -132,8 +140,7 @@ impl WebhookCache {
                     source.postgres.ok();
                     source.snapshot.ok();
                 }
-                Ok(Err(e)) => self.mark_stale(&source, &e.to_string()),
-                Err(e) => self.mark_stale(&source, &e),
+                Err(error) => self.mark_stale(&source, &error),
             }
             match fresh_at {
                 Some(at) => figures.snapshot_age_seconds.set(at.elapsed().as_secs()),
@@ -149,7 +156,7 @@ impl WebhookCache {
         }
     }
 
-    fn mark_stale(&self, source: &CacheSource, why: &str) {
+    fn mark_stale(&self, source: &CacheSource, why: &RefreshError) {
         metrics::gateway()
             .snapshot_reads
             .inc(AttemptOutcome::Failed);
@@ -216,6 +223,11 @@ impl WebhookCache {
             Err(_) => false,
         }
     }
+}
+
+async fn read_changes(pool: &Pool, from: i64) -> Result<WebhookChanges, RefreshError> {
+    let read = tokio::time::timeout(READ_WITHIN, changed_since(pool, from)).await;
+    Ok(read.map_err(|_| RefreshError::Late)??)
 }
 
 impl Table {

@@ -8,12 +8,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Networks that are searched for a connection that can make room, the one with the most connections
@@ -101,10 +102,7 @@ impl TableEntry {
     }
 
     fn take_unfinished(&self) -> Vec<u8> {
-        let mut unfinished = self
-            .unfinished
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self.unfinished.lock();
         std::mem::take(&mut *unfinished)
     }
 
@@ -266,7 +264,7 @@ impl ConnectionTable {
     }
 
     fn lock_networks(&self) -> MutexGuard<'_, Networks> {
-        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.networks.lock()
     }
 
     fn elapsed_micros(&self) -> u64 {
@@ -330,7 +328,7 @@ impl ConnectionActivity {
         }
         networks.set_bytes(&self.entry, unfinished.capacity());
         let entry = &self.entry.unfinished;
-        *entry.lock().unwrap_or_else(PoisonError::into_inner) = unfinished;
+        *entry.lock() = unfinished;
         networks.evict_for_bytes(self.table.limits.buffered_bytes);
     }
 

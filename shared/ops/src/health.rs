@@ -4,10 +4,11 @@
 //! only a dependency without which there is no honest answer makes `/ready` a 503.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::metrics::{self, DependencyName};
@@ -66,11 +67,7 @@ impl Readiness {
     }
 
     pub fn is_ready(&self) -> bool {
-        let dependencies = self
-            .0
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let dependencies = self.0.dependencies.lock();
         !self.0.draining.load(Ordering::Relaxed)
             && dependencies
                 .values()
@@ -79,11 +76,7 @@ impl Readiness {
 
     /// Each dependency that is down, and why, for a log.
     pub fn down_summary(&self) -> String {
-        let dependencies = self
-            .0
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let dependencies = self.0.dependencies.lock();
         let down = dependencies
             .iter()
             .filter(|(_, known)| known.state == DependencyState::Down);
@@ -103,11 +96,7 @@ impl Readiness {
             dependencies: &'a BTreeMap<&'static str, DependencyStatus>,
         }
         let ready = self.is_ready();
-        let dependencies = self
-            .0
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let dependencies = self.0.dependencies.lock();
         let answer = ReadyAnswer {
             ready,
             draining: self.0.draining.load(Ordering::Relaxed),
@@ -149,12 +138,7 @@ impl Dependency {
         };
         metrics::process().dependency.set(self.name, value);
         let name = self.name.code();
-        let mut all = self
-            .of
-            .0
-            .dependencies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of.0.dependencies.lock();
         let before = all.get(name).map(|known| (known.state, known.since));
         let since = match before {
             Some((was, since)) if was == state => since,

@@ -223,14 +223,3 @@ fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, StoreError> {
         builder.with_root_certificates(roots).with_no_client_auth(),
     ))
 }
-
-/// Whether the URL can be read at all, and whether it demands TLS; for the check of the configuration.
-pub fn check_url(url: &str) -> Result<bool, String> {
-    let config: Config = url
-        .parse()
-        .map_err(|e: tokio_postgres::Error| e.to_string())?;
-    if config.get_hosts().is_empty() {
-        return Err("it names no host".to_owned());
-    }
-    Ok(config.get_ssl_mode() == SslMode::Require)
-}

@@ -247,7 +247,7 @@ impl From<HashError> for PageError {
         match error {
             HashError::Busy => Problem::unavailable(error.to_string()).into(),
             HashError::Failed(why) => {
-                tracing::error!(why, "a password could not be hashed");
+                tracing::error!(%why, "a password could not be hashed");
                 Problem::internal().into()
             }
         }

@@ -213,7 +213,7 @@ fn unknown_variable(variable: &str, known: &[String]) -> BadConfig {
     };
     let nearest = known
         .iter()
-        .map(|known| (edit_distance(name, known), known))
+        .map(|known| (strsim::levenshtein(name, known), known))
         .min();
     let mut text = format!("{variable} is no setting of Trueup");
     match nearest {
@@ -302,22 +302,6 @@ fn possible_values(error: &clap::Error) -> String {
         Some(ContextValue::Strings(values)) => format!("give one of {}", values.join(", ")),
         _ => "this is no value for it".into(),
     }
-}
-
-/// How many letters differ (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
