@@ -3,14 +3,12 @@
 //! One bad event never spoils its neighbours: what fails alone, or had its worker die with it, is tried in a
 //! transaction of its own, and an event that fails five times is set aside alone (V12).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::envelope;
 use trueup_event::raw_event::{Envelope, RawEvent};
@@ -18,10 +16,11 @@ use trueup_event::reason::{Reason, Status};
 use trueup_ops::crash_points::{self, Point};
 use trueup_ops::metrics::{self, FailureKind};
 use trueup_queue::{QueueError, topology};
+use trueup_settlement::attempt_counter::{AttemptCounter, MAX_ATTEMPTS};
 use trueup_settlement::{settle_batch, settle_what_is_free};
 use trueup_store::settlement::attempts;
 use trueup_store::settlement::loading::LockMode;
-use trueup_store::{Pool, StoreError, run_tx};
+use trueup_store::{Pool, StoreError, TransactionName, run_tx};
 use uuid::Uuid;
 
 /// Between two tries of one event that fails.
@@ -43,17 +42,16 @@ pub struct BatchProcessor {
     pool: Pool,
     lanes: usize,
     batch: usize,
-    /// Events whose last try was cut short by Postgres going away: that try does not count.
-    cut_short: Arc<Mutex<HashSet<Uuid>>>,
+    attempts: AttemptCounter,
 }
 
 impl BatchProcessor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
         BatchProcessor {
+            attempts: AttemptCounter::new(pool.clone()),
             pool,
             lanes: lanes.max(1) as usize,
             batch: batch.max(1) as usize,
-            cut_short: Arc::default(),
         }
     }
 
@@ -113,13 +111,13 @@ impl BatchProcessor {
         if left.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let tried = attempts::tried_before(&self.pool, &left).await?;
+        let tried = self.attempts.find_tried(&left).await?;
         let (again, first): (Vec<RawEvent>, Vec<RawEvent>) = left
             .into_iter()
             .partition(|event| tried.contains(&event.id));
         let mut aside = BTreeSet::new();
         if !first.is_empty() {
-            self.begin_attempts(&first).await?;
+            self.attempts.begin_attempts(&first).await?;
             aside.extend(self.settle_together(&first, dead).await?);
         }
         aside.extend(self.settle_alone(&again, dead).await?);
@@ -135,19 +133,20 @@ impl BatchProcessor {
         let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
         match self.settle_once(events, LockMode::SkipBusy).await {
             Ok(aside) => {
-                attempts::forget_attempts(&self.pool, &ids).await?;
+                self.attempts.forget_attempts(&ids).await?;
                 Ok(aside)
             }
             Err(error) if error.is_busy() => {
-                attempts::forget_attempts(&self.pool, &ids).await?;
+                self.attempts.forget_attempts(&ids).await?;
                 Ok(ids.into_iter().collect())
             }
             Err(error) => {
                 if error.is_environment_error() {
-                    ids.into_iter().for_each(|id| self.note_cut_short(id));
+                    ids.into_iter()
+                        .for_each(|id| self.attempts.note_cut_short(id));
                 } else {
                     // What failed together says nothing about each: their tries are counted anew.
-                    attempts::forget_attempts(&self.pool, &ids).await?;
+                    self.attempts.forget_attempts(&ids).await?;
                 }
                 self.split_failed(error, events, dead).await
             }
@@ -216,25 +215,28 @@ impl BatchProcessor {
         dead: &lapin::Channel,
     ) -> Result<bool, SettleError> {
         loop {
-            let begun = self.begin_attempts(std::slice::from_ref(event)).await?;
+            let begun = self
+                .attempts
+                .begin_attempts(std::slice::from_ref(event))
+                .await?;
             let attempt = begun.get(&event.id).copied().unwrap_or(1);
-            if attempt > attempts::MAX_ATTEMPTS {
+            if attempt > MAX_ATTEMPTS {
                 self.park_event(event, dead).await?;
                 return Ok(true);
             }
             let alone = std::slice::from_ref(event);
             match self.settle_once(alone, LockMode::SkipBusy).await {
                 Ok(aside) => {
-                    attempts::forget_attempts(&self.pool, &[event.id]).await?;
+                    self.attempts.forget_attempts(&[event.id]).await?;
                     return Ok(aside.is_empty());
                 }
                 // Waiting for a lock is no failure (V12).
                 Err(error) if error.is_busy() => {
-                    attempts::forget_attempts(&self.pool, &[event.id]).await?;
+                    self.attempts.forget_attempts(&[event.id]).await?;
                     return Ok(false);
                 }
                 Err(error) if error.is_environment_error() => {
-                    self.note_cut_short(event.id);
+                    self.attempts.note_cut_short(event.id);
                     return Err(count_postgres_failure(error));
                 }
                 Err(error) => {
@@ -246,36 +248,12 @@ impl BatchProcessor {
         }
     }
 
-    /// Notes a try of each, unless it makes up for one that Postgres cut short; returns which one it is.
-    async fn begin_attempts(&self, events: &[RawEvent]) -> Result<HashMap<Uuid, i32>, StoreError> {
-        let again = self.forget_cut_short(events);
-        let tries: Vec<(Uuid, bool)> = events
-            .iter()
-            .map(|event| (event.id, !again.contains(&event.id)))
-            .collect();
-        let begun = attempts::begin_attempts(&self.pool, &tries).await;
-        if begun.is_err() {
-            again.into_iter().for_each(|id| self.note_cut_short(id));
-        }
-        begun
-    }
-
-    fn forget_cut_short(&self, events: &[RawEvent]) -> HashSet<Uuid> {
-        let mut ids = self.cut_short.lock();
-        let of_these = events.iter().map(|event| event.id);
-        of_these.filter(|id| ids.remove(id)).collect()
-    }
-
-    fn note_cut_short(&self, id: Uuid) {
-        self.cut_short.lock().insert(id);
-    }
-
     /// First the dead letter, then the row: a death in between parks it twice rather than not at all.
     async fn park_event(&self, event: &RawEvent, dead: &lapin::Channel) -> Result<(), SettleError> {
         let message = envelope::encode_envelope(&Envelope::from_events(vec![event.clone()]));
         topology::publish_dead(dead, &message).await?;
         attempts::park_event(&self.pool, event).await?;
-        attempts::forget_attempts(&self.pool, &[event.id]).await?;
+        self.attempts.forget_attempts(&[event.id]).await?;
         metrics::worker().parked.inc();
         metrics::worker().settled.inc(Status::Held);
         metrics::worker()
@@ -294,7 +272,7 @@ impl BatchProcessor {
     ) -> Result<BTreeSet<Uuid>, StoreError> {
         let started = Instant::now();
         crash_points::event(events);
-        let settling = run_tx(&self.pool, "settle", |tx| {
+        let settling = run_tx(&self.pool, TransactionName::Settle, |tx| {
             let work = events.iter().cloned().map(SettleJob::Fresh).collect();
             Box::pin(async move {
                 let settled = match mode {

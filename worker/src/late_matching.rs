@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use trueup_domain::batch_decision::SettleResult;
 use trueup_event::reason::Status;
-use trueup_ops::metrics::{self, RetryOutcome, PeriodicJobName};
+use trueup_ops::metrics::{self, PeriodicJobName, RetryOutcome};
 use trueup_settlement::late_matching::{settle_due, wake_pending};
 use trueup_store::{Pool, StoreError};
 

@@ -35,7 +35,6 @@ pub fn tell_connections(pool: &Pool) {
     connections.set(ConnectionUse::InUse, in_use);
     connections.set(ConnectionUse::Open, open);
 }
-}
 
 pub async fn run_maintenance(pool: &Pool, args: &WorkerArgs) -> Result<(), StoreError> {
     let made = partitions::make_partitions(pool).await?;

@@ -7,7 +7,7 @@ use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::Reason;
 use trueup_settlement::settle_batch;
-use trueup_store::{Pool, PoolSettings, run_tx};
+use trueup_store::{Pool, PoolSettings, TransactionName, run_tx};
 use uuid::Uuid;
 
 use crate::sample_account::{AMBIGUOUS_CALLER, Call, Dice, Network};
@@ -43,7 +43,7 @@ pub async fn send(network: &Network) -> anyhow::Result<()> {
     )?;
     for batch in events.chunks(BATCH) {
         let works: Vec<SettleJob> = batch.iter().cloned().map(SettleJob::Fresh).collect();
-        run_tx(&pool, "pictures_settle", move |tx| {
+        run_tx(&pool, TransactionName::Other, move |tx| {
             let works = works.clone();
             Box::pin(async move { settle_batch(tx, works).await })
         })

@@ -15,7 +15,7 @@ use trueup_event::ids;
 use trueup_ops::shutdown::{ExitReason, Failure};
 use trueup_store::accounts::{self, Account};
 use trueup_store::users::{self, UserRole};
-use trueup_store::{Pool, audit_log, run_tx};
+use trueup_store::{Pool, TransactionName, audit_log, run_tx};
 use uuid::Uuid;
 
 use crate::passwords;
@@ -117,7 +117,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
         .map_err(|e| bad_usage(e.to_string()))?;
     let (email, id) = (add.email.clone(), Uuid::now_v7());
     let of = account.clone();
-    let made = run_tx(&pool, "users.add", move |tx| {
+    let made = run_tx(&pool, TransactionName::UsersAdd, move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
             if is_new {

@@ -14,3 +14,4 @@ pub mod transaction;
 pub use error::StoreError;
 pub use pool::{Client, Pool, PoolSettings};
 pub use transaction::{BoxFuture, run_tx};
+pub use trueup_ops::metrics::TransactionName;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Transaction;
 use rand::RngExt;
-use trueup_ops::metrics;
+use trueup_ops::metrics::{self, TransactionName, TransactionOutcome};
 
 use crate::error::StoreError;
 use crate::pool::Pool;
@@ -19,20 +19,19 @@ const MAX_ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs `work` in one transaction and commits it. `work` may run several times: it must have no
-/// effect but on the database. `name` is one of the metrics' transactions; any other counts as `other`.
-pub async fn run_tx<T, F>(pool: &Pool, name: &'static str, mut work: F) -> Result<T, StoreError>
+/// effect but on the database.
+pub async fn run_tx<T, F>(pool: &Pool, name: TransactionName, mut work: F) -> Result<T, StoreError>
 where
     F: for<'a> FnMut(&'a Transaction<'a>) -> BoxFuture<'a, T> + Send,
 {
     let figures = metrics::transactions();
-    let label = metrics::transaction_label(name);
     let started = Instant::now();
     let mut attempt = 1;
     loop {
         match run_once(pool, &mut work).await {
             Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
-                figures.ended.inc(&[label, "retried"]);
-                tracing::debug!(transaction = name, attempt, %error, "transaction is run again");
+                figures.ended.inc((name, TransactionOutcome::Retried));
+                tracing::debug!(transaction = name.code(), attempt, %error, "transaction is run again");
                 let pause = FIRST_PAUSE * 2u32.pow(attempt - 1);
                 // Drawn before the wait: the generator must not be held across it.
                 let jitter = rand::rng().random_range(0.5..1.5);
@@ -41,12 +40,12 @@ where
             }
             outcome => {
                 let ended = if outcome.is_ok() {
-                    "committed"
+                    TransactionOutcome::Committed
                 } else {
-                    "failed"
+                    TransactionOutcome::Failed
                 };
-                figures.ended.inc(&[label, ended]);
-                figures.seconds.since(&[label], started);
+                figures.ended.inc((name, ended));
+                figures.seconds.since(name, started);
                 return outcome;
             }
         }
@@ -59,9 +58,7 @@ where
 {
     let started = Instant::now();
     let mut client = pool.get().await?;
-    metrics::transactions()
-        .pool_wait_seconds
-        .since(&[], started);
+    metrics::transactions().pool_wait_seconds.since(started);
     let tx = client.transaction().await?;
     let value = work(&tx).await?;
     tx.commit().await?;

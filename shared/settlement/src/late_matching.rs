@@ -6,7 +6,7 @@ use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_store::settlement::pending_reports::{
     WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, try_soon, wake_by,
 };
-use trueup_store::{Pool, StoreError, run_tx};
+use trueup_store::{Pool, StoreError, TransactionName, run_tx};
 use uuid::Uuid;
 
 use crate::settle_what_is_free;
@@ -14,11 +14,14 @@ use crate::settle_what_is_free;
 /// Makes the reports due that may be about calls recorded since. Returns how many notes of recorded calls
 /// were dealt with.
 pub async fn wake_pending(pool: &Pool) -> Result<u64, StoreError> {
-    let again = run_tx(pool, "late_wake_again", |tx| {
+    let again = run_tx(pool, TransactionName::LateWakeAgain, |tx| {
         Box::pin(wake_by(tx, WAKE_AGAIN))
     })
     .await?;
-    let first = run_tx(pool, "late_wake", |tx| Box::pin(wake_by(tx, WAKE))).await?;
+    let first = run_tx(pool, TransactionName::LateWake, |tx| {
+        Box::pin(wake_by(tx, WAKE))
+    })
+    .await?;
     Ok(again.saturating_add(first))
 }
 
@@ -53,7 +56,7 @@ async fn one_by_one(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreE
 }
 
 async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, StoreError> {
-    run_tx(pool, "late_settle", |tx| {
+    run_tx(pool, TransactionName::LateSettle, |tx| {
         Box::pin(async move {
             // Two workers would share what one recorded call woke, and guess out of order (M10).
             if !take_turn(tx).await? {

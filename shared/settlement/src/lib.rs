@@ -10,6 +10,7 @@
 
 #![warn(clippy::cognitive_complexity)]
 
+pub mod attempt_counter;
 pub mod bulk_replay;
 pub mod call_recording;
 pub mod dry_run;

@@ -11,7 +11,7 @@ use trueup_domain::decision::{PostingCause, Trigger};
 use trueup_event::ids;
 use trueup_event::reason::{Reason, Status, Strategy};
 use trueup_store::settlement::manual_actions::{self as rows, ActionKey, ActionTarget};
-use trueup_store::{Pool, StoreError, run_tx};
+use trueup_store::{Pool, StoreError, TransactionName, run_tx};
 use uuid::Uuid;
 
 use crate::settle_batch;
@@ -113,7 +113,7 @@ fn why_not_free(target: &ActionTarget) -> Option<ActionError> {
 
 /// The same rules as they stand now, at the original time of reception.
 pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
-    run_tx(pool, "person_replay", |tx| {
+    run_tx(pool, TransactionName::PersonReplay, |tx| {
         let asked = asked.clone();
         Box::pin(async move {
             let key = asked.action_key();
@@ -140,7 +140,7 @@ pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
 
 /// A person says which call the report is about. Its repeats go along (M12).
 pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
-    run_tx(pool, "person_assign", |tx| {
+    run_tx(pool, TransactionName::PersonAssign, |tx| {
         let asked = asked.clone();
         Box::pin(async move { assign_in(tx, &asked, call_id).await })
     })
@@ -200,7 +200,7 @@ pub async fn apply_event(
     asked: &ActionRequest,
     payout_cents: Option<i64>,
 ) -> ActionResult {
-    run_tx(pool, "person_apply", |tx| {
+    run_tx(pool, TransactionName::PersonApply, |tx| {
         let asked = asked.clone();
         Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
     })
@@ -271,7 +271,7 @@ pub async fn ignore_event(
     pool: &Pool,
     asked: &ActionRequest,
 ) -> Result<Result<(), ActionError>, StoreError> {
-    run_tx(pool, "person_ignore", |tx| {
+    run_tx(pool, TransactionName::PersonIgnore, |tx| {
         let asked = asked.clone();
         Box::pin(async move {
             let key = asked.action_key();
@@ -305,7 +305,7 @@ pub async fn ignore_event(
 
 /// Opens a closed row again: the rules decide it as they stand now.
 pub async fn unignore_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
-    run_tx(pool, "person_unignore", |tx| {
+    run_tx(pool, TransactionName::PersonUnignore, |tx| {
         let asked = asked.clone();
         Box::pin(async move {
             let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
@@ -342,7 +342,7 @@ async fn reopen(
 /// Takes back what a person did to a row last: an assign, an apply (asked for on either of its rows), or
 /// an ignore. The row is decided again as the rules alone would, whatever came in between.
 pub async fn undo_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
-    run_tx(pool, "person_undo", |tx| {
+    run_tx(pool, TransactionName::PersonUndo, |tx| {
         let asked = asked.clone();
         Box::pin(async move {
             let key = asked.action_key();

@@ -34,4 +34,6 @@ pub mod webhook_activity;
 pub mod webhooks;
 
 pub use id_page::IdPage;
-pub use trueup_postgres::{BoxFuture, Client, Pool, PoolSettings, StoreError, run_tx};
+pub use trueup_postgres::{
+    BoxFuture, Client, Pool, PoolSettings, StoreError, TransactionName, run_tx,
+};

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use trueup_domain::call_record::CallRecord;
 use trueup_settlement::call_recording::record_calls;
-use trueup_store::run_tx;
+use trueup_store::{TransactionName, run_tx};
 use uuid::Uuid;
 
 use crate::harness::{CallSpec, Terms, World, at};
@@ -134,7 +134,7 @@ fn copy(id: Uuid, assignment: Uuid, value: Option<i64>, qualified: Option<bool>)
 
 async fn record(world: &World, copy: CallRecord) {
     let account_id = world.account_id;
-    let refused = run_tx(&world.pool(), "test_record", |tx| {
+    let refused = run_tx(&world.pool(), TransactionName::Other, |tx| {
         let copies = vec![copy.clone()];
         Box::pin(async move { record_calls(tx, account_id, "key test", &copies).await })
     })

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use trueup_domain::call_record::{CallRecord, Caller};
 use trueup_settlement::call_recording::record_calls;
-use trueup_store::run_tx;
+use trueup_store::{TransactionName, run_tx};
 use trueup_testkit::eventually;
 use uuid::Uuid;
 
@@ -388,7 +388,7 @@ fn copy(id: Uuid, assignment_id: Option<Option<Uuid>>) -> CallRecord {
 
 async fn record(world: &World, copy: CallRecord) -> usize {
     let account_id = world.account_id;
-    let refused = run_tx(&world.pool(), "test_record", move |tx| {
+    let refused = run_tx(&world.pool(), TransactionName::Other, move |tx| {
         let copies = vec![copy.clone()];
         Box::pin(async move { record_calls(tx, account_id, "key:test", &copies).await })
     })

@@ -9,7 +9,7 @@ use serde_json::json;
 use trueup_domain::region;
 use trueup_event::ids;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, accounts, api_keys, audit_log, run_tx};
+use trueup_store::{StoreError, TransactionName, accounts, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -139,7 +139,7 @@ pub async fn create_account(
         ..account.clone().into()
     };
     let ceilings = app.ceilings.clone();
-    run_tx(&app.pool, "accounts.create", move |tx| {
+    run_tx(&app.pool, TransactionName::AccountsCreate, move |tx| {
         let (ceilings, account) = (ceilings.clone(), account.clone());
         let (key, prefix) = (key.clone(), prefix.clone());
         Box::pin(async move {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, api_keys, audit_log, run_tx};
+use trueup_store::{StoreError, TransactionName, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ pub async fn create_api_key(
     let (key, prefix) = secrets::api_key();
     let shown = key.clone();
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "api_keys.create", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::ApiKeysCreate, move |tx| {
         let (ceilings, operator, name, key, prefix) = (
             ceilings.clone(),
             operator.clone(),
@@ -133,7 +133,7 @@ pub async fn revoke_api_key(
     operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
-    let revoked = run_tx(&app.pool, "api_keys.revoke", move |tx| {
+    let revoked = run_tx(&app.pool, TransactionName::ApiKeysRevoke, move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
             let revoked = api_keys::revoke_api_key(tx, operator.account_id(), id).await?;

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use trueup_domain::{crediting, percent};
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, assignments, audit_log, campaigns, publishers, run_tx};
+use trueup_store::{
+    StoreError, TransactionName, assignments, audit_log, campaigns, publishers, run_tx,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -162,7 +164,7 @@ pub async fn create_assignment(
 
     let id = Uuid::now_v7();
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "assignments.create", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::AssignmentsCreate, move |tx| {
         let (ceilings, operator) = (ceilings.clone(), operator.clone());
         Box::pin(async move {
             let kind = CountedKind::Assignments;
@@ -245,7 +247,7 @@ pub async fn update_assignment(
     let terms = fields.not_null("payout", terms);
     fields.finish_reading()?;
 
-    let updated = run_tx(&app.pool, "assignments.update", move |tx| {
+    let updated = run_tx(&app.pool, TransactionName::AssignmentsUpdate, move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
             let Some(before) = assignments::get_assignment(tx, operator.account_id(), id).await?

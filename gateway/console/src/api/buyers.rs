@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, audit_log, buyers, run_tx};
+use trueup_store::{StoreError, TransactionName, audit_log, buyers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ pub async fn create_buyer(
     let body = BuyerBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "buyers.create", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::BuyersCreate, move |tx| {
         let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
         Box::pin(async move {
             let account_id = operator.account_id();
@@ -121,7 +121,7 @@ pub async fn rename_buyer(
     JsonFields(fields): JsonFields,
 ) -> Result<Json<BuyerResponse>, Problem> {
     let body = BuyerBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, "buyers.rename", move |tx| {
+    let renamed = run_tx(&app.pool, TransactionName::BuyersRename, move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let renamed = buyers::rename_buyer(tx, operator.account_id(), id, &name).await?;

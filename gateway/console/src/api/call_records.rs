@@ -16,7 +16,7 @@ use trueup_domain::call_record::{CallRecord, Caller, derive_call_id};
 use trueup_domain::phone;
 use trueup_ops::metrics::{self, RecordingOutcome};
 use trueup_settlement::call_recording;
-use trueup_store::run_tx;
+use trueup_store::{TransactionName, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -154,7 +154,7 @@ async fn record_copies(
     for chunk in copies.chunks(call_recording::CHUNK) {
         let batch: Arc<[CallRecord]> = chunk.iter().map(|(_, copy)| copy.clone()).collect();
         let (account_id, actor) = (operator.account_id(), operator.actor.clone());
-        let refused = run_tx(&app.pool, "calls.record", move |tx| {
+        let refused = run_tx(&app.pool, TransactionName::CallsRecord, move |tx| {
             let (batch, actor) = (Arc::clone(&batch), actor.clone());
             Box::pin(
                 async move { call_recording::record_calls(tx, account_id, &actor, &batch).await },

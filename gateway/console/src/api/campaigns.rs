@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, audit_log, campaigns, run_tx};
+use trueup_store::{StoreError, TransactionName, audit_log, campaigns, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ pub async fn create_campaign(
     let body = CampaignBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "campaigns.create", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::CampaignsCreate, move |tx| {
         let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
         Box::pin(async move {
             let account_id = operator.account_id();
@@ -122,7 +122,7 @@ pub async fn rename_campaign(
     JsonFields(fields): JsonFields,
 ) -> Result<Json<CampaignResponse>, Problem> {
     let body = CampaignBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, "campaigns.rename", move |tx| {
+    let renamed = run_tx(&app.pool, TransactionName::CampaignsRename, move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let renamed = campaigns::rename_campaign(tx, operator.account_id(), id, &name).await?;

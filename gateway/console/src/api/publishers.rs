@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, audit_log, publishers, run_tx};
+use trueup_store::{StoreError, TransactionName, audit_log, publishers, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -65,7 +65,7 @@ pub async fn create_publisher(
     let body = PublisherBody::read_fields(fields)?;
     let id = Uuid::now_v7();
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "publishers.create", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::PublishersCreate, move |tx| {
         let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
         Box::pin(async move {
             let account_id = operator.account_id();
@@ -126,7 +126,7 @@ pub async fn rename_publisher(
     JsonFields(fields): JsonFields,
 ) -> Result<Json<PublisherResponse>, Problem> {
     let body = PublisherBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, "publishers.rename", move |tx| {
+    let renamed = run_tx(&app.pool, TransactionName::PublishersRename, move |tx| {
         let (operator, name) = (operator.clone(), body.name.clone());
         Box::pin(async move {
             let renamed =

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
-use trueup_store::{StoreError, audit_log, run_tx, webhooks};
+use trueup_store::{StoreError, TransactionName, audit_log, run_tx, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -57,27 +57,34 @@ pub async fn rotate_secret(
     fields.finish_reading()?;
     let (secret, secret_id) = (secrets::webhook_secret(), Uuid::now_v7());
     let (given, ceilings) = (secret.clone(), app.ceilings.clone());
-    let old_secrets_expire_at = run_tx(&app.pool, "webhooks.rotate_secret", move |tx| {
-        let (ceilings, operator, secret) = (ceilings.clone(), operator.clone(), given.clone());
-        Box::pin(async move {
-            if let Err(problem) = locked_in_use(tx, &operator, id).await? {
-                return Ok(Err(problem));
-            }
-            if let Err(problem) = ceilings.check_secrets(tx, id, overlap).await? {
-                return Ok(Err(problem));
-            }
-            webhooks::rotate_secret(tx, id, secret_id, &secret, overlap).await?;
-            webhooks::require_secret(tx, id, true).await?;
-            let valid = webhooks::valid_secrets(tx, &[id]).await?;
-            let detail = json!({ "secret_id": secret_id, "overlap_seconds": overlap });
-            audit_log::record_change(tx, operator.change("rotate_secret", "webhook", id, detail))
+    let old_secrets_expire_at = run_tx(
+        &app.pool,
+        TransactionName::WebhooksRotateSecret,
+        move |tx| {
+            let (ceilings, operator, secret) = (ceilings.clone(), operator.clone(), given.clone());
+            Box::pin(async move {
+                if let Err(problem) = locked_in_use(tx, &operator, id).await? {
+                    return Ok(Err(problem));
+                }
+                if let Err(problem) = ceilings.check_secrets(tx, id, overlap).await? {
+                    return Ok(Err(problem));
+                }
+                webhooks::rotate_secret(tx, id, secret_id, &secret, overlap).await?;
+                webhooks::require_secret(tx, id, true).await?;
+                let valid = webhooks::valid_secrets(tx, &[id]).await?;
+                let detail = json!({ "secret_id": secret_id, "overlap_seconds": overlap });
+                audit_log::record_change(
+                    tx,
+                    operator.change("rotate_secret", "webhook", id, detail),
+                )
                 .await?;
-            Ok::<_, StoreError>(Ok(valid
-                .iter()
-                .filter_map(|(_, secret)| secret.expires_at)
-                .max()))
-        })
-    })
+                Ok::<_, StoreError>(Ok(valid
+                    .iter()
+                    .filter_map(|(_, secret)| secret.expires_at)
+                    .max()))
+            })
+        },
+    )
     .await??;
     Ok(Json(NewSecret {
         secret,
@@ -92,22 +99,26 @@ pub async fn remove_secret(
     operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
-    run_tx(&app.pool, "webhooks.remove_secret", move |tx| {
-        let operator = operator.clone();
-        Box::pin(async move {
-            if let Err(problem) = locked_in_use(tx, &operator, id).await? {
-                return Ok(Err(problem));
-            }
-            webhooks::remove_secrets(tx, id).await?;
-            webhooks::require_secret(tx, id, false).await?;
-            audit_log::record_change(
-                tx,
-                operator.change("remove_secret", "webhook", id, json!({})),
-            )
-            .await?;
-            Ok::<_, StoreError>(Ok(()))
-        })
-    })
+    run_tx(
+        &app.pool,
+        TransactionName::WebhooksRemoveSecret,
+        move |tx| {
+            let operator = operator.clone();
+            Box::pin(async move {
+                if let Err(problem) = locked_in_use(tx, &operator, id).await? {
+                    return Ok(Err(problem));
+                }
+                webhooks::remove_secrets(tx, id).await?;
+                webhooks::require_secret(tx, id, false).await?;
+                audit_log::record_change(
+                    tx,
+                    operator.change("remove_secret", "webhook", id, json!({})),
+                )
+                .await?;
+                Ok::<_, StoreError>(Ok(()))
+            })
+        },
+    )
     .await??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -123,7 +134,7 @@ pub async fn new_token(
     fields.finish_reading()?;
     let token = secrets::new_token();
     let actor = operator.clone();
-    run_tx(&app.pool, "webhooks.new_token", move |tx| {
+    run_tx(&app.pool, TransactionName::WebhooksNewToken, move |tx| {
         let (operator, token) = (actor.clone(), token.clone());
         Box::pin(async move {
             if let Err(problem) = locked_in_use(tx, &operator, id).await? {

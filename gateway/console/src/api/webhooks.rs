@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, audit_log, buyers, run_tx, webhooks};
+use trueup_store::{StoreError, TransactionName, audit_log, buyers, run_tx, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -375,7 +375,7 @@ pub async fn create_webhook(
     let (id, token) = (Uuid::now_v7(), secrets::new_token());
     let secret = settings.require_secret.then(secrets::webhook_secret);
     let (actor, given, ceilings) = (operator.clone(), secret.clone(), app.ceilings.clone());
-    run_tx(&app.pool, "webhooks.create", move |tx| {
+    run_tx(&app.pool, TransactionName::WebhooksCreate, move |tx| {
         let (ceilings, operator, settings, token, secret) = (
             ceilings.clone(),
             actor.clone(),
@@ -474,7 +474,7 @@ pub async fn update_webhook(
     let changes = Changes::read_changes(&mut fields);
     fields.finish_reading()?;
     let (actor, ceilings) = (operator.clone(), app.ceilings.clone());
-    let secret = run_tx(&app.pool, "webhooks.update", move |tx| {
+    let secret = run_tx(&app.pool, TransactionName::WebhooksUpdate, move |tx| {
         let (ceilings, operator, changes) = (ceilings.clone(), actor.clone(), changes.clone());
         Box::pin(async move {
             let Some(before) = webhooks::get_locked(tx, operator.account_id(), id).await? else {
@@ -522,7 +522,7 @@ pub async fn archive_webhook(
     operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
-    run_tx(&app.pool, "webhooks.archive", move |tx| {
+    run_tx(&app.pool, TransactionName::WebhooksArchive, move |tx| {
         let operator = operator.clone();
         Box::pin(async move {
             let Some(before) = webhooks::get_locked(tx, operator.account_id(), id).await? else {

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::json;
-use trueup_store::{audit_log, run_tx, users};
+use trueup_store::{TransactionName, audit_log, run_tx, users};
 
 use super::form::Form;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with};
@@ -103,7 +103,7 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
     };
     let id = secrets::new_session_id();
     let given = id.clone();
-    run_tx(&app.pool, "users.sign_in", move |tx| {
+    run_tx(&app.pool, TransactionName::UsersSignIn, move |tx| {
         let (user, id) = (user.clone(), given.clone());
         Box::pin(async move {
             users::begin_session(tx, user.id, &id).await?;

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, Uri};
 use serde_json::json;
 use trueup_store::ceilings::CountedKind;
 use trueup_store::users::{self, User, UserRole};
-use trueup_store::{IdPage, StoreError, accounts, audit_log, run_tx};
+use trueup_store::{IdPage, StoreError, TransactionName, accounts, audit_log, run_tx};
 use uuid::Uuid;
 
 use super::form::Form;
@@ -91,7 +91,7 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
     let hash = passwords::hash(password).await?;
     let (id, operator) = (Uuid::now_v7(), viewer.auth_context());
     let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, "users.add", move |tx| {
+    let made = run_tx(&app.pool, TransactionName::UsersAdd, move |tx| {
         let (ceilings, operator) = (ceilings.clone(), operator.clone());
         let (email, hash) = (email.clone(), hash.clone());
         Box::pin(async move {
@@ -138,29 +138,35 @@ pub async fn set_role_or_disabled(
     };
     let (out, operator) = (form.is_on("out"), viewer.auth_context());
     let ceilings = app.ceilings.clone();
-    let set = run_tx(&app.pool, "users.set_role_or_disabled", move |tx| {
-        let (ceilings, operator) = (ceilings.clone(), operator.clone());
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            let Some(before) = users::get_user(tx, account_id, id).await? else {
-                return Ok(Ok(None));
-            };
-            if before.disabled_at.is_some()
-                && !out
-                && let Err(problem) = ceilings
-                    .check_room(tx, account_id, CountedKind::Users)
-                    .await?
-            {
-                return Ok(Err(problem));
-            }
-            let set = users::set_role_or_disabled(tx, operator.account_id(), id, role, out).await?;
-            if set {
-                let detail = json!({ "role": role.code(), "shut_out": out });
-                audit_log::record_change(tx, operator.change("update", "user", id, detail)).await?;
-            }
-            Ok::<_, StoreError>(Ok(Some(set)))
-        })
-    })
+    let set = run_tx(
+        &app.pool,
+        TransactionName::UsersSetRoleOrDisabled,
+        move |tx| {
+            let (ceilings, operator) = (ceilings.clone(), operator.clone());
+            Box::pin(async move {
+                let account_id = operator.account_id();
+                let Some(before) = users::get_user(tx, account_id, id).await? else {
+                    return Ok(Ok(None));
+                };
+                if before.disabled_at.is_some()
+                    && !out
+                    && let Err(problem) = ceilings
+                        .check_room(tx, account_id, CountedKind::Users)
+                        .await?
+                {
+                    return Ok(Err(problem));
+                }
+                let set =
+                    users::set_role_or_disabled(tx, operator.account_id(), id, role, out).await?;
+                if set {
+                    let detail = json!({ "role": role.code(), "shut_out": out });
+                    audit_log::record_change(tx, operator.change("update", "user", id, detail))
+                        .await?;
+                }
+                Ok::<_, StoreError>(Ok(Some(set)))
+            })
+        },
+    )
     .await?;
     let set = match set {
         Ok(set) => set,
@@ -219,7 +225,7 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
         );
     }
     let operator = viewer.auth_context();
-    run_tx(&app.pool, "accounts.set_time_zone", move |tx| {
+    run_tx(&app.pool, TransactionName::AccountsSetTimeZone, move |tx| {
         let (operator, time_zone) = (operator.clone(), time_zone.clone());
         Box::pin(async move {
             let id = operator.account_id();
@@ -268,7 +274,7 @@ pub async fn set_password(
         secrets::new_session_id(),
     );
     let given = id.clone();
-    run_tx(&app.pool, "users.set_password", move |tx| {
+    run_tx(&app.pool, TransactionName::UsersSetPassword, move |tx| {
         let (operator, hash, id) = (operator.clone(), hash.clone(), given.clone());
         Box::pin(async move {
             users::set_password(tx, user, &hash).await?;

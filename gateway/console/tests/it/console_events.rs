@@ -6,7 +6,7 @@ use trueup_domain::batch_decision::SettleJob;
 use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_settlement::{bulk_replay, settle_batch};
-use trueup_store::{Pool, PoolSettings, run_tx};
+use trueup_store::{Pool, PoolSettings, TransactionName, run_tx};
 use uuid::Uuid;
 
 use crate::console::{Console, Key, id};
@@ -100,7 +100,7 @@ impl Scene {
             refusal,
         };
         let event_id = event.id.to_string();
-        run_tx(&self.pool, "test_settle", move |tx| {
+        run_tx(&self.pool, TransactionName::Other, move |tx| {
             let event = event.clone();
             Box::pin(async move { settle_batch(tx, vec![SettleJob::Fresh(event)]).await })
         })

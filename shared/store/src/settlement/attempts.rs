@@ -10,9 +10,6 @@ use uuid::Uuid;
 use crate::{Pool, StoreError};
 use trueup_event::raw_event::RawEvent;
 
-/// Tries of one event before it is set aside (V12).
-pub const MAX_ATTEMPTS: i32 = 5;
-
 const BEGIN: &str = "/* parked_begin_attempts */
     INSERT INTO event_attempts (event_id, attempts)
     SELECT * FROM unnest($1::uuid[], $2::int4[])
