@@ -26,6 +26,7 @@ use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::DeliveryTag;
 use crate::periodic_jobs::run_periodically;
 use crate::queue_consumer::QueueConsumer;
+use crate::queue_depths::watch_depths;
 use crate::scheduler::{Scheduler, Settled};
 use crate::settings::WorkerSettings;
 use crate::{bulk_replay, late_matching, maintenance, reconciliation};
@@ -230,6 +231,7 @@ impl ConsumerSupervisor {
         let outcome = tokio::select! {
             outcome = self.consume_session(&session, &moving, backoff) => outcome,
             () = moving.wait_closed() => Err(ConsumeError::ConnectionLost),
+            never = watch_depths(&session) => match never {},
         };
         moving.close().await;
         session.close().await;

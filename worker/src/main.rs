@@ -16,6 +16,7 @@ mod maintenance;
 mod overflow;
 mod periodic_jobs;
 mod queue_consumer;
+mod queue_depths;
 mod reconciliation;
 mod scheduler;
 mod settings;

@@ -115,6 +115,30 @@ async fn v12_an_event_that_postgres_refuses_is_parked_alone_and_redriven() {
     world.reconcile().await;
 }
 
+#[tokio::test]
+async fn dead_letters_are_told_to_the_metrics_that_page_somebody() {
+    let world = World::new().await;
+    let event = world.event(
+        at("2026-03-14T12:01:00Z"),
+        json!({"ref_id": "R1", "payout": 50}),
+    );
+    world.publish_dead(&[event]).await;
+    let mut worker = world.worker().await;
+    eventually("the figure", PATIENCE, async || {
+        let dead = worker
+            .metric("trueup_worker_queue_messages{queue=\"dead\"}")
+            .await;
+        (dead >= 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        worker
+            .metric("trueup_worker_queue_messages{queue=\"events\"}")
+            .await,
+        0.0
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn v12_settings_that_cannot_be_read_park_their_own_webhooks_reports_only() {
     let mut world = World::new().await;

@@ -140,7 +140,7 @@ labels! {
     RetryOutcome { Tried = "tried", Matched = "matched" }
 
     /// The broker's queues.
-    QueueName { Events = "events", Parked = "parked", Dead = "dead" }
+    QueueName { Events = "events", Overflow = "overflow", Parked = "parked", Dead = "dead" }
 
     /// Connections that are used, and all that are open.
     ConnectionUse { InUse = "in_use", Open = "open" }
