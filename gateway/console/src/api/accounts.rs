@@ -13,13 +13,13 @@ use trueup_store::{StoreError, accounts, api_keys, audit_log, run_tx};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::field_reader::FieldReader;
 use super::limits::MAX_NAME;
 use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
 use super::request::{JsonFields, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::secrets;
 
 /// How the audit log names the holder of the admin key.

@@ -8,12 +8,12 @@ use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::events::{EventInFull, load_event_in_full};
 use super::limits::MAX_CENTS;
-use super::problem::Problem;
 use super::request::{Id, JsonFields};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 fn action_request(operator: &AuthContext, event_id: Uuid) -> ActionRequest {
     ActionRequest {
@@ -66,7 +66,7 @@ pub struct ApplyBody {
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/replay", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the rules were run again, at its original time", body = EventInFull),
-        (status = 409, description = "It has moved money already, or holds no report", body = super::problem::ProblemBody)))]
+        (status = 409, description = "It has moved money already, or holds no report", body = crate::problem::ProblemBody)))]
 pub async fn replay_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -81,7 +81,7 @@ pub async fn replay_event(
 #[utoipa::path(post, path = "/api/v1/events/{id}/assign", tag = "events", params(("id" = Uuid, Path)),
     request_body = AssignBody,
     responses((status = 200, description = "The row, now about that call", body = EventInFull),
-        (status = 409, description = "It has moved money already, or holds no report", body = super::problem::ProblemBody)))]
+        (status = 409, description = "It has moved money already, or holds no report", body = crate::problem::ProblemBody)))]
 pub async fn assign_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -98,7 +98,7 @@ pub async fn assign_event(
 #[utoipa::path(post, path = "/api/v1/events/{id}/apply", tag = "events", params(("id" = Uuid, Path)),
     request_body(content = Option<ApplyBody>, description = "May be left out"),
     responses((status = 200, description = "The new row: a report of this person about the row's call", body = EventInFull),
-        (status = 409, description = "The row has no call", body = super::problem::ProblemBody)))]
+        (status = 409, description = "The row has no call", body = crate::problem::ProblemBody)))]
 pub async fn apply_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -117,7 +117,7 @@ pub async fn apply_event(
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/ignore", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row, closed, with its claim let go", body = EventInFull),
-        (status = 409, description = "It stands for money", body = super::problem::ProblemBody)))]
+        (status = 409, description = "It stands for money", body = crate::problem::ProblemBody)))]
 pub async fn ignore_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -131,7 +131,7 @@ pub async fn ignore_event(
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/unignore", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row, open again and decided by the rules as they stand", body = EventInFull),
-        (status = 409, description = "It is not closed", body = super::problem::ProblemBody)))]
+        (status = 409, description = "It is not closed", body = crate::problem::ProblemBody)))]
 pub async fn unignore_event(
     State(app): State<App>,
     operator: AuthContext,
@@ -145,7 +145,7 @@ pub async fn unignore_event(
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/undo", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the last assign, apply or ignore was taken back", body = EventInFull),
-        (status = 409, description = "No person has done anything to it that stands", body = super::problem::ProblemBody)))]
+        (status = 409, description = "No person has done anything to it that stands", body = crate::problem::ProblemBody)))]
 pub async fn undo_event(
     State(app): State<App>,
     operator: AuthContext,

@@ -12,13 +12,13 @@ use trueup_store::{StoreError, assignments, audit_log, campaigns, publishers, ru
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::field_reader::{FieldReader, MaybeField};
 use super::limits::MAX_CENTS;
 use super::list::{ListParams, Page, Paging};
-use super::problem::{FieldError, Problem};
 use super::request::{Id, JsonFields, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::{FieldError, Problem};
 
 /// What a publisher earns from a qualified call: an amount, or a share of its value.
 #[derive(Debug, Clone, Serialize, ToSchema)]

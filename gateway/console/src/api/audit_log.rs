@@ -9,11 +9,11 @@ use trueup_store::audit_log;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
 use super::request::Query;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]

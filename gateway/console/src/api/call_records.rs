@@ -20,13 +20,13 @@ use trueup_store::run_tx;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::body;
 use super::calls::{MAX_CALLER, MAX_REF_ID};
 use super::field_reader::{FieldReader, MaybeField, kind_of};
 use super::limits::MAX_CENTS;
-use super::problem::Problem;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 /// Calls in one request (contract).
 const MAX_CALLS: usize = 10_000;

@@ -9,13 +9,13 @@ use trueup_store::calls::{self, CallFilter, TimePage};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::assignments::TermsBody;
 use super::field_reader::MaybeField;
 use super::list::{ListParams, Page, Paging, Position};
-use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::work_shares::WorkPlace;
 
 /// A text that may hold a caller (characters).

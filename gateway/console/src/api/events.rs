@@ -15,13 +15,13 @@ use trueup_store::{events, ledger, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::field_reader::FieldReader;
 use super::ledger::PostingResponse;
 use super::list::{ListParams, Page, Paging, Position};
-use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::work_shares::WorkPlace;
 
 /// What is searched for in a list (characters).

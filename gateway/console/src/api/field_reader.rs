@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::problem::{FieldError, Problem};
+use crate::problem::{FieldError, Problem};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
 const NEAREST_WITHIN: usize = 4;

@@ -8,12 +8,12 @@ use trueup_store::{ledger, publishers};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::assignments::TermsBody;
 use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
 use super::request::{Id, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Posting)]

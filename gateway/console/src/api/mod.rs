@@ -20,7 +20,6 @@ mod ledger;
 mod limits;
 mod list;
 mod openapi;
-mod problem;
 mod publishers;
 mod request;
 mod revenue;
@@ -33,7 +32,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
 use crate::app_state::App;
-pub use problem::{FieldError, Problem, retry_after};
+pub use crate::problem::{FieldError, Problem, retry_after};
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()
@@ -142,20 +141,15 @@ pub mod handlers {
         PreviewedAction, apply_event, assign_event, ignore_event, preview_action, replay_event,
         undo_event, unignore_event,
     };
-    pub use super::api_key_auth::AuthContext;
     pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
     pub use super::assignments::{create_assignment, update_assignment};
     pub use super::body::{read_body, run_blocking};
-    pub use super::buyers::{create_buyer, rename_buyer};
-    pub use super::campaigns::{create_campaign, rename_campaign};
     pub use super::events::{
         ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
         load_event_in_full as event_in_full,
     };
     pub use super::field_reader::FieldReader;
     pub use super::ledger::PostingResponse;
-    pub use super::problem::Problem;
-    pub use super::publishers::{create_publisher, rename_publisher};
     pub use super::request::{Id, JsonFields, Query};
     pub use super::revenue::{Revenue, sum_revenue as revenue_report};
     pub use super::try_report::{TriedReport, try_sample};
@@ -163,4 +157,5 @@ pub mod handlers {
     pub use super::webhooks::{
         WebhookResponse, archive_webhook, create_webhook, show_webhook, update_webhook,
     };
+    pub use crate::problem::Problem;
 }

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{
     accounts, actions, api_keys, assignments, audit_log, buyers, call_records, calls, campaigns,
-    events, ledger, problem, publishers, revenue, try_report, webhook_secrets, webhooks,
+    events, ledger, publishers, revenue, try_report, webhook_secrets, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -40,7 +40,7 @@ use super::{
         revenue::sum_revenue,
         audit_log::list_audit_log,
     ),
-    components(schemas(problem::ProblemBody)),
+    components(schemas(crate::problem::ProblemBody)),
     security(("account_key" = [])),
     modifiers(&Errors)
 )]

@@ -2,11 +2,14 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use utoipa::PartialSchema;
 use uuid::Uuid;
 
 use super::body;
 use super::field_reader::FieldReader;
-use super::problem::Problem;
+use crate::problem::Problem;
+use crate::request_fields::RequestFields;
 
 /// The `{id}` of a path. A text that is no UUID is the id of nothing.
 pub struct Id(pub Uuid);
@@ -44,5 +47,17 @@ impl<S: Send + Sync> FromRequest<S> for JsonFields {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let body = body::read_body(request.into_body(), body::SETTING_LIMIT).await?;
         FieldReader::of_body(&body).map(JsonFields)
+    }
+}
+
+/// A small JSON body, read into the struct that describes it.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + PartialSchema> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body = body::read_body(request.into_body(), body::SETTING_LIMIT).await?;
+        Ok(JsonBody(RequestFields::of_body(&body)?.read()?))
     }
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use trueup_store::revenue::{self, RevenueGroup, Sums};
 use utoipa::{IntoParams, ToSchema};
 
-use super::api_key_auth::AuthContext;
 use super::field_reader::FieldReader;
-use super::problem::Problem;
 use super::request::Query;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 /// What is shown if no time is named.
 const DEFAULT_DAYS: i64 = 30;

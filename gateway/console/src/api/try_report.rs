@@ -19,13 +19,13 @@ use trueup_store::{calls, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::body;
 use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
 use super::field_reader::{FieldReader, MaybeField, kind_of};
-use super::problem::Problem;
 use super::request::Id;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 /// A batch of the largest kind, escaped as JSON text (bytes).
 const BODY_LIMIT: usize = 2 * 1024 * 1024;

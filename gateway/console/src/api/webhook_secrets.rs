@@ -10,11 +10,11 @@ use trueup_store::{StoreError, audit_log, run_tx, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::problem::Problem;
 use super::request::{Id, JsonFields};
 use super::webhooks::{WebhookResponse, archived_problem, show_webhook};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::secrets;
 
 /// A day: time enough to tell the buyer.

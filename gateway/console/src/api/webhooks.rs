@@ -14,14 +14,14 @@ use trueup_store::{StoreError, audit_log, buyers, run_tx, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::assignments::not_ours;
 use super::field_reader::{FieldReader, MaybeField};
 use super::limits::{MAX_CENTS, MAX_NAME};
 use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
 use super::request::{Id, JsonFields, Query};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::secrets;
 
 /// A field's name in a sender's request, dotted paths included (characters).

@@ -9,13 +9,16 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
+use utoipa::PartialSchema;
 
 use super::layout::PageError;
 use super::session::SignedInRequest;
 use crate::api::Problem;
 use crate::api::handlers::{self, FieldReader, read_body};
+use crate::request_fields::{BadFields, RequestFields};
 
 /// A form of ours, its longest texts escaped (bytes).
 const FORM_LIMIT: usize = 64 * 1024;
@@ -52,6 +55,14 @@ impl Form {
             .iter()
             .find(|(n, _)| n == name)
             .map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Reads these fields of the form, which have the same names in a body.
+    pub fn read_fields<T: DeserializeOwned + PartialSchema>(
+        &self,
+        names: &[&str],
+    ) -> Result<T, BadFields> {
+        RequestFields::of_texts(names.iter().map(|name| (*name, self.text(name)))).read()
     }
 
     pub fn is_on(&self, name: &str) -> bool {

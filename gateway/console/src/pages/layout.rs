@@ -8,8 +8,9 @@ use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
 use super::viewer::Viewer;
-use crate::api::{Problem, retry_after};
 use crate::passwords::HashError;
+use crate::problem::{Problem, retry_after};
+use crate::request_fields::BadFields;
 
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
@@ -233,6 +234,12 @@ pub enum PageError {
 impl From<Problem> for PageError {
     fn from(problem: Problem) -> Self {
         PageError::Said(problem.status(), problem.detail().to_owned())
+    }
+}
+
+impl From<BadFields> for PageError {
+    fn from(bad: BadFields) -> Self {
+        Problem::from(bad).into()
     }
 }
 

@@ -1,0 +1,203 @@
+//! What a request says, read into the struct that also describes it: one struct for each body.
+//!
+//! A body forgives nothing: an unknown field is refused with the nearest known name, since a misspelt
+//! `payout_cap_cents` that is silently ignored is found out when it hurts. All faults are told at once.
+
+mod deserializer;
+mod values;
+
+use serde::Deserializer;
+use serde::de::{Deserialize, DeserializeOwned, Error};
+use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
+use utoipa::PartialSchema;
+use utoipa::openapi::{RefOr, Schema};
+
+use crate::problem::{FieldError, Problem};
+use deserializer::{FieldFault, ValueReader};
+pub use values::{Cents, Name, Text, Time, Whole};
+
+/// Names of at most this many letters' difference are offered as "did you mean".
+const NEAREST_WITHIN: usize = 4;
+/// Unknown fields that are told one by one; each answer is many times its field's bytes.
+const MAX_UNKNOWN: usize = 10;
+/// Letters of an unknown name that are compared with the known ones.
+const COMPARED_LETTERS: usize = 64;
+
+/// A request's fields: JSON, or the text of a form or a query string.
+#[derive(Debug, Default)]
+pub struct RequestFields {
+    values: Map<String, Value>,
+    /// Numbers and the like are read out of text, and a blank text is as good as null.
+    from_text: bool,
+}
+
+/// Why fields are not as they must be; `known` is empty unless there was an unknown one.
+#[derive(Debug, Default)]
+pub struct BadFields {
+    pub faults: Vec<FieldError>,
+    pub known: Vec<&'static str>,
+}
+
+impl From<BadFields> for Problem {
+    fn from(bad: BadFields) -> Self {
+        Problem::invalid_fields(bad.faults, bad.known)
+    }
+}
+
+impl RequestFields {
+    /// A JSON object; an empty body counts as `{}`.
+    pub fn of_body(body: &[u8]) -> Result<Self, Problem> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(RequestFields::default());
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(values)) => Ok(RequestFields::of_object(values)),
+            Ok(other) => Err(Problem::malformed(format!(
+                "the body must be a JSON object, not {}",
+                kind_of(&other)
+            ))),
+            Err(e) => Err(Problem::malformed(format!("the body is not JSON: {e}"))),
+        }
+    }
+
+    pub fn of_object(values: Map<String, Value>) -> Self {
+        RequestFields {
+            values,
+            from_text: false,
+        }
+    }
+
+    /// Fields of a form, by the names that they have in a body.
+    pub fn of_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let values = texts
+            .into_iter()
+            .map(|(name, text)| (name.to_owned(), Value::from(text)))
+            .collect();
+        RequestFields {
+            values,
+            from_text: true,
+        }
+    }
+
+    /// Reads all fields, or says of each that is wrong what it must be.
+    pub fn read<T: DeserializeOwned + PartialSchema>(mut self) -> Result<T, BadFields> {
+        let given: Vec<String> = self.values.keys().cloned().collect();
+        let mut bad = BadFields::default();
+        let mut unknown: Vec<FieldError> = Vec::new();
+        // Each round takes the field away that was wrong, so that the next one finds the next fault.
+        loop {
+            let reader = ValueReader::of_object(&self.values, self.from_text);
+            let (path, fault) = match serde_path_to_error::deserialize(reader) {
+                Ok(value) if bad.faults.is_empty() && unknown.is_empty() => return Ok(value),
+                Ok(_) => break,
+                Err(e) => (e.path().clone(), e.into_inner()),
+            };
+            match (path.iter().next(), fault) {
+                (Some(Segment::Map { key }), FieldFault::Unknown(known))
+                    if !known.contains(&key.as_str()) && path.iter().len() == 1 =>
+                {
+                    unknown = self.take_unknown(known);
+                    bad.known = known.to_vec();
+                }
+                (Some(Segment::Map { key }), fault) => {
+                    bad.faults.push(fault.at(&path.to_string()));
+                    self.values.remove(key);
+                }
+                // The fields that are missing come last; they are told all at once below.
+                (_, FieldFault::Missing(_)) => break,
+                (_, fault) => {
+                    bad.faults.push(fault.at(""));
+                    break;
+                }
+            }
+        }
+        bad.faults.extend(missing_fields::<T>(&given));
+        bad.faults.extend(unknown);
+        Err(bad)
+    }
+
+    /// Takes away what is no field here, and says so of the first few.
+    fn take_unknown(&mut self, known: &'static [&'static str]) -> Vec<FieldError> {
+        let names: Vec<String> = self
+            .values
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        self.values.retain(|name, _| known.contains(&name.as_str()));
+        let mut faults: Vec<FieldError> = names
+            .iter()
+            .take(MAX_UNKNOWN)
+            .map(|name| FieldFault::Unknown(known).at(name))
+            .collect();
+        if let Some(next) = names.get(MAX_UNKNOWN) {
+            let more = names.len() - MAX_UNKNOWN;
+            let message = format!("and {more} fields from here on are none here");
+            faults.push(FieldError::new(next, message));
+        }
+        faults
+    }
+}
+
+/// The fields that the struct's description requires and that were not given.
+fn missing_fields<T: PartialSchema>(given: &[String]) -> Vec<FieldError> {
+    let RefOr::T(Schema::Object(object)) = T::schema() else {
+        return Vec::new();
+    };
+    object
+        .required
+        .iter()
+        .filter(|name| !given.contains(name))
+        .map(|name| FieldError::new(name, "is required"))
+        .collect()
+}
+
+/// A field that may be left out, but is never empty.
+pub fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        None => Err(D::Error::custom(
+            "cannot be null; leave it out to keep it as it is",
+        )),
+        given => Ok(given),
+    }
+}
+
+/// A field that is left as it is where it is absent, and emptied by null.
+pub fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What a JSON value is, in words.
+pub fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(n) if n.is_i64() || n.is_u64() => "a whole number",
+        Value::Number(_) => "a number with a fraction",
+        Value::String(_) => "text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn nearest_name(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    let lowered: String = name
+        .chars()
+        .take(COMPARED_LETTERS)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
+    known
+        .iter()
+        .map(|known| (strsim::levenshtein(&lowered, known), *known))
+        .min()
+        .filter(|(distance, known)| *distance <= NEAREST_WITHIN.min(known.len() / 2))
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests;
