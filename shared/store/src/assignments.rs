@@ -50,7 +50,7 @@ pub fn terms_of(
 }
 
 /// An assignment about to be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewAssignment {
     pub id: Uuid,
     pub campaign_id: Uuid,

@@ -9,12 +9,12 @@ use trueup_store::calls::{self, CallFilter, TimePage};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::assignments::TermsBody;
 use super::field_reader::MaybeField;
 use super::list::{ListParams, Page, Paging, Position};
 use super::request::{Id, Query};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
+use crate::operations::assignments::ShownTerms;
 use crate::problem::Problem;
 use crate::work_shares::WorkPlace;
 
@@ -52,7 +52,7 @@ pub struct CallResponse {
     pub estimate_qualified: Option<bool>,
     /// The publisher and the terms of its last posting.
     pub publisher_id: Option<Uuid>,
-    pub terms: Option<TermsBody>,
+    pub terms: Option<ShownTerms>,
     pub reported_by_webhook_id: Option<Uuid>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

@@ -8,11 +8,11 @@ use trueup_store::{ledger, publishers};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::assignments::TermsBody;
 use super::list::{ListParams, Page, Paging};
 use super::request::{Id, Query};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
+use crate::operations::assignments::ShownTerms;
 use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,7 +35,7 @@ pub struct PostingResponse {
     /// The publisher's balance after it.
     pub balance_after_cents: Option<i64>,
     /// The terms that it was reckoned on.
-    pub terms: Option<TermsBody>,
+    pub terms: Option<ShownTerms>,
     pub created_at: Timestamp,
 }
 

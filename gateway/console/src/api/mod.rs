@@ -32,7 +32,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
 use crate::app_state::App;
-pub use crate::problem::{FieldError, Problem, retry_after};
+pub use crate::problem::Problem;
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()
@@ -141,8 +141,6 @@ pub mod handlers {
         PreviewedAction, apply_event, assign_event, ignore_event, preview_action, replay_event,
         undo_event, unignore_event,
     };
-    pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
-    pub use super::assignments::{create_assignment, update_assignment};
     pub use super::body::{read_body, run_blocking};
     pub use super::events::{
         ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
@@ -153,9 +151,5 @@ pub mod handlers {
     pub use super::request::{Id, JsonFields, Query};
     pub use super::revenue::{Revenue, sum_revenue as revenue_report};
     pub use super::try_report::{TriedReport, try_sample};
-    pub use super::webhook_secrets::{new_token, remove_secret, rotate_secret};
-    pub use super::webhooks::{
-        WebhookResponse, archive_webhook, create_webhook, show_webhook, update_webhook,
-    };
     pub use crate::problem::Problem;
 }

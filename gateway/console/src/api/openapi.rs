@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
 use utoipa::{Modify, OpenApi};
@@ -109,6 +109,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
         serde_json::to_value(Document::openapi()).expect("the document is plain data");
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas {
+            flatten_inlined(schema);
             if !REQUESTS.iter().any(|ending| name.ends_with(ending)) {
                 require_nullable(schema);
             }
@@ -116,6 +117,41 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     }
     format!("{document:#}")
 });
+
+/// A value with bounds of its own is described in place: as one schema, not as its sum with its remarks
+/// (`allOf`) or with null (`oneOf`).
+fn flatten_inlined(schema: &mut Value) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(|all| all.values_mut()) {
+        let Value::Object(members) = property else {
+            continue;
+        };
+        let is_nullable = members.contains_key("oneOf");
+        let Some(Value::Array(parts)) = members.get("allOf").or_else(|| members.get("oneOf"))
+        else {
+            continue;
+        };
+        let [bounded, remarks] = parts.as_slice() else {
+            continue;
+        };
+        if !bounded["minimum"].is_number() && !bounded["maxLength"].is_number() {
+            continue;
+        }
+        let (Value::Object(mut flat), Value::Object(mut remarks)) =
+            (bounded.clone(), remarks.clone())
+        else {
+            continue;
+        };
+        remarks.remove("type");
+        members.retain(|name, _| name != "allOf" && name != "oneOf");
+        flat.extend(remarks);
+        flat.append(members);
+        if is_nullable {
+            flat["type"] = json!([flat["type"], "null"]);
+        }
+        *members = flat;
+    }
+}
 
 /// How the schemas of requests end; in those what may be null may be left out, too.
 const REQUESTS: [&str; 4] = ["Body", "Patch", "CallCopy", "CallCopies"];

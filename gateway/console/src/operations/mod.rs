@@ -1,7 +1,12 @@
 //! What may be done in an account, with its rules, its transaction and its line in the audit log. The
 //! API and the pages are two ways to the same operations.
 
+pub mod accounts;
+pub mod api_keys;
+pub mod assignments;
 pub mod named_records;
+pub mod webhook_secrets;
+pub mod webhooks;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -61,6 +66,6 @@ where
 }
 
 /// A field that names an object which this account has not.
-fn not_ours(field: &str, what: &str) -> FieldError {
+pub fn not_ours(field: &str, what: &str) -> FieldError {
     FieldError::new(field, format!("this account has no such {what}"))
 }

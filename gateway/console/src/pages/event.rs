@@ -22,6 +22,7 @@ use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::handlers::{self, EventInFull, Id, PreviewedAction, Problem, SlotResponse};
 use crate::app_state::App;
+use crate::operations::webhooks::{ShownWebhook, show_webhook};
 
 /// Calls that a search for the right one offers.
 const OFFERED: i64 = 20;
@@ -284,8 +285,7 @@ async fn page_of(
     let full = handlers::event_in_full(app, &viewer.auth_context(), id)
         .await
         .map_err(not_found)?;
-    let webhook =
-        handlers::show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
+    let webhook = show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
     let offers = find_offers(app, viewer, &full.event, find).await?;
     let weighed = weighed_candidates(app, viewer, &full.candidates).await?;
     Ok(assemble_page(
@@ -296,13 +296,13 @@ async fn page_of(
 fn candidate_line(
     candidate: handlers::CandidateResponse,
     weighed: &Weighed,
-    tolerance: i32,
+    tolerance: i64,
 ) -> CandidateLine {
     CandidateLine {
         id: candidate.call_id,
         call: weighed.get(&candidate.call_id).cloned(),
         off: format!("{:+} s", candidate.off_seconds),
-        near: chart::near_chart(candidate.off_seconds, i64::from(tolerance)),
+        near: chart::near_chart(candidate.off_seconds, tolerance),
         ended: ended_before(candidate.ended_seconds_before),
         note: match (candidate.claimed, candidate.other_buyer) {
             (true, _) => "reported already",
@@ -364,7 +364,7 @@ fn action_line(action: handlers::ActionResponse, viewer: &Viewer) -> ActionLine 
 fn assemble_page(
     viewer: &Viewer,
     full: EventInFull,
-    webhook: &handlers::WebhookResponse,
+    webhook: &ShownWebhook,
     weighed: &Weighed,
     offers: Vec<Offer>,
     find: &str,
@@ -400,7 +400,7 @@ fn assemble_page(
         at: when(event.received_at),
         processed: when(event.processed_at),
         webhook_id: event.webhook_id,
-        webhook: webhook.name.clone(),
+        webhook: webhook.settings.name.clone(),
         pill: StatusBadge::for_status(status),
         reason: reason_words(reason),
         sentence: event.reason_text.clone(),

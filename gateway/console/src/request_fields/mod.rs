@@ -15,7 +15,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 use crate::problem::{FieldError, Problem};
 use deserializer::{FieldFault, ValueReader};
-pub use values::{Cents, Name, Text, Time, Whole};
+pub use values::{Cents, MAX_CENTS, Name, Text, Time, Whole};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
 const NEAREST_WITHIN: usize = 4;
@@ -68,15 +68,31 @@ impl RequestFields {
         }
     }
 
-    /// Fields of a form, by the names that they have in a body.
-    pub fn of_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let values = texts
-            .into_iter()
-            .map(|(name, text)| (name.to_owned(), Value::from(text)))
-            .collect();
-        RequestFields {
-            values,
+    /// Fields of a form, by the names that they have in a body; dotted where they are inside an object.
+    pub fn of_texts<N: AsRef<str>, V: Into<String>>(
+        texts: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let mut fields = RequestFields {
+            values: Map::new(),
             from_text: true,
+        };
+        for (name, text) in texts {
+            fields.insert_text(name.as_ref(), text.into());
+        }
+        fields
+    }
+
+    fn insert_text(&mut self, name: &str, text: String) {
+        let Some((object, name)) = name.split_once('.') else {
+            self.values.insert(name.to_owned(), Value::from(text));
+            return;
+        };
+        let inside = self
+            .values
+            .entry(object)
+            .or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(inside) = inside {
+            inside.insert(name.to_owned(), Value::from(text));
         }
     }
 

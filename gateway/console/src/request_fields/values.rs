@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -13,7 +14,8 @@ pub const MAX_NAME: usize = 200;
 pub const MAX_CENTS: i64 = 999_999_999_999;
 
 /// A whole number from `MIN` to `MAX`, both of them included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Whole<const MIN: i64, const MAX: i64>(i64);
 
 /// An amount that may be zero.
@@ -105,7 +107,8 @@ impl<const MAX: usize> Text<MAX> {
 }
 
 /// Text that is not blank.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Name<const MAX: usize = MAX_NAME>(String);
 
 impl<const MAX: usize> Name<MAX> {
