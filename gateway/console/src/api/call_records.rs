@@ -22,11 +22,12 @@ use uuid::Uuid;
 
 use super::body;
 use super::calls::{MAX_CALLER, MAX_REF_ID};
-use super::field_reader::{FieldReader, MaybeField, kind_of};
-use super::limits::MAX_CENTS;
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
-use crate::problem::Problem;
+use crate::problem::{FieldError, Problem};
+use crate::request_fields::{
+    Cents, RequestFields, Text, Time, Whole, clearable, kind_of, not_null,
+};
 
 /// Calls in one request (contract).
 const MAX_CALLS: usize = 10_000;
@@ -35,40 +36,58 @@ const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// One copy with its longest texts, escaped (bytes).
 const MAX_COPY: usize = 16 * 1024;
 const MAX_TRACKING_NUMBER: usize = 64;
-const DAY_SECONDS: i64 = 86_400;
 
 /// One copy of a call. Recording it again changes what the copy names and keeps the rest; what a
 /// webhook reported is never undone.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = CallCopy)]
 pub struct CallBody {
     /// Any UUID of yours. Left out, it is made from ref_id, caller, tracking number and start: the same call
     /// sent twice is one call.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     id: Option<Uuid>,
     /// What buyers echo back.
-    #[schema(max_length = 256)]
-    ref_id: Option<String>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(inline, value_type = Option<RefId>)]
+    ref_id: Option<Option<RefId>>,
     /// In any form; null or withheld is fine.
-    #[schema(max_length = 256)]
-    caller: Option<String>,
-    #[schema(max_length = 64)]
-    tracking_number: Option<String>,
-    #[schema(minimum = 0, maximum = 86400)]
-    duration_seconds: i32,
-    started_at: jiff::Timestamp,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(inline, value_type = Option<GivenCaller>)]
+    caller: Option<Option<GivenCaller>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(inline, value_type = Option<TrackingNumber>)]
+    tracking_number: Option<Option<TrackingNumber>>,
+    #[schema(inline)]
+    duration_seconds: Whole<0, 86_400>,
+    #[schema(value_type = jiff::Timestamp)]
+    started_at: Time,
     /// By default `started_at` + `duration_seconds`.
-    ended_at: Option<jiff::Timestamp>,
-    buyer_id: Option<Uuid>,
+    #[schema(value_type = Option<jiff::Timestamp>)]
+    ended_at: Option<Time>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<Uuid>)]
+    buyer_id: Option<Option<Uuid>>,
     /// Cannot change once money was posted for the call.
-    assignment_id: Option<Uuid>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<Uuid>)]
+    assignment_id: Option<Option<Uuid>>,
     /// The estimated value; it credits the publisher if the call is qualified.
-    #[schema(minimum = 0)]
-    value_cents: Option<i64>,
-    qualified: Option<bool>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(inline, value_type = Option<Cents>)]
+    value_cents: Option<Option<Cents>>,
+    #[serde(default, deserialize_with = "clearable")]
+    #[schema(value_type = Option<bool>)]
+    qualified: Option<Option<bool>>,
 }
 
+type RefId = Text<MAX_REF_ID>;
+type GivenCaller = Text<MAX_CALLER>;
+type TrackingNumber = Text<MAX_TRACKING_NUMBER>;
+
 /// One call, or an array of them.
-#[derive(Serialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = CallCopies)]
 #[expect(dead_code, reason = "only its description is used")]
@@ -285,92 +304,91 @@ fn read_copy(
     index: usize,
     operator: &AuthContext,
 ) -> Result<CallRecord, Vec<CallError>> {
-    let region = &operator.account.default_region;
     if item.get().len() > MAX_COPY {
         return Err(error_of_whole(format!(
             "a call is at most {MAX_COPY} bytes"
         )));
     }
-    let values = match serde_json::from_str(item.get()) {
-        Ok(Value::Object(values)) => values,
-        Ok(other) => {
-            return Err(error_of_whole(format!(
-                "must be an object, not {}",
-                kind_of(&other)
-            )));
-        }
-        Err(e) => return Err(error_of_whole(format!("is not JSON: {e}"))),
-    };
-    let mut f = FieldReader::of_object(values);
-    let id = f.read_uuid("id");
-    let id = f.not_null("id", id);
-    let ref_id = none_if_blank(f.text("ref_id", MAX_REF_ID));
-    let caller = none_if_blank(f.text("caller", MAX_CALLER));
-    let tracking_number = none_if_blank(f.text("tracking_number", MAX_TRACKING_NUMBER));
-    let duration = f.read_integer("duration_seconds", 0..=DAY_SECONDS);
-    let duration = f.require_given("duration_seconds", duration);
-    let started_at = f.read_time("started_at");
-    let started_at = f.require_given("started_at", started_at);
-    let ended_at = f.read_time("ended_at").value();
-    if ended_at.is_some_and(|ended_at| ended_at < started_at) {
-        f.add_fault("ended_at", "is before started_at");
+    read_body(item.get(), index)?
+        .into_record(operator)
+        .map_err(|fault| errors_of(vec![fault], index))
+}
+
+/// Reads a copy as it is; only one that is not right is taken apart to say why.
+fn read_body(text: &str, index: usize) -> Result<CallBody, Vec<CallError>> {
+    if let Ok(body) = serde_json::from_str(text) {
+        return Ok(body);
     }
-    let by_duration = started_at
-        .checked_add(SignedDuration::from_secs(duration))
-        .unwrap_or(started_at);
-    let caller = caller.map(|raw| {
-        raw.map(|raw| Caller {
-            e164: phone::normalise_caller(&raw, region).ok(),
-            raw,
-        })
-    });
-    let id = id.unwrap_or_else(|| {
-        derive_call_id(
-            operator.account_id(),
-            ref_id.as_ref().and_then(Option::as_deref),
-            caller.as_ref().and_then(Option::as_ref),
-            tracking_number.as_ref().and_then(Option::as_deref),
-            started_at,
-        )
-    });
-    let copy = CallRecord {
-        id,
-        ref_id,
-        caller,
-        tracking_number,
-        duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
-        started_at,
-        ended_at: ended_at.unwrap_or(by_duration),
-        buyer_id: required_if_named(f.read_uuid("buyer_id")),
-        assignment_id: required_if_named(f.read_uuid("assignment_id")),
-        value_cents: required_if_named(f.read_integer("value_cents", 0..=MAX_CENTS)),
-        qualified: required_if_named(f.read_boolean("qualified")),
-    };
-    let (faults, _) = f.into_faults();
-    if faults.is_empty() {
-        return Ok(copy);
+    match serde_json::from_str(text) {
+        Ok(Value::Object(values)) => RequestFields::of_object(values)
+            .read()
+            .map_err(|bad| errors_of(bad.faults, index)),
+        Ok(other) => Err(error_of_whole(format!(
+            "must be an object, not {}",
+            kind_of(&other)
+        ))),
+        Err(e) => Err(error_of_whole(format!("is not JSON: {e}"))),
     }
-    Err(faults
+}
+
+fn errors_of(faults: Vec<FieldError>, index: usize) -> Vec<CallError> {
+    faults
         .into_iter()
         .map(|fault| CallError {
             index,
             field: fault.field,
             message: fault.message,
         })
-        .collect())
+        .collect()
 }
 
-/// What a copy says of a field: nothing, that it is empty, or a value.
-fn required_if_named<T>(given: MaybeField<T>) -> Option<Option<T>> {
-    match given {
-        MaybeField::Absent => None,
-        MaybeField::Null => Some(None),
-        MaybeField::Is(value) => Some(Some(value)),
+impl CallBody {
+    fn into_record(self, operator: &AuthContext) -> Result<CallRecord, FieldError> {
+        let region = &operator.account.default_region;
+        let (duration, started_at) = (self.duration_seconds.get(), self.started_at.0);
+        let ended_at = self.ended_at.map(|at| at.0);
+        if ended_at.is_some_and(|ended_at| ended_at < started_at) {
+            return Err(FieldError::new("ended_at", "is before started_at"));
+        }
+        let by_duration = started_at
+            .checked_add(SignedDuration::from_secs(duration))
+            .unwrap_or(started_at);
+        let ref_id = none_if_blank(self.ref_id);
+        let tracking_number = none_if_blank(self.tracking_number);
+        let caller = none_if_blank(self.caller).map(|raw| {
+            raw.map(|raw| Caller {
+                e164: phone::normalise_caller(&raw, region).ok(),
+                raw,
+            })
+        });
+        let id = self.id.unwrap_or_else(|| {
+            derive_call_id(
+                operator.account_id(),
+                ref_id.as_ref().and_then(Option::as_deref),
+                caller.as_ref().and_then(Option::as_ref),
+                tracking_number.as_ref().and_then(Option::as_deref),
+                started_at,
+            )
+        });
+        Ok(CallRecord {
+            id,
+            ref_id,
+            caller,
+            tracking_number,
+            duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
+            started_at,
+            ended_at: ended_at.unwrap_or(by_duration),
+            buyer_id: self.buyer_id,
+            assignment_id: self.assignment_id,
+            value_cents: self.value_cents.map(|value| value.map(Cents::get)),
+            qualified: self.qualified,
+        })
     }
 }
 
-fn none_if_blank(given: MaybeField<String>) -> Option<Option<String>> {
-    required_if_named(given).map(|text| text.filter(|text| !text.is_empty()))
+/// What a copy says of a text: nothing, that it is empty, or a value.
+fn none_if_blank<const MAX: usize>(given: Option<Option<Text<MAX>>>) -> Option<Option<String>> {
+    given.map(|text| text.and_then(Text::into_option))
 }
 
 #[cfg(test)]

@@ -33,6 +33,15 @@ use axum::routing::{delete, get, post};
 
 use crate::app_state::App;
 pub use crate::problem::Problem;
+pub use body::{read_body, run_blocking};
+pub use events::{
+    ActionResponse, CandidateResponse, EventInFull, EventResponse, MatchedCallResponse,
+    SlotResponse, load_event_in_full,
+};
+pub use field_reader::FieldReader;
+pub use ledger::PostingResponse;
+pub use request::Query;
+pub use revenue::{Revenue, sum_revenue};
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()
@@ -134,22 +143,7 @@ fn settings_routes() -> Router<App> {
         .route("/api/v1/audit-log", get(audit_log::list_audit_log))
 }
 
-/// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
-/// change one place in the audit log.
+/// What the pages take out of a request.
 pub mod handlers {
-    pub use super::actions::{
-        PreviewedAction, apply_event, assign_event, ignore_event, preview_action, replay_event,
-        undo_event, unignore_event,
-    };
-    pub use super::body::{read_body, run_blocking};
-    pub use super::events::{
-        ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
-        load_event_in_full as event_in_full,
-    };
-    pub use super::field_reader::FieldReader;
-    pub use super::ledger::PostingResponse;
-    pub use super::request::{Id, JsonFields, Query};
-    pub use super::revenue::{Revenue, sum_revenue as revenue_report};
-    pub use super::try_report::{TriedReport, try_sample};
-    pub use crate::problem::Problem;
+    pub use super::request::Id;
 }

@@ -4,7 +4,9 @@
 pub mod accounts;
 pub mod api_keys;
 pub mod assignments;
+pub mod event_actions;
 pub mod named_records;
+pub mod try_report;
 pub mod webhook_secrets;
 pub mod webhooks;
 

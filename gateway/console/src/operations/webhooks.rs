@@ -1,7 +1,6 @@
 //! Webhooks: one for each source of reports. What they are set to, and how that is changed; their
 //! secrets and tokens are in [`super::webhook_secrets`].
 
-
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};

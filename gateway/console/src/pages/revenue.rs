@@ -13,7 +13,7 @@ use super::form::Form;
 use super::formatting::{self, Markup};
 use super::layout::{PageLayout, PageResult, page};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, FieldReader, Query, Revenue as Sums};
+use crate::api::{self, FieldReader, Query, Revenue as Sums};
 use crate::app_state::App;
 
 /// Days shown if none are named.
@@ -161,7 +161,7 @@ pub async fn revenue_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> P
         .append_pair("to", &to)
         .append_pair("group", group)
         .finish();
-    let asked = handlers::revenue_report(
+    let asked = api::sum_revenue(
         State(app),
         viewer.auth_context(),
         Query(FieldReader::of_query(Some(&query))),

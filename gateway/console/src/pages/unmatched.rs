@@ -22,7 +22,8 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, Id};
+use crate::api::handlers::Id;
+use crate::api::run_blocking;
 use crate::app_state::App;
 use crate::operations::webhooks::show_webhook;
 
@@ -270,7 +271,7 @@ async fn find_proposals(
     }
     let looked_at = requests.len();
     // What strangers sent is taken apart off the threads that answer.
-    let seen = handlers::run_blocking(move || collect_names(&requests)).await?;
+    let seen = run_blocking(move || collect_names(&requests)).await?;
     let unknown: Vec<(&String, &Vec<String>)> = seen
         .iter()
         .filter(|(name, _)| !is_known(name, configured))
