@@ -9,8 +9,8 @@ use trueup_store::accounts;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::accounts::{self as operations, NewAccount};
@@ -68,10 +68,9 @@ pub async fn create_account(
     responses((status = 200, description = "Newest first", body = Page<AccountResponse>)))]
 pub async fn list_accounts(
     State(app): State<App>,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<AccountResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "accounts");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("accounts")?;
     let rows = accounts::list_accounts(&app.pool.get().await?, paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }

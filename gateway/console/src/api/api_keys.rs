@@ -9,8 +9,8 @@ use trueup_store::api_keys;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::api_keys as operations;
@@ -68,10 +68,9 @@ pub async fn create_api_key(
 pub async fn list_api_keys(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "api_keys");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("api_keys")?;
     let rows = api_keys::list_api_keys(&app.pool.get().await?, operator.account_id(), paging.ids())
         .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))

@@ -9,8 +9,8 @@ use trueup_store::assignments;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::assignments::{
@@ -58,10 +58,9 @@ pub async fn create_assignment(
 pub async fn list_assignments(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<AssignmentResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "assignments");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("assignments")?;
     let rows =
         assignments::list_assignments(&app.pool.get().await?, operator.account_id(), paging.ids())
             .await?;

@@ -9,8 +9,8 @@ use trueup_store::audit_log;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::Query;
+use super::list::{ListParams, Page};
+use super::request::{All, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::Problem;
@@ -37,10 +37,9 @@ pub struct AuditEntryResponse {
 pub async fn list_audit_log(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<AuditEntryResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "audit");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("audit")?;
     let rows = audit_log::list_changes(&app.pool.get().await?, operator.account_id(), paging.ids())
         .await?;
     let show = |it: audit_log::AuditEntry| AuditEntryResponse {

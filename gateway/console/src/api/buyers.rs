@@ -9,8 +9,8 @@ use trueup_store::buyers;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::named_records::{NameBody, create_record, rename_record};
@@ -50,10 +50,9 @@ pub async fn create_buyer(
 pub async fn list_buyers(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<BuyerResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "buyers");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("buyers")?;
     let rows =
         buyers::list_buyers(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))

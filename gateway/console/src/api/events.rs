@@ -1,9 +1,12 @@
 //! Recent events: every report that came to a webhook, what became of it, and why.
 
+use std::fmt::Display;
+
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trueup_domain::phone;
 use trueup_domain::reason_text::{explain_reason, waiting_until};
@@ -15,13 +18,13 @@ use trueup_store::{events, ledger, webhooks};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::field_reader::FieldReader;
 use super::ledger::PostingResponse;
-use super::list::{ListParams, Page, Paging, Position};
-use super::request::{Id, Query};
+use super::list::{ListParams, Page, Position};
+use super::request::{Id, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::Problem;
+use crate::request_fields::{Text, Time};
 use crate::work_shares::WorkPlace;
 
 /// What is searched for in a list (characters).
@@ -280,53 +283,60 @@ impl From<CandidateNote> for CandidateResponse {
     }
 }
 
-#[derive(IntoParams)]
+#[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used")]
+#[serde(deny_unknown_fields)]
 pub struct EventListParams {
     /// One or several, with commas between.
-    status: Option<String>,
+    #[serde(default, deserialize_with = "read_statuses")]
+    #[param(value_type = Option<String>)]
+    status: Vec<Status>,
     /// One or several, with commas between.
-    reason: Option<String>,
+    #[serde(default, deserialize_with = "read_reasons")]
+    #[param(value_type = Option<String>)]
+    reason: Vec<Reason>,
     /// Part of a caller, an id or a payout, as reported. In a long history a whole caller or id is found
     /// however old it is; a part of one is looked for in the newest 10,000 rows from the cursor on, so that a
     /// page may hold few rows or none and yet have a `next_cursor`.
-    q: Option<String>,
+    #[param(value_type = Option<String>)]
+    q: Option<Text<MAX_SEARCH>>,
     /// Received at or after.
-    since: Option<Timestamp>,
+    #[param(value_type = Option<Timestamp>)]
+    since: Option<Time>,
     /// Received before.
-    until: Option<Timestamp>,
+    #[param(value_type = Option<Timestamp>)]
+    until: Option<Time>,
+}
+
+fn read_statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Status>, D::Error> {
+    let given = Option::<String>::deserialize(deserializer)?;
+    parse_codes(given, Status::ALL, Status::from_code).map_err(Error::custom)
+}
+
+fn read_reasons<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Reason>, D::Error> {
+    let given = Option::<String>::deserialize(deserializer)?;
+    parse_codes(given, Reason::ALL, Reason::from_code).map_err(Error::custom)
 }
 
 /// Codes with commas between them; each must be one of the closed set.
-fn parse_codes<T>(
-    fields: &mut FieldReader,
-    name: &'static str,
+fn parse_codes<T: Display>(
+    given: Option<String>,
     known: &[T],
     of: impl Fn(&str) -> Option<T>,
-) -> Vec<T>
-where
-    T: std::fmt::Display,
-{
-    let given = fields.text(name, 1_000).value().unwrap_or_default();
-    let mut found = Vec::new();
-    for code in given
+) -> Result<Vec<T>, String> {
+    given
+        .unwrap_or_default()
         .split(',')
         .map(str::trim)
         .filter(|code| !code.is_empty())
-    {
-        match of(code) {
-            Some(value) => found.push(value),
-            None => {
+        .map(|code| {
+            of(code).ok_or_else(|| {
                 let all: Vec<String> = known.iter().map(ToString::to_string).collect();
-                fields.add_fault(
-                    name,
-                    format!("{code:?} is none; known are {}", all.join(", ")),
-                );
-            }
-        }
-    }
-    found
+                let start: String = code.chars().take(MAX_SEARCH).collect();
+                format!("{start:?} is none; known are {}", all.join(", "))
+            })
+        })
+        .collect()
 }
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", tag = "events",
@@ -336,23 +346,22 @@ pub async fn of_webhook(
     place: WorkPlace,
     operator: AuthContext,
     Id(id): Id,
-    Query(mut fields): Query,
+    ListQuery(filter, page): ListQuery<EventListParams>,
 ) -> Result<Json<Page<EventResponse>>, Problem> {
-    let paging = Paging::<Position>::read_page(&mut fields, "events");
-    let text = fields.text("q", MAX_SEARCH).value();
+    let paging = page.paging::<Position>("events")?;
+    let text = filter.q.map(Text::into_text);
     let search = Search {
         webhooks: vec![id],
-        statuses: parse_codes(&mut fields, "status", Status::ALL, Status::from_code),
-        reasons: parse_codes(&mut fields, "reason", Reason::ALL, Reason::from_code),
+        statuses: filter.status,
+        reasons: filter.reason,
         text_as_caller: text
             .as_deref()
             .and_then(|text| phone::normalise_caller(text, &operator.account.default_region).ok()),
         text,
-        since: fields.read_time("since").value(),
-        until: fields.read_time("until").value(),
+        since: filter.since.map(|at| at.0),
+        until: filter.until.map(|at| at.0),
         ..Search::default()
     };
-    fields.finish_reading()?;
     let client = place.pool.get().await?;
     if webhooks::get_webhook(&client, operator.account_id(), id)
         .await?

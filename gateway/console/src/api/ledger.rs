@@ -8,8 +8,8 @@ use trueup_store::{ledger, publishers};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::assignments::ShownTerms;
@@ -64,10 +64,9 @@ pub async fn of_publisher(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<PostingResponse>>, Problem> {
-    let paging = Paging::<i64>::read_page(&mut fields, "ledger");
-    fields.finish_reading()?;
+    let paging = page.paging::<i64>("ledger")?;
     let client = app.pool.get().await?;
     if publishers::get_publisher(&client, operator.account_id(), id)
         .await?

@@ -15,9 +15,7 @@ mod call_records;
 mod calls;
 mod campaigns;
 mod events;
-mod field_reader;
 mod ledger;
-mod limits;
 mod list;
 mod openapi;
 mod publishers;
@@ -38,10 +36,7 @@ pub use events::{
     ActionResponse, CandidateResponse, EventInFull, EventResponse, MatchedCallResponse,
     SlotResponse, load_event_in_full,
 };
-pub use field_reader::FieldReader;
 pub use ledger::PostingResponse;
-pub use request::Query;
-pub use revenue::{Revenue, sum_revenue};
 
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = Router::new()

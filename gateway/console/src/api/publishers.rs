@@ -9,8 +9,8 @@ use trueup_store::publishers;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::named_records::{NameBody, create_record, rename_record};
@@ -53,10 +53,9 @@ pub async fn create_publisher(
 pub async fn list_publishers(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<PublisherResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "publishers");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("publishers")?;
     let rows =
         publishers::list_publishers(&app.pool.get().await?, operator.account_id(), paging.ids())
             .await?;

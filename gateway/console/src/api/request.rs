@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
 use super::body;
-use super::field_reader::FieldReader;
+use super::list::ListParams;
 use crate::problem::Problem;
 use crate::request_fields::RequestFields;
 
@@ -29,27 +29,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 }
 
 /// The parameters of the query string.
-pub struct Query(pub FieldReader);
+pub struct Query<T>(pub T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Query {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Query(FieldReader::of_query(parts.uri.query())))
+        let fields = RequestFields::of_query(parts.uri.query());
+        Ok(Query(fields.read_params()?))
     }
 }
 
-/// The fields of a small JSON body.
-pub struct JsonFields(pub FieldReader);
+/// The parameters of a list: what is looked for, and which page of it.
+pub struct ListQuery<T>(pub T, pub ListParams);
 
-impl<S: Send + Sync> FromRequest<S> for JsonFields {
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ListQuery<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let body = body::read_body(request.into_body(), body::SETTING_LIMIT).await?;
-        FieldReader::of_body(&body).map(JsonFields)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut filter = RequestFields::of_query(parts.uri.query());
+        let page = filter.split_off(&["limit", "cursor"]);
+        match (page.read_params(), filter.read_params()) {
+            (Ok(page), Ok(filter)) => Ok(ListQuery(filter, page)),
+            (Err(page), Err(filter)) => Err(page.and(filter).into()),
+            (Err(bad), _) | (_, Err(bad)) => Err(bad.into()),
+        }
     }
 }
+
+/// A list that is not searched.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct All {}
 
 /// A small JSON body, read into the struct that describes it.
 pub struct JsonBody<T>(pub T);

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::Deserialize;
 use trueup_store::webhooks;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::list::{ListParams, Page, Paging};
-use super::request::{Id, JsonBody, Query};
+use super::list::{ListParams, Page};
+use super::request::{Id, JsonBody, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::webhooks::{self as operations, NewWebhook, ShownWebhook, WebhookChanges};
@@ -27,9 +28,9 @@ pub async fn create_webhook(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-#[derive(IntoParams)]
+#[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used")]
+#[serde(deny_unknown_fields)]
 pub struct WebhookListParams {
     /// `true`: the archived ones instead of those in use.
     archived: Option<bool>,
@@ -40,11 +41,10 @@ pub struct WebhookListParams {
 pub async fn list_webhooks(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(filter, page): ListQuery<WebhookListParams>,
 ) -> Result<Json<Page<ShownWebhook>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "webhooks");
-    let archived = fields.read_boolean("archived").value().unwrap_or(false);
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("webhooks")?;
+    let archived = filter.archived.unwrap_or(false);
     let client = app.pool.get().await?;
     let rows =
         webhooks::list_webhooks(&client, operator.account_id(), archived, paging.ids()).await?;

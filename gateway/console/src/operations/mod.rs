@@ -6,6 +6,7 @@ pub mod api_keys;
 pub mod assignments;
 pub mod event_actions;
 pub mod named_records;
+pub mod revenue;
 pub mod try_report;
 pub mod webhook_secrets;
 pub mod webhooks;

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visi
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Number, Value};
 
-use super::nearest_name;
+use super::unknown_field;
 use crate::problem::FieldError;
 
 /// What is wrong with one field.
@@ -25,13 +25,7 @@ impl FieldFault {
     pub fn at(&self, path: &str) -> FieldError {
         let name = path.rsplit('.').next().unwrap_or(path);
         match self {
-            FieldFault::Unknown(known) => {
-                let message = match nearest_name(name, known) {
-                    Some(near) => format!("is no field here; did you mean {near}?"),
-                    None => format!("is no field here; known are {}", known.join(", ")),
-                };
-                FieldError::new(path, message)
-            }
+            FieldFault::Unknown(known) => FieldError::new(path, unknown_field(name, known)),
             FieldFault::Missing(name) => FieldError::new(format!("{path}.{name}"), "is required"),
             FieldFault::Wrong(message) => FieldError::new(path, message),
         }

@@ -30,13 +30,29 @@ pub struct RequestFields {
     values: Map<String, Value>,
     /// Numbers and the like are read out of text, and a blank text is as good as null.
     from_text: bool,
+    /// What was wrong before any field was read.
+    faults: Vec<FieldError>,
+    /// Fields that somebody else reads.
+    beside: &'static [&'static str],
 }
 
-/// Why fields are not as they must be; `known` is empty unless there was an unknown one.
+/// Why fields are not as they must be.
 #[derive(Debug, Default)]
 pub struct BadFields {
     pub faults: Vec<FieldError>,
-    pub known: Vec<&'static str>,
+    /// How many of the faults, at their end, are of unknown fields.
+    unknown: usize,
+    /// The fields that there are; empty unless there was an unknown one.
+    known: Vec<&'static str>,
+}
+
+impl BadFields {
+    /// The faults of both.
+    pub fn and(mut self, other: BadFields) -> BadFields {
+        self.faults.extend(other.faults);
+        self.known.extend(other.known);
+        self
+    }
 }
 
 impl From<BadFields> for Problem {
@@ -64,7 +80,7 @@ impl RequestFields {
     pub fn of_object(values: Map<String, Value>) -> Self {
         RequestFields {
             values,
-            from_text: false,
+            ..RequestFields::default()
         }
     }
 
@@ -73,13 +89,42 @@ impl RequestFields {
         texts: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
         let mut fields = RequestFields {
-            values: Map::new(),
             from_text: true,
+            ..RequestFields::default()
         };
         for (name, text) in texts {
             fields.insert_text(name.as_ref(), text.into());
         }
         fields
+    }
+
+    /// The parameters of a query string. One that is given twice is a fault; a blank one is absent.
+    pub fn of_query(query: Option<&str>) -> Self {
+        let mut fields = RequestFields {
+            from_text: true,
+            ..RequestFields::default()
+        };
+        for (name, text) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            let text = Value::from(text.into_owned());
+            if fields.values.insert(name.to_string(), text).is_some() {
+                fields.faults.push(FieldError::new(name, "is given twice"));
+            }
+        }
+        fields
+    }
+
+    /// Takes these fields away, to be read for themselves.
+    pub fn split_off(&mut self, names: &'static [&'static str]) -> Self {
+        self.beside = names;
+        let values = names
+            .iter()
+            .filter_map(|name| self.values.remove_entry(*name))
+            .collect();
+        RequestFields {
+            values,
+            from_text: self.from_text,
+            ..RequestFields::default()
+        }
     }
 
     fn insert_text(&mut self, name: &str, text: String) {
@@ -97,9 +142,22 @@ impl RequestFields {
     }
 
     /// Reads all fields, or says of each that is wrong what it must be.
-    pub fn read<T: DeserializeOwned + PartialSchema>(mut self) -> Result<T, BadFields> {
+    pub fn read<T: DeserializeOwned + PartialSchema>(self) -> Result<T, BadFields> {
         let given: Vec<String> = self.values.keys().cloned().collect();
-        let mut bad = BadFields::default();
+        self.read_params().map_err(|mut bad: BadFields| {
+            let unknown = bad.faults.split_off(bad.faults.len() - bad.unknown);
+            bad.faults.extend(missing_fields::<T>(&given));
+            bad.faults.extend(unknown);
+            bad
+        })
+    }
+
+    /// As [`RequestFields::read`], where no field is required.
+    pub fn read_params<T: DeserializeOwned>(mut self) -> Result<T, BadFields> {
+        let mut bad = BadFields {
+            faults: std::mem::take(&mut self.faults),
+            ..BadFields::default()
+        };
         let mut unknown: Vec<FieldError> = Vec::new();
         // Each round takes the field away that was wrong, so that the next one finds the next fault.
         loop {
@@ -113,8 +171,8 @@ impl RequestFields {
                 (Some(Segment::Map { key }), FieldFault::Unknown(known))
                     if !known.contains(&key.as_str()) && path.iter().len() == 1 =>
                 {
-                    unknown = self.take_unknown(known);
-                    bad.known = known.to_vec();
+                    bad.known = [known, self.beside].concat();
+                    unknown = self.take_unknown(&bad.known);
                 }
                 (Some(Segment::Map { key }), fault) => {
                     bad.faults.push(fault.at(&path.to_string()));
@@ -128,13 +186,13 @@ impl RequestFields {
                 }
             }
         }
-        bad.faults.extend(missing_fields::<T>(&given));
+        bad.unknown = unknown.len();
         bad.faults.extend(unknown);
         Err(bad)
     }
 
     /// Takes away what is no field here, and says so of the first few.
-    fn take_unknown(&mut self, known: &'static [&'static str]) -> Vec<FieldError> {
+    fn take_unknown(&mut self, known: &[&'static str]) -> Vec<FieldError> {
         let names: Vec<String> = self
             .values
             .keys()
@@ -145,7 +203,7 @@ impl RequestFields {
         let mut faults: Vec<FieldError> = names
             .iter()
             .take(MAX_UNKNOWN)
-            .map(|name| FieldFault::Unknown(known).at(name))
+            .map(|name| FieldError::new(name, unknown_field(name, known)))
             .collect();
         if let Some(next) = names.get(MAX_UNKNOWN) {
             let more = names.len() - MAX_UNKNOWN;
@@ -198,6 +256,14 @@ pub fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "text",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+/// What is said of a field that there is not.
+fn unknown_field(name: &str, known: &[&'static str]) -> String {
+    match nearest_name(name, known) {
+        Some(near) => format!("is no field here; did you mean {near}?"),
+        None => format!("is no field here; known are {}", known.join(", ")),
     }
 }
 
