@@ -26,8 +26,11 @@ mod webhook_secrets;
 mod webhooks;
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::app_state::App;
 pub use crate::problem::Problem;
@@ -38,104 +41,88 @@ pub use events::{
 };
 pub use ledger::PostingResponse;
 
+/// The routes, and the document that is made from them. A route is stated here and at its handler.
 pub fn build_router(app: &App) -> Router<App> {
-    let for_admin = Router::new()
-        .route(
-            "/api/v1/accounts",
-            post(accounts::create_account).get(accounts::list_accounts),
-        )
+    let for_admin = OpenApiRouter::new()
+        .routes(routes!(accounts::create_account, accounts::list_accounts))
         .route_layer(from_fn_with_state(
             app.clone(),
             api_key_auth::require_admin_key,
         ));
-    let for_accounts = settings_routes().route_layer(from_fn_with_state(
-        app.clone(),
-        api_key_auth::require_account_key,
-    ));
-    Router::new()
+    let for_accounts = settings_routes()
+        .merge(report_routes())
+        .route_layer(from_fn_with_state(
+            app.clone(),
+            api_key_auth::require_account_key,
+        ));
+    let (router, document) = OpenApiRouter::with_openapi(openapi::describe_api())
         .merge(for_admin)
         .merge(for_accounts)
-        .route("/api/v1/openapi.json", get(openapi::get_document))
+        .split_for_parts();
+    let text = openapi::write_document(document);
+    router.route(
+        "/api/v1/openapi.json",
+        get(async || ([(CONTENT_TYPE, "application/json")], text)),
+    )
 }
 
-fn settings_routes() -> Router<App> {
-    Router::new()
-        .route("/api/v1/account", get(accounts::get_own_account))
-        .route(
-            "/api/v1/api-keys",
-            post(api_keys::create_api_key).get(api_keys::list_api_keys),
-        )
-        .route("/api/v1/api-keys/{id}", delete(api_keys::revoke_api_key))
-        .route(
-            "/api/v1/buyers",
-            post(buyers::create_buyer).get(buyers::list_buyers),
-        )
-        .route(
-            "/api/v1/buyers/{id}",
-            get(buyers::get_buyer).patch(buyers::rename_buyer),
-        )
-        .route(
-            "/api/v1/publishers",
-            post(publishers::create_publisher).get(publishers::list_publishers),
-        )
-        .route(
-            "/api/v1/publishers/{id}",
-            get(publishers::get_publisher).patch(publishers::rename_publisher),
-        )
-        .route("/api/v1/publishers/{id}/ledger", get(ledger::of_publisher))
-        .route(
-            "/api/v1/campaigns",
-            post(campaigns::create_campaign).get(campaigns::list_campaigns),
-        )
-        .route(
-            "/api/v1/campaigns/{id}",
-            get(campaigns::get_campaign).patch(campaigns::rename_campaign),
-        )
-        .route(
-            "/api/v1/assignments",
-            post(assignments::create_assignment).get(assignments::list_assignments),
-        )
-        .route(
-            "/api/v1/assignments/{id}",
-            get(assignments::get_assignment).patch(assignments::update_assignment),
-        )
-        .route(
-            "/api/v1/webhooks",
-            post(webhooks::create_webhook).get(webhooks::list_webhooks),
-        )
-        .route(
-            "/api/v1/webhooks/{id}",
-            get(webhooks::get_webhook)
-                .patch(webhooks::update_webhook)
-                .delete(webhooks::archive_webhook),
-        )
-        .route(
-            "/api/v1/webhooks/{id}/secret",
-            post(webhook_secrets::rotate_secret).delete(webhook_secrets::remove_secret),
-        )
-        .route(
-            "/api/v1/webhooks/{id}/token",
-            post(webhook_secrets::new_token),
-        )
-        .route(
-            "/api/v1/calls",
-            post(call_records::record).get(calls::list_calls),
-        )
-        .route("/api/v1/calls/{id}", get(calls::get_call))
-        .route("/api/v1/webhooks/{id}/try", post(try_report::try_sample))
-        .route("/api/v1/webhooks/{id}/events", get(events::of_webhook))
-        .route("/api/v1/events/{id}", get(events::get_event))
-        .route("/api/v1/events/{id}/replay", post(actions::replay_event))
-        .route("/api/v1/events/{id}/assign", post(actions::assign_event))
-        .route("/api/v1/events/{id}/apply", post(actions::apply_event))
-        .route("/api/v1/events/{id}/ignore", post(actions::ignore_event))
-        .route(
-            "/api/v1/events/{id}/unignore",
-            post(actions::unignore_event),
-        )
-        .route("/api/v1/events/{id}/undo", post(actions::undo_event))
-        .route("/api/v1/reports/revenue", get(revenue::sum_revenue))
-        .route("/api/v1/audit-log", get(audit_log::list_audit_log))
+fn settings_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::get_own_account))
+        .routes(routes!(api_keys::create_api_key, api_keys::list_api_keys))
+        .routes(routes!(api_keys::revoke_api_key))
+        .routes(routes!(buyers::create_buyer, buyers::list_buyers))
+        .routes(routes!(buyers::get_buyer, buyers::rename_buyer))
+        .routes(routes!(
+            publishers::create_publisher,
+            publishers::list_publishers
+        ))
+        .routes(routes!(
+            publishers::get_publisher,
+            publishers::rename_publisher
+        ))
+        .routes(routes!(
+            campaigns::create_campaign,
+            campaigns::list_campaigns
+        ))
+        .routes(routes!(campaigns::get_campaign, campaigns::rename_campaign))
+        .routes(routes!(
+            assignments::create_assignment,
+            assignments::list_assignments
+        ))
+        .routes(routes!(
+            assignments::get_assignment,
+            assignments::update_assignment
+        ))
+        .routes(routes!(webhooks::create_webhook, webhooks::list_webhooks))
+        .routes(routes!(
+            webhooks::get_webhook,
+            webhooks::update_webhook,
+            webhooks::archive_webhook
+        ))
+        .routes(routes!(
+            webhook_secrets::rotate_secret,
+            webhook_secrets::remove_secret
+        ))
+        .routes(routes!(webhook_secrets::new_token))
+}
+
+fn report_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(ledger::of_publisher))
+        .routes(routes!(call_records::record, calls::list_calls))
+        .routes(routes!(calls::get_call))
+        .routes(routes!(try_report::try_sample))
+        .routes(routes!(events::of_webhook))
+        .routes(routes!(events::get_event))
+        .routes(routes!(actions::replay_event))
+        .routes(routes!(actions::assign_event))
+        .routes(routes!(actions::apply_event))
+        .routes(routes!(actions::ignore_event))
+        .routes(routes!(actions::unignore_event))
+        .routes(routes!(actions::undo_event))
+        .routes(routes!(revenue::sum_revenue))
+        .routes(routes!(audit_log::list_audit_log))
 }
 
 /// What the pages take out of a request.
