@@ -1,4 +1,4 @@
-//! Accounts: made by whoever holds the admin key.
+//! Accounts: made by whoever holds the admin key, and what their owners may set.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::commit_change;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
 use crate::problem::Problem;
 use crate::request_fields::Name;
 use crate::secrets;
@@ -105,4 +106,29 @@ pub async fn create_account(app: &App, body: NewAccount) -> Result<(Account, Str
     })
     .await?;
     Ok((account, key))
+}
+
+/// The days of the account's reports; a name of the IANA database.
+pub async fn set_time_zone(
+    app: &App,
+    operator: &AuthContext,
+    time_zone: String,
+) -> Result<(), Problem> {
+    if TimeZone::get(&time_zone).is_err() {
+        let fault =
+            format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
+        return Err(Problem::invalid_field("", fault));
+    }
+    let input = (operator.clone(), time_zone);
+    commit_change(&app.pool, "accounts.set_time_zone", input, |tx, input| {
+        Box::pin(async move {
+            let (operator, time_zone) = input;
+            let id = operator.account_id();
+            accounts::set_time_zone(tx, id, &time_zone).await?;
+            let detail = json!({ "time_zone": time_zone });
+            audit_log::record_change(tx, operator.change("update", "account", id, detail)).await?;
+            Ok(())
+        })
+    })
+    .await
 }

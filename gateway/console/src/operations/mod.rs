@@ -8,6 +8,7 @@ pub mod event_actions;
 pub mod named_records;
 pub mod revenue;
 pub mod try_report;
+pub mod users;
 pub mod webhook_secrets;
 pub mod webhooks;
 

@@ -251,13 +251,7 @@ impl From<StoreError> for PageError {
 
 impl From<HashError> for PageError {
     fn from(error: HashError) -> Self {
-        match error {
-            HashError::Busy => Problem::unavailable(error.to_string()).into(),
-            HashError::Failed(why) => {
-                tracing::error!(why, "a password could not be hashed");
-                Problem::internal().into()
-            }
-        }
+        Problem::from(error).into()
     }
 }
 
