@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::accounts;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -48,6 +50,14 @@ impl From<accounts::Account> for AccountResponse {
             api_key: None,
         }
     }
+}
+
+pub fn admin_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create_account, list_accounts))
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(get_own_account))
 }
 
 #[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = NewAccount, security(("admin_key" = [])),

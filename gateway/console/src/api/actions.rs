@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::events::{EventInFull, load_event_in_full};
 use super::request::{EmptyBody, Id, JsonBody};
@@ -9,6 +11,16 @@ use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::event_actions::{self, Apply, Assign};
 use crate::problem::{Problem, ProblemBody};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(replay_event))
+        .routes(routes!(assign_event))
+        .routes(routes!(apply_event))
+        .routes(routes!(ignore_event))
+        .routes(routes!(unignore_event))
+        .routes(routes!(undo_event))
+}
 
 #[utoipa::path(post, path = "/api/v1/events/{id}/replay", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the rules were run again, at its original time", body = EventInFull),

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::api_keys;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -46,6 +48,12 @@ impl From<api_keys::ApiKey> for ApiKeyResponse {
             api_key: None,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_api_key, list_api_keys))
+        .routes(routes!(revoke_api_key))
 }
 
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = NameBody,

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::assignments;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -40,6 +42,12 @@ impl From<assignments::Assignment> for AssignmentResponse {
             updated_at: it.updated_at,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_assignment, list_assignments))
+        .routes(routes!(get_assignment, update_assignment))
 }
 
 #[utoipa::path(post, path = "/api/v1/assignments", tag = "assignments", request_body = NewAssignment,

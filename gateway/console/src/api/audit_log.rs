@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use trueup_store::audit_log;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -30,6 +32,10 @@ pub struct AuditEntryResponse {
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Value>,
     pub created_at: Timestamp,
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_audit_log))
 }
 
 #[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),

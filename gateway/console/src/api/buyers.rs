@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::buyers;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -32,6 +34,12 @@ impl From<buyers::Buyer> for BuyerResponse {
             created_at: it.created_at,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_buyer, list_buyers))
+        .routes(routes!(get_buyer, rename_buyer))
 }
 
 #[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = NameBody,

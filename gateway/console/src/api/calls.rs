@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use trueup_domain::phone;
 use trueup_store::calls::{self, CallFilter, TimePage};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page, Position};
@@ -121,6 +123,12 @@ impl From<calls::ReportOfCall> for CallReportResponse {
             decided_by: it.decided_by,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(super::call_records::record, list_calls))
+        .routes(routes!(get_call))
 }
 
 #[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),

@@ -16,6 +16,8 @@ use trueup_event::reason::{CandidateNote, Reason, Status};
 use trueup_store::event_search::{self, Search};
 use trueup_store::{events, ledger, webhooks};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::ledger::PostingResponse;
@@ -337,6 +339,12 @@ fn parse_codes<T: Display>(
             })
         })
         .collect()
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(of_webhook))
+        .routes(routes!(get_event))
 }
 
 #[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", tag = "events",

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::{ledger, publishers};
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -55,6 +57,10 @@ impl From<ledger::Posting> for PostingResponse {
             created_at: it.created_at,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(of_publisher))
 }
 
 #[utoipa::path(get, path = "/api/v1/publishers/{id}/ledger", tag = "publishers",

@@ -30,7 +30,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::app_state::App;
 pub use crate::problem::Problem;
@@ -40,21 +39,38 @@ pub use events::{
     SlotResponse, load_event_in_full,
 };
 pub use ledger::PostingResponse;
+pub use request::Id;
 
-/// The routes, and the document that is made from them. A route is stated here and at its handler.
+/// The routes, and the document that is made from them. A route is stated at its handler, and with its
+/// noun's others in `routes`.
 pub fn build_router(app: &App) -> Router<App> {
-    let for_admin = OpenApiRouter::new()
-        .routes(routes!(accounts::create_account, accounts::list_accounts))
-        .route_layer(from_fn_with_state(
-            app.clone(),
-            api_key_auth::require_admin_key,
-        ));
-    let for_accounts = settings_routes()
-        .merge(report_routes())
-        .route_layer(from_fn_with_state(
-            app.clone(),
-            api_key_auth::require_account_key,
-        ));
+    let for_admin = accounts::admin_routes().route_layer(from_fn_with_state(
+        app.clone(),
+        api_key_auth::require_admin_key,
+    ));
+    let for_accounts = [
+        accounts::routes(),
+        api_keys::routes(),
+        buyers::routes(),
+        publishers::routes(),
+        ledger::routes(),
+        campaigns::routes(),
+        assignments::routes(),
+        webhooks::routes(),
+        webhook_secrets::routes(),
+        calls::routes(),
+        events::routes(),
+        actions::routes(),
+        try_report::routes(),
+        revenue::routes(),
+        audit_log::routes(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    .route_layer(from_fn_with_state(
+        app.clone(),
+        api_key_auth::require_account_key,
+    ));
     let (router, document) = OpenApiRouter::with_openapi(openapi::describe_api())
         .merge(for_admin)
         .merge(for_accounts)
@@ -64,65 +80,6 @@ pub fn build_router(app: &App) -> Router<App> {
         "/api/v1/openapi.json",
         get(async || ([(CONTENT_TYPE, "application/json")], text)),
     )
-}
-
-fn settings_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(accounts::get_own_account))
-        .routes(routes!(api_keys::create_api_key, api_keys::list_api_keys))
-        .routes(routes!(api_keys::revoke_api_key))
-        .routes(routes!(buyers::create_buyer, buyers::list_buyers))
-        .routes(routes!(buyers::get_buyer, buyers::rename_buyer))
-        .routes(routes!(
-            publishers::create_publisher,
-            publishers::list_publishers
-        ))
-        .routes(routes!(
-            publishers::get_publisher,
-            publishers::rename_publisher
-        ))
-        .routes(routes!(
-            campaigns::create_campaign,
-            campaigns::list_campaigns
-        ))
-        .routes(routes!(campaigns::get_campaign, campaigns::rename_campaign))
-        .routes(routes!(
-            assignments::create_assignment,
-            assignments::list_assignments
-        ))
-        .routes(routes!(
-            assignments::get_assignment,
-            assignments::update_assignment
-        ))
-        .routes(routes!(webhooks::create_webhook, webhooks::list_webhooks))
-        .routes(routes!(
-            webhooks::get_webhook,
-            webhooks::update_webhook,
-            webhooks::archive_webhook
-        ))
-        .routes(routes!(
-            webhook_secrets::rotate_secret,
-            webhook_secrets::remove_secret
-        ))
-        .routes(routes!(webhook_secrets::new_token))
-}
-
-fn report_routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(ledger::of_publisher))
-        .routes(routes!(call_records::record, calls::list_calls))
-        .routes(routes!(calls::get_call))
-        .routes(routes!(try_report::try_sample))
-        .routes(routes!(events::of_webhook))
-        .routes(routes!(events::get_event))
-        .routes(routes!(actions::replay_event))
-        .routes(routes!(actions::assign_event))
-        .routes(routes!(actions::apply_event))
-        .routes(routes!(actions::ignore_event))
-        .routes(routes!(actions::unignore_event))
-        .routes(routes!(actions::undo_event))
-        .routes(routes!(revenue::sum_revenue))
-        .routes(routes!(audit_log::list_audit_log))
 }
 
 /// What the pages take out of a request.

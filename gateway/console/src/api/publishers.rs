@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use trueup_store::publishers;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -35,6 +37,12 @@ impl From<publishers::Publisher> for PublisherResponse {
             created_at: it.created_at,
         }
     }
+}
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_publisher, list_publishers))
+        .routes(routes!(get_publisher, rename_publisher))
 }
 
 #[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = NameBody,

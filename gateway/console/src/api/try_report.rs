@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body;
 use super::request::Id;
@@ -14,6 +16,10 @@ use crate::request_fields::RequestFields;
 
 /// A batch of the largest kind, escaped as JSON text (bytes).
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(try_sample))
+}
 
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/try", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = Sample,

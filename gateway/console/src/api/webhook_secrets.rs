@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::request::{EmptyBody, Id, JsonBody};
 use crate::app_state::App;
@@ -10,6 +12,12 @@ use crate::auth_context::AuthContext;
 use crate::operations::webhook_secrets::{self as operations, NewSecret, SecretRotation};
 use crate::operations::webhooks::ShownWebhook;
 use crate::problem::Problem;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(rotate_secret, remove_secret))
+        .routes(routes!(new_token))
+}
 
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body(content = Option<SecretRotation>, description = "May be left out"),

@@ -8,6 +8,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use trueup_store::webhooks;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::list::{ListParams, Page};
@@ -16,6 +18,12 @@ use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::webhooks::{self as operations, NewWebhook, ShownWebhook, WebhookChanges};
 use crate::problem::Problem;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_webhook, list_webhooks))
+        .routes(routes!(get_webhook, update_webhook, archive_webhook))
+}
 
 #[utoipa::path(post, path = "/api/v1/webhooks", tag = "webhooks", request_body = NewWebhook,
     responses((status = 201, description = "It is made; its secret, if one is required, is shown this once", body = ShownWebhook)))]

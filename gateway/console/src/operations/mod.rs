@@ -55,7 +55,7 @@ where
     I: Clone + Send + Sync + 'static,
     F: for<'a> Fn(&'a Transaction<'a>, I) -> Change<'a, T> + Copy + Send + Sync + 'static,
 {
-    let outcome = run_tx(pool, name, move |tx| {
+    run_tx(pool, name, move |tx| {
         let input = input.clone();
         Box::pin(async move {
             match work(tx, input).await {
@@ -65,8 +65,7 @@ where
             }
         })
     })
-    .await?;
-    outcome
+    .await?
 }
 
 /// A field that names an object which this account has not.

@@ -1,9 +1,9 @@
-//! An account's people: added, given a role, shut out; and one's own password.
+//! An account's people: added, given a role, shut out; their passwords and sessions.
 
 use serde_json::json;
 use trueup_store::audit_log;
 use trueup_store::ceilings::CountedKind;
-use trueup_store::users::{self, UserRole};
+use trueup_store::users::{self, User, UserRole};
 use uuid::Uuid;
 
 use super::commit_change;
@@ -105,6 +105,29 @@ pub async fn set_password(
             users::end_sessions(tx, user).await?;
             users::begin_session(tx, user, &session).await?;
             let change = operator.change("set_password", "user", user, json!({}));
+            audit_log::record_change(tx, change).await?;
+            Ok(())
+        })
+    })
+    .await?;
+    Ok(session)
+}
+
+/// A session of somebody whose password was right; its id.
+pub async fn begin_session(app: &App, user: User) -> Result<String, Problem> {
+    let session = secrets::new_session_id();
+    let input = (user, session.clone());
+    commit_change(&app.pool, "users.sign_in", input, |tx, (user, session)| {
+        Box::pin(async move {
+            users::begin_session(tx, user.id, &session).await?;
+            let change = audit_log::Change {
+                account_id: user.account_id,
+                actor: &user.email,
+                action: "sign_in",
+                object_kind: "user",
+                object_id: user.id,
+                detail: json!({}),
+            };
             audit_log::record_change(tx, change).await?;
             Ok(())
         })

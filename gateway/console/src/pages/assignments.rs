@@ -16,7 +16,7 @@ use super::form::Form;
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::assignments as operations;
 use crate::problem::Problem;

@@ -19,7 +19,7 @@ use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::api::{
     ActionResponse, CandidateResponse, EventInFull, EventResponse, PostingResponse, SlotResponse,
     load_event_in_full,

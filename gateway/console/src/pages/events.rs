@@ -21,7 +21,7 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhooks::{FINE, format_figure};
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::webhooks::show_webhook;
 use crate::work_shares::WorkPlace;

@@ -9,7 +9,7 @@ use super::form::Form;
 use super::formatting::LocalTime;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::api_keys::{create_api_key, revoke_api_key};
 

@@ -11,7 +11,7 @@ use super::form::Form;
 use super::formatting::LocalTime;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::named_records::{create_record, rename_record};
 

@@ -22,7 +22,7 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_settings::slot_name;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::api::run_blocking;
 use crate::app_state::App;
 use crate::operations::webhooks::show_webhook;

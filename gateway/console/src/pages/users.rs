@@ -12,7 +12,7 @@ use super::formatting::LocalTime;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session;
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::accounts::set_time_zone;
 use crate::operations::users::{self as operations, NewUser};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::form::Form;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::webhook_secrets as operations;
 use crate::operations::webhooks::show_webhook;

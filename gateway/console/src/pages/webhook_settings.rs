@@ -20,7 +20,7 @@ use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_templates::{self, PostbackTemplate};
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::webhooks::{self as operations, ShownWebhook, WebhookChanges, show_webhook};
 use crate::problem::{FieldError, Problem};
