@@ -36,44 +36,30 @@ type FieldName = Name<MAX_FIELD_NAME>;
 /// The changes of a webhook: what is left out stays; null clears what may be empty. `field_names` is
 /// replaced as a whole.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 #[schema(as = WebhookPatch)]
 pub struct WebhookChanges {
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(inline, nullable = false)]
     pub name: Option<Name>,
     /// Only this buyer's calls are matched, and events count to this buyer's reporting.
     #[serde(
-        default,
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<Uuid>)]
     pub buyer_id: Option<Option<Uuid>>,
     /// A paused webhook answers 200 `{"ok":false,"reason":"endpoint disabled"}`.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub enabled: Option<bool>,
     /// Requests without a valid secret are refused with 401. Where none is valid when it is turned on, one
     /// is made and shown in the answer.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub require_secret: Option<bool>,
     /// A query parameter that may carry the secret, for senders that cannot set headers.
     #[serde(
-        default,
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
@@ -81,29 +67,19 @@ pub struct WebhookChanges {
     pub secret_query_param: Option<Option<ParamName>>,
     /// Names that win over the aliases, by slot: `ref_id`, `call_id`, `caller`, `duration`, `payout`.
     #[serde(
-        default,
         deserialize_with = "read_field_names",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(value_type = Option<BTreeMap<String, String>>, nullable = false)]
     pub field_names: Option<FieldNames>,
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(inline, nullable = false)]
     pub duration_tolerance_seconds: Option<Whole<0, 86_400>>,
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(inline, nullable = false)]
     pub match_window_hours: Option<Whole<1, 8_760>>,
     /// Null: the gateway's default. The server's operator may have set a lower ceiling.
     #[serde(
-        default,
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
@@ -111,50 +87,29 @@ pub struct WebhookChanges {
     pub limit_per_minute: Option<Option<Limit>>,
     /// For each source address, where the secret is right; null: the gateway's default. The same ceiling.
     #[serde(
-        default,
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
     #[schema(inline, value_type = Option<Limit>)]
     pub ip_limit_per_minute: Option<Option<Limit>>,
     /// A payout above it is held for a person.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(inline, nullable = false)]
     pub payout_cap_cents: Option<PayoutCap>,
     /// `seconds`, `milliseconds` or `minutes`: the unit of a bare number.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub duration_unit: Option<DurationUnit>,
     /// `dollars` or `cents`: the unit of a bare number.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub payout_unit: Option<PayoutUnit>,
     /// `hold` or `trust`.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub on_currency_mismatch: Option<ConflictPolicy>,
     /// `hold` or `trust`.
-    #[serde(
-        default,
-        deserialize_with = "not_null",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub on_rejection_word: Option<ConflictPolicy>,
 }
