@@ -1,3 +1,5 @@
+//! The reader of fields: what it takes, and what it says of what it does not take.
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
