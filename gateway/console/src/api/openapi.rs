@@ -1,6 +1,6 @@
 //! The OpenAPI document, made from the handlers themselves.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -42,7 +42,7 @@ pub fn write_document(mut api: openapi::OpenApi) -> String {
     let mut document = json!(api);
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas {
-            flatten_inlined(schema);
+            tidy_properties(schema);
             if !REQUESTS.iter().any(|ending| name.ends_with(ending)) {
                 require_nullable(schema);
             }
@@ -95,39 +95,39 @@ fn describe_errors(operation: &mut Operation, names_an_object: bool) {
     }
 }
 
-/// A value with bounds of its own is described in place: as one schema, not as its sum with its remarks
-/// (`allOf`) or with null (`oneOf`).
-fn flatten_inlined(schema: &mut Value) {
+fn tidy_properties(schema: &mut Value) {
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for property in properties.into_iter().flat_map(|all| all.values_mut()) {
-        let Value::Object(members) = property else {
-            continue;
-        };
-        let is_nullable = members.contains_key("oneOf");
-        let Some(Value::Array(parts)) = members.get("allOf").or_else(|| members.get("oneOf"))
-        else {
-            continue;
-        };
-        let [bounded, remarks] = parts.as_slice() else {
-            continue;
-        };
-        if !bounded["minimum"].is_number() && !bounded["maxLength"].is_number() {
-            continue;
+        if let Value::Object(property) = property {
+            flatten_inlined(property);
+            // It would be said of every field that may be left out.
+            property.retain(|name, value| name != "default" || !value.is_null());
         }
-        let (Value::Object(mut flat), Value::Object(mut remarks)) =
-            (bounded.clone(), remarks.clone())
-        else {
-            continue;
-        };
-        remarks.remove("type");
-        members.retain(|name, _| name != "allOf" && name != "oneOf");
-        flat.extend(remarks);
-        flat.append(members);
-        if is_nullable {
-            flat["type"] = json!([flat["type"], "null"]);
-        }
-        *members = flat;
     }
+}
+
+/// A value with bounds of its own is described in place: as one schema, not as its sum with its remarks
+/// (`allOf`) or with null (`oneOf`).
+fn flatten_inlined(property: &mut Map<String, Value>) {
+    let is_nullable = property.contains_key("oneOf");
+    let sum = property.get("allOf").or_else(|| property.get("oneOf"));
+    let Some([Value::Object(bounded), Value::Object(remarks)]) =
+        sum.and_then(Value::as_array).map(Vec::as_slice)
+    else {
+        return;
+    };
+    if !bounded.contains_key("minimum") && !bounded.contains_key("maxLength") {
+        return;
+    }
+    let (mut flat, mut remarks) = (bounded.clone(), remarks.clone());
+    remarks.remove("type");
+    property.retain(|name, _| name != "allOf" && name != "oneOf");
+    flat.extend(remarks);
+    flat.append(property);
+    if is_nullable {
+        flat["type"] = json!([flat["type"], "null"]);
+    }
+    *property = flat;
 }
 
 /// How the schemas of requests end; in those what may be null may be left out, too.
