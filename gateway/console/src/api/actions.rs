@@ -5,11 +5,11 @@ use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::events::{EventInFull, load_event_in_full};
 use super::request::{EmptyBody, Id, JsonBody};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::event_actions::{self, Apply, Assign};
+use crate::operations::events::{EventInFull, load_event_in_full};
 use crate::problem::{Problem, ProblemBody};
 
 pub fn routes() -> OpenApiRouter<App> {

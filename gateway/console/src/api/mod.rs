@@ -34,11 +34,6 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app_state::App;
 pub use crate::problem::Problem;
 pub use body::{read_body, run_blocking};
-pub use events::{
-    ActionResponse, CandidateResponse, EventInFull, EventResponse, MatchedCallResponse,
-    SlotResponse, load_event_in_full,
-};
-pub use ledger::PostingResponse;
 pub use request::Id;
 
 /// The routes, and the document that is made from them. A route is stated at its handler, and with its

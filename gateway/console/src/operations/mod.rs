@@ -5,6 +5,8 @@ pub mod accounts;
 pub mod api_keys;
 pub mod assignments;
 pub mod event_actions;
+pub mod events;
+pub mod ledger;
 pub mod named_records;
 pub mod revenue;
 pub mod try_report;

@@ -17,7 +17,7 @@ use trueup_store::{calls, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::api::{CandidateResponse, MatchedCallResponse, SlotResponse};
+use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::Problem;

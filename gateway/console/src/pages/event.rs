@@ -20,12 +20,12 @@ use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::Id;
-use crate::api::{
-    ActionResponse, CandidateResponse, EventInFull, EventResponse, PostingResponse, SlotResponse,
-    load_event_in_full,
-};
 use crate::app_state::App;
 use crate::operations::event_actions::{self, Apply, Assign, PreviewedAction};
+use crate::operations::events::{
+    ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse, load_event_in_full,
+};
+use crate::operations::ledger::PostingResponse;
 use crate::operations::webhooks::{ShownWebhook, show_webhook};
 use crate::problem::Problem;
 use crate::request_fields::{BadFields, Cents};
