@@ -10,6 +10,9 @@ use serde_json::{Map, Number, Value};
 use super::unknown_field;
 use crate::problem::FieldError;
 
+/// How [`super::not_null`] tells the deserializer what null means to it.
+pub const NOT_NULL: &str = "NotNull";
+
 /// What is wrong with one field.
 #[derive(Debug)]
 pub enum FieldFault {
@@ -227,9 +230,13 @@ impl<'de> Deserializer<'de> for ValueReader<'de> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, FieldFault> {
+        if name == NOT_NULL && matches!(self.value, Given::Value(Value::Null)) {
+            let message = "cannot be null; leave it out to keep it as it is";
+            return Err(FieldFault::Wrong(message.to_owned()));
+        }
         visitor.visit_newtype_struct(self)
     }
 

@@ -6,15 +6,18 @@
 mod deserializer;
 mod values;
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use serde::Deserializer;
-use serde::de::{Deserialize, DeserializeOwned, Error};
+use serde::de::{Deserialize, DeserializeOwned, Visitor};
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use crate::problem::{FieldError, Problem};
-use deserializer::{FieldFault, ValueReader};
+use deserializer::{FieldFault, NOT_NULL, ValueReader};
 pub use values::{Cents, MAX_CENTS, Name, Text, Time, Whole};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
@@ -227,16 +230,26 @@ fn missing_fields<T: PartialSchema>(given: &[String]) -> Vec<FieldError> {
         .collect()
 }
 
-/// A field that may be left out, but is never empty.
+/// A field that may be left out, but is never empty; a form's blank field is wrong as what it is.
 pub fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
-    match Option::deserialize(deserializer)? {
-        None => Err(D::Error::custom(
-            "cannot be null; leave it out to keep it as it is",
-        )),
-        given => Ok(given),
+    struct ReadGiven<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for ReadGiven<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a value")
+        }
+
+        fn visit_newtype_struct<D: Deserializer<'de>>(
+            self,
+            deserializer: D,
+        ) -> Result<Option<T>, D::Error> {
+            T::deserialize(deserializer).map(Some)
+        }
     }
+    deserializer.deserialize_newtype_struct(NOT_NULL, ReadGiven(PhantomData))
 }
 
 /// A field that is left as it is where it is absent, and emptied by null.

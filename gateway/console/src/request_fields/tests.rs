@@ -123,4 +123,9 @@ fn a_form_is_read_as_a_body_is() {
         faults_of(form(&[("name", "a"), ("payout_cap_cents", "7 dollars")])),
         ["payout_cap_cents: must be a whole number"]
     );
+    assert_eq!(
+        faults_of(form(&[("name", " "), ("enabled", "")])),
+        ["enabled: must be true or false", "name: must not be blank"],
+        "blank"
+    );
 }
