@@ -149,7 +149,9 @@ impl RequestFields {
         let given: Vec<String> = self.values.keys().cloned().collect();
         self.read_params().map_err(|mut bad: BadFields| {
             let unknown = bad.faults.split_off(bad.faults.len() - bad.unknown);
-            bad.faults.extend(missing_fields::<T>(&given));
+            let mut missing = missing_fields::<T>(&given);
+            missing.retain(|fault| !bad.faults.contains(fault));
+            bad.faults.extend(missing);
             bad.faults.extend(unknown);
             bad
         })
@@ -161,6 +163,7 @@ impl RequestFields {
             faults: std::mem::take(&mut self.faults),
             ..BadFields::default()
         };
+        let given = self.values.len();
         let mut unknown: Vec<FieldError> = Vec::new();
         // Each round takes the field away that was wrong, so that the next one finds the next fault.
         loop {
@@ -181,8 +184,13 @@ impl RequestFields {
                     bad.faults.push(fault.at(&path.to_string()));
                     self.values.remove(key);
                 }
-                // The fields that are missing come last; they are told all at once below.
-                (_, FieldFault::Missing(_)) => break,
+                // What is missing is found last, and one field at a time: the description knows all of them.
+                (_, FieldFault::Missing(name)) => {
+                    if self.values.len() == given {
+                        bad.faults.push(FieldError::new(name, "is required"));
+                    }
+                    break;
+                }
                 (_, fault) => {
                     bad.faults.push(fault.at(""));
                     break;

@@ -96,6 +96,29 @@ fn a_field_inside_an_object_is_told_with_its_path() {
 }
 
 #[test]
+fn every_field_that_is_missing_is_told_beside_what_is_wrong() {
+    #[derive(Debug, Deserialize, ToSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is never read whole")]
+    struct Pair {
+        left: Uuid,
+        middle: bool,
+        right: Uuid,
+    }
+    let faults = |body: &str| {
+        let fields = RequestFields::of_body(body.as_bytes()).expect("an object");
+        let bad = fields.read::<Pair>().expect_err("faults").faults;
+        bad.into_iter().map(|f| f.field).collect::<Vec<_>>()
+    };
+    assert_eq!(faults("{}"), ["left", "middle", "right"]);
+    assert_eq!(faults(r#"{"middle":1}"#), ["middle", "left", "right"]);
+    assert_eq!(
+        faults(r#"{"lfet":1,"right":1}"#),
+        ["right", "left", "middle", "lfet"]
+    );
+}
+
+#[test]
 fn absent_null_and_a_value_are_three_things() {
     let buyer = |body| read(body).expect("right").buyer_id;
     assert_eq!(buyer(r#"{"name":"a"}"#), None);
