@@ -16,14 +16,11 @@ use super::request::{Id, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::assignments::ShownTerms;
+use crate::operations::calls::{MAX_CALLER, MAX_REF_ID};
 use crate::problem::Problem;
 use crate::request_fields::{Text, Time};
 use crate::work_shares::WorkPlace;
 
-/// A text that may hold a caller (characters).
-pub(super) const MAX_CALLER: usize = 256;
-/// A reported id is no longer either (X6, characters).
-pub(super) const MAX_REF_ID: usize = 256;
 /// Reports shown with each call of a list; one call shows all that are kept.
 const REPORTS_IN_LIST: i64 = 20;
 const REPORTS_OF_ONE: i64 = 1_000;

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod api_keys;
 pub mod assignments;
+pub mod calls;
 pub mod event_actions;
 pub mod events;
 pub mod ledger;
