@@ -21,6 +21,7 @@ use crate::ceilings::Ceilings;
 use crate::middleware::metrics::measure_request;
 use crate::middleware::timeout::limit_time;
 use crate::passwords::Attempts;
+use crate::problem::Problem;
 use crate::settings::{ConsoleCommand, ConsoleSettings};
 use crate::work_shares::WorkShares;
 use crate::{api, pages, server, user_command};
@@ -116,7 +117,7 @@ fn build_router(app: &App) -> Router {
     api::build_router(app)
         .merge(pages::build_router(app))
         .fallback(no_route)
-        .method_not_allowed_fallback(async || api::Problem::method_not_allowed())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(from_fn(limit_time))
         .layer(from_fn(measure_request))
         .with_state(app.clone())
@@ -124,7 +125,7 @@ fn build_router(app: &App) -> Router {
 
 async fn no_route(request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
-        return api::Problem::no_route().into_response();
+        return Problem::no_route().into_response();
     }
     pages::PageError::NotFound("page").into_response()
 }

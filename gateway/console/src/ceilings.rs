@@ -10,7 +10,7 @@ use trueup_store::ceilings::{CountedKind, lock_has_room};
 use trueup_store::webhooks::{self, StoredSettings};
 use uuid::Uuid;
 
-use crate::api::{FieldError, Problem};
+use crate::problem::{FieldError, Problem};
 
 /// A ceiling as whoever meets it is told of it.
 struct Ceiling {

@@ -5,11 +5,15 @@
 mod api;
 mod app;
 mod app_state;
+mod auth_context;
 mod ceilings;
 mod connections;
 mod middleware;
+mod operations;
 mod pages;
 mod passwords;
+mod problem;
+mod request_fields;
 mod secrets;
 mod server;
 mod settings;

@@ -19,8 +19,8 @@ use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::Pool;
 use uuid::Uuid;
 
-use crate::api::Problem;
 use crate::app_state::App;
+use crate::problem::Problem;
 
 /// Quick requests of one account that work at once: a third of the connections for quick work.
 const QUICK_AT_ONCE: usize = 4;

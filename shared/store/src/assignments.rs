@@ -35,7 +35,7 @@ impl Assignment {
 }
 
 /// An assignment about to be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewAssignment {
     pub id: Uuid,
     pub campaign_id: Uuid,

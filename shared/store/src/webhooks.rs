@@ -3,35 +3,47 @@
 //! A webhook is archived, never deleted: its history stays. Secrets are stored as SHA-256 of random
 //! text. The database stamps every change itself, so that the gateways see it (`changed_xid`).
 
+use std::collections::BTreeMap;
+
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+use trueup_domain::report::{DurationUnit, PayoutUnit, Slot};
+use trueup_domain::webhook_settings::{
+    ConflictPolicy, DEFAULT_PAYOUT_CAP_CENTS, DEFAULT_TOLERANCE_SECONDS, DEFAULT_WINDOW_HOURS,
+};
 use uuid::Uuid;
 
 use crate::IdPage;
+use trueup_postgres::StoreError;
 use trueup_postgres::statement::{self, Result};
 
 /// Everything about a webhook that a person may set.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// It is written and read as JSON by the names of its columns: a setting stands here, in
+/// [`StoredSettings::with_name`] and in the list of columns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredSettings {
     pub name: String,
     pub buyer_id: Option<Uuid>,
     pub enabled: bool,
     pub require_secret: bool,
     pub secret_query_param: Option<String>,
-    /// A JSON object, slot to name.
-    pub field_names: Value,
-    pub duration_tolerance_seconds: i32,
-    pub match_window_hours: i32,
+    /// Names that win over the aliases.
+    pub field_names: BTreeMap<Slot, String>,
+    pub duration_tolerance_seconds: i64,
+    pub match_window_hours: i64,
     pub limit_per_minute: Option<i32>,
     pub ip_limit_per_minute: Option<i32>,
     pub payout_cap_cents: i64,
-    pub duration_unit: String,
-    pub payout_unit: String,
-    pub on_currency_mismatch: String,
-    pub on_rejection_word: String,
+    pub duration_unit: DurationUnit,
+    pub payout_unit: PayoutUnit,
+    pub on_currency_mismatch: ConflictPolicy,
+    pub on_rejection_word: ConflictPolicy,
 }
 
 impl StoredSettings {
@@ -43,16 +55,16 @@ impl StoredSettings {
             enabled: true,
             require_secret: false,
             secret_query_param: None,
-            field_names: Value::Object(serde_json::Map::new()),
-            duration_tolerance_seconds: 60,
-            match_window_hours: 24,
+            field_names: BTreeMap::new(),
+            duration_tolerance_seconds: DEFAULT_TOLERANCE_SECONDS,
+            match_window_hours: DEFAULT_WINDOW_HOURS,
             limit_per_minute: None,
             ip_limit_per_minute: None,
-            payout_cap_cents: 1_000_000,
-            duration_unit: "seconds".to_owned(),
-            payout_unit: "dollars".to_owned(),
-            on_currency_mismatch: "hold".to_owned(),
-            on_rejection_word: "hold".to_owned(),
+            payout_cap_cents: DEFAULT_PAYOUT_CAP_CENTS,
+            duration_unit: DurationUnit::default(),
+            payout_unit: PayoutUnit::default(),
+            on_currency_mismatch: ConflictPolicy::default(),
+            on_rejection_word: ConflictPolicy::default(),
         }
     }
 }
@@ -70,32 +82,18 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    fn from_row(row: &Row) -> Self {
-        Webhook {
+    fn from_row(row: &Row) -> Result<Self> {
+        let settings = serde_json::from_value(row.get("settings"))
+            .map_err(|e| StoreError::Corrupt(format!("webhooks: {e}")))?;
+        Ok(Webhook {
             id: row.get("id"),
             token: row.get("token"),
-            settings: StoredSettings {
-                name: row.get("name"),
-                buyer_id: row.get("buyer_id"),
-                enabled: row.get("enabled"),
-                require_secret: row.get("require_secret"),
-                secret_query_param: row.get("secret_query_param"),
-                field_names: row.get("field_names"),
-                duration_tolerance_seconds: row.get("duration_tolerance_seconds"),
-                match_window_hours: row.get("match_window_hours"),
-                limit_per_minute: row.get("limit_per_minute"),
-                ip_limit_per_minute: row.get("ip_limit_per_minute"),
-                payout_cap_cents: row.get("payout_cap_cents"),
-                duration_unit: row.get("duration_unit"),
-                payout_unit: row.get("payout_unit"),
-                on_currency_mismatch: row.get("on_currency_mismatch"),
-                on_rejection_word: row.get("on_rejection_word"),
-            },
+            settings,
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
             archived_at: row.get("archived_at"),
             last_event_at: row.get("last_event_at"),
-        }
+        })
     }
 }
 
@@ -112,43 +110,30 @@ pub fn digest_secret(secret: &str) -> Vec<u8> {
     Sha256::digest(secret.as_bytes()).to_vec()
 }
 
+/// The columns of [`StoredSettings`].
+macro_rules! setting_columns {
+    () => {
+        "name, buyer_id, enabled, require_secret, secret_query_param, field_names, duration_tolerance_seconds,
+         match_window_hours, limit_per_minute, ip_limit_per_minute, payout_cap_cents, duration_unit, payout_unit,
+         on_currency_mismatch, on_rejection_word"
+    };
+}
+
 pub async fn insert_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
     token: &str,
-    s: &StoredSettings,
+    settings: &StoredSettings,
 ) -> Result<()> {
-    const INSERT: &str = "/* webhooks.insert */
-        INSERT INTO webhooks (id, account_id, token, name, buyer_id, enabled, require_secret, secret_query_param,
-               field_names, duration_tolerance_seconds, match_window_hours, limit_per_minute, ip_limit_per_minute,
-               payout_cap_cents, duration_unit, payout_unit, on_currency_mismatch, on_rejection_word)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
-    statement::run(
-        client,
-        INSERT,
-        &[
-            &id,
-            &account_id,
-            &token,
-            &s.name,
-            &s.buyer_id,
-            &s.enabled,
-            &s.require_secret,
-            &s.secret_query_param,
-            &s.field_names,
-            &s.duration_tolerance_seconds,
-            &s.match_window_hours,
-            &s.limit_per_minute,
-            &s.ip_limit_per_minute,
-            &s.payout_cap_cents,
-            &s.duration_unit,
-            &s.payout_unit,
-            &s.on_currency_mismatch,
-            &s.on_rejection_word,
-        ],
-    )
-    .await?;
+    const INSERT: &str = concat!(
+        "/* webhooks.insert */ INSERT INTO webhooks (id, account_id, token, ",
+        setting_columns!(),
+        ") SELECT $1, $2, $3, ",
+        setting_columns!(),
+        " FROM jsonb_populate_record(NULL::webhooks, $4)"
+    );
+    statement::run(client, INSERT, &[&id, &account_id, &token, &Json(settings)]).await?;
     Ok(())
 }
 
@@ -156,47 +141,22 @@ pub async fn update_webhook(
     client: &impl GenericClient,
     account_id: Uuid,
     id: Uuid,
-    s: &StoredSettings,
+    settings: &StoredSettings,
 ) -> Result<()> {
-    const UPDATE: &str = "/* webhooks.update */
-        UPDATE webhooks SET name = $3, buyer_id = $4, enabled = $5, require_secret = $6, secret_query_param = $7,
-               field_names = $8, duration_tolerance_seconds = $9, match_window_hours = $10, limit_per_minute = $11,
-               ip_limit_per_minute = $12, payout_cap_cents = $13, duration_unit = $14, payout_unit = $15,
-               on_currency_mismatch = $16, on_rejection_word = $17, updated_at = now()
-         WHERE account_id = $1 AND id = $2";
-    statement::run(
-        client,
-        UPDATE,
-        &[
-            &account_id,
-            &id,
-            &s.name,
-            &s.buyer_id,
-            &s.enabled,
-            &s.require_secret,
-            &s.secret_query_param,
-            &s.field_names,
-            &s.duration_tolerance_seconds,
-            &s.match_window_hours,
-            &s.limit_per_minute,
-            &s.ip_limit_per_minute,
-            &s.payout_cap_cents,
-            &s.duration_unit,
-            &s.payout_unit,
-            &s.on_currency_mismatch,
-            &s.on_rejection_word,
-        ],
-    )
-    .await?;
+    const UPDATE: &str = concat!(
+        "/* webhooks.update */ UPDATE webhooks SET updated_at = now(), (",
+        setting_columns!(),
+        ") = (SELECT ",
+        setting_columns!(),
+        " FROM jsonb_populate_record(NULL::webhooks, $3)) WHERE account_id = $1 AND id = $2"
+    );
+    statement::run(client, UPDATE, &[&account_id, &id, &Json(settings)]).await?;
     Ok(())
 }
 
 macro_rules! columns {
     () => {
-        "w.id, w.token, w.name, w.buyer_id, w.enabled, w.require_secret, w.secret_query_param, w.field_names,
-         w.duration_tolerance_seconds, w.match_window_hours, w.limit_per_minute, w.ip_limit_per_minute, w.payout_cap_cents,
-         w.duration_unit, w.payout_unit, w.on_currency_mismatch, w.on_rejection_word, w.created_at, w.updated_at,
-         w.archived_at"
+        "w.id, w.token, to_jsonb(w) AS settings, w.created_at, w.updated_at, w.archived_at"
     };
 }
 
@@ -213,7 +173,7 @@ pub async fn get_webhook(
           FROM webhooks w WHERE w.account_id = $1 AND w.id = $2"
     );
     let row = statement::query_opt(client, GET, &[&account_id, &id]).await?;
-    Ok(row.as_ref().map(Webhook::from_row))
+    row.as_ref().map(Webhook::from_row).transpose()
 }
 
 /// As [`get_webhook`], and nobody else changes it until the transaction ends.
@@ -251,7 +211,7 @@ pub async fn list_webhooks(
         &[&account_id, &archived, &page.bound(), &page.limit],
     )
     .await?;
-    Ok(rows.iter().map(Webhook::from_row).collect())
+    rows.iter().map(Webhook::from_row).collect()
 }
 
 /// Its token answers 404 from now on; its history stays. Archiving twice keeps the first time.
@@ -355,26 +315,12 @@ pub async fn require_secret(
 
 /// Names of settings whose values differ, with the new values: what the audit log says of a change.
 pub fn changed_settings(before: &StoredSettings, after: &StoredSettings) -> Value {
-    match (as_json(before), as_json(after)) {
-        (Value::Object(before), Value::Object(after)) => Value::Object(
-            after
-                .into_iter()
-                .filter(|(name, value)| before.get(name) != Some(value))
-                .collect(),
-        ),
-        (_, after) => after,
+    let before = json!(before);
+    let mut after = json!(after);
+    if let Value::Object(after) = &mut after {
+        after.retain(|name, value| before[name.as_str()] != *value);
     }
-}
-
-fn as_json(s: &StoredSettings) -> Value {
-    serde_json::json!({
-        "name": s.name, "buyer_id": s.buyer_id, "enabled": s.enabled, "require_secret": s.require_secret,
-        "secret_query_param": s.secret_query_param, "field_names": s.field_names,
-        "duration_tolerance_seconds": s.duration_tolerance_seconds, "match_window_hours": s.match_window_hours,
-        "limit_per_minute": s.limit_per_minute, "ip_limit_per_minute": s.ip_limit_per_minute,
-        "payout_cap_cents": s.payout_cap_cents, "duration_unit": s.duration_unit, "payout_unit": s.payout_unit,
-        "on_currency_mismatch": s.on_currency_mismatch, "on_rejection_word": s.on_rejection_word,
-    })
+    after
 }
 
 /// To the minute: every gateway tells of every secret in use every few seconds, and a person only asks

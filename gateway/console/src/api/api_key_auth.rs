@@ -2,73 +2,22 @@
 //!
 //! The check is laid around whole routers, so that a route cannot forget it.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use trueup_store::accounts::Account;
-use trueup_store::{api_keys, audit_log};
-use uuid::Uuid;
+use trueup_store::api_keys;
 
-use super::problem::Problem;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 use crate::work_shares::answer_in_share;
 
 /// Longer than any key that was ever made (bytes); nothing longer is looked up.
 const MAX_KEY_BYTES: usize = 256;
-
-/// The account that a request is made for, and the key that made it.
-#[derive(Debug, Clone)]
-pub struct AuthContext {
-    pub account: Account,
-    /// How the audit log names who did it.
-    pub actor: String,
-}
-
-impl AuthContext {
-    pub fn account_id(&self) -> Uuid {
-        self.account.id
-    }
-
-    /// A change that this key made, for the audit log.
-    pub fn change(
-        &self,
-        action: &'static str,
-        object_kind: &'static str,
-        object_id: Uuid,
-        detail: Value,
-    ) -> audit_log::Change<'_> {
-        audit_log::Change {
-            account_id: self.account.id,
-            actor: &self.actor,
-            action,
-            object_kind,
-            object_id,
-            detail,
-        }
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for AuthContext {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Only a route outside of `require_account_key` gets here without; it must not answer.
-        parts
-            .extensions
-            .get::<AuthContext>()
-            .cloned()
-            .ok_or_else(|| {
-                tracing::error!("a route for accounts is not behind the check of keys");
-                Problem::internal()
-            })
-    }
-}
 
 pub async fn require_account_key(
     State(app): State<App>,

@@ -5,20 +5,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
-use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, TransactionName, api_keys, audit_log, run_tx};
+use trueup_store::api_keys;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::field_reader::FieldReader;
-use super::limits::MAX_NAME;
-use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
-use super::request::{Id, JsonFields, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
-use crate::secrets;
+use crate::auth_context::AuthContext;
+use crate::operations::api_keys as operations;
+use crate::operations::named_records::NameBody;
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ApiKey)]
@@ -51,65 +50,25 @@ impl From<api_keys::ApiKey> for ApiKeyResponse {
     }
 }
 
-#[derive(Debug, ToSchema)]
-pub struct ApiKeyBody {
-    #[schema(max_length = 200)]
-    pub name: String,
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_api_key, list_api_keys))
+        .routes(routes!(revoke_api_key))
 }
 
-impl ApiKeyBody {
-    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
-        let name = fields.name("name", MAX_NAME);
-        let name = fields.require_given("name", name);
-        fields.finish_reading()?;
-        Ok(ApiKeyBody { name })
-    }
-}
-
-#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = ApiKeyBody,
+#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = NameBody,
     responses((status = 201, description = "The key is shown this once", body = ApiKeyResponse)))]
 pub async fn create_api_key(
     State(app): State<App>,
     operator: AuthContext,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<(StatusCode, Json<ApiKeyResponse>), Problem> {
-    let body = ApiKeyBody::read_fields(fields)?;
-    let id = Uuid::now_v7();
-    let (key, prefix) = secrets::api_key();
-    let shown = key.clone();
-    let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, TransactionName::ApiKeysCreate, move |tx| {
-        let (ceilings, operator, name, key, prefix) = (
-            ceilings.clone(),
-            operator.clone(),
-            body.name.clone(),
-            key.clone(),
-            prefix.clone(),
-        );
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            if let Err(problem) = ceilings
-                .check_room(tx, account_id, CountedKind::ApiKeys)
-                .await?
-            {
-                return Ok(Err(problem));
-            }
-            let made =
-                api_keys::insert_api_key(tx, operator.account_id(), id, &name, &key, &prefix)
-                    .await?;
-            let detail = json!({ "name": name, "prefix": prefix });
-            audit_log::record_change(tx, operator.change("create", "api_key", id, detail)).await?;
-            Ok::<_, StoreError>(Ok(made))
-        })
-    })
-    .await??;
-    Ok((
-        StatusCode::CREATED,
-        Json(ApiKeyResponse {
-            api_key: Some(shown),
-            ..made.into()
-        }),
-    ))
+    let (made, text) = operations::create_api_key(&app, &operator, body).await?;
+    let shown = ApiKeyResponse {
+        api_key: Some(text),
+        ..made.into()
+    };
+    Ok((StatusCode::CREATED, Json(shown)))
 }
 
 #[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
@@ -117,10 +76,9 @@ pub async fn create_api_key(
 pub async fn list_api_keys(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<ApiKeyResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "api_keys");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("api_keys")?;
     let rows = api_keys::list_api_keys(&app.pool.get().await?, operator.account_id(), paging.ids())
         .await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
@@ -133,21 +91,6 @@ pub async fn revoke_api_key(
     operator: AuthContext,
     Id(id): Id,
 ) -> Result<StatusCode, Problem> {
-    let revoked = run_tx(&app.pool, TransactionName::ApiKeysRevoke, move |tx| {
-        let operator = operator.clone();
-        Box::pin(async move {
-            let revoked = api_keys::revoke_api_key(tx, operator.account_id(), id).await?;
-            if revoked {
-                audit_log::record_change(tx, operator.change("revoke", "api_key", id, json!({})))
-                    .await?;
-            }
-            Ok(revoked)
-        })
-    })
-    .await?;
-    if revoked {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found("key"))
-    }
+    operations::revoke_api_key(&app, &operator, id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -7,13 +7,15 @@ use serde::Serialize;
 use serde_json::Value;
 use trueup_store::audit_log;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
-use super::request::Query;
+use super::list::{ListParams, Page};
+use super::request::{All, ListQuery};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
@@ -32,15 +34,18 @@ pub struct AuditEntryResponse {
     pub created_at: Timestamp,
 }
 
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_audit_log))
+}
+
 #[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<AuditEntryResponse>)))]
 pub async fn list_audit_log(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<AuditEntryResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "audit");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("audit")?;
     let rows = audit_log::list_changes(&app.pool.get().await?, operator.account_id(), paging.ids())
         .await?;
     let show = |it: audit_log::AuditEntry| AuditEntryResponse {

@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// A setting is a handful of short texts (bytes).
 pub const SETTING_LIMIT: usize = 64 * 1024;

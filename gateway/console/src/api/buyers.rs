@@ -5,19 +5,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
-use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, TransactionName, audit_log, buyers, run_tx};
+use trueup_store::buyers;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::field_reader::FieldReader;
-use super::limits::MAX_NAME;
-use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
-use super::request::{Id, JsonFields, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::named_records::{NameBody, create_record, rename_record};
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Buyer)]
@@ -37,51 +36,20 @@ impl From<buyers::Buyer> for BuyerResponse {
     }
 }
 
-#[derive(Debug, ToSchema)]
-pub struct BuyerBody {
-    #[schema(max_length = 200)]
-    pub name: String,
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_buyer, list_buyers))
+        .routes(routes!(get_buyer, rename_buyer))
 }
 
-impl BuyerBody {
-    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
-        let name = fields.name("name", MAX_NAME);
-        let name = fields.require_given("name", name);
-        fields.finish_reading()?;
-        Ok(BuyerBody { name })
-    }
-}
-
-#[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = BuyerBody,
+#[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = NameBody,
     responses((status = 201, description = "It is made", body = BuyerResponse)))]
 pub async fn create_buyer(
     State(app): State<App>,
     operator: AuthContext,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<(StatusCode, Json<BuyerResponse>), Problem> {
-    let body = BuyerBody::read_fields(fields)?;
-    let id = Uuid::now_v7();
-    let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, TransactionName::BuyersCreate, move |tx| {
-        let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            if let Err(problem) = ceilings
-                .check_room(tx, account_id, CountedKind::Buyers)
-                .await?
-            {
-                return Ok(Err(problem));
-            }
-            let made = buyers::insert_buyer(tx, operator.account_id(), id, &name).await?;
-            audit_log::record_change(
-                tx,
-                operator.change("create", "buyer", id, json!({ "name": name })),
-            )
-            .await?;
-            Ok::<_, StoreError>(Ok(made))
-        })
-    })
-    .await??;
+    let made = create_record::<buyers::Buyer>(&app, &operator, body).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -90,10 +58,9 @@ pub async fn create_buyer(
 pub async fn list_buyers(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<BuyerResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "buyers");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("buyers")?;
     let rows =
         buyers::list_buyers(&app.pool.get().await?, operator.account_id(), paging.ids()).await?;
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
@@ -113,30 +80,13 @@ pub async fn get_buyer(
 }
 
 #[utoipa::path(patch, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
-    request_body = BuyerBody, responses((status = 200, description = "As it is now", body = BuyerResponse)))]
+    request_body = NameBody, responses((status = 200, description = "As it is now", body = BuyerResponse)))]
 pub async fn rename_buyer(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<Json<BuyerResponse>, Problem> {
-    let body = BuyerBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, TransactionName::BuyersRename, move |tx| {
-        let (operator, name) = (operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let renamed = buyers::rename_buyer(tx, operator.account_id(), id, &name).await?;
-            if renamed.is_some() {
-                audit_log::record_change(
-                    tx,
-                    operator.change("update", "buyer", id, json!({ "name": name })),
-                )
-                .await?;
-            }
-            Ok(renamed)
-        })
-    })
-    .await?;
-    renamed
-        .map(|it| Json(it.into()))
-        .ok_or_else(|| Problem::not_found("buyer"))
+    let renamed = rename_record::<buyers::Buyer>(&app, &operator, id, body).await?;
+    Ok(Json(renamed.into()))
 }

@@ -2,31 +2,22 @@
 //! bad call never spoils its neighbours; its faults are told by its index.
 
 use std::fmt;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use jiff::SignedDuration;
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
-use trueup_domain::call_record::{CallRecord, Caller, derive_call_id};
-use trueup_domain::phone;
+use trueup_domain::call_record::CallRecord;
 use trueup_ops::metrics::{self, RecordingOutcome};
-use trueup_settlement::call_recording;
-use trueup_store::{TransactionName, run_tx};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
 use super::body;
-use super::calls::{MAX_CALLER, MAX_REF_ID};
-use super::field_reader::{FieldReader, MaybeField, kind_of};
-use super::limits::MAX_CENTS;
-use super::problem::Problem;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::calls::{self as operations, CallBody, CallError, CallsRecorded, Copies};
+use crate::problem::{FieldError, Problem};
 
 /// Calls in one request (contract).
 const MAX_CALLS: usize = 10_000;
@@ -34,41 +25,9 @@ const MAX_CALLS: usize = 10_000;
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// One copy with its longest texts, escaped (bytes).
 const MAX_COPY: usize = 16 * 1024;
-const MAX_TRACKING_NUMBER: usize = 64;
-const DAY_SECONDS: i64 = 86_400;
-
-/// One copy of a call. Recording it again changes what the copy names and keeps the rest; what a
-/// webhook reported is never undone.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = CallCopy)]
-pub struct CallBody {
-    /// Any UUID of yours. Left out, it is made from ref_id, caller, tracking number and start: the same call
-    /// sent twice is one call.
-    id: Option<Uuid>,
-    /// What buyers echo back.
-    #[schema(max_length = 256)]
-    ref_id: Option<String>,
-    /// In any form; null or withheld is fine.
-    #[schema(max_length = 256)]
-    caller: Option<String>,
-    #[schema(max_length = 64)]
-    tracking_number: Option<String>,
-    #[schema(minimum = 0, maximum = 86400)]
-    duration_seconds: i32,
-    started_at: jiff::Timestamp,
-    /// By default `started_at` + `duration_seconds`.
-    ended_at: Option<jiff::Timestamp>,
-    buyer_id: Option<Uuid>,
-    /// Cannot change once money was posted for the call.
-    assignment_id: Option<Uuid>,
-    /// The estimated value; it credits the publisher if the call is qualified.
-    #[schema(minimum = 0)]
-    value_cents: Option<i64>,
-    qualified: Option<bool>,
-}
 
 /// One call, or an array of them.
-#[derive(Serialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = CallCopies)]
 #[expect(dead_code, reason = "only its description is used")]
@@ -77,25 +36,6 @@ pub enum CallBodies {
     One(CallBody),
     #[schema(title = "Many")]
     Many(Vec<CallBody>),
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct CallsRecorded {
-    /// How many were recorded.
-    pub accepted: usize,
-    /// Why the others were not.
-    pub errors: Vec<CallError>,
-    /// The id of each, in the order given; null for those that were not recorded.
-    pub ids: Vec<Option<Uuid>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct CallError {
-    /// Counted from 0.
-    pub index: usize,
-    /// Empty if the whole is meant.
-    pub field: String,
-    pub message: String,
 }
 
 #[utoipa::path(post, path = "/api/v1/calls", tag = "calls",
@@ -111,7 +51,7 @@ pub async fn record(
     let reader = operator.clone();
     // Ten thousand copies take longer to read than a thread that answers others may be held.
     let (mut answer, copies) = body::run_blocking(move || read_copies(&bytes, &reader)).await??;
-    record_copies(&app, &operator, copies, &mut answer).await?;
+    operations::record_calls(&app, &operator, copies, &mut answer).await?;
     answer.errors.sort_by_key(|e| e.index);
     answer.accepted = answer.ids.iter().flatten().count();
     metrics::console()
@@ -123,8 +63,6 @@ pub async fn record(
         .add(RecordingOutcome::Refused, refused);
     Ok(Json(answer))
 }
-
-type Copies = Vec<(usize, CallRecord)>;
 
 fn read_copies(body: &[u8], operator: &AuthContext) -> Result<(CallsRecorded, Copies), Problem> {
     let items = split_items(body)?;
@@ -143,44 +81,6 @@ fn read_copies(body: &[u8], operator: &AuthContext) -> Result<(CallsRecorded, Co
         }
     }
     Ok((answer, copies))
-}
-
-async fn record_copies(
-    app: &App,
-    operator: &AuthContext,
-    copies: Copies,
-    answer: &mut CallsRecorded,
-) -> Result<(), Problem> {
-    for chunk in copies.chunks(call_recording::CHUNK) {
-        let batch: Arc<[CallRecord]> = chunk.iter().map(|(_, copy)| copy.clone()).collect();
-        let (account_id, actor) = (operator.account_id(), operator.actor.clone());
-        let refused = run_tx(&app.pool, TransactionName::CallsRecord, move |tx| {
-            let (batch, actor) = (Arc::clone(&batch), actor.clone());
-            Box::pin(
-                async move { call_recording::record_calls(tx, account_id, &actor, &batch).await },
-            )
-        })
-        .await
-        .map_err(|e| {
-            let done = answer.ids.iter().flatten().count();
-            let again = "send all of them again: no call is recorded twice";
-            Problem::from(e).with_detail(&format!("{done} calls were recorded before; {again}"))
-        })?;
-        for (index, copy) in chunk {
-            answer.ids[*index] = Some(copy.id);
-        }
-        for (at, why) in refused {
-            let index = chunk[at].0;
-            answer.ids[index] = None;
-            let (field, message) = (why.field().to_owned(), why.to_string());
-            answer.errors.push(CallError {
-                index,
-                field,
-                message,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The text of one copy, not yet taken apart, or why there is none.
@@ -285,92 +185,19 @@ fn read_copy(
     index: usize,
     operator: &AuthContext,
 ) -> Result<CallRecord, Vec<CallError>> {
-    let region = &operator.account.default_region;
     if item.get().len() > MAX_COPY {
         return Err(error_of_whole(format!(
             "a call is at most {MAX_COPY} bytes"
         )));
     }
-    let values = match serde_json::from_str(item.get()) {
-        Ok(Value::Object(values)) => values,
-        Ok(other) => {
-            return Err(error_of_whole(format!(
-                "must be an object, not {}",
-                kind_of(&other)
-            )));
-        }
-        Err(e) => return Err(error_of_whole(format!("is not JSON: {e}"))),
-    };
-    let mut f = FieldReader::of_object(values);
-    let id = f.read_uuid("id");
-    let id = f.not_null("id", id);
-    let ref_id = none_if_blank(f.text("ref_id", MAX_REF_ID));
-    let caller = none_if_blank(f.text("caller", MAX_CALLER));
-    let tracking_number = none_if_blank(f.text("tracking_number", MAX_TRACKING_NUMBER));
-    let duration = f.read_integer("duration_seconds", 0..=DAY_SECONDS);
-    let duration = f.require_given("duration_seconds", duration);
-    let started_at = f.read_time("started_at");
-    let started_at = f.require_given("started_at", started_at);
-    let ended_at = f.read_time("ended_at").value();
-    if ended_at.is_some_and(|ended_at| ended_at < started_at) {
-        f.add_fault("ended_at", "is before started_at");
-    }
-    let by_duration = started_at
-        .checked_add(SignedDuration::from_secs(duration))
-        .unwrap_or(started_at);
-    let caller = caller.map(|raw| {
-        raw.map(|raw| Caller {
-            e164: phone::normalise_caller(&raw, region).ok(),
-            raw,
-        })
-    });
-    let id = id.unwrap_or_else(|| {
-        derive_call_id(
-            operator.account_id(),
-            ref_id.as_ref().and_then(Option::as_deref),
-            caller.as_ref().and_then(Option::as_ref),
-            tracking_number.as_ref().and_then(Option::as_deref),
-            started_at,
-        )
-    });
-    let copy = CallRecord {
-        id,
-        ref_id,
-        caller,
-        tracking_number,
-        duration_seconds: i32::try_from(duration).expect("a day's seconds are below 2^31"),
-        started_at,
-        ended_at: ended_at.unwrap_or(by_duration),
-        buyer_id: required_if_named(f.read_uuid("buyer_id")),
-        assignment_id: required_if_named(f.read_uuid("assignment_id")),
-        value_cents: required_if_named(f.read_integer("value_cents", 0..=MAX_CENTS)),
-        qualified: required_if_named(f.read_boolean("qualified")),
-    };
-    let (faults, _) = f.into_faults();
-    if faults.is_empty() {
-        return Ok(copy);
-    }
-    Err(faults
-        .into_iter()
-        .map(|fault| CallError {
+    operations::read_call(item.get(), operator).map_err(|faults| {
+        let error = |fault: FieldError| CallError {
             index,
             field: fault.field,
             message: fault.message,
-        })
-        .collect())
-}
-
-/// What a copy says of a field: nothing, that it is empty, or a value.
-fn required_if_named<T>(given: MaybeField<T>) -> Option<Option<T>> {
-    match given {
-        MaybeField::Absent => None,
-        MaybeField::Null => Some(None),
-        MaybeField::Is(value) => Some(Some(value)),
-    }
-}
-
-fn none_if_blank(given: MaybeField<String>) -> Option<Option<String>> {
-    required_if_named(given).map(|text| text.filter(|text| !text.is_empty()))
+        };
+        faults.into_iter().map(error).collect()
+    })
 }
 
 #[cfg(test)]

@@ -3,25 +3,24 @@
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use trueup_domain::phone;
 use trueup_store::calls::{self, CallFilter, TimePage};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::assignments::TermsBody;
-use super::field_reader::MaybeField;
-use super::list::{ListParams, Page, Paging, Position};
-use super::problem::Problem;
-use super::request::{Id, Query};
+use super::list::{ListParams, Page, Position};
+use super::request::{Id, ListQuery};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::assignments::ShownTerms;
+use crate::operations::calls::{MAX_CALLER, MAX_REF_ID};
+use crate::problem::Problem;
+use crate::request_fields::{Text, Time};
 use crate::work_shares::WorkPlace;
 
-/// A text that may hold a caller (characters).
-pub(super) const MAX_CALLER: usize = 256;
-/// A reported id is no longer either (X6, characters).
-pub(super) const MAX_REF_ID: usize = 256;
 /// Reports shown with each call of a list; one call shows all that are kept.
 const REPORTS_IN_LIST: i64 = 20;
 const REPORTS_OF_ONE: i64 = 1_000;
@@ -52,7 +51,7 @@ pub struct CallResponse {
     pub estimate_qualified: Option<bool>,
     /// The publisher and the terms of its last posting.
     pub publisher_id: Option<Uuid>,
-    pub terms: Option<TermsBody>,
+    pub terms: Option<ShownTerms>,
     pub reported_by_webhook_id: Option<Uuid>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -123,6 +122,12 @@ impl From<calls::ReportOfCall> for CallReportResponse {
     }
 }
 
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(super::call_records::record, list_calls))
+        .routes(routes!(get_call))
+}
+
 #[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with its reports", body = CallResponse)))]
 pub async fn get_call(
@@ -142,21 +147,25 @@ pub async fn get_call(
         .ok_or_else(|| Problem::not_found("call"))
 }
 
-#[derive(IntoParams)]
+#[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used")]
+#[serde(deny_unknown_fields)]
 pub struct CallListParams {
     /// In any form that a caller may have; it is read as a recorded call's is.
-    caller: Option<String>,
-    ref_id: Option<String>,
+    #[param(value_type = Option<String>)]
+    caller: Option<Text<MAX_CALLER>>,
+    #[param(value_type = Option<String>)]
+    ref_id: Option<Text<MAX_REF_ID>>,
     buyer_id: Option<Uuid>,
     assignment_id: Option<Uuid>,
     /// `true`: only calls that a buyer reported on; `false`: only the others.
     value_from_webhook: Option<bool>,
     /// Started at or after.
-    from: Option<Timestamp>,
+    #[param(value_type = Option<Timestamp>)]
+    from: Option<Time>,
     /// Started before.
-    to: Option<Timestamp>,
+    #[param(value_type = Option<Timestamp>)]
+    to: Option<Time>,
 }
 
 #[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
@@ -164,31 +173,25 @@ pub struct CallListParams {
 pub async fn list_calls(
     place: WorkPlace,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(given, page): ListQuery<CallListParams>,
 ) -> Result<Json<Page<CallResponse>>, Problem> {
-    let paging = Paging::<Position>::read_page(&mut fields, "calls");
-    let caller = match fields.text("caller", MAX_CALLER) {
-        MaybeField::Is(raw) => {
-            match phone::normalise_caller(&raw, &operator.account.default_region) {
-                Ok(caller) => Some(caller),
-                Err(why) => {
-                    fields.add_fault("caller", format!("is no caller's number ({})", why.why()));
-                    None
-                }
-            }
-        }
-        MaybeField::Absent | MaybeField::Null => None,
-    };
+    let paging = page.paging::<Position>("calls")?;
+    let region = &operator.account.default_region;
+    let caller = given.caller.map(|raw| {
+        phone::normalise_caller(&raw.into_text(), region).map_err(|why| {
+            let message = format!("is no caller's number ({})", why.why());
+            Problem::invalid_field("caller", message)
+        })
+    });
     let filter = CallFilter {
-        caller,
-        ref_id: fields.text("ref_id", MAX_REF_ID).value(),
-        buyer_id: fields.read_uuid("buyer_id").value(),
-        assignment_id: fields.read_uuid("assignment_id").value(),
-        value_from_webhook: fields.read_boolean("value_from_webhook").value(),
-        from: fields.read_time("from").value(),
-        to: fields.read_time("to").value(),
+        caller: caller.transpose()?,
+        ref_id: given.ref_id.map(Text::into_text),
+        buyer_id: given.buyer_id,
+        assignment_id: given.assignment_id,
+        value_from_webhook: given.value_from_webhook,
+        from: given.from.map(|at| at.0),
+        to: given.to.map(|at| at.0),
     };
-    fields.finish_reading()?;
     let page = TimePage {
         below: paging.after.map(|p| (p.at, p.id)),
         limit: paging.rows_to_fetch(),

@@ -5,19 +5,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
-use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, TransactionName, audit_log, campaigns, run_tx};
+use trueup_store::campaigns;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::field_reader::FieldReader;
-use super::limits::MAX_NAME;
-use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
-use super::request::{Id, JsonFields, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::named_records::{NameBody, create_record, rename_record};
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Campaign)]
@@ -37,51 +36,20 @@ impl From<campaigns::Campaign> for CampaignResponse {
     }
 }
 
-#[derive(Debug, ToSchema)]
-pub struct CampaignBody {
-    #[schema(max_length = 200)]
-    pub name: String,
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_campaign, list_campaigns))
+        .routes(routes!(get_campaign, rename_campaign))
 }
 
-impl CampaignBody {
-    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
-        let name = fields.name("name", MAX_NAME);
-        let name = fields.require_given("name", name);
-        fields.finish_reading()?;
-        Ok(CampaignBody { name })
-    }
-}
-
-#[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = CampaignBody,
+#[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = NameBody,
     responses((status = 201, description = "It is made", body = CampaignResponse)))]
 pub async fn create_campaign(
     State(app): State<App>,
     operator: AuthContext,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<(StatusCode, Json<CampaignResponse>), Problem> {
-    let body = CampaignBody::read_fields(fields)?;
-    let id = Uuid::now_v7();
-    let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, TransactionName::CampaignsCreate, move |tx| {
-        let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            if let Err(problem) = ceilings
-                .check_room(tx, account_id, CountedKind::Campaigns)
-                .await?
-            {
-                return Ok(Err(problem));
-            }
-            let made = campaigns::insert_campaign(tx, operator.account_id(), id, &name).await?;
-            audit_log::record_change(
-                tx,
-                operator.change("create", "campaign", id, json!({ "name": name })),
-            )
-            .await?;
-            Ok::<_, StoreError>(Ok(made))
-        })
-    })
-    .await??;
+    let made = create_record::<campaigns::Campaign>(&app, &operator, body).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -90,10 +58,9 @@ pub async fn create_campaign(
 pub async fn list_campaigns(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<CampaignResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "campaigns");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("campaigns")?;
     let rows =
         campaigns::list_campaigns(&app.pool.get().await?, operator.account_id(), paging.ids())
             .await?;
@@ -114,30 +81,13 @@ pub async fn get_campaign(
 }
 
 #[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
-    request_body = CampaignBody, responses((status = 200, description = "As it is now", body = CampaignResponse)))]
+    request_body = NameBody, responses((status = 200, description = "As it is now", body = CampaignResponse)))]
 pub async fn rename_campaign(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<Json<CampaignResponse>, Problem> {
-    let body = CampaignBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, TransactionName::CampaignsRename, move |tx| {
-        let (operator, name) = (operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let renamed = campaigns::rename_campaign(tx, operator.account_id(), id, &name).await?;
-            if renamed.is_some() {
-                audit_log::record_change(
-                    tx,
-                    operator.change("update", "campaign", id, json!({ "name": name })),
-                )
-                .await?;
-            }
-            Ok(renamed)
-        })
-    })
-    .await?;
-    renamed
-        .map(|it| Json(it.into()))
-        .ok_or_else(|| Problem::not_found("campaign"))
+    let renamed = rename_record::<campaigns::Campaign>(&app, &operator, id, body).await?;
+    Ok(Json(renamed.into()))
 }

@@ -5,16 +5,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use trueup_store::IdPage;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::field_reader::{FieldReader, MaybeField};
+use crate::problem::Problem;
+use crate::request_fields::Whole;
 
 const DEFAULT_LIMIT: i64 = 50;
-const MAX_LIMIT: i64 = 500;
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,18 +24,34 @@ pub struct Page<T> {
 }
 
 /// The parameters of every list.
-#[derive(IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(
-    dead_code,
-    reason = "only its description is used; the values are read by `paging`"
-)]
+#[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Rows in one page.
-    #[param(minimum = 1, maximum = 500, default = 50)]
-    limit: Option<i64>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 500, default = 50)]
+    limit: Option<Whole<1, 500>>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+}
+
+impl ListParams {
+    /// The page of this list that is asked for.
+    pub fn paging<K: Key>(self, list: &'static str) -> Result<Paging<K>, Problem> {
+        let after = match self.cursor {
+            None => None,
+            Some(cursor) => Some(decode_cursor(list, &cursor).ok_or_else(|| {
+                let message = "is no cursor of this list; take next_cursor as it is";
+                Problem::invalid_field("cursor", message)
+            })?),
+        };
+        let limit = self.limit.map_or(DEFAULT_LIMIT, Whole::get);
+        Ok(Paging {
+            list,
+            after,
+            limit: usize::try_from(limit).unwrap_or(1),
+        })
+    }
 }
 
 /// Where a page by descending time and id begins.
@@ -96,28 +111,6 @@ impl Key for i64 {
 }
 
 impl<K: Key> Paging<K> {
-    /// Reads `limit` and `cursor`.
-    pub fn read_page(fields: &mut FieldReader, list: &'static str) -> Self {
-        let limit = fields
-            .read_integer("limit", 1..=MAX_LIMIT)
-            .value()
-            .unwrap_or(DEFAULT_LIMIT);
-        let after = fields.read_with("cursor", |value| match value {
-            Value::String(text) => decode_cursor(list, text.trim())
-                .ok_or_else(|| "is no cursor of this list; take next_cursor as it is".into()),
-            _ => Err("must be text".to_owned()),
-        });
-        let after = match after {
-            MaybeField::Is(key) => Some(key),
-            MaybeField::Absent | MaybeField::Null => None,
-        };
-        Paging {
-            list,
-            after,
-            limit: usize::try_from(limit).unwrap_or(1),
-        }
-    }
-
     /// One more than the page holds: whether that one is there says whether there is a next page.
     pub fn rows_to_fetch(&self) -> i64 {
         i64::try_from(self.limit + 1).unwrap_or(i64::MAX)
@@ -194,8 +187,11 @@ mod tests {
 
     #[test]
     fn the_row_too_many_makes_the_cursor() {
-        let mut fields = FieldReader::of_query(Some("limit=2"));
-        let paging = Paging::<i64>::read_page(&mut fields, "rows");
+        let page = ListParams {
+            limit: Whole::new(2).ok(),
+            cursor: None,
+        };
+        let paging = page.paging::<i64>("rows").expect("a page");
         assert_eq!(paging.rows_to_fetch(), 3);
         let page = paging.page(vec![9_i64, 8, 7], |n| *n, |n| n);
         assert_eq!(page.data, [9, 8]);

@@ -15,12 +15,9 @@ mod call_records;
 mod calls;
 mod campaigns;
 mod events;
-mod field_reader;
 mod ledger;
-mod limits;
 mod list;
 mod openapi;
-mod problem;
 mod publishers;
 mod request;
 mod revenue;
@@ -29,138 +26,52 @@ mod webhook_secrets;
 mod webhooks;
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app_state::App;
-pub use problem::{FieldError, Problem, retry_after};
+pub use body::{read_body, run_blocking};
+pub use request::Id;
 
+/// The routes, and the document that is made from them. A route is stated at its handler, and with its
+/// noun's others in `routes`.
 pub fn build_router(app: &App) -> Router<App> {
-    let for_admin = Router::new()
-        .route(
-            "/api/v1/accounts",
-            post(accounts::create_account).get(accounts::list_accounts),
-        )
-        .route_layer(from_fn_with_state(
-            app.clone(),
-            api_key_auth::require_admin_key,
-        ));
-    let for_accounts = settings_routes().route_layer(from_fn_with_state(
+    let for_admin = accounts::admin_routes().route_layer(from_fn_with_state(
+        app.clone(),
+        api_key_auth::require_admin_key,
+    ));
+    let for_accounts = [
+        accounts::routes(),
+        api_keys::routes(),
+        buyers::routes(),
+        publishers::routes(),
+        ledger::routes(),
+        campaigns::routes(),
+        assignments::routes(),
+        webhooks::routes(),
+        webhook_secrets::routes(),
+        calls::routes(),
+        events::routes(),
+        actions::routes(),
+        try_report::routes(),
+        revenue::routes(),
+        audit_log::routes(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::new(), OpenApiRouter::merge)
+    .route_layer(from_fn_with_state(
         app.clone(),
         api_key_auth::require_account_key,
     ));
-    Router::new()
+    let (router, document) = OpenApiRouter::with_openapi(openapi::describe_api())
         .merge(for_admin)
         .merge(for_accounts)
-        .route("/api/v1/openapi.json", get(openapi::get_document))
-}
-
-fn settings_routes() -> Router<App> {
-    Router::new()
-        .route("/api/v1/account", get(accounts::get_own_account))
-        .route(
-            "/api/v1/api-keys",
-            post(api_keys::create_api_key).get(api_keys::list_api_keys),
-        )
-        .route("/api/v1/api-keys/{id}", delete(api_keys::revoke_api_key))
-        .route(
-            "/api/v1/buyers",
-            post(buyers::create_buyer).get(buyers::list_buyers),
-        )
-        .route(
-            "/api/v1/buyers/{id}",
-            get(buyers::get_buyer).patch(buyers::rename_buyer),
-        )
-        .route(
-            "/api/v1/publishers",
-            post(publishers::create_publisher).get(publishers::list_publishers),
-        )
-        .route(
-            "/api/v1/publishers/{id}",
-            get(publishers::get_publisher).patch(publishers::rename_publisher),
-        )
-        .route("/api/v1/publishers/{id}/ledger", get(ledger::of_publisher))
-        .route(
-            "/api/v1/campaigns",
-            post(campaigns::create_campaign).get(campaigns::list_campaigns),
-        )
-        .route(
-            "/api/v1/campaigns/{id}",
-            get(campaigns::get_campaign).patch(campaigns::rename_campaign),
-        )
-        .route(
-            "/api/v1/assignments",
-            post(assignments::create_assignment).get(assignments::list_assignments),
-        )
-        .route(
-            "/api/v1/assignments/{id}",
-            get(assignments::get_assignment).patch(assignments::update_assignment),
-        )
-        .route(
-            "/api/v1/webhooks",
-            post(webhooks::create_webhook).get(webhooks::list_webhooks),
-        )
-        .route(
-            "/api/v1/webhooks/{id}",
-            get(webhooks::get_webhook)
-                .patch(webhooks::update_webhook)
-                .delete(webhooks::archive_webhook),
-        )
-        .route(
-            "/api/v1/webhooks/{id}/secret",
-            post(webhook_secrets::rotate_secret).delete(webhook_secrets::remove_secret),
-        )
-        .route(
-            "/api/v1/webhooks/{id}/token",
-            post(webhook_secrets::new_token),
-        )
-        .route(
-            "/api/v1/calls",
-            post(call_records::record).get(calls::list_calls),
-        )
-        .route("/api/v1/calls/{id}", get(calls::get_call))
-        .route("/api/v1/webhooks/{id}/try", post(try_report::try_sample))
-        .route("/api/v1/webhooks/{id}/events", get(events::of_webhook))
-        .route("/api/v1/events/{id}", get(events::get_event))
-        .route("/api/v1/events/{id}/replay", post(actions::replay_event))
-        .route("/api/v1/events/{id}/assign", post(actions::assign_event))
-        .route("/api/v1/events/{id}/apply", post(actions::apply_event))
-        .route("/api/v1/events/{id}/ignore", post(actions::ignore_event))
-        .route(
-            "/api/v1/events/{id}/unignore",
-            post(actions::unignore_event),
-        )
-        .route("/api/v1/events/{id}/undo", post(actions::undo_event))
-        .route("/api/v1/reports/revenue", get(revenue::sum_revenue))
-        .route("/api/v1/audit-log", get(audit_log::list_audit_log))
-}
-
-/// What the pages call: the same handlers, so that a setting has one home for what it may be, and its
-/// change one place in the audit log.
-pub mod handlers {
-    pub use super::actions::{
-        PreviewedAction, apply_event, assign_event, ignore_event, preview_action, replay_event,
-        undo_event, unignore_event,
-    };
-    pub use super::api_key_auth::AuthContext;
-    pub use super::api_keys::{create_api_key as create_key, revoke_api_key as revoke_key};
-    pub use super::assignments::{create_assignment, update_assignment};
-    pub use super::body::{read_body, run_blocking};
-    pub use super::buyers::{create_buyer, rename_buyer};
-    pub use super::campaigns::{create_campaign, rename_campaign};
-    pub use super::events::{
-        ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse,
-        load_event_in_full as event_in_full,
-    };
-    pub use super::field_reader::FieldReader;
-    pub use super::ledger::PostingResponse;
-    pub use super::problem::Problem;
-    pub use super::publishers::{create_publisher, rename_publisher};
-    pub use super::request::{Id, JsonFields, Query};
-    pub use super::revenue::{Revenue, sum_revenue as revenue_report};
-    pub use super::try_report::{TriedReport, try_sample};
-    pub use super::webhook_secrets::{new_token, remove_secret, rotate_secret};
-    pub use super::webhooks::{
-        WebhookResponse, archive_webhook, create_webhook, show_webhook, update_webhook,
-    };
+        .split_for_parts();
+    let text = openapi::write_document(document);
+    router.route(
+        "/api/v1/openapi.json",
+        get(async || ([(CONTENT_TYPE, "application/json")], text)),
+    )
 }

@@ -1,18 +1,10 @@
 //! The OpenAPI document, made from the handlers themselves.
 
-use std::sync::LazyLock;
-
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, Ref, ResponseBuilder, schema::Components};
-use utoipa::{Modify, OpenApi};
-
-use super::{
-    accounts, actions, api_keys, assignments, audit_log, buyers, call_records, calls, campaigns,
-    events, ledger, problem, publishers, revenue, try_report, webhook_secrets, webhooks,
-};
+use utoipa::openapi::{self, Components, Content, Ref, ResponseBuilder};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,99 +15,120 @@ use super::{
             Every error is `application/problem+json` and names the field.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    paths(
-        accounts::create_account, accounts::list_accounts, accounts::get_own_account,
-        api_keys::create_api_key, api_keys::list_api_keys, api_keys::revoke_api_key,
-        buyers::create_buyer, buyers::list_buyers, buyers::get_buyer, buyers::rename_buyer,
-        publishers::create_publisher, publishers::list_publishers, publishers::get_publisher, publishers::rename_publisher, ledger::of_publisher,
-        campaigns::create_campaign, campaigns::list_campaigns, campaigns::get_campaign, campaigns::rename_campaign,
-        assignments::create_assignment, assignments::list_assignments, assignments::get_assignment, assignments::update_assignment,
-        webhooks::create_webhook, webhooks::list_webhooks, webhooks::get_webhook, webhooks::update_webhook, webhooks::archive_webhook,
-        webhook_secrets::rotate_secret, webhook_secrets::remove_secret, webhook_secrets::new_token,
-        call_records::record, calls::list_calls, calls::get_call,
-        events::of_webhook, events::get_event,
-        actions::replay_event, actions::assign_event, actions::apply_event, actions::ignore_event,
-        actions::unignore_event, actions::undo_event,
-        try_report::try_sample,
-        revenue::sum_revenue,
-        audit_log::list_audit_log,
-    ),
-    components(schemas(problem::ProblemBody)),
-    security(("account_key" = [])),
-    modifiers(&Errors)
+    components(schemas(crate::problem::ProblemBody)),
+    security(("account_key" = []))
 )]
 struct Document;
 
-/// What every operation may answer beside what it says itself.
-struct Errors;
-
-impl Modify for Errors {
-    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let components = api.components.get_or_insert_with(Components::new);
-        for (name, says) in [
-            (
-                "account_key",
-                "A key of an account: POST /api/v1/api-keys makes one, POST /api/v1/accounts the first.",
-            ),
-            ("admin_key", "The console's TRUEUP_ADMIN_KEY."),
-        ] {
-            let mut http = Http::new(HttpAuthScheme::Bearer);
-            http.description = Some(says.to_owned());
-            components.add_security_scheme(name, SecurityScheme::Http(http));
-        }
-        for (path, item) in &mut api.paths.paths {
-            let operations = [
-                &mut item.get,
-                &mut item.post,
-                &mut item.patch,
-                &mut item.delete,
-            ]
-            .into_iter()
-            .filter_map(Option::as_mut);
-            for operation in operations {
-                let mut errors = vec![
-                    ("401", "No key, or one that is not valid"),
-                    ("422", "A field is not as it must be; the problem names it"),
-                    (
-                        "503",
-                        "The database is out of reach; ask again after Retry-After",
-                    ),
-                ];
-                if path.contains('{') {
-                    errors.push(("404", "This account has no such object"));
-                }
-                if operation.request_body.is_some() {
-                    errors.push(("400", "The body cannot be read"));
-                    errors.push(("413", "The body is too large"));
-                }
-                for (status, description) in errors {
-                    let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                    let response = ResponseBuilder::new()
-                        .description(description)
-                        .content("application/problem+json", content);
-                    operation
-                        .responses
-                        .responses
-                        .entry(status.to_owned())
-                        .or_insert_with(|| response.build().into());
-                }
-            }
-        }
-    }
+/// What is said of the API beside its routes.
+pub fn describe_api() -> openapi::OpenApi {
+    Document::openapi()
 }
 
-static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let mut document =
-        serde_json::to_value(Document::openapi()).expect("the document is plain data");
+/// The document's text, once the routes are in it.
+pub fn write_document(mut api: openapi::OpenApi) -> String {
+    describe_keys(api.components.get_or_insert_default());
+    for (path, item) in &mut api.paths.paths {
+        let operations = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().filter_map(Option::as_mut) {
+            describe_errors(operation, path.contains('{'));
+        }
+    }
+    let mut document = json!(api);
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas {
+            tidy_properties(schema);
             if !REQUESTS.iter().any(|ending| name.ends_with(ending)) {
                 require_nullable(schema);
             }
         }
     }
     format!("{document:#}")
-});
+}
+
+fn describe_keys(components: &mut Components) {
+    for (name, says) in [
+        (
+            "account_key",
+            "A key of an account: POST /api/v1/api-keys makes one, POST /api/v1/accounts the first.",
+        ),
+        ("admin_key", "The console's TRUEUP_ADMIN_KEY."),
+    ] {
+        let mut http = Http::new(HttpAuthScheme::Bearer);
+        http.description = Some(says.to_owned());
+        components.add_security_scheme(name, SecurityScheme::Http(http));
+    }
+}
+
+/// What every operation may answer beside what it says itself.
+fn describe_errors(operation: &mut Operation, names_an_object: bool) {
+    let mut errors = vec![
+        ("401", "No key, or one that is not valid"),
+        ("422", "A field is not as it must be; the problem names it"),
+        (
+            "503",
+            "The database is out of reach; ask again after Retry-After",
+        ),
+    ];
+    if names_an_object {
+        errors.push(("404", "This account has no such object"));
+    }
+    if operation.request_body.is_some() {
+        errors.push(("400", "The body cannot be read"));
+        errors.push(("413", "The body is too large"));
+    }
+    for (status, description) in errors {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new()
+            .description(description)
+            .content("application/problem+json", content);
+        operation
+            .responses
+            .responses
+            .entry(status.to_owned())
+            .or_insert_with(|| response.build().into());
+    }
+}
+
+fn tidy_properties(schema: &mut Value) {
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties.into_iter().flat_map(|all| all.values_mut()) {
+        if let Value::Object(property) = property {
+            flatten_inlined(property);
+            // It would be said of every field that may be left out.
+            property.retain(|name, value| name != "default" || !value.is_null());
+        }
+    }
+}
+
+/// A value with bounds of its own is described in place: as one schema, not as its sum with its remarks
+/// (`allOf`) or with null (`oneOf`).
+fn flatten_inlined(property: &mut Map<String, Value>) {
+    let is_nullable = property.contains_key("oneOf");
+    let sum = property.get("allOf").or_else(|| property.get("oneOf"));
+    let Some([Value::Object(bounded), Value::Object(remarks)]) =
+        sum.and_then(Value::as_array).map(Vec::as_slice)
+    else {
+        return;
+    };
+    if !bounded.contains_key("minimum") && !bounded.contains_key("maxLength") {
+        return;
+    }
+    let (mut flat, mut remarks) = (bounded.clone(), remarks.clone());
+    remarks.remove("type");
+    property.retain(|name, _| name != "allOf" && name != "oneOf");
+    flat.extend(remarks);
+    flat.append(property);
+    if is_nullable {
+        flat["type"] = json!([flat["type"], "null"]);
+    }
+    *property = flat;
+}
 
 /// How the schemas of requests end; in those what may be null may be left out, too.
 const REQUESTS: [&str; 4] = ["Body", "Patch", "CallCopy", "CallCopies"];
@@ -151,8 +164,4 @@ fn require_nullable(schema: &mut Value) {
     required.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
     required.dedup();
     schema["required"] = Value::Array(required);
-}
-
-pub async fn get_document() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

@@ -5,19 +5,18 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
-use trueup_store::ceilings::CountedKind;
-use trueup_store::{StoreError, TransactionName, audit_log, publishers, run_tx};
+use trueup_store::publishers;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_key_auth::AuthContext;
-use super::field_reader::FieldReader;
-use super::limits::MAX_NAME;
-use super::list::{ListParams, Page, Paging};
-use super::problem::Problem;
-use super::request::{Id, JsonFields, Query};
+use super::list::{ListParams, Page};
+use super::request::{All, Id, JsonBody, ListQuery};
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::named_records::{NameBody, create_record, rename_record};
+use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Publisher)]
@@ -40,51 +39,20 @@ impl From<publishers::Publisher> for PublisherResponse {
     }
 }
 
-#[derive(Debug, ToSchema)]
-pub struct PublisherBody {
-    #[schema(max_length = 200)]
-    pub name: String,
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_publisher, list_publishers))
+        .routes(routes!(get_publisher, rename_publisher))
 }
 
-impl PublisherBody {
-    fn read_fields(mut fields: FieldReader) -> Result<Self, Problem> {
-        let name = fields.name("name", MAX_NAME);
-        let name = fields.require_given("name", name);
-        fields.finish_reading()?;
-        Ok(PublisherBody { name })
-    }
-}
-
-#[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = PublisherBody,
+#[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = NameBody,
     responses((status = 201, description = "It is made", body = PublisherResponse)))]
 pub async fn create_publisher(
     State(app): State<App>,
     operator: AuthContext,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<(StatusCode, Json<PublisherResponse>), Problem> {
-    let body = PublisherBody::read_fields(fields)?;
-    let id = Uuid::now_v7();
-    let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, TransactionName::PublishersCreate, move |tx| {
-        let (ceilings, operator, name) = (ceilings.clone(), operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            if let Err(problem) = ceilings
-                .check_room(tx, account_id, CountedKind::Publishers)
-                .await?
-            {
-                return Ok(Err(problem));
-            }
-            let made = publishers::insert_publisher(tx, operator.account_id(), id, &name).await?;
-            audit_log::record_change(
-                tx,
-                operator.change("create", "publisher", id, json!({ "name": name })),
-            )
-            .await?;
-            Ok::<_, StoreError>(Ok(made))
-        })
-    })
-    .await??;
+    let made = create_record::<publishers::Publisher>(&app, &operator, body).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
@@ -93,10 +61,9 @@ pub async fn create_publisher(
 pub async fn list_publishers(
     State(app): State<App>,
     operator: AuthContext,
-    Query(mut fields): Query,
+    ListQuery(All {}, page): ListQuery<All>,
 ) -> Result<Json<Page<PublisherResponse>>, Problem> {
-    let paging = Paging::<Uuid>::read_page(&mut fields, "publishers");
-    fields.finish_reading()?;
+    let paging = page.paging::<Uuid>("publishers")?;
     let rows =
         publishers::list_publishers(&app.pool.get().await?, operator.account_id(), paging.ids())
             .await?;
@@ -118,31 +85,13 @@ pub async fn get_publisher(
 }
 
 #[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
-    request_body = PublisherBody, responses((status = 200, description = "As it is now", body = PublisherResponse)))]
+    request_body = NameBody, responses((status = 200, description = "As it is now", body = PublisherResponse)))]
 pub async fn rename_publisher(
     State(app): State<App>,
     operator: AuthContext,
     Id(id): Id,
-    JsonFields(fields): JsonFields,
+    JsonBody(body): JsonBody<NameBody>,
 ) -> Result<Json<PublisherResponse>, Problem> {
-    let body = PublisherBody::read_fields(fields)?;
-    let renamed = run_tx(&app.pool, TransactionName::PublishersRename, move |tx| {
-        let (operator, name) = (operator.clone(), body.name.clone());
-        Box::pin(async move {
-            let renamed =
-                publishers::rename_publisher(tx, operator.account_id(), id, &name).await?;
-            if renamed.is_some() {
-                audit_log::record_change(
-                    tx,
-                    operator.change("update", "publisher", id, json!({ "name": name })),
-                )
-                .await?;
-            }
-            Ok(renamed)
-        })
-    })
-    .await?;
-    renamed
-        .map(|it| Json(it.into()))
-        .ok_or_else(|| Problem::not_found("publisher"))
+    let renamed = rename_record::<publishers::Publisher>(&app, &operator, id, body).await?;
+    Ok(Json(renamed.into()))
 }

@@ -1,157 +1,28 @@
-//! Tries a sample request against a webhook: how it would be read and matched. Nothing is stored and
-//! no money moves; it is settled for real and rolled back, so it cannot differ from what would happen.
-
-use std::net::{IpAddr, Ipv4Addr};
+//! Tries a sample request against a webhook.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::Value;
-use trueup_domain::batch_decision::SettleResult;
-use trueup_domain::reason_text::explain_reason;
-use trueup_event::batch::{self, BatchSplit};
-use trueup_event::raw_event::{RawEvent, RawRequest};
-use trueup_event::{ids, limits};
-use trueup_settlement::dry_run;
-use trueup_store::{calls, webhooks};
-use utoipa::ToSchema;
-use uuid::Uuid;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::api_key_auth::AuthContext;
 use super::body;
-use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
-use super::field_reader::{FieldReader, MaybeField, kind_of};
-use super::problem::Problem;
 use super::request::Id;
 use crate::app_state::App;
+use crate::auth_context::AuthContext;
+use crate::operations::try_report::{self as operations, Sample, TryResponse};
+use crate::problem::Problem;
+use crate::request_fields::RequestFields;
 
 /// A batch of the largest kind, escaped as JSON text (bytes).
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
-/// Elements of a batch that are tried: the first ones show what the rest will do.
-const ELEMENTS: usize = 20;
-const MAX_CONTENT_TYPE: usize = 256;
 
-#[derive(Debug, ToSchema)]
-#[expect(
-    dead_code,
-    reason = "only its description is used; the fields are read one by one"
-)]
-pub struct TryBody {
-    /// By default POST with a body and GET without.
-    #[schema(example = "POST")]
-    method: Option<String>,
-    /// Percent-encoded, as in a URL.
-    #[schema(example = "caller_id=%2B13055551234&duration=90&payout=50")]
-    query: Option<String>,
-    content_type: Option<String>,
-    /// The body's text; an object or an array is taken as the JSON that it is.
-    body: Option<String>,
-}
-
-/// How a sample would be read and matched.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Tried)]
-pub struct TryResponse {
-    #[serde(flatten)]
-    pub first: TriedReport,
-    /// Of a batch: each element, the first 20; else empty.
-    pub elements: Vec<TriedReport>,
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct TriedReport {
-    pub ref_id: Option<String>,
-    pub call_id: Option<String>,
-    pub caller: Option<String>,
-    pub caller_raw: Option<String>,
-    pub duration_seconds: Option<u32>,
-    pub payout_raw: Option<String>,
-    pub payout_cents: Option<i64>,
-    pub currency: Option<String>,
-    pub rejection_word: Option<String>,
-    /// How each slot was read.
-    pub reading: Vec<SlotResponse>,
-    pub status: String,
-    pub reason: Option<String>,
-    pub reason_text: String,
-    pub strategy: Option<String>,
-    pub matched_call: Option<MatchedCallResponse>,
-    /// What would be posted.
-    pub revenue_delta_cents: i64,
-    pub credit_delta_cents: i64,
-    pub candidates: Vec<CandidateResponse>,
-}
-
-fn read_sample(mut fields: FieldReader) -> Result<RawRequest, Problem> {
-    let body = fields.read_with("body", |value| match value {
-        Value::String(text) => Ok(text.into_bytes()),
-        json @ (Value::Object(_) | Value::Array(_)) => Ok(json.to_string().into_bytes()),
-        other => Err(format!("must be text, not {}", kind_of(&other))),
-    });
-    let body = body.value().unwrap_or_default();
-    let limit = limits::body_bytes(batch::first_significant(&body));
-    if body.len() > limit {
-        fields.add_fault(
-            "body",
-            format!("is over {limit} bytes; the gateway would answer 413"),
-        );
-    }
-    let methods = ["GET", "POST", "PUT", "PATCH", "HEAD"];
-    let method = fields
-        .read_choice("method", &methods)
-        .value()
-        .unwrap_or(if body.is_empty() { "GET" } else { "POST" });
-    let query = fields
-        .text("query", limits::URL_BYTES)
-        .value()
-        .unwrap_or_default();
-    let query = query
-        .strip_prefix('?')
-        .map_or_else(|| query.clone(), str::to_owned);
-    let content_type = fields.text("content_type", MAX_CONTENT_TYPE);
-    let content_type = if content_type == MaybeField::Is(String::new()) {
-        None
-    } else {
-        content_type.value()
-    };
-    fields.finish_reading()?;
-    Ok(RawRequest {
-        method: method.to_owned(),
-        query: query.into(),
-        content_type: content_type.map(Into::into),
-        body,
-        element: false,
-        batch_of: None,
-    })
-}
-
-/// What the gateway would make of it: one event, or one for each element of a batch.
-fn events_of(sample: RawRequest) -> Result<Vec<RawRequest>, Problem> {
-    match batch::split_batch(&sample.body) {
-        BatchSplit::NotABatch | BatchSplit::Empty | BatchSplit::Unparseable => Ok(vec![sample]),
-        BatchSplit::TooMany => {
-            let limit = limits::BATCH_ELEMENTS;
-            Err(Problem::invalid_field(
-                "body",
-                format!("has more than {limit} reports; the gateway would answer 413"),
-            ))
-        }
-        BatchSplit::Elements(ranges) => Ok(ranges
-            .into_iter()
-            .take(ELEMENTS)
-            .map(|range| RawRequest {
-                body: sample.body[range].to_vec(),
-                element: true,
-                ..sample.clone()
-            })
-            .collect()),
-    }
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(try_sample))
 }
 
 #[utoipa::path(post, path = "/api/v1/webhooks/{id}/try", tag = "webhooks", params(("id" = Uuid, Path)),
-    request_body = TryBody,
+    request_body = Sample,
     responses((status = 200, description = "How it would be read and matched; nothing is stored, no money moves",
         body = TryResponse)))]
 pub async fn try_sample(
@@ -161,92 +32,7 @@ pub async fn try_sample(
     request: Body,
 ) -> Result<Json<TryResponse>, Problem> {
     let bytes = body::read_body(request, BODY_LIMIT).await?;
-    let sample = read_sample(FieldReader::of_body(&bytes)?)?;
-    if webhooks::get_webhook(&app.pool.get().await?, operator.account_id(), id)
-        .await?
-        .is_none()
-    {
-        return Err(Problem::not_found("webhook"));
-    }
-    let requests = events_of(sample)?;
-    let is_batch = requests.iter().any(|request| request.element);
-    let mut tried = Vec::with_capacity(requests.len());
-    for request in requests {
-        let received_at = ids::to_microseconds(Timestamp::now());
-        let event = RawEvent {
-            id: Uuid::now_v7(),
-            received_at,
-            account_id: operator.account_id(),
-            webhook_id: id,
-            position: 0,
-            source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            request: Some(request),
-            refusal: None,
-        };
-        let settled = dry_run::try_sample(&app.pool, event).await?;
-        tried.push(describe_result(&app, &operator, settled).await?);
-    }
-    let first = tried.first().cloned().ok_or_else(Problem::internal)?;
-    Ok(Json(TryResponse {
-        first,
-        elements: if is_batch { tried } else { Vec::new() },
-    }))
-}
-
-async fn describe_result(
-    app: &App,
-    operator: &AuthContext,
-    settled: SettleResult,
-) -> Result<TriedReport, Problem> {
-    let Some(decision) = settled.decision else {
-        tracing::error!("a sample came out as settled before");
-        return Err(Problem::internal());
-    };
-    let matched_call = match decision.call_id {
-        None => None,
-        Some(call_id) => {
-            let found =
-                calls::get_call(&app.pool.get().await?, operator.account_id(), call_id, 0).await?;
-            found.map(|c| MatchedCallResponse {
-                id: c.id,
-                caller: c.caller,
-                tracking_number: c.tracking_number,
-            })
-        }
-    };
-    let report = settled.report;
-    Ok(TriedReport {
-        ref_id: report.ref_id,
-        call_id: report.call_id,
-        caller: report.caller,
-        caller_raw: report.caller_raw,
-        duration_seconds: report.duration_seconds,
-        payout_raw: report.payout_raw,
-        payout_cents: report.payout.cents(),
-        currency: report.currency,
-        rejection_word: report.rejection_word,
-        reading: settled.slots.into_iter().map(Into::into).collect(),
-        status: decision.status.code().to_owned(),
-        reason: decision.reason.map(|r| r.code().to_owned()),
-        reason_text: explain_reason(
-            decision.status,
-            decision.reason,
-            &decision.detail,
-            &operator.account.currency,
-        ),
-        strategy: decision.strategy.map(|s| s.code().to_owned()),
-        matched_call,
-        revenue_delta_cents: decision
-            .postings
-            .iter()
-            .map(|p| p.revenue_delta_cents)
-            .sum(),
-        credit_delta_cents: decision.postings.iter().map(|p| p.credit_delta_cents).sum(),
-        candidates: decision
-            .detail
-            .candidates
-            .into_iter()
-            .map(Into::into)
-            .collect(),
-    })
+    let sample = RequestFields::of_body(&bytes)?.read()?;
+    let tried = operations::try_sample(&app, &operator, id, sample).await?;
+    Ok(Json(tried))
 }

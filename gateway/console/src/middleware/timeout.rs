@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::api;
+use crate::problem::Problem;
 
 /// A request to a person ends before the person gives up; recording many calls is the longest.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ pub async fn limit_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            api::Problem::unavailable("this took too long and was given up; ask again, or for less")
+            Problem::unavailable("this took too long and was given up; ask again, or for less")
                 .into_response()
         }
     }

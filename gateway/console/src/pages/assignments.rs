@@ -5,19 +5,22 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
 use trueup_domain::crediting::Terms;
 use trueup_domain::percent;
+use trueup_store::IdPage;
+use trueup_store::assignments::{self, Assignment};
 use trueup_store::webhook_activity::{self, NamedEntity};
-use trueup_store::{IdPage, assignments};
 use uuid::Uuid;
 
-use super::form::{Form, FormSetting};
+use super::form::Form;
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Id, Problem};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::assignments as operations;
+use crate::problem::Problem;
+use crate::request_fields::RequestFields;
 
 const MOST: i64 = 500;
 
@@ -101,16 +104,25 @@ pub async fn assignments_page(State(app): State<App>, viewer: Viewer) -> PageRes
     page(&build_list(&app, &viewer).await?)
 }
 
-/// The terms of a form: an amount or a percentage in one field, by its kind.
-fn payout_of(form: &Form, viewer: &Viewer) -> Result<Value, String> {
+/// The terms of a form, as a body has them: an amount or a percentage in one field, by its kind.
+fn terms_of(form: &Form, viewer: &Viewer) -> Result<[(&'static str, String); 2], String> {
     let amount = form.text("amount");
     match form.text("kind") {
         "flat" => {
             let cents = formatting::parse_amount(amount, viewer.account_currency())
                 .map_err(|why| format!("the amount {why}"))?;
-            Ok(json!({ "kind": "flat", "amount_cents": cents }))
+            Ok([
+                ("payout.kind", "flat".to_owned()),
+                ("payout.amount_cents", cents.to_string()),
+            ])
         }
-        _ => Ok(json!({ "kind": "rev_share", "percent": amount.trim_end_matches('%').trim() })),
+        _ => Ok([
+            ("payout.kind", "rev_share".to_owned()),
+            (
+                "payout.percent",
+                amount.trim_end_matches('%').trim().to_owned(),
+            ),
+        ]),
     }
 }
 
@@ -122,28 +134,33 @@ async fn page_with_fault(app: &App, viewer: &Viewer, fault: String) -> PageResul
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &list)
 }
 
-fn is_ours_to_say(problem: &Problem) -> bool {
-    problem.status() == StatusCode::UNPROCESSABLE_ENTITY
-}
-
-pub async fn create_assignment(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let payout = match payout_of(&form, &viewer) {
-        Ok(payout) => payout,
-        Err(fault) => return page_with_fault(&app, &viewer, fault).await,
-    };
-    let setting = FormSetting::default()
-        .with_field("campaign_id", form.text("campaign_id"))
-        .with_field("publisher_id", form.text("publisher_id"))
-        .with_field("payout", payout);
-    match handlers::create_assignment(State(app.clone()), viewer.auth_context(), setting.into())
-        .await
-    {
-        Ok(_) => redirect_to("/assignments?done=made"),
-        Err(problem) if is_ours_to_say(&problem) => {
-            page_with_fault(&app, &viewer, problem.detail().to_owned()).await
+/// What a person can mend is said on the page; anything else is a page of its own.
+async fn show_outcome(
+    app: &App,
+    viewer: &Viewer,
+    result: Result<Assignment, Problem>,
+    done: &str,
+) -> PageResult {
+    match result {
+        Ok(_) => redirect_to(&format!("/assignments?done={done}")),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            page_with_fault(app, viewer, problem.detail().to_owned()).await
         }
         Err(problem) => Err(problem.into()),
     }
+}
+
+pub async fn create_assignment(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let terms = match terms_of(&form, &viewer) {
+        Ok(terms) => terms,
+        Err(fault) => return page_with_fault(&app, &viewer, fault).await,
+    };
+    let of = ["campaign_id", "publisher_id"].map(|name| (name, form.text(name).to_owned()));
+    let result = match RequestFields::of_texts(of.into_iter().chain(terms)).read() {
+        Ok(new) => operations::create_assignment(&app, &viewer.auth_context(), new).await,
+        Err(bad) => Err(bad.into()),
+    };
+    show_outcome(&app, &viewer, result, "made").await
 }
 
 pub async fn update_assignment(
@@ -152,23 +169,15 @@ pub async fn update_assignment(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let payout = match payout_of(&form, &viewer) {
-        Ok(payout) => payout,
+    let terms = match terms_of(&form, &viewer) {
+        Ok(terms) => terms,
         Err(fault) => return page_with_fault(&app, &viewer, fault).await,
     };
-    let setting = FormSetting::default().with_field("payout", payout);
-    match handlers::update_assignment(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        setting.into(),
-    )
-    .await
-    {
-        Ok(_) => redirect_to("/assignments?done=saved"),
-        Err(problem) if is_ours_to_say(&problem) => {
-            page_with_fault(&app, &viewer, problem.detail().to_owned()).await
+    let result = match RequestFields::of_texts(terms).read() {
+        Ok(changes) => {
+            operations::update_assignment(&app, &viewer.auth_context(), id, changes).await
         }
-        Err(problem) => Err(problem.into()),
-    }
+        Err(bad) => Err(bad.into()),
+    };
+    show_outcome(&app, &viewer, result, "saved").await
 }

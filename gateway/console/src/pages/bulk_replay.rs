@@ -30,9 +30,9 @@ use super::form::Form;
 use super::formatting;
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::Problem;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
+use crate::problem::Problem;
 use crate::work_shares::WorkPlace;
 
 /// Rows fetched at a time.

@@ -17,7 +17,7 @@ use super::form::Form;
 use super::formatting::{self, LocalTime, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
 use crate::work_shares::WorkPlace;
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::SignedDuration;
@@ -15,13 +14,21 @@ use uuid::Uuid;
 
 use super::chart;
 use super::events::reason_words;
-use super::form::{Form, FormSetting};
+use super::form::Form;
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, EventInFull, Id, PreviewedAction, Problem, SlotResponse};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::event_actions::{self, Apply, Assign, PreviewedAction};
+use crate::operations::events::{
+    ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse, load_event_in_full,
+};
+use crate::operations::ledger::PostingResponse;
+use crate::operations::webhooks::{ShownWebhook, show_webhook};
+use crate::problem::Problem;
+use crate::request_fields::{BadFields, Cents};
 
 /// Calls that a search for the right one offers.
 const OFFERED: i64 = 20;
@@ -151,7 +158,7 @@ fn strategy_words(code: Option<&str>) -> String {
     .to_owned()
 }
 
-fn facts_of(event: &handlers::EventResponse, currency: &str) -> Vec<(&'static str, String)> {
+fn facts_of(event: &EventResponse, currency: &str) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     let raw = event
@@ -190,7 +197,7 @@ fn facts_of(event: &handlers::EventResponse, currency: &str) -> Vec<(&'static st
     facts
 }
 
-fn action_words(action: &handlers::ActionResponse, currency: &str) -> String {
+fn action_words(action: &ActionResponse, currency: &str) -> String {
     let detail = |name: &str| action.detail.as_ref().and_then(|d| d.get(name).cloned());
     match action.action.as_str() {
         "assign" => {
@@ -225,7 +232,7 @@ fn body_text(text: String) -> String {
 async fn find_offers(
     app: &App,
     viewer: &Viewer,
-    event: &handlers::EventResponse,
+    event: &EventResponse,
     find: &str,
 ) -> Result<Vec<Offer>, PageError> {
     let week = SignedDuration::from_hours(24 * 7);
@@ -281,11 +288,10 @@ async fn page_of(
     id: Uuid,
     find: &str,
 ) -> Result<EventDetailPage, PageError> {
-    let full = handlers::event_in_full(app, &viewer.auth_context(), id)
+    let full = load_event_in_full(app, &viewer.auth_context(), id)
         .await
         .map_err(not_found)?;
-    let webhook =
-        handlers::show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
+    let webhook = show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
     let offers = find_offers(app, viewer, &full.event, find).await?;
     let weighed = weighed_candidates(app, viewer, &full.candidates).await?;
     Ok(assemble_page(
@@ -294,15 +300,15 @@ async fn page_of(
 }
 
 fn candidate_line(
-    candidate: handlers::CandidateResponse,
+    candidate: CandidateResponse,
     weighed: &Weighed,
-    tolerance: i32,
+    tolerance: i64,
 ) -> CandidateLine {
     CandidateLine {
         id: candidate.call_id,
         call: weighed.get(&candidate.call_id).cloned(),
         off: format!("{:+} s", candidate.off_seconds),
-        near: chart::near_chart(candidate.off_seconds, i64::from(tolerance)),
+        near: chart::near_chart(candidate.off_seconds, tolerance),
         ended: ended_before(candidate.ended_seconds_before),
         note: match (candidate.claimed, candidate.other_buyer) {
             (true, _) => "reported already",
@@ -318,7 +324,7 @@ type Weighed = HashMap<Uuid, (LocalTime, String)>;
 async fn weighed_candidates(
     app: &App,
     viewer: &Viewer,
-    candidates: &[handlers::CandidateResponse],
+    candidates: &[CandidateResponse],
 ) -> Result<Weighed, PageError> {
     let client = app.pool.get().await?;
     let mut weighed = Weighed::new();
@@ -337,7 +343,7 @@ async fn weighed_candidates(
     Ok(weighed)
 }
 
-fn posting_line(posting: handlers::PostingResponse, viewer: &Viewer) -> PostingLine {
+fn posting_line(posting: PostingResponse, viewer: &Viewer) -> PostingLine {
     let currency = viewer.account_currency();
     PostingLine {
         at: viewer.zone.local_time(posting.created_at),
@@ -352,7 +358,7 @@ fn posting_line(posting: handlers::PostingResponse, viewer: &Viewer) -> PostingL
     }
 }
 
-fn action_line(action: handlers::ActionResponse, viewer: &Viewer) -> ActionLine {
+fn action_line(action: ActionResponse, viewer: &Viewer) -> ActionLine {
     ActionLine {
         at: viewer.zone.local_time(action.created_at),
         what: action_words(&action, viewer.account_currency()),
@@ -364,7 +370,7 @@ fn action_line(action: handlers::ActionResponse, viewer: &Viewer) -> ActionLine 
 fn assemble_page(
     viewer: &Viewer,
     full: EventInFull,
-    webhook: &handlers::WebhookResponse,
+    webhook: &ShownWebhook,
     weighed: &Weighed,
     offers: Vec<Offer>,
     find: &str,
@@ -400,7 +406,7 @@ fn assemble_page(
         at: when(event.received_at),
         processed: when(event.processed_at),
         webhook_id: event.webhook_id,
-        webhook: webhook.name.clone(),
+        webhook: webhook.settings.name.clone(),
         pill: StatusBadge::for_status(status),
         reason: reason_words(reason),
         sentence: event.reason_text.clone(),
@@ -486,10 +492,10 @@ async fn show_outcome(
     viewer: &Viewer,
     id: Uuid,
     done: &str,
-    result: Result<Json<EventInFull>, Problem>,
+    result: Result<Uuid, Problem>,
 ) -> PageResult {
     match result {
-        Ok(Json(full)) => redirect_to(&format!("/events/{}?done={done}", full.event.id)),
+        Ok(row) => redirect_to(&format!("/events/{row}?done={done}")),
         Err(problem)
             if matches!(
                 problem.status(),
@@ -510,14 +516,8 @@ async fn show_outcome(
 }
 
 pub async fn replay_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = handlers::replay_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default().into(),
-    )
-    .await;
-    show_outcome(&app, &viewer, id, "replayed", result).await
+    let result = event_actions::replay_event(&app, &viewer.auth_context(), id).await;
+    show_outcome(&app, &viewer, id, "replayed", result.map(|()| id)).await
 }
 
 pub async fn assign_event(
@@ -526,31 +526,33 @@ pub async fn assign_event(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let setting = FormSetting::default().with_field("call_id", form.text("call_id"));
-    if form.text("confirmed").is_empty()
-        && let Ok(call_id) = Uuid::try_parse(form.text("call_id"))
+    let assign: Result<Assign, BadFields> = form.read_fields(&["call_id"]);
+    if let Ok(Assign { call_id }) = assign
+        && form.text("confirmed").is_empty()
     {
         let action = PreviewedAction::Assign(call_id);
         return ask_first(&app, &viewer, id, action).await;
     }
-    let result = handlers::assign_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        setting.into(),
-    )
-    .await;
+    let operator = viewer.auth_context();
+    let result = match assign {
+        Ok(assign) => event_actions::assign_event(&app, &operator, id, assign).await,
+        Err(bad) => Err(bad.into()),
+    };
     // A report without an amount that can be read matches its call and moves nothing.
-    let takes_effect = result.as_ref().is_ok_and(|Json(full)| {
-        full.event.status == Status::Matched.code()
-            && full.event.reason.as_deref() != Some(Reason::NoPayout.code())
-    });
+    let takes_effect = match &result {
+        Ok(()) => {
+            let event = load_event_in_full(&app, &operator, id).await?.event;
+            event.status == Status::Matched.code()
+                && event.reason.as_deref() != Some(Reason::NoPayout.code())
+        }
+        Err(_) => false,
+    };
     let done = if takes_effect {
         "assigned"
     } else {
         "assigned-in-vain"
     };
-    show_outcome(&app, &viewer, id, done, result).await
+    show_outcome(&app, &viewer, id, done, result.map(|()| id)).await
 }
 
 #[derive(Template)]
@@ -569,7 +571,7 @@ struct ConfirmAction {
 
 /// Shows what was understood and what it would do; nothing is done before it is confirmed.
 async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction) -> PageResult {
-    let preview = handlers::preview_action(app, &viewer.auth_context(), id, action).await;
+    let preview = event_actions::preview_action(app, &viewer.auth_context(), id, action).await;
     let decision = match preview.map(|settled| settled.decision) {
         Ok(Some(decision)) => decision,
         Ok(None) => return Err(PageError::NotFound("event")),
@@ -623,47 +625,27 @@ pub async fn apply_event(
     if form.text("confirmed").is_empty() {
         return ask_first(&app, &viewer, id, PreviewedAction::Apply(cents)).await;
     }
-    let result = handlers::apply_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default()
-            .with_field("payout_cents", cents)
-            .into(),
-    )
-    .await;
+    let apply = Apply {
+        payout_cents: Some(
+            Cents::new(cents)
+                .map_err(|why| PageError::from(Problem::invalid_field("payout_cents", why)))?,
+        ),
+    };
+    let result = event_actions::apply_event(&app, &viewer.auth_context(), id, apply).await;
     show_outcome(&app, &viewer, id, "applied", result).await
 }
 
 pub async fn unignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = handlers::unignore_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default().into(),
-    )
-    .await;
-    show_outcome(&app, &viewer, id, "unignored", result).await
+    let result = event_actions::unignore_event(&app, &viewer.auth_context(), id).await;
+    show_outcome(&app, &viewer, id, "unignored", result.map(|()| id)).await
 }
 
 pub async fn undo_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = handlers::undo_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default().into(),
-    )
-    .await;
-    show_outcome(&app, &viewer, id, "undone", result).await
+    let result = event_actions::undo_event(&app, &viewer.auth_context(), id).await;
+    show_outcome(&app, &viewer, id, "undone", result.map(|()| id)).await
 }
 
 pub async fn ignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = handlers::ignore_event(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default().into(),
-    )
-    .await;
-    show_outcome(&app, &viewer, id, "ignored", result).await
+    let result = event_actions::ignore_event(&app, &viewer.auth_context(), id).await;
+    show_outcome(&app, &viewer, id, "ignored", result.map(|()| id)).await
 }

@@ -21,8 +21,9 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhooks::{FINE, format_figure};
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::webhooks::show_webhook;
 use crate::work_shares::WorkPlace;
 
 /// Rows on a page.
@@ -333,7 +334,7 @@ pub async fn of_webhook(
     uri: Uri,
     headers: HeaderMap,
 ) -> PageResult {
-    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
+    let webhook = show_webhook(&app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
     let head = Head::from_webhook(&webhook, &viewer, "events");

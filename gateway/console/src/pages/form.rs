@@ -9,13 +9,15 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
+use utoipa::PartialSchema;
 
 use super::layout::PageError;
 use super::session::SignedInRequest;
-use crate::api::Problem;
-use crate::api::handlers::{self, FieldReader, read_body};
+use crate::api::read_body;
+use crate::problem::Problem;
+use crate::request_fields::{BadFields, RequestFields};
 
 /// A form of ours, its longest texts escaped (bytes).
 const FORM_LIMIT: usize = 64 * 1024;
@@ -52,6 +54,14 @@ impl Form {
             .iter()
             .find(|(n, _)| n == name)
             .map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Reads these fields of the form, which have the same names in a body.
+    pub fn read_fields<T: DeserializeOwned + PartialSchema>(
+        &self,
+        names: &[&str],
+    ) -> Result<T, BadFields> {
+        RequestFields::of_texts(names.iter().map(|name| (*name, self.text(name)))).read()
     }
 
     pub fn is_on(&self, name: &str) -> bool {
@@ -101,45 +111,4 @@ pub async fn check_form(request: Request, next: Next) -> Response {
     parts.extensions.insert(form);
     next.run(Request::from_parts(parts, axum::body::Body::empty()))
         .await
-}
-
-/// Collects what a form says as the API's fields: the API's handlers then read it, so that a setting
-/// has one home for what it may be.
-#[derive(Debug, Default)]
-pub struct FormSetting(Map<String, Value>);
-
-impl FormSetting {
-    pub fn with_field(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.insert(name.to_owned(), value.into());
-        self
-    }
-}
-
-impl From<FormSetting> for handlers::JsonFields {
-    fn from(setting: FormSetting) -> Self {
-        handlers::JsonFields(FieldReader::of_object(setting.0))
-    }
-}
-
-/// A number of a form, or its text where it is none, so that the API says what is wrong with it.
-pub fn number_or_text(text: &str) -> Value {
-    text.parse::<i64>()
-        .map_or_else(|_| Value::from(text), Value::from)
-}
-
-/// Blank empties the setting.
-pub fn number_or_null(text: &str) -> Value {
-    if text.is_empty() {
-        Value::Null
-    } else {
-        number_or_text(text)
-    }
-}
-
-pub fn text_or_null(text: &str) -> Value {
-    if text.is_empty() {
-        Value::Null
-    } else {
-        Value::from(text)
-    }
 }

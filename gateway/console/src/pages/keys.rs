@@ -1,17 +1,17 @@
 //! API keys: made, shown once, revoked, last used. For owners alone.
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use trueup_store::{IdPage, api_keys};
 use uuid::Uuid;
 
-use super::form::{Form, FormSetting};
+use super::form::Form;
 use super::formatting::LocalTime;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::api_keys::{create_api_key, revoke_api_key};
 
 const MOST: i64 = 500;
 
@@ -62,13 +62,12 @@ pub async fn keys_page(State(app): State<App>, viewer: Viewer) -> PageResult {
 }
 
 pub async fn create_key(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let setting = FormSetting::default().with_field("name", form.text("name"));
-    let (_, Json(made)) =
-        handlers::create_key(State(app.clone()), viewer.auth_context(), setting.into()).await?;
-    build_page(&app, &viewer, made.api_key.map(|key| (made.name, key))).await
+    let body = form.read_fields(&["name"])?;
+    let (made, text) = create_api_key(&app, &viewer.auth_context(), body).await?;
+    build_page(&app, &viewer, Some((made.name, text))).await
 }
 
 pub async fn revoke_key(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    handlers::revoke_key(State(app), viewer.auth_context(), Id(id)).await?;
+    revoke_api_key(&app, &viewer.auth_context(), id).await?;
     redirect_to("/keys?done=revoked")
 }

@@ -8,8 +8,9 @@ use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
 use super::viewer::Viewer;
-use crate::api::{Problem, retry_after};
 use crate::passwords::HashError;
+use crate::problem::{Problem, retry_after};
+use crate::request_fields::BadFields;
 
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
@@ -236,6 +237,12 @@ impl From<Problem> for PageError {
     }
 }
 
+impl From<BadFields> for PageError {
+    fn from(bad: BadFields) -> Self {
+        Problem::from(bad).into()
+    }
+}
+
 impl From<StoreError> for PageError {
     fn from(error: StoreError) -> Self {
         Problem::from(error).into()
@@ -244,13 +251,7 @@ impl From<StoreError> for PageError {
 
 impl From<HashError> for PageError {
     fn from(error: HashError) -> Self {
-        match error {
-            HashError::Busy => Problem::unavailable(error.to_string()).into(),
-            HashError::Failed(why) => {
-                tracing::error!(%why, "a password could not be hashed");
-                Problem::internal().into()
-            }
-        }
+        Problem::from(error).into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The pages: where people look when money is missing.
 //!
 //! Written by the server, whole without a script, livelier with ours. They show what the store says and
-//! change settings through the API's own handlers, so that a setting has one home; who may do what is
+//! change settings by the API's own operations, so that a setting has one home; who may do what is
 //! said here, once, by the group that a route is in.
 
 mod assets;

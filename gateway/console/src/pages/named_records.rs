@@ -2,15 +2,18 @@
 
 use askama::Template;
 use axum::extract::State;
-use trueup_store::{IdPage, buyers, campaigns};
+use trueup_store::IdPage;
+use trueup_store::buyers::{self, Buyer};
+use trueup_store::campaigns::{self, Campaign};
 use uuid::Uuid;
 
-use super::form::{Form, FormSetting};
+use super::form::Form;
 use super::formatting::LocalTime;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::named_records::{create_record, rename_record};
 
 const MOST: i64 = 500;
 
@@ -76,14 +79,9 @@ pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> PageResul
     })
 }
 
-fn name_of(form: &Form) -> handlers::JsonFields {
-    FormSetting::default()
-        .with_field("name", form.text("name"))
-        .into()
-}
-
 pub async fn create_buyer(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let _ = handlers::create_buyer(State(app), viewer.auth_context(), name_of(&form)).await?;
+    let body = form.read_fields(&["name"])?;
+    create_record::<Buyer>(&app, &viewer.auth_context(), body).await?;
     redirect_to("/buyers?done=made")
 }
 
@@ -93,13 +91,14 @@ pub async fn rename_buyer(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let _ =
-        handlers::rename_buyer(State(app), viewer.auth_context(), Id(id), name_of(&form)).await?;
+    let body = form.read_fields(&["name"])?;
+    rename_record::<Buyer>(&app, &viewer.auth_context(), id, body).await?;
     redirect_to("/buyers?done=saved")
 }
 
 pub async fn create_campaign(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let _ = handlers::create_campaign(State(app), viewer.auth_context(), name_of(&form)).await?;
+    let body = form.read_fields(&["name"])?;
+    create_record::<Campaign>(&app, &viewer.auth_context(), body).await?;
     redirect_to("/campaigns?done=made")
 }
 
@@ -109,7 +108,7 @@ pub async fn rename_campaign(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let _ = handlers::rename_campaign(State(app), viewer.auth_context(), Id(id), name_of(&form))
-        .await?;
+    let body = form.read_fields(&["name"])?;
+    rename_record::<Campaign>(&app, &viewer.auth_context(), id, body).await?;
     redirect_to("/campaigns?done=saved")
 }

@@ -1,22 +1,23 @@
 //! Publishers: what is owed to each, and the ledger as a statement that explains every cent of it.
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use bytes::Bytes;
 use trueup_store::ledger::{self, Posting};
-use trueup_store::{IdPage, StoreError, publishers};
+use trueup_store::publishers::{self, Publisher};
+use trueup_store::{IdPage, StoreError};
 use uuid::Uuid;
 
 use super::bulk_replay::{csv_answer, csv_line};
 use super::export_file::{ExportParts, stream_export};
-use super::form::{Form, FormSetting};
+use super::form::Form;
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::named_records::{create_record, rename_record};
 use crate::work_shares::WorkPlace;
 
 const MOST: i64 = 500;
@@ -221,9 +222,8 @@ pub async fn export_statement(
 }
 
 pub async fn create_publisher(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let setting = FormSetting::default().with_field("name", form.text("name"));
-    let (_, Json(made)) =
-        handlers::create_publisher(State(app), viewer.auth_context(), setting.into()).await?;
+    let body = form.read_fields(&["name"])?;
+    let made: Publisher = create_record(&app, &viewer.auth_context(), body).await?;
     redirect_to(&format!("/publishers/{}?done=made", made.id))
 }
 
@@ -233,8 +233,7 @@ pub async fn rename_publisher(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let setting = FormSetting::default().with_field("name", form.text("name"));
-    let _ = handlers::rename_publisher(State(app), viewer.auth_context(), Id(id), setting.into())
-        .await?;
+    let body = form.read_fields(&["name"])?;
+    rename_record::<Publisher>(&app, &viewer.auth_context(), id, body).await?;
     redirect_to(&format!("/publishers/{id}?done=saved"))
 }

@@ -2,7 +2,6 @@
 //! webhook, in the account's time zone. The figures are the API's report; here they are drawn.
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::ToSpan;
@@ -13,8 +12,9 @@ use super::form::Form;
 use super::formatting::{self, Markup};
 use super::layout::{PageLayout, PageResult, page};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, FieldReader, Query, Revenue as Sums};
 use crate::app_state::App;
+use crate::operations::revenue::{self as operations, Revenue as Sums};
+use crate::request_fields::RequestFields;
 
 /// Days shown if none are named.
 const DAYS: i64 = 30;
@@ -156,20 +156,14 @@ pub async fn revenue_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> P
         .map(|(g, _)| *g)
         .find(|g| *g == form.text("group"))
         .unwrap_or("day");
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("from", &from)
-        .append_pair("to", &to)
-        .append_pair("group", group)
-        .finish();
-    let asked = handlers::revenue_report(
-        State(app),
-        viewer.auth_context(),
-        Query(FieldReader::of_query(Some(&query))),
-    )
-    .await;
+    let texts = [("from", from.as_str()), ("to", &to), ("group", group)];
+    let asked = match RequestFields::of_texts(texts).read_params() {
+        Ok(params) => operations::sum_revenue(&app, &viewer.auth_context(), params).await,
+        Err(bad) => Err(bad.into()),
+    };
     let currency = viewer.account_currency();
     let (data, totals, fault) = match asked {
-        Ok(Json(report)) => (report.data, report.totals, None),
+        Ok(report) => (report.data, report.totals, None),
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => (
             Vec::new(),
             Sums::default(),

@@ -4,16 +4,15 @@ use askama::Template;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
-use serde_json::json;
-use trueup_store::{TransactionName, audit_log, run_tx, users};
+use trueup_store::users;
 
 use super::form::Form;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::session::{self, SignedInRequest};
 use super::viewer::Viewer;
 use crate::app_state::App;
+use crate::operations::users::begin_session;
 use crate::passwords;
-use crate::secrets;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -101,24 +100,7 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
     let Some((user, _)) = found else {
         return Err(PageError::Expired);
     };
-    let id = secrets::new_session_id();
-    let given = id.clone();
-    run_tx(&app.pool, TransactionName::UsersSignIn, move |tx| {
-        let (user, id) = (user.clone(), given.clone());
-        Box::pin(async move {
-            users::begin_session(tx, user.id, &id).await?;
-            let change = audit_log::Change {
-                account_id: user.account_id,
-                actor: &user.email,
-                action: "sign_in",
-                object_kind: "user",
-                object_id: user.id,
-                detail: json!({}),
-            };
-            audit_log::record_change(tx, change).await
-        })
-    })
-    .await?;
+    let id = begin_session(&app, user).await?;
     let mut response = Redirect::to(&next).into_response();
     session::set_session_cookie(&mut response, &id, session::over_tls(request.headers()));
     Ok(response)

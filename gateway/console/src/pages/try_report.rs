@@ -2,11 +2,8 @@
 //! Nothing is stored and no money moves.
 
 use askama::Template;
-use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use serde_json::json;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
@@ -18,8 +15,10 @@ use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::viewer::Viewer;
 use super::webhook_head::not_found;
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, Id, TriedReport};
 use crate::app_state::App;
+use crate::operations::try_report::{self as operations, TriedReport, TryResponse};
+use crate::problem::Problem;
+use crate::request_fields::RequestFields;
 
 /// What a pasted text is, once taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -96,18 +95,8 @@ pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> PageResu
     if text.is_empty() {
         return page_with_fault(blank, "Paste a URL, a curl line, a query string or a body.");
     }
-    let pasted = take_apart(text);
-    let sample = json!({ "method": pasted.method, "query": pasted.query, "content_type": pasted.content_type,
-        "body": pasted.body });
-    match handlers::try_sample(
-        State(app),
-        viewer.auth_context(),
-        Id(webhook),
-        Body::from(sample.to_string()),
-    )
-    .await
-    {
-        Ok(Json(tried)) => {
+    match try_pasted(&app, &viewer, webhook, take_apart(text)).await {
+        Ok(tried) => {
             let all = if tried.elements.is_empty() {
                 vec![tried.first]
             } else {
@@ -124,6 +113,27 @@ pub async fn run(State(app): State<App>, viewer: Viewer, form: Form) -> PageResu
         }
         Err(problem) => Err(not_found(problem)),
     }
+}
+
+async fn try_pasted(
+    app: &App,
+    viewer: &Viewer,
+    webhook: Uuid,
+    pasted: Pasted,
+) -> Result<TryResponse, Problem> {
+    let optional = [
+        ("method", pasted.method),
+        ("content_type", pasted.content_type),
+    ];
+    let texts = [("query", pasted.query), ("body", pasted.body)]
+        .into_iter()
+        .chain(
+            optional
+                .into_iter()
+                .filter_map(|(name, text)| Some((name, text?))),
+        );
+    let sample = RequestFields::of_texts(texts).read()?;
+    operations::try_sample(app, &viewer.auth_context(), webhook, sample).await
 }
 
 fn page_with_fault(blank: Try, fault: &str) -> PageResult {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::phone;
 use trueup_domain::reason_text::explain_reason;
+use trueup_domain::report::Slot;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::Detail;
 use trueup_store::webhook_activity;
@@ -21,8 +22,10 @@ use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_settings::slot_name;
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
+use crate::api::run_blocking;
 use crate::app_state::App;
+use crate::operations::webhooks::show_webhook;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Raw requests that are learnt from.
@@ -75,7 +78,7 @@ struct Why {
 }
 
 pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
+    let webhook = show_webhook(&app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
     let since = Timestamp::now()
@@ -112,7 +115,7 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
     page(&Why {
         look: PageLayout::signed_in(
             &viewer,
-            format!("{}: why is it unmatched?", webhook.name),
+            format!("{}: why is it unmatched?", webhook.settings.name),
             "/webhooks",
         ),
         head: Head::from_webhook(&webhook, &viewer, "why"),
@@ -194,7 +197,7 @@ fn values_to_look_up(unknown: &[(&String, &Vec<String>)]) -> Vec<String> {
         .collect()
 }
 
-fn is_known(name: &str, configured: &BTreeMap<String, String>) -> bool {
+fn is_known(name: &str, configured: &BTreeMap<Slot, String>) -> bool {
     let alias = ALIASES
         .iter()
         .any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
@@ -239,12 +242,7 @@ fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
     }
 }
 
-fn is_read(
-    slot: &str,
-    seen: &Seen,
-    requests: usize,
-    configured: &BTreeMap<String, String>,
-) -> bool {
+fn is_read(slot: &str, seen: &Seen, requests: usize, configured: &BTreeMap<Slot, String>) -> bool {
     let aliases = ALIASES
         .iter()
         .find(|(known, _)| slot_name(*known) == slot)
@@ -254,8 +252,8 @@ fn is_read(
         .filter(|(name, _)| {
             aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
                 || configured
-                    .get(slot)
-                    .is_some_and(|set| set.eq_ignore_ascii_case(name))
+                    .iter()
+                    .any(|(known, set)| slot_name(*known) == slot && set.eq_ignore_ascii_case(name))
         })
         .map(|(_, values)| values.len())
         .sum();
@@ -266,14 +264,14 @@ async fn find_proposals(
     app: &App,
     viewer: &Viewer,
     requests: Vec<RawRequest>,
-    configured: &BTreeMap<String, String>,
+    configured: &BTreeMap<Slot, String>,
 ) -> Result<Vec<Proposal>, PageError> {
     if requests.is_empty() {
         return Ok(Vec::new());
     }
     let looked_at = requests.len();
     // What strangers sent is taken apart off the threads that answer.
-    let seen = handlers::run_blocking(move || collect_names(&requests)).await?;
+    let seen = run_blocking(move || collect_names(&requests)).await?;
     let unknown: Vec<(&String, &Vec<String>)> = seen
         .iter()
         .filter(|(name, _)| !is_known(name, configured))

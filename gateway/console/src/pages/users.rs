@@ -3,10 +3,8 @@
 use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use serde_json::json;
-use trueup_store::ceilings::CountedKind;
 use trueup_store::users::{self, User, UserRole};
-use trueup_store::{IdPage, StoreError, TransactionName, accounts, audit_log, run_tx};
+use trueup_store::{IdPage, audit_log};
 use uuid::Uuid;
 
 use super::form::Form;
@@ -14,9 +12,12 @@ use super::formatting::LocalTime;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::session;
 use super::viewer::Viewer;
-use crate::api::handlers::Id;
+use crate::api::Id;
 use crate::app_state::App;
-use crate::{passwords, secrets, user_command};
+use crate::operations::accounts::set_time_zone;
+use crate::operations::users::{self as operations, NewUser};
+use crate::passwords;
+use crate::problem::Problem;
 
 /// Entries of the log on a page.
 const ENTRIES: i64 = 100;
@@ -75,56 +76,36 @@ async fn page_with_fault(app: &App, viewer: &Viewer, fault: impl Into<String>) -
     )
 }
 
+/// What a person can mend is said on the page; anything else is a page of its own.
+async fn show_outcome(
+    app: &App,
+    viewer: &Viewer,
+    result: Result<(), Problem>,
+    done: &str,
+) -> PageResult {
+    match result {
+        Ok(()) => redirect_to(&format!("/people?done={done}")),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            page_with_fault(app, viewer, problem.detail()).await
+        }
+        Err(problem) if problem.status() == StatusCode::NOT_FOUND => {
+            Err(PageError::NotFound("person"))
+        }
+        Err(problem) => Err(problem.into()),
+    }
+}
+
 pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let (email, password) = (
-        form.text("email").to_owned(),
-        form.raw_text("password").to_owned(),
-    );
     let Some(role) = UserRole::from_code(form.text("role")) else {
         return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
-    if let Some(fault) =
-        user_command::email_fault(&email).or_else(|| passwords::password_fault(&password))
-    {
-        return page_with_fault(&app, &viewer, fault).await;
-    }
-    let hash = passwords::hash(password).await?;
-    let (id, operator) = (Uuid::now_v7(), viewer.auth_context());
-    let ceilings = app.ceilings.clone();
-    let made = run_tx(&app.pool, TransactionName::UsersAdd, move |tx| {
-        let (ceilings, operator) = (ceilings.clone(), operator.clone());
-        let (email, hash) = (email.clone(), hash.clone());
-        Box::pin(async move {
-            let account_id = operator.account_id();
-            if let Err(problem) = ceilings
-                .check_room(tx, account_id, CountedKind::Users)
-                .await?
-            {
-                return Ok(Err(problem));
-            }
-            let made =
-                users::insert_user(tx, operator.account_id(), id, &email, &hash, role).await?;
-            if made {
-                let detail = json!({ "email": email, "role": role.code() });
-                audit_log::record_change(tx, operator.change("create", "user", id, detail)).await?;
-            }
-            Ok::<_, StoreError>(Ok(made))
-        })
-    })
-    .await?;
-    let made = match made {
-        Ok(made) => made,
-        Err(problem) => return page_with_fault(&app, &viewer, problem.detail()).await,
+    let new = NewUser {
+        email: form.text("email").to_owned(),
+        password: form.raw_text("password").to_owned(),
+        role,
     };
-    if !made {
-        return page_with_fault(
-            &app,
-            &viewer,
-            "Somebody signs in with this e-mail address already.",
-        )
-        .await;
-    }
-    redirect_to("/people?done=person-added")
+    let result = operations::add_user(&app, &viewer.auth_context(), new).await;
+    show_outcome(&app, &viewer, result, "person-added").await
 }
 
 pub async fn set_role_or_disabled(
@@ -136,54 +117,9 @@ pub async fn set_role_or_disabled(
     let Some(role) = UserRole::from_code(form.text("role")) else {
         return page_with_fault(&app, &viewer, "Choose a role.").await;
     };
-    let (out, operator) = (form.is_on("out"), viewer.auth_context());
-    let ceilings = app.ceilings.clone();
-    let set = run_tx(
-        &app.pool,
-        TransactionName::UsersSetRoleOrDisabled,
-        move |tx| {
-            let (ceilings, operator) = (ceilings.clone(), operator.clone());
-            Box::pin(async move {
-                let account_id = operator.account_id();
-                let Some(before) = users::get_user(tx, account_id, id).await? else {
-                    return Ok(Ok(None));
-                };
-                if before.disabled_at.is_some()
-                    && !out
-                    && let Err(problem) = ceilings
-                        .check_room(tx, account_id, CountedKind::Users)
-                        .await?
-                {
-                    return Ok(Err(problem));
-                }
-                let set =
-                    users::set_role_or_disabled(tx, operator.account_id(), id, role, out).await?;
-                if set {
-                    let detail = json!({ "role": role.code(), "shut_out": out });
-                    audit_log::record_change(tx, operator.change("update", "user", id, detail))
-                        .await?;
-                }
-                Ok::<_, StoreError>(Ok(Some(set)))
-            })
-        },
-    )
-    .await?;
-    let set = match set {
-        Ok(set) => set,
-        Err(problem) => return page_with_fault(&app, &viewer, problem.detail()).await,
-    };
-    match set {
-        None => Err(PageError::NotFound("person")),
-        Some(false) => {
-            page_with_fault(
-                &app,
-                &viewer,
-                "This is the last owner: the account would be left without one.",
-            )
-            .await
-        }
-        Some(true) => redirect_to("/people?done=standing"),
-    }
+    let (operator, is_out) = (viewer.auth_context(), form.is_on("out"));
+    let result = operations::set_role_or_disabled(&app, &operator, id, role, is_out).await;
+    show_outcome(&app, &viewer, result, "standing").await
 }
 
 #[derive(Template)]
@@ -216,29 +152,14 @@ pub async fn account(viewer: Viewer) -> PageResult {
 
 pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let time_zone = form.text("time_zone").to_owned();
-    if jiff::tz::TimeZone::get(&time_zone).is_err() {
-        let fault =
-            format!("{time_zone:?} is no time zone of the IANA database, such as America/New_York");
-        return page_with(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            &own_page(&viewer, Some(fault)),
-        );
+    match set_time_zone(&app, &viewer.auth_context(), time_zone).await {
+        Ok(()) => redirect_to("/account?done=saved"),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            let own = own_page(&viewer, Some(problem.detail().to_owned()));
+            page_with(StatusCode::UNPROCESSABLE_ENTITY, &own)
+        }
+        Err(problem) => Err(problem.into()),
     }
-    let operator = viewer.auth_context();
-    run_tx(&app.pool, TransactionName::AccountsSetTimeZone, move |tx| {
-        let (operator, time_zone) = (operator.clone(), time_zone.clone());
-        Box::pin(async move {
-            let id = operator.account_id();
-            accounts::set_time_zone(tx, id, &time_zone).await?;
-            audit_log::record_change(
-                tx,
-                operator.change("update", "account", id, json!({ "time_zone": time_zone })),
-            )
-            .await
-        })
-    })
-    .await?;
-    redirect_to("/account?done=saved")
 }
 
 /// One's own password; every other session of the person ends.
@@ -267,24 +188,8 @@ pub async fn set_password(
     if !passwords::verify_password(form.raw_text("old").to_owned(), known).await? {
         return refuse("The old password is not right.".to_owned());
     }
-    let hash = passwords::hash(new).await?;
-    let (operator, user, id) = (
-        viewer.auth_context(),
-        viewer.user.id,
-        secrets::new_session_id(),
-    );
-    let given = id.clone();
-    run_tx(&app.pool, TransactionName::UsersSetPassword, move |tx| {
-        let (operator, hash, id) = (operator.clone(), hash.clone(), given.clone());
-        Box::pin(async move {
-            users::set_password(tx, user, &hash).await?;
-            users::end_sessions(tx, user).await?;
-            users::begin_session(tx, user, &id).await?;
-            audit_log::record_change(tx, operator.change("set_password", "user", user, json!({})))
-                .await
-        })
-    })
-    .await?;
+    let (operator, user) = (viewer.auth_context(), viewer.user.id);
+    let id = operations::set_password(&app, &operator, user, new).await?;
     let mut response = redirect_to("/account?done=password")?;
     session::set_session_cookie(&mut response, &id, session::over_tls(&headers));
     Ok(response)

@@ -4,7 +4,7 @@ use trueup_store::accounts::Account;
 use trueup_store::users::User;
 
 use super::formatting::AccountTimeZone;
-use crate::api::handlers::AuthContext;
+use crate::auth_context::AuthContext;
 
 /// Who is signed in, and how their pages look.
 #[derive(Debug, Clone)]

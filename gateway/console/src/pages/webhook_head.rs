@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::formatting::LocalTime;
 use super::layout::PageError;
 use super::viewer::Viewer;
-use crate::api::handlers::{Problem, WebhookResponse};
+use crate::operations::webhooks::ShownWebhook;
+use crate::problem::Problem;
 
 /// What the head shows.
 pub struct Head {
@@ -19,10 +20,10 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn from_webhook(webhook: &WebhookResponse, viewer: &Viewer, tab: &'static str) -> Head {
+    pub fn from_webhook(webhook: &ShownWebhook, viewer: &Viewer, tab: &'static str) -> Head {
         Head {
             id: webhook.id,
-            name: webhook.name.clone(),
+            name: webhook.settings.name.clone(),
             enabled: webhook.settings.enabled,
             archived: webhook.archived_at.map(|at| viewer.zone.local_time(at)),
             tab,

@@ -2,15 +2,17 @@
 //! answer to the form that made it, and never has an address of its own.
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use uuid::Uuid;
 
-use super::form::{Form, FormSetting, number_or_text};
+use super::form::Form;
 use super::layout::{PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Id};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::webhook_secrets as operations;
+use crate::operations::webhooks::show_webhook;
+use crate::request_fields::RequestFields;
 
 #[derive(Template)]
 #[template(path = "secret_once.html")]
@@ -45,20 +47,14 @@ pub async fn rotate_secret(
         .parse::<i64>()
         .ok()
         .and_then(|h| h.checked_mul(3_600))
-        .map_or(number_or_text(hours), Into::into);
-    let setting = FormSetting::default().with_field("overlap_seconds", seconds);
-    let Json(made) = handlers::rotate_secret(
-        State(app.clone()),
-        viewer.auth_context(),
-        Id(id),
-        setting.into(),
-    )
-    .await?;
-    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None).await?;
+        .map_or_else(|| hours.to_owned(), |seconds| seconds.to_string());
+    let rotation = RequestFields::of_texts([("overlap_seconds", seconds)]).read()?;
+    let made = operations::rotate_secret(&app, &viewer.auth_context(), id, rotation).await?;
+    let webhook = show_webhook(&app, &viewer.auth_context(), id, None).await?;
     page(&Once {
         look: PageLayout::signed_in(&viewer, "The new secret", "/webhooks"),
         id,
-        name: webhook.name,
+        name: webhook.settings.name,
         secret: made.secret,
         overlap: made
             .old_secrets_expire_at
@@ -68,17 +64,11 @@ pub async fn rotate_secret(
 }
 
 pub async fn remove_secret(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    handlers::remove_secret(State(app), viewer.auth_context(), Id(id)).await?;
+    operations::remove_secret(&app, &viewer.auth_context(), id).await?;
     redirect_to(&format!("/webhooks/{id}/settings?done=secret-removed"))
 }
 
 pub async fn new_url(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let _ = handlers::new_token(
-        State(app),
-        viewer.auth_context(),
-        Id(id),
-        FormSetting::default().into(),
-    )
-    .await?;
+    operations::renew_token(&app, &viewer.auth_context(), id).await?;
     redirect_to(&format!("/webhooks/{id}/setup?done=new-url"))
 }

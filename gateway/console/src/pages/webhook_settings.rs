@@ -1,28 +1,34 @@
 //! One webhook's editor and its setup page, and the switches that need no form: pause, archive.
 //!
-//! What a setting may be is the API's to say: the form is handed to the API's own handler, and what it
-//! finds wrong is shown beside the field.
+//! What a setting may be is said once, for the API and the form: what is wrong is shown beside the field.
 
 use std::collections::HashMap;
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::report::Slot;
 use trueup_store::webhook_activity::{self, NamedEntity};
+use trueup_store::webhooks::StoredSettings;
 use uuid::Uuid;
 
-use super::form::{Form, FormSetting, number_or_null, number_or_text, text_or_null};
+use super::form::Form;
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
 use super::webhook_templates::{self, PostbackTemplate};
-use crate::api::handlers::{self, Id, WebhookResponse};
+use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::webhooks::{self as operations, ShownWebhook, WebhookChanges, show_webhook};
+use crate::problem::{FieldError, Problem};
+use crate::request_fields::RequestFields;
+
+/// The setting that the form shows as an amount, and its field there.
+const CAP: &str = "payout_cap_cents";
+const CAP_FIELD: &str = "payout_cap";
 
 struct SecretPage {
     made: LocalTime,
@@ -42,7 +48,7 @@ struct NameField {
 struct Editor {
     look: PageLayout,
     head: Head,
-    values: HashMap<&'static str, String>,
+    values: HashMap<String, String>,
     names: Vec<NameField>,
     faults: Vec<(String, String)>,
     buyers: Vec<(Uuid, String)>,
@@ -63,24 +69,6 @@ impl Editor {
     }
 }
 
-/// The settings that are one text each, by the name they have in the form and in the API.
-const TEXTS: [&str; 14] = [
-    "name",
-    "buyer_id",
-    "enabled",
-    "require_secret",
-    "secret_query_param",
-    "duration_tolerance_seconds",
-    "match_window_hours",
-    "limit_per_minute",
-    "ip_limit_per_minute",
-    "payout_cap",
-    "duration_unit",
-    "payout_unit",
-    "on_currency_mismatch",
-    "on_rejection_word",
-];
-
 pub fn slot_name(slot: Slot) -> &'static str {
     match slot {
         Slot::RefId => "ref_id",
@@ -91,30 +79,28 @@ pub fn slot_name(slot: Slot) -> &'static str {
     }
 }
 
-fn values_of(webhook: &WebhookResponse) -> HashMap<&'static str, String> {
-    let s = &webhook.settings;
-    let on = |b: bool| if b { "on".to_owned() } else { String::new() };
-    let maybe = |n: Option<i32>| n.map(|n| n.to_string()).unwrap_or_default();
-    let values = [
-        webhook.name.clone(),
-        s.buyer_id.map(|id| id.to_string()).unwrap_or_default(),
-        on(s.enabled),
-        on(s.require_secret),
-        s.secret_query_param.clone().unwrap_or_default(),
-        s.duration_tolerance_seconds.to_string(),
-        s.match_window_hours.to_string(),
-        maybe(s.limit_per_minute),
-        maybe(s.ip_limit_per_minute),
-        formatting::plain_amount(s.payout_cap_cents),
-        s.duration_unit.clone(),
-        s.payout_unit.clone(),
-        s.on_currency_mismatch.clone(),
-        s.on_rejection_word.clone(),
-    ];
-    TEXTS.into_iter().zip(values).collect()
+/// A webhook's settings by name, as the form shows them; the names of fields are not among them.
+fn values_of(settings: &StoredSettings) -> HashMap<String, String> {
+    let Value::Object(settings) = json!(settings) else {
+        return HashMap::new();
+    };
+    let values = settings
+        .into_iter()
+        .filter_map(|(name, value)| match value {
+            Value::Null => Some((name, String::new())),
+            Value::Bool(is_on) => Some((name, if is_on { "on" } else { "" }.to_owned())),
+            Value::String(text) => Some((name, text)),
+            Value::Number(cents) if name == CAP => Some((
+                CAP_FIELD.to_owned(),
+                cents.as_i64().map(formatting::plain_amount)?,
+            )),
+            Value::Number(number) => Some((name, number.to_string())),
+            Value::Array(_) | Value::Object(_) => None,
+        });
+    values.collect()
 }
 
-fn name_fields(value: impl Fn(&str) -> String) -> Vec<NameField> {
+fn name_fields(value: impl Fn(Slot) -> String) -> Vec<NameField> {
     let labels = ["ref_id", "call_id", "Caller", "Duration", "Payout"];
     ALIASES
         .iter()
@@ -122,14 +108,14 @@ fn name_fields(value: impl Fn(&str) -> String) -> Vec<NameField> {
         .map(|((slot, aliases), label)| NameField {
             slot: slot_name(*slot),
             label,
-            value: value(slot_name(*slot)),
+            value: value(*slot),
             aliases: aliases.join(", "),
         })
         .collect()
 }
 
 async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, PageError> {
-    let webhook = handlers::show_webhook(app, &viewer.auth_context(), id, None)
+    let webhook = show_webhook(app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
     let buyers = webhook_activity::load_names(
@@ -145,16 +131,16 @@ async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Pag
         used: s.last_used_at.map(when),
     });
     Ok(Editor {
-        look: PageLayout::signed_in(viewer, format!("{}: settings", webhook.name), "/webhooks"),
+        look: PageLayout::signed_in(
+            viewer,
+            format!("{}: settings", webhook.settings.name),
+            "/webhooks",
+        ),
         head: Head::from_webhook(&webhook, viewer, "settings"),
-        values: values_of(&webhook),
+        values: values_of(&webhook.settings),
         names: name_fields(|slot| {
-            webhook
-                .settings
-                .field_names
-                .get(slot)
-                .cloned()
-                .unwrap_or_default()
+            let name = webhook.settings.field_names.get(&slot);
+            name.cloned().unwrap_or_default()
         }),
         faults: Vec::new(),
         buyers,
@@ -167,54 +153,63 @@ pub async fn settings_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -
     page(&load_editor(&app, &viewer, id).await?)
 }
 
-fn setting_of(form: &Form, currency: &str) -> (FormSetting, Vec<(String, String)>) {
-    let mut faults = Vec::new();
-    let mut names = Map::new();
-    for (slot, _) in ALIASES {
-        let name = form.text(&format!("field_{}", slot_name(slot)));
-        if !name.is_empty() {
-            names.insert(slot_name(slot).to_owned(), Value::from(name));
-        }
+/// The name that a slot has in the form.
+fn field_of(slot: Slot) -> String {
+    format!("field_{}", slot_name(slot))
+}
+
+/// What the form says of every setting, by the names that they have in a body.
+fn texts_of(form: &Form, currency: &str) -> Result<Vec<(String, String)>, FieldError> {
+    let mut texts: Vec<(String, String)> = ALIASES
+        .iter()
+        .map(|(slot, _)| *slot)
+        .filter(|slot| form.is_on(&field_of(*slot)))
+        .map(|slot| {
+            let name = format!("field_names.{}", slot_name(slot));
+            (name, form.text(&field_of(slot)).to_owned())
+        })
+        .collect();
+    if texts.is_empty() {
+        texts.push(("field_names".to_owned(), String::new()));
     }
-    let mut setting = FormSetting::default()
-        .with_field("name", form.text("name"))
-        .with_field("buyer_id", text_or_null(form.text("buyer_id")))
-        .with_field("enabled", form.is_on("enabled"))
-        .with_field("require_secret", form.is_on("require_secret"))
-        .with_field(
-            "secret_query_param",
-            text_or_null(form.text("secret_query_param")),
-        )
-        .with_field("field_names", Value::Object(names))
-        .with_field(
-            "duration_tolerance_seconds",
-            number_or_text(form.text("duration_tolerance_seconds")),
-        )
-        .with_field(
-            "match_window_hours",
-            number_or_text(form.text("match_window_hours")),
-        )
-        .with_field(
-            "limit_per_minute",
-            number_or_null(form.text("limit_per_minute")),
-        )
-        .with_field(
-            "ip_limit_per_minute",
-            number_or_null(form.text("ip_limit_per_minute")),
-        );
-    for choice in [
-        "duration_unit",
-        "payout_unit",
-        "on_currency_mismatch",
-        "on_rejection_word",
-    ] {
-        setting = setting.with_field(choice, form.text(choice));
+    let settings = json!(StoredSettings::with_name(""));
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        let text = match value {
+            Value::Object(_) => continue,
+            Value::Bool(_) => form.is_on(name).to_string(),
+            _ if name == CAP => formatting::parse_amount(form.text(CAP_FIELD), currency)
+                .map_err(|message| FieldError::new(CAP_FIELD, message))?
+                .to_string(),
+            _ => form.text(name).to_owned(),
+        };
+        texts.push((name.clone(), text));
     }
-    match formatting::parse_amount(form.text("payout_cap"), currency) {
-        Ok(cents) => setting = setting.with_field("payout_cap_cents", cents),
-        Err(message) => faults.push(("payout_cap".to_owned(), message)),
-    }
-    (setting, faults)
+    Ok(texts)
+}
+
+/// The faults by the names that the form's fields have.
+fn faults_in_form(faults: &[FieldError]) -> Vec<(String, String)> {
+    let in_form = |field: &str| {
+        field
+            .replace("field_names.", "field_")
+            .replace(CAP, CAP_FIELD)
+    };
+    faults
+        .iter()
+        .map(|fault| (in_form(&fault.field), fault.message.clone()))
+        .collect()
+}
+
+async fn update_from_form(
+    app: &App,
+    viewer: &Viewer,
+    id: Uuid,
+    form: &Form,
+) -> Result<ShownWebhook, Problem> {
+    let texts = texts_of(form, viewer.account_currency())
+        .map_err(|fault| Problem::invalid_fields(vec![fault], Vec::new()))?;
+    let changes = RequestFields::of_texts(texts).read()?;
+    operations::update_webhook(app, &viewer.auth_context(), id, changes).await
 }
 
 pub async fn save_settings(
@@ -223,42 +218,26 @@ pub async fn save_settings(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let (setting, mut faults) = setting_of(&form, viewer.account_currency());
-    if faults.is_empty() {
-        match handlers::update_webhook(
-            State(app.clone()),
-            viewer.auth_context(),
-            Id(id),
-            setting.into(),
-        )
-        .await
-        {
-            Ok(Json(saved)) => {
-                return match saved.secret {
-                    Some(secret) => {
-                        super::webhook_secret::shown_once(&viewer, id, &saved.name, &secret, false)
-                    }
-                    None => redirect_to(&format!("/webhooks/{id}/settings?done=saved")),
-                };
-            }
-            Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-                faults.extend(problem.faults().iter().map(|fault| {
-                    let field = fault
-                        .field
-                        .replace("field_names.", "field_")
-                        .replace("payout_cap_cents", "payout_cap");
-                    (field, fault.message.clone())
-                }));
-            }
-            Err(problem) => return Err(not_found(problem)),
+    let faults = match update_from_form(&app, &viewer, id, &form).await {
+        Ok(saved) => {
+            return match saved.secret {
+                Some(secret) => {
+                    let name = &saved.settings.name;
+                    super::webhook_secret::shown_once(&viewer, id, name, &secret, false)
+                }
+                None => redirect_to(&format!("/webhooks/{id}/settings?done=saved")),
+            };
         }
-    }
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            faults_in_form(problem.faults())
+        }
+        Err(problem) => return Err(not_found(problem)),
+    };
     let mut editor = load_editor(&app, &viewer, id).await?;
-    editor.values = TEXTS
-        .into_iter()
-        .map(|name| (name, form.text(name).to_owned()))
-        .collect();
-    editor.names = name_fields(|slot| form.text(&format!("field_{slot}")).to_owned());
+    for (name, value) in &mut editor.values {
+        form.text(name).clone_into(value);
+    }
+    editor.names = name_fields(|slot| form.text(&field_of(slot)).to_owned());
     editor.faults = faults;
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &editor)
 }
@@ -271,8 +250,11 @@ pub async fn switch_webhook(
     form: Form,
 ) -> PageResult {
     let enabled = form.is_on("enabled");
-    let setting = FormSetting::default().with_field("enabled", enabled);
-    let _ = handlers::update_webhook(State(app), viewer.auth_context(), Id(id), setting.into())
+    let changes = WebhookChanges {
+        enabled: Some(enabled),
+        ..WebhookChanges::default()
+    };
+    operations::update_webhook(&app, &viewer.auth_context(), id, changes)
         .await
         .map_err(not_found)?;
     let done = if enabled { "resumed" } else { "paused" };
@@ -289,23 +271,22 @@ pub async fn set_field_name(
     Id(id): Id,
     form: Form,
 ) -> PageResult {
-    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
+    let webhook = show_webhook(&app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
-    let mut names = webhook.settings.field_names;
-    names.insert(form.text("slot").to_owned(), form.text("field").to_owned());
-    let names: Map<String, Value> = names
-        .into_iter()
-        .map(|(slot, name)| (slot, Value::from(name)))
-        .collect();
-    let setting = FormSetting::default().with_field("field_names", Value::Object(names));
-    let _ =
-        handlers::update_webhook(State(app), viewer.auth_context(), Id(id), setting.into()).await?;
+    let set = (form.text("slot").to_owned(), form.text("field").to_owned());
+    let kept = webhook.settings.field_names.into_iter();
+    let names = kept
+        .map(|(slot, name)| (slot_name(slot).to_owned(), name))
+        .chain([set])
+        .map(|(slot, name)| (format!("field_names.{slot}"), name));
+    let changes = RequestFields::of_texts(names).read()?;
+    operations::update_webhook(&app, &viewer.auth_context(), id, changes).await?;
     redirect_to(&format!("/webhooks/{id}/why?done=override"))
 }
 
 pub async fn archive_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    handlers::archive_webhook(State(app), viewer.auth_context(), Id(id))
+    operations::archive_webhook(&app, &viewer.auth_context(), id)
         .await
         .map_err(not_found)?;
     redirect_to("/webhooks?done=archived")
@@ -336,7 +317,7 @@ async fn waiting_of(app: &App, viewer: &Viewer, id: Uuid) -> Result<WaitingSetti
 }
 
 pub async fn setup_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let webhook = handlers::show_webhook(&app, &viewer.auth_context(), id, None)
+    let webhook = show_webhook(&app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
     let header = if webhook.settings.require_secret {
@@ -349,7 +330,11 @@ pub async fn setup_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> P
         webhook.url
     );
     page(&Setup {
-        look: PageLayout::signed_in(&viewer, format!("{}: setup", webhook.name), "/webhooks"),
+        look: PageLayout::signed_in(
+            &viewer,
+            format!("{}: setup", webhook.settings.name),
+            "/webhooks",
+        ),
         head: Head::from_webhook(&webhook, &viewer, "setup"),
         require_secret: webhook.settings.require_secret,
         templates: webhook_templates::all_templates(&webhook.url),

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use askama::Template;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::Timestamp;
@@ -13,12 +12,13 @@ use trueup_store::{IdPage, webhooks};
 use uuid::Uuid;
 
 use super::chart;
-use super::form::{Form, FormSetting, text_or_null};
+use super::form::Form;
 use super::formatting::{self, LocalTime, Markup};
 use super::layout::{PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
-use crate::api::handlers::{self, Problem};
 use crate::app_state::App;
+use crate::operations::webhooks as operations;
+use crate::request_fields::RequestFields;
 
 /// Webhooks on one page; whoever has more filters by the archive or uses the API.
 const MOST: i64 = 200;
@@ -154,17 +154,18 @@ pub async fn new(State(app): State<App>, viewer: Viewer) -> PageResult {
 }
 
 pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
-    let mut setting = FormSetting::default()
-        .with_field("name", form.text("name"))
-        .with_field("buyer_id", text_or_null(form.text("buyer_id")));
-    if form.is_on("require_secret") {
-        setting = setting.with_field("require_secret", true);
-    }
-    match handlers::create_webhook(State(app.clone()), viewer.auth_context(), setting.into()).await
-    {
-        Ok((_, Json(made))) => match made.secret {
+    let required = form.is_on("require_secret").to_string();
+    let texts = ["name", "buyer_id"].map(|name| (name, form.text(name)));
+    let new = RequestFields::of_texts(texts.into_iter().chain([("require_secret", &*required)]));
+    let result = match new.read() {
+        Ok(new) => operations::create_webhook(&app, &viewer.auth_context(), new).await,
+        Err(bad) => Err(bad.into()),
+    };
+    match result {
+        Ok(made) => match made.secret {
             Some(secret) => {
-                super::webhook_secret::shown_once(&viewer, made.id, &made.name, &secret, true)
+                let name = &made.settings.name;
+                super::webhook_secret::shown_once(&viewer, made.id, name, &secret, true)
             }
             None => redirect_to(&format!("/webhooks/{}/setup", made.id)),
         },
@@ -178,6 +179,6 @@ pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) 
             };
             page_with(StatusCode::UNPROCESSABLE_ENTITY, &new)
         }
-        Err(problem) => Err(Problem::into(problem)),
+        Err(problem) => Err(problem.into()),
     }
 }

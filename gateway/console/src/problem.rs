@@ -9,6 +9,8 @@ use serde::Serialize;
 use trueup_store::StoreError;
 use utoipa::ToSchema;
 
+use crate::passwords::HashError;
+
 /// What a client waits before it asks again while Postgres is away (seconds).
 const UNAVAILABLE_RETRY_SECONDS: &str = "1";
 /// What a client waits before it asks again while its own account is busy (seconds).
@@ -32,6 +34,15 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong with it, and what it must be.
     pub message: String,
+}
+
+impl FieldError {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        FieldError {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
 }
 
 /// The body of every error (RFC 9457).
@@ -214,6 +225,18 @@ impl From<StoreError> for Problem {
         }
         tracing::error!(%error, "the database refused a statement");
         Problem::internal()
+    }
+}
+
+impl From<HashError> for Problem {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Problem::unavailable(error.to_string()),
+            HashError::Failed(why) => {
+                tracing::error!(%why, "a password could not be hashed");
+                Problem::internal()
+            }
+        }
     }
 }
 
