@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::webhook_cache::query::{FROM_THE_START, IngestWebhook, WebhookChanges, changed_since};
+use crate::webhook_cache::query::{ChangedWebhooks, FROM_THE_START, IngestWebhook, changed_since};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ impl WebhookCache {
     }
 
     /// True if anything is different now.
-    fn apply_changes(&self, changes: WebhookChanges, all: bool) -> bool {
+    fn apply_changes(&self, changes: ChangedWebhooks, all: bool) -> bool {
         let now = self.0.load();
         let next = if all {
             Table::from_webhooks(changes.webhooks)
@@ -225,7 +225,7 @@ impl WebhookCache {
     }
 }
 
-async fn read_changes(pool: &Pool, from: i64) -> Result<WebhookChanges, RefreshError> {
+async fn read_changes(pool: &Pool, from: i64) -> Result<ChangedWebhooks, RefreshError> {
     let read = tokio::time::timeout(READ_WITHIN, changed_since(pool, from)).await;
     Ok(read.map_err(|_| RefreshError::Late)??)
 }

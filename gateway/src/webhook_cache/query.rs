@@ -36,7 +36,7 @@ pub struct IngestSecret {
 }
 
 /// The webhooks that changed, and from where to ask the next time.
-pub struct WebhookChanges {
+pub struct ChangedWebhooks {
     pub webhooks: Vec<IngestWebhook>,
     pub horizon: i64,
     /// How far our clock is ahead of the database's, half of the round trip allowed for.
@@ -56,7 +56,7 @@ const CHANGED: &str = "/* ingest_changed */
       LEFT JOIN webhook_ingest w ON w.changed_xid >= $1";
 
 /// Webhooks changed at or after the horizon; [`FROM_THE_START`] for all.
-pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, StoreError> {
+pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<ChangedWebhooks, StoreError> {
     let client = pool.get().await?;
     let statement = client.prepare_cached(CHANGED).await?;
     let asked_at = Timestamp::now();
@@ -77,7 +77,7 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<WebhookChanges, 
             webhooks.push(webhook_of_row(row)?);
         }
     }
-    Ok(WebhookChanges {
+    Ok(ChangedWebhooks {
         webhooks,
         horizon,
         clock_skew: clock_skew(asked_at, answered_at, theirs),

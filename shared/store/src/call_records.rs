@@ -10,7 +10,7 @@ use trueup_postgres::statement::Result;
 use uuid::Uuid;
 
 use crate::assignments;
-use crate::column_table::{Column, ColumnText, Param, borrow_params, column_params, columns};
+use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
 use crate::settlement::columns::{CallMoney, call_money};
 use crate::terms_columns::payee_of_row;
 use trueup_postgres::statement;
@@ -41,7 +41,7 @@ pub async fn load_payees(
 }
 
 /// What a recording says of a call, besides its money.
-fn call_facts<'a>() -> Vec<Column<'a, &'a StoredCall>> {
+fn call_facts<'a>() -> Vec<TableColumn<'a, &'a StoredCall>> {
     columns!(|row: &'a StoredCall|
         "ref_id": "text" = row.ref_id.as_deref();
         "caller": "text" = row.caller.as_deref();
@@ -57,7 +57,7 @@ fn call_facts<'a>() -> Vec<Column<'a, &'a StoredCall>> {
     )
 }
 
-fn call_id<'a>() -> Vec<Column<'a, &'a StoredCall>> {
+fn call_id<'a>() -> Vec<TableColumn<'a, &'a StoredCall>> {
     columns!(|row: &'a StoredCall| "id": "uuid" = row.id;)
 }
 

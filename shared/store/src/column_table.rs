@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 pub type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
 /// One column of rows that `R` holds. What `R` borrows for `'a`, the values may borrow too.
-pub struct Column<'a, R> {
+pub struct TableColumn<'a, R> {
     pub name: &'static str,
     /// As `unnest` takes it.
     pub sql_type: &'static str,
@@ -21,7 +21,7 @@ pub struct Column<'a, R> {
 /// The columns of a row type: `columns!(|row: Row| "id": "uuid" = row.id; "notes": "text" as "json" = …;)`.
 macro_rules! columns {
     (|$row:ident: $type:ty| $($name:literal: $sql_type:literal $(as $cast:literal)? = $value:expr;)+) => {
-        vec![$($crate::column_table::Column::<'_, $type> {
+        vec![$($crate::column_table::TableColumn::<'_, $type> {
             name: $name,
             sql_type: $sql_type,
             cast: $crate::column_table::columns!(@cast $($cast)?),
@@ -34,7 +34,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// The values of all columns, as parameters in the columns' order.
-pub fn column_params<'a, R>(columns: &[Column<'a, R>], rows: &[R]) -> Vec<Param<'a>> {
+pub fn column_params<'a, R>(columns: &[TableColumn<'a, R>], rows: &[R]) -> Vec<Param<'a>> {
     columns.iter().map(|column| (column.values)(rows)).collect()
 }
 
@@ -68,7 +68,7 @@ impl ColumnName {
 }
 
 impl ColumnText {
-    pub fn of<R>(columns: &[Column<'_, R>]) -> ColumnText {
+    pub fn of<R>(columns: &[TableColumn<'_, R>]) -> ColumnText {
         let names = columns.iter().map(|column| ColumnName {
             name: column.name,
             sql_type: column.sql_type,
@@ -152,7 +152,7 @@ mod tests {
         text: &'a str,
     }
 
-    fn row_columns<'a>() -> Vec<Column<'a, Row<'a>>> {
+    fn row_columns<'a>() -> Vec<TableColumn<'a, Row<'a>>> {
         columns!(|row: Row<'a>|
             "id": "int8" = row.id;
             "words": "text" as "json" = row.text;

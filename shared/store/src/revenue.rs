@@ -21,7 +21,7 @@ pub enum RevenueGroup {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sums {
+pub struct RevenueSums {
     /// A day or an id; absent: the calls that have none.
     pub key: Option<String>,
     /// Of the buyer, publisher or webhook.
@@ -75,7 +75,7 @@ pub async fn sum_revenue(
     from: Timestamp,
     to: Timestamp,
     time_zone: &str,
-) -> Result<Vec<Sums>> {
+) -> Result<Vec<RevenueSums>> {
     const BY_DAY: &str = sums!(
         "revenue.by_day",
         "to_char(c.started_at AT TIME ZONE $4, 'YYYY-MM-DD')",
@@ -110,7 +110,7 @@ pub async fn sum_revenue(
         statement::rows_planned(client, statement, &[&account_id, &from, &to, &time_zone]).await?;
     Ok(rows
         .iter()
-        .map(|row| Sums {
+        .map(|row| RevenueSums {
             key: row.get("key"),
             name: row.get("name"),
             calls: row.get("calls"),

@@ -18,7 +18,7 @@ use crate::auth_context::AuthContext;
 use crate::operations::assignments::ShownTerms;
 use crate::operations::calls::{MAX_CALLER, MAX_REF_ID};
 use crate::problem::Problem;
-use crate::request_fields::{Text, Time};
+use crate::request_fields::{BoundedText, Time};
 use crate::work_shares::WorkPlace;
 
 /// Reports shown with each call of a list; one call shows all that are kept.
@@ -153,9 +153,9 @@ pub async fn get_call(
 pub struct CallListParams {
     /// In any form that a caller may have; it is read as a recorded call's is.
     #[param(value_type = Option<String>)]
-    caller: Option<Text<MAX_CALLER>>,
+    caller: Option<BoundedText<MAX_CALLER>>,
     #[param(value_type = Option<String>)]
-    ref_id: Option<Text<MAX_REF_ID>>,
+    ref_id: Option<BoundedText<MAX_REF_ID>>,
     buyer_id: Option<Uuid>,
     assignment_id: Option<Uuid>,
     /// `true`: only calls that a buyer reported on; `false`: only the others.
@@ -185,7 +185,7 @@ pub async fn list_calls(
     });
     let filter = CallFilter {
         caller: caller.transpose()?,
-        ref_id: given.ref_id.map(Text::into_text),
+        ref_id: given.ref_id.map(BoundedText::into_text),
         buyer_id: given.buyer_id,
         assignment_id: given.assignment_id,
         value_from_webhook: given.value_from_webhook,

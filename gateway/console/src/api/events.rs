@@ -20,7 +20,7 @@ use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::operations::events::{EventInFull, EventResponse, load_event_in_full};
 use crate::problem::Problem;
-use crate::request_fields::{Text, Time};
+use crate::request_fields::{BoundedText, Time};
 use crate::work_shares::WorkPlace;
 
 /// What is searched for in a list (characters).
@@ -42,7 +42,7 @@ pub struct EventListParams {
     /// however old it is; a part of one is looked for in the newest 10,000 rows from the cursor on, so that a
     /// page may hold few rows or none and yet have a `next_cursor`.
     #[param(value_type = Option<String>)]
-    q: Option<Text<MAX_SEARCH>>,
+    q: Option<BoundedText<MAX_SEARCH>>,
     /// Received at or after.
     #[param(value_type = Option<Timestamp>)]
     since: Option<Time>,
@@ -98,7 +98,7 @@ pub async fn of_webhook(
     ListQuery(filter, page): ListQuery<EventListParams>,
 ) -> Result<Json<Page<EventResponse>>, Problem> {
     let paging = page.paging::<Position>("events")?;
-    let text = filter.q.map(Text::into_text);
+    let text = filter.q.map(BoundedText::into_text);
     let search = Search {
         webhooks: vec![id],
         statuses: filter.status,

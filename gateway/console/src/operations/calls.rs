@@ -16,7 +16,7 @@ use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::{FieldError, Problem};
 use crate::request_fields::{
-    Cents, RequestFields, Text, Time, Whole, clearable, kind_of, not_null,
+    BoundedText, Cents, RequestFields, Time, Whole, clearable, kind_of, not_null,
 };
 
 /// A text that may hold a caller (characters).
@@ -70,9 +70,9 @@ pub struct CallBody {
     qualified: Option<Option<bool>>,
 }
 
-type RefId = Text<MAX_REF_ID>;
-type GivenCaller = Text<MAX_CALLER>;
-type TrackingNumber = Text<MAX_TRACKING_NUMBER>;
+type RefId = BoundedText<MAX_REF_ID>;
+type GivenCaller = BoundedText<MAX_CALLER>;
+type TrackingNumber = BoundedText<MAX_TRACKING_NUMBER>;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallsRecorded {
@@ -167,8 +167,10 @@ impl CallBody {
 }
 
 /// What a copy says of a text: nothing, that it is empty, or a value.
-fn none_if_blank<const MAX: usize>(given: Option<Option<Text<MAX>>>) -> Option<Option<String>> {
-    given.map(|text| text.and_then(Text::into_option))
+fn none_if_blank<const MAX: usize>(
+    given: Option<Option<BoundedText<MAX>>>,
+) -> Option<Option<String>> {
+    given.map(|text| text.and_then(BoundedText::into_option))
 }
 
 /// Records them in parts, each in a transaction of its own; what was refused is noted in the answer.

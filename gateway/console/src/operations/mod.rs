@@ -43,7 +43,7 @@ impl From<StoreError> for NotDone {
     }
 }
 
-type Change<'a, T> = Pin<Box<dyn Future<Output = Result<T, NotDone>> + Send + 'a>>;
+type ChangeFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, NotDone>> + Send + 'a>>;
 
 /// Runs `work` in one transaction. It may run several times, each time with a copy of `input`, and a
 /// refusal must come before the first write.
@@ -56,7 +56,7 @@ async fn commit_change<T, I, F>(
 where
     T: Send,
     I: Clone + Send + Sync + 'static,
-    F: for<'a> Fn(&'a Transaction<'a>, I) -> Change<'a, T> + Copy + Send + Sync + 'static,
+    F: for<'a> Fn(&'a Transaction<'a>, I) -> ChangeFuture<'a, T> + Copy + Send + Sync + 'static,
 {
     run_tx(pool, name, move |tx| {
         let input = input.clone();

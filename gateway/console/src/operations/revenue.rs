@@ -4,7 +4,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
-use trueup_store::revenue::{self, RevenueGroup, Sums};
+use trueup_store::revenue::{self, RevenueGroup, RevenueSums};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app_state::App;
@@ -53,8 +53,8 @@ pub struct Revenue {
     pub margin_cents: i64,
 }
 
-impl From<Sums> for Revenue {
-    fn from(it: Sums) -> Self {
+impl From<RevenueSums> for Revenue {
+    fn from(it: RevenueSums) -> Self {
         let revenue_cents = it
             .real_revenue_cents
             .saturating_add(it.estimated_revenue_cents);
@@ -78,26 +78,27 @@ impl From<Sums> for Revenue {
     }
 }
 
-fn sum_rows(rows: &[Sums]) -> Sums {
-    rows.iter().fold(Sums::default(), |sum, row| Sums {
-        key: None,
-        name: None,
-        calls: sum.calls.saturating_add(row.calls),
-        reported_calls: sum.reported_calls.saturating_add(row.reported_calls),
-        qualified_calls: sum.qualified_calls.saturating_add(row.qualified_calls),
-        real_revenue_cents: sum
-            .real_revenue_cents
-            .saturating_add(row.real_revenue_cents),
-        estimated_revenue_cents: sum
-            .estimated_revenue_cents
-            .saturating_add(row.estimated_revenue_cents),
-        real_credits_cents: sum
-            .real_credits_cents
-            .saturating_add(row.real_credits_cents),
-        estimated_credits_cents: sum
-            .estimated_credits_cents
-            .saturating_add(row.estimated_credits_cents),
-    })
+fn sum_rows(rows: &[RevenueSums]) -> RevenueSums {
+    rows.iter()
+        .fold(RevenueSums::default(), |sum, row| RevenueSums {
+            key: None,
+            name: None,
+            calls: sum.calls.saturating_add(row.calls),
+            reported_calls: sum.reported_calls.saturating_add(row.reported_calls),
+            qualified_calls: sum.qualified_calls.saturating_add(row.qualified_calls),
+            real_revenue_cents: sum
+                .real_revenue_cents
+                .saturating_add(row.real_revenue_cents),
+            estimated_revenue_cents: sum
+                .estimated_revenue_cents
+                .saturating_add(row.estimated_revenue_cents),
+            real_credits_cents: sum
+                .real_credits_cents
+                .saturating_add(row.real_credits_cents),
+            estimated_credits_cents: sum
+                .estimated_credits_cents
+                .saturating_add(row.estimated_credits_cents),
+        })
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -21,7 +21,7 @@ use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::Problem;
-use crate::request_fields::{Text, kind_of};
+use crate::request_fields::{BoundedText, kind_of};
 
 /// Elements of a batch that are tried: the first ones show what the rest will do.
 const ELEMENTS: usize = 20;
@@ -37,9 +37,9 @@ pub struct Sample {
     pub method: Option<Method>,
     /// Percent-encoded, as in a URL.
     #[schema(value_type = Option<String>, example = "caller_id=%2B13055551234&duration=90&payout=50")]
-    pub query: Option<Text<{ limits::URL_BYTES }>>,
+    pub query: Option<BoundedText<{ limits::URL_BYTES }>>,
     #[schema(value_type = Option<String>)]
-    pub content_type: Option<Text<MAX_CONTENT_TYPE>>,
+    pub content_type: Option<BoundedText<MAX_CONTENT_TYPE>>,
     /// The body's text; an object or an array is taken as the JSON that it is.
     #[serde(default, deserialize_with = "read_body")]
     #[schema(value_type = Option<String>)]
@@ -127,7 +127,7 @@ impl Sample {
         } else {
             Method::Post
         };
-        let query = self.query.map(Text::into_text).unwrap_or_default();
+        let query = self.query.map(BoundedText::into_text).unwrap_or_default();
         let query = query
             .strip_prefix('?')
             .map_or_else(|| query.clone(), str::to_owned);
@@ -136,7 +136,7 @@ impl Sample {
             query: query.into(),
             content_type: self
                 .content_type
-                .and_then(Text::into_option)
+                .and_then(BoundedText::into_option)
                 .map(Into::into),
             body: self.body,
             element: false,

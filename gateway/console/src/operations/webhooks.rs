@@ -27,7 +27,7 @@ const MAX_FIELD_NAME: usize = 128;
 const MAX_PARAM_NAME: usize = 64;
 
 /// Requests a minute; a limit above it is none.
-type Limit = Whole<1, 1_000_000>;
+type RequestsPerMinute = Whole<1, 1_000_000>;
 type PayoutCap = Whole<1, MAX_CENTS>;
 type FieldName = Name<MAX_FIELD_NAME>;
 
@@ -83,15 +83,15 @@ pub struct WebhookChanges {
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(inline, value_type = Option<Limit>)]
-    pub limit_per_minute: Option<Option<Limit>>,
+    #[schema(inline, value_type = Option<RequestsPerMinute>)]
+    pub limit_per_minute: Option<Option<RequestsPerMinute>>,
     /// For each source address, where the secret is right; null: the gateway's default. The same ceiling.
     #[serde(
         deserialize_with = "clearable",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(inline, value_type = Option<Limit>)]
-    pub ip_limit_per_minute: Option<Option<Limit>>,
+    #[schema(inline, value_type = Option<RequestsPerMinute>)]
+    pub ip_limit_per_minute: Option<Option<RequestsPerMinute>>,
     /// A payout above it is held for a person.
     #[serde(deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(inline, nullable = false)]

@@ -18,7 +18,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 use crate::problem::{FieldError, Problem};
 use deserializer::{FieldFault, NOT_NULL, ValueReader};
-pub use values::{Cents, MAX_CENTS, Name, Text, Time, Whole};
+pub use values::{BoundedText, Cents, MAX_CENTS, Name, Time, Whole};
 
 /// Names of at most this many letters' difference are offered as "did you mean".
 const NEAREST_WITHIN: usize = 4;

@@ -82,9 +82,9 @@ impl<const MIN: i64, const MAX: i64> ToSchema for Whole<MIN, MAX> {}
 
 /// Text of at most `MAX` characters, without blanks around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text<const MAX: usize>(String);
+pub struct BoundedText<const MAX: usize>(String);
 
-impl<const MAX: usize> Text<MAX> {
+impl<const MAX: usize> BoundedText<MAX> {
     fn new(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.chars().count() > MAX {
@@ -93,7 +93,7 @@ impl<const MAX: usize> Text<MAX> {
         if text.contains('\0') {
             return Err("holds a NUL character".to_owned());
         }
-        Ok(Text(text.to_owned()))
+        Ok(BoundedText(text.to_owned()))
     }
 
     pub fn into_text(self) -> String {
@@ -113,7 +113,7 @@ pub struct Name<const MAX: usize = MAX_NAME>(String);
 
 impl<const MAX: usize> Name<MAX> {
     fn new(text: &str) -> Result<Self, String> {
-        let Text(text) = Text::<MAX>::new(text)?;
+        let BoundedText(text) = BoundedText::<MAX>::new(text)?;
         if text.is_empty() {
             return Err("must not be blank".to_owned());
         }
@@ -150,7 +150,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Text, Name);
+read_as_text!(BoundedText, Name);
 
 /// A time with its offset (RFC 3339), cut to microseconds, which is what Postgres keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use trueup_domain::report::Report;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
 
-use crate::column_table::{Column, columns};
+use crate::column_table::{TableColumn, columns};
 use crate::settlement::loading::role_code;
 use crate::settlement::postings::NewPosting;
 use crate::terms_columns::{terms_amount, terms_kind, terms_percent};
@@ -28,7 +28,7 @@ impl<'a> EventRow<'a> {
     }
 }
 
-pub fn event_key<'a>() -> Vec<Column<'a, EventRow<'a>>> {
+pub fn event_key<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>|
         "received_at": "timestamptz" = row.line.order.received_at;
         "id": "uuid" = row.line.order.event_id;
@@ -36,7 +36,7 @@ pub fn event_key<'a>() -> Vec<Column<'a, EventRow<'a>>> {
 }
 
 /// What reading and deciding fill, and fill anew when the report is decided again.
-pub fn decided_event<'a>() -> Vec<Column<'a, EventRow<'a>>> {
+pub fn decided_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>|
         "caller": "text" = row.report().and_then(|r| r.caller.as_deref());
         "caller_raw": "text" = row.report().and_then(|r| r.caller_raw.as_deref());
@@ -59,7 +59,7 @@ pub fn decided_event<'a>() -> Vec<Column<'a, EventRow<'a>>> {
 }
 
 /// What a row says from its first day on.
-pub fn fixed_event<'a>() -> Vec<Column<'a, EventRow<'a>>> {
+pub fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>|
         "account_id": "uuid" = row.line.account_id;
         "webhook_id": "uuid" = row.line.webhook_id;
@@ -71,7 +71,7 @@ pub fn fixed_event<'a>() -> Vec<Column<'a, EventRow<'a>>> {
 }
 
 /// No column: whether the row is told until when it is tried again (`retry_until`).
-pub fn event_waits<'a>() -> Vec<Column<'a, EventRow<'a>>> {
+pub fn event_waits<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>| "waits": "bool" = is_told_to_wait(row.line);)
 }
 
@@ -88,7 +88,7 @@ pub struct LockedRow<'a> {
     pub ctid: Option<&'a str>,
 }
 
-pub fn locked_call_key<'a>() -> Vec<Column<'a, LockedRow<'a>>> {
+pub fn locked_call_key<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
     columns!(|row: LockedRow<'a>|
         "account_id": "uuid" = row.call.key.account_id;
         "id": "uuid" = row.call.key.call_id;
@@ -96,12 +96,12 @@ pub fn locked_call_key<'a>() -> Vec<Column<'a, LockedRow<'a>>> {
 }
 
 /// No column: where its row was locked.
-pub fn locked_call_place<'a>() -> Vec<Column<'a, LockedRow<'a>>> {
+pub fn locked_call_place<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
     columns!(|row: LockedRow<'a>| "at": "text" as "tid" = row.ctid;)
 }
 
 /// Who set a call's value.
-pub fn call_value_source<'a>() -> Vec<Column<'a, LockedRow<'a>>> {
+pub fn call_value_source<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
     columns!(|row: LockedRow<'a>|
         "value_from_webhook": "bool" = row.call.value_from_webhook;
         "reported_by_webhook_id": "uuid" = row.call.reported_by;
@@ -136,7 +136,7 @@ impl CallMoney {
     }
 }
 
-pub fn call_money() -> Vec<Column<'static, CallMoney>> {
+pub fn call_money() -> Vec<TableColumn<'static, CallMoney>> {
     columns!(|row: CallMoney|
         "value_cents": "int8" = row.value_cents;
         "qualified": "bool" = row.qualified;
@@ -154,7 +154,7 @@ pub struct CallReportRow<'a> {
     pub report: &'a CallReport,
 }
 
-pub fn call_report_key<'a>() -> Vec<Column<'a, CallReportRow<'a>>> {
+pub fn call_report_key<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
     columns!(|row: CallReportRow<'a>|
         "account_id": "uuid" = row.call.key.account_id;
         "call_id": "uuid" = row.call.key.call_id;
@@ -165,14 +165,14 @@ pub fn call_report_key<'a>() -> Vec<Column<'a, CallReportRow<'a>>> {
 }
 
 /// What never changes about a report of a call.
-pub fn fixed_call_report<'a>() -> Vec<Column<'a, CallReportRow<'a>>> {
+pub fn fixed_call_report<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
     columns!(|row: CallReportRow<'a>|
         "webhook_id": "uuid" = row.report.webhook_id;
         "exempt_from_v2": "bool" = row.report.exempt_from_v2;
     )
 }
 
-pub fn call_report_state<'a>() -> Vec<Column<'a, CallReportRow<'a>>> {
+pub fn call_report_state<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
     columns!(|row: CallReportRow<'a>|
         "strategy": "text" = row.report.strategy.code();
         "role": "text" = role_code(row.report.role);
@@ -193,7 +193,7 @@ pub struct PostingRow<'a> {
     pub balance_after_cents: Option<i64>,
 }
 
-pub fn posting_columns<'a>() -> Vec<Column<'a, PostingRow<'a>>> {
+pub fn posting_columns<'a>() -> Vec<TableColumn<'a, PostingRow<'a>>> {
     columns!(|row: PostingRow<'a>|
         "id": "uuid" = row.id;
         "account_id": "uuid" = row.posting.call.account_id;

@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::column_table::{Column, ColumnText, Param, borrow_params, column_params, columns};
+use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
 use crate::settlement::columns::{
     CallMoney, CallReportRow, EventRow, LockedRow, call_money, call_report_key, call_report_state,
     call_value_source, decided_event, event_key, event_waits, fixed_call_report, fixed_event,
@@ -195,7 +195,7 @@ pub static ADJUST_ROWS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn adjusted_row() -> Vec<Column<'static, AdjustedRow>> {
+fn adjusted_row() -> Vec<TableColumn<'static, AdjustedRow>> {
     columns!(|row: AdjustedRow|
         "received_at": "timestamptz" = row.order.received_at;
         "id": "uuid" = row.order.event_id;
@@ -240,7 +240,7 @@ struct RequestRow<'a> {
     request: &'a RawRequest,
 }
 
-fn request_row<'a>() -> Vec<Column<'a, RequestRow<'a>>> {
+fn request_row<'a>() -> Vec<TableColumn<'a, RequestRow<'a>>> {
     columns!(|row: RequestRow<'a>|
         "received_at": "timestamptz" = row.line.order.received_at;
         "id": "uuid" = row.line.order.event_id;
@@ -393,7 +393,7 @@ struct DisplacedRow {
     by_event: Uuid,
 }
 
-fn displaced_row() -> Vec<Column<'static, DisplacedRow>> {
+fn displaced_row() -> Vec<TableColumn<'static, DisplacedRow>> {
     columns!(|row: DisplacedRow|
         "received_at": "timestamptz" = row.order.received_at;
         "id": "uuid" = row.order.event_id;
@@ -440,7 +440,7 @@ static INSERT_PENDING: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn pending_row<'a>() -> Vec<Column<'a, &'a BatchRow>> {
+fn pending_row<'a>() -> Vec<TableColumn<'a, &'a BatchRow>> {
     columns!(|row: &'a BatchRow|
         "event_id": "uuid" = row.order.event_id;
         "received_at": "timestamptz" = row.order.received_at;
@@ -504,7 +504,7 @@ struct HeldRow {
     reason: Option<Reason>,
 }
 
-fn open_row() -> Vec<Column<'static, HeldRow>> {
+fn open_row() -> Vec<TableColumn<'static, HeldRow>> {
     columns!(|row: HeldRow|
         "digest": "uuid" = row.digest;
         "event_id": "uuid" = row.order.event_id;
