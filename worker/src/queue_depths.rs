@@ -33,10 +33,10 @@ pub async fn watch_depths(session: &BrokerConnection) -> std::convert::Infallibl
 
 async fn tell_depths(session: &BrokerConnection) -> Result<(), QueueError> {
     for (name, queue) in QUEUES {
-        // A queue that is not there holds nothing.
-        let depth = topology::queue_depth(session.connection(), queue).await?;
-        let messages = &metrics::worker().queue_messages;
-        messages.set(name, depth.unwrap_or_default());
+        // One whose node is down is as good as not there: nothing is known of it.
+        if let Some(depth) = topology::queue_depth(session.connection(), queue).await? {
+            metrics::worker().queue_messages.set(name, depth);
+        }
     }
     Ok(())
 }

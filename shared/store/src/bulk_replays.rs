@@ -102,6 +102,15 @@ pub async fn stop_replay(client: &impl GenericClient, account_id: Uuid, id: Uuid
     Ok(statement::run(client, STOP, &[&account_id, &id]).await? > 0)
 }
 
+/// True if one of the account's is not finished yet.
+pub async fn is_under_way(client: &impl GenericClient, account_id: Uuid) -> Result<bool> {
+    const OPEN: &str = "/* bulk_replays.is_under_way */
+        SELECT 1 FROM bulk_replays WHERE account_id = $1 AND finished_at IS NULL";
+    Ok(statement::query_opt(client, OPEN, &[&account_id])
+        .await?
+        .is_some())
+}
+
 /// A piece of a replay that this worker alone works at, until its claim ends.
 #[derive(Debug)]
 pub struct ClaimedPiece {
@@ -109,9 +118,16 @@ pub struct ClaimedPiece {
     pub claim: Uuid,
     pub account_id: Uuid,
     pub actor: String,
-    /// As they stand before this piece.
-    pub counts: ReplayCounts,
+    pub progress: ReplayProgress,
     pub event_ids: Vec<Uuid>,
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayProgress {
+    pub counts: ReplayCounts,
+    /// How often the row after those that are done was begun.
+    pub tries: i16,
 }
 
 /// Claims the next rows of the replay that has waited longest: accounts take turns.
@@ -126,7 +142,7 @@ pub async fn claim_piece(
          WHERE id = (SELECT id FROM bulk_replays
                       WHERE finished_at IS NULL AND (claimed_until IS NULL OR claimed_until < now())
                       ORDER BY advanced_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
-        RETURNING id, account_id, actor, done, matched, refused, failed, event_ids[done + 1 : done + $3] AS piece";
+        RETURNING id, account_id, actor, done, matched, refused, failed, tries, event_ids[done + 1 : done + $3] AS piece";
     let row =
         statement::query_opt(client, CLAIM, &[&claim, &claimed_for.as_secs_f64(), &rows]).await?;
     Ok(row.map(|row| ClaimedPiece {
@@ -134,32 +150,47 @@ pub async fn claim_piece(
         claim,
         account_id: row.get("account_id"),
         actor: row.get("actor"),
-        counts: ReplayCounts::from_row(&row),
+        progress: ReplayProgress {
+            counts: ReplayCounts::from_row(&row),
+            tries: row.get("tries"),
+        },
         event_ids: row.get("piece"),
     }))
 }
 
-/// Writes how far a claimed replay is, and lets go of it. It is over with its last row; one that was
-/// stopped, or claimed by another meanwhile, is left as it is.
+/// Writes how far a claimed replay is, and claims it for so long from now on. It is over with its last
+/// row. False if there is nothing to go on with: it is over or was stopped, or another has claimed it.
 pub async fn advance_replay(
     client: &impl GenericClient,
     piece: &ClaimedPiece,
-    counts: ReplayCounts,
-) -> Result<()> {
+    progress: ReplayProgress,
+    claimed_for: Duration,
+) -> Result<bool> {
     const ADVANCE: &str = "/* bulk_replays.advance */
         UPDATE bulk_replays
-           SET done = $3, matched = $4, refused = $5, failed = $6, advanced_at = now(), claimed_until = NULL,
-               finished_at = CASE WHEN $3 >= total THEN now() END,
-               event_ids = CASE WHEN $3 >= total THEN '{}' ELSE event_ids END
-         WHERE id = $1 AND claim = $2 AND finished_at IS NULL";
+           SET done = $3, matched = $4, refused = $5, failed = $6, tries = $7,
+               advanced_at = CASE WHEN $3 > done THEN now() ELSE advanced_at END,
+               claimed_until = now() + make_interval(secs => $8),
+               finished_at = COALESCE(finished_at, CASE WHEN $3 >= cardinality(event_ids) THEN now() END),
+               event_ids = CASE WHEN $3 >= cardinality(event_ids) THEN '{}' ELSE event_ids END
+         WHERE id = $1 AND claim = $2
+        RETURNING finished_at IS NULL AS goes_on";
     let ReplayCounts {
         done,
         matched,
         refused,
         failed,
-    } = counts;
-    let params: statement::Params<'_> =
-        &[&piece.id, &piece.claim, &done, &matched, &refused, &failed];
-    statement::run(client, ADVANCE, params).await?;
-    Ok(())
+    } = progress.counts;
+    let params: statement::Params<'_> = &[
+        &piece.id,
+        &piece.claim,
+        &done,
+        &matched,
+        &refused,
+        &failed,
+        &progress.tries,
+        &claimed_for.as_secs_f64(),
+    ];
+    let row = statement::query_opt(client, ADVANCE, params).await?;
+    Ok(row.is_some_and(|row| row.get("goes_on")))
 }

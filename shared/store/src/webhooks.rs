@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
@@ -33,7 +33,9 @@ pub struct StoredSettings {
     pub enabled: bool,
     pub require_secret: bool,
     pub secret_query_param: Option<String>,
-    /// Names that win over the aliases.
+    /// Names that win over the aliases. What is stored for no slot of ours is left out, so that a person can
+    /// look at such a webhook and set its names anew.
+    #[serde(deserialize_with = "read_known_slots")]
     pub field_names: BTreeMap<Slot, String>,
     pub duration_tolerance_seconds: i64,
     pub match_window_hours: i64,
@@ -44,6 +46,17 @@ pub struct StoredSettings {
     pub payout_unit: PayoutUnit,
     pub on_currency_mismatch: ConflictPolicy,
     pub on_rejection_word: ConflictPolicy,
+}
+
+fn read_known_slots<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<Slot, String>, D::Error> {
+    let stored = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let known = stored.into_iter().filter_map(|(slot, name)| {
+        let slot = serde_json::from_value(Value::String(slot)).ok()?;
+        Some((slot, name.as_str()?.to_owned()))
+    });
+    Ok(known.collect())
 }
 
 impl StoredSettings {

@@ -156,3 +156,66 @@ async fn m8_a_short_bulk_replay_does_not_wait_for_another_accounts_long_one() {
         .await;
     assert_eq!(turns, 1);
 }
+
+#[tokio::test]
+async fn v12_a_row_that_was_begun_three_times_is_left_out_and_a_lost_replay_is_over() {
+    let mut world = World::new().await;
+    let mut worker = world.worker().await;
+    let rows = paused_reports(&world, 3).await;
+    world.row(*rows.last().expect("some")).await;
+    worker.terminate();
+    assert_eq!(worker.exit_code(SOON).await, 0);
+    let (replay, _) = begin(&world, &rows).await;
+    // Three workers have died with its first row.
+    world
+        .client
+        .batch_execute("UPDATE bulk_replays SET tries = 3")
+        .await
+        .expect("updates");
+    world.next_account().await;
+    // As a console of the version before leaves one: open, and without its rows.
+    let (lost, _) = begin(&world, &rows).await;
+    world
+        .client
+        .execute(
+            "UPDATE bulk_replays SET event_ids = '{}' WHERE id = $1",
+            &[&lost],
+        )
+        .await
+        .expect("updates");
+    let _worker = world.worker().await;
+    is_over(&world, replay).await;
+    is_over(&world, lost).await;
+    let counted =
+        format!("bulk_replays WHERE id = '{replay}' AND done = 3 AND failed = 1 AND tries = 0");
+    assert_eq!(world.count(&counted).await, 1);
+}
+
+#[tokio::test]
+async fn v12_a_row_that_somebody_holds_stops_no_other_replay_and_is_no_failure() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let held = paused_reports(&world, 1).await;
+    world.row(held[0]).await;
+    let first = world.account_id;
+    world.next_account().await;
+    let free = paused_reports(&world, 30).await;
+    world.row(*free.last().expect("some")).await;
+    let lock = world.database.client().await;
+    let row = format!(
+        "BEGIN; SELECT 1 FROM events WHERE id = '{}' FOR UPDATE",
+        held[0]
+    );
+    lock.batch_execute(&row).await.expect("locks");
+    let second = std::mem::replace(&mut world.account_id, first);
+    let (held, _) = begin(&world, &held).await;
+    world.account_id = second;
+    let (free, _) = begin(&world, &free).await;
+    is_over(&world, free).await;
+    let waits = format!("bulk_replays WHERE id = '{held}' AND done = 0 AND finished_at IS NULL");
+    assert_eq!(world.count(&waits).await, 1);
+    lock.batch_execute("COMMIT").await.expect("unlocks");
+    is_over(&world, held).await;
+    let counted = format!("bulk_replays WHERE id = '{held}' AND done = 1 AND failed = 0");
+    assert_eq!(world.count(&counted).await, 1);
+}

@@ -51,35 +51,42 @@ pub struct EventListParams {
     until: Option<Time>,
 }
 
+/// Bytes of a list of codes; each code is taken once.
+const MAX_CODES: usize = 1_000;
+
 fn read_statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Status>, D::Error> {
-    let given = Option::<String>::deserialize(deserializer)?;
+    let given = Option::<BoundedText<MAX_CODES>>::deserialize(deserializer)?;
     parse_codes(given, Status::ALL, Status::from_code).map_err(Error::custom)
 }
 
 fn read_reasons<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Reason>, D::Error> {
-    let given = Option::<String>::deserialize(deserializer)?;
+    let given = Option::<BoundedText<MAX_CODES>>::deserialize(deserializer)?;
     parse_codes(given, Reason::ALL, Reason::from_code).map_err(Error::custom)
 }
 
 /// Codes with commas between them; each must be one of the closed set.
-fn parse_codes<T: Display>(
-    given: Option<String>,
+fn parse_codes<T: Display + PartialEq>(
+    given: Option<BoundedText<MAX_CODES>>,
     known: &[T],
     of: impl Fn(&str) -> Option<T>,
 ) -> Result<Vec<T>, String> {
-    given
-        .unwrap_or_default()
+    let given = given.map(BoundedText::into_text).unwrap_or_default();
+    let mut codes = Vec::new();
+    for code in given
         .split(',')
         .map(str::trim)
         .filter(|code| !code.is_empty())
-        .map(|code| {
-            of(code).ok_or_else(|| {
-                let all: Vec<String> = known.iter().map(ToString::to_string).collect();
-                let start: String = code.chars().take(MAX_SEARCH).collect();
-                format!("{start:?} is none; known are {}", all.join(", "))
-            })
-        })
-        .collect()
+    {
+        let found = of(code).ok_or_else(|| {
+            let all: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let start: String = code.chars().take(MAX_SEARCH).collect();
+            format!("{start:?} is none; known are {}", all.join(", "))
+        })?;
+        if !codes.contains(&found) {
+            codes.push(found);
+        }
+    }
+    Ok(codes)
 }
 
 pub fn routes() -> OpenApiRouter<App> {

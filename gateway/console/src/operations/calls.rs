@@ -98,7 +98,9 @@ pub type Copies = Vec<(usize, CallRecord)>;
 
 /// Reads a copy as it is; only one that is not right is taken apart to say why.
 fn read_body(text: &str) -> Result<CallBody, Vec<FieldError>> {
-    if let Ok(body) = serde_json::from_str(text) {
+    // An array would be taken by position.
+    let is_object = text.trim_start().starts_with('{');
+    if is_object && let Ok(body) = serde_json::from_str(text) {
         return Ok(body);
     }
     let of_whole = |message| vec![FieldError::new("", message)];

@@ -307,6 +307,9 @@ pub async fn confirm_replay(State(app): State<App>, viewer: Viewer, uri: Uri) ->
 }
 
 pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    if bulk_replays::is_under_way(&app.pool.get().await?, viewer.account.id).await? {
+        return Err(replay_under_way());
+    }
     let (filter, search) = read_search(&app, &viewer, form.text("filter")).await?;
     let (event_ids, _) = replayable_rows(&app, viewer.account.id, &search).await?;
     let id = Uuid::now_v7();
@@ -318,13 +321,15 @@ pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) ->
         event_ids: &event_ids,
     };
     if !bulk_replays::insert_replay(&app.pool.get().await?, &new).await? {
-        metrics::console().refused_busy.inc(LimitedWork::Replay);
-        return Err(Problem::busy(
-            "a bulk replay of this account is running; wait until it is done, or stop it",
-        )
-        .into());
+        return Err(replay_under_way());
     }
     redirect_to(&format!("/events/replays/{id}"))
+}
+
+fn replay_under_way() -> PageError {
+    metrics::console().refused_busy.inc(LimitedWork::Replay);
+    Problem::busy("a bulk replay of this account is running; wait until it is done, or stop it")
+        .into()
 }
 
 /// What is done stays done; its other rows are left as they are.

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visi
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Number, Value};
 
-use super::unknown_field;
+use super::{kind_of, unknown_field};
 use crate::problem::FieldError;
 
 /// How [`super::not_null`] tells the deserializer what null means to it.
@@ -258,8 +258,24 @@ impl<'de> Deserializer<'de> for ValueReader<'de> {
         }
     }
 
+    /// By its fields' names alone: serde would also take an array, by position.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, FieldFault> {
+        match self.value {
+            Given::Value(value) if !value.is_object() => Err(FieldFault::Wrong(format!(
+                "must be an object, not {}",
+                kind_of(value)
+            ))),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map struct identifier ignored_any
+        seq tuple tuple_struct map identifier ignored_any
     }
 }

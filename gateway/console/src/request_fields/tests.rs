@@ -89,6 +89,10 @@ fn a_field_inside_an_object_is_told_with_its_path() {
             "field_names.durration: is no field here; did you mean duration?",
         ),
         ("7", "field_names: must be an object, not a whole number"),
+        (
+            r#"["a","b"]"#,
+            "field_names: must be an object, not an array",
+        ),
     ] {
         let body = format!(r#"{{"name":"a","field_names":{inside}}}"#);
         assert_eq!(faults_of(read(&body)), [fault]);
