@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tokio_postgres::Client;
+use trueup_testkit::builders::{self, WebhookSpec};
 use uuid::Uuid;
 
 /// The account and its webhooks have ids that follow from their numbers.
@@ -29,7 +30,7 @@ pub fn caller(n: i64) -> String {
 }
 
 pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result<()> {
-    settings(client, webhooks).await?;
+    settings(client, webhooks).await;
     client
         .batch_execute(&format!(
             "SET synchronous_commit = off; SET maintenance_work_mem = '512MB'; SET jit = off;
@@ -82,23 +83,15 @@ pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result
     Ok(())
 }
 
-async fn settings(client: &Client, webhooks: i64) -> anyhow::Result<()> {
-    client
-        .execute(
-            "INSERT INTO accounts (id, name) VALUES ($1, 'panel')",
-            &[&ACCOUNT],
-        )
-        .await
-        .context("an account")?;
+async fn settings(client: &Client, webhooks: i64) {
+    builders::account_as(client, ACCOUNT, "panel").await;
     for n in 0..webhooks {
-        client
-            .execute(
-                "INSERT INTO webhooks (id, account_id, name, token) VALUES ($1, $2, $3, $3)",
-                &[&webhook(n), &ACCOUNT, &format!("webhook {n}")],
-            )
-            .await?;
+        let spec = WebhookSpec {
+            id: Some(webhook(n)),
+            ..WebhookSpec::open()
+        };
+        builders::webhook(client, ACCOUNT, &spec).await;
     }
-    Ok(())
 }
 
 /// Nine rows in ten are on webhook 0. Of a thousand rows 880 are matched plainly, 60 duplicates, 35

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::builders::{self, Call, Webhook, WebhookSpec};
 use trueup_testkit::http::Client;
 use uuid::Uuid;
 
@@ -70,18 +70,18 @@ pub struct HostileSenders {
 }
 
 /// The account that they send to; before anything is started, so that every door knows it.
-pub async fn open_account(scene: &Cluster) -> anyhow::Result<Webhook> {
+pub async fn open_account(scene: &Cluster) -> Webhook {
     let client = scene.client().await;
     let account_id = builders::account(&client).await;
     let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
-    client
-            .execute(
-                "INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at)
-                 VALUES ($1, $2, 'hot', '+13055550199', 90, now() - interval '10 min', now() - interval '5 min')",
-                &[&account_id, &Uuid::new_v4()],
-            )
-            .await?;
-    Ok(webhook)
+    let call = Call {
+        ref_id: Some("hot"),
+        caller: Some("+13055550199"),
+        duration_seconds: 90,
+        ..Call::default()
+    };
+    builders::call(&client, account_id, &call).await;
+    webhook
 }
 
 impl HostileSenders {

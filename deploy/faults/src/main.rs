@@ -158,7 +158,7 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let spool = arguments.spool || seed % 2 == 1;
     let mut scene = topology::Cluster::set(&arguments, services, spool).await?;
     let hostile_webhook = match arguments.hostile {
-        true => Some(hostile_senders::open_account(&scene).await?),
+        true => Some(hostile_senders::open_account(&scene).await),
         false => None,
     };
     scene.start_all().await;

@@ -56,7 +56,7 @@ impl Cluster {
         spool: bool,
     ) -> anyhow::Result<Cluster> {
         let ground = TestEnv::prepare(services).await;
-        let account = fixtures::open(&ground.database.client().await).await?;
+        let account = fixtures::open(&ground.database.client().await).await;
         let postgres = [ground.database.server()];
         let redis = [ground.lease.redis_server().to_owned()];
         let mut cutters = Vec::new();

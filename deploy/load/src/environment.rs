@@ -9,16 +9,16 @@ use anyhow::Context;
 use lapin::options::QueuePurgeOptions;
 use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::builders;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
 
-use crate::fixtures::{self, ACCOUNT, ACCOUNTS, Dataset};
+use crate::fixtures::{self, ACCOUNT, ACCOUNTS, Dataset, sql_id};
 use crate::requests::{SECRET, WEBHOOKS, token};
 
 /// Kinds of ids beside `books`'.
 const SECRET_WEBHOOK: u32 = 7;
 const WEBHOOK_SECRET: u32 = 8;
-const API_KEY: u32 = 9;
 
 pub struct Testbed {
     pub database: TestDatabase,
@@ -122,21 +122,13 @@ impl Testbed {
     }
 
     /// Opens the console; gives a key of the first account.
-    pub async fn open_console(&mut self) -> anyhow::Result<String> {
+    pub async fn open_console(&mut self) -> &'static str {
         const KEY: &str = "key-of-the-load-bench-0123456789abcdef";
         if self.console.is_none() {
             self.console = Some(self.start("trueup-console").ready().await);
-            let insert = format!(
-                "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, sha256('{KEY}'), 'key-of')"
-            );
-            self.client
-                .execute(
-                    &insert,
-                    &[&fixtures::id(API_KEY, 0), &fixtures::id(ACCOUNT, 0)],
-                )
-                .await?;
+            builders::api_key(&self.client, fixtures::id(ACCOUNT, 0), KEY).await;
         }
-        Ok(KEY.to_owned())
+        KEY
     }
 }
 
@@ -158,12 +150,6 @@ async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
         .batch_execute(&script)
         .await
         .context("the webhooks could not be made")
-}
-
-/// In SQL, the id that `fixtures::id` gives.
-fn sql_id(kind: u32, n: &str) -> String {
-    let prefix = format!("{:032x}", fixtures::id(kind, 0).as_u128());
-    format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", &prefix[..16])
 }
 
 /// A ceiling's process. Ended with its guard.
