@@ -66,7 +66,7 @@ pub async fn sustained(
     span: Duration,
     report: &mut Report,
 ) -> anyhow::Result<Testbed> {
-    let ceiling = Baseline::start()?;
+    let ceiling = Baseline::start().await?;
     let before = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
     for &pace in paces {

@@ -1,9 +1,7 @@
 //! The system as it is measured: real binaries, a database, a vhost and a Redis database of its own.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use lapin::options::QueuePurgeOptions;
@@ -67,11 +65,7 @@ impl Testbed {
     }
 
     fn surrounded(&self, start: Start) -> Start {
-        start
-            .env("TRUEUP_POSTGRES_URL", without_tls(&self.database.url))
-            .env("TRUEUP_REDIS_URL", &self.lease.redis_url)
-            .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
-            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
+        on_services(start, &self.database, &self.lease)
     }
 
     /// A door behind a trusted proxy: us.
@@ -154,34 +148,28 @@ async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
 
 /// A ceiling's process. Ended with its guard.
 pub struct Baseline {
-    child: Child,
+    _process: Process,
     pub address: SocketAddr,
 }
 
 impl Baseline {
-    pub fn start() -> anyhow::Result<Baseline> {
+    pub async fn start() -> anyhow::Result<Baseline> {
         let me = std::env::current_exe()?;
-        let mut child = Command::new(me)
-            .arg("ceiling")
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("the ceiling")?;
-        let out = child.stdout.take().context("piped above")?;
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        let address = line
-            .trim()
-            .parse()
-            .with_context(|| format!("the ceiling said {line:?}"))?;
-        Ok(Baseline { child, address })
+        let mut process = Start::new(&me.to_string_lossy()).arg("ceiling").spawn();
+        Ok(Baseline {
+            address: process.address("ceiling").await,
+            _process: process,
+        })
     }
 }
 
-impl Drop for Baseline {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// On these services, and with nothing to do beside the reports.
+pub fn on_services(start: Start, database: &TestDatabase, lease: &Lease) -> Start {
+    start
+        .env("TRUEUP_POSTGRES_URL", without_tls(&database.url))
+        .env("TRUEUP_REDIS_URL", &lease.redis_url)
+        .env("TRUEUP_AMQP_URL", &lease.amqp_url)
+        .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
 }
 
 /// The ceilings speak to Postgres of this machine in the clear; so must what is measured beside them.

@@ -8,12 +8,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use trueup_services::process::Daemon;
+use trueup_services::{is_free, spare_port_from};
 
-use crate::child_process::{self, Daemon};
+use crate::child_process;
 use crate::http;
 use crate::layout::Layout;
 use crate::progress::{Note, step};
-use crate::services::{self, Services, spare_port};
+use crate::services::{self, Services};
 use crate::state::State;
 
 /// The contract's own bound for `/ready` on an empty database is 20 s; a busy machine gets thrice that.
@@ -234,7 +236,7 @@ fn start_one(
         );
     }
     let log = layout.trueup().join(format!("{}.log", kind.name));
-    let daemon = child_process::start(command, &log)?;
+    let daemon = Daemon::start(command, &log)?;
     state.set(
         kind.name,
         json!({
@@ -243,7 +245,7 @@ fn start_one(
         }),
     )?;
     let ready = format!("http://127.0.0.1:{ops_port}/ready");
-    child_process::wait_ready(kind.binary, daemon, &log, READY_PATIENCE, || {
+    daemon.wait_ready(kind.binary, &log, READY_PATIENCE, || {
         note.set("waiting for /ready");
         http::get(&ready).is_ok_and(|answer| answer.status == 200)
     })
@@ -260,13 +262,11 @@ fn port_for(state: &State, name: &str, which: &str, usual: u16) -> Result<u16> {
             .get(name)
             .and_then(|p| p.get("daemon"))
             .and_then(Daemon::from_json);
-        if daemon.is_some_and(Daemon::alive)
-            || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
+        if daemon.is_some_and(Daemon::alive) || is_free(port) {
             return Ok(port);
         }
     }
-    spare_port(usual)
+    spare_port_from(usual)
 }
 
 fn built_at(layout: &Layout, build: Build, name: &str) -> Result<u64> {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use trueup_services::process::ProcessGuard;
 
 use crate::http;
 
@@ -17,7 +17,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 
 pub struct Process {
     name: String,
-    child: Child,
+    guard: ProcessGuard,
     log: Arc<Mutex<Vec<String>>>,
     /// They end with what they read.
     readers: Vec<std::thread::JoinHandle<()>>,
@@ -118,7 +118,7 @@ impl Start {
         });
         Process {
             name,
-            child,
+            guard: ProcessGuard::new(child),
             log,
             readers: readers.into(),
         }
@@ -176,7 +176,7 @@ pub fn built(package: &str) -> String {
 
 impl Process {
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.guard.id()
     }
 
     /// Everything that it has said so far.
@@ -233,8 +233,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id fits");
-        kill(Pid::from_raw(pid), signal).expect("it is our child");
+        self.guard.signal(signal);
     }
 
     /// SIGTERM: drain.
@@ -244,12 +243,11 @@ impl Process {
 
     /// SIGKILL, and the body is cleared away.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.guard.kill();
     }
 
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.guard.status().is_none()
     }
 
     /// Its exit code; panics if it does not end in time. (128 + n if signal n ended it.) The log is whole
@@ -262,7 +260,7 @@ impl Process {
                 .readers
                 .iter()
                 .all(std::thread::JoinHandle::is_finished);
-            if let (Some(status), true) = (self.child.try_wait().expect("it is our child"), read) {
+            if let (Some(status), true) = (self.guard.status(), read) {
                 return status
                     .code()
                     .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -278,7 +276,7 @@ impl Process {
     }
 
     fn check_alive(&mut self, deadline: Instant, what: &str) {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Some(status) = self.guard.status() {
             panic!(
                 "{} ended ({status}) before {what}:\n{}",
                 self.name,
