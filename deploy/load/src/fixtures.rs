@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use tokio_postgres::Client;
-use trueup_testkit::builders::ManyCalls;
+use trueup_testkit::builders::{self, ManyCalls};
 use uuid::Uuid;
 
 /// Accounts that the calls are spread over.
@@ -127,12 +127,12 @@ impl Dataset {
             }
             .to_sql(),
         );
-        let indexes = drop_indexes(client, "calls").await?;
+        let indexes = builders::drop_indexes(client, "calls").await;
         client
             .batch_execute(&script)
             .await
             .context("the books could not be made")?;
-        make_indexes(client, &indexes).await?;
+        builders::make_indexes(client, &indexes).await;
         client.batch_execute("VACUUM ANALYZE").await?;
         Ok(books)
     }
@@ -145,7 +145,7 @@ impl Dataset {
         client
             .batch_execute("SET session_replication_role = replica")
             .await?;
-        let indexes = drop_indexes(client, "events").await?;
+        let indexes = builders::drop_indexes(client, "events").await;
         let mut from = 0;
         while from < events {
             let below = events.min(from + EVENTS_AT_ONCE);
@@ -171,39 +171,8 @@ impl Dataset {
         client
             .batch_execute("SET session_replication_role = DEFAULT")
             .await?;
-        make_indexes(client, &indexes).await?;
+        builders::make_indexes(client, &indexes).await;
         client.batch_execute("VACUUM ANALYZE events").await?;
         Ok(())
     }
-}
-
-/// Takes the table's secondary indexes away, and says how to make them: building them again over all rows
-/// is several times faster than keeping them row by row.
-async fn drop_indexes(client: &Client, table: &str) -> anyhow::Result<Vec<String>> {
-    let secondary = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
-                      WHERE indrelid = $1::text::regclass AND NOT indisprimary";
-    let indexes: Vec<(String, String)> = client
-        .query(secondary, &[&table])
-        .await?
-        .iter()
-        .map(|row| (row.get(0), row.get(1)))
-        .collect();
-    for (name, _) in &indexes {
-        client.batch_execute(&format!("DROP INDEX {name}")).await?;
-    }
-    // Those of a partitioned table are meant for its partitions, too.
-    Ok(indexes
-        .into_iter()
-        .map(|(_, definition)| definition.replace(" ON ONLY ", " ON "))
-        .collect())
-}
-
-async fn make_indexes(client: &Client, definitions: &[String]) -> anyhow::Result<()> {
-    client
-        .batch_execute("SET maintenance_work_mem = '512MB'")
-        .await?;
-    for definition in definitions {
-        client.batch_execute(definition).await?;
-    }
-    Ok(())
 }

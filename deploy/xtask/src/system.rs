@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use trueup_services::process::Daemon;
+use trueup_services::process::{Daemon, forget_variables};
 use trueup_services::{is_free, spare_port_from};
 
 use crate::child_process;
@@ -133,11 +133,7 @@ fn binary(layout: &Layout, build: Build, name: &str) -> PathBuf {
 pub fn command(layout: &Layout, build: Build, name: &str, services: &Services) -> Command {
     let mut command = Command::new(binary(layout, build, name));
     command.current_dir(&layout.root);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("TRUEUP_") {
-            command.env_remove(variable);
-        }
-    }
+    forget_variables(&mut command, "TRUEUP_");
     command
         .env("TRUEUP_POSTGRES_URL", &services.postgres_url)
         .env("TRUEUP_REDIS_URL", &services.redis_url)

@@ -179,6 +179,23 @@ fn spawn(mut command: Command, log: &Path) -> Result<Child> {
         .with_context(|| format!("cannot start {name}"))
 }
 
+/// What this process was told in variables that begin so is no setting of what it starts.
+pub fn forget_variables(command: &mut Command, prefix: &str) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(prefix) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// A figure of /proc/PID/status, such as `VmRSS:`, in bytes; 0 of a process that has ended.
+pub fn memory_of(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// Its output is added to a log.
 pub fn log_to(command: &mut Command, log: &Path) -> Result<()> {
     if let Some(dir) = log.parent() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::folder::Folder;
-use crate::process::{ProcessGuard, output};
+use crate::process::{ProcessGuard, forget_variables, output};
 use crate::{find_program, probe, spare_port};
 
 /// A cold start of Erlang on a slow, busy machine.
@@ -106,11 +106,7 @@ impl Node {
     pub fn command(&self, program: &str) -> Result<Command> {
         let bin = programs().context("rabbitmq-server is not installed")?;
         let mut command = Command::new(bin.join(program));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("RABBITMQ_") {
-                command.env_remove(name);
-            }
-        }
+        forget_variables(&mut command, "RABBITMQ_");
         command.current_dir(&self.dir).envs(self.environment());
         Ok(command)
     }

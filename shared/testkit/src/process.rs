@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use trueup_services::process::ProcessGuard;
+use trueup_services::process::{ProcessGuard, forget_variables};
 
 use crate::http;
 
@@ -88,7 +88,7 @@ impl Start {
                 shell
             }
         };
-        forget_settings(&mut command);
+        forget_variables(&mut command, "TRUEUP_");
         command.args(&self.arguments).envs(&self.environment);
         command
             .stdin(Stdio::null())
@@ -129,15 +129,6 @@ impl Start {
         let mut process = self.spawn();
         process.wait_ready().await;
         process
-    }
-}
-
-/// What this process was told (`TRUEUP_TEST_…`, a developer's own settings) is no setting of what it starts.
-pub fn forget_settings(command: &mut Command) {
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
-            command.env_remove(variable);
-        }
     }
 }
 
