@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use tokio_postgres::Client;
+use trueup_testkit::builders::{self, WebhookSpec};
 use uuid::Uuid;
 
 /// The account and its webhooks have ids that follow from their numbers.
@@ -29,26 +30,14 @@ pub fn caller(n: i64) -> String {
 }
 
 pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result<()> {
-    settings(client, webhooks).await?;
+    settings(client, webhooks).await;
     client
         .batch_execute(&format!(
-            "SET synchronous_commit = off; SET maintenance_work_mem = '512MB'; SET jit = off;
+            "SET synchronous_commit = off; SET jit = off;
              SELECT trueup_make_partitions(now() - make_interval(months => m)) FROM generate_series(1, {DAYS} / 30 + 1) m;"
         ))
         .await?;
-    // The indexes are made when the rows are there: the same ones, by their own definitions.
-    let indexes = client
-        .query(
-            "SELECT pg_get_indexdef(indexrelid) AS made, indexrelid::regclass::text AS name FROM pg_index
-              WHERE indrelid = 'events'::regclass AND NOT indisprimary",
-            &[],
-        )
-        .await?;
-    for index in &indexes {
-        client
-            .batch_execute(&format!("DROP INDEX {}", index.get::<_, String>("name")))
-            .await?;
-    }
+    let indexes = builders::drop_indexes(client, "events").await;
     let started = Instant::now();
     let mut from = 0;
     while from < events {
@@ -60,18 +49,8 @@ pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result
         );
         from = until;
     }
-    for index in &indexes {
-        let made: String = index.get("made");
-        client
-            .batch_execute(&made.replace(" ON ONLY ", " ON "))
-            .await
-            .with_context(|| made.clone())?;
-        println!(
-            "{}, {:.0} s",
-            index.get::<_, String>("name"),
-            started.elapsed().as_secs_f64()
-        );
-    }
+    builders::make_indexes(client, &indexes).await;
+    println!("indexed, {:.0} s", started.elapsed().as_secs_f64());
     // Each by itself: together they would be a transaction, in which there is no vacuum.
     client.batch_execute("VACUUM (ANALYZE) events").await?;
     client.batch_execute("CHECKPOINT").await?;
@@ -82,23 +61,15 @@ pub async fn fill(client: &Client, events: i64, webhooks: i64) -> anyhow::Result
     Ok(())
 }
 
-async fn settings(client: &Client, webhooks: i64) -> anyhow::Result<()> {
-    client
-        .execute(
-            "INSERT INTO accounts (id, name) VALUES ($1, 'panel')",
-            &[&ACCOUNT],
-        )
-        .await
-        .context("an account")?;
+async fn settings(client: &Client, webhooks: i64) {
+    builders::account_as(client, ACCOUNT, "panel").await;
     for n in 0..webhooks {
-        client
-            .execute(
-                "INSERT INTO webhooks (id, account_id, name, token) VALUES ($1, $2, $3, $3)",
-                &[&webhook(n), &ACCOUNT, &format!("webhook {n}")],
-            )
-            .await?;
+        let spec = WebhookSpec {
+            id: Some(webhook(n)),
+            ..WebhookSpec::open()
+        };
+        builders::webhook(client, ACCOUNT, &spec).await;
     }
-    Ok(())
 }
 
 /// Nine rows in ten are on webhook 0. Of a thousand rows 880 are matched plainly, 60 duplicates, 35

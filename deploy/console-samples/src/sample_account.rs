@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::http;
 use trueup_testkit::process::{Process, Start};
+use trueup_testkit::services::seeded_rng::SeededRng;
 use uuid::Uuid;
 
 const ADMIN_KEY: &str = "an-admin-key-for-the-pictures-0123456789";
@@ -34,26 +35,6 @@ const ZONES: [&str; 6] = [
 const AFTERNOON: i8 = 16;
 /// A person is made within this.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A fixed sequence.
-pub struct Dice(pub u64);
-
-impl Dice {
-    /// Below `n`.
-    pub fn roll(&mut self, n: u64) -> u64 {
-        // The constants of Knuth's MMIX; the upper bits are the good ones.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-
-    /// From `low` to `high`, both included.
-    pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.roll(high - low + 1)
-    }
-}
 
 /// A recorded call, as far as a report about it needs to know.
 pub struct Call {
@@ -270,7 +251,7 @@ impl Network {
     /// A month of calls: more by day than by night, more on working days, a little more each week.
     async fn record(&mut self, sides: &[(Uuid, Uuid)]) -> anyhow::Result<()> {
         const AREAS: [&str; 8] = ["305", "786", "407", "512", "214", "617", "602", "480"];
-        let mut dice = Dice(20_260_314);
+        let mut dice = SeededRng::new(20_260_314);
         let mut bodies = Vec::new();
         let now = Timestamp::now();
         for day in (0..DAYS).rev() {
@@ -279,18 +260,14 @@ impl Network {
             let calls = dice.between(76, 112) + grown - if weekend { 40 } else { 0 };
             for _ in 0..calls {
                 // Two dice: most calls come in the middle of the day.
-                let second = (dice.roll(43_200) + dice.roll(43_200)) as i64;
+                let second = (dice.below(43_200) + dice.below(43_200)) as i64;
                 let ended = now.checked_sub((day * 86_400 + second).seconds())?;
-                let at = [0, 0, 0, 1, 1, 2, 2, 3][dice.roll(8) as usize];
-                let seconds = dice.between(15, 110) + dice.roll(4) * dice.roll(160);
+                let at = [0, 0, 0, 1, 1, 2, 2, 3][dice.below(8)];
+                let seconds = dice.between(15, 110) + dice.between(0, 3) * dice.between(0, 159);
                 let n = bodies.len();
                 let call = Call {
                     ref_id: format!("nl-{:06}", 410_233 + n * 7),
-                    caller: format!(
-                        "+1{}555{:04}",
-                        AREAS[dice.roll(8) as usize],
-                        100 + dice.roll(99)
-                    ),
+                    caller: format!("+1{}555{:04}", AREAS[dice.below(8)], 100 + dice.below(99)),
                     seconds,
                     ended,
                     side: at,

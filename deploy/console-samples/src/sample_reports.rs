@@ -8,16 +8,17 @@ use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::Reason;
 use trueup_settlement::settle_batch;
 use trueup_store::{Pool, PoolSettings, TransactionName, run_tx};
+use trueup_testkit::services::seeded_rng::SeededRng;
 use uuid::Uuid;
 
-use crate::sample_account::{AMBIGUOUS_CALLER, Call, Dice, Network};
+use crate::sample_account::{AMBIGUOUS_CALLER, Call, Network};
 
 /// Reports settled in one transaction.
 const BATCH: usize = 200;
 
 struct Sender<'a> {
     network: &'a Network,
-    dice: Dice,
+    dice: SeededRng,
     events: Vec<RawEvent>,
 }
 
@@ -25,7 +26,7 @@ struct Sender<'a> {
 pub async fn send(network: &Network) -> anyhow::Result<()> {
     let mut sender = Sender {
         network,
-        dice: Dice(7),
+        dice: SeededRng::new(7),
         events: Vec::new(),
     };
     let calls = &network.calls;
@@ -78,8 +79,8 @@ impl Sender<'_> {
     ) {
         let received_at = ids::to_microseconds(received_at);
         let mut random = [0_u8; 10];
-        random.fill_with(|| u8::try_from(self.dice.roll(256)).unwrap_or(0));
-        let last = [17, 18, 44][usize::try_from(self.dice.roll(3)).unwrap_or(0)];
+        random.fill_with(|| u8::try_from(self.dice.below(256)).unwrap_or(0));
+        let last = [17, 18, 44][self.dice.below(3)];
         self.events.push(RawEvent {
             id: ids::event_id(received_at, &random),
             received_at,
@@ -127,12 +128,12 @@ impl Sender<'_> {
             2 => self.dice.between(85, 140),
             _ => self.dice.between(52, 74),
         };
-        let cents = [0, 0, 0, 50, 25][usize::try_from(self.dice.roll(5)).unwrap_or(0)];
+        let cents = [0, 0, 0, 50, 25][self.dice.below(5)];
         let caller = call.caller.replace('+', "%2B");
         let (side, ref_id) = (call.side, call.ref_id.clone());
         if !call.qualified {
             // Short calls are mostly reported as rejected; some senders leave the payout blank.
-            match self.dice.roll(4) {
+            match self.dice.below(4) {
                 0 => self.query(
                     side,
                     at,

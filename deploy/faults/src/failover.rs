@@ -32,7 +32,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     };
     let killed = Instant::now();
     if arguments.postgres_replica {
-        private.postgres[1].promote().await?;
+        private.postgres[1].promote()?;
     }
     drop(private);
     let settling = settles_again(&scene, killed).await?;
@@ -86,7 +86,7 @@ async fn settles_again(scene: &Cluster, killed: Instant) -> Result<Duration> {
 
 /// The dead node comes back and catches up.
 async fn all_members_again(private: &mut Private) -> Result<()> {
-    private.broker.start_dead_nodes().await?;
+    private.broker.start_dead_nodes()?;
     let deadline = Instant::now() + BACK_WITHIN;
     while private.broker.leader(topology::QUEUE)?.1 < 3 {
         ensure!(

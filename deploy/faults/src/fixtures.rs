@@ -1,8 +1,7 @@
 //! The account that the senders report to: publishers, calls, a key for its people.
 
 use tokio_postgres::Client;
-use trueup_store::api_keys;
-use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::builders::{self, Call, Terms, Webhook, WebhookSpec};
 use uuid::Uuid;
 
 /// Calls that are there when the senders begin.
@@ -40,60 +39,32 @@ pub fn seconds(n: usize) -> i32 {
     60 + i32::try_from(n).unwrap_or(0)
 }
 
-pub async fn open(client: &Client) -> anyhow::Result<Account> {
+pub async fn open(client: &Client) -> Account {
     let account_id = builders::account(client).await;
     let webhook = builders::webhook(client, account_id, &WebhookSpec::with_secret(SECRET)).await;
-    let key =
-        "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, $3, 'tuk_for')";
-    client
-        .execute(
-            key,
-            &[&Uuid::new_v4(), &account_id, &api_keys::digest_key(API_KEY)],
-        )
-        .await?;
-    let assignments = assignments(client, account_id).await?;
+    builders::api_key(client, account_id, API_KEY).await;
+    let mut assignments = Vec::new();
+    for (name, terms) in [
+        ("flat", Terms::Flat(1_800)),
+        ("rev_share", Terms::Share(333_300)),
+    ] {
+        let publisher = builders::publisher(client, account_id, name).await;
+        assignments.push(builders::assignment(client, account_id, publisher, terms).await);
+    }
     let mut calls = Vec::new();
     for n in 0..CALLS {
-        let id = Uuid::new_v4();
-        client
-            .execute(
-                "INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at, assignment_id)
-                 VALUES ($1, $2, $3, $4, $5, now() - interval '10 min', now() - interval '5 min', $6)",
-                &[&account_id, &id, &ref_id(n), &caller(n), &seconds(n), &assignments[n % assignments.len()]],
-            )
-            .await?;
-        calls.push(id);
+        let call = Call {
+            ref_id: Some(&ref_id(n)),
+            caller: Some(&caller(n)),
+            duration_seconds: seconds(n),
+            assignment_id: Some(assignments[n % assignments.len()]),
+            ..Call::default()
+        };
+        calls.push(builders::call(client, account_id, &call).await);
     }
-    Ok(Account {
+    Account {
         webhook,
         assignments,
         calls,
-    })
-}
-
-/// A flat and a rev-share publisher.
-async fn assignments(client: &Client, account_id: Uuid) -> anyhow::Result<Vec<Uuid>> {
-    let campaign = Uuid::new_v4();
-    let insert = "INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, 'faults')";
-    client.execute(insert, &[&campaign, &account_id]).await?;
-    let mut made = Vec::new();
-    for (kind, amount, percent) in [
-        ("flat", Some(1_800_i64), None),
-        ("rev_share", None, Some(333_300_i32)),
-    ] {
-        let (publisher, id) = (Uuid::new_v4(), Uuid::new_v4());
-        let insert = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)";
-        client
-            .execute(insert, &[&publisher, &account_id, &kind])
-            .await?;
-        client
-            .execute(
-                "INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                &[&id, &account_id, &campaign, &publisher, &kind, &amount, &percent],
-            )
-            .await?;
-        made.push(id);
     }
-    Ok(made)
 }

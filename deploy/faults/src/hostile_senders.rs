@@ -14,8 +14,9 @@ use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::builders::{self, Call, Webhook, WebhookSpec};
 use trueup_testkit::http::Client;
+use trueup_testkit::services::process::memory_of;
 use uuid::Uuid;
 
 use crate::senders::Sent;
@@ -70,18 +71,18 @@ pub struct HostileSenders {
 }
 
 /// The account that they send to; before anything is started, so that every door knows it.
-pub async fn open_account(scene: &Cluster) -> anyhow::Result<Webhook> {
+pub async fn open_account(scene: &Cluster) -> Webhook {
     let client = scene.client().await;
     let account_id = builders::account(&client).await;
     let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
-    client
-            .execute(
-                "INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at)
-                 VALUES ($1, $2, 'hot', '+13055550199', 90, now() - interval '10 min', now() - interval '5 min')",
-                &[&account_id, &Uuid::new_v4()],
-            )
-            .await?;
-    Ok(webhook)
+    let call = Call {
+        ref_id: Some("hot"),
+        caller: Some("+13055550199"),
+        duration_seconds: 90,
+        ..Call::default()
+    };
+    builders::call(&client, account_id, &call).await;
+    webhook
 }
 
 impl HostileSenders {
@@ -240,7 +241,8 @@ pub fn check_memory(scene: &mut Cluster) -> anyhow::Result<String> {
         .map(|door| (door, DOOR_BYTES));
     let workers = scene.workers.iter().flatten();
     for (process, bound) in doors.chain(workers.map(|worker| (worker, WORKER_BYTES))) {
-        let peak = peak_bytes(process.id());
+        // The most that it was resident with.
+        let peak = memory_of(process.id(), "VmHWM:");
         ensure!(
             peak <= bound,
             "a process needed {} MiB, more than {}",
@@ -250,12 +252,4 @@ pub fn check_memory(scene: &mut Cluster) -> anyhow::Result<String> {
         said.push((peak >> 20).to_string());
     }
     Ok(format!("at most {} MiB", said.join(", ")))
-}
-
-/// The most that it was resident with.
-fn peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }

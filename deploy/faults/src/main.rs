@@ -11,7 +11,6 @@ mod fixtures;
 mod hostile_senders;
 mod operators;
 mod plan;
-mod private;
 mod resource_limits;
 mod senders;
 mod services;
@@ -77,7 +76,10 @@ impl Arguments {
             return Ok(None);
         }
         let started = Instant::now();
-        let private = Private::start(nodes, self.postgres_replica).await?;
+        let replica = self.postgres_replica;
+        // It takes seconds, in which Ctrl-C is still heard.
+        let starting = tokio::task::spawn_blocking(move || Private::start(nodes, replica));
+        let private = starting.await??;
         say(format_args!(
             "private services in {:.1} s",
             started.elapsed().as_secs_f64()
@@ -158,7 +160,7 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let spool = arguments.spool || seed % 2 == 1;
     let mut scene = topology::Cluster::set(&arguments, services, spool).await?;
     let hostile_webhook = match arguments.hostile {
-        true => Some(hostile_senders::open_account(&scene).await?),
+        true => Some(hostile_senders::open_account(&scene).await),
         false => None,
     };
     scene.start_all().await;

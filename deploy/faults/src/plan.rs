@@ -314,11 +314,11 @@ async fn restart(scene: &Cluster, fault: Fault) -> anyhow::Result<()> {
     };
     let mut private = services.lock().await;
     match fault {
-        Fault::RestartRedis => private.redis.restart().await,
-        Fault::RestartPostgres => private.postgres[0].restart().await,
+        Fault::RestartRedis => private.redis.restart(),
+        Fault::RestartPostgres => private.postgres[0].restart(),
         _ => {
             private.broker.kill_node(0);
-            private.broker.start_node(0).await
+            private.broker.start_node(0)
         }
     }
 }

@@ -7,10 +7,9 @@ use anyhow::Result;
 use tokio::sync::Mutex;
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
-
-use crate::private::postgres::Postgres;
-use crate::private::rabbitmq::RabbitMq;
-use crate::private::redis::Redis;
+use trueup_testkit::services::postgres::Postgres;
+use trueup_testkit::services::rabbitmq::RabbitMq;
+use trueup_testkit::services::redis::Redis;
 
 /// Private services. They outlive a run, and end with the program.
 pub struct Private {
@@ -21,31 +20,27 @@ pub struct Private {
 }
 
 impl Private {
-    pub async fn start(nodes: usize, replica: bool) -> Result<Private> {
+    pub fn start(nodes: usize, replica: bool) -> Result<Private> {
         let postgres = if replica {
-            let (primary, replica) = Postgres::pair().await?;
+            let (primary, replica) = Postgres::start_pair()?;
             vec![primary, replica]
         } else {
-            vec![Postgres::start().await?]
+            vec![Postgres::start()?]
         };
         Ok(Private {
-            redis: Redis::start().await?,
+            redis: Redis::start()?,
             postgres,
-            broker: RabbitMq::start(nodes).await?,
+            broker: RabbitMq::start(nodes)?,
         })
     }
 
     fn postgres_url(&self) -> String {
-        match self.postgres.as_slice() {
-            [one] => one.url(),
-            several => {
-                let hosts: Vec<String> = several.iter().map(Postgres::server).collect();
-                format!(
-                    "postgres://postgres@{}/postgres?target_session_attrs=read-write",
-                    hosts.join(",")
-                )
-            }
-        }
+        let hosts: Vec<String> = self.postgres.iter().map(Postgres::server).collect();
+        let primary = match hosts.len() {
+            1 => "",
+            _ => "?target_session_attrs=read-write",
+        };
+        format!("postgres://postgres@{}/postgres{primary}", hosts.join(","))
     }
 }
 
@@ -77,7 +72,7 @@ impl TestEnv {
         };
         let private = shared.lock().await;
         let database = TestDatabase::on(&private.postgres_url()).await;
-        let lease = Lease::on(&private.broker.url(0), &private.redis.url()).await;
+        let lease = Lease::on(&private.broker.url(), &private.redis.url()).await;
         let (brokers, follows_primary) = (private.broker.servers(), private.postgres.len() > 1);
         drop(private);
         TestEnv {

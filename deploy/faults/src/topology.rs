@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 use trueup_testkit::process::{Process, Start};
+use trueup_testkit::services::spare_port;
 use trueup_testkit::tcp_proxy::FaultProxy;
 
 use crate::Arguments;
@@ -56,7 +57,7 @@ impl Cluster {
         spool: bool,
     ) -> anyhow::Result<Cluster> {
         let ground = TestEnv::prepare(services).await;
-        let account = fixtures::open(&ground.database.client().await).await?;
+        let account = fixtures::open(&ground.database.client().await).await;
         let postgres = [ground.database.server()];
         let redis = [ground.lease.redis_server().to_owned()];
         let mut cutters = Vec::new();
@@ -78,8 +79,8 @@ impl Cluster {
             gateways: vec![None, None],
             workers: vec![None, None],
             console: None,
-            doors: vec![free_port()?, free_port()?],
-            desk: free_port()?,
+            doors: vec![free_address()?, free_address()?],
+            desk: free_address()?,
             clocks: [0, 0],
             binaries: arguments.binaries.clone(),
             log: arguments.log.clone(),
@@ -309,7 +310,6 @@ impl Drop for Cluster {
     }
 }
 
-fn free_port() -> anyhow::Result<SocketAddr> {
-    let port = crate::private::spare_port().context("for a listener")?;
-    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], spare_port()?)))
 }

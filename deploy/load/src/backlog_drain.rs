@@ -2,10 +2,9 @@
 //! and the floor of settling one by one. Goal 6: the same on books that have grown.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
@@ -15,9 +14,10 @@ use trueup_queue::topology::{self, QueueBounds};
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
-use trueup_testkit::process::forget_settings;
+use trueup_testkit::process::{Process, Start};
 use trueup_testkit::query_plans;
 
+use crate::environment::on_services;
 use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
 use crate::{baseline_sql, say};
@@ -245,46 +245,43 @@ async fn drain(
 ) -> anyhow::Result<Drained> {
     let rows_before = rows(client).await?;
     let messages = u32::try_from(plan.reports.div_ceil(ENVELOPE)).context("too many reports")?;
-    let workers = (0..plan.workers)
-        .map(|_| Worker::start(&plan.worker, database, lease))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut workers: Vec<Process> = (0..plan.workers)
+        .map(|_| start_worker(&plan.worker, database, lease))
+        .collect();
     let begun = Instant::now();
-    let in_time = || {
-        anyhow::ensure!(
+    let in_time = |workers: &mut [Process]| {
+        ensure!(
             begun.elapsed() < DRAINED_WITHIN,
             "not drained in {DRAINED_WITHIN:?}"
         );
-        anyhow::ensure!(
-            workers.iter().all(Worker::lives),
-            "a worker has ended; what it said stands above"
-        );
+        for worker in workers {
+            ensure!(worker.is_running(), "a worker has ended:\n{}", worker.log());
+        }
         anyhow::Ok(())
     };
     // Messages leave the queue when a worker takes them, moments before it settles the first.
     while depth(broker).await? == messages {
-        in_time()?;
+        in_time(&mut workers)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let started = Instant::now();
-    let used = || {
-        workers
-            .iter()
-            .map(|worker| cpu_seconds(worker.child.id().into()))
-            .sum::<f64>()
+    let used = |workers: &[Process]| {
+        let pids = workers.iter().map(|worker| worker.id().into());
+        pids.map(cpu_seconds).sum::<f64>()
     };
-    let (used_before, postgres_before) = (used(), sessions_cpu(client, WORKERS).await?);
+    let (used_before, postgres_before) = (used(&workers), sessions_cpu(client, WORKERS).await?);
     while depth(broker).await? > 0 {
-        in_time()?;
+        in_time(&mut workers)?;
         tokio::time::sleep(LOOK_EVERY * 5).await;
     }
     // Counting is dear for the database, so only the last moments are watched by it.
     while rows(client).await? - rows_before < i64::try_from(plan.reports)? {
-        in_time()?;
+        in_time(&mut workers)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(Drained {
         rate: plan.reports as f64 / started.elapsed().as_secs_f64(),
-        worker_seconds: used() - used_before,
+        worker_seconds: used(&workers) - used_before,
         postgres_seconds: sessions_cpu(client, WORKERS).await? - postgres_before,
     })
 }
@@ -412,47 +409,9 @@ async fn fill(broker: &BrokerConnection, plan: &Plan, books: Dataset) -> anyhow:
     Ok(())
 }
 
-pub struct Worker {
-    child: Child,
-}
-
-impl Worker {
-    pub fn start(binary: &Path, database: &TestDatabase, lease: &Lease) -> anyhow::Result<Worker> {
-        let mut command = Command::new(binary);
-        forget_settings(&mut command);
-        let child = command
-            .env(
-                "TRUEUP_POSTGRES_URL",
-                crate::environment::without_tls(&database.url),
-            )
-            .env("TRUEUP_AMQP_URL", &lease.amqp_url)
-            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
-            .env("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")
-            .env("TRUEUP_LOG", "warn")
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| {
-                format!(
-                    "{} cannot be started; build it with `cargo build --release`",
-                    binary.display()
-                )
-            })?;
-        Ok(Worker { child })
-    }
-
-    /// It has not ended: nothing is worth waiting for otherwise.
-    fn lives(&self) -> bool {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts one and waits for nothing.
+pub fn start_worker(binary: &Path, database: &TestDatabase, lease: &Lease) -> Process {
+    on_services(Start::new(&binary.to_string_lossy()), database, lease)
+        .env("TRUEUP_LOG", "warn")
+        .spawn()
 }

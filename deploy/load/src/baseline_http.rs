@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
 const BODY: &[u8] = br#"{"ok":true,"event_id":"0195d4f2-7c1b-7f00-8a3e-2b9c64a1d0e5"}"#;
@@ -25,7 +26,8 @@ pub fn run() -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-        crate::say(listener.local_addr()?);
+        let address = listener.local_addr()?;
+        crate::say(json!({ "message": "listening", "listener": "ceiling", "address": address }));
         loop {
             let (stream, _) = listener
                 .accept()

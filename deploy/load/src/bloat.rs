@@ -12,7 +12,7 @@ use trueup_queue::topology::{self, QueueBounds};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 
-use crate::backlog_drain::{ENVELOPE, Worker, depth, event};
+use crate::backlog_drain::{ENVELOPE, depth, event, start_worker};
 use crate::fixtures::Dataset;
 use crate::say;
 
@@ -42,7 +42,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let broker = lease.broker().await;
     topology::declare_topology(broker.connection(), QueueBounds::UNBOUNDED).await?;
     let channel = broker.confirm_channel().await?;
-    let _worker = Worker::start(&plan.worker, &database, &lease)?;
+    let _worker = start_worker(&plan.worker, &database, &lease);
     sizes(&client, "at the start").await?;
     let started = Instant::now();
     let mut ticks = tokio::time::interval(TICK);

@@ -66,7 +66,7 @@ pub async fn sustained(
     span: Duration,
     report: &mut Report,
 ) -> anyhow::Result<Testbed> {
-    let ceiling = Baseline::start()?;
+    let ceiling = Baseline::start().await?;
     let before = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
     for &pace in paces {
@@ -222,7 +222,7 @@ pub async fn one_at_a_time(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     const PER_SECOND: u32 = 50;
-    let key = stage.open_console().await?;
+    let key = stage.open_console().await;
     let console = stage
         .console
         .as_mut()
@@ -251,9 +251,9 @@ pub async fn one_at_a_time(
         let mut request = Vec::new();
         sender.write(&mut request);
         let (mut at_door, mut at_console) = free.recv().await.context("connections")?;
-        let (times, back, key) = (times.clone(), back.clone(), key.clone());
+        let (times, back) = (times.clone(), back.clone());
         tokio::spawn(async move {
-            let took = until_readable(&mut at_door, &mut at_console, &request, &key, due).await;
+            let took = until_readable(&mut at_door, &mut at_console, &request, key, due).await;
             let _ = times.send(took).await;
             let _ = back.send((at_door, at_console)).await;
         });

@@ -1,24 +1,22 @@
 //! The system as it is measured: real binaries, a database, a vhost and a Redis database of its own.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
 use lapin::options::QueuePurgeOptions;
 use trueup_queue::topology;
 use trueup_testkit::broker_and_redis::Lease;
+use trueup_testkit::builders;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
 
-use crate::fixtures::{self, ACCOUNT, ACCOUNTS, Dataset};
+use crate::fixtures::{self, ACCOUNT, ACCOUNTS, Dataset, sql_id};
 use crate::requests::{SECRET, WEBHOOKS, token};
 
 /// Kinds of ids beside `books`'.
 const SECRET_WEBHOOK: u32 = 7;
 const WEBHOOK_SECRET: u32 = 8;
-const API_KEY: u32 = 9;
 
 pub struct Testbed {
     pub database: TestDatabase,
@@ -67,11 +65,7 @@ impl Testbed {
     }
 
     fn surrounded(&self, start: Start) -> Start {
-        start
-            .env("TRUEUP_POSTGRES_URL", without_tls(&self.database.url))
-            .env("TRUEUP_REDIS_URL", &self.lease.redis_url)
-            .env("TRUEUP_AMQP_URL", &self.lease.amqp_url)
-            .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
+        on_services(start, &self.database, &self.lease)
     }
 
     /// A door behind a trusted proxy: us.
@@ -122,21 +116,13 @@ impl Testbed {
     }
 
     /// Opens the console; gives a key of the first account.
-    pub async fn open_console(&mut self) -> anyhow::Result<String> {
+    pub async fn open_console(&mut self) -> &'static str {
         const KEY: &str = "key-of-the-load-bench-0123456789abcdef";
         if self.console.is_none() {
             self.console = Some(self.start("trueup-console").ready().await);
-            let insert = format!(
-                "INSERT INTO api_keys (id, account_id, digest, prefix) VALUES ($1, $2, sha256('{KEY}'), 'key-of')"
-            );
-            self.client
-                .execute(
-                    &insert,
-                    &[&fixtures::id(API_KEY, 0), &fixtures::id(ACCOUNT, 0)],
-                )
-                .await?;
+            builders::api_key(&self.client, fixtures::id(ACCOUNT, 0), KEY).await;
         }
-        Ok(KEY.to_owned())
+        KEY
     }
 }
 
@@ -160,42 +146,30 @@ async fn webhooks(client: &tokio_postgres::Client) -> anyhow::Result<()> {
         .context("the webhooks could not be made")
 }
 
-/// In SQL, the id that `fixtures::id` gives.
-fn sql_id(kind: u32, n: &str) -> String {
-    let prefix = format!("{:032x}", fixtures::id(kind, 0).as_u128());
-    format!("('{}' || lpad(to_hex({n}), 16, '0'))::uuid", &prefix[..16])
-}
-
 /// A ceiling's process. Ended with its guard.
 pub struct Baseline {
-    child: Child,
+    _process: Process,
     pub address: SocketAddr,
 }
 
 impl Baseline {
-    pub fn start() -> anyhow::Result<Baseline> {
+    pub async fn start() -> anyhow::Result<Baseline> {
         let me = std::env::current_exe()?;
-        let mut child = Command::new(me)
-            .arg("ceiling")
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("the ceiling")?;
-        let out = child.stdout.take().context("piped above")?;
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        let address = line
-            .trim()
-            .parse()
-            .with_context(|| format!("the ceiling said {line:?}"))?;
-        Ok(Baseline { child, address })
+        let mut process = Start::new(&me.to_string_lossy()).arg("ceiling").spawn();
+        Ok(Baseline {
+            address: process.address("ceiling").await,
+            _process: process,
+        })
     }
 }
 
-impl Drop for Baseline {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// On these services, and with nothing to do beside the reports.
+pub fn on_services(start: Start, database: &TestDatabase, lease: &Lease) -> Start {
+    start
+        .env("TRUEUP_POSTGRES_URL", without_tls(&database.url))
+        .env("TRUEUP_REDIS_URL", &lease.redis_url)
+        .env("TRUEUP_AMQP_URL", &lease.amqp_url)
+        .env("TRUEUP_RECONCILE_EVERY_HOURS", "0")
 }
 
 /// The ceilings speak to Postgres of this machine in the clear; so must what is measured beside them.

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use tokio_postgres::Client;
+use trueup_testkit::builders::{self, ManyCalls};
 use uuid::Uuid;
 
 /// Accounts that the calls are spread over.
@@ -39,7 +40,7 @@ pub fn duration(call: i64) -> i64 {
 }
 
 /// [`id`] as an expression of SQL over a number.
-fn sql_id(kind: u32, n: &str) -> String {
+pub fn sql_id(kind: u32, n: &str) -> String {
     let prefix = format!("{:032x}", id(kind, 0).as_u128());
     format!(
         "('{}' || lpad(to_hex({n}), 16, '0'))::uuid",
@@ -105,29 +106,33 @@ impl Dataset {
                FROM generate_series(0, {last_publisher}) n;
              INSERT INTO webhooks (id, account_id, name, token) SELECT {webhook}, {account}, 'w' || n, 'load-token-' || n
                FROM generate_series(0, {last_account}) n;
-             INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at, assignment_id)
-               SELECT {account_of}, {call}, 'ref-' || n, '+1' || (2002000000 + n), 60 + n % 240,
-                      now() - interval '1 hour', now() - interval '30 minutes', {assignment_of}
-               FROM generate_series(0, {last_call}) n;
+             {calls}
              SET session_replication_role = DEFAULT;",
             account = sql_id(ACCOUNT, "n"),
             account_of = sql_id(ACCOUNT, &format!("n % {accounts}")),
             publisher = sql_id(PUBLISHER, "n"),
             campaign = sql_id(CAMPAIGN, "n"),
             assignment = sql_id(ASSIGNMENT, "n"),
-            assignment_of = sql_id(ASSIGNMENT, &format!("n % {}", accounts * publishers)),
             webhook = sql_id(WEBHOOK, "n"),
-            call = sql_id(CALL, "n"),
             last_account = accounts - 1,
             last_publisher = accounts * publishers - 1,
-            last_call = calls - 1,
+            calls = ManyCalls {
+                count: calls,
+                account_id: &sql_id(ACCOUNT, &format!("n % {accounts}")),
+                id: &sql_id(CALL, "n"),
+                ref_id: "'ref-' || n",
+                caller: "'+1' || (2002000000 + n)",
+                duration_seconds: "60 + n % 240",
+                assignment_id: &sql_id(ASSIGNMENT, &format!("n % {}", accounts * publishers)),
+            }
+            .to_sql(),
         );
-        let indexes = drop_indexes(client, "calls").await?;
+        let indexes = builders::drop_indexes(client, "calls").await;
         client
             .batch_execute(&script)
             .await
             .context("the books could not be made")?;
-        make_indexes(client, &indexes).await?;
+        builders::make_indexes(client, &indexes).await;
         client.batch_execute("VACUUM ANALYZE").await?;
         Ok(books)
     }
@@ -140,7 +145,7 @@ impl Dataset {
         client
             .batch_execute("SET session_replication_role = replica")
             .await?;
-        let indexes = drop_indexes(client, "events").await?;
+        let indexes = builders::drop_indexes(client, "events").await;
         let mut from = 0;
         while from < events {
             let below = events.min(from + EVENTS_AT_ONCE);
@@ -166,39 +171,8 @@ impl Dataset {
         client
             .batch_execute("SET session_replication_role = DEFAULT")
             .await?;
-        make_indexes(client, &indexes).await?;
+        builders::make_indexes(client, &indexes).await;
         client.batch_execute("VACUUM ANALYZE events").await?;
         Ok(())
     }
-}
-
-/// Takes the table's secondary indexes away, and says how to make them: building them again over all rows
-/// is several times faster than keeping them row by row.
-async fn drop_indexes(client: &Client, table: &str) -> anyhow::Result<Vec<String>> {
-    let secondary = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
-                      WHERE indrelid = $1::text::regclass AND NOT indisprimary";
-    let indexes: Vec<(String, String)> = client
-        .query(secondary, &[&table])
-        .await?
-        .iter()
-        .map(|row| (row.get(0), row.get(1)))
-        .collect();
-    for (name, _) in &indexes {
-        client.batch_execute(&format!("DROP INDEX {name}")).await?;
-    }
-    // Those of a partitioned table are meant for its partitions, too.
-    Ok(indexes
-        .into_iter()
-        .map(|(_, definition)| definition.replace(" ON ONLY ", " ON "))
-        .collect())
-}
-
-async fn make_indexes(client: &Client, definitions: &[String]) -> anyhow::Result<()> {
-    client
-        .batch_execute("SET maintenance_work_mem = '512MB'")
-        .await?;
-    for definition in definitions {
-        client.batch_execute(definition).await?;
-    }
-    Ok(())
 }

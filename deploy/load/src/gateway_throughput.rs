@@ -25,7 +25,7 @@ pub async fn accepting(
     spans: Spans,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let ceiling = Baseline::start()?;
+    let ceiling = Baseline::start().await?;
     let mut bare_p99 = None;
     for (connections, pass, stretch) in [(64, 20.0, 24.0), (256, 36.0, 42.0)] {
         let before = bare(&ceiling, connections, spans).await?;
@@ -190,7 +190,7 @@ pub async fn refusing(
     spans: Spans,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let ceiling = Baseline::start()?;
+    let ceiling = Baseline::start().await?;
     let kinds = [
         (Kind::NoSuchToken, 404, 75.0),
         (Kind::SameAddress, 429, 75.0),

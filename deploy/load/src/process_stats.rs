@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use trueup_testkit::services::process::memory_of;
+
 /// The kernel's clock tick (`_SC_CLK_TCK` of every Linux that we build for).
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -93,7 +95,7 @@ fn known(name: &str, pid: &str) -> Option<&'static str> {
 
 /// Resident memory of a process (bytes).
 pub fn resident(pid: u32) -> u64 {
-    status_kib(pid, "VmRSS:") * 1024
+    memory_of(pid, "VmRSS:")
 }
 
 /// Processes of that name.
@@ -105,11 +107,4 @@ pub fn pids_of(name: &str) -> Vec<u32> {
         })
         .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
         .collect()
-}
-
-fn status_kib(pid: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
 }

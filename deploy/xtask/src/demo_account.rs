@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use trueup_services::process;
+use trueup_services::seeded_rng::SeededRng;
 
-use crate::child_process;
 use crate::clock::ago;
 use crate::http::{self, Request};
 use crate::operator_client::{Api, text};
@@ -103,39 +104,24 @@ pub fn record(api: &Api, calls: &[Value]) -> Result<()> {
     )
 }
 
-/// A fixed sequence: every demo account looks the same.
-struct Dice(u64);
-
-impl Dice {
-    /// Below `n`.
-    fn roll(&mut self, n: u64) -> u64 {
-        // The constants of Knuth's MMIX; the upper bits are the good ones.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
-    }
-}
-
 /// The seed's example call, and a week of others. `sides`: buyer and assignment.
 fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
-    let mut dice = Dice(20_260_314);
+    // A fixed sequence: every demo account looks the same.
+    let mut dice = SeededRng::new(20_260_314);
     let mut calls = vec![json!({
         "ref_id": "abc123", "caller": EXAMPLE_CALLER, "tracking_number": "+18885550100",
         "duration_seconds": EXAMPLE_SECONDS, "started_at": ago(20 * 60), "buyer_id": sides[0].0, "assignment_id": sides[0].1,
     })];
     for n in 0..CALLS {
         let (buyer, assignment) = if n % 3 == 2 { sides[1] } else { sides[0] };
-        let area =
-            ["305", "786", "407", "512", "214", "713"][usize::try_from(dice.roll(6)).unwrap_or(0)];
-        let seconds = 12 + dice.roll(600);
+        let area = ["305", "786", "407", "512", "214", "713"][dice.below(6)];
+        let seconds = dice.between(12, 611);
         let qualified = seconds >= 90;
         // Numbers from 555-0100 to 555-0198 belong to nobody; 0199 stays free for the unmatched example.
         calls.push(json!({
-            "ref_id": format!("net-{}", 40_000 + n), "caller": format!("+1{area}5550{}", 100 + dice.roll(99)),
+            "ref_id": format!("net-{}", 40_000 + n), "caller": format!("+1{area}5550{}", dice.between(100, 198)),
             "tracking_number": format!("+1888555{:04}", 101 + n % 3), "duration_seconds": seconds,
-            "started_at": ago((15 + n * WEEK_MINUTES / CALLS + dice.roll(20)) * 60),
+            "started_at": ago((15 + n * WEEK_MINUTES / CALLS + dice.between(0, 19)) * 60),
             "buyer_id": buyer, "assignment_id": assignment,
             "qualified": qualified, "value_cents": if qualified { json!(4500) } else { Value::Null },
         }));
@@ -146,7 +132,7 @@ fn calls(sides: &[(&String, &String); 2]) -> Vec<Value> {
 /// Reports as buyers send them: most good, some rejected, some with what goes wrong in real life.
 fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> {
     let url = door(gateway, token);
-    let mut dice = Dice(7);
+    let mut dice = SeededRng::new(7);
     let mut last = String::new();
     let of_this_buyer = calls
         .iter()
@@ -162,8 +148,8 @@ fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> 
             .and_then(Value::as_u64)
             .unwrap_or(0)
             .saturating_sub(28);
-        let dollars = 30 + dice.roll(40);
-        let cents = dice.roll(4) * 25;
+        let dollars = dice.between(30, 69);
+        let cents = dice.below(4) * 25;
         let query = match n % 15 {
             3 => format!("ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout=0"),
             6 => {
@@ -174,7 +160,7 @@ fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> 
             }
             9 => format!(
                 "caller_id=%2B1305555019{}&duration={seconds}&payout={dollars}",
-                dice.roll(9)
+                dice.below(9)
             ),
             12 => format!("ref_id={ref_id}&caller_id={caller}&duration={seconds}&payout="),
             _ => format!(
@@ -194,7 +180,7 @@ fn report(api: &Api, gateway: &str, token: &str, calls: &[Value]) -> Result<()> 
         };
         let mut answer = http::send(&request)?;
         // A new webhook reaches the gateway within 2 s.
-        child_process::wait(Duration::from_secs(10), || {
+        process::wait(Duration::from_secs(10), || {
             if answer.status == 404
                 && let Ok(again) = http::send(&request)
             {
@@ -215,7 +201,7 @@ pub fn wait_for_row(api: &Api, event_id: &str) -> Result<Value> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut row = None;
     let mut failed = None;
-    child_process::wait(PATIENCE, || {
+    process::wait(PATIENCE, || {
         match api.find(&format!("/events/{event_id}")) {
             Ok(found) => row = found,
             Err(error) => failed = Some(error),

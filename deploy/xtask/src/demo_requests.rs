@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use trueup_services::process;
 
 use crate::demo_account::{EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record, wait_for_row};
 use crate::http::{self, Answer, Request};
@@ -12,7 +13,7 @@ use crate::layout::Layout;
 use crate::operator_client::{Api, money, text};
 use crate::progress::step;
 use crate::up::{door, part};
-use crate::{child_process, clock, system};
+use crate::{clock, system};
 
 struct DemoRequest {
     what: &'static str,
@@ -249,7 +250,7 @@ impl Scene<'_> {
             self.began
         );
         let mut found = None;
-        child_process::wait(Duration::from_secs(30), || {
+        process::wait(Duration::from_secs(30), || {
             found = self
                 .api
                 .get(&path)

@@ -10,6 +10,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
+use trueup_services::find_program;
+use trueup_services::process::output;
 
 use crate::child_process;
 use crate::layout::Layout;
@@ -109,7 +111,7 @@ fn targets(layout: &Layout, dir: &Path) -> Result<Vec<String>> {
             "--manifest-path",
         ])
         .arg(dir.join("Cargo.toml"));
-    let metadata: Value = serde_json::from_str(&child_process::output(command)?)?;
+    let metadata: Value = serde_json::from_str(&output(command)?)?;
     let of_crate = metadata
         .pointer("/packages/0/targets")
         .and_then(Value::as_array)
@@ -126,14 +128,12 @@ fn targets(layout: &Layout, dir: &Path) -> Result<Vec<String>> {
 fn check_tools(layout: &Layout) -> Result<()> {
     let mut version = layout.cargo();
     version.args(["fuzz", "--version"]);
-    if child_process::output(version).is_err() {
+    if output(version).is_err() {
         bail!(
             "cargo-fuzz is not installed; install it by `cargo install --locked cargo-fuzz` and try again"
         );
     }
-    if child_process::find_program("c++").is_none()
-        && child_process::find_program("clang++").is_none()
-    {
+    if find_program("c++").is_none() && find_program("clang++").is_none() {
         bail!(
             "there is no C++ compiler, which libFuzzer is built with; `apt-get install g++` and try again"
         );

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use trueup_services::process::output;
 
-use crate::child_process;
 use crate::layout::Layout;
 
 /// Permissive ones, and the MPL, which binds its own files only.
@@ -35,7 +35,7 @@ pub fn check(layout: &Layout) -> Result<()> {
         "--locked",
         "--filter-platform=x86_64-unknown-linux-gnu",
     ]);
-    let metadata: Value = serde_json::from_str(&child_process::output(command)?)?;
+    let metadata: Value = serde_json::from_str(&output(command)?)?;
     let packages = metadata
         .get("packages")
         .and_then(Value::as_array)

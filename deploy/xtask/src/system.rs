@@ -8,12 +8,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use trueup_services::process::{Daemon, forget_variables};
+use trueup_services::{is_free, spare_port_from};
 
-use crate::child_process::{self, Daemon};
+use crate::child_process;
 use crate::http;
 use crate::layout::Layout;
 use crate::progress::{Note, step};
-use crate::services::{self, Services, spare_port};
+use crate::services::{self, Services};
 use crate::state::State;
 
 /// The contract's own bound for `/ready` on an empty database is 20 s; a busy machine gets thrice that.
@@ -131,11 +133,7 @@ fn binary(layout: &Layout, build: Build, name: &str) -> PathBuf {
 pub fn command(layout: &Layout, build: Build, name: &str, services: &Services) -> Command {
     let mut command = Command::new(binary(layout, build, name));
     command.current_dir(&layout.root);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("TRUEUP_") {
-            command.env_remove(variable);
-        }
-    }
+    forget_variables(&mut command, "TRUEUP_");
     command
         .env("TRUEUP_POSTGRES_URL", &services.postgres_url)
         .env("TRUEUP_REDIS_URL", &services.redis_url)
@@ -234,7 +232,7 @@ fn start_one(
         );
     }
     let log = layout.trueup().join(format!("{}.log", kind.name));
-    let daemon = child_process::start(command, &log)?;
+    let daemon = Daemon::start(command, &log)?;
     state.set(
         kind.name,
         json!({
@@ -243,7 +241,7 @@ fn start_one(
         }),
     )?;
     let ready = format!("http://127.0.0.1:{ops_port}/ready");
-    child_process::wait_ready(kind.binary, daemon, &log, READY_PATIENCE, || {
+    daemon.wait_ready(kind.binary, &log, READY_PATIENCE, || {
         note.set("waiting for /ready");
         http::get(&ready).is_ok_and(|answer| answer.status == 200)
     })
@@ -260,13 +258,11 @@ fn port_for(state: &State, name: &str, which: &str, usual: u16) -> Result<u16> {
             .get(name)
             .and_then(|p| p.get("daemon"))
             .and_then(Daemon::from_json);
-        if daemon.is_some_and(Daemon::alive)
-            || std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
+        if daemon.is_some_and(Daemon::alive) || is_free(port) {
             return Ok(port);
         }
     }
-    spare_port(usual)
+    spare_port_from(usual)
 }
 
 fn built_at(layout: &Layout, build: Build, name: &str) -> Result<u64> {

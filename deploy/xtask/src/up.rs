@@ -7,13 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use trueup_services::process::output;
 
+use crate::demo_account;
 use crate::layout::Layout;
 use crate::operator_client::{Api, text};
 use crate::progress::step;
 use crate::services::{self, Purpose, ServiceMode, Services};
 use crate::system::{self, Build, System};
-use crate::{child_process, demo_account};
 
 pub fn run(layout: &Layout, choice: ServiceMode, build: Build) -> Result<()> {
     let services = services::ensure(layout, choice, Purpose::System)?;
@@ -99,7 +100,7 @@ fn make_person(
                 "--password-file",
             ])
             .arg(&file);
-        child_process::output(command)
+        output(command)
     };
     let mut email = "demo@example.com".to_owned();
     // An earlier demo account in the same database may have this person.

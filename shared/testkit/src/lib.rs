@@ -5,9 +5,10 @@
 //! * [`process`]: one of our binaries, started on free ports and ended with its guard.
 //! * [`tcp_proxy`]: a TCP proxy that can break, hang and slow down what goes through it.
 //! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
-//! * [`builders`]: accounts and webhooks.
+//! * [`builders`]: accounts, and what belongs to them.
 //! * [`private_rabbitmq`]: a broker of a test's own, that it may stop.
 //! * [`webdriver`]: a real browser, for the console's pages.
+//! * [`services`]: services that a test or a tool may kill, processes, ports, chance that can be repeated.
 //!
 //! Where the services are: `TRUEUP_TEST_POSTGRES_URL` (a superuser), `TRUEUP_TEST_REDIS_URL`,
 //! `TRUEUP_TEST_AMQP_URL`, and `TRUEUP_TEST_RABBITMQCTL` for a `rabbitmqctl` of one's own.
@@ -23,6 +24,8 @@ pub mod tcp_proxy;
 pub mod webdriver;
 
 use std::time::{Duration, Instant};
+
+pub use trueup_services as services;
 
 /// Polls until `look` gives something, or panics with `what` after `within`. Tests wait for a state
 /// with this, never for a time.
@@ -51,6 +54,19 @@ pub async fn eventually_or<T, E: std::fmt::Display>(
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Runs to its end on a thread and a runtime of its own: a guard's own runtime may be on its way out.
+fn run_apart(work: impl Future<Output = ()> + Send + 'static) {
+    let running = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(work);
+        }
+    });
+    let _ = running.join();
 }
 
 /// Where a service is: the variable, or the port that its package uses.

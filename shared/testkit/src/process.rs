@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use trueup_services::process::{ProcessGuard, forget_variables};
 
 use crate::http;
 
@@ -17,7 +17,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 
 pub struct Process {
     name: String,
-    child: Child,
+    guard: ProcessGuard,
     log: Arc<Mutex<Vec<String>>>,
     /// They end with what they read.
     readers: Vec<std::thread::JoinHandle<()>>,
@@ -88,7 +88,7 @@ impl Start {
                 shell
             }
         };
-        forget_settings(&mut command);
+        forget_variables(&mut command, "TRUEUP_");
         command.args(&self.arguments).envs(&self.environment);
         command
             .stdin(Stdio::null())
@@ -118,7 +118,7 @@ impl Start {
         });
         Process {
             name,
-            child,
+            guard: ProcessGuard::new(child),
             log,
             readers: readers.into(),
         }
@@ -129,15 +129,6 @@ impl Start {
         let mut process = self.spawn();
         process.wait_ready().await;
         process
-    }
-}
-
-/// What this process was told (`TRUEUP_TEST_…`, a developer's own settings) is no setting of what it starts.
-pub fn forget_settings(command: &mut Command) {
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_str().is_some_and(|v| v.starts_with("TRUEUP_")) {
-            command.env_remove(variable);
-        }
     }
 }
 
@@ -176,7 +167,7 @@ pub fn built(package: &str) -> String {
 
 impl Process {
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.guard.id()
     }
 
     /// Everything that it has said so far.
@@ -233,8 +224,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a process id fits");
-        kill(Pid::from_raw(pid), signal).expect("it is our child");
+        self.guard.signal(signal);
     }
 
     /// SIGTERM: drain.
@@ -244,12 +234,11 @@ impl Process {
 
     /// SIGKILL, and the body is cleared away.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.guard.kill();
     }
 
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.guard.status().is_none()
     }
 
     /// Its exit code; panics if it does not end in time. (128 + n if signal n ended it.) The log is whole
@@ -262,7 +251,7 @@ impl Process {
                 .readers
                 .iter()
                 .all(std::thread::JoinHandle::is_finished);
-            if let (Some(status), true) = (self.child.try_wait().expect("it is our child"), read) {
+            if let (Some(status), true) = (self.guard.status(), read) {
                 return status
                     .code()
                     .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -278,7 +267,7 @@ impl Process {
     }
 
     fn check_alive(&mut self, deadline: Instant, what: &str) {
-        if let Ok(Some(status)) = self.child.try_wait() {
+        if let Some(status) = self.guard.status() {
             panic!(
                 "{} ended ({status}) before {what}:\n{}",
                 self.name,

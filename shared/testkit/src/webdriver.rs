@@ -3,15 +3,20 @@
 //! A test that needs it fails where there is none, and says how to get it; nothing is skipped.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use trueup_services::process::ProcessGuard;
+use trueup_services::spare_port;
+
+use crate::http;
 
 /// The slowest page on a busy machine, and then some.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A browser ends within this.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 /// No dialogue with anybody outside, nothing kept, no sandbox (tests may run as root).
 const FLAGS: [&str; 12] = [
     "--headless",
@@ -32,7 +37,7 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A window of a browser of its own.
 pub struct Browser {
-    driver: Child,
+    _driver: ProcessGuard,
     address: SocketAddr,
     session: String,
     base: String,
@@ -43,11 +48,7 @@ impl Browser {
     /// `site` is where the pages are.
     pub async fn open(site: SocketAddr) -> Browser {
         let profile = tempfile::tempdir().expect("a folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("bound")
-            .port();
+        let port = spare_port().expect("a port");
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .args(["--log-level=SEVERE"])
@@ -60,7 +61,7 @@ impl Browser {
             });
         let address: SocketAddr = ([127, 0, 0, 1], port).into();
         let mut browser = Browser {
-            driver,
+            _driver: ProcessGuard::new(driver),
             address,
             session: String::new(),
             base: format!("http://{site}"),
@@ -103,39 +104,11 @@ impl Browser {
 
     async fn tried(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, String> {
         let body = body.map(|b| b.to_string()).unwrap_or_default();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.address)
-                .await
-                .map_err(|e| e.to_string())?;
-            stream
-                .write_all(request.as_bytes())
-                .await
-                .map_err(|e| e.to_string())?;
-            let mut answer = Vec::new();
-            // The driver keeps its connections: an answer ends where its length says.
-            while !is_whole(&answer) {
-                if stream
-                    .read_buf(&mut answer)
-                    .await
-                    .map_err(|e| e.to_string())?
-                    == 0
-                {
-                    break;
-                }
-            }
-            Ok::<_, String>(answer)
-        };
-        let answer = tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .map_err(|e| e.to_string())??;
-        let text = String::from_utf8_lossy(&answer);
-        let json = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let said: Value = serde_json::from_str(json).map_err(|e| format!("{e}: {text}"))?;
+        let headers = [("Host", "localhost"), ("Content-Type", "application/json")];
+        let answer = http::send(self.address, method, path, &headers, body.as_bytes()).await;
+        let answer = answer.map_err(|e| e.to_string())?;
+        let said: Value =
+            serde_json::from_slice(&answer.body).map_err(|e| format!("{e}: {}", answer.text()))?;
         match said["value"]["error"].as_str() {
             Some(error) => Err(format!("{error}: {}", said["value"]["message"])),
             None => Ok(said["value"].clone()),
@@ -337,43 +310,14 @@ impl Browser {
     }
 }
 
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    let Some((head, _)) = text.split_once("\r\n\r\n") else {
-        return false;
-    };
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
-    });
-    // Counted in bytes: the head of a driver's answer is plain ASCII.
-    length.is_some_and(|length| answer.len() >= head.len() + 4 + length)
-}
-
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ending the session ends the browser; killing the driver alone would leave it running.
-        let _ = self.end_session();
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
-    }
-}
-
-impl Browser {
-    /// Without the runtime, which may be on its way out.
-    fn end_session(&self) -> std::io::Result<()> {
-        use std::io::{Read, Write};
-        const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
-        let mut stream = std::net::TcpStream::connect_timeout(&self.address, GOODBYE_WITHIN)?;
-        stream.set_read_timeout(Some(GOODBYE_WITHIN))?;
-        let goodbye = format!(
-            "DELETE /session/{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-            self.session
-        );
-        stream.write_all(goodbye.as_bytes())?;
-        // The answer comes when the browser is gone.
-        let _ = stream.read(&mut [0_u8; 1024])?;
-        Ok(())
+        // Ending the session ends the browser; killing the driver alone would leave it running. The answer
+        // comes when the browser is gone.
+        let (address, path) = (self.address, format!("/session/{}", self.session));
+        super::run_apart(async move {
+            let goodbye = http::send(address, "DELETE", &path, &[("Host", "localhost")], b"");
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
+        });
     }
 }

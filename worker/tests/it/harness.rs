@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
@@ -13,6 +13,7 @@ use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology::{self, QueueBounds};
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
+pub use trueup_testkit::builders::Terms;
 use trueup_testkit::builders::{self, Webhook, WebhookSpec};
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
@@ -41,15 +42,8 @@ pub struct CallSpec {
     pub duration: i32,
     pub ended_at: Timestamp,
     pub publisher: Option<&'static str>,
-    /// Percent × 10⁴ of a share, or flat cents.
     pub terms: Terms,
     pub buyer_id: Option<Uuid>,
-}
-
-#[derive(Clone, Copy)]
-pub enum Terms {
-    Share(i32),
-    Flat(i64),
 }
 
 pub fn at(text: &str) -> Timestamp {
@@ -133,12 +127,7 @@ impl World {
         if let Some(id) = self.publishers.get(name) {
             return *id;
         }
-        let id = Uuid::new_v4();
-        let insert = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, $3)";
-        self.client
-            .execute(insert, &[&id, &self.account_id, &name])
-            .await
-            .expect("a publisher");
+        let id = builders::publisher(&self.client, self.account_id, name).await;
         self.publishers.insert(name.to_owned(), id);
         id
     }
@@ -153,52 +142,22 @@ impl World {
             Some(name) => Some(self.assignment(name, spec.terms).await),
             None => None,
         };
-        let started = spec.ended_at - SignedDuration::from_secs(spec.duration.into());
-        self.client
-            .execute(
-                "WITH call AS (
-                    INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at, buyer_id, assignment_id)
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING account_id, id, ref_id, caller)
-                 INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller) SELECT * FROM call",
-                &[
-                    &self.account_id, &id, &spec.ref_id, &spec.caller, &spec.duration, &started, &spec.ended_at,
-                    &spec.buyer_id, &assignment,
-                ],
-            )
-            .await
-            .expect("a call");
-        id
+        let call = builders::Call {
+            id: Some(id),
+            ref_id: spec.ref_id,
+            caller: spec.caller,
+            duration_seconds: spec.duration,
+            ended_at: Some(spec.ended_at),
+            buyer_id: spec.buyer_id,
+            assignment_id: assignment,
+            noted: true,
+        };
+        builders::call(&self.client, self.account_id, &call).await
     }
 
     async fn assignment(&mut self, publisher: &str, terms: Terms) -> Uuid {
-        let publisher_id = self.publisher(publisher).await;
-        let (campaign, id) = (Uuid::new_v4(), Uuid::new_v4());
-        let insert = "INSERT INTO campaigns (id, account_id, name) VALUES ($1, $2, 'c')";
-        self.client
-            .execute(insert, &[&campaign, &self.account_id])
-            .await
-            .expect("a campaign");
-        let (kind, amount, percent) = match terms {
-            Terms::Share(percent) => ("rev_share", None, Some(percent)),
-            Terms::Flat(amount) => ("flat", Some(amount), None),
-        };
-        let insert =
-            "INSERT INTO assignments (id, account_id, campaign_id, publisher_id, kind, amount_cents, percent_e4)
-                      VALUES ($1, $2, $3, $4, $5, $6, $7)";
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
-            &id,
-            &self.account_id,
-            &campaign,
-            &publisher_id,
-            &kind,
-            &amount,
-            &percent,
-        ];
-        self.client
-            .execute(insert, &params)
-            .await
-            .expect("an assignment");
-        id
+        let publisher = self.publisher(publisher).await;
+        builders::assignment(&self.client, self.account_id, publisher, terms).await
     }
 
     pub fn event(&self, received_at: Timestamp, fields: Value) -> RawEvent {

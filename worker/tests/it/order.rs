@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use trueup_event::raw_event::RawEvent;
 use trueup_queue::topology;
+use trueup_testkit::builders::{self, Call};
 use trueup_testkit::eventually;
 use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
 use uuid::Uuid;
@@ -211,18 +212,14 @@ async fn m7_a_call_that_was_numbered_first_and_committed_last_wakes_its_report()
     // The call that the report is about is written, and not yet committed.
     let mut slow = world.database.client().await;
     let recording = slow.transaction().await.expect("a transaction");
-    let own = uuid::Uuid::new_v4();
-    recording
-        .execute(
-            "WITH call AS (
-                INSERT INTO calls (account_id, id, caller, duration_seconds, started_at, ended_at)
-                VALUES ($1, $2, '+13055550142', 70, '2026-03-14T12:00:50Z', '2026-03-14T12:02:00Z')
-                RETURNING account_id, id, ref_id, caller)
-             INSERT INTO call_recorded_outbox (account_id, call_id, ref_id, caller) SELECT * FROM call",
-            &[&world.account_id, &own],
-        )
-        .await
-        .expect("a call");
+    let call = Call {
+        caller: Some("+13055550142"),
+        duration_seconds: 70,
+        ended_at: Some(at("2026-03-14T12:02:00Z")),
+        noted: true,
+        ..Call::default()
+    };
+    let own = builders::call(&recording, world.account_id, &call).await;
     // Meanwhile another call of that caller comes: the report is tried again, in vain.
     world
         .call(&CallSpec {

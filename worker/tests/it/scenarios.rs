@@ -215,13 +215,7 @@ async fn buyer(world: &World, cast: &mut Cast, name: &str) -> Uuid {
     if let Some(id) = cast.buyers.get(name) {
         return *id;
     }
-    let id = Uuid::new_v4();
-    let insert = "INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, $3)";
-    world
-        .client
-        .execute(insert, &[&id, &world.account_id, &name])
-        .await
-        .expect("a buyer");
+    let id = builders::buyer(&world.client, world.account_id, name).await;
     cast.buyers.insert(name.to_owned(), id);
     id
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use trueup_domain::call_record::{CallRecord, Caller};
 use trueup_settlement::call_recording::record_calls;
 use trueup_store::{TransactionName, run_tx};
+use trueup_testkit::builders;
 use trueup_testkit::eventually;
 use uuid::Uuid;
 
@@ -528,13 +529,7 @@ async fn m9_a_changed_setting_takes_back_nothing_that_was_credited() {
 async fn m1_a_ref_id_shared_across_buyers_pays_no_random_call() {
     let mut world = World::new().await;
     let _worker = world.worker().await;
-    let buyer = Uuid::new_v4();
-    let insert = "INSERT INTO buyers (id, account_id, name) VALUES ($1, $2, 'W')";
-    world
-        .client
-        .execute(insert, &[&buyer, &world.account_id])
-        .await
-        .expect("a buyer");
+    let buyer = builders::buyer(&world.client, world.account_id, "W").await;
     let scope = "UPDATE webhooks SET buyer_id = $1";
     world
         .client

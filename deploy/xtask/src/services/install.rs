@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use trueup_services::process::output;
+use trueup_services::{find_program, postgres, rabbitmq};
 
-use super::{Purpose, postgres, rabbitmq};
+use super::Purpose;
 use crate::child_process;
 use crate::layout::Layout;
 use crate::progress::{Note, step};
@@ -20,7 +22,7 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Purpose) -> Resu
     if !postgres_runs && postgres::programs().is_none() {
         packages.push("postgresql");
     }
-    if !redis_runs && child_process::find_program("redis-server").is_none() {
+    if !redis_runs && find_program("redis-server").is_none() {
         packages.push("redis-server");
     }
     if !rabbitmq_runs && rabbitmq::programs().is_none() {
@@ -35,7 +37,7 @@ pub fn missing_packages(layout: &Layout, have: [bool; 3], need: Purpose) -> Resu
 
 /// The browser that the pages' tests drive.
 pub fn browser(layout: &Layout) -> Result<()> {
-    let have = |program| child_process::find_program(program).is_some();
+    let have = |program| find_program(program).is_some();
     if have("chromium") && have("chromedriver") {
         return Ok(());
     }
@@ -61,7 +63,7 @@ fn install_with_apt(layout: &Layout, packages: &[&str], or_else: &str) -> Result
         return Ok(());
     }
     let names = packages.join(" ");
-    let Some(apt) = child_process::find_program("apt-get") else {
+    let Some(apt) = find_program("apt-get") else {
         bail!(
             "{names}: not installed, and this machine has no apt-get; please install them{or_else}"
         );
@@ -117,7 +119,7 @@ impl NoDaemons {
         let mut install = child_process::as_root(Path::new("/usr/bin/install"))
             .context("root was there a moment ago")?;
         install.args(["-m", "755"]).arg(&ours).arg(POLICY);
-        child_process::output(install)?;
+        output(install)?;
         Ok(NoDaemons { made: true })
     }
 }
@@ -130,7 +132,7 @@ impl Drop for NoDaemons {
         if let Some(mut remove) = child_process::as_root(Path::new("/usr/bin/rm")) {
             remove.args(["-f", POLICY]);
             // What is left behind only keeps daemons from starting at installation.
-            let _ = child_process::output(remove);
+            let _ = output(remove);
         }
     }
 }

@@ -5,20 +5,17 @@
 //! its own. What is started here is remembered, and only that is ever stopped.
 
 mod install;
-mod pg_wire;
 mod postgres;
-mod probe;
 mod rabbitmq;
 mod redis;
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
+use trueup_services::process::{self, Daemon};
 
-use crate::child_process::{self, Daemon};
 use crate::layout::Layout;
 use crate::progress::step;
 use crate::state::State;
@@ -211,7 +208,7 @@ pub fn stop(layout: &Layout, names: &[&str]) -> Result<()> {
         step(&format!("stopping private {name}"), |_| {
             daemon.stop(signal, STOP_PATIENCE)?;
             if *name == "rabbitmq" {
-                rabbitmq::stop_port_mapper(layout, &state);
+                rabbitmq::stop_port_mapper(&state);
             }
             Ok(())
         })?;
@@ -232,7 +229,7 @@ fn serving(state: &State, name: &str, answers: impl Fn(u16) -> bool) -> Result<O
     let (Some(daemon), Some(port)) = (remembered(state, name), remembered_port(state, name)) else {
         return Ok(None);
     };
-    child_process::wait(ANSWER_PATIENCE, || answers(port) || !daemon.alive());
+    process::wait(ANSWER_PATIENCE, || answers(port) || !daemon.alive());
     if daemon.alive() && answers(port) {
         return Ok(Some(port));
     }
@@ -242,11 +239,4 @@ fn serving(state: &State, name: &str, answers: impl Fn(u16) -> bool) -> Result<O
 
 fn remembered_port(state: &State, name: &str) -> Option<u16> {
     u16::try_from(state.get(name)?.get("port")?.as_u64()?).ok()
-}
-
-/// A free port of loopback at or above `from`.
-pub fn spare_port(from: u16) -> Result<u16> {
-    (from..from.saturating_add(500))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .with_context(|| format!("no free port from {from} on"))
 }

@@ -1,20 +1,19 @@
 //! Postgres. In a server that runs already: a database `trueup`. A private one is a cluster of its
-//! own; it refuses to run as root, so it runs as `postgres` then, in a folder which that user can
-//! reach.
+//! own, in a folder which its user can reach.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::User;
 use serde_json::json;
+use trueup_services::postgres::{Cluster, START_PATIENCE, answers, command, owner};
+use trueup_services::process::{Daemon, tail, wait};
+use trueup_services::{pg_wire, spare_port_from};
 
-use super::{Found, Purpose, ServiceMode, Services, pg_wire, remembered, serving, spare_port};
-use crate::child_process;
+use super::{Found, Purpose, ServiceMode, Services, remembered, serving};
 use crate::layout::Layout;
 use crate::progress::Note;
 use crate::state::State;
@@ -22,12 +21,8 @@ use crate::state::State;
 const DEFAULT_PORT: u16 = 5432;
 const PRIVATE_FROM_PORT: u16 = 55432;
 const DATABASE: &str = "trueup";
-/// A recovery after a crash, on a slow and busy machine.
-const START_PATIENCE: Duration = Duration::from_secs(60);
 /// A killed server's other processes end by themselves when they notice.
 const HELD_PATIENCE: Duration = Duration::from_secs(30);
-/// Enough for three processes and for tests that run side by side.
-const MAX_CONNECTIONS: u32 = 300;
 
 pub fn find(
     services: &mut Services,
@@ -82,49 +77,6 @@ pub fn create_database(services: &Services) -> Result<()> {
     Ok(())
 }
 
-/// The newest installed server's programs.
-pub fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok();
-    let newest = versions
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let bin = entry.path().join("bin");
-            bin.join("initdb").is_file().then_some((version, bin))
-        })
-        .max();
-    match newest {
-        Some((_, bin)) => Some(bin),
-        None => child_process::find_program("initdb")?
-            .parent()
-            .map(Path::to_path_buf),
-    }
-}
-
-/// Whom the server runs as: ourselves, or `postgres` if we are root.
-fn owner() -> Result<Option<User>> {
-    if !child_process::is_root() {
-        return Ok(None);
-    }
-    let user = User::from_name("postgres")?
-        .context("Postgres refuses to run as root and there is no user `postgres` to run it as")?;
-    Ok(Some(user))
-}
-
-fn command(program: &Path, owner: Option<&User>, dir: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(dir).env("LC_ALL", "C.UTF-8");
-    if let Some(user) = owner {
-        command
-            .uid(user.uid.as_raw())
-            .gid(user.gid.as_raw())
-            .env("HOME", dir);
-    }
-    command
-}
-
 /// The folder of the cluster. Where `postgres` cannot reach into `target/` (a clone under /root is
 /// closed to it), the folder lies beside Debian's own clusters, with a link to it in `target/`.
 fn prepare_folder(layout: &Layout, owner: Option<&User>) -> Result<PathBuf> {
@@ -161,51 +113,30 @@ pub fn start(
     need: Purpose,
     note: &Note,
 ) -> Result<Found> {
-    let answers = |port| pg_wire::execute(port, "postgres", "postgres", "SELECT 1").is_ok();
     if let Some(port) = serving(state, "postgres", answers)? {
         set(services, "postgres", port);
         return Ok(Found { started: false });
     }
-    let bin = programs().context("PostgreSQL's server is not installed")?;
     let owner = owner()?;
     let dir = prepare_folder(layout, owner.as_ref())?;
-    let data = dir.join("data");
     let log = layout.services().join("postgres.log");
-    if !data.join("PG_VERSION").exists() {
-        note.set("initdb");
-        // Made beside its place and moved there when it is whole: an interrupted one is made anew.
-        let making = dir.join("data.new");
-        if making.exists() {
-            std::fs::remove_dir_all(&making)?;
-        }
-        let mut initdb = command(&bin.join("initdb"), owner.as_ref(), &dir);
-        initdb
-            .args([
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "-D",
-            ])
-            .arg(&making);
-        child_process::run_logged(initdb, &log, note)?;
-        std::fs::rename(&making, &data)?;
-    }
+    let cluster = Cluster::in_folder(&dir)?;
+    note.set("initdb");
+    cluster.init()?;
     let advised = if need == Purpose::Load {
         advised(layout)?
     } else {
         Vec::new()
     };
-    let port = spare_port(PRIVATE_FROM_PORT)?;
+    let port = spare_port_from(PRIVATE_FROM_PORT)?;
     let began = Instant::now();
     let daemon = loop {
-        let daemon =
-            child_process::start(server(&bin, owner.as_ref(), &dir, port, &advised), &log)?;
+        let daemon = Daemon::start(cluster.server(port, &advised), &log)?;
         state.set(
             "postgres",
             json!({ "daemon": daemon.to_json(), "port": port }),
         )?;
-        child_process::wait(START_PATIENCE, || answers(port) || !daemon.alive());
+        wait(START_PATIENCE, || answers(port) || !daemon.alive());
         if daemon.alive() || !is_held(&log) || began.elapsed() > HELD_PATIENCE {
             break daemon;
         }
@@ -213,7 +144,7 @@ pub fn start(
         std::thread::sleep(Duration::from_millis(500));
     };
     set(services, "postgres", port);
-    child_process::wait_ready("Postgres", daemon, &log, START_PATIENCE, || answers(port))?;
+    daemon.wait_ready("Postgres", &log, START_PATIENCE, || answers(port))?;
     if pg_wire::execute(port, "postgres", "postgres", "SHOW fsync")?
         != vec![vec![Some("on".to_owned())]]
     {
@@ -234,27 +165,8 @@ fn advised(layout: &Layout) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Of a setting that is there twice, the last counts.
-fn server(bin: &Path, owner: Option<&User>, dir: &Path, port: u16, advised: &[String]) -> Command {
-    let mut server = command(&bin.join("postgres"), owner, dir);
-    server
-        .arg("-D")
-        .arg(dir.join("data"))
-        .args(["-p", &port.to_string()]);
-    let ours = [
-        "listen_addresses=127.0.0.1".to_owned(),
-        "unix_socket_directories=".to_owned(),
-        format!("max_connections={MAX_CONNECTIONS}"),
-        "wal_compression=off".to_owned(),
-    ];
-    for setting in advised.iter().chain(&ours) {
-        server.args(["-c", setting]);
-    }
-    server
-}
-
 /// Did it end because an earlier server, killed just now, has not quite left the data?
 fn is_held(log: &Path) -> bool {
-    let end = child_process::tail(log, 4);
+    let end = tail(log, 4);
     end.contains("postmaster.pid") || end.contains("pre-existing shared memory block")
 }

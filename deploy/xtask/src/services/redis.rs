@@ -1,13 +1,12 @@
-//! Redis: holds nothing but the counters of the limits, so a private one saves nothing to disk.
+//! Redis. In a server that runs already: a database of our own.
 
-use std::process::Command;
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
+use trueup_services::process::Daemon;
+use trueup_services::redis::{START_PATIENCE, answers, server};
+use trueup_services::spare_port_from;
 
-use super::{Found, Purpose, ServiceMode, Services, probe, remembered, serving, spare_port};
-use crate::child_process;
+use super::{Found, Purpose, ServiceMode, Services, remembered, serving};
 use crate::layout::Layout;
 use crate::state::State;
 
@@ -38,14 +37,12 @@ pub fn find(
     if need != Purpose::System {
         return Ok(false);
     }
-    match probe::redis(DEFAULT_PORT) {
-        Ok(()) => {
-            set(services, DEFAULT_PORT);
-            println!("ok   Redis runs on port {DEFAULT_PORT}");
-            Ok(true)
-        }
-        Err(_) => Ok(false),
+    let runs = answers(DEFAULT_PORT);
+    if runs {
+        set(services, DEFAULT_PORT);
+        println!("ok   Redis runs on port {DEFAULT_PORT}");
     }
+    Ok(runs)
 }
 
 fn set(services: &mut Services, port: u16) {
@@ -54,36 +51,17 @@ fn set(services: &mut Services, port: u16) {
 }
 
 pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Result<Found> {
-    if let Some(port) = serving(state, "redis", |port| probe::redis(port).is_ok())? {
+    if let Some(port) = serving(state, "redis", answers)? {
         set(services, port);
         return Ok(Found { started: false });
     }
     let dir = layout.services().join("redis");
     std::fs::create_dir_all(&dir)?;
-    let program =
-        child_process::find_program("redis-server").context("redis-server is not installed")?;
-    let port = spare_port(PRIVATE_FROM_PORT)?;
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
-        .arg("--dir")
-        .arg(&dir)
-        .current_dir(&dir);
+    let port = spare_port_from(PRIVATE_FROM_PORT)?;
     let log = dir.join("redis.log");
-    let daemon = child_process::start(command, &log)?;
+    let daemon = Daemon::start(server(&dir, port)?, &log)?;
     state.set("redis", json!({ "daemon": daemon.to_json(), "port": port }))?;
-    child_process::wait_ready("Redis", daemon, &log, Duration::from_secs(20), || {
-        probe::redis(port).is_ok()
-    })?;
+    daemon.wait_ready("Redis", &log, START_PATIENCE, || answers(port))?;
     set(services, port);
     Ok(Found { started: true })
 }

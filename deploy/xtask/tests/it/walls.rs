@@ -38,7 +38,8 @@ fn linked_by(package: &str) -> Vec<String> {
 /// manifests to the picture in ARCHITECTURE.md.
 #[test]
 fn a_crate_uses_the_crates_below_it_and_no_other() {
-    let allowed: [(&str, &[&str]); 10] = [
+    let allowed: [(&str, &[&str]); 11] = [
+        ("services", &[]),
         ("event", &[]),
         ("domain", &["event"]),
         ("ops", &["event"]),
@@ -86,6 +87,15 @@ fn the_domain_links_no_runtime_and_no_driver() {
             !linked.iter().any(|l| l == name),
             "trueup-domain links {name}"
         );
+    }
+}
+
+/// It is built before everything else.
+#[test]
+fn xtask_links_no_runtime_and_no_driver() {
+    let linked = linked_by("xtask");
+    for name in ["tokio", "tokio-postgres", "lapin", "redis", "hyper"] {
+        assert!(!linked.iter().any(|l| l == name), "xtask links {name}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trueup_testkit::builders::WebhookSpec;
+use trueup_testkit::services::seeded_rng::SeededRng;
 
 use super::{World, door, post};
 
@@ -17,23 +18,6 @@ const CONNECTIONS: u64 = 3_000;
 const CROWD: u64 = 50;
 /// The sender closes its side, so nothing has to wait for a time-out of the door's.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
-
-/// A small generator: splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.roll() % n.max(1) as u64).expect("below n")
-    }
-}
 
 fn seeds(path: &str) -> Vec<Vec<u8>> {
     let big = "x".repeat(20_000);
@@ -54,7 +38,7 @@ fn seeds(path: &str) -> Vec<Vec<u8>> {
     .collect()
 }
 
-fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>) {
+fn mutate(dice: &mut SeededRng, bytes: &mut Vec<u8>) {
     const PIECES: [&[u8]; 12] = [
         b"\r\n",
         b"\n",
@@ -99,7 +83,7 @@ async fn no_bytes_end_or_hang_the_door() {
         for number in first..first + CROWD {
             let seeds = seeds(&webhook.path());
             crowd.spawn(async move {
-                let mut dice = Dice(number);
+                let mut dice = SeededRng::new(number);
                 let mut bytes = Vec::new();
                 for _ in 0..=dice.below(3) {
                     let mut request = seeds[dice.below(seeds.len())].clone();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use trueup_testkit::builders::WebhookSpec;
 use trueup_testkit::eventually;
+use trueup_testkit::services::redis::Redis;
 use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
 
 use super::outages::{assert_unavailable, state};
@@ -141,65 +142,19 @@ async fn a_redis_that_was_replaced_learns_the_script() {
     );
 }
 
-/// A Redis of the test's own, ended with its guard.
-struct OwnRedis {
-    process: std::process::Child,
-    port: u16,
-}
-
-impl OwnRedis {
-    async fn start() -> OwnRedis {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        drop(listener);
-        OwnRedis::start_at(port).await
-    }
-
-    async fn start_at(port: u16) -> OwnRedis {
-        let process = std::process::Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("tests need redis-server");
-        let own = OwnRedis { process, port };
-        eventually(
-            "a Redis of the test's own",
-            Duration::from_secs(10),
-            async || (own.say("PING").await == "+PONG").then_some(()),
-        )
-        .await;
-        own
-    }
-
-    async fn say(&self, command: &str) -> String {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await else {
-            return String::new();
-        };
-        stream
-            .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
-            .await
-            .expect("writes");
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer).await;
-        answer.lines().next().unwrap_or_default().to_owned()
-    }
-}
-
-impl Drop for OwnRedis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The first line of the answer.
+async fn say(redis: &Redis, command: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", redis.port))
+        .await
+        .expect("it runs");
+    stream
+        .write_all(format!("{command}\r\nQUIT\r\n").as_bytes())
+        .await
+        .expect("writes");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer.lines().next().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
@@ -211,8 +166,8 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
             ..WebhookSpec::open()
         })
         .await;
-    let own = OwnRedis::start().await;
-    let url = format!("redis://127.0.0.1:{}", own.port);
+    let own = Redis::start().expect("tests need redis-server");
+    let url = own.url();
     let mut gateway = world.gateway().env("TRUEUP_REDIS_URL", url).ready().await;
     let public = door(&mut gateway, &webhook).await;
     assert_eq!(state(&mut gateway, "redis").await, "ok");
@@ -221,7 +176,7 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
         ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
     ];
     for (n, (ill, well)) in illnesses.into_iter().enumerate() {
-        assert_eq!(own.say(ill).await, "+OK");
+        assert_eq!(say(&own, ill).await, "+OK");
         let from = format!("198.51.100.{n}");
         let mut passed = 0;
         for _ in 0..60 {
@@ -233,7 +188,7 @@ async fn a_redis_that_answers_but_cannot_count_is_no_redis_and_the_ready_page_sa
             .await;
         assert!(tried <= 10.0, "{ill}: {tried} calls that could not help");
         assert_eq!(state(&mut gateway, "redis").await, "degraded", "{ill}");
-        assert_eq!(own.say(well).await, "+OK");
+        assert_eq!(say(&own, well).await, "+OK");
         eventually("Redis is used again", Duration::from_secs(5), async || {
             (state(&mut gateway, "redis").await == "ok").then_some(())
         })
@@ -250,7 +205,7 @@ async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_t
             ..WebhookSpec::open()
         })
         .await;
-    let own = OwnRedis::start().await;
+    let mut own = Redis::start().expect("tests need redis-server");
     let port = own.port;
     let mut gateway = world
         .gateway()
@@ -271,10 +226,10 @@ async fn a_redis_that_dies_and_one_that_comes_up_empty_in_its_place_let_nobody_t
         passed
     };
     assert_eq!(passes(20).await, 20);
-    drop(own);
+    own.kill();
     assert_eq!(passes(20).await, 20);
     assert_eq!(state(&mut gateway, "redis").await, "degraded");
-    let _own = OwnRedis::start_at(port).await;
+    own.restart().expect("tests need redis-server");
     eventually("the new one is used", Duration::from_secs(5), async || {
         (state(&mut gateway, "redis").await == "ok").then_some(())
     })

@@ -194,7 +194,7 @@ proptest! {
 }
 
 fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut dice = crate::dice::SeededRng::new(seed);
+    let mut dice = trueup_services::seeded_rng::SeededRng::new(seed);
     for i in (1..items.len()).rev() {
         items.swap(i, dice.below(i + 1));
     }

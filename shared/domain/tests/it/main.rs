@@ -1,7 +1,6 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
 mod books_from_rows;
-mod dice;
 mod fold_properties;
 mod fuzz_seeds;
 mod invariants;

@@ -15,8 +15,8 @@ use trueup_domain::decision::Trigger;
 use trueup_domain::report::{Payout, Report};
 use uuid::Uuid;
 
-use crate::dice::SeededRng;
 use crate::model::{Event, Row, Store, Work, by_ref_id, plain_call};
+use trueup_services::seeded_rng::SeededRng;
 
 /// On average, a rest comes after this many steps.
 const STEPS_PER_REST: usize = 120;

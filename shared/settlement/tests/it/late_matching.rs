@@ -10,7 +10,7 @@ use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::Status;
 use trueup_settlement::{late_matching, settle_batch};
 use trueup_store::{Pool, PoolSettings};
-use trueup_testkit::builders::{self, WebhookSpec};
+use trueup_testkit::builders::{self, Call, WebhookSpec};
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
 use uuid::Uuid;
@@ -70,13 +70,13 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
         Some(Status::Unmatched)
     );
     // Meanwhile the call is recorded, and another worker reads the note of it.
-    let call = "WITH call AS (INSERT INTO calls (account_id, id, ref_id, duration_seconds, started_at, ended_at)
-                                   VALUES ($1, $2, 'R1', 90, now(), now()) RETURNING account_id, id, ref_id)
-                INSERT INTO call_recorded_outbox (account_id, call_id, ref_id) SELECT * FROM call";
-    client
-        .execute(call, &[&account_id, &Uuid::new_v4()])
-        .await
-        .expect("a call");
+    let call = Call {
+        ref_id: Some("R1"),
+        duration_seconds: 90,
+        noted: true,
+        ..Call::default()
+    };
+    builders::call(&client, account_id, &call).await;
     for _ in 0..3 {
         late_matching::wake_pending(&pool).await.expect("wakes");
     }

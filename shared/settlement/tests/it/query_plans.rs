@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use trueup_store::{Pool, PoolSettings};
+use trueup_testkit::builders::ManyCalls;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
 use trueup_testkit::query_plans::unindexed;
@@ -17,13 +18,26 @@ fn settling(database: &TestDatabase) -> Pool {
     Pool::new(&database.url, &settings).expect("a good URL")
 }
 
-const ROWS: &str = "
+/// Accounts, publishers and calls of some size, then what settling left behind of each call.
+fn rows() -> String {
+    let calls = ManyCalls {
+        count: 20_000,
+        account_id: "md5('a' || 1 + n % 5)::uuid",
+        id: "md5('c' || n)::uuid",
+        ref_id: "'ref-' || n",
+        caller: "'+1' || 2002000000 + n",
+        duration_seconds: "90",
+        assignment_id: "NULL",
+    };
+    format!("{OWNERS}{}{SETTLED}", calls.to_sql())
+}
+
+const OWNERS: &str = "
     INSERT INTO accounts (id, name) SELECT md5('a' || n)::uuid, 'a' FROM generate_series(1, 5) n;
     INSERT INTO publishers (id, account_id, name)
         SELECT md5('p' || n)::uuid, md5('a' || 1 + n % 5)::uuid, 'p' FROM generate_series(1, 2000) n;
-    INSERT INTO calls (account_id, id, ref_id, caller, duration_seconds, started_at, ended_at)
-        SELECT md5('a' || 1 + n % 5)::uuid, md5('c' || n)::uuid, 'ref-' || n, '+1' || 2002000000 + n, 90,
-               now() - interval '1 hour', now() FROM generate_series(1, 20000) n;
+    ";
+const SETTLED: &str = "
     INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, payout_cents,
                               caller, duration_seconds)
         SELECT account_id, id, now(), 0, id, account_id, 'ref_id', 'folded', 100, caller, 90 FROM calls;
@@ -56,7 +70,7 @@ async fn every_hot_statement_uses_its_index_on_empty_tables_and_on_full_ones() {
         none,
         "analysed while empty"
     );
-    client.batch_execute(ROWS).await.expect("rows");
+    client.batch_execute(&rows()).await.expect("rows");
     assert_eq!(
         unindexed(&client).await.expect("explains"),
         none,

@@ -1,6 +1,6 @@
 //! What the books name stays: calls and publishers that a report or a posting points at (V0004).
 
-use trueup_testkit::builders;
+use trueup_testkit::builders::{self, Call};
 use trueup_testkit::database::TestDatabase;
 use uuid::Uuid;
 
@@ -9,30 +9,29 @@ async fn calls_and_publishers_that_the_books_name_cannot_be_removed_or_renamed()
     let database = TestDatabase::fresh().await;
     let client = database.client().await;
     let account = builders::account(&client).await;
-    let [named, free] = [Uuid::new_v4(), Uuid::new_v4()];
-    for id in [named, free] {
-        let publisher = "INSERT INTO publishers (id, account_id, name) VALUES ($1, $2, 'p')";
-        client
-            .execute(publisher, &[&id, &account])
-            .await
-            .expect("a publisher");
-        let call = "INSERT INTO calls (account_id, id, duration_seconds, started_at, ended_at) VALUES ($1, $2, 9, now(), now())";
-        client
-            .execute(call, &[&account, &id])
-            .await
-            .expect("a call");
+    let mut calls = Vec::new();
+    let mut publishers = Vec::new();
+    for _ in 0..2 {
+        publishers.push(builders::publisher(&client, account, "p").await);
+        calls.push(builders::call(&client, account, &Call::default()).await);
     }
     let posting = "INSERT INTO postings (id, account_id, call_id, publisher_id, actor, kind, revenue_delta_cents, credit_delta_cents)
-                   VALUES ($1, $2, $1, $1, 'key', 'estimate', 1, 1)";
+                   VALUES ($3, $1, $2, $3, 'key', 'estimate', 1, 1)";
     client
-        .execute(posting, &[&named, &account])
+        .execute(posting, &[&account, &calls[0], &publishers[0]])
         .await
         .expect("a posting");
-    for change in [
-        "DELETE FROM calls WHERE id = $1",
-        "DELETE FROM publishers WHERE id = $1",
-        "UPDATE calls SET id = gen_random_uuid() WHERE id = $1",
-        "UPDATE publishers SET id = gen_random_uuid() WHERE id = $1",
+    for (change, named) in [
+        ("DELETE FROM calls WHERE id = $1", calls[0]),
+        ("DELETE FROM publishers WHERE id = $1", publishers[0]),
+        (
+            "UPDATE calls SET id = gen_random_uuid() WHERE id = $1",
+            calls[0],
+        ),
+        (
+            "UPDATE publishers SET id = gen_random_uuid() WHERE id = $1",
+            publishers[0],
+        ),
     ] {
         let refused = client.execute(change, &[&named]).await.expect_err(change);
         assert_eq!(refused.code().map(|c| c.code()), Some("23503"), "{change}");
@@ -46,12 +45,12 @@ async fn calls_and_publishers_that_the_books_name_cannot_be_removed_or_renamed()
     client
         .execute(
             "UPDATE calls SET id = gen_random_uuid() WHERE id = $1",
-            &[&free],
+            &[&calls[1]],
         )
         .await
         .expect("nothing names it");
     client
-        .execute("DELETE FROM publishers WHERE id = $1", &[&free])
+        .execute("DELETE FROM publishers WHERE id = $1", &[&publishers[1]])
         .await
         .expect("nothing names it");
 }
@@ -62,12 +61,7 @@ async fn the_database_refuses_what_the_program_would_not_write() {
     let client = database.client().await;
     let account = builders::account(&client).await;
     let webhook = Uuid::new_v4();
-    let call = Uuid::new_v4();
-    let insert = "INSERT INTO calls (account_id, id, duration_seconds, started_at, ended_at) VALUES ($1, $2, 9, now(), now())";
-    client
-        .execute(insert, &[&account, &call])
-        .await
-        .expect("a call");
+    let call = builders::call(&client, account, &Call::default()).await;
     let refusals = [
         ("a call that ends before it began",
          format!("UPDATE calls SET ended_at = started_at - interval '1 s' WHERE id = '{call}'")),

@@ -28,6 +28,11 @@ impl SeededRng {
         usize::try_from(self.roll() % n.max(1) as u64).expect("below a usize")
     }
 
+    /// From `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.roll() % (high - low + 1)
+    }
+
     /// True in `percent` of all rolls.
     pub fn likely(&mut self, percent: usize) -> bool {
         self.below(100) < percent

@@ -16,7 +16,7 @@ const PROTOCOL: i32 = 196_608;
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Rows of text.
-type Rows = Vec<Vec<Option<String>>>;
+pub type Rows = Vec<Vec<Option<String>>>;
 
 /// Runs statements as `user` on `database`; the rows of all of them.
 pub fn execute(port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
