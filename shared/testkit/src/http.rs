@@ -184,7 +184,8 @@ impl Client {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
-        let mut piece = [0_u8; 16 * 1024];
+        // On the heap: a future with it on board is too large for a test of many steps.
+        let mut piece = vec![0_u8; 16 * 1024];
         let n = self.stream.read(&mut piece).await?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
