@@ -139,9 +139,14 @@ async fn run(client: &Client, statement: &str) {
         .unwrap_or_else(|e| panic!("{statement}: {e}"));
 }
 
-/// Makes the template if this state of the migrations has none yet, and drops what was left behind.
+/// Makes the template if this state of the migrations has none of this month yet (it has partitions, made ahead
+/// from the month of its making), and drops what was left behind.
 async fn template(admin: &Client, admin_url: &str) -> String {
-    let name = format!("{PREFIX}template_{:016x}", migrate::schema_fingerprint());
+    let month = jiff::Timestamp::now().strftime("%Y%m");
+    let name = format!(
+        "{PREFIX}template_{:016x}_{month}",
+        migrate::schema_fingerprint()
+    );
     admin
         .execute("SELECT pg_advisory_lock($1)", &[&ADVISORY_LOCK])
         .await
