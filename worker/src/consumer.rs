@@ -16,6 +16,7 @@ use trueup_ops::backoff::Backoff;
 use trueup_ops::health::{Dependency, Readiness};
 use trueup_ops::metrics::{self, DependencyName, EnvelopeOutcome};
 use trueup_ops::private_listener;
+use trueup_ops::settings::WorkerArgs;
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
@@ -135,36 +136,41 @@ fn spawn_jobs(
     pool: &Pool,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<()>, Failure> {
-    let args = settings.worker.clone();
     let proof_pool = reconciliation::open_pool(settings.postgres.postgres_url.expose_secret())
         .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
-    let keeping = (pool.clone(), stop.clone());
-    spawn_vital("housekeeping", async move {
-        let (pool, stop) = keeping;
-        tokio::join!(
-            run_periodically(maintenance::JOB, stop.clone(), || {
-                maintenance::run_maintenance(&pool, &args)
-            }),
-            run_periodically(maintenance::FIGURES, stop.clone(), async || {
-                maintenance::tell_connections(&pool);
-                Ok(())
-            }),
-            run_periodically(reconciliation::JOB, stop.clone(), || {
-                reconciliation::reconcile_if_due(&proof_pool, args.reconcile_every_hours)
-            }),
-        );
-    });
-    let (pool, stop) = (pool.clone(), stop.clone());
-    Ok(spawn_vital("settling jobs", async move {
-        tokio::join!(
-            run_periodically(late_matching::JOB, stop.clone(), || {
-                late_matching::retry_pending_reports(&pool, &stop)
-            }),
-            run_periodically(bulk_replay::JOB, stop.clone(), || {
-                bulk_replay::replay_until_done(&pool, &stop)
-            }),
-        );
-    }))
+    let (pool, args, stop) = (pool.clone(), settings.worker.clone(), stop.clone());
+    spawn_vital(
+        "housekeeping",
+        keep_house(pool.clone(), proof_pool, args, stop.clone()),
+    );
+    Ok(spawn_vital("settling jobs", settle_waiting(pool, stop)))
+}
+
+async fn keep_house(pool: Pool, proof_pool: Pool, args: WorkerArgs, stop: CancellationToken) {
+    tokio::join!(
+        run_periodically(maintenance::JOB, stop.clone(), || {
+            maintenance::run_maintenance(&pool, &args)
+        }),
+        run_periodically(maintenance::FIGURES, stop.clone(), async || {
+            maintenance::tell_connections(&pool);
+            Ok(())
+        }),
+        run_periodically(reconciliation::JOB, stop, || {
+            reconciliation::reconcile_if_due(&proof_pool, args.reconcile_every_hours)
+        }),
+    );
+}
+
+/// Settles what waits elsewhere than with the broker.
+async fn settle_waiting(pool: Pool, stop: CancellationToken) {
+    tokio::join!(
+        run_periodically(late_matching::JOB, stop.clone(), || {
+            late_matching::retry_pending_reports(&pool, &stop)
+        }),
+        run_periodically(bulk_replay::JOB, stop.clone(), || {
+            bulk_replay::replay_until_done(&pool, &stop)
+        }),
+    );
 }
 
 /// Ends if the worker has not begun to consume in time; whoever restarts processes should see that.

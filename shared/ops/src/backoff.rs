@@ -1,13 +1,15 @@
-//! The pauses of whoever tries something again for ever.
+//! The pauses of whoever tries something again.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-/// The pauses between attempts: from 100 ms doubling to 5 s, each with jitter, so that a hundred
-/// processes do not come back as one.
+/// The pauses between attempts: doubling, each with jitter, so that a hundred processes do not come back
+/// as one.
 #[derive(Debug)]
 pub struct Backoff {
+    first: Duration,
+    longest: Duration,
     next: Duration,
 }
 
@@ -15,21 +17,29 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(5);
 
+    /// From 100 ms to 5 s: what is away may be so for long.
     pub fn new() -> Self {
-        Backoff { next: Self::FIRST }
+        Backoff::between(Self::FIRST, Self::LONGEST)
+    }
+
+    pub fn between(first: Duration, longest: Duration) -> Self {
+        Backoff {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// After a success.
     pub fn reset(&mut self) {
-        self.next = Self::FIRST;
+        self.next = self.first;
     }
 
     /// How long to wait now: between half of the step and the whole of it.
     pub fn next_pause(&mut self) -> Duration {
         let step = self.next;
-        self.next = (step * 2).min(Self::LONGEST);
-        let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(rand::rng().random_range(millis / 2..=millis))
+        self.next = (step * 2).min(self.longest);
+        rand::rng().random_range(step / 2..=step)
     }
 
     pub async fn wait(&mut self) {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Transaction;
-use rand::RngExt;
+use trueup_ops::backoff::Backoff;
 use trueup_ops::metrics::{self, TransactionName, TransactionOutcome};
 
 use crate::error::StoreError;
@@ -15,8 +15,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> +
 
 /// A deadlock or a serialisation failure is tried again this often before it is the caller's.
 const MAX_ATTEMPTS: u32 = 5;
-/// The first pause before a retry; doubled each time, with jitter, so that two that met do not meet again.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The pauses between them, with jitter, so that two that met do not meet again.
+const FIRST_PAUSE: Duration = Duration::from_micros(7_500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(60);
 
 /// Runs `work` in one transaction and commits it. `work` may run several times: it must have no
 /// effect but on the database.
@@ -26,16 +27,14 @@ where
 {
     let figures = metrics::transactions();
     let started = Instant::now();
+    let mut backoff = Backoff::between(FIRST_PAUSE, LONGEST_PAUSE);
     let mut attempt = 1;
     loop {
         match run_once(pool, &mut work).await {
             Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
                 figures.ended.inc((name, TransactionOutcome::Retried));
                 tracing::debug!(transaction = name.code(), attempt, %error, "transaction is run again");
-                let pause = FIRST_PAUSE * 2u32.pow(attempt - 1);
-                // Drawn before the wait: the generator must not be held across it.
-                let jitter = rand::rng().random_range(0.5..1.5);
-                tokio::time::sleep(pause.mul_f64(jitter)).await;
+                backoff.wait().await;
                 attempt += 1;
             }
             outcome => {

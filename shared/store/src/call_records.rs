@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::assignments;
 use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
-use crate::settlement::columns::{CallMoney, call_money};
+use crate::settlement::columns::call_money;
 use crate::terms_columns::payee_of_row;
 use trueup_postgres::statement;
 
@@ -61,26 +61,21 @@ fn call_id<'a>() -> Vec<TableColumn<'a, &'a StoredCall>> {
     columns!(|row: &'a StoredCall| "id": "uuid" = row.id;)
 }
 
-/// The columns that both statements write.
-fn call_text() -> ColumnText {
-    ColumnText::of(&call_facts()).and(&ColumnText::of(&call_money()))
+/// What both statements are given.
+fn recorded_call<'a>() -> Vec<TableColumn<'a, &'a StoredCall>> {
+    let written = [call_id(), call_facts(), call_money()];
+    written.into_iter().flatten().collect()
 }
 
 /// The account, and then the columns, as both statements take them.
 fn call_params<'a>(account_id: &'a Uuid, calls: &[&'a StoredCall]) -> Vec<Param<'a>> {
-    let money: Vec<CallMoney> = calls
-        .iter()
-        .map(|call| CallMoney::of_stored(call))
-        .collect();
     let mut params: Vec<Param<'a>> = vec![Box::new(account_id)];
-    params.extend(column_params(&call_id(), calls));
-    params.extend(column_params(&call_facts(), calls));
-    params.extend(column_params(&call_money(), &money));
+    params.extend(column_params(&recorded_call(), calls));
     params
 }
 
 static INSERT: LazyLock<String> = LazyLock::new(|| {
-    let written = ColumnText::of(&call_id()).and(&call_text());
+    let written = ColumnText::of(&recorded_call());
     format!(
         "/* recording.insert */
         INSERT INTO calls (account_id, {})
@@ -95,15 +90,15 @@ static INSERT: LazyLock<String> = LazyLock::new(|| {
 });
 
 static UPDATE: LazyLock<String> = LazyLock::new(|| {
-    let id = ColumnText::of(&call_id());
+    let given = ColumnText::of(&recorded_call());
     format!(
         "/* recording.update */
         UPDATE calls c SET {}, updated_at = now()
           FROM {}
          WHERE c.account_id = $1 AND {}",
-        call_text().assignments(),
-        id.clone().and(&call_text()).unnest(2),
-        id.equalities("c"),
+        given.clone().without("id").assignments(),
+        given.unnest(2),
+        ColumnText::of(&call_id()).equalities("c"),
     )
 });
 

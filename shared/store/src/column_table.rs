@@ -77,12 +77,6 @@ impl ColumnText {
         ColumnText(names.collect())
     }
 
-    /// These columns, and then those.
-    pub fn and(mut self, other: &ColumnText) -> ColumnText {
-        self.0.extend_from_slice(&other.0);
-        self
-    }
-
     pub fn without(mut self, name: &str) -> ColumnText {
         self.0.retain(|column| column.name != name);
         self

@@ -8,7 +8,7 @@ use trueup_domain::report::{DurationUnit, PayoutUnit};
 use trueup_domain::webhook_settings::ConflictPolicy;
 use trueup_store::ceilings::CountedKind;
 use trueup_store::webhooks::{self, StoredSettings};
-use trueup_store::{StoreError, TransactionName, audit_log, buyers};
+use trueup_store::{TransactionName, audit_log, buyers};
 use utoipa::openapi::schema::Object;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -345,14 +345,14 @@ async fn check_buyer(
     tx: &deadpool_postgres::Transaction<'_>,
     account_id: Uuid,
     buyer: Option<Uuid>,
-) -> Result<Result<(), Problem>, StoreError> {
+) -> Result<(), NotDone> {
     if let Some(buyer) = buyer
         && buyers::get_buyer(tx, account_id, buyer).await?.is_none()
     {
         let fault = not_ours("buyer_id", "buyer");
-        return Ok(Err(Problem::invalid_fields(vec![fault], Vec::new())));
+        return Err(Problem::invalid_fields(vec![fault], Vec::new()).into());
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Its secret, if one is required, is shown this once.
@@ -384,7 +384,7 @@ pub async fn create_webhook(
                 app.ceilings
                     .check_room(tx, account_id, CountedKind::Webhooks)
                     .await??;
-                check_buyer(tx, account_id, settings.buyer_id).await??;
+                check_buyer(tx, account_id, settings.buyer_id).await?;
                 webhooks::insert_webhook(tx, account_id, id, &token, &settings).await?;
                 if let Some(secret) = secret {
                     webhooks::rotate_secret(tx, id, Uuid::now_v7(), &secret, 0).await?;
@@ -420,7 +420,7 @@ pub async fn update_webhook(
                 let settings = changes.apply_to(&before)?;
                 app.ceilings.check_limits(&before, &settings)?;
                 if settings.buyer_id != before.buyer_id {
-                    check_buyer(tx, account_id, settings.buyer_id).await??;
+                    check_buyer(tx, account_id, settings.buyer_id).await?;
                 }
                 let mut secret = None;
                 if settings.require_secret && webhooks::valid_secrets(tx, &[id]).await?.is_empty() {

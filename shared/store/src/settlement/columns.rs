@@ -59,7 +59,7 @@ pub fn decided_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
 }
 
 /// What a row says from its first day on.
-pub fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
+fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>|
         "account_id": "uuid" = row.line.account_id;
         "webhook_id": "uuid" = row.line.webhook_id;
@@ -70,8 +70,20 @@ pub fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     )
 }
 
+/// What an insert is given.
+pub fn inserted_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
+    let written = [event_key(), decided_event(), fixed_event(), event_waits()];
+    written.into_iter().flatten().collect()
+}
+
+/// What an update is given.
+pub fn updated_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
+    let written = [event_key(), decided_event(), event_waits()];
+    written.into_iter().flatten().collect()
+}
+
 /// No column: whether the row is told until when it is tried again (`retry_until`).
-pub fn event_waits<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
+fn event_waits<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>| "waits": "bool" = is_told_to_wait(row.line);)
 }
 
@@ -100,15 +112,27 @@ pub fn locked_call_place<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
     columns!(|row: LockedRow<'a>| "at": "text" as "tid" = row.ctid;)
 }
 
+/// What an update of a locked call is given.
+pub fn updated_call<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
+    let given = [locked_call_key(), locked_call_place(), settled_call()];
+    given.into_iter().flatten().collect()
+}
+
+/// What settling changes about a call.
+pub fn settled_call<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
+    let written = [call_value_source(), call_money()];
+    written.into_iter().flatten().collect()
+}
+
 /// Who set a call's value.
-pub fn call_value_source<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
+fn call_value_source<'a>() -> Vec<TableColumn<'a, LockedRow<'a>>> {
     columns!(|row: LockedRow<'a>|
         "value_from_webhook": "bool" = row.call.value_from_webhook;
         "reported_by_webhook_id": "uuid" = row.call.reported_by;
     )
 }
 
-/// A call's money, whoever writes it: settling, or recording.
+/// A call's money.
 pub struct CallMoney {
     pub value_cents: Option<i64>,
     pub qualified: Option<bool>,
@@ -116,35 +140,42 @@ pub struct CallMoney {
     pub payee: Option<Payee>,
 }
 
-impl CallMoney {
-    pub fn of_locked(call: &LockedCall) -> CallMoney {
-        CallMoney {
-            value_cents: call.value_cents,
-            qualified: call.qualified,
-            credit_cents: call.credit_cents,
-            payee: call.posted_terms,
-        }
-    }
+/// A row of `calls`, whoever writes it: settling, or recording.
+pub trait PaidCall {
+    fn money(&self) -> CallMoney;
+}
 
-    pub fn of_stored(call: &StoredCall) -> CallMoney {
+impl PaidCall for LockedRow<'_> {
+    fn money(&self) -> CallMoney {
         CallMoney {
-            value_cents: call.value_cents,
-            qualified: call.qualified,
-            credit_cents: call.credit_cents,
-            payee: call.terms,
+            value_cents: self.call.value_cents,
+            qualified: self.call.qualified,
+            credit_cents: self.call.credit_cents,
+            payee: self.call.posted_terms,
         }
     }
 }
 
-pub fn call_money() -> Vec<TableColumn<'static, CallMoney>> {
-    columns!(|row: CallMoney|
-        "value_cents": "int8" = row.value_cents;
-        "qualified": "bool" = row.qualified;
-        "publisher_payout_cents": "int8" = row.credit_cents;
-        "terms_publisher_id": "uuid" = row.payee.map(|payee| payee.publisher_id);
-        "terms_kind": "text" = row.payee.map(|payee| terms_kind(payee.terms));
-        "terms_amount_cents": "int8" = row.payee.and_then(|payee| terms_amount(payee.terms));
-        "terms_percent_e4": "int4" = row.payee.and_then(|payee| terms_percent(payee.terms));
+impl PaidCall for &StoredCall {
+    fn money(&self) -> CallMoney {
+        CallMoney {
+            value_cents: self.value_cents,
+            qualified: self.qualified,
+            credit_cents: self.credit_cents,
+            payee: self.terms,
+        }
+    }
+}
+
+pub fn call_money<'a, R: PaidCall>() -> Vec<TableColumn<'a, R>> {
+    columns!(|row: R|
+        "value_cents": "int8" = row.money().value_cents;
+        "qualified": "bool" = row.money().qualified;
+        "publisher_payout_cents": "int8" = row.money().credit_cents;
+        "terms_publisher_id": "uuid" = row.money().payee.map(|payee| payee.publisher_id);
+        "terms_kind": "text" = row.money().payee.map(|payee| terms_kind(payee.terms));
+        "terms_amount_cents": "int8" = row.money().payee.and_then(|payee| terms_amount(payee.terms));
+        "terms_percent_e4": "int4" = row.money().payee.and_then(|payee| terms_percent(payee.terms));
     )
 }
 
@@ -164,8 +195,19 @@ pub fn call_report_key<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
     )
 }
 
+pub fn inserted_call_report<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
+    let written = [call_report_key(), call_report_state(), fixed_call_report()];
+    written.into_iter().flatten().collect()
+}
+
+/// What an update is given.
+pub fn updated_call_report<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
+    let given = [call_report_key(), call_report_state()];
+    given.into_iter().flatten().collect()
+}
+
 /// What never changes about a report of a call.
-pub fn fixed_call_report<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
+fn fixed_call_report<'a>() -> Vec<TableColumn<'a, CallReportRow<'a>>> {
     columns!(|row: CallReportRow<'a>|
         "webhook_id": "uuid" = row.report.webhook_id;
         "exempt_from_v2": "bool" = row.report.exempt_from_v2;

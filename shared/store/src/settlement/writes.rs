@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
 use crate::settlement::columns::{
-    CallMoney, CallReportRow, EventRow, LockedRow, call_money, call_report_key, call_report_state,
-    call_value_source, decided_event, event_key, event_waits, fixed_call_report, fixed_event,
-    is_told_to_wait, locked_call_key, locked_call_place,
+    CallReportRow, EventRow, LockedRow, call_report_key, call_report_state, decided_event,
+    event_key, inserted_call_report, inserted_event, is_told_to_wait, locked_call_key,
+    locked_call_place, settled_call, updated_call, updated_call_report, updated_event,
 };
 use crate::settlement::loading::LockedCallSet;
 use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, write_entries};
@@ -42,12 +42,12 @@ pub async fn write_batch(
     let ledger = draft_entries(tx, lines).await?;
     let lines = &*lines;
     let mut writes: Vec<Write<'_>> = Vec::new();
-    writes.extend(write_rows(lines, &ledger, false));
+    writes.extend(write_events(lines, &ledger, false));
     let changed_calls = books.calls.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
     writes.extend(report_writes(books));
     writes.extend(request_writes(lines));
-    writes.extend(write_rows(lines, &ledger, true));
+    writes.extend(write_events(lines, &ledger, true));
     writes.extend(adjust_rows(&ledger));
     writes.extend(mark_displaced(lines));
     writes.extend(pending_writes(lines));
@@ -101,11 +101,18 @@ pub(super) fn box_param<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Param<'a> 
     Box::new(value)
 }
 
+/// A write of rows; none, if there are none. The columns are those that the statement's text was made of.
+fn write_rows<'a, R>(
+    sql: &'static str,
+    columns: &[TableColumn<'a, R>],
+    rows: &[R],
+) -> Option<Write<'a>> {
+    (!rows.is_empty()).then(|| (sql, column_params(columns, rows)))
+}
+
 static INSERT_ROWS: LazyLock<String> = LazyLock::new(|| {
-    let written = ColumnText::of(&event_key())
-        .and(&ColumnText::of(&decided_event()))
-        .and(&ColumnText::of(&fixed_event()));
-    let given = written.clone().and(&ColumnText::of(&event_waits()));
+    let given = ColumnText::of(&inserted_event());
+    let written = given.clone().without("waits");
     format!(
         "/* settle_insert_events */
     INSERT INTO events ({}, retry_until)
@@ -120,12 +127,8 @@ static INSERT_ROWS: LazyLock<String> = LazyLock::new(|| {
 
 /// An update keeps who decided where nobody decides now, and until when a row is tried again.
 pub static UPDATE_ROWS: LazyLock<String> = LazyLock::new(|| {
-    let key = ColumnText::of(&event_key());
+    let given = ColumnText::of(&updated_event());
     let decided = ColumnText::of(&decided_event());
-    let given = key
-        .clone()
-        .and(&decided)
-        .and(&ColumnText::of(&event_waits()));
     format!(
         "/* settle_update_events */
     UPDATE events e
@@ -136,7 +139,7 @@ pub static UPDATE_ROWS: LazyLock<String> = LazyLock::new(|| {
         decided.without("decided_by").assignments(),
         given.count() + 1,
         given.unnest(1),
-        key.equalities("e"),
+        ColumnText::of(&event_key()).equalities("e"),
     )
 });
 
@@ -145,7 +148,7 @@ pub static UPDATE_ROWS: LazyLock<String> = LazyLock::new(|| {
 /// The ids of new ones were looked for when the batch was loaded, so the insert needs no `ON CONFLICT`,
 /// which would look again in every index and write a record more for each row: where another worker was
 /// first meanwhile, the transaction fails and is run again ([`run`]).
-fn write_rows<'a>(
+fn write_events<'a>(
     lines: &'a [BatchRow],
     ledger: &LedgerEntries,
     exists: bool,
@@ -164,19 +167,14 @@ fn write_rows<'a>(
             })
         })
         .collect();
-    if rows.is_empty() {
-        return None;
-    }
-    let mut columns = event_key();
-    columns.extend(decided_event());
-    if !exists {
-        columns.extend(fixed_event());
-    }
-    columns.extend(event_waits());
-    let mut params = column_params(&columns, &rows);
+    let (sql, columns) = if exists {
+        (&UPDATE_ROWS, updated_event())
+    } else {
+        (&INSERT_ROWS, inserted_event())
+    };
+    let (sql, mut params) = write_rows(sql, &columns, &rows)?;
     params.push(box_param(LAST_RETRY_SECONDS));
-    let sql = if exists { &UPDATE_ROWS } else { &INSERT_ROWS };
-    Some((sql.as_str(), params))
+    Some((sql, params))
 }
 
 pub static ADJUST_ROWS: LazyLock<String> = LazyLock::new(|| {
@@ -208,8 +206,7 @@ fn adjusted_row() -> Vec<TableColumn<'static, AdjustedRow>> {
 /// What moves under rows that are not decided now: those that left their call, and those that bring money
 /// since another has left.
 fn adjust_rows(ledger: &LedgerEntries) -> Option<Write<'static>> {
-    let rows = &ledger.adjusted;
-    (!rows.is_empty()).then(|| (ADJUST_ROWS.as_str(), column_params(&adjusted_row(), rows)))
+    write_rows(&ADJUST_ROWS, &adjusted_row(), &ledger.adjusted)
 }
 
 static INSERT_REQUESTS: LazyLock<String> = LazyLock::new(|| {
@@ -268,21 +265,20 @@ fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
                 Some(RequestRow { line, request })
             });
             let rows: Vec<RequestRow<'_>> = with_request.collect();
-            (!rows.is_empty()).then(|| (sql.as_str(), column_params(&request_row(), &rows)))
+            write_rows(sql, &request_row(), &rows)
         })
 }
 
 pub static UPDATE_CALLS: LazyLock<String> = LazyLock::new(|| {
     let key = ColumnText::of(&locked_call_key());
     let place = ColumnText::of(&locked_call_place());
-    let written = ColumnText::of(&call_value_source()).and(&ColumnText::of(&call_money()));
     format!(
         "/* settle_update_calls */
     UPDATE calls c SET {}, updated_at = now()
       FROM {}
      WHERE c.ctid = {} AND {}",
-        written.assignments(),
-        key.clone().and(&place).and(&written).unnest(1),
+        ColumnText::of(&settled_call()).assignments(),
+        ColumnText::of(&updated_call()).unnest(1),
         place.values(),
         key.equalities("c"),
     )
@@ -296,24 +292,11 @@ fn update_calls(locked: &LockedCallSet) -> Option<Write<'_>> {
             ctid: locked.ctids.get(&call.key).map(String::as_str),
         })
         .collect();
-    if rows.is_empty() {
-        return None;
-    }
-    let money: Vec<CallMoney> = rows
-        .iter()
-        .map(|row| CallMoney::of_locked(row.call))
-        .collect();
-    let mut params = column_params(&locked_call_key(), &rows);
-    params.extend(column_params(&locked_call_place(), &rows));
-    params.extend(column_params(&call_value_source(), &rows));
-    params.extend(column_params(&call_money(), &money));
-    Some((UPDATE_CALLS.as_str(), params))
+    write_rows(&UPDATE_CALLS, &updated_call(), &rows)
 }
 
 static INSERT_REPORTS: LazyLock<String> = LazyLock::new(|| {
-    let written = ColumnText::of(&call_report_key())
-        .and(&ColumnText::of(&call_report_state()))
-        .and(&ColumnText::of(&fixed_call_report()));
+    let written = ColumnText::of(&inserted_call_report());
     format!(
         "/* settle_insert_reports */
     INSERT INTO call_reports ({}) SELECT {} FROM {}",
@@ -324,14 +307,12 @@ static INSERT_REPORTS: LazyLock<String> = LazyLock::new(|| {
 });
 
 pub static UPDATE_REPORTS: LazyLock<String> = LazyLock::new(|| {
-    let key = ColumnText::of(&call_report_key());
-    let state = ColumnText::of(&call_report_state());
     format!(
         "/* settle_update_reports */
     UPDATE call_reports r SET {} FROM {} WHERE {}",
-        state.assignments(),
-        key.clone().and(&state).unnest(1),
-        key.equalities("r"),
+        ColumnText::of(&call_report_state()).assignments(),
+        ColumnText::of(&updated_call_report()).unnest(1),
+        ColumnText::of(&call_report_key()).equalities("r"),
     )
 });
 
@@ -361,19 +342,13 @@ fn report_writes(books: &LockedCallSet) -> Vec<Write<'_>> {
             rows.push(CallReportRow { call, report });
         }
     }
-    let mut inserted = call_report_key();
-    inserted.extend(call_report_state());
-    inserted.extend(fixed_call_report());
-    let mut updated = call_report_key();
-    updated.extend(call_report_state());
     [
-        (&INSERT_REPORTS, inserted, new),
-        (&UPDATE_REPORTS, updated, there),
+        (&INSERT_REPORTS, inserted_call_report(), new),
+        (&UPDATE_REPORTS, updated_call_report(), there),
         (&DELETE_REPORTS, call_report_key(), gone),
     ]
     .into_iter()
-    .filter(|(_, _, rows)| !rows.is_empty())
-    .map(|(sql, columns, rows)| (sql.as_str(), column_params(&columns, &rows)))
+    .filter_map(|(sql, columns, rows)| write_rows(sql, &columns, &rows))
     .collect()
 }
 
@@ -417,12 +392,7 @@ fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'static>> {
         rows.collect::<Vec<_>>()
     };
     let rows: Vec<DisplacedRow> = lines.iter().flat_map(of_line).collect();
-    (!rows.is_empty()).then(|| {
-        (
-            MARK_DISPLACED.as_str(),
-            column_params(&displaced_row(), &rows),
-        )
-    })
+    write_rows(&MARK_DISPLACED, &displaced_row(), &rows)
 }
 
 static INSERT_PENDING: LazyLock<String> = LazyLock::new(|| {
@@ -466,10 +436,9 @@ fn pending_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         .iter()
         .filter(|l| wants_another_try(l) && !l.is_as_before())
         .collect();
-    if !waiting.is_empty() {
-        let mut params = column_params(&pending_row(), &waiting);
+    if let Some((sql, mut params)) = write_rows(&INSERT_PENDING, &pending_row(), &waiting) {
         params.push(box_param(f64::from(RETRY_SECONDS[0])));
-        writes.push((INSERT_PENDING.as_str(), params));
+        writes.push((sql, params));
     }
     let done: Vec<Uuid> = lines
         .iter()
@@ -545,9 +514,7 @@ fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         let (digests, events): (Vec<Uuid>, Vec<Uuid>) = closed.into_iter().unzip();
         writes.push((DELETE_OPEN, vec![box_param(digests), box_param(events)]));
     }
-    if !held.is_empty() {
-        writes.push((UPSERT_OPEN.as_str(), column_params(&open_row(), &held)));
-    }
+    writes.extend(write_rows(&UPSERT_OPEN, &open_row(), &held));
     writes
 }
 
