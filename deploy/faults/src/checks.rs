@@ -98,10 +98,11 @@ fn listed(answers: impl Iterator<Item = (u16, u64)>) -> String {
 
 fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
     format!(
-        "{} accepted, {rows} rows, {again} settled again · door {} · persons {} · p99 of the 200s {} ms",
+        "{} accepted, {rows} rows, {again} settled again · door {} · persons {}, {} bulk replays · p99 of the 200s {} ms",
         sent.accepted.len(),
         listed(sent.answers.iter().map(|(s, n)| (*s, *n))),
         listed(done.answers.iter().map(|(s, n)| (*s, *n))),
+        done.bulk_replays,
         sent.p99(),
     )
 }
@@ -127,7 +128,7 @@ async fn rest(scene: &mut Cluster, client: &Client, accepted: &[Uuid]) -> anyhow
             ensure!(
                 Instant::now() < deadline,
                 "not at rest after {REST_WITHIN:?}: {waiting} messages wait, {missing} of {} accepted events have no \
-                 row, {pending} reports wait for calls that are there",
+                 row, {pending} notes, bulk replays and reports whose calls are there wait",
                 accepted.len()
             );
             tokio::time::sleep(LOOK_EVERY).await;
@@ -164,10 +165,11 @@ async fn missing(client: &Client, accepted: &[Uuid]) -> anyhow::Result<i64> {
     Ok(client.query_one(missing, &[&accepted]).await?.get(0))
 }
 
-/// Notes of calls that no worker took up, and reports that a note has made due, or whose call is there by
-/// its ref_id (M7).
+/// Notes of calls that no worker took up, reports that a note has made due, or whose call is there by
+/// its ref_id (M7), and bulk replays that are not finished (M8).
 async fn pending(client: &Client) -> anyhow::Result<i64> {
     let pending = "SELECT (SELECT count(*) FROM call_recorded_outbox)
+        + (SELECT count(*) FROM bulk_replays WHERE finished_at IS NULL)
         + (SELECT count(*) FROM pending_reports p WHERE next_try_at <= now() OR EXISTS
             (SELECT 1 FROM calls c WHERE c.account_id = p.account_id AND c.ref_id = p.ref_id))";
     Ok(client.query_one(pending, &[]).await?.get(0))

@@ -21,7 +21,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     let mut scene = Cluster::set(arguments, services, false).await?;
     scene.start_all().await;
     let senders = Senders::start(&scene, seed);
-    let persons = SimulatedOperators::start(&scene, seed);
+    let persons = SimulatedOperators::start(&scene, seed)?;
     let half = Duration::from_secs(arguments.seconds.div_ceil(2));
     tokio::time::sleep(half).await;
     let mut private = shared.lock().await;

@@ -167,7 +167,7 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let senders = senders::Senders::start(&scene, seed);
     let hostile = hostile_webhook
         .map(|webhook| hostile_senders::HostileSenders::start(&scene, &webhook, seed));
-    let persons = operators::SimulatedOperators::start(&scene, seed);
+    let persons = operators::SimulatedOperators::start(&scene, seed)?;
     let mut plan = plan::FaultSchedule::new(seed);
     let outcome = async {
         plan.play(&mut scene, Duration::from_secs(arguments.seconds))

@@ -1,5 +1,6 @@
 //! People at the console meanwhile: they record calls late, correct estimates, and replay, assign,
-//! apply, ignore, open again or undo rows. A 200 to a recorded call is a promise like the door's.
+//! apply, ignore, open again or undo rows, one by one or many at once. A 200 to a recorded call is a
+//! promise like the door's.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use trueup_store::bulk_replays::{self, NewReplay};
+use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::http;
 use uuid::Uuid;
 
@@ -30,6 +33,7 @@ pub struct Done {
     /// Calls whose recording was answered 200.
     pub recorded: HashSet<Uuid>,
     pub answers: BTreeMap<u16, u64>,
+    pub bulk_replays: u64,
     /// Answers that the contract does not have.
     pub strange: Vec<String>,
 }
@@ -40,20 +44,23 @@ pub struct SimulatedOperators {
 }
 
 impl SimulatedOperators {
-    pub fn start(scene: &Cluster, seed: u64) -> SimulatedOperators {
+    pub fn start(scene: &Cluster, seed: u64) -> anyhow::Result<SimulatedOperators> {
+        let settings = PoolSettings::for_application("trueup-faults", 1);
+        let pool = Pool::new(&scene.ground.database.url, &settings)?;
         let stop = Arc::new(AtomicBool::new(false));
         let person = Person {
             random: StdRng::seed_from_u64(seed ^ 0x5EED),
             desk: scene.desk,
             account: scene.account.clone(),
+            pool,
             late: (0..LATE_CALLS).map(|_| Uuid::new_v4()).collect(),
             rows: Vec::new(),
             done: Done::default(),
         };
-        SimulatedOperators {
+        Ok(SimulatedOperators {
             task: tokio::spawn(person.run(Arc::clone(&stop))),
             stop,
-        }
+        })
     }
 
     pub async fn stop(self) -> Done {
@@ -66,19 +73,21 @@ struct Person {
     random: StdRng,
     desk: SocketAddr,
     account: Account,
+    pool: Pool,
     /// The ids under which late calls are recorded.
     late: Vec<Uuid>,
     /// Rows that were seen last.
-    rows: Vec<String>,
+    rows: Vec<Uuid>,
     done: Done,
 }
 
 impl Person {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Done {
         while !stop.load(Ordering::Relaxed) {
-            match self.random.random_range(0..10) {
-                0..3 => self.record().await,
-                3 => self.look().await,
+            match self.random.random_range(0..20) {
+                0..6 => self.record().await,
+                6..8 => self.look().await,
+                8..10 => self.replay_many().await,
                 _ => self.act().await,
             }
             tokio::time::sleep(PAUSE).await;
@@ -147,7 +156,7 @@ impl Person {
         if status == 200 {
             let rows = answer["data"].as_array().into_iter().flatten();
             self.rows = rows
-                .filter_map(|row| Some(row["id"].as_str()?.to_owned()))
+                .filter_map(|row| row["id"].as_str()?.parse().ok())
                 .collect();
         }
     }
@@ -156,7 +165,7 @@ impl Person {
         if self.rows.is_empty() {
             return self.look().await;
         }
-        let row = self.rows[self.random.random_range(0..self.rows.len())].clone();
+        let row = self.rows[self.random.random_range(0..self.rows.len())];
         let call = self.account.calls[self.random.random_range(0..CALLS)];
         let (action, body) = match self.random.random_range(0..14) {
             0..4 => ("replay", json!({})),
@@ -172,6 +181,30 @@ impl Person {
         };
         self.ask("POST", &format!("/api/v1/events/{row}/{action}"), &body)
             .await;
+    }
+
+    /// Begins a bulk replay of the rows seen last, as the console's page does, and sometimes stops it
+    /// again. Nothing happens where Postgres is away or another replay is under way.
+    async fn replay_many(&mut self) {
+        let Ok(client) = self.pool.get().await else {
+            return;
+        };
+        let mut event_ids = self.rows.clone();
+        // Ids are made in the order of reception (M10).
+        event_ids.sort_unstable();
+        let replay = NewReplay {
+            id: Uuid::now_v7(),
+            account_id: self.account.webhook.account_id,
+            actor: "operator@example.test",
+            filter: "",
+            event_ids: &event_ids,
+        };
+        let begun = bulk_replays::insert_replay(&client, &replay).await;
+        self.done.bulk_replays += u64::from(begun.unwrap_or(false));
+        if self.random.random_bool(0.2) {
+            // A lost connection leaves it under way: both ends are right.
+            let _ = bulk_replays::stop_replay(&client, replay.account_id, replay.id).await;
+        }
     }
 
     /// Status 0: no answer.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::child_process;
 use crate::layout::Layout;
@@ -45,8 +45,10 @@ pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
         services::browser(layout)?;
         services::ensure(layout, choice, Purpose::Tests)
     })?;
-    let tally = timed(&mut times, "tests", || {
-        suite::with_services(layout, &services, &["--locked".to_owned()])
+    let mut tally = suite::Tally::default();
+    let tests = timed(&mut times, "tests", || {
+        tally = suite::with_services(layout, &services, &["--locked".to_owned()])?;
+        tally.verdict()
     });
     let faults = timed(&mut times, "faults", || {
         faults::with_services(layout, &services, &faults::Options::of_ci())?;
@@ -58,15 +60,11 @@ pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
         println!("{:>10}  {name}", seconds(*time));
     }
     println!();
-    let proven = faults.is_ok();
-    if let Err(error) = faults {
+    if let Err(error) = &faults {
         println!("faults: {error:#}");
     }
-    suite::finish(&tally?)?;
-    if !proven {
-        bail!("a fault run failed");
-    }
-    Ok(())
+    tally.print();
+    tests.and(faults)
 }
 
 fn timed<T>(

@@ -25,22 +25,29 @@ pub fn run(layout: &Layout, choice: ServiceMode, args: &[String]) -> Result<()> 
     let services = services::ensure(layout, choice, Purpose::Tests)?;
     let tally = with_services(layout, &services, args);
     services::stop(layout, &services.started)?;
-    finish(&tally?)
+    let tally = tally?;
+    tally.print();
+    tally.verdict()
 }
 
-/// Prints the end of a run; an error if anything failed.
-pub fn finish(tally: &Tally) -> Result<()> {
-    for line in &tally.lines {
-        println!("{line}");
+impl Tally {
+    pub fn print(&self) {
+        for line in &self.lines {
+            println!("{line}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed);
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed > 0 {
-        bail!("{} tests failed", tally.failed);
+
+    /// An error if a test failed or never ran.
+    pub fn verdict(&self) -> Result<()> {
+        if self.failed > 0 {
+            bail!("{} tests failed", self.failed);
+        }
+        if self.broken {
+            bail!("the tests did not run to their end");
+        }
+        Ok(())
     }
-    if tally.broken {
-        bail!("the tests did not run to their end");
-    }
-    Ok(())
 }
 
 /// `cargo test`, told where the services are.
@@ -91,6 +98,24 @@ fn summary(line: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use super::Tally;
+
+    #[test]
+    fn a_failed_test_and_a_binary_that_died_are_failures() {
+        assert!(Tally::default().verdict().is_ok());
+        let failed = Tally {
+            failed: 1,
+            ..Tally::default()
+        };
+        let broken = Tally {
+            broken: true,
+            ..Tally::default()
+        };
+        for tally in [failed, broken] {
+            assert!(tally.verdict().is_err(), "{tally:?}");
+        }
+    }
+
     #[test]
     fn the_runners_summary_is_read() {
         let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
