@@ -1,7 +1,8 @@
 //! Reading a body, bounded in size, in time, and in what all bodies together may hold.
 //!
-//! Whether it is a batch decides its limit (X1), so the first byte that says anything is looked at as
-//! soon as it is there; nothing else of a body is looked at here.
+//! Whether it may be a batch decides its limit (X1), so the first byte that says anything is looked at as
+//! soon as it is there, and whether a second line begins as an object does; nothing else of a body is
+//! looked at here.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::Instant;
-use trueup_event::batch::first_significant;
+use trueup_event::batch::{begins_with_two_objects, first_significant};
 use trueup_ops::connections::ConnectionActivity;
 
 use crate::body_shares::{BodyOwner, BodyPermit, ShareUsedUp};
@@ -30,6 +31,18 @@ const LEAST_RATE: usize = 4 * 1024;
 const RATE_AFTER: Duration = Duration::from_secs(5);
 /// How long a refused request's body may still come before the connection is given up instead.
 const DISCARD_WITHIN: Duration = Duration::from_millis(100);
+
+/// A body with one object in it may say so late; its first line has ended by here, if it is one of many.
+const FIRST_LINE_BYTES: usize = 4 * 1024;
+
+/// How much of a body is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLimit {
+    /// As much as what it begins with may have (X1).
+    ByContent,
+    /// As much as a batch: its head says that it is one, or it is compressed and is looked at later.
+    Batch,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
@@ -87,6 +100,7 @@ impl From<ShareUsedUp> for BodyError {
 pub async fn read_body(
     mut body: Incoming,
     owner: BodyOwner,
+    limit: BodyLimit,
     activity: &ConnectionActivity,
 ) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
@@ -97,7 +111,7 @@ pub async fn read_body(
             limit: REPORT_BYTES,
         });
     }
-    let mut pieces = BodyPieces::new(&body);
+    let mut pieces = BodyPieces::new(&body, limit);
     if let Some(whole) = pieces.read_ready(&mut body)? {
         return Ok(whole);
     }
@@ -146,17 +160,20 @@ struct BodyPieces {
     announced: usize,
     /// Known when a byte has come that says something.
     limit: Option<usize>,
+    /// It begins as an object does, and its limit is that of one so far.
+    may_be_lines: bool,
     /// Bytes at the beginning that are known to say nothing: each is looked at once, in however many pieces
     /// they come.
     blank: usize,
 }
 
 impl BodyPieces {
-    fn new(body: &Incoming) -> BodyPieces {
+    fn new(body: &Incoming, limit: BodyLimit) -> BodyPieces {
         BodyPieces {
             bytes: Vec::new(),
             announced: usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
-            limit: None,
+            limit: (limit == BodyLimit::Batch).then_some(BATCH_BYTES),
+            may_be_lines: false,
             blank: 0,
         }
     }
@@ -224,19 +241,39 @@ impl BodyPieces {
     fn check_limit(&mut self, so_far: &[u8]) -> Result<(), BodyError> {
         if self.limit.is_none() {
             let unseen = so_far.get(self.blank..).unwrap_or_default();
-            self.limit = first_significant(unseen).map(|first| {
+            let first = first_significant(unseen);
+            self.limit = first.map(|first| {
                 if first == b'[' {
                     BATCH_BYTES
                 } else {
                     REPORT_BYTES
                 }
             });
+            self.may_be_lines = first == Some(b'{');
             self.blank = so_far.len();
         }
         let limit = self.limit.unwrap_or(REPORT_BYTES);
-        if so_far.len().max(self.announced) > limit {
-            return Err(BodyError::TooLarge { limit });
+        if so_far.len().max(self.announced) <= limit {
+            return Ok(());
         }
-        Ok(())
+        if self.may_be_lines {
+            return self.check_lines(so_far);
+        }
+        Err(BodyError::TooLarge { limit })
+    }
+
+    /// More than one report may have: a batch of lines, or too much.
+    fn check_lines(&mut self, so_far: &[u8]) -> Result<(), BodyError> {
+        if begins_with_two_objects(so_far) {
+            self.limit = Some(BATCH_BYTES);
+            self.may_be_lines = false;
+            return self.check_limit(so_far);
+        }
+        if so_far.len() < FIRST_LINE_BYTES {
+            return Ok(());
+        }
+        Err(BodyError::TooLarge {
+            limit: REPORT_BYTES,
+        })
     }
 }

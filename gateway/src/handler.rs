@@ -7,16 +7,17 @@
 //! being refused costs no Redis. Nothing of a report is looked at but whether it is a batch (X3).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::webhook_cache::query::IngestWebhook;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, EXPECT};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response};
 use jiff::Timestamp;
-use trueup_event::batch::{BatchSplit, split_batch};
+use trueup_event::batch::{BatchSplit, is_line_delimited, split_batch};
 use trueup_event::raw_event::{RawEvent, RawRequest, Refusal};
 use trueup_event::reason::RefusalReason;
 use trueup_event::{ids, limits};
@@ -25,8 +26,9 @@ use trueup_ops::metrics::{self, EventKind, ResponseOutcome};
 use trueup_ops::network::network_of;
 
 use crate::app_state::GatewayState;
-use crate::body::{self, BodyError};
+use crate::body::{self, BodyError, BodyLimit};
 use crate::body_shares::BodyOwner;
+use crate::content_encoding::{self, DecodeError, Encoding};
 use crate::limits::{LimitCheck, LimitDecision};
 use crate::publish::{EncodedEvents, PublishError};
 use crate::refusals::event_id;
@@ -36,8 +38,8 @@ use crate::secret_check::{self, SecretCheck};
 use crate::webhook_cache::WebhookLookup;
 use trueup_event::limits::URL_BYTES;
 
-/// A whole head may have 24 KiB; its values (a signature, a cookie of a proxy) this each.
-const CONTENT_TYPE_BYTES: usize = 256;
+/// A whole head may have 24 KiB; the values that are kept of it this each.
+const KEPT_VALUE_BYTES: usize = 256;
 
 /// One request at one webhook.
 struct RequestContext<'a> {
@@ -122,7 +124,13 @@ impl GatewayState {
                 UnreadBody::All(request.into_body()),
             );
         }
-        let webhook = match self.snapshot.find(token) {
+        let webhook = match self.snapshot.find(&token) {
+            WebhookLookup::Webhook(_) if request.method() == Method::OPTIONS => {
+                return (
+                    IngestResponse::Preflight,
+                    UnreadBody::All(request.into_body()),
+                );
+            }
             WebhookLookup::Webhook(webhook) => webhook,
             WebhookLookup::NoSuchToken => {
                 return (
@@ -239,8 +247,15 @@ fn is_allowed(method: &Method) -> bool {
         Method::PUT,
         Method::PATCH,
         Method::HEAD,
+        Method::OPTIONS,
     ]
     .contains(method)
+}
+
+fn kept_value(headers: &HeaderMap, name: HeaderName) -> Option<Arc<str>> {
+    let value = headers.get(name)?.as_bytes();
+    let value = value.get(..KEPT_VALUE_BYTES).unwrap_or(value);
+    Some(String::from_utf8_lossy(value).into())
 }
 
 impl RequestContext<'_> {
@@ -262,7 +277,13 @@ impl RequestContext<'_> {
 
     /// Body → durable → 200.
     async fn accept_report(&self, request: Request<Incoming>) -> (IngestResponse, UnreadBody) {
-        let parsed = match self.read_events(request).await {
+        let Ok(layers) = content_encoding::parse_header(request.headers()) else {
+            return (
+                IngestResponse::UnknownEncoding,
+                UnreadBody::All(request.into_body()),
+            );
+        };
+        let parsed = match self.read_events(request, &layers).await {
             Ok(parsed) => parsed,
             Err(failed) => return (self.no_body(failed), UnreadBody::Some),
         };
@@ -289,6 +310,7 @@ impl RequestContext<'_> {
     async fn read_events(
         &self,
         request: Request<Incoming>,
+        layers: &[Encoding],
     ) -> Result<Result<ParsedBody, IngestResponse>, BodyError> {
         let (raw, body) = self.raw_request(request);
         let owner = BodyOwner {
@@ -296,30 +318,36 @@ impl RequestContext<'_> {
             webhook_id: self.webhook.webhook_id,
             network: network_of(self.source),
         };
-        let bytes = body::read_body(body, owner, self.activity).await?;
-        Ok(self.parse_events(&bytes, raw))
+        let is_lines = raw.content_type.as_deref().is_some_and(is_line_delimited);
+        let limit = match is_lines || !layers.is_empty() {
+            true => BodyLimit::Batch,
+            false => BodyLimit::ByContent,
+        };
+        let bytes = body::read_body(body, owner, limit, self.activity).await?;
+        if layers.is_empty() {
+            return Ok(self.parse_events(&bytes, raw));
+        }
+        Ok(match content_encoding::decode_body(&bytes, layers) {
+            Ok(decoded) => self.parse_events(&decoded, raw),
+            Err(DecodeError::TooLarge) => Err(IngestResponse::DecodedTooLarge),
+            Err(DecodeError::Damaged) => {
+                let raw = RawRequest {
+                    encoded: true,
+                    ..raw
+                };
+                self.one_event(&bytes, raw)
+            }
+        })
     }
 
     /// One event for each element of a batch (X3), one for any other body.
-    fn parse_events(&self, bytes: &Bytes, raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
-        match split_batch(bytes) {
-            BatchSplit::NotABatch if bytes.len() > body::REPORT_BYTES => {
-                Err(IngestResponse::BodyTooLarge {
-                    limit_kib: body::REPORT_BYTES / 1024,
-                })
-            }
+    fn parse_events(&self, bytes: &[u8], raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
+        match split_batch(bytes, raw.content_type.as_deref()) {
+            BatchSplit::NotABatch => self.one_event(bytes, raw),
             BatchSplit::TooMany => Err(IngestResponse::BatchTooLong {
                 limit: limits::BATCH_ELEMENTS,
             }),
-            BatchSplit::NotABatch | BatchSplit::Empty | BatchSplit::Unparseable => {
-                Ok(ParsedBody::One(Box::new(self.raw_event(
-                    0,
-                    RawRequest {
-                        body: bytes.to_vec(),
-                        ..raw
-                    },
-                ))))
-            }
+            BatchSplit::Empty | BatchSplit::Unparseable => Ok(self.whole_event(bytes, raw)),
             BatchSplit::Elements(places) => {
                 let mut events: Vec<RawEvent> = Vec::with_capacity(places.len());
                 for (at, place) in places.into_iter().enumerate() {
@@ -336,6 +364,21 @@ impl RequestContext<'_> {
                 Ok(ParsedBody::Batch(events))
             }
         }
+    }
+
+    /// A body that is one report has a report's limit (X1).
+    fn one_event(&self, bytes: &[u8], raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
+        if bytes.len() > body::REPORT_BYTES {
+            return Err(IngestResponse::BodyTooLarge {
+                limit_kib: body::REPORT_BYTES / 1024,
+            });
+        }
+        Ok(self.whole_event(bytes, raw))
+    }
+
+    fn whole_event(&self, bytes: &[u8], raw: RawRequest) -> ParsedBody {
+        let body = bytes.to_vec();
+        ParsedBody::One(Box::new(self.raw_event(0, RawRequest { body, ..raw })))
     }
 
     async fn persist_events(
@@ -363,7 +406,11 @@ impl RequestContext<'_> {
             self.count_refusal(RefusalReason::EndpointDisabled);
             return UnreadBody::All(request.into_body());
         }
-        let Ok(parsed) = self.read_events(request).await else {
+        let Ok(layers) = content_encoding::parse_header(request.headers()) else {
+            self.count_refusal(RefusalReason::EndpointDisabled);
+            return UnreadBody::All(request.into_body());
+        };
+        let Ok(parsed) = self.read_events(request, &layers).await else {
             self.count_refusal(RefusalReason::EndpointDisabled);
             return UnreadBody::Some;
         };
@@ -417,18 +464,13 @@ impl RequestContext<'_> {
     fn raw_request(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
-        let content_type = head.headers.get(CONTENT_TYPE).map(|value| {
-            let value = &value.as_bytes()[..value.len().min(CONTENT_TYPE_BYTES)];
-            String::from_utf8_lossy(value).into_owned()
-        });
         let raw = RawRequest {
             method: head.method.as_str().to_owned(),
             query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref())
                 .into(),
-            content_type: content_type.map(Into::into),
-            body: Vec::new(),
-            element: false,
-            batch_of: None,
+            content_type: kept_value(&head.headers, CONTENT_TYPE),
+            content_encoding: kept_value(&head.headers, CONTENT_ENCODING),
+            ..RawRequest::default()
         };
         (raw, body)
     }

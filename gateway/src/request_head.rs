@@ -17,11 +17,48 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// What stands for the secret in the query that is kept.
 const REDACTED: &str = "***";
 
-/// The token of a webhook's path; one slash at the end does no harm.
-pub fn token_of(path: &str) -> Option<&str> {
-    let token = path.strip_prefix(PREFIX)?;
-    let token = token.strip_suffix('/').unwrap_or(token);
+/// What is copied along with a URL, as senders escape it: blanks, line ends, tabs, no-break spaces.
+const COPIED_ALONG: [&str; 9] = ["/", "%20", "+", "%0A", "%0a", "%0D", "%0d", "%09", "%C2%A0"];
+
+/// The token of a webhook's path. Doubled slashes do no harm, nor does what was copied along with the URL
+/// and stands after the token (X1b).
+pub fn token_of(path: &str) -> Option<Cow<'_, str>> {
+    let token = match path.strip_prefix(PREFIX) {
+        Some(token) if !token.starts_with('/') => Cow::Borrowed(token),
+        _ if !path.contains("//") => return None,
+        _ => Cow::Owned(
+            without_doubled_slashes(path)
+                .strip_prefix(PREFIX)?
+                .to_owned(),
+        ),
+    };
+    let length = trim_copied(&token).len();
+    let token = match token {
+        Cow::Borrowed(token) => Cow::Borrowed(token.get(..length).unwrap_or_default()),
+        Cow::Owned(mut token) => {
+            token.truncate(length);
+            Cow::Owned(token)
+        }
+    };
     (!token.is_empty() && !token.contains('/')).then_some(token)
+}
+
+fn trim_copied(token: &str) -> &str {
+    let mut rest = token;
+    while let Some(shorter) = COPIED_ALONG.iter().find_map(|end| rest.strip_suffix(end)) {
+        rest = shorter;
+    }
+    rest
+}
+
+fn without_doubled_slashes(path: &str) -> String {
+    let mut single = String::with_capacity(path.len());
+    for char in path.chars() {
+        if char != '/' || !single.ends_with('/') {
+            single.push(char);
+        }
+    }
+    single
 }
 
 /// Who is asking.
@@ -157,9 +194,21 @@ mod tests {
 
     #[test]
     fn a_path_is_a_webhooks_or_nothing() {
-        assert_eq!(token_of("/api/v1/ppc/inbound-webhooks/abc"), Some("abc"));
-        assert_eq!(token_of("/api/v1/ppc/inbound-webhooks/abc/"), Some("abc"));
         for path in [
+            "/api/v1/ppc/inbound-webhooks/abc",
+            "/api/v1/ppc/inbound-webhooks/abc/",
+            "/api/v1/ppc/inbound-webhooks/abc//",
+            "/api/v1/ppc/inbound-webhooks/abc%0A",
+            "/api/v1/ppc/inbound-webhooks/abc%0d%0a",
+            "/api/v1/ppc/inbound-webhooks/abc%20%09/+%C2%A0",
+            "//api/v1//ppc/inbound-webhooks///abc/%20",
+        ] {
+            assert_eq!(token_of(path).as_deref(), Some("abc"), "{path}");
+        }
+        for path in [
+            "/api/v1/ppc/inbound-webhooks/%20abc",
+            "/api/v1/ppc/inbound-webhooks/%20",
+            "//",
             "/",
             "/api/v1/ppc/inbound-webhooks/",
             "/api/v1/ppc/inbound-webhooks/a/b",

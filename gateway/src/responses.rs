@@ -7,15 +7,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ALLOW, CONNECTION, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use hyper::{Response, StatusCode};
 use trueup_ops::metrics::ResponseKind;
 use uuid::Uuid;
 
+use crate::content_encoding::KNOWN;
+
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, HEAD");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, HEAD, OPTIONS");
+/// A page in a browser may report from anywhere: who may is decided by the token and the secret.
+const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
+/// The star stands for all others but `Authorization`.
+const ANY_HEADERS: HeaderValue =
+    HeaderValue::from_static("X-Webhook-Secret, Content-Type, Content-Encoding, Authorization, *");
+/// Seconds: a day, more than browsers remember a preflight.
+const PREFLIGHT_HOLDS: HeaderValue = HeaderValue::from_static("86400");
 /// When to come again after a 503: an outage of the broker is found out within a few seconds.
 const RETRY_UNAVAILABLE: HeaderValue = HeaderValue::from_static("5");
 
@@ -27,6 +38,8 @@ pub enum IngestResponse {
     AcceptedBatch(Vec<Uuid>),
     /// The seed's words, exactly.
     Paused,
+    /// To a browser that asks whether it may send a report.
+    Preflight,
     SecretMissing,
     SecretWrong,
     NotFound,
@@ -40,6 +53,8 @@ pub enum IngestResponse {
     BatchTooLong {
         limit: usize,
     },
+    DecodedTooLarge,
+    UnknownEncoding,
     UriTooLong,
     HeadTooLarge,
     Limited {
@@ -68,6 +83,7 @@ impl IngestResponse {
             IngestResponse::Accepted(_)
             | IngestResponse::AcceptedBatch(_)
             | IngestResponse::Paused => StatusCode::OK,
+            IngestResponse::Preflight => StatusCode::NO_CONTENT,
             IngestResponse::SecretMissing | IngestResponse::SecretWrong => StatusCode::UNAUTHORIZED,
             IngestResponse::NotFound => StatusCode::NOT_FOUND,
             IngestResponse::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -75,9 +91,10 @@ impl IngestResponse {
             IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => {
                 StatusCode::REQUEST_TIMEOUT
             }
-            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            IngestResponse::BodyTooLarge { .. }
+            | IngestResponse::BatchTooLong { .. }
+            | IngestResponse::DecodedTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            IngestResponse::UnknownEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             IngestResponse::UriTooLong => StatusCode::URI_TOO_LONG,
             IngestResponse::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             IngestResponse::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -92,6 +109,7 @@ impl IngestResponse {
                 ResponseKind::Accepted
             }
             IngestResponse::Paused => ResponseKind::Paused,
+            IngestResponse::Preflight => ResponseKind::Preflight,
             IngestResponse::SecretMissing | IngestResponse::SecretWrong => {
                 ResponseKind::Unauthorized
             }
@@ -99,9 +117,10 @@ impl IngestResponse {
             IngestResponse::MethodNotAllowed => ResponseKind::MethodNotAllowed,
             IngestResponse::Malformed(_) => ResponseKind::Malformed,
             IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => ResponseKind::TooSlow,
-            IngestResponse::BodyTooLarge { .. } | IngestResponse::BatchTooLong { .. } => {
-                ResponseKind::BodyTooLarge
-            }
+            IngestResponse::BodyTooLarge { .. }
+            | IngestResponse::BatchTooLong { .. }
+            | IngestResponse::DecodedTooLarge => ResponseKind::BodyTooLarge,
+            IngestResponse::UnknownEncoding => ResponseKind::UnknownEncoding,
             IngestResponse::UriTooLong => ResponseKind::UriTooLong,
             IngestResponse::HeadTooLarge => ResponseKind::HeadTooLarge,
             IngestResponse::Limited {
@@ -133,6 +152,7 @@ impl IngestResponse {
                 format!("{{\"ok\":true,\"event_ids\":[{}]}}", ids.join(","))
             }
             IngestResponse::Paused => refusal_body("endpoint disabled"),
+            IngestResponse::Preflight => String::new(),
             IngestResponse::SecretMissing => {
                 refusal_body("secret missing: send it in the header X-Webhook-Secret")
             }
@@ -141,7 +161,7 @@ impl IngestResponse {
             }
             IngestResponse::NotFound => refusal_body("not found: check the webhook's URL"),
             IngestResponse::MethodNotAllowed => {
-                refusal_body("method not allowed: use GET, POST, PUT or PATCH")
+                refusal_body("method not allowed: use GET, POST, PUT, PATCH or HEAD")
             }
             IngestResponse::Malformed(what) => refusal_body(what),
             IngestResponse::HeadTooSlow => {
@@ -156,6 +176,12 @@ impl IngestResponse {
             IngestResponse::BatchTooLong { limit } => refusal_body(&format!(
                 "batch too long: the limit is {limit} reports in one request"
             )),
+            IngestResponse::DecodedTooLarge => refusal_body(
+                "body too large: decoded, the limit is 64 KiB, 512 KiB for a batch, and 100 times its encoded size",
+            ),
+            IngestResponse::UnknownEncoding => {
+                refusal_body(&format!("content encoding not known: use {KNOWN}, or none"))
+            }
             IngestResponse::UriTooLong => {
                 refusal_body("URL too long: the limit is 8 KiB; send the fields in the body")
             }
@@ -201,8 +227,19 @@ impl IngestResponse {
         let mut response = Response::new(Full::new(Bytes::from(self.json_body())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
+        if *self == IngestResponse::Preflight {
+            headers.insert(ALLOW, METHODS);
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ANY_HEADERS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_HOLDS);
+        } else {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         match self {
+            IngestResponse::UnknownEncoding => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(KNOWN));
+            }
             IngestResponse::MethodNotAllowed => drop(headers.insert(ALLOW, METHODS)),
             IngestResponse::Unavailable(_) => drop(headers.insert(RETRY_AFTER, RETRY_UNAVAILABLE)),
             IngestResponse::Limited {
@@ -227,7 +264,7 @@ impl IngestResponse {
             _ => "",
         };
         let head = format!(
-            "HTTP/1.1 {}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\naccess-control-allow-origin: *\r\nconnection: close\r\n{retry}content-length: {}\r\n\r\n",
             self.status(),
             body.len()
         );

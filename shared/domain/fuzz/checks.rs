@@ -63,7 +63,7 @@ pub fn any_request(data: &[u8]) {
 }
 
 fn elements(body: &[u8]) -> Vec<&[u8]> {
-    match split_batch(body) {
+    match split_batch(body, None) {
         BatchSplit::Elements(ranges) => {
             assert!((1..=BATCH_ELEMENTS).contains(&ranges.len()));
             let mut end = 0;
@@ -91,7 +91,7 @@ pub fn any_batch(data: &[u8]) {
         // An element stands for itself: alone in an array it is the same element.
         let alone = [b"[", element, b"]"].concat();
         let whole = 1..alone.len() - 1;
-        assert_eq!(split_batch(&alone), BatchSplit::Elements(vec![whole]));
+        assert_eq!(split_batch(&alone, None), BatchSplit::Elements(vec![whole]));
     }
 }
 

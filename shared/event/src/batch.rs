@@ -1,4 +1,5 @@
-//! A top-level JSON array is a batch (X3): where each of its elements begins and ends.
+//! A top-level JSON array is a batch (X3), and so are lines of JSON objects (X1b): where each of its
+//! elements begins and ends.
 //!
 //! This is all that the door looks at in a body. It builds nothing, decides nothing about what an
 //! element says, and leaves an array that is not JSON whole: such a body is one event, and the reader
@@ -6,13 +7,13 @@
 
 use std::ops::Range;
 
-use crate::json_scanner::{JsonError, Scanner};
+use crate::json_scanner::{JsonError, Scanner, without_bom};
 use crate::limits::BATCH_ELEMENTS;
 
 /// What the door makes events of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchSplit {
-    /// The body is no array: one event.
+    /// The body is no array and no lines: one event.
     NotABatch,
     /// `[]`: one event with the whole body, which the reader calls `empty_batch`.
     Empty,
@@ -30,18 +31,98 @@ pub fn first_significant(body: &[u8]) -> Option<u8> {
     Scanner::new(body).peek()
 }
 
+/// True if the content type says that each line of the body is a JSON value of its own.
+pub fn is_line_delimited(content_type: &str) -> bool {
+    const TYPES: [&str; 7] = [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+        "application/json-lines",
+    ];
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    TYPES.iter().any(|t| essence.eq_ignore_ascii_case(t))
+}
+
+/// True if a second line begins with `{`, as the first one does: the body may be a batch of lines, and
+/// have a batch's length (X1b).
+pub fn begins_with_two_objects(so_far: &[u8]) -> bool {
+    let mut lines = lines(so_far);
+    let mut begins = || {
+        lines
+            .next()
+            .is_some_and(|line| so_far.get(line.start) == Some(&b'{'))
+    };
+    begins() && begins()
+}
+
 /// Linear in the body's length, whatever it holds.
-pub fn split_batch(body: &[u8]) -> BatchSplit {
+pub fn split_batch(body: &[u8], content_type: Option<&str>) -> BatchSplit {
     let mut scanner = Scanner::new(body);
-    if !scanner.take(b'[') {
-        return BatchSplit::NotABatch;
-    }
+    match scanner.peek() {
+        Some(b'{') => return split_lines(body, content_type.is_some_and(is_line_delimited)),
+        Some(b'[') => scanner.take(b'['),
+        _ => return BatchSplit::NotABatch,
+    };
     match find_elements(&mut scanner) {
         Err(JsonError { .. }) => BatchSplit::Unparseable,
         Ok((_, count)) if count > BATCH_ELEMENTS => BatchSplit::TooMany,
         Ok((ranges, _)) if ranges.is_empty() => BatchSplit::Empty,
         Ok((ranges, _)) => BatchSplit::Elements(ranges),
     }
+}
+
+/// The places of the lines that are not blank, without the white space around them.
+fn lines(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let start = body.len().saturating_sub(without_bom(body).len());
+    let mut next = Some(start);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let rest = body.get(start..).unwrap_or_default();
+        let length = rest.iter().position(|byte| *byte == b'\n');
+        next = length.map(|length| start.saturating_add(length).saturating_add(1));
+        let line = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
+        let from = line.len().saturating_sub(line.trim_ascii_start().len());
+        let start = start.saturating_add(from);
+        Some(start..start.saturating_add(line.trim_ascii().len()))
+    })
+    .filter(|line| !line.is_empty())
+}
+
+/// Lines that each begin with `{` are a batch, unless the whole of them is one value: a value may have
+/// line ends in it. Where the content type says that they are lines, they are.
+fn split_lines(body: &[u8], declared: bool) -> BatchSplit {
+    if !declared && !body.contains(&b'\n') {
+        return BatchSplit::NotABatch;
+    }
+    let mut ranges = Vec::new();
+    let mut count: usize = 0;
+    for line in lines(body) {
+        if !declared && body.get(line.start) != Some(&b'{') {
+            return BatchSplit::NotABatch;
+        }
+        count = count.saturating_add(1);
+        if count <= BATCH_ELEMENTS {
+            ranges.push(line);
+        }
+    }
+    if !declared && (count < 2 || is_one_value(body)) {
+        return BatchSplit::NotABatch;
+    }
+    if count > BATCH_ELEMENTS {
+        return BatchSplit::TooMany;
+    }
+    BatchSplit::Elements(ranges)
+}
+
+fn is_one_value(body: &[u8]) -> bool {
+    let mut scanner = Scanner::new(body);
+    scanner
+        .skip_value(usize::MAX)
+        .and_then(|()| scanner.expect_end())
+        .is_ok()
 }
 
 /// At most [`BATCH_ELEMENTS`] places, and how many elements there are in truth.
@@ -73,7 +154,7 @@ mod tests {
     use super::*;
 
     fn texts(body: &str) -> Vec<&str> {
-        match split_batch(body.as_bytes()) {
+        match split_batch(body.as_bytes(), None) {
             BatchSplit::Elements(ranges) => ranges.into_iter().map(|r| &body[r]).collect(),
             other => panic!("{other:?} for {body}"),
         }
@@ -91,13 +172,17 @@ mod tests {
     fn x3_what_is_no_array_is_no_batch() {
         for body in ["", "a=[1]", "{\"a\":[1]}", "\"[]\"", "  x"] {
             assert_eq!(
-                split_batch(body.as_bytes()),
+                split_batch(body.as_bytes(), None),
                 BatchSplit::NotABatch,
                 "{body}"
             );
         }
         for body in ["[]", " [ \n ] ", "\u{FEFF}[]"] {
-            assert_eq!(split_batch(body.as_bytes()), BatchSplit::Empty, "{body}");
+            assert_eq!(
+                split_batch(body.as_bytes(), None),
+                BatchSplit::Empty,
+                "{body}"
+            );
         }
     }
 
@@ -115,7 +200,7 @@ mod tests {
             "[1]x",
         ] {
             assert_eq!(
-                split_batch(body.as_bytes()),
+                split_batch(body.as_bytes(), None),
                 BatchSplit::Unparseable,
                 "{body}"
             );
@@ -126,10 +211,13 @@ mod tests {
     fn x3_five_hundred_elements_are_taken_and_one_more_is_not() {
         let of = |n: usize| format!("[{}]", vec!["{}"; n].join(","));
         assert_eq!(texts(&of(500)).len(), 500);
-        assert_eq!(split_batch(of(501).as_bytes()), BatchSplit::TooMany);
-        assert_eq!(split_batch(of(200_000).as_bytes()), BatchSplit::TooMany);
+        assert_eq!(split_batch(of(501).as_bytes(), None), BatchSplit::TooMany);
         assert_eq!(
-            split_batch(of(501).replace("}]", "").as_bytes()),
+            split_batch(of(200_000).as_bytes(), None),
+            BatchSplit::TooMany
+        );
+        assert_eq!(
+            split_batch(of(501).replace("}]", "").as_bytes(), None),
             BatchSplit::Unparseable
         );
     }
@@ -138,6 +226,40 @@ mod tests {
     fn x3_a_deep_element_does_not_spoil_its_neighbours() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(texts(&format!("[{{}},{deep},{{}}]")).len(), 3);
+    }
+
+    #[test]
+    fn x1b_lines_of_objects_are_a_batch() {
+        let lines = "\u{FEFF}\r\n {\"a\":1} \r\n\n{\"a\":\r\n{bad\n";
+        assert_eq!(texts(lines), ["{\"a\":1}", "{\"a\":", "{bad"]);
+        let declared =
+            |body: &str| split_batch(body.as_bytes(), Some("application/x-NDJSON; charset=utf-8"));
+        assert_eq!(declared("{\"a\":1}"), BatchSplit::Elements(vec![0..7]));
+        assert_eq!(declared("{\n7\n"), BatchSplit::Elements(vec![0..1, 2..3]));
+    }
+
+    #[test]
+    fn x1b_one_object_over_several_lines_is_no_batch() {
+        for body in [
+            "{\n  \"a\": 1\n}",
+            "{\"a\":\n{\"b\":1}}",
+            "{\"a\":1}\n",
+            "{\"a\":1}\n7",
+            "{\"a\":1}",
+        ] {
+            assert_eq!(
+                split_batch(body.as_bytes(), Some("application/json")),
+                BatchSplit::NotABatch,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn x1b_five_hundred_lines_are_taken_and_one_more_is_not() {
+        let of = |n: usize| "{}\n".repeat(n);
+        assert_eq!(texts(&of(500)).len(), 500);
+        assert_eq!(split_batch(of(501).as_bytes(), None), BatchSplit::TooMany);
     }
 
     #[test]

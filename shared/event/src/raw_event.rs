@@ -262,7 +262,11 @@ pub struct RawRequest {
     /// The raw query, still percent-encoded, without the `?`. The elements of a batch share it.
     pub query: Arc<str>,
     pub content_type: Option<Arc<str>>,
+    /// The request's `Content-Encoding`; `body` is what it stood for (X1b).
+    pub content_encoding: Option<Arc<str>>,
     pub body: Vec<u8>,
+    /// True if the body could not be decoded: it is here as it came.
+    pub encoded: bool,
     /// True if `body` is one element of a batch that the gateway split (X3).
     pub element: bool,
     /// The event of the batch's first element, with which what they have in common is stored; none for that
@@ -279,6 +283,8 @@ impl RawRequest {
             method: &self.method,
             query: if is_first { &self.query } else { "" },
             content_type: self.content_type.as_deref().filter(|_| is_first),
+            content_encoding: self.content_encoding.as_deref().filter(|_| is_first),
+            encoded: self.encoded,
             body,
             body_b64,
             element: self.element,
@@ -305,6 +311,7 @@ impl RawRequest {
         Ok(RawRequest {
             query: common.query,
             content_type: common.content_type,
+            content_encoding: common.content_encoding,
             batch_of: Some(batch_of),
             ..request
         })
@@ -358,6 +365,10 @@ struct WireRequest {
     #[serde(default)]
     content_type: Option<String>,
     #[serde(default)]
+    content_encoding: Option<String>,
+    #[serde(default)]
+    encoded: bool,
+    #[serde(default)]
     body: Option<String>,
     #[serde(default)]
     body_b64: Option<String>,
@@ -376,6 +387,10 @@ struct WireRequestRef<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    content_encoding: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    encoded: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_b64: Option<String>,
@@ -391,6 +406,8 @@ impl From<WireRequest> for RawRequest {
             method: wire.method,
             query: wire.query.into(),
             content_type: wire.content_type.map(Into::into),
+            content_encoding: wire.content_encoding.map(Into::into),
+            encoded: wire.encoded,
             body: body_of_wire(wire.body, wire.body_b64),
             element: wire.element,
             batch_of: wire.batch_of,
@@ -405,6 +422,8 @@ impl Serialize for RawRequest {
             method: &self.method,
             query: &self.query,
             content_type: self.content_type.as_deref(),
+            content_encoding: self.content_encoding.as_deref(),
+            encoded: self.encoded,
             body,
             body_b64,
             element: self.element,

@@ -139,15 +139,14 @@ impl Sample {
                 .and_then(BoundedText::into_option)
                 .map(Into::into),
             body: self.body,
-            element: false,
-            batch_of: None,
+            ..RawRequest::default()
         }
     }
 }
 
 /// What the gateway would make of it: one event, or one for each element of a batch.
 fn events_of(sample: RawRequest) -> Result<Vec<RawRequest>, Problem> {
-    match batch::split_batch(&sample.body) {
+    match batch::split_batch(&sample.body, sample.content_type.as_deref()) {
         BatchSplit::NotABatch | BatchSplit::Empty | BatchSplit::Unparseable => Ok(vec![sample]),
         BatchSplit::TooMany => {
             let limit = limits::BATCH_ELEMENTS;

@@ -5,6 +5,7 @@ mod batches;
 mod broker;
 mod clients;
 mod crowds;
+mod encodings;
 mod fair_shares;
 mod fuzz;
 mod limits;

@@ -39,8 +39,7 @@ fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -
         query: query.into(),
         content_type: content_type.map(Into::into),
         body: body.to_vec(),
-        element: false,
-        batch_of: None,
+        ..RawRequest::default()
     }
 }
 

@@ -35,6 +35,9 @@ fn read_body<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> Result<(), ReadError> {
     let bytes = request.body.as_slice();
+    if request.encoded {
+        return Err(ReadError::UnparseableBody { byte: 0 });
+    }
     match batch::first_significant(bytes) {
         Some(b'{') => json_body::read_report(bytes, gathered).map_err(unparseable_at),
         _ if request.element => Err(ReadError::UnparseableElement),
@@ -53,7 +56,7 @@ fn unparseable_at(at: JsonError) -> ReadError {
 
 /// An array that the door left whole. One object in it is read (X2); several belong to as many events.
 fn read_array<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> Result<(), ReadError> {
-    match batch::split_batch(bytes) {
+    match batch::split_batch(bytes, None) {
         BatchSplit::Empty => Err(ReadError::EmptyBatch),
         BatchSplit::Elements(ranges) if ranges.len() == 1 => {
             let range = ranges.into_iter().next().unwrap_or_default();

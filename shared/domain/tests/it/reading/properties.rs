@@ -160,7 +160,7 @@ proptest! {
     #[test]
     fn x1_the_scanner_accepts_what_serde_json_accepts(text in json_like()) {
         let theirs = serde_json::from_str::<Vec<&serde_json::value::RawValue>>(&text);
-        match (split_batch(text.as_bytes()), theirs) {
+        match (split_batch(text.as_bytes(), None), theirs) {
             (BatchSplit::Elements(ranges), Ok(values)) => {
                 let ours: Vec<&str> = ranges.into_iter().map(|r| &text[r]).collect();
                 let theirs: Vec<&str> = values.into_iter().map(|v| v.get()).collect();

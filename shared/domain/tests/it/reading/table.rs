@@ -15,7 +15,7 @@ const CASES: &str = include_str!("cases.jsonl");
 
 /// What the door would make of a request: itself, or the elements of a batch.
 pub fn events(request: RawRequest) -> Vec<RawRequest> {
-    match split_batch(&request.body) {
+    match split_batch(&request.body, request.content_type.as_deref()) {
         BatchSplit::Elements(ranges) => ranges
             .into_iter()
             .map(|range| RawRequest {
