@@ -7,6 +7,7 @@ pub mod app_state;
 pub mod body;
 pub mod body_shares;
 pub mod connection_io;
+mod group_commit;
 pub mod handler;
 pub mod limits;
 pub mod listener;

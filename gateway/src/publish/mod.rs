@@ -3,7 +3,10 @@
 
 mod batch_allowance;
 mod broker;
+mod connection;
 mod encoded_events;
+mod in_flight;
+mod message;
 mod spool;
 
 use std::sync::Arc;
