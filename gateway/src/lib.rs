@@ -8,6 +8,7 @@ pub mod body;
 pub mod body_shares;
 pub mod connection_io;
 mod content_encoding;
+mod group_commit;
 pub mod handler;
 pub mod limits;
 pub mod listener;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::metrics::{self, DependencyName, EventKind};
@@ -49,35 +50,20 @@ pub struct ServerSettings {
     pub start: Duration,
 }
 
-/// The whole life of the gateway.
-#[allow(
-    clippy::cognitive_complexity,
-    reason = "the process from its start to its end, in the order in which things happen"
-)]
+/// The whole life of the gateway, in the order in which things happen.
 pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     let shutdown =
         Shutdown::install_signals(settings.grace).map_err(|e| Failure::new(ExitReason::Bug, e))?;
-    let bad_redis = |e: RedisUrlError| {
-        Failure::bad_setting(
-            "TRUEUP_REDIS_URL",
-            format!("{e}; such as redis://user:password@host:6379/0"),
-        )
-    };
-    limits::check_url(&settings.redis_url).map_err(bad_redis)?;
+    check_redis_url(&settings.redis_url)?;
     // It may have to wait for the gateway that is being replaced; a stop need not.
-    let spool = tokio::select! {
-        spool = open_spool(&settings.gateway) => spool?,
-        () = shutdown.stop().cancelled() => return Ok(ExitReason::Drained),
+    let opening = open_spool(&settings.gateway);
+    let Some(spool) = shutdown.stop().run_until_cancelled(opening).await else {
+        return Ok(ExitReason::Drained);
     };
+    let spool = spool?;
     let max_connections = listener::raise_file_limit(settings.gateway.max_connections);
     let _ = metrics::gateway();
-    let (ops, public) = (settings.gateway.ops_listen, settings.gateway.listen);
-    let ops = private_listener::bind_private(ops)
-        .await
-        .map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
-    let listener = private_listener::bind_when_free(|| listener::bind_public(public)).await;
-    let public =
-        listener.map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_LISTEN", public, &e))?;
+    let (ops, public) = bind_listeners(&settings.gateway).await?;
 
     // Cancelled when everything is told: the neighbours are needed until then.
     let end = CancellationToken::new();
@@ -97,32 +83,57 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
         "ages",
         exit_if_no_webhooks(Arc::clone(&door), settings.start, end.clone()),
     );
-    let telling = spawn_vital(
-        "telling",
-        run_flush_loop(Arc::clone(&door), shutdown.stop().clone()),
-    );
-
-    tokio::select! {
-        () = wait_for_first_attempts(&readiness) => {}
-        () = shutdown.stop().cancelled() => {}
-    }
-    let serving = listener::accept_connections(public, Arc::clone(&door), shutdown.stop().clone());
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        () = &mut serving => {}
-        () = shutdown.stop().cancelled() => {}
-    }
-    readiness.start_draining();
-    let exit = shutdown
-        .drain(async {
-            serving.await;
-            let _ = telling.await;
-            flush_refusals_and_uses(&door).await;
-        })
-        .await;
+    let exit = serve_until_drained(public, door, &readiness, &shutdown).await;
     end.cancel();
     tracing::info!(?exit, "ended");
     Ok(exit)
+}
+
+fn check_redis_url(url: &SecretString) -> Result<(), Failure> {
+    limits::check_url(url).map_err(|e: RedisUrlError| {
+        Failure::bad_setting(
+            "TRUEUP_REDIS_URL",
+            format!("{e}; such as redis://user:password@host:6379/0"),
+        )
+    })
+}
+
+/// The private one and the public one.
+async fn bind_listeners(gateway: &GatewayArgs) -> Result<(TcpListener, TcpListener), Failure> {
+    let (ops, public) = (gateway.ops_listen, gateway.listen);
+    let private = private_listener::bind_private(ops)
+        .await
+        .map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_OPS_LISTEN", ops, &e))?;
+    let listener = private_listener::bind_when_free(|| listener::bind_public(public)).await;
+    let listener =
+        listener.map_err(|e| Failure::unbound_address("TRUEUP_GATEWAY_LISTEN", public, &e))?;
+    Ok((private, listener))
+}
+
+/// Serves the public until a stop, then answers what is in flight and tells what is counted.
+async fn serve_until_drained(
+    public: TcpListener,
+    door: Arc<GatewayState>,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> ExitReason {
+    let stop = shutdown.stop();
+    let telling = spawn_vital("telling", run_flush_loop(Arc::clone(&door), stop.clone()));
+    stop.run_until_cancelled(wait_for_first_attempts(readiness))
+        .await;
+    let serving = listener::accept_connections(public, Arc::clone(&door), stop.clone());
+    let mut serving = std::pin::pin!(serving);
+    let ended = stop.run_until_cancelled(&mut serving).await;
+    readiness.start_draining();
+    shutdown
+        .drain(async {
+            if ended.is_none() {
+                serving.await;
+            }
+            let _ = telling.await;
+            flush_refusals_and_uses(&door).await;
+        })
+        .await
 }
 
 async fn open_spool(gateway: &GatewayArgs) -> Result<Option<OpenSpool>, Failure> {

@@ -191,29 +191,26 @@ struct ConsumerSupervisor {
 }
 
 impl ConsumerSupervisor {
-    #[allow(
-        clippy::cognitive_complexity,
-        reason = "the life of a connection: every way to lose it ends in the same pause"
-    )]
     async fn run(&self) {
         let mut backoff = Backoff::new();
         let stop = self.shutdown.stop();
-        while !stop.is_cancelled() {
-            if let Err(why) = self.postgres_can_work().await {
-                self.postgres.set_down(why.to_string());
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = backoff.wait() => continue,
-                }
-            }
-            self.postgres.ok();
-            match self.consume_until_lost(&mut backoff).await {
-                Ok(()) => return,
-                Err(error) => self.broker.set_down(error.to_string()),
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = backoff.wait() => {}
+        while !stop.is_cancelled() && !self.work_until_lost(&mut backoff).await {
+            stop.run_until_cancelled(backoff.wait()).await;
+        }
+    }
+
+    /// True when it was told to stop, and has finished; false when something is away, and `/ready` says what.
+    async fn work_until_lost(&self, backoff: &mut Backoff) -> bool {
+        if let Err(why) = self.postgres_can_work().await {
+            self.postgres.set_down(why.to_string());
+            return false;
+        }
+        self.postgres.ok();
+        match self.consume_until_lost(backoff).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.broker.set_down(error.to_string());
+                false
             }
         }
     }
@@ -280,10 +277,6 @@ impl ConsumerSupervisor {
         outcome
     }
 
-    #[allow(
-        clippy::cognitive_complexity,
-        reason = "one select over deliveries, results and the end; apart they would hide the order of acknowledging"
-    )]
     async fn settle_until_stopped(
         &self,
         session: &BrokerConnection,
@@ -292,49 +285,43 @@ impl ConsumerSupervisor {
         dead: &Channel,
         backoff: &mut Backoff,
     ) -> Result<(), ConsumeError> {
-        let [events, parked, overflow] = sources;
-        let stop = self.shutdown.stop();
-        loop {
-            let (source, delivery) = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
-                done = lanes.next_result() => {
-                    with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?;
+        while let Some(step) = self.next_step(session, &mut lanes, sources).await? {
+            match step {
+                // Acknowledged after the commit (V12), and before anything else is taken.
+                Step::Settled(done) => {
+                    with_broker_timeout(session, acknowledge_settled(done, sources)).await?;
                     backoff.reset();
-                    continue;
                 }
-                // First, for the little that it may give: else a flood behind it would be in front of it.
-                delivery = overflow.next(), if lanes.has_room_for_overflow(!overflow.unacked.is_empty()) => (OVERFLOW, delivery),
-                delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
-                delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
-            };
-            // The broker ends a consumer whose queue is gone, or that held messages for too long.
-            let delivery = delivery.ok_or(ConsumeError::ConsumerEnded)?;
-            let from = match source {
-                EVENTS => &mut *events,
-                PARKED => &mut *parked,
-                _ => &mut *overflow,
-            };
-            with_broker_timeout(
-                session,
-                dispatch_delivery(source, from, &delivery, &mut lanes, dead),
-            )
-            .await?;
-        }
-        for source in [&*events, &*parked, &*overflow] {
-            // A failure is the connection's end, which is met below.
-            let _ = tokio::time::timeout(LEAVE_WITHIN, source.cancel()).await;
-        }
-        lanes.give_up_waiting();
-        while !lanes.is_idle() {
-            tokio::select! {
-                () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
-                done = lanes.next_result() => with_broker_timeout(session, acknowledge_settled(done, [events, parked, overflow])).await?,
+                Step::Delivered(source, delivery) => {
+                    let from = &mut sources[source];
+                    let dispatching = dispatch_delivery(source, from, &delivery, &mut lanes, dead);
+                    with_broker_timeout(session, dispatching).await?;
+                }
             }
-            lanes.give_up_waiting();
         }
-        Ok(())
+        finish_in_hand(session, lanes, sources).await
+    }
+
+    /// `None` when it is told to stop.
+    async fn next_step(
+        &self,
+        session: &BrokerConnection,
+        lanes: &mut Scheduler,
+        [events, parked, overflow]: &mut [QueueConsumer; 3],
+    ) -> Result<Option<Step>, ConsumeError> {
+        let (source, delivery) = tokio::select! {
+            biased;
+            () = self.shutdown.stop().cancelled() => return Ok(None),
+            () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
+            done = lanes.next_result() => return Ok(Some(Step::Settled(done))),
+            // First, for the little that it may give: else a flood behind it would be in front of it.
+            delivery = overflow.next(), if lanes.has_room_for_overflow(!overflow.unacked.is_empty()) => (OVERFLOW, delivery),
+            delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
+            delivery = parked.next(), if lanes.has_room() => (PARKED, delivery),
+        };
+        // The broker ends a consumer whose queue is gone, or that held messages for too long.
+        let delivery = delivery.ok_or(ConsumeError::ConsumerEnded)?;
+        Ok(Some(Step::Delivered(source, Box::new(delivery))))
     }
 
     /// The topology, a channel for dead letters, the consumers of the three queues.
@@ -353,6 +340,35 @@ impl ConsumerSupervisor {
             QueueConsumer::open_consumer(session, topology::OVERFLOW_QUEUE, ASIDE_PREFETCH).await?;
         Ok((dead, [events, parked, overflow]))
     }
+}
+
+/// What is to be done next.
+enum Step {
+    Settled(Result<Settled, SettleError>),
+    /// From which of the queues it came.
+    Delivered(usize, Box<Delivery>),
+}
+
+/// Settles what is being settled, and gives back what waits.
+async fn finish_in_hand(
+    session: &BrokerConnection,
+    mut lanes: Scheduler,
+    sources: &mut [QueueConsumer; 3],
+) -> Result<(), ConsumeError> {
+    for source in &*sources {
+        // A failure is the connection's end, which is met below.
+        let _ = tokio::time::timeout(LEAVE_WITHIN, source.cancel()).await;
+    }
+    lanes.give_up_waiting();
+    while !lanes.is_idle() {
+        let done = tokio::select! {
+            () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
+            done = lanes.next_result() => done,
+        };
+        with_broker_timeout(session, acknowledge_settled(done, sources)).await?;
+        lanes.give_up_waiting();
+    }
+    Ok(())
 }
 
 /// Whatever speaks to the broker, for as long as there is one to speak to.
@@ -434,13 +450,13 @@ async fn dispatch_delivery(
 /// Tells the deliveries which of their events are committed, and the broker which deliveries are.
 async fn acknowledge_settled(
     done: Result<Settled, SettleError>,
-    sources: [&mut QueueConsumer; 3],
+    sources: &mut [QueueConsumer; 3],
 ) -> Result<(), ConsumeError> {
     let done = done.map_err(|stuck| match stuck {
         SettleError::Store(error) if error.is_environment_error() => ConsumeError::PostgresAway,
         stuck => ConsumeError::Stuck(stuck),
     })?;
-    for (at, source) in sources.into_iter().enumerate() {
+    for (at, source) in sources.iter_mut().enumerate() {
         for (of, events) in done.reopened.iter().filter(|(of, _)| of.source == at) {
             source.unacked.set_events(of.number, *events);
         }

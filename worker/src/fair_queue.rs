@@ -110,12 +110,13 @@ impl FairQueue {
     pub fn take_batch(&mut self, limit: Amount, lanes: usize) -> QueuedBatch {
         let mut batch = QueuedBatch::default();
         let part = self.turn.len().div_ceil(lanes.max(1));
-        let each = (limit.events / part.max(1)).max(1);
         let members: Vec<Uuid> = self.turn.drain(..part).collect();
-        for most in [each, limit.events] {
-            for id in &members {
-                self.move_events(*id, most, limit, &mut batch);
-            }
+        // Room that some leave is shared again by those who have more.
+        let mut sharing = members.clone();
+        while batch.has_room(limit) && !sharing.is_empty() {
+            let left = limit.events.saturating_sub(batch.events.len());
+            let each = (left / sharing.len()).max(1);
+            sharing.retain(|id| self.move_events(*id, each, limit, &mut batch));
         }
         // With room left, nothing of theirs is left: then the others come along.
         while batch.has_room(limit)
@@ -138,16 +139,23 @@ impl FairQueue {
         batch
     }
 
-    fn move_events(&mut self, id: Uuid, most: usize, limit: Amount, batch: &mut QueuedBatch) {
+    /// Whether the account has more.
+    fn move_events(
+        &mut self,
+        id: Uuid,
+        most: usize,
+        limit: Amount,
+        batch: &mut QueuedBatch,
+    ) -> bool {
         let Some(account) = self.accounts.get_mut(&id) else {
-            return;
+            return false;
         };
         for _ in 0..most {
             if !batch.has_room(limit) {
-                return;
+                break;
             }
             let Some(queued) = account.events.pop_front() else {
-                return;
+                return false;
             };
             self.free_events -= 1;
             self.amount.subtract(queued.origin.amount());
@@ -158,6 +166,7 @@ impl FairQueue {
                 batch.accounts.push(id);
             }
         }
+        !account.events.is_empty()
     }
 
     /// A batch of these accounts is done: what they have waiting is to be settled at their next turn.
@@ -255,6 +264,21 @@ mod tests {
         assert_eq!(queue.amount(), left(94, 94));
         assert_eq!(queue.amount_of(Uuid::from_u128(1)), left(94, 94));
         assert_eq!(queue.amount_of(Uuid::from_u128(2)), left(0, 0));
+    }
+
+    #[test]
+    fn room_that_one_leaves_is_shared_by_all_who_have_more() {
+        let mut queue = FairQueue::default();
+        for (account, events) in [(1, 50), (2, 1), (3, 50), (4, 50)] {
+            (0..events).for_each(|n| queue.push_event(QueuedEvent::of_account(account, n, 1)));
+        }
+        let limit = Amount {
+            events: 20,
+            ..LIMIT
+        };
+        let batch = summary(&queue.take_batch(limit, 1));
+        let of = |account| batch.iter().filter(|(of, _)| *of == account).count();
+        assert_eq!([of(1), of(2), of(3), of(4)], [7, 1, 6, 6]);
     }
 
     #[test]

@@ -7,7 +7,6 @@ mod app;
 mod app_state;
 mod auth_context;
 mod ceilings;
-mod connections;
 mod middleware;
 mod operations;
 mod pages;

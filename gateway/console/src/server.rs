@@ -14,15 +14,20 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
+use trueup_ops::connections::{ConnectionActivity, ConnectionLimits, ConnectionTable};
 use trueup_ops::network::network_of;
 use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Shutdown};
 
-use crate::connections::{ConnectionPlace, ConnectionTable};
-
 /// People's browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
 /// usually may have.
-const CONNECTIONS: usize = 512;
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    connections: 512,
+    // A proxy may bring everybody.
+    connections_of_network: u32::MAX,
+    // Hyper holds what is not complete, and bounds it.
+    buffered_bytes: 0,
+};
 /// The head of a request arrives within this; it is also how long an idle connection is kept, so it
 /// is longer than a load balancer keeps its own. With no place left nobody is kept so long.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -45,14 +50,15 @@ pub async fn serve_console(
     shutdown: &Shutdown,
 ) -> ExitReason {
     let connections = GracefulShutdown::new();
-    let table = ConnectionTable::new(CONNECTIONS);
-    for number in 0.. {
-        let Some((stream, peer)) = accept_next(&listener, shutdown).await else {
-            break;
-        };
-        let place = tokio::select! {
-            () = shutdown.stop().cancelled() => break,
-            place = table.admit_connection(number, network_of(peer.ip())) => place,
+    let table = ConnectionTable::new(LIMITS);
+    let stop = shutdown.stop();
+    while let Some((stream, peer)) = accept_next(&listener, shutdown).await {
+        let admitting = table.admit_connection(Some(network_of(peer.ip())));
+        let place = match stop.run_until_cancelled(admitting).await {
+            None => break,
+            Some(Ok(place)) => place,
+            // Nobody who has more connections can make room: this one is closed at once.
+            Some(Err(_)) => continue,
         };
         // Small answers to people: waiting to fill a packet only costs them time.
         let _ = stream.set_nodelay(true);
@@ -63,14 +69,14 @@ pub async fn serve_console(
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                track_requests(&router, &place),
+                track_requests(&router, place.activity()),
             );
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             tokio::select! {
                 // A connection that breaks is the client's affair.
                 _ = connection => {}
-                () = place.leave.cancelled() => {}
+                () = place.activity().wait_evicted() => {}
             }
         });
     }
@@ -99,17 +105,21 @@ async fn accept_next(
 
 fn track_requests(
     router: &Router,
-    place: &ConnectionPlace,
+    activity: &ConnectionActivity,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
 + Send
 + 'static {
-    let (router, activity) = (TowerToHyperService::new(router.clone()), place.activity());
+    let (router, activity) = (TowerToHyperService::new(router.clone()), activity.clone());
     service_fn(move |request| {
-        let working = activity.begin_request();
-        let answer = router.call(request);
+        // One whose connection has to make room already is not begun: it ends with the connection.
+        let answering = activity.begin_work().then(|| router.call(request));
+        let activity = activity.clone();
         async move {
-            let answer = answer.await;
-            drop(working);
+            let Some(answering) = answering else {
+                return std::future::pending().await;
+            };
+            let answer = answering.await;
+            activity.begin_waiting();
             answer
         }
     })

@@ -10,6 +10,7 @@ mod local;
 mod policy;
 mod recent_refusals;
 mod redis;
+mod script;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use trueup_ops::settings::RedisDown;
 use local::Local;
 pub use policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW};
 use recent_refusals::RecentRefusals;
+use redis::RedisLimits;
 
 /// What Redis does not know of has fallen out of every window by then (microseconds).
 const AFTERWARDS: u64 = (WINDOW.as_secs() + 2) * 1_000_000;
@@ -32,7 +34,7 @@ pub struct Limits {
     started: Instant,
     remembered: Mutex<RecentRefusals>,
     local: Mutex<Local>,
-    redis: redis::Handle,
+    redis: RedisLimits,
     when_down: RedisDown,
     /// When this process last decided by itself; 0 for never.
     alone_at: AtomicU64,
@@ -61,7 +63,7 @@ impl Limits {
             started: Instant::now(),
             remembered: Mutex::default(),
             local: Mutex::default(),
-            redis: redis::start(url, when_down, answer_within, health, stop)?,
+            redis: RedisLimits::start(url, when_down, answer_within, health, stop)?,
             when_down,
             alone_at: AtomicU64::new(0),
         })

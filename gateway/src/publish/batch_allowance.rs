@@ -32,6 +32,13 @@ pub struct AccountAllowances {
     used_until: Mutex<HashMap<Uuid, Instant>>,
 }
 
+/// What one batch has taken of its account's allowance: the time that the account's rate takes for it.
+pub struct AllowanceUse {
+    account: Uuid,
+    from: Instant,
+    until: Instant,
+}
+
 impl AccountAllowances {
     pub fn new(allowance: BatchAllowance) -> AccountAllowances {
         AccountAllowances {
@@ -40,21 +47,33 @@ impl AccountAllowances {
         }
     }
 
-    /// False if the account has to wait; then nothing was taken.
-    pub fn try_take(&self, account: Uuid, amount: Amount, now: Instant) -> bool {
+    /// `None` if the account has to wait; then nothing was taken.
+    pub fn try_take(&self, account: Uuid, amount: Amount, now: Instant) -> Option<AllowanceUse> {
         let cost = u32::try_from(amount.events + amount.bytes / ELEMENT_BYTES).unwrap_or(u32::MAX);
         let mut used_until = self.used_until.lock();
         if used_until.len() >= ACCOUNTS {
             used_until.retain(|_, until| *until > now);
         }
-        let used = used_until.get(&account).copied().unwrap_or(now).max(now);
-        let until = used + self.takes(cost);
+        let from = used_until.get(&account).copied().unwrap_or(now).max(now);
+        let until = from + self.takes(cost);
         // Whoever has used up nothing may send one batch, however small the burst.
-        if used > now && until.duration_since(now) > self.takes(self.allowance.burst.get()) {
-            return false;
+        if from > now && until.duration_since(now) > self.takes(self.allowance.burst.get()) {
+            return None;
         }
         used_until.insert(account, until);
-        true
+        Some(AllowanceUse {
+            account,
+            from,
+            until,
+        })
+    }
+
+    /// What was not stored after all uses nothing up. The time that has gone by is given back by itself.
+    pub fn give_back(&self, used: &AllowanceUse, now: Instant) {
+        let rest = used.until.saturating_duration_since(used.from.max(now));
+        if let Some(until) = self.used_until.lock().get_mut(&used.account) {
+            *until = until.checked_sub(rest).unwrap_or(now);
+        }
     }
 
     /// How long the account's rate takes for so many.
@@ -82,18 +101,18 @@ mod tests {
         let (flood, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let now = Instant::now();
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, of(100, 0), now))
+            .filter(|_| allowances.try_take(flood, of(100, 0), now).is_some())
             .count();
         assert_eq!(taken, 10);
-        assert!(allowances.try_take(other, of(500, 0), now));
+        assert!(allowances.try_take(other, of(500, 0), now).is_some());
         let later = now + Duration::from_secs(2);
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, of(100, 0), later))
+            .filter(|_| allowances.try_take(flood, of(100, 0), later).is_some())
             .count();
         assert_eq!(taken, 2);
         let much_later = now + Duration::from_secs(60);
         let taken = (0..50)
-            .filter(|_| allowances.try_take(flood, of(100, 0), much_later))
+            .filter(|_| allowances.try_take(flood, of(100, 0), much_later).is_some())
             .count();
         assert_eq!(taken, 10, "no more than a burst is saved up");
     }
@@ -105,8 +124,9 @@ mod tests {
             ..ALLOWANCE
         });
         let now = Instant::now();
-        assert!(allowances.try_take(Uuid::nil(), of(500, 512 * 1024), now));
-        assert!(!allowances.try_take(Uuid::nil(), of(1, 0), now));
+        let largest = of(500, 512 * 1024);
+        assert!(allowances.try_take(Uuid::nil(), largest, now).is_some());
+        assert!(allowances.try_take(Uuid::nil(), of(1, 0), now).is_none());
     }
 
     #[test]
@@ -114,8 +134,30 @@ mod tests {
         let allowances = AccountAllowances::new(ALLOWANCE);
         let now = Instant::now();
         let taken = (0..50)
-            .filter(|_| allowances.try_take(Uuid::nil(), of(1, 512 * 1024), now))
+            .filter(|_| {
+                let large = of(1, 512 * 1024);
+                allowances.try_take(Uuid::nil(), large, now).is_some()
+            })
             .count();
         assert_eq!(taken, 1);
+    }
+
+    #[test]
+    fn what_is_given_back_is_what_is_left_of_it_and_no_more() {
+        let allowances = AccountAllowances::new(ALLOWANCE);
+        let account = Uuid::nil();
+        let now = Instant::now();
+        let take = |events, at| allowances.try_take(account, of(events, 0), at);
+        let (first, second) = (take(500, now), take(500, now));
+        assert!(take(1, now).is_none());
+        let first = first.expect("within the burst");
+        let second = second.expect("within the burst");
+        allowances.give_back(&second, now);
+        assert!(take(500, now).is_some());
+        // The first is over after its five seconds: what came later is not given back with it.
+        let later = now + Duration::from_secs(11);
+        assert!(take(1_000, later).is_some());
+        allowances.give_back(&first, later);
+        assert!(take(1, later).is_none());
     }
 }

@@ -3,7 +3,10 @@
 
 mod batch_allowance;
 mod broker;
+mod connection;
 mod encoded_events;
+mod in_flight;
+mod message;
 mod spool;
 
 use std::sync::Arc;
@@ -85,14 +88,21 @@ impl DurablePublisher {
 
     /// `Ok` only when the events will survive whatever happens to this process.
     pub async fn persist_events(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
-        if let Some(account) = events.account
-            && events.is_large()
-            && !self
-                .batches
-                .try_take(account, events.amount, Instant::now())
-        {
-            return Err(PublishError::Full);
+        let Some(account) = events.account.filter(|_| events.is_large()) else {
+            return self.store_events(events).await;
+        };
+        let used = self
+            .batches
+            .try_take(account, events.amount, Instant::now())
+            .ok_or(PublishError::Full)?;
+        let stored = self.store_events(events).await;
+        if stored.is_err() {
+            self.batches.give_back(&used, Instant::now());
         }
+        stored
+    }
+
+    async fn store_events(&self, events: Arc<EncodedEvents>) -> Result<(), PublishError> {
         let Some(spool) = &self.spool else {
             return self.broker.publish_events(events, BROKER_ALONE).await;
         };

@@ -301,7 +301,8 @@ impl SpoolThread {
         let mut accepted: Vec<Appending> = Vec::with_capacity(group.len());
         let mut bytes = 0_u64;
         for (events, reply) in group {
-            let size = events.amount.bytes as u64 + events.event_count() as u64 * ROW;
+            // A part is a row, however many elements of a batch it holds.
+            let size = events.amount.bytes as u64 + events.parts.len() as u64 * ROW;
             if self.bytes + bytes + size > self.max_rows_bytes {
                 figures.add(SpoolOperation::Full, events.event_count());
                 let _ = reply.send(Err(PublishError::Full));
@@ -527,5 +528,20 @@ mod tests {
             .expect("a file")
             .len();
         assert!(length <= MAX / 2, "{length} bytes when empty");
+    }
+    /// A part of as many elements as a batch may have.
+    fn batch() -> Arc<EncodedEvents> {
+        Arc::new(EncodedEvents::of_account(uuid::Uuid::nil(), 500))
+    }
+
+    #[tokio::test]
+    async fn what_batches_took_of_its_room_they_give_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let spool = start(directory.path(), 1 << 20).await;
+        spool.append_group(batch()).await.expect("taken");
+        spool.append_group(events(1, 7)).await.expect("taken");
+        assert!(spool.remove_through(0).await, "the batch is one row");
+        let left = spool.counts.bytes.load(Ordering::Relaxed);
+        assert_eq!(left, 7 + ROW);
     }
 }

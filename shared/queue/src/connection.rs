@@ -30,9 +30,9 @@ pub struct BrokerConnection {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectionHealth {
+pub enum ConnectionHealth {
     Flowing,
-    /// The broker takes nothing from publishers: a memory or disk alarm.
+    /// The broker takes nothing from publishers (a memory or disk alarm): a publish now would hang.
     Blocked,
     Closed,
 }
@@ -89,13 +89,12 @@ impl BrokerConnection {
         Ok(channel)
     }
 
-    /// True while the broker takes nothing: a publish now would hang.
-    pub fn is_blocked(&self) -> bool {
-        *self.state.borrow() == ConnectionHealth::Blocked
+    pub fn health(&self) -> ConnectionHealth {
+        *self.state.borrow()
     }
 
     pub fn is_open(&self) -> bool {
-        *self.state.borrow() != ConnectionHealth::Closed && self.connection.status().connected()
+        self.health() != ConnectionHealth::Closed && self.connection.status().connected()
     }
 
     /// Ready when the connection is gone, for whatever reason.
@@ -107,11 +106,10 @@ impl BrokerConnection {
             .await;
     }
 
-    /// Ready when the broker began or ceased to block the connection, or closed it.
-    pub async fn wait_changed(&self) {
+    /// Ready as soon as [`BrokerConnection::health`] is another than this.
+    pub async fn wait_health_changed(&self, was: ConnectionHealth) {
         let mut state = self.state.clone();
-        let was = *state.borrow_and_update();
-        let _ = state.wait_for(|condition| *condition != was).await;
+        let _ = state.wait_for(|now| *now != was).await;
     }
 
     /// Says goodbye, so that the broker does not log a lost client.

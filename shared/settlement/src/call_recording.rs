@@ -76,10 +76,8 @@ impl PendingUpsert<'_> {
 
 /// Records up to [`CHUNK`] copies; several of one call count in their order. The answer names the
 /// copies that were refused, by their index.
-#[allow(
-    clippy::cognitive_complexity,
-    reason = "folds twice on purpose: first as if every call were new, then again what was there, under its lock"
-)]
+///
+/// Folds twice on purpose: first as if every call were new, then those that were there, under their locks.
 pub async fn record_calls(
     tx: &Transaction<'_>,
     account_id: Uuid,
@@ -91,61 +89,65 @@ pub async fn record_calls(
         .iter()
         .filter_map(|c| c.assignment_id.flatten())
         .collect();
-    let mut payees = call_records::load_payees(tx, account_id, &mentioned).await?;
+    let payees = call_records::load_payees(tx, account_id, &mentioned).await?;
 
     for folding in foldings.values_mut() {
         folding.run(None, false, &payees);
     }
-    let new = call_records::insert_calls(
-        tx,
-        account_id,
-        foldings.values().filter_map(|f| f.call.as_ref()),
-    )
-    .await?;
+    let new = call_records::insert_calls(tx, account_id, recorded_calls(&foldings)).await?;
     let existing: Vec<Uuid> = foldings
         .keys()
         .filter(|id| !new.contains(id))
         .copied()
         .collect();
     if !existing.is_empty() {
-        let mut standing = call_records::lock_calls(tx, account_id, &existing).await?;
-        // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
-        let posted = call_records::calls_with_postings(tx, account_id, &existing).await?;
-        for id in call_records::calls_with_reports(tx, account_id, &existing).await? {
-            standing.entry(id).and_modify(|call| call.reported = true);
-        }
-        let theirs: BTreeSet<Uuid> = standing
-            .values()
-            .filter_map(|c| c.assignment_id)
-            .filter(|id| !mentioned.contains(id))
-            .collect();
-        payees.extend(call_records::load_payees(tx, account_id, &theirs).await?);
-        for id in &existing {
-            if let Some(folding) = foldings.get_mut(id) {
-                folding.run(standing.remove(id), posted.contains(id), &payees);
-            }
-        }
-        call_records::update_calls(
-            tx,
-            account_id,
-            existing
-                .iter()
-                .filter_map(|id| foldings.get(id)?.call.as_ref()),
-        )
-        .await?;
+        fold_into_existing(tx, account_id, &existing, &mut foldings, payees).await?;
     }
-    call_records::insert_into_outbox(
-        tx,
-        account_id,
-        foldings.values().filter_map(|f| f.call.as_ref()),
-    )
-    .await?;
+    call_records::insert_into_outbox(tx, account_id, recorded_calls(&foldings)).await?;
     let changed = foldings.iter().filter(|(_, f)| f.is_told_otherwise);
     let changed: Vec<Uuid> = changed.map(|(id, _)| *id).collect();
     pending_reports::wake_guesses(tx, account_id, &changed).await?;
     post_estimates(tx, account_id, actor, &foldings).await?;
     refused.extend(foldings.into_values().flat_map(|f| f.refused));
     Ok(refused)
+}
+
+fn recorded_calls<'a>(
+    foldings: &'a BTreeMap<Uuid, PendingUpsert<'_>>,
+) -> impl Iterator<Item = &'a StoredCall> {
+    foldings.values().filter_map(|f| f.call.as_ref())
+}
+
+/// Locks the calls that were there, folds their copies into what they are by then, and writes them.
+/// `payees` are those that the copies mention.
+async fn fold_into_existing(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    existing: &[Uuid],
+    foldings: &mut BTreeMap<Uuid, PendingUpsert<'_>>,
+    mut payees: HashMap<Uuid, Payee>,
+) -> RecordResult<()> {
+    let mut standing = call_records::lock_calls(tx, account_id, existing).await?;
+    // New statements: waiting for the locks did not refresh the snapshot of the one that waited.
+    let posted = call_records::calls_with_postings(tx, account_id, existing).await?;
+    for id in call_records::calls_with_reports(tx, account_id, existing).await? {
+        standing.entry(id).and_modify(|call| call.reported = true);
+    }
+    let theirs: BTreeSet<Uuid> = standing
+        .values()
+        .filter_map(|c| c.assignment_id)
+        .filter(|id| !payees.contains_key(id))
+        .collect();
+    payees.extend(call_records::load_payees(tx, account_id, &theirs).await?);
+    for id in existing {
+        if let Some(folding) = foldings.get_mut(id) {
+            folding.run(standing.remove(id), posted.contains(id), &payees);
+        }
+    }
+    let folded = existing
+        .iter()
+        .filter_map(|id| foldings.get(id)?.call.as_ref());
+    call_records::update_calls(tx, account_id, folded).await
 }
 
 /// Puts aside the copies that name a buyer or an assignment which the account does not have.

@@ -29,14 +29,18 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use trueup_ops::metrics;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app_state::App;
 pub use body::{read_body, run_blocking};
 pub use request::Id;
 
+/// Where the document of all routes is.
+const DOCUMENT: &str = "/api/v1/openapi.json";
+
 /// The routes, and the document that is made from them. A route is stated at its handler, and with its
-/// noun's others in `routes`.
+/// noun's others in `routes`; the figures count it under that name.
 pub fn build_router(app: &App) -> Router<App> {
     let for_admin = accounts::admin_routes().route_layer(from_fn_with_state(
         app.clone(),
@@ -69,9 +73,11 @@ pub fn build_router(app: &App) -> Router<App> {
         .merge(for_admin)
         .merge(for_accounts)
         .split_for_parts();
+    let documented = document.paths.paths.keys().cloned();
+    metrics::close_console_routes(documented.chain([DOCUMENT.to_owned()]));
     let text = openapi::write_document(document);
     router.route(
-        "/api/v1/openapi.json",
+        DOCUMENT,
         get(async || ([(CONTENT_TYPE, "application/json")], text)),
     )
 }

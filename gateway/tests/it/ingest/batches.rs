@@ -1,7 +1,11 @@
 //! X1, X3: bodies, their limits, and batches.
 
+use std::time::Duration;
+
 use trueup_testkit::builders::{self, Webhook, WebhookSpec};
+use trueup_testkit::eventually;
 use trueup_testkit::http::Client;
+use trueup_testkit::tcp_proxy::FaultProxy;
 
 use super::{World, door, post};
 
@@ -223,6 +227,39 @@ async fn an_accounts_batches_have_an_allowance_and_nobody_elses_reports_wait_for
     assert!(refused.header("retry-after").is_some());
     assert_eq!(send(&webhook, "{\"payout\":1}").await.status, 200);
     assert_eq!(send(&another, &batch).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_batch_that_the_broker_did_not_take_uses_up_no_allowance() {
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let cutter = FaultProxy::to(world.lease.amqp_server()).await;
+    let mut gateway = world
+        .generous_gateway()
+        .env("TRUEUP_AMQP_URL", world.lease.amqp_through(cutter.address))
+        .env("TRUEUP_BATCH_EVENTS_BURST", 500)
+        .env("TRUEUP_BATCH_EVENTS_PER_SECOND", 1)
+        .ready()
+        .await;
+    let door = door(&mut gateway, &webhook).await;
+    let batch = format!("[{}7]", "7,".repeat(499));
+    let send = async |body: &str| post(door, &webhook, "198.51.100.7", &[], body).await;
+    cutter.cut();
+    for _ in 0..3 {
+        let refused = send(&batch).await;
+        assert_eq!(refused.status, 503);
+        assert!(!refused.text().contains("too many"), "{}", refused.text());
+    }
+    cutter.restore();
+    eventually(
+        "the broker takes reports",
+        Duration::from_secs(15),
+        async || (send("{\"payout\":1}").await.status == 200).then_some(()),
+    )
+    .await;
+    let taken = send(&batch).await;
+    assert_eq!(taken.status, 200, "{}", taken.text());
+    assert_eq!(send(&batch).await.status, 503, "the burst is used up now");
 }
 
 #[tokio::test]

@@ -11,13 +11,16 @@ use super::labels::LabelSet;
 
 pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
+/// The values of a label.
+pub type LabelCodes = fn() -> &'static [&'static str];
+
 /// One metric as the outside sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricDefinition {
     pub name: &'static str,
     pub kind: &'static str,
     pub help: &'static str,
-    pub labels: &'static [(&'static str, &'static [&'static str])],
+    pub labels: &'static [(&'static str, LabelCodes)],
     pub buckets: &'static [f64],
 }
 
@@ -186,11 +189,11 @@ fn register_metric<C: Collector + Clone + 'static>(
 /// Row by row: the last label's values follow each other ([`LabelSet::place`] counts so).
 fn each_combination(row: &MetricDefinition, mut make: impl FnMut(&[&'static str])) {
     let mut combinations: Vec<Vec<&'static str>> = vec![Vec::new()];
-    for (_, values) in row.labels {
+    for (_, codes) in row.labels {
         combinations = combinations
             .iter()
             .flat_map(|so_far| {
-                values.iter().map(move |value| {
+                codes().iter().map(move |value| {
                     let mut next = so_far.clone();
                     next.push(*value);
                     next
@@ -219,7 +222,7 @@ macro_rules! groups {
                     name: $name,
                     kind: <$kind as $crate::metrics::kinds::Family>::KIND,
                     help: concat!($($help),+),
-                    labels: &[ $( $( ($label, <$values as $crate::metrics::labels::Label>::CODES) ),+ )? ],
+                    labels: &[ $( $( ($label, <$values as $crate::metrics::labels::Label>::codes as $crate::metrics::kinds::LabelCodes) ),+ )? ],
                     buckets: groups!(@buckets $($buckets)?),
                 } ),+ ];
 

@@ -1,14 +1,16 @@
 //! The values of every label: a type for each, so that no caller can name a value that the table of
 //! metrics does not have. A row's status and reason are the wire's own ([`trueup_event::reason`]).
 
+use std::sync::OnceLock;
+
 use trueup_event::reason::{Reason, RefusalReason, Status};
 
 /// A closed set of values.
 pub trait Label: Copy {
-    /// Each value as Prometheus sees it.
-    const CODES: &'static [&'static str];
+    /// Each value as Prometheus sees it; the same as long as the process lives.
+    fn codes() -> &'static [&'static str];
 
-    /// The place of this value in [`Label::CODES`].
+    /// The place of this value in [`Label::codes`].
     fn index(self) -> usize;
 }
 
@@ -26,7 +28,7 @@ impl<L: Label> LabelSet for L {
 
 impl<A: Label, B: Label> LabelSet for (A, B) {
     fn place(self) -> usize {
-        self.0.index() * B::CODES.len() + self.1.index()
+        self.0.index() * B::codes().len() + self.1.index()
     }
 }
 
@@ -43,7 +45,9 @@ macro_rules! labels {
         }
 
         impl Label for $name {
-            const CODES: &'static [&'static str] = &[$($code),+];
+            fn codes() -> &'static [&'static str] {
+                &[$($code),+]
+            }
 
             fn index(self) -> usize {
                 self as usize
@@ -205,7 +209,9 @@ labels! {
 }
 
 impl Label for Status {
-    const CODES: &'static [&'static str] = Status::CODES;
+    fn codes() -> &'static [&'static str] {
+        Status::CODES
+    }
 
     fn index(self) -> usize {
         self as usize
@@ -213,7 +219,9 @@ impl Label for Status {
 }
 
 impl Label for RefusalReason {
-    const CODES: &'static [&'static str] = RefusalReason::CODES;
+    fn codes() -> &'static [&'static str] {
+        RefusalReason::CODES
+    }
 
     fn index(self) -> usize {
         self as usize
@@ -224,74 +232,54 @@ impl Label for RefusalReason {
 pub type RowReason = Option<Reason>;
 
 impl Label for RowReason {
-    const CODES: &'static [&'static str] = &{
-        let mut codes = ["none"; Reason::CODES.len() + 1];
-        let (_, reasons) = codes.split_at_mut(1);
-        reasons.copy_from_slice(Reason::CODES);
-        codes
-    };
+    fn codes() -> &'static [&'static str] {
+        const {
+            &{
+                let mut codes = ["none"; Reason::CODES.len() + 1];
+                let (_, reasons) = codes.split_at_mut(1);
+                reasons.copy_from_slice(Reason::CODES);
+                codes
+            }
+        }
+    }
 
     fn index(self) -> usize {
         self.map_or(0, |reason| reason as usize + 1)
     }
 }
 
-/// The console's routes by their templates; any other address is `other`.
-pub const CONSOLE_ROUTES: &[&str] = &[
-    "/api/v1/account",
-    "/api/v1/accounts",
-    "/api/v1/api-keys",
-    "/api/v1/api-keys/{id}",
-    "/api/v1/assignments",
-    "/api/v1/assignments/{id}",
-    "/api/v1/audit-log",
-    "/api/v1/buyers",
-    "/api/v1/buyers/{id}",
-    "/api/v1/calls",
-    "/api/v1/calls/{id}",
-    "/api/v1/campaigns",
-    "/api/v1/campaigns/{id}",
-    "/api/v1/events/{id}",
-    "/api/v1/events/{id}/apply",
-    "/api/v1/events/{id}/assign",
-    "/api/v1/events/{id}/ignore",
-    "/api/v1/events/{id}/unignore",
-    "/api/v1/events/{id}/undo",
-    "/api/v1/events/{id}/replay",
-    "/api/v1/openapi.json",
-    "/api/v1/publishers",
-    "/api/v1/publishers/{id}",
-    "/api/v1/publishers/{id}/ledger",
-    "/api/v1/reports/revenue",
-    "/api/v1/webhooks",
-    "/api/v1/webhooks/{id}",
-    "/api/v1/webhooks/{id}/events",
-    "/api/v1/webhooks/{id}/secret",
-    "/api/v1/webhooks/{id}/token",
-    "/api/v1/webhooks/{id}/try",
-    "other",
-];
-
-/// The label of a route's template.
+/// The label of a route's template: the console's own ([`close_console_routes`]), or `other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsoleRoute(usize);
 
-impl ConsoleRoute {
-    pub const fn code(self) -> &'static str {
-        CONSOLE_ROUTES[self.0]
-    }
+/// Any route that has no label of its own.
+const OTHER_ROUTE: &str = "other";
+
+static CONSOLE_ROUTES: OnceLock<Vec<&'static str>> = OnceLock::new();
+
+/// Says once, before the first figure of a request, which templates the console's router counts by name. From
+/// then on the set is closed: whoever comes later is `other`.
+pub fn close_console_routes(templates: impl IntoIterator<Item = String>) {
+    let known = templates
+        .into_iter()
+        .map(|template| &*template.leak())
+        .chain([OTHER_ROUTE]);
+    CONSOLE_ROUTES.get_or_init(|| known.collect());
 }
 
 impl Label for ConsoleRoute {
-    const CODES: &'static [&'static str] = CONSOLE_ROUTES;
+    fn codes() -> &'static [&'static str] {
+        CONSOLE_ROUTES.get_or_init(|| vec![OTHER_ROUTE])
+    }
 
     fn index(self) -> usize {
         self.0
     }
 }
 
-/// The last route is that of any other template.
 pub fn console_route(template: &str) -> ConsoleRoute {
-    let known = CONSOLE_ROUTES.iter().position(|known| *known == template);
-    ConsoleRoute(known.unwrap_or(CONSOLE_ROUTES.len() - 1))
+    let routes = ConsoleRoute::codes();
+    let known = routes.iter().position(|known| *known == template);
+    // The last is that of any other template.
+    ConsoleRoute(known.unwrap_or(routes.len() - 1))
 }

@@ -87,7 +87,7 @@ groups! {
 
     /// The operator API and the pages.
     Console console {
-        /// Requests by route and class of their answer.
+        /// Requests by route and class of their answer. A route is its template in `openapi.json`.
         requests: Counter = "trueup_console_requests_total" ["route": ConsoleRoute, "class": StatusClass];
         /// From the request's head to its answer.
         request_seconds: Histogram = "trueup_console_request_seconds" ["class": StatusClass] in SHORT_TIMES;
