@@ -51,6 +51,12 @@ pub fn parse_duration(
     if let Some(number) = bare {
         return bare_number(number, unit);
     }
+    // A plus says nothing (X1b); a sign after it would.
+    if let Some(rest) = text.strip_prefix('+')
+        && let Some(number) = Decimal::parse_plain(rest)
+    {
+        return bare_number(number, unit);
+    }
     let plain = in_ascii_form(text);
     if plain != text {
         return parse_duration(&plain, json_number, unit);
@@ -262,6 +268,7 @@ mod tests {
             ("\u{669}\u{660}", 90),
             ("\u{FF11}\u{FF1A}\u{FF13}\u{FF10}", 90),
             ("\u{967}m\u{A0}\u{969}\u{966}s", 90),
+            ("+90", 90),
             ("90s", 90),
             ("90 s", 90),
             ("90S", 90),
@@ -310,6 +317,7 @@ mod tests {
             ("0:00:01:30", Form),
             ("1:-30", Form),
             ("--90", Form),
+            ("+-90", Form),
             ("P", Form),
             ("PT", Form),
             ("PT90", Form),
