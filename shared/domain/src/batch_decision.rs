@@ -165,6 +165,7 @@ impl BatchRow {
             reading: ParsedRequest {
                 report: Ok(Report::default()),
                 slots: Vec::new(),
+                notes: Vec::new(),
             },
             candidates: CallCandidates::default(),
             decision: None,
@@ -210,6 +211,7 @@ impl BatchRow {
                     ..report
                 }),
                 slots: Vec::new(),
+                notes: Vec::new(),
             },
             ..self
         }
@@ -382,7 +384,14 @@ pub fn decide_lines(
     }
     for (line, anew) in lines.iter_mut().zip(anew) {
         if anew {
-            line.decision = Some(decide_line(line, webhooks, books));
+            let mut decision = decide_line(line, webhooks, books);
+            if line.refused.is_none() {
+                decision
+                    .detail
+                    .reading_notes
+                    .clone_from(&line.reading.notes);
+            }
+            line.decision = Some(decision);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! 90000 with the unit "seconds" is refused, not taken for milliseconds.
 
 use crate::decimal::Decimal;
+use crate::digits::in_ascii_form;
 use crate::report::DurationUnit;
 use crate::text::is_blank_char;
 
@@ -49,6 +50,16 @@ pub fn parse_duration(
     };
     if let Some(number) = bare {
         return bare_number(number, unit);
+    }
+    // A plus says nothing (X1b); a sign after it would.
+    if let Some(rest) = text.strip_prefix('+')
+        && let Some(number) = Decimal::parse_plain(rest)
+    {
+        return bare_number(number, unit);
+    }
+    let plain = in_ascii_form(text);
+    if plain != text {
+        return parse_duration(&plain, json_number, unit);
     }
     if let Some(rest) = text.strip_prefix(['-', '\u{2212}']) {
         let number = if json_number {
@@ -253,6 +264,11 @@ mod tests {
             ("90:00", 5_400),
             ("00:01:30.5", 91),
             ("24:00:00", 86_400),
+            ("\u{FF19}\u{FF10}", 90),
+            ("\u{669}\u{660}", 90),
+            ("\u{FF11}\u{FF1A}\u{FF13}\u{FF10}", 90),
+            ("\u{967}m\u{A0}\u{969}\u{966}s", 90),
+            ("+90", 90),
             ("90s", 90),
             ("90 s", 90),
             ("90S", 90),
@@ -301,6 +317,7 @@ mod tests {
             ("0:00:01:30", Form),
             ("1:-30", Form),
             ("--90", Form),
+            ("+-90", Form),
             ("P", Form),
             ("PT", Form),
             ("PT90", Form),

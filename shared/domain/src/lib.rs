@@ -16,6 +16,7 @@ pub mod call_record;
 pub mod crediting;
 mod decimal;
 pub mod decision;
+mod digits;
 pub mod duration;
 pub mod field_aliases;
 pub mod locked_calls;

@@ -4,7 +4,10 @@
 //! another currency, a percentage, words, groups that are none. No float touches an amount; it is
 //! rounded once, half away from zero.
 
+use std::borrow::Cow;
+
 use crate::decimal::Decimal;
+use crate::digits::in_ascii_form;
 use crate::report::PayoutUnit;
 use crate::text::{is_blank_char, starts_with_ignoring_case};
 
@@ -61,8 +64,10 @@ pub fn parse_cents(
     if let Some(amount) = Decimal::parse_plain(text) {
         return whole_cents(amount, false, unit_shift(unit));
     }
-    let bare = strip_sign_and_currency(text, currency)?;
-    let amount = parse_grouped(bare.digits)?;
+    let text = in_ascii_form(text);
+    let bare = strip_sign_and_currency(&text, currency)?;
+    let digits = without_space_groups(bare.digits)?;
+    let amount = parse_grouped(&digits)?;
     let shift = if bare.marked { 2 } else { unit_shift(unit) };
     whole_cents(amount, bare.negative, shift)
 }
@@ -131,7 +136,7 @@ fn strip_sign_and_currency<'a>(
             return Err(MoneyParseError::NotANumber);
         }
     }
-    let plain = |c: char| c.is_ascii_digit() || c == '.' || c == ',';
+    let plain = |c: char| c.is_ascii_digit() || c == '.' || c == ',' || is_group_space(c);
     if rest.is_empty() || !rest.chars().all(plain) {
         return Err(what_it_is_instead(rest));
     }
@@ -206,6 +211,37 @@ fn what_it_is_instead(rest: &str) -> MoneyParseError {
         MoneyParseError::OtherCurrency
     } else {
         MoneyParseError::NotANumber
+    }
+}
+
+/// A space that holds an amount together: no-break, narrow, thin, figure. An ordinary one parts two words.
+fn is_group_space(c: char) -> bool {
+    matches!(c, '\u{A0}' | '\u{202F}' | '\u{2009}' | '\u{2007}')
+}
+
+/// `1 250,00` without its spaces, which must part groups of three. A comma before three digits beside them
+/// could be either a group or a fraction.
+fn without_space_groups(text: &str) -> Result<Cow<'_, str>, MoneyParseError> {
+    if !text.contains(is_group_space) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let end = text.find(['.', ',']).unwrap_or(text.len());
+    let (whole, fraction) = text.split_at(end);
+    let mut groups = whole.split(is_group_space);
+    let head = groups.next().unwrap_or_default();
+    let is_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let is_grouped = (1..=3).contains(&head.len())
+        && !head.starts_with('0')
+        && is_digits(head)
+        && groups.all(|g| g.len() == 3 && is_digits(g));
+    let digits = fraction.get(1..).unwrap_or_default();
+    let is_fraction = is_digits(digits) && !(fraction.starts_with(',') && digits.len() == 3);
+    if is_grouped && is_fraction {
+        Ok(Cow::Owned(
+            text.replace(is_group_space, "").replace(',', "."),
+        ))
+    } else {
+        Err(MoneyParseError::Groups)
     }
 }
 
@@ -337,6 +373,16 @@ mod tests {
             ("1.250,5", 125_050),
             ("1.250", 125),
             ("$1,250.00\u{A0}", 125_000),
+            ("1\u{A0}250,00", 125_000),
+            ("1\u{202F}250,00", 125_000),
+            ("1\u{2009}250.5 USD", 125_050),
+            ("$1\u{A0}250\u{A0}000", 125_000_000),
+            ("\u{661}\u{662}", 1200),
+            ("\u{661}\u{662}\u{66B}\u{665}", 1250),
+            ("\u{661}\u{66C}\u{662}\u{665}\u{660}", 125_000),
+            ("\u{FF04}\u{FF15}\u{FF10}\u{FF0E}\u{FF15}", 5050),
+            ("\u{FF0D}\u{FF15}", -500),
+            ("\u{967}\u{968}.\u{969}", 1230),
             ("9999999999.99", 999_999_999_999),
             ("-9999999999.99", -999_999_999_999),
         ] {
@@ -364,7 +410,15 @@ mod tests {
             ("5/2", NotANumber),
             ("0x10", NotANumber),
             ("50 dollars", NotANumber),
-            ("\u{661}\u{662}", NotANumber),
+            ("\u{B2}5", NotANumber),
+            ("1\u{A0}25", Groups),
+            ("1250\u{A0}000", Groups),
+            ("1\u{A0}250,000", Groups),
+            ("1\u{A0}250.00.0", Groups),
+            ("0\u{A0}250", Groups),
+            ("1\u{A0},250", Groups),
+            ("1,250\u{A0}000", Groups),
+            ("12\u{66C}5", Groups),
             ("50%", Percent),
             ("\u{20AC}50", OtherCurrency),
             ("50 \u{20AC}", OtherCurrency),

@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use phonenumber::country;
 use phonenumber::metadata::DATABASE;
 
+use crate::digits::ascii_form;
 use crate::text::{is_blank_char, starts_with_ignoring_case};
 
 /// Digits of the longest number (E.164), country code included.
@@ -156,7 +157,7 @@ fn normalise_slow(raw: &str, region: &str, american: bool) -> Result<String, Pho
     let text: String = text
         .chars()
         .filter(|c| !is_blank_char(*c))
-        .map(plain_char)
+        .map(ascii_form)
         .collect();
     let text = user_part(&text).trim_matches(['"', '\'', '`']);
     if text.is_empty() {
@@ -196,21 +197,6 @@ fn undo_escaping(raw: &str) -> Cow<'_, str> {
         text = Cow::Owned(once);
     }
     text
-}
-
-/// Digits and a plus of other scripts are those of ASCII.
-fn plain_char(c: char) -> char {
-    let zero = match c {
-        '\u{FF0B}' => return '+',
-        '\u{FF10}'..='\u{FF19}' => 0xFF10,
-        '\u{660}'..='\u{669}' => 0x660,
-        '\u{6F0}'..='\u{6F9}' => 0x6F0,
-        _ => return c,
-    };
-    u32::from(c)
-        .checked_sub(zero)
-        .and_then(|d| char::from_digit(d, 10))
-        .unwrap_or(c)
 }
 
 /// The user part of `tel:` and `sip:`, with a display name around it or not.
@@ -295,8 +281,7 @@ fn digits_of(text: &str) -> Result<(String, bool), PhoneError> {
             '+' if !plus && digits.is_empty() => plus = true,
             '+' => return Err(PhoneError::Plus),
             '-' | '(' | ')' | '.' | '/' | '[' | ']' | '_' | '~' => {}
-            '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{30FC}' | '\u{FF0D}' | '\u{B7}' => {}
-            '\u{FF08}' | '\u{FF09}' | '\u{FF0E}' | '\u{FF0F}' => {}
+            '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{30FC}' | '\u{B7}' => {}
             '*' | '#' => return Err(PhoneError::Letters),
             c if c.is_alphabetic() => return Err(PhoneError::Letters),
             _ => return Err(PhoneError::Characters),

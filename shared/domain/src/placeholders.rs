@@ -45,7 +45,7 @@ pub(crate) fn find_placeholder(text: &str) -> Option<Absent> {
     None
 }
 
-fn is_null_word(text: &str) -> bool {
+pub(crate) fn is_null_word(text: &str) -> bool {
     let is = |word| text.eq_ignore_ascii_case(word);
     match text.len() {
         1 => text == "-",

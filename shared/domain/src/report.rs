@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
+use trueup_event::reason::ReadingNote;
 use uuid::Uuid;
 
 /// The five things that a report can say (seed, "Recognized Field Names").
@@ -171,4 +172,6 @@ pub struct ParsedRequest {
     pub report: Result<Report, ReadError>,
     /// One entry for each slot that had any name in the request, in the order of [`Slot`].
     pub slots: Vec<SlotReading>,
+    /// What was taken off, mended or decoded first (X1b).
+    pub notes: Vec<ReadingNote>,
 }

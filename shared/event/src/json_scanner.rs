@@ -307,6 +307,19 @@ pub fn readable_text(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 impl<'a> Text<'a> {
+    /// Whether the text opens with a bracket, and so may be JSON itself.
+    #[inline]
+    pub fn may_hold_json(self) -> bool {
+        match self.bytes.first() {
+            Some(b'{' | b'[') => true,
+            Some(b' ' | b'\\' | b'\r' | b'\n' | b'\t') => {
+                let opens = |b: &&u8| !matches!(b, b' ' | b'\\' | b'n' | b'r' | b't');
+                matches!(self.bytes.iter().find(opens), Some(b'{' | b'['))
+            }
+            _ => false,
+        }
+    }
+
     /// The text that the string stands for. A lone surrogate becomes U+FFFD.
     pub fn to_text(self) -> Cow<'a, str> {
         if self.plain

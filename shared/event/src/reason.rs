@@ -191,6 +191,33 @@ refusal_reasons! {
     BodyTooLarge,
 }
 
+codes! {
+    /// What was taken off, mended or decoded before a report could be read (X1b): what its sender is to be
+    /// told.
+    ReadingNote {
+        /// JSON that did not parse was mended; what was mended follows.
+        Mended = "mended",
+        EmptyValue = "empty_value",
+        BareMacro = "bare_macro",
+        BareWord = "bare_word",
+        PlusSign = "plus_sign",
+        TrailingComma = "trailing_comma",
+        SingleQuotes = "single_quotes",
+        BareName = "bare_name",
+        JsonInString = "json_in_string",
+        JsonInField = "json_in_field",
+        JsonAsKey = "json_as_key",
+        BracketNames = "bracket_names",
+        AmpNames = "amp_names",
+        SecondQuestionMark = "second_question_mark",
+        Semicolons = "semicolons",
+        FilePart = "file_part",
+        Xml = "xml",
+        Utf16 = "utf_16",
+        Windows1252 = "windows_1252",
+    }
+}
+
 /// The figures of a reason's sentence; kept with the row, so that the sentence can be made again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -250,6 +277,9 @@ pub struct Detail {
     /// Found by a schedule or a later call, not at first sight (M7).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
+    /// How the request had to be read (X1b); in the order of [`ReadingNote::ALL`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reading_notes: Vec<ReadingNote>,
 }
 
 impl Detail {

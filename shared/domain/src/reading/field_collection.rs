@@ -9,9 +9,11 @@
 use std::borrow::Cow;
 
 use crate::field_aliases::{CONFIGURED_RANK, Target, find_alias};
+use crate::reading::note_list::NoteList;
+use crate::reading::text_store::TextStore;
 use crate::report::{ReadSettings, Slot};
 use crate::text::{name_fingerprint, same_name, trim_text};
-use trueup_event::limits::FIELDS;
+use trueup_event::limits::{FIELDS, FLAT_DEPTH};
 
 /// Names of one slot cannot be more than its aliases and a configured one.
 const SLOTS: [Slot; 5] = [
@@ -22,8 +24,8 @@ const SLOTS: [Slot; 5] = [
     Slot::Payout,
 ];
 
-/// The level of the query's fields: after whatever the body holds, however deep.
-const QUERY_LEVEL: u8 = u8::MAX;
+/// How much further inside the query's fields stand: after whatever the body holds, however deep.
+const QUERY_OFFSET: u8 = u8::MAX / 2;
 
 /// A value as it stood in the request. An object is never one (X5).
 #[derive(Debug, Clone, PartialEq)]
@@ -74,14 +76,43 @@ struct Span<'a> {
     fields: std::ops::Range<usize>,
 }
 
+/// What a JSON text stands in: brackets, objects and their names, and texts that were unwrapped.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surroundings<'a> {
+    pub depth: usize,
+    pub level: usize,
+    pub wraps: u8,
+    /// Kept only where a dotted path is configured.
+    pub outer: Vec<Cow<'a, str>>,
+}
+
+/// The objects around a field; those from `start` on are in the same text, where a path begins as well.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FieldPath<'p, 'a> {
+    pub outer: &'p [Cow<'a, str>],
+    pub start: usize,
+}
+
+const NO_PATH: FieldPath<'static, 'static> = FieldPath {
+    outer: &[],
+    start: 0,
+};
+
 pub(super) struct FieldCollector<'a, 's> {
+    store: &'a TextStore,
+    pub notes: NoteList,
+    /// A field that should hold a report does not parse; the place of its text.
+    pub broken_field: Option<usize>,
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
     spans: Vec<Span<'a>>,
     /// Names seen in the current source.
     seen: usize,
-    level: u8,
+    /// Added to each level: the body's fields go before the query's.
+    level_offset: u8,
+    /// What stands before a list's number in a name, where there is more than one element.
+    long_lists: Vec<String>,
     objects: u32,
     /// The best rank of a payout name beyond the limit: an amount that was not read, so that none
     /// of a lower rank may be taken in its stead (X5).
@@ -110,7 +141,7 @@ impl FieldTargets {
 }
 
 impl<'a, 's> FieldCollector<'a, 's> {
-    pub fn new(settings: &'s ReadSettings) -> Self {
+    pub fn new(settings: &'s ReadSettings, store: &'a TextStore) -> Self {
         let configured: Vec<(Slot, &str)> = settings
             .field_names
             .iter()
@@ -120,10 +151,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
         FieldCollector {
             has_paths: configured.iter().any(|(_, name)| name.contains('.')),
             configured,
+            store,
+            notes: NoteList::default(),
+            broken_field: None,
+            long_lists: Vec::new(),
             fields: Vec::with_capacity(8),
             spans: Vec::new(),
             seen: 0,
-            level: 1,
+            level_offset: 0,
             objects: 0,
             payout_beyond_limit: None,
         }
@@ -136,25 +171,51 @@ impl<'a, 's> FieldCollector<'a, 's> {
 
     pub fn begin_query(&mut self) {
         self.seen = 0;
-        self.level = QUERY_LEVEL;
+        self.level_offset = QUERY_OFFSET;
+    }
+
+    /// The body has turned out not to be what it was read as: nothing of it stands.
+    pub fn forget_fields(&mut self) {
+        self.fields.clear();
+        self.spans.clear();
+        self.seen = 0;
+        self.payout_beyond_limit = None;
+        self.broken_field = None;
+    }
+
+    /// True while the query is read.
+    pub fn in_query(&self) -> bool {
+        self.level_offset != 0
+    }
+
+    /// Keeps a text that the request holds only in another form.
+    pub fn keep(&self, text: String) -> &'a str {
+        self.store.keep(text)
+    }
+
+    /// Whether the source's fields are still read; what is beyond is not unwrapped either.
+    pub fn is_within_limit(&self) -> bool {
+        self.seen <= FIELDS
     }
 
     pub fn fields_and_beyond(self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
         let mut fields = self.fields;
-        fields.retain(|f| !f.dropped);
+        let lists = self.long_lists;
+        let is_of_a_list = |f: &Field<'_>| lists.iter().any(|list| f.name.starts_with(list));
+        fields.retain(|f| !f.dropped && (lists.is_empty() || !is_of_a_list(f)));
         fields.sort_unstable_by_key(|f| (f.target, f.rank, f.level, f.order));
         (fields, self.payout_beyond_limit)
     }
 
     /// A configured name is its slot's alone: a duration that was named `value` is no payout.
-    fn targets_of_name(&self, name: &str, outer: &[Cow<'a, str>], flat: bool) -> FieldTargets {
+    fn targets_of_name(&self, name: &str, path: FieldPath<'_, 'a>, flat: bool) -> FieldTargets {
         let mut meaning = FieldTargets {
             configured: [false; SLOTS.len()],
             alias: None,
         };
         let mut any = false;
         for (slot, wanted) in &self.configured {
-            if (flat && same_name(wanted, name)) || is_path(wanted, outer, name) {
+            if (flat && same_name(wanted, name)) || path.is_named(wanted, name) {
                 any = true;
                 for (at, is) in SLOTS.iter().zip(&mut meaning.configured) {
                     *is |= at == slot;
@@ -167,13 +228,44 @@ impl<'a, 's> FieldCollector<'a, 's> {
         meaning
     }
 
-    /// A field of a form or a query.
-    pub fn add_pair(&mut self, name: Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) {
-        let meaning = self.targets_of_name(&name, &[], true);
-        if self.admit_field(&name, &meaning) {
-            let level = self.level;
-            self.push_field(&meaning, &name, || Value::Text(value()), level, NO_KEY);
+    /// A field of a form or a query; false if its name says nothing to us.
+    pub fn add_pair(&mut self, name: &Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) -> bool {
+        let meaning = self.targets_of_name(name, NO_PATH, true);
+        if self.admit_field(name, &meaning) {
+            self.push_field(&meaning, name, || Value::Text(value()), 1, NO_KEY);
         }
+        !meaning.is_none()
+    }
+
+    /// A field of a form or a query whose name says what it stands in: `a[b]` is `b` inside `a` (X1b).
+    pub fn add_inner_pair(
+        &mut self,
+        whole: &Cow<'a, str>,
+        outer: &[Cow<'a, str>],
+        name: &str,
+        value: impl FnOnce() -> Cow<'a, str>,
+    ) {
+        let level = outer.len().saturating_add(1);
+        let path = FieldPath { outer, start: 0 };
+        let meaning = self.targets_of_name(name, path, level <= FLAT_DEPTH);
+        if self.admit_field(whole, &meaning) {
+            let level = u8::try_from(level).unwrap_or(QUERY_OFFSET);
+            self.push_field(&meaning, whole, || Value::Text(value()), level, NO_KEY);
+        }
+    }
+
+    /// The fields whose names begin so are several elements of a list: no report's (X2).
+    pub fn drop_list(&mut self, prefix: &str) {
+        if self.is_within_limit() && !self.long_lists.iter().any(|list| list == prefix) {
+            self.long_lists.push(prefix.to_owned());
+        }
+    }
+
+    /// Whether a configured name is `name`.
+    pub fn is_configured(&self, name: &str) -> bool {
+        self.configured
+            .iter()
+            .any(|(_, wanted)| same_name(wanted, name))
     }
 
     /// A field of a JSON object at `level` (the report itself is 1), inside objects named `outer`.
@@ -181,14 +273,24 @@ impl<'a, 's> FieldCollector<'a, 's> {
         &mut self,
         key: FieldKey,
         level: u8,
-        outer: &[Cow<'a, str>],
+        path: FieldPath<'_, 'a>,
         name: &Cow<'a, str>,
         flat: bool,
         value: impl FnOnce() -> Value<'a>,
     ) {
-        let meaning = self.targets_of_name(name, outer, flat);
+        let meaning = self.targets_of_name(name, path, flat);
         if self.admit_field(name, &meaning) {
             self.push_field(&meaning, name, value, level, key);
+        }
+    }
+
+    /// An element or attribute of XML, inside the elements that `path` names.
+    pub fn add_element(&mut self, path: FieldPath<'_, 'a>, name: &Cow<'a, str>, value: Value<'a>) {
+        let level = path.outer.len().saturating_add(1);
+        let meaning = self.targets_of_name(name, path, level <= FLAT_DEPTH);
+        if self.admit_field(name, &meaning) {
+            let level = u8::try_from(level).unwrap_or(QUERY_OFFSET);
+            self.push_field(&meaning, name, || value, level, NO_KEY);
         }
     }
 
@@ -222,6 +324,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
         key: FieldKey,
     ) {
         let value = value();
+        let level = level.saturating_add(self.level_offset);
         for (target, rank) in meaning.targets() {
             self.fields.push(Field {
                 target,
@@ -282,6 +385,19 @@ impl<'a, 's> FieldCollector<'a, 's> {
         for field in self.fields.iter_mut().skip(mark) {
             field.dropped = true;
         }
+    }
+}
+
+impl<'a> FieldPath<'_, 'a> {
+    /// Whether `wanted` is a path to the field `name`, from the report or from the text that it stands in.
+    fn is_named(self, wanted: &str, name: &str) -> bool {
+        is_path(wanted, self.outer, name)
+            || (self.start > 0
+                && is_path(
+                    wanted,
+                    self.outer.get(self.start..).unwrap_or_default(),
+                    name,
+                ))
     }
 }
 

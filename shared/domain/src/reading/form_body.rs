@@ -1,46 +1,274 @@
-//! The fields of a query, a form or a `multipart/form-data` body (X1): each a name and a text.
+//! The fields of a query or a form (X1): each a name and a text, and what senders wrap them in (X1b).
 //!
-//! A part of a multipart body that is a file is no field, and neither is one whose end is missing: a
-//! text that was cut off may be half an amount.
+//! A separator that is none by the book (`;`, a second `?`) counts only before `name=`, and a report inside a
+//! field only under the names that senders use for it. Whatever else a text holds stays a text.
 
 use std::borrow::Cow;
 
-use crate::reading::field_collection::FieldCollector;
-use crate::text::starts_with_ignoring_case;
+use crate::reading::charset::Charset;
+use crate::reading::field_collection::{FieldCollector, Surroundings};
+use crate::reading::json_text::{self, JsonText};
+use crate::reading::multipart_body;
 use trueup_event::json_scanner::{readable_text, without_bom};
+use trueup_event::reason::ReadingNote;
 
-/// Bytes of a boundary (RFC 2046 allows 70).
-const BOUNDARY_BYTES: usize = 200;
+/// Steps of a name such as `a[b][c]`; PHP stops at 64, and no slot is as deep as this.
+const NAME_STEPS: usize = 8;
 
-/// A body that is not JSON.
+/// A body that is neither JSON nor XML.
 pub(super) fn read_body<'a>(
     bytes: &'a [u8],
     content_type: Option<&str>,
+    charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     let bytes = without_bom(bytes).trim_ascii();
-    let declared = content_type.and_then(declared_boundary);
-    let is_multipart = match declared.as_deref().or_else(|| opening_boundary(bytes)) {
-        Some(boundary) => read_multipart(bytes, boundary, gathered),
-        None => false,
-    };
-    if !is_multipart {
-        read_urlencoded(bytes, gathered);
+    if charset == Charset::Windows1252 && bytes.contains(&b'%') {
+        gathered.notes.add(ReadingNote::Windows1252);
+    }
+    if !multipart_body::read_parts(bytes, content_type, gathered) {
+        read_urlencoded(bytes, charset, gathered);
     }
 }
 
 /// `a=1&b=2`.
-pub(super) fn read_urlencoded<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) {
+pub(super) fn read_urlencoded<'a>(
+    bytes: &'a [u8],
+    charset: Charset,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    if matches!(bytes.first(), Some(b'%' | b'{')) && read_only_key(bytes, charset, gathered) {
+        return;
+    }
+    let has_semicolons = bytes.contains(&b';') && !bytes.contains(&b'&');
+    let has_question_marks = bytes.contains(&b'?');
     for pair in bytes.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
-        let mut halves = pair.splitn(2, |b| *b == b'=');
-        let name = halves.next().unwrap_or_default();
-        let value = halves.next().unwrap_or_default();
-        gathered.add_pair(decode_bytes(name), || decode_bytes(value));
+        if has_semicolons || has_question_marks {
+            split_pair(pair, has_semicolons, bytes, charset, gathered);
+        } else {
+            read_pair(pair, bytes, charset, gathered);
+        }
     }
 }
 
-/// A `+` is a space, `%41` an A, and what is no UTF-8 becomes U+FFFD.
-fn decode_bytes(bytes: &[u8]) -> Cow<'_, str> {
+/// A JSON report that a client sent as a form's only key, with a `=` behind it or not (X1b).
+pub(super) fn read_only_key<'a>(
+    bytes: &'a [u8],
+    charset: Charset,
+    gathered: &mut FieldCollector<'a, '_>,
+) -> bool {
+    let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
+    let text = keep_text(decode_bytes(key, charset), gathered);
+    let is_read = text.starts_with(['{', '['])
+        && json_text::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
+    if is_read {
+        gathered.notes.add(ReadingNote::JsonAsKey);
+    }
+    is_read
+}
+
+/// A report in a form stands in no brackets, but inside of the form's own fields (X2).
+fn first_wrapping<'a>() -> Surroundings<'a> {
+    Surroundings {
+        level: 1,
+        wraps: 1,
+        ..Surroundings::default()
+    }
+}
+
+fn keep_text<'a>(text: Cow<'a, str>, gathered: &FieldCollector<'a, '_>) -> &'a str {
+    match text {
+        Cow::Borrowed(text) => text,
+        Cow::Owned(text) => gathered.keep(text),
+    }
+}
+
+/// One pair of a source in which a `?`, and where there is no `&` a `;`, may stand between pairs.
+fn split_pair<'a>(
+    pair: &'a [u8],
+    has_semicolons: bool,
+    source: &'a [u8],
+    charset: Charset,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    let mut rest = pair;
+    let mut at = 0;
+    while let Some(byte) = rest.get(at) {
+        let is_separator = match byte {
+            b';' => has_semicolons,
+            // The query of a URL that is itself a value is not ours.
+            b'?' => !holds_url(rest.get(..at).unwrap_or_default()),
+            _ => false,
+        };
+        let next = at.saturating_add(1);
+        let tail = rest.get(next..).unwrap_or_default();
+        if is_separator && begins_with_name(tail) {
+            gathered.notes.add(if *byte == b';' {
+                ReadingNote::Semicolons
+            } else {
+                ReadingNote::SecondQuestionMark
+            });
+            read_pair(
+                rest.get(..at).unwrap_or_default(),
+                source,
+                charset,
+                gathered,
+            );
+            rest = tail;
+            at = 0;
+        } else {
+            at = next;
+        }
+    }
+    read_pair(rest, source, charset, gathered);
+}
+
+fn holds_url(text: &[u8]) -> bool {
+    text.windows(3).any(|part| part == b"://")
+}
+
+/// `name=`.
+fn begins_with_name(text: &[u8]) -> bool {
+    let is_name =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b'%');
+    let end = text.iter().position(|b| !is_name(b));
+    matches!(text.first(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'_'))
+        && end.and_then(|end| text.get(end)) == Some(&b'=')
+}
+
+fn read_pair<'a>(
+    pair: &'a [u8],
+    source: &'a [u8],
+    charset: Charset,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    if pair.is_empty() {
+        return;
+    }
+    let mut halves = pair.splitn(2, |b| *b == b'=');
+    let name = halves.next().unwrap_or_default();
+    let value = halves.next().unwrap_or_default();
+    let name = without_amp(decode_bytes(name, charset), gathered);
+    let place = multipart_body::byte_offset(source, value);
+    let holds_report = json_text::is_wrapper_name(&name);
+    add_field(
+        name,
+        || decode_bytes(value, charset),
+        holds_report,
+        place,
+        gathered,
+    );
+}
+
+/// `&amp;` between parameters, as in a page's source.
+fn without_amp<'a>(name: Cow<'a, str>, gathered: &mut FieldCollector<'a, '_>) -> Cow<'a, str> {
+    let is_amp = |name: &str| crate::text::starts_with_ignoring_case(name, "amp;");
+    if !is_amp(&name) {
+        return name;
+    }
+    gathered.notes.add(ReadingNote::AmpNames);
+    let mut bare = keep_text(name, gathered);
+    while is_amp(bare) {
+        bare = bare.get(4..).unwrap_or_default();
+    }
+    Cow::Borrowed(bare)
+}
+
+/// A field whose text stands at `place` in its source. `holds_report`: the text may be a whole report.
+pub(super) fn add_field<'a>(
+    name: Cow<'a, str>,
+    value: impl FnOnce() -> Cow<'a, str>,
+    holds_report: bool,
+    place: usize,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    if name.contains('[') && !gathered.is_configured(&name) && name_steps(&name).is_some() {
+        add_stepped_field(name, value, gathered);
+    } else if !holds_report || gathered.is_configured(&name) || !gathered.is_within_limit() {
+        gathered.add_pair(&name, value);
+    } else {
+        let text = value();
+        if !text.trim_start().starts_with(['{', '[']) {
+            gathered.add_pair(&name, || text);
+            return;
+        }
+        let text = keep_text(text, gathered);
+        read_report_in_field(&name, text, place, gathered);
+    }
+}
+
+fn read_report_in_field<'a>(
+    name: &Cow<'a, str>,
+    text: &'a str,
+    place: usize,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    let mut around = first_wrapping();
+    if gathered.has_paths() {
+        around.outer.push(name.clone());
+    }
+    match json_text::read_text(text, &around, true, gathered) {
+        JsonText::Read => gathered.notes.add(ReadingNote::JsonInField),
+        JsonText::Broken(fault) => {
+            // The place is the body's; nothing is said of one in a query.
+            if !gathered.in_query() {
+                let byte = place.saturating_add(fault.byte);
+                gathered.broken_field.get_or_insert(byte);
+            }
+        }
+        JsonText::NoReport => {
+            gathered.add_pair(name, || Cow::Borrowed(text));
+        }
+    }
+}
+
+/// The steps of `a[b][c]`; none if its brackets do not fit.
+fn name_steps(name: &str) -> Option<Vec<&str>> {
+    let (head, rest) = name.split_once('[')?;
+    let rest = rest.strip_suffix(']')?;
+    let mut steps = vec![head];
+    steps.extend(rest.split("]["));
+    let fits = |step: &&str| !step.contains(['[', ']']);
+    (!head.is_empty() && steps.len() <= NAME_STEPS && steps.iter().all(fits)).then_some(steps)
+}
+
+/// `a[b]=` is `b` inside `a`, and `a[]=` is `a` (X1b). A number is a list's, as `[]` is: a list of one is
+/// entered, of several elements none is the report's (X2).
+fn add_stepped_field<'a>(
+    whole: Cow<'a, str>,
+    value: impl FnOnce() -> Cow<'a, str>,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
+    let whole = keep_text(whole, gathered);
+    let Some(steps) = name_steps(whole) else {
+        return;
+    };
+    gathered.notes.add(ReadingNote::BracketNames);
+    let is_number = |step: &str| !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit());
+    let mut path: Vec<Cow<'a, str>> = Vec::with_capacity(steps.len());
+    let mut length: usize = 0;
+    for (n, step) in steps.iter().enumerate() {
+        let is_last = n.saturating_add(1) == steps.len();
+        let is_list = n > 0 && is_number(step);
+        if is_list && !is_last && step.trim_start_matches('0') != "" {
+            gathered.drop_list(whole.get(..length.saturating_add(1)).unwrap_or_default());
+        }
+        let is_element = step.is_empty() || (is_list && (!is_last || *step == "0"));
+        if n == 0 || !is_element {
+            path.push(Cow::Borrowed(*step));
+        }
+        // A step and its brackets.
+        let brackets = if n == 0 { 0 } else { 2 };
+        length = length.saturating_add(step.len()).saturating_add(brackets);
+    }
+    let Some((name, outer)) = path.split_last() else {
+        return;
+    };
+    gathered.add_inner_pair(&Cow::Borrowed(whole), outer, name, value);
+}
+
+/// A `+` is a space, `%41` an A, and what is no character becomes U+FFFD.
+fn decode_bytes(bytes: &[u8], charset: Charset) -> Cow<'_, str> {
     let is_plain = |b: &u8| !matches!(b, b'+' | b'%' | 0);
     if bytes.iter().all(is_plain) {
         return String::from_utf8_lossy(bytes);
@@ -50,130 +278,10 @@ fn decode_bytes(bytes: &[u8]) -> Cow<'_, str> {
         .map(|b| if *b == b'+' { b' ' } else { *b })
         .collect();
     let decoded: Vec<u8> = percent_encoding::percent_decode(&spaced).collect();
+    if charset == Charset::Windows1252
+        && let Some(text) = charset.decode(&decoded)
+    {
+        return Cow::Owned(text.replace('\0', ""));
+    }
     Cow::Owned(readable_text(&decoded).into_owned())
-}
-
-/// The boundary of a `multipart/form-data` content type.
-fn declared_boundary(content_type: &str) -> Option<Cow<'_, [u8]>> {
-    let (kind, parameters) = content_type.split_once(';')?;
-    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
-        return None;
-    }
-    find_parameter(parameters, "boundary")
-        .filter(|b| (1..=BOUNDARY_BYTES).contains(&b.len()))
-        .map(|b| Cow::Owned(b.into_bytes()))
-}
-
-/// The boundary that a body of parts opens with, where the content type has lost it.
-fn opening_boundary(bytes: &[u8]) -> Option<&[u8]> {
-    let mut lines = bytes.split(|b| *b == b'\n').map(without_return);
-    let boundary = lines.next()?.strip_prefix(b"--")?;
-    let header = String::from_utf8_lossy(lines.next()?);
-    let plausible = (1..=BOUNDARY_BYTES).contains(&boundary.len());
-    let is_part = starts_with_ignoring_case(&header, "content-");
-    (plausible && is_part).then_some(boundary)
-}
-
-fn without_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// One of the parameters `a=b; c="d"`.
-fn find_parameter(parameters: &str, wanted: &str) -> Option<String> {
-    let mut rest = parameters;
-    loop {
-        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
-        let (name, after) = rest.split_once('=')?;
-        let (value, tail) = if let Some(quoted) = after.strip_prefix('"') {
-            let end = quoted.find('"')?;
-            (quoted.get(..end)?, quoted.get(end.checked_add(1)?..)?)
-        } else {
-            let end = after.find(';').unwrap_or(after.len());
-            (after.get(..end)?.trim(), after.get(end..)?)
-        };
-        // A parameter without a value may stand before the name.
-        let name = name.rsplit(';').next().unwrap_or_default();
-        if name.trim().eq_ignore_ascii_case(wanted) {
-            return Some(value.to_owned());
-        }
-        rest = tail;
-    }
-}
-
-/// Whether the body was made of parts at all.
-fn read_multipart<'a>(
-    bytes: &'a [u8],
-    boundary: &[u8],
-    gathered: &mut FieldCollector<'a, '_>,
-) -> bool {
-    let mut any = false;
-    // Where the current part begins; `None` outside of parts.
-    let mut part_start: Option<usize> = None;
-    let mut at: usize = 0;
-    for line in bytes.split_inclusive(|b| *b == b'\n') {
-        let next = at.saturating_add(line.len());
-        if let Some(is_last) = read_delimiter(line, boundary) {
-            any = true;
-            let part = part_start.and_then(|start| bytes.get(start..at));
-            if let Some((name, value)) = part.and_then(read_field) {
-                gathered.add_pair(readable_text(name), || readable_text(value));
-            }
-            part_start = (!is_last).then_some(next);
-        }
-        at = next;
-    }
-    any
-}
-
-/// `--boundary`, or `--boundary--` after the last part.
-fn read_delimiter(line: &[u8], boundary: &[u8]) -> Option<bool> {
-    let rest = line.strip_prefix(b"--")?.strip_prefix(boundary)?;
-    match rest.trim_ascii() {
-        b"" => Some(false),
-        b"--" => Some(true),
-        _ => None,
-    }
-}
-
-/// A part's name and text: the headers, an empty line, the text, a line's end.
-fn read_field(part: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut name = None;
-    let mut at: usize = 0;
-    for line in part.split_inclusive(|b| *b == b'\n') {
-        at = at.saturating_add(line.len());
-        let header = line.trim_ascii();
-        if header.is_empty() {
-            let text = part.get(at..)?;
-            let text = text.strip_suffix(b"\n").unwrap_or(text);
-            return Some((name?, without_return(text)));
-        }
-        if let Some(disposition) = header_value(header, b"content-disposition:") {
-            if quoted_value(disposition, b"filename=").is_some() {
-                return None;
-            }
-            name = quoted_value(disposition, b"name=");
-        }
-    }
-    None
-}
-
-fn header_value<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (head, value) = header.split_at_checked(name.len())?;
-    head.eq_ignore_ascii_case(name).then_some(value)
-}
-
-/// The value of `; name="…"` or `; name=…`.
-fn quoted_value<'a>(disposition: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut rest = disposition;
-    loop {
-        let at = rest.iter().position(|b| *b == b';')?;
-        rest = rest.get(at.checked_add(1)?..)?.trim_ascii_start();
-        let Some(value) = header_value(rest, name) else {
-            continue;
-        };
-        return match value.strip_prefix(b"\"") {
-            Some(text) => text.split(|b| *b == b'"').next(),
-            None => value.split(|b| *b == b';').next().map(<[u8]>::trim_ascii),
-        };
-    }
 }

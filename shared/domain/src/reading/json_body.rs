@@ -8,22 +8,31 @@
 
 use std::borrow::Cow;
 
-use crate::reading::field_collection::{FieldCollector, FieldKey, Value};
-use trueup_event::json_scanner::{JsonError, Scanner, Token};
+use crate::reading::field_collection::{FieldCollector, FieldKey, FieldPath, Surroundings, Value};
+use crate::reading::json_text::{self, JsonText, WRAPPINGS};
+use trueup_event::json_scanner::{JsonError, Scanner, Text, Token};
 use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
+use trueup_event::reason::ReadingNote;
 
 /// Gathers the fields of the object that `bytes` hold; they must hold nothing else.
 pub(super) fn read_report<'a>(
     bytes: &'a [u8],
+    around: &Surroundings<'a>,
     gathered: &mut FieldCollector<'a, '_>,
 ) -> Result<(), JsonError> {
     let mut walk = Walk {
         scanner: Scanner::new(bytes),
         gathered,
-        outer: Vec::new(),
+        outer: around.outer.clone(),
+        path_start: around.outer.len(),
+        level_start: around.level,
+        wraps: around.wraps,
     };
     walk.scanner.expect(b'{')?;
-    walk.read_object(1, 1)?;
+    walk.read_object(
+        around.depth.saturating_add(1),
+        around.level.saturating_add(1),
+    )?;
     walk.scanner.expect_end()
 }
 
@@ -32,6 +41,10 @@ struct Walk<'a, 'g, 's> {
     gathered: &'g mut FieldCollector<'a, 's>,
     /// The names of the objects around, kept only where a dotted path is configured.
     outer: Vec<Cow<'a, str>>,
+    /// How many of `outer`, and of the levels, are outside of this text.
+    path_start: usize,
+    level_start: usize,
+    wraps: u8,
 }
 
 impl<'a> Walk<'a, '_, '_> {
@@ -58,11 +71,15 @@ impl<'a> Walk<'a, '_, '_> {
     }
 
     fn read_member(&mut self, key: FieldKey, level: usize, name: &Cow<'a, str>, token: Token<'a>) {
-        let flat = level <= FLAT_DEPTH;
+        let flat = self.level_within(level) <= FLAT_DEPTH;
         // A field has at most `JSON_DEPTH` objects around it.
         let place = u8::try_from(level).unwrap_or(u8::MAX);
+        let path = FieldPath {
+            outer: &self.outer,
+            start: self.path_start,
+        };
         self.gathered
-            .add_member(key, place, &self.outer, name, flat, || match token {
+            .add_member(key, place, path, name, flat, || match token {
                 Token::Null => Value::Null,
                 Token::Bool(is) => Value::Bool(is),
                 Token::Number(digits) => Value::Number(digits),
@@ -87,7 +104,65 @@ impl<'a> Walk<'a, '_, '_> {
                 self.read_list(depth.saturating_add(1), level, name)
             }
             Some(b'[') => self.scanner.skip_value(room).map(|()| None),
-            _ => self.scanner.token().map(Some),
+            _ => {
+                let place = self.scanner.position();
+                let token = self.scanner.token()?;
+                match token {
+                    Token::Text(text)
+                        if text.may_hold_json()
+                            && self.enter_text(text, place, depth, level, name) =>
+                    {
+                        Ok(None)
+                    }
+                    token => Ok(Some(token)),
+                }
+            }
+        }
+    }
+
+    /// `level` counted from this text's own object, which is 1.
+    fn level_within(&self, level: usize) -> usize {
+        level.saturating_sub(self.level_start)
+    }
+
+    /// A JSON text inside a string is entered as if it stood there itself (X1b); false if it is only a text.
+    fn enter_text(
+        &mut self,
+        text: Text<'a>,
+        place: usize,
+        depth: usize,
+        level: usize,
+        name: &Cow<'a, str>,
+    ) -> bool {
+        if self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
+            return false;
+        }
+        let inner = match text.to_text() {
+            Cow::Borrowed(inner) => inner,
+            Cow::Owned(inner) => self.gathered.keep(inner),
+        };
+        let mut outer = Vec::new();
+        if self.gathered.has_paths() {
+            outer.clone_from(&self.outer);
+            outer.push(name.clone());
+        }
+        let around = Surroundings {
+            depth,
+            level,
+            wraps: self.wraps.saturating_add(1),
+            outer,
+        };
+        let is_wrapper = json_text::is_wrapper_name(name);
+        match json_text::read_text(inner, &around, is_wrapper, self.gathered) {
+            JsonText::Read => {
+                self.gathered.notes.add(ReadingNote::JsonInString);
+                true
+            }
+            JsonText::Broken(_) if is_wrapper => {
+                self.gathered.broken_field.get_or_insert(place);
+                false
+            }
+            JsonText::Broken(_) | JsonText::NoReport => false,
         }
     }
 
@@ -99,7 +174,8 @@ impl<'a> Walk<'a, '_, '_> {
         name: &Cow<'a, str>,
     ) -> Result<(), JsonError> {
         let room = JSON_DEPTH.saturating_sub(depth);
-        if room == 0 || (level >= FLAT_DEPTH && !self.gathered.has_paths()) {
+        let is_deep = self.level_within(level) >= FLAT_DEPTH;
+        if room == 0 || (is_deep && !self.gathered.has_paths()) {
             return self.scanner.skip_value(room);
         }
         self.scanner.expect(b'{')?;

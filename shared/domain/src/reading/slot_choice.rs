@@ -4,7 +4,7 @@ use crate::field_aliases::{BID_RANKS, Target};
 use crate::placeholders::{find_placeholder, without_braces};
 use crate::reading::field_collection::{Field, FieldCollector, Value};
 use crate::report::{
-    ParsedRequest, Payout, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
+    ParsedRequest, Payout, ReadError, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
 };
 use crate::text::{clip_text, trim_text};
 use crate::{duration, money, phone};
@@ -20,7 +20,17 @@ pub(super) fn choose_slots(
     gathered: FieldCollector<'_, '_>,
     settings: &ReadSettings,
 ) -> ParsedRequest {
+    let mut gathered = gathered;
+    let notes = std::mem::take(&mut gathered.notes).into_sorted();
+    let broken_field = gathered.broken_field;
     let (fields, beyond) = gathered.fields_and_beyond();
+    if let Some(byte) = broken_field.filter(|_| !has_first_payout(&fields)) {
+        return ParsedRequest {
+            report: Err(ReadError::UnparseableBody { byte }),
+            slots: Vec::new(),
+            notes,
+        };
+    }
     let mut report = Report::default();
     let mut slots = Vec::with_capacity(5);
 
@@ -63,7 +73,17 @@ pub(super) fn choose_slots(
     ParsedRequest {
         report: Ok(report),
         slots,
+        notes,
     }
+}
+
+/// Whether an amount stands that nothing in a field that does not parse could go before: one under the first
+/// of the names (X2, X5).
+fn has_first_payout(fields: &[Field<'_>]) -> bool {
+    fields_of(fields, Target::Slot(Slot::Payout))
+        .iter()
+        .find(|f| absent_reason(&f.value).is_none())
+        .is_some_and(|f| f.rank <= 1)
 }
 
 /// The fields of one target, best first.

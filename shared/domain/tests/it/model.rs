@@ -267,6 +267,7 @@ impl Store {
             reading: ParsedRequest {
                 report: Ok(event.report.clone()),
                 slots: Vec::new(),
+                notes: Vec::new(),
             },
             candidates: self.sightings(event),
             decision: None,

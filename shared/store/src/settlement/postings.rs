@@ -13,7 +13,7 @@ use trueup_domain::crediting::{ReceptionOrder, Terms};
 use trueup_domain::decision::{CallChange, LeaveCause, PostingCause, PostingDraft, Trigger};
 use trueup_domain::locked_calls::CallKey;
 use trueup_event::ids;
-use trueup_event::reason::Status;
+use trueup_event::reason::{Detail, Status};
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -146,7 +146,10 @@ pub async fn draft_entries(
             {
                 decision.status = Status::Matched;
                 decision.reason = None;
-                decision.detail = change.to_detail();
+                decision.detail = Detail {
+                    reading_notes: std::mem::take(&mut decision.detail.reading_notes),
+                    ..change.to_detail()
+                };
             }
         }
     }

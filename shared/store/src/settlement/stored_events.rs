@@ -13,7 +13,7 @@ use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::{CallCandidates, Trigger};
 use trueup_domain::report::{ParsedRequest, Payout, ReadError, Report};
 use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_event::reason::{Detail, ReadingNote, Reason, Status, Strategy};
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub const STORED_ROWS: &str = "/* settle_stored_rows */
@@ -157,6 +157,7 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         reading: ParsedRequest {
             report,
             slots: Vec::new(),
+            notes: notes_of_detail(row.get("detail")),
         },
         candidates: CallCandidates::default(),
         decision: None,
@@ -166,6 +167,15 @@ fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
         left_call: None,
         withdrawal: None,
     })
+}
+
+/// How the request had to be read (X1b), which what is decided later does not change.
+fn notes_of_detail(detail: Option<&str>) -> Vec<ReadingNote> {
+    detail
+        .filter(|text| text.contains("reading_notes"))
+        .and_then(|text| serde_json::from_str::<Detail>(text).ok())
+        .map(|detail| detail.reading_notes)
+        .unwrap_or_default()
 }
 
 /// The report as the row's columns still say it, for rows whose raw request is past its retention.

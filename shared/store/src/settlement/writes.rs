@@ -184,7 +184,8 @@ pub static ADJUST_ROWS: LazyLock<String> = LazyLock::new(|| {
        SET revenue_delta_cents = e.revenue_delta_cents + row.revenue, credit_delta_cents = e.credit_delta_cents + row.credit,
            status = CASE WHEN row.detail IS NULL THEN e.status ELSE 'matched' END,
            reason = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.reason END,
-           detail = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.detail ELSE row.detail::json END
+           detail = CASE WHEN row.detail IS NULL OR e.status = 'matched' THEN e.detail
+                         ELSE jsonb_strip_nulls(row.detail::jsonb || jsonb_build_object('reading_notes', e.detail -> 'reading_notes'))::json END
       FROM (SELECT received_at, id, sum(revenue)::int8 AS revenue, sum(credit)::int8 AS credit, (array_agg(detail) FILTER (WHERE detail IS NOT NULL))[1] AS detail
               FROM {}
              GROUP BY received_at, id) AS row
@@ -355,7 +356,8 @@ fn report_writes(books: &LockedCallSet) -> Vec<Write<'_>> {
 pub static MARK_DISPLACED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "/* settle_mark_displaced */
-    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match', detail = row.detail::json
+    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match',
+           detail = jsonb_strip_nulls(row.detail::jsonb || jsonb_build_object('reading_notes', e.detail -> 'reading_notes'))::json
       FROM {}
      WHERE e.received_at = row.received_at AND e.id = row.id AND e.status IN ('matched', 'held')",
         ColumnText::of(&displaced_row()).unnest(1),

@@ -4,4 +4,5 @@
 //! is whole: what it does not name must not be read.
 
 mod properties;
+mod shapes;
 mod table;

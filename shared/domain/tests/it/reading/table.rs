@@ -31,7 +31,7 @@ pub fn events(request: RawRequest) -> Vec<RawRequest> {
     }
 }
 
-fn text(case: &Value, key: &str) -> Option<String> {
+pub fn text(case: &Value, key: &str) -> Option<String> {
     case.get(key).map(|v| v.as_str().expect(key).to_owned())
 }
 
@@ -39,7 +39,7 @@ fn slot(name: &str) -> Slot {
     serde_json::from_value(Value::String(name.into())).expect("a slot")
 }
 
-fn settings(case: &Value) -> ReadSettings {
+pub fn settings(case: &Value) -> ReadSettings {
     let mut settings = ReadSettings::default();
     if let Some(names) = case.get("names") {
         let names: BTreeMap<String, String> = serde_json::from_value(names.clone()).expect("names");
@@ -69,7 +69,7 @@ fn settings(case: &Value) -> ReadSettings {
 }
 
 /// The reading in the table's own words, so that a difference prints both sides alike.
-fn told(reading: &ParsedRequest) -> Value {
+pub fn told(reading: &ParsedRequest) -> Value {
     let mut told = serde_json::Map::new();
     let report = match &reading.report {
         Ok(report) => report,
