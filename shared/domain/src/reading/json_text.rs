@@ -98,7 +98,7 @@ fn read_checked<'a>(
 
 /// The object of a list that holds one object and nothing else.
 fn only_object(bytes: &[u8]) -> Option<&[u8]> {
-    let BatchSplit::Elements(ranges) = batch::split_batch(bytes) else {
+    let BatchSplit::Elements(ranges) = batch::split_batch(bytes, None) else {
         return None;
     };
     let [range] = ranges.as_slice() else {
