@@ -46,9 +46,7 @@ pub enum BodyLimit {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
-    TooLarge {
-        limit: usize,
-    },
+    TooLarge,
     TooSlow,
     /// As much is held of bodies as its webhook, its network or all together may; or its connection had to
     /// make room.
@@ -107,9 +105,7 @@ pub async fn read_body(
         return Ok(Bytes::new());
     }
     if exceeds_maximum_by_its_length(&body) {
-        return Err(BodyError::TooLarge {
-            limit: REPORT_BYTES,
-        });
+        return Err(BodyError::TooLarge);
     }
     let mut pieces = BodyPieces::new(&body, limit);
     if let Some(whole) = pieces.read_ready(&mut body)? {
@@ -259,7 +255,7 @@ impl BodyPieces {
         if self.may_be_lines {
             return self.check_lines(so_far);
         }
-        Err(BodyError::TooLarge { limit })
+        Err(BodyError::TooLarge)
     }
 
     /// More than one report may have: a batch of lines, or too much.
@@ -272,8 +268,6 @@ impl BodyPieces {
         if so_far.len() < FIRST_LINE_BYTES {
             return Ok(());
         }
-        Err(BodyError::TooLarge {
-            limit: REPORT_BYTES,
-        })
+        Err(BodyError::TooLarge)
     }
 }

@@ -369,9 +369,7 @@ impl RequestContext<'_> {
     /// A body that is one report has a report's limit (X1).
     fn one_event(&self, bytes: &[u8], raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
         if bytes.len() > body::REPORT_BYTES {
-            return Err(IngestResponse::BodyTooLarge {
-                limit_kib: body::REPORT_BYTES / 1024,
-            });
+            return Err(IngestResponse::BodyTooLarge);
         }
         Ok(self.whole_event(bytes, raw))
     }
@@ -446,11 +444,9 @@ impl RequestContext<'_> {
 
     fn no_body(&self, failed: BodyError) -> IngestResponse {
         match failed {
-            BodyError::TooLarge { limit } => {
+            BodyError::TooLarge => {
                 self.count_refusal(RefusalReason::BodyTooLarge);
-                IngestResponse::BodyTooLarge {
-                    limit_kib: limit / 1024,
-                }
+                IngestResponse::BodyTooLarge
             }
             BodyError::TooSlow => IngestResponse::BodyTooSlow,
             BodyError::Full => IngestResponse::Unavailable(BUSY),

@@ -47,9 +47,7 @@ pub enum IngestResponse {
     Malformed(&'static str),
     HeadTooSlow,
     BodyTooSlow,
-    BodyTooLarge {
-        limit_kib: usize,
-    },
+    BodyTooLarge,
     BatchTooLong {
         limit: usize,
     },
@@ -91,7 +89,7 @@ impl IngestResponse {
             IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => {
                 StatusCode::REQUEST_TIMEOUT
             }
-            IngestResponse::BodyTooLarge { .. }
+            IngestResponse::BodyTooLarge
             | IngestResponse::BatchTooLong { .. }
             | IngestResponse::DecodedTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             IngestResponse::UnknownEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -117,7 +115,7 @@ impl IngestResponse {
             IngestResponse::MethodNotAllowed => ResponseKind::MethodNotAllowed,
             IngestResponse::Malformed(_) => ResponseKind::Malformed,
             IngestResponse::HeadTooSlow | IngestResponse::BodyTooSlow => ResponseKind::TooSlow,
-            IngestResponse::BodyTooLarge { .. }
+            IngestResponse::BodyTooLarge
             | IngestResponse::BatchTooLong { .. }
             | IngestResponse::DecodedTooLarge => ResponseKind::BodyTooLarge,
             IngestResponse::UnknownEncoding => ResponseKind::UnknownEncoding,
@@ -170,8 +168,8 @@ impl IngestResponse {
             IngestResponse::BodyTooSlow => {
                 refusal_body("the request's body did not arrive in time")
             }
-            IngestResponse::BodyTooLarge { limit_kib } => {
-                refusal_body(&format!("body too large: the limit is {limit_kib} KiB"))
+            IngestResponse::BodyTooLarge => {
+                refusal_body("body too large: the limit is 64 KiB, and 512 KiB for a batch")
             }
             IngestResponse::BatchTooLong { limit } => refusal_body(&format!(
                 "batch too long: the limit is {limit} reports in one request"
@@ -214,7 +212,7 @@ impl IngestResponse {
     pub fn ends_connection(&self) -> bool {
         matches!(
             self,
-            IngestResponse::BodyTooLarge { .. }
+            IngestResponse::BodyTooLarge
                 | IngestResponse::BodyTooSlow
                 | IngestResponse::HeadTooSlow
                 | IngestResponse::HeadTooLarge
@@ -328,7 +326,7 @@ mod tests {
                 limit: 200,
                 retry_after: Duration::from_millis(1),
             },
-            IngestResponse::BodyTooLarge { limit_kib: 64 },
+            IngestResponse::BodyTooLarge,
             IngestResponse::Unavailable(BROKER_AWAY),
         ];
         for answer in some {
