@@ -26,6 +26,7 @@ pub mod percent;
 pub mod phone;
 mod placeholders;
 pub mod reading;
+pub mod reading_notes;
 pub mod reason_text;
 pub mod region;
 pub mod repeats;

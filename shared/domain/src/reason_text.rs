@@ -5,10 +5,22 @@
 
 use crate::locked_calls::MAX_FOLDED_REPORTS;
 use crate::matching::CLOCK_SKEW_MICROS;
+use crate::reading_notes::describe_notes;
 use trueup_event::reason::{Detail, Reason, Status};
 
 /// The text beside a row's status. `currency` is the account's (ISO 4217).
 pub fn explain_reason(
+    status: Status,
+    reason: Option<Reason>,
+    detail: &Detail,
+    currency: &str,
+) -> String {
+    let mut text = explain_decision(status, reason, detail, currency);
+    text.push_str(&describe_notes(&detail.reading_notes));
+    text
+}
+
+fn explain_decision(
     status: Status,
     reason: Option<Reason>,
     detail: &Detail,
@@ -270,8 +282,8 @@ fn explain_unmatched(reason: Reason, detail: &Detail) -> String {
              Have the buyer send a plain number such as 50 or 12.50, or assign the call and apply the amount by hand."
             .to_owned(),
         Reason::UnparseableBody => format!(
-            "The body looks like JSON but does not parse: the first error is at byte {}. Have the buyer fix their template; \
-             quotes and commas around macros are the usual cause.",
+            "The body looks like JSON or XML but does not parse: the first error is at byte {}, and there is no single way to mend it. \
+             Have the buyer fix their template; quotes and commas around macros are the usual cause.",
             detail.byte.unwrap_or_default()
         ),
         Reason::UnparseableElement => "This element of the batch is not an object with fields, so nothing could be read from it. \

@@ -6,7 +6,7 @@ use serde_json::Value;
 use trueup_domain::reason_text::{explain_reason, waiting_until};
 use trueup_domain::report::SlotReading;
 use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::CandidateNote;
+use trueup_event::reason::{CandidateNote, ReadingNote};
 use trueup_store::{events, ledger};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -88,6 +88,8 @@ pub struct EventInFull {
     pub request: Option<Request>,
     /// How each slot was read.
     pub reading: Vec<SlotResponse>,
+    /// What was taken off, mended or decoded before the request could be read: codes of a closed set.
+    pub reading_notes: Vec<String>,
     /// The calls that were considered, nearest first.
     pub candidates: Vec<CandidateResponse>,
     /// What it posted to the ledger.
@@ -269,6 +271,10 @@ impl From<CandidateNote> for CandidateResponse {
     }
 }
 
+pub fn note_codes(notes: &[ReadingNote]) -> Vec<String> {
+    notes.iter().map(|note| note.code().to_owned()).collect()
+}
+
 /// One event in full; `None` if the account has no such row (yet).
 pub async fn load_event_in_full(
     app: &App,
@@ -284,11 +290,13 @@ pub async fn load_event_in_full(
     let postings = ledger::of_event(&client, account_id, id).await?;
     let actions = events::list_actions(&client, account_id, id).await?;
     let candidates = found.detail.candidates.clone();
+    let reading_notes = note_codes(&found.detail.reading_notes);
     let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
     Ok(EventInFull {
         event: EventResponse::from_event(found, &operator.account.currency),
         request: request.map(Into::into),
         reading: slots.into_iter().map(Into::into).collect(),
+        reading_notes,
         candidates: candidates.into_iter().map(Into::into).collect(),
         postings: postings.into_iter().map(Into::into).collect(),
         actions: actions

@@ -17,7 +17,7 @@ use trueup_store::{calls, webhooks};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse};
+use super::events::{CandidateResponse, MatchedCallResponse, SlotResponse, note_codes};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
 use crate::problem::Problem;
@@ -109,6 +109,8 @@ pub struct TriedReport {
     pub rejection_word: Option<String>,
     /// How each slot was read.
     pub reading: Vec<SlotResponse>,
+    /// What was taken off, mended or decoded before the request could be read: codes of a closed set.
+    pub reading_notes: Vec<String>,
     pub status: String,
     pub reason: Option<String>,
     pub reason_text: String,
@@ -238,6 +240,7 @@ async fn describe_result(
         currency: report.currency,
         rejection_word: report.rejection_word,
         reading: settled.slots.into_iter().map(Into::into).collect(),
+        reading_notes: note_codes(&decision.detail.reading_notes),
         status: decision.status.code().to_owned(),
         reason: decision.reason.map(|r| r.code().to_owned()),
         reason_text: explain_reason(

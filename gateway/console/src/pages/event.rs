@@ -379,6 +379,8 @@ fn assemble_page(
         event,
         request,
         reading,
+        // The sentence says them.
+        reading_notes: _,
         candidates,
         postings,
         actions,

@@ -475,6 +475,55 @@ async fn m8_a_replay_runs_the_rules_again_as_they_stand_now() {
 }
 
 #[tokio::test]
+async fn x1b_an_event_tells_how_its_request_had_to_be_read_and_keeps_it_when_decided_again() {
+    let scene = Scene::set().await;
+    let mended = "payload=%7B'ref_id':'late1','payout':50,%7D";
+    let event = scene.report(mended).await;
+    let notes = json!(["mended", "trailing_comma", "single_quotes", "json_in_field"]);
+    let shown = scene.event(&event).await;
+    assert_eq!(shown["status"], "unmatched");
+    assert_eq!(shown["reading_notes"], notes);
+    let told = shown["reason_text"].as_str().expect("a text");
+    assert!(told.contains("a trailing comma was dropped"), "{told}");
+    assert!(told.contains("JSON inside a form field"), "{told}");
+
+    scene.call(json!({ "ref_id": "late1" })).await;
+    scene.act(&event, "replay", json!({})).await.ok();
+    let shown = scene.event(&event).await;
+    assert_eq!(shown["status"], "matched");
+    assert_eq!(shown["reading_notes"], notes);
+
+    let path = format!("/api/v1/webhooks/{}/try", scene.webhook);
+    let sample = json!({ "method": "POST", "content_type": "text/xml",
+        "body": "<call><ref_id>late1</ref_id><payout>50</payout></call>" });
+    let tried = scene.key.post(&path, sample).await.ok();
+    assert_eq!(tried["reading_notes"], json!(["xml"]));
+    assert_eq!(tried["ref_id"], "late1");
+    assert!(
+        tried["reason_text"]
+            .as_str()
+            .is_some_and(|t| t.contains("it was XML"))
+    );
+}
+
+#[tokio::test]
+async fn m1_a_displaced_row_keeps_how_it_was_read() {
+    let scene = Scene::set().await;
+    scene.call(json!({ "ref_id": "own1" })).await;
+    let guessed = scene
+        .report("caller_id=%2B13055551234;duration=90;payout=40")
+        .await;
+    assert_eq!(scene.event(&guessed).await["status"], "matched");
+    scene.report("ref_id=own1&payout=50").await;
+    let shown = scene.event(&guessed).await;
+    assert_eq!(
+        [&shown["status"], &shown["reason"]],
+        [&json!("held"), &json!("replaced_heuristic_match")]
+    );
+    assert_eq!(shown["reading_notes"], json!(["semicolons"]));
+}
+
+#[tokio::test]
 async fn a_sample_is_read_and_matched_and_nothing_is_stored() {
     let scene = Scene::set().await;
     let call = scene.call(json!({ "ref_id": "abc" })).await;

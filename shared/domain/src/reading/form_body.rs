@@ -37,13 +37,19 @@ pub(super) fn read_urlencoded<'a>(
     charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    if matches!(bytes.first(), Some(b'%' | b'{')) && read_only_key(bytes, charset, gathered) {
+    let may_be_a_key = match bytes.first() {
+        Some(first) => matches!(first, b'%' | b'{'),
+        None => return,
+    };
+    if may_be_a_key && read_only_key(bytes, charset, gathered) {
         return;
     }
-    let has_semicolons = bytes.contains(&b';') && !bytes.contains(&b'&');
-    let has_question_marks = bytes.contains(&b'?');
+    let is_odd = bytes
+        .iter()
+        .fold(false, |odd, b| odd | (*b == b';') | (*b == b'?'));
+    let has_semicolons = is_odd && !bytes.contains(&b'&');
     for pair in bytes.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
-        if has_semicolons || has_question_marks {
+        if is_odd {
             split_pair(pair, has_semicolons, bytes, charset, gathered);
         } else {
             read_pair(pair, bytes, charset, gathered);
@@ -148,16 +154,34 @@ fn read_pair<'a>(
     let mut halves = pair.splitn(2, |b| *b == b'=');
     let name = halves.next().unwrap_or_default();
     let value = halves.next().unwrap_or_default();
-    let name = without_amp(decode_bytes(name, charset), gathered);
+    // Nearly every name is its own plain text.
+    let is_plain = |b: &u8| !matches!(b, b'+' | b'%' | 0 | b'[' | b';');
+    if name.iter().all(is_plain) {
+        let name = String::from_utf8_lossy(name);
+        if json_text::is_wrapper_name(&name) {
+            read_odd_pair(name, value, source, charset, gathered);
+        } else {
+            gathered.add_pair(&name, || decode_bytes(value, charset));
+        }
+    } else {
+        let name = without_amp(decode_bytes(name, charset), gathered);
+        read_odd_pair(name, value, source, charset, gathered);
+    }
+}
+
+/// A pair whose name is not plain, or one of those under which a whole report may stand.
+#[cold]
+fn read_odd_pair<'a>(
+    name: Cow<'a, str>,
+    value: &'a [u8],
+    source: &'a [u8],
+    charset: Charset,
+    gathered: &mut FieldCollector<'a, '_>,
+) {
     let place = multipart_body::byte_offset(source, value);
     let holds_report = json_text::is_wrapper_name(&name);
-    add_field(
-        name,
-        || decode_bytes(value, charset),
-        holds_report,
-        place,
-        gathered,
-    );
+    let value = || decode_bytes(value, charset);
+    add_field(name, value, holds_report, place, gathered);
 }
 
 /// `&amp;` between parameters, as in a page's source.
@@ -273,15 +297,21 @@ fn decode_bytes(bytes: &[u8], charset: Charset) -> Cow<'_, str> {
     if bytes.iter().all(is_plain) {
         return String::from_utf8_lossy(bytes);
     }
-    let spaced: Vec<u8> = bytes
-        .iter()
-        .map(|b| if *b == b'+' { b' ' } else { *b })
-        .collect();
-    let decoded: Vec<u8> = percent_encoding::percent_decode(&spaced).collect();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    for (n, words) in bytes.split(|b| *b == b'+').enumerate() {
+        if n > 0 {
+            decoded.push(b' ');
+        }
+        decoded.extend(percent_encoding::percent_decode(words));
+    }
     if charset == Charset::Windows1252
         && let Some(text) = charset.decode(&decoded)
     {
         return Cow::Owned(text.replace('\0', ""));
     }
-    Cow::Owned(readable_text(&decoded).into_owned())
+    match String::from_utf8(decoded) {
+        Ok(text) if !text.contains('\0') => Cow::Owned(text),
+        Ok(text) => Cow::Owned(text.replace('\0', "")),
+        Err(e) => Cow::Owned(readable_text(e.as_bytes()).into_owned()),
+    }
 }

@@ -104,19 +104,15 @@ impl<'a> Walk<'a, '_, '_> {
                 self.read_list(depth.saturating_add(1), level, name)
             }
             Some(b'[') => self.scanner.skip_value(room).map(|()| None),
-            _ => {
+            Some(b'"') => {
                 let place = self.scanner.position();
-                let token = self.scanner.token()?;
-                match token {
-                    Token::Text(text)
-                        if text.may_hold_json()
-                            && self.enter_text(text, place, depth, level, name) =>
-                    {
-                        Ok(None)
-                    }
-                    token => Ok(Some(token)),
+                let text = self.scanner.text()?;
+                if text.may_hold_json() && self.enter_text(text, place, depth, level, name) {
+                    return Ok(None);
                 }
+                Ok(Some(Token::Text(text)))
             }
+            _ => self.scanner.token().map(Some),
         }
     }
 
@@ -126,6 +122,7 @@ impl<'a> Walk<'a, '_, '_> {
     }
 
     /// A JSON text inside a string is entered as if it stood there itself (X1b); false if it is only a text.
+    #[cold]
     fn enter_text(
         &mut self,
         text: Text<'a>,

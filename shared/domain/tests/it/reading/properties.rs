@@ -59,6 +59,106 @@ fn json(fields: &[(String, String)]) -> String {
     serde_json::Value::Object(members).to_string()
 }
 
+/// The report as JSON in every wrapping, and its fields in every other form (X1b).
+fn wrappings(fields: &[(String, String)]) -> Vec<(&'static str, RawRequest)> {
+    let plain = json(fields);
+    let quoted = serde_json::Value::from(plain.clone()).to_string();
+    let escaped = urlencoded(&[("payload".to_owned(), plain.clone())]);
+    let key = urlencoded(&[(plain.clone(), String::new())]);
+    let text_of = |text: &str| request("", text.as_bytes(), None);
+    let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        "\u{FEFF}"
+            .encode_utf16()
+            .chain(plain.encode_utf16())
+            .flat_map(bytes)
+            .collect()
+    };
+    let inner: Vec<(String, String)> = fields
+        .iter()
+        .map(|(name, value)| (format!("data[{name}]"), value.clone()))
+        .collect();
+    let file = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"r.json\"\r\n\r\n{plain}\r\n--b--\r\n"
+    );
+    vec![
+        ("a string", text_of(&quoted)),
+        (
+            "a list in a string",
+            text_of(&serde_json::Value::from(format!("[{plain}]")).to_string()),
+        ),
+        ("a value", text_of(&format!("{{\"data\":{quoted}}}"))),
+        ("a field", text_of(&escaped)),
+        ("a query's field", request(&escaped, b"", None)),
+        ("a key", text_of(&key)),
+        ("a bare key", text_of(key.trim_end_matches('='))),
+        (
+            "UTF-16, little",
+            request("", &utf16(u16::to_le_bytes), None),
+        ),
+        ("UTF-16, big", request("", &utf16(u16::to_be_bytes), None)),
+        ("brackets", text_of(&urlencoded(&inner))),
+        (
+            "amp",
+            request(&urlencoded(fields).replace('&', "&amp;"), b"", None),
+        ),
+        ("semicolons", text_of(&spaced_names(fields, ";"))),
+        (
+            "question marks",
+            request(&spaced_names(fields, "?"), b"", None),
+        ),
+        (
+            "a file",
+            request("", file.as_bytes(), Some("multipart/form-data; boundary=b")),
+        ),
+        ("elements", text_of(&xml_elements(fields))),
+        ("attributes", text_of(&xml_attributes(fields))),
+    ]
+}
+
+/// A separator that counts only before a plain name.
+fn spaced_names(fields: &[(String, String)], separator: &str) -> String {
+    let escaped = |text: &str| -> String { text.bytes().map(|b| format!("%{b:02X}")).collect() };
+    let pairs: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{name}={}", escaped(value)))
+        .collect();
+    pairs.join(separator)
+}
+
+fn xml_text(text: &str) -> String {
+    text.chars()
+        .map(|c| format!("&#{};", u32::from(c)))
+        .collect()
+}
+
+fn xml_elements(fields: &[(String, String)]) -> String {
+    let elements: String = fields
+        .iter()
+        .map(|(name, value)| format!("<{name}>{}</{name}>", xml_text(value)))
+        .collect();
+    format!("<?xml version=\"1.0\"?>\n<report>{elements}</report>")
+}
+
+fn xml_attributes(fields: &[(String, String)]) -> String {
+    let attributes: String = fields
+        .iter()
+        .map(|(name, value)| format!(" {name}='{}'", xml_text(value)))
+        .collect();
+    format!("<report{attributes}/>")
+}
+
+/// As JavaScript's sources have it.
+fn other_print(fields: &[(String, String)]) -> String {
+    let members: String = fields
+        .iter()
+        .map(|(name, value)| {
+            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+            format!("{name}: '{value}', ")
+        })
+        .collect();
+    format!("{{{members}}}")
+}
+
 /// A name of any slot or of none.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -135,6 +235,30 @@ proptest! {
             .map(|event| read_request(event, &ReadSettings::default()))
             .collect();
         prop_assert_eq!(vec![by_query], by_batch);
+    }
+
+    #[test]
+    fn x1b_the_same_fields_are_read_the_same_in_every_wrapping(fields in fields()) {
+        let plain = read_request(&request("", json(&fields).as_bytes(), None), &ReadSettings::default());
+        for (shape, wrapped) in wrappings(&fields) {
+            let reading = read_request(&wrapped, &ReadSettings::default());
+            prop_assert_eq!(&plain.report, &reading.report, "{}", shape);
+            let values = |reading: &ParsedRequest| -> Vec<_> {
+                reading.slots.iter().map(|s| (s.slot, s.raw.clone(), s.value.clone())).collect()
+            };
+            prop_assert_eq!(values(&plain), values(&reading), "{}", shape);
+        }
+    }
+
+    #[test]
+    fn x1b_what_parses_is_never_mended(fields in fields()) {
+        let text = json(&fields);
+        let reading = read_request(&request("", text.as_bytes(), None), &ReadSettings::default());
+        prop_assert!(reading.notes.is_empty());
+        // Printed by another language: names without quotes, single quotes, a comma at the end.
+        let mended = read_request(&request("", other_print(&fields).as_bytes(), None), &ReadSettings::default());
+        prop_assert_eq!(reading.slots, mended.slots);
+        prop_assert_eq!(reading.report, mended.report);
     }
 
     #[test]
