@@ -126,7 +126,7 @@ const GRANTS: [(&str, &str); 3] = [
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
          GRANT USAGE ON SEQUENCE wake_rounds TO trueup_worker;
          REVOKE ALL ON users, sessions FROM trueup_worker;
-         GRANT INSERT ON scheduled_runs, events, event_requests, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions, audit_log TO trueup_worker;
+         GRANT INSERT ON scheduled_runs, events, event_requests, event_request_blocks, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions, audit_log TO trueup_worker;
          GRANT UPDATE ON scheduled_runs, events, event_requests, calls, call_reports, publishers, pending_reports, open_reports, call_recorded_outbox, event_attempts, webhook_secrets, bulk_replays TO trueup_worker;
          GRANT DELETE ON call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts TO trueup_worker;
          GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions TO trueup_worker;",

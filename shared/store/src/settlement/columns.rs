@@ -20,6 +20,8 @@ pub struct EventRow<'a> {
     pub decision: &'a Decision,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
+    /// In which block its request lies, and where.
+    pub request_place: Option<i64>,
 }
 
 impl<'a> EventRow<'a> {
@@ -67,6 +69,7 @@ fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
         "source_ip": "inet" = row.line.source_ip;
         "count": "int4" = row.line.count;
         "applied_from": "uuid" = row.line.applied_from;
+        "request_place": "int8" = row.request_place;
     )
 }
 
