@@ -52,6 +52,7 @@ pub struct TableBytes {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub tables: Vec<TableBytes>,
+    pub indexes: Vec<(String, f64)>,
     /// Of the log: all of it without images of whole pages, and those images.
     pub log: f64,
     pub page_images: f64,
@@ -81,6 +82,17 @@ const RELATIONS: &str = "
           FROM owned o JOIN pg_class c ON c.oid = o.oid JOIN pg_index x ON x.indrelid = c.reltoastrelid)
     SELECT p.table, p.is_index, sum(pg_relation_size(p.oid))::int8, array_agg(pg_relation_filenode(p.oid)::int8)
       FROM parts p GROUP BY 1, 2 ORDER BY 1, 2";
+
+/// Each index that has grown, under its own name or that of the index that it is a partition of.
+const INDEXES: &str = "
+    SELECT COALESCE(h.inhparent, c.oid)::regclass::text, sum(pg_relation_size(c.oid))::int8
+      FROM pg_class c LEFT JOIN pg_inherits h ON h.inhrelid = c.oid
+     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'i' GROUP BY 1 ORDER BY 1";
+
+async fn index_sizes(client: &Client) -> anyhow::Result<Vec<(String, i64)>> {
+    let found = client.query(INDEXES, &[]).await?;
+    Ok(found.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
 
 struct Relation {
     table: String,
@@ -117,7 +129,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let broker = lease.broker().await;
     fill(&broker, plan.reports, |n| report(n, books)).await?;
     client.batch_execute("CHECKPOINT").await?;
+    client.query(KEEP_LOG, &[]).await?;
     let before = relations(&client).await?;
+    let indexes_before = index_sizes(&client).await?;
     let begun_at = log_position(&client).await?;
     let begun = Instant::now();
     let mut worker = start_worker(&plan.worker, &database, &lease);
@@ -131,7 +145,12 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     }
     let ended_at = log_position(&client).await?;
     let after = relations(&client).await?;
-    let logged = logged_by_file(&client, &begun_at, &ended_at).await?;
+    let indexes_after = index_sizes(&client).await?;
+    let keep = KEEP_RECORDS
+        .replace("{from}", &begun_at)
+        .replace("{to}", &ended_at);
+    client.batch_execute(&keep).await?;
+    let logged = logged_by_file(&client).await?;
     let each = |bytes: i64| bytes as f64 / plan.reports as f64;
     let mut tables: Vec<TableBytes> = Vec::new();
     for now in &after {
@@ -156,9 +175,15 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         }
     }
     tables.retain(|t| t.rows + t.indexes + t.log >= 1.0);
-    let (log, page_images) = log_totals(&client, &begun_at, &ended_at).await?;
+    let grown = indexes_before.into_iter().zip(indexes_after);
+    let indexes = grown
+        .map(|((name, before), (_, after))| (name, each(after - before)))
+        .filter(|(_, bytes)| *bytes >= 1.0)
+        .collect();
+    let (log, page_images) = log_totals(&client).await?;
     Ok(Outcome {
         tables,
+        indexes,
         log: each(log),
         page_images: each(page_images),
     })
@@ -180,23 +205,31 @@ async fn log_position(client: &Client) -> anyhow::Result<String> {
     Ok(client.query_one(position, &[]).await?.get(0))
 }
 
+/// The records of our transactions and about our files, without those of other databases of the server.
+const KEEP_RECORDS: &str = "
+    CREATE TEMP TABLE logged AS
+        SELECT xid::text AS xid, (regexp_match(block_ref, 'rel \\d+/(\\d+)/\\d+'))[1] AS database,
+               (regexp_match(block_ref, 'rel \\d+/\\d+/(\\d+)'))[1]::int8 AS file,
+               record_length - fpi_length AS bytes, fpi_length AS page_image
+          FROM pg_get_wal_records_info('{from}', '{to}');
+    DELETE FROM logged WHERE database IS DISTINCT FROM (SELECT oid::text FROM pg_database WHERE datname = current_database())
+       AND (xid = '0' OR xid NOT IN (
+            SELECT xid FROM logged WHERE database = (SELECT oid::text FROM pg_database WHERE datname = current_database())))";
+
+/// So that no checkpoint removes what is to be read; it goes with the session.
+const KEEP_LOG: &str =
+    "SELECT pg_create_physical_replication_slot('trueup_load_' || pg_backend_pid(), true, true)";
+
 /// Bytes of the log's records by the file that each is about, without images of whole pages.
-async fn logged_by_file(
-    client: &Client,
-    from: &str,
-    to: &str,
-) -> anyhow::Result<std::collections::HashMap<i64, i64>> {
-    let by_file = "SELECT (regexp_match(block_ref, 'rel \\d+/\\d+/(\\d+)'))[1]::int8, sum(record_length - fpi_length)::int8
-          FROM pg_get_wal_records_info($1::text::pg_lsn, $2::text::pg_lsn)
-         WHERE block_ref LIKE '%rel %' GROUP BY 1";
-    let found = client.query(by_file, &[&from, &to]).await?;
+async fn logged_by_file(client: &Client) -> anyhow::Result<std::collections::HashMap<i64, i64>> {
+    let by_file = "SELECT file, sum(bytes)::int8 FROM logged WHERE file IS NOT NULL GROUP BY 1";
+    let found = client.query(by_file, &[]).await?;
     Ok(found.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn log_totals(client: &Client, from: &str, to: &str) -> anyhow::Result<(i64, i64)> {
-    let totals = "SELECT sum(record_length - fpi_length)::int8, sum(fpi_length)::int8
-          FROM pg_get_wal_records_info($1::text::pg_lsn, $2::text::pg_lsn)";
-    let row = client.query_one(totals, &[&from, &to]).await?;
+async fn log_totals(client: &Client) -> anyhow::Result<(i64, i64)> {
+    let totals = "SELECT sum(bytes)::int8, sum(page_image)::int8 FROM logged";
+    let row = client.query_one(totals, &[]).await?;
     Ok((row.get(0), row.get(1)))
 }
 
@@ -208,7 +241,12 @@ pub fn lines(outcome: &Outcome) -> Vec<String> {
             t.table, t.rows, t.indexes, t.log
         )
     };
-    outcome.tables.iter().map(of_table).collect()
+    let of_index = |(name, bytes): &(String, f64)| format!("{name} {bytes:.0}");
+    let indexes: Vec<String> = outcome.indexes.iter().map(of_index).collect();
+    let tables = outcome.tables.iter().map(of_table);
+    tables
+        .chain([format!("by index: {}", indexes.join(", "))])
+        .collect()
 }
 
 /// Goal 7, in a run.

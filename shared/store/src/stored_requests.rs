@@ -27,7 +27,7 @@ pub struct StoredRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeptRequest {
     Whole(StoredRequest),
-    /// It is there, and damaged.
+    /// It is there, and damaged; or it is an element of a batch whose first one is not there.
     Unreadable,
 }
 
@@ -90,7 +90,11 @@ pub async fn load_requests(
     Ok(kept.collect())
 }
 
+/// None where a part of it is missing: half a request is never taken for a whole one.
 fn parse_request(text: &RequestText, common: Option<&RequestText>) -> Option<StoredRequest> {
+    if text.batch_of.is_some() && common.is_none() {
+        return None;
+    }
     let common = common.map(|common| common.request.as_str());
     let request = RawRequest::from_stored(&text.request, text.batch_of, common).ok()?;
     let reading = text.reading.as_deref();
