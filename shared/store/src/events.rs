@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::settlement::columns::caller_raw_of_row;
 use trueup_event::ids;
 use trueup_event::reason::{Detail, Reason, Status};
 use trueup_postgres::statement::{self, Result};
@@ -90,7 +91,7 @@ impl Event {
             position: row.get("position"),
             source_ip: row.get("source_ip"),
             caller: row.get("caller"),
-            caller_raw: row.get("caller_raw"),
+            caller_raw: caller_raw_of_row(row),
             duration_seconds: row.get("duration_seconds"),
             ref_id: row.get("ref_id"),
             call_id: row.get("call_id"),

@@ -12,7 +12,7 @@ use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::Status;
 use trueup_settlement::settle_batch;
 use trueup_store::stored_requests::{KeptRequest, load_requests};
-use trueup_store::{Pool, PoolSettings, webhook_activity};
+use trueup_store::{Pool, PoolSettings, events, webhook_activity};
 use trueup_testkit::builders::{self, Call, WebhookSpec};
 use trueup_testkit::database::TestDatabase;
 use uuid::Uuid;
@@ -254,6 +254,34 @@ async fn what_is_read_anew_outranks_its_block() {
         .find(|s| s.name.as_deref() == Some("payout"));
     assert!(ref_id.is_some(), "{:?}", stored.slots);
     assert_eq!(books.count("event_requests").await, 1);
+}
+
+#[tokio::test]
+async fn a_caller_as_it_was_sent_is_told_also_where_it_is_stored_once() {
+    let books = Books::new().await;
+    for (n, sent) in ["+13055550142", "305-555-0142", "anonymous"]
+        .into_iter()
+        .enumerate()
+    {
+        let event = books.report(now(), u8::try_from(n).expect("small"));
+        let body = json!({"ref_id": "R1", "caller_id": sent, "payout": "50"});
+        let request = event.request.map(|request| RawRequest {
+            body: body.to_string().into_bytes(),
+            ..request
+        });
+        let event = RawEvent { request, ..event };
+        books.settle_fresh(std::slice::from_ref(&event)).await;
+        let client = books.pool.get().await.expect("a connection");
+        let row = events::get_event(&client, books.account_id, event.id)
+            .await
+            .expect("loads");
+        assert_eq!(row.expect("a row").caller_raw.as_deref(), Some(sent));
+    }
+    assert_eq!(
+        books.count("events WHERE caller_raw IS NULL").await,
+        1,
+        "stored once"
+    );
 }
 
 #[tokio::test]

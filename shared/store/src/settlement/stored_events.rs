@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::settlement::columns::caller_raw_of_row;
 use crate::stored_requests::{KeptRequest, load_requests};
 use trueup_domain::batch_decision::{BatchRow, PreviousRow, SettleJob};
 use trueup_domain::crediting::ReceptionOrder;
@@ -182,7 +183,7 @@ pub fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadEr
         ref_id: row.get("ref_id"),
         call_id: row.get("call_id"),
         caller: row.get("caller"),
-        caller_raw: row.get("caller_raw"),
+        caller_raw: caller_raw_of_row(row),
         duration_seconds: row
             .get::<_, Option<i32>>("duration_seconds")
             .and_then(|d| u32::try_from(d).ok()),
