@@ -22,7 +22,7 @@ struct IndexExchange {
 
 /// An id that was minted by us or chosen for a call is as good as unique: whoever has the same one in another
 /// account has a few rows under it, which the statements tell apart by their account.
-const EXCHANGES: [IndexExchange; 3] = [
+const EXCHANGES: [IndexExchange; 5] = [
     // The claims of a call, which is locked while they are written: nothing is found twice by it. `reconcile`
     // counts them.
     IndexExchange {
@@ -49,7 +49,24 @@ const EXCHANGES: [IndexExchange; 3] = [
         wide: "postings_once",
         key_of: None,
     },
+    // The order of a publisher's postings, by which its balance runs, is what must be beyond doubt about `seq`;
+    // that order is unique, and the key over all of them, by which nothing is looked up, goes.
+    IndexExchange {
+        narrow: "postings_of_publisher",
+        make: MAKE_POSTINGS_OF_PUBLISHER,
+        wide: "postings_by_publisher",
+        key_of: None,
+    },
+    IndexExchange {
+        narrow: "postings_of_publisher",
+        make: MAKE_POSTINGS_OF_PUBLISHER,
+        wide: "postings_pkey",
+        key_of: Some("postings"),
+    },
 ];
+
+const MAKE_POSTINGS_OF_PUBLISHER: &str = "/* online_postings_of_publisher */
+    CREATE UNIQUE INDEX CONCURRENTLY postings_of_publisher ON postings (publisher_id, seq) WHERE publisher_id IS NOT NULL";
 
 /// How long a table's key, once it is of no use, waits for whoever holds its table, before it lets those behind
 /// it pass; and how often it comes again.

@@ -12,7 +12,9 @@ use trueup_testkit::database::TestDatabase;
 
 /// As V0008 left them, and rows enough for an index to take a while.
 const AS_BEFORE: &str = "
-    DROP INDEX call_reports_by_call, postings_of_call, postings_once_of_event;
+    DROP INDEX call_reports_by_call, postings_of_call, postings_once_of_event, postings_of_publisher;
+    ALTER TABLE postings ADD PRIMARY KEY (seq);
+    CREATE INDEX postings_by_publisher ON postings (publisher_id, seq) WHERE publisher_id IS NOT NULL;
     ALTER TABLE call_reports ADD PRIMARY KEY (account_id, call_id, received_at, position, event_id);
     CREATE INDEX postings_by_call ON postings (account_id, call_id);
     CREATE UNIQUE INDEX postings_once ON postings (account_id, event_id, call_id, kind, round) WHERE event_id IS NOT NULL;
