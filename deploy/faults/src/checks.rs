@@ -9,8 +9,10 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tokio_postgres::Client;
 use trueup_event::envelope;
-use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
+use trueup_event::raw_event::{Envelope, RawEvent};
 use trueup_queue::topology;
+use trueup_store::stored_requests::load_requests;
+use trueup_store::{Pool, PoolSettings};
 use uuid::Uuid;
 
 use crate::operators::Done;
@@ -262,14 +264,22 @@ async fn postings_since(client: &Client, posted: i64) -> anyhow::Result<String> 
 
 /// Every request that became a row, in an order of the seed's own, in envelopes of any size.
 async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::Result<usize> {
-    let select =
-        "SELECT e.id, e.received_at, e.account_id, e.webhook_id, e.position, e.source_ip, r.request, r.batch_of,
-                (SELECT f.request FROM event_requests f WHERE f.received_at = r.received_at AND f.id = r.batch_of)
-        FROM events e JOIN event_requests r USING (received_at, id)";
+    let select = "SELECT id, received_at, account_id, webhook_id, position, source_ip FROM events ORDER BY received_at, id";
+    let rows = client.query(select, &[]).await?;
+    let settings = PoolSettings::for_application("trueup-faults", 1);
+    let pool = Pool::new(&scene.ground.database.url, &settings)?;
+    let keys: Vec<_> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
+    let mut kept = load_requests(&pool.get().await?, &keys).await?;
     let mut events = Vec::new();
-    for row in client.query(select, &[]).await? {
+    for row in rows {
+        let id: Uuid = row.get(0);
+        // What a person applied has none, nor has what stands for requests that were refused.
+        let Some(kept) = kept.remove(&id) else {
+            continue;
+        };
+        let kept = kept.whole().context("a request cannot be read")?;
         events.push(RawEvent {
-            id: row.get(0),
+            id,
             received_at: row.get(1),
             account_id: row.get(2),
             webhook_id: row.get(3),
@@ -277,7 +287,7 @@ async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::
             source_ip: row
                 .get::<_, Option<std::net::IpAddr>>(5)
                 .context("a report has a source")?,
-            request: Some(RawRequest::from_stored(row.get(6), row.get(7), row.get(8))?),
+            request: Some(kept.request),
             refusal: None,
         });
     }

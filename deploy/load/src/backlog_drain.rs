@@ -84,7 +84,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         plan.reports
     ));
     let broker = lease.broker().await;
-    fill(&broker, plan, books).await?;
+    fill(&broker, plan.reports, |n| report(n, books)).await?;
 
     client.batch_execute("CHECKPOINT").await?;
     let mut session = database.client().await;
@@ -329,7 +329,7 @@ pub async fn depth(broker: &BrokerConnection) -> anyhow::Result<u32> {
 }
 
 /// Rows of today's reports, not of those that were there as ballast.
-async fn rows(client: &tokio_postgres::Client) -> anyhow::Result<i64> {
+pub async fn rows(client: &tokio_postgres::Client) -> anyhow::Result<i64> {
     let count = "SELECT count(*) FROM events WHERE received_at > now() - interval '1 hour'";
     Ok(client.query_one(count, &[]).await?.get(0))
 }
@@ -386,16 +386,21 @@ pub fn event(number: i64, call: i64, fields: &serde_json::Value, books: Dataset)
     }
 }
 
-async fn fill(broker: &BrokerConnection, plan: &Plan, books: Dataset) -> anyhow::Result<()> {
+/// Fills the queue with so many reports.
+pub async fn fill(
+    broker: &BrokerConnection,
+    reports: usize,
+    make: impl Fn(usize) -> RawEvent,
+) -> anyhow::Result<()> {
     topology::declare_topology(broker.connection(), QueueBounds::UNBOUNDED).await?;
     let channel = broker.confirm_channel().await?;
-    let numbers: Vec<usize> = (0..plan.reports).collect();
+    let numbers: Vec<usize> = (0..reports).collect();
     for some in numbers.chunks(ENVELOPE * CONFIRMS_AT_ONCE) {
         let messages: Vec<Vec<u8>> = some
             .chunks(ENVELOPE)
             .map(|chunk| {
                 envelope::encode_envelope(&Envelope::from_events(
-                    chunk.iter().map(|n| report(*n, books)).collect(),
+                    chunk.iter().map(|n| make(*n)).collect(),
                 ))
             })
             .collect();

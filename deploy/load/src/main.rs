@@ -19,6 +19,7 @@ mod plot;
 mod process_stats;
 mod requests;
 mod run;
+mod stored_bytes;
 mod traffic;
 
 use std::time::Duration;
@@ -63,6 +64,12 @@ enum What {
         /// Wait for a line on standard input once the books are made
         #[arg(long)]
         wait: bool,
+        /// The worker's binary
+        #[arg(long, default_value = "target/release/trueup-worker")]
+        worker: std::path::PathBuf,
+    },
+    /// Bytes on disk and in the log for one report, by table
+    Bytes {
         /// The worker's binary
         #[arg(long, default_value = "target/release/trueup-worker")]
         worker: std::path::PathBuf,
@@ -123,6 +130,20 @@ fn main() -> anyhow::Result<()> {
             for (status, rows) in outcome.rows {
                 say(format_args!("  {status}: {rows}"));
             }
+            Ok(())
+        }
+        What::Bytes { worker } => {
+            let plan = stored_bytes::Plan::with_worker(worker);
+            let outcome = runtime()?.block_on(stored_bytes::run(&plan))?;
+            for line in stored_bytes::lines(&outcome) {
+                say(format_args!("  {line}"));
+            }
+            say(format_args!(
+                "  in all: {:.0} bytes stored, {:.0} of the log, {:.0} more for images of whole pages",
+                outcome.stored(),
+                outcome.log,
+                outcome.page_images
+            ));
             Ok(())
         }
         What::Allocations { binaries } => runtime()?.block_on(allocations::run(&binaries)),

@@ -15,7 +15,7 @@ pub struct Options {
     /// Short measurements, small books and few paces: under two minutes
     #[arg(long)]
     quick: bool,
-    /// Only these goals, with commas between [default: 1 to 5; 6, with 5 M calls, must be asked for]
+    /// Only these goals, with commas between [default: all but 6, which makes 5 M calls and must be asked for]
     #[arg(long = "goal", value_name = "N")]
     goals: Option<String>,
     /// So many seconds of overload at the end, watching the memory of each process

@@ -245,14 +245,19 @@ pub struct Detail {
     /// A duplicate's call changed its value in between (V2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_changed_to_cents: Option<i64>,
-    /// The call's value and publisher's credit before and after this report.
+    /// The call's value and publisher's credit before and after this report. Nearly every row has them, so that
+    /// they are stored under short names; rows of versions before have the long ones.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "vb", alias = "value_before_cents")]
     pub value_before_cents: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "va", alias = "value_after_cents")]
     pub value_after_cents: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cb", alias = "credit_before_cents")]
     pub credit_before_cents: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ca", alias = "credit_after_cents")]
     pub credit_after_cents: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_cents: Option<i64>,
@@ -307,4 +312,29 @@ pub struct CandidateNote {
     /// Held by another buyer (or none) than the webhook's.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub other_buyer: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_is_stored_in_short_and_read_in_the_long_form_of_versions_before() {
+        let detail = Detail {
+            value_after_cents: Some(6_000),
+            credit_before_cents: Some(0),
+            credit_after_cents: Some(3_600),
+            ..Detail::default()
+        };
+        let stored = detail.to_json().expect("it says something");
+        assert_eq!(stored, r#"{"va":6000,"cb":0,"ca":3600}"#);
+        let long =
+            r#"{"value_after_cents":6000,"credit_before_cents":0,"credit_after_cents":3600}"#;
+        for text in [stored.as_str(), long] {
+            assert_eq!(
+                serde_json::from_str::<Detail>(text).ok().as_ref(),
+                Some(&detail)
+            );
+        }
+    }
 }

@@ -11,9 +11,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
-use trueup_domain::report::SlotReading;
+use crate::settlement::columns::caller_raw_of_row;
 use trueup_event::ids;
-use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{Detail, Reason, Status};
 use trueup_postgres::statement::{self, Result};
 
@@ -70,13 +69,6 @@ pub struct Action {
     pub created_at: Timestamp,
 }
 
-/// The request as it came, and how it was read; kept for a shorter time than the row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredRequest {
-    pub request: RawRequest,
-    pub slots: Vec<SlotReading>,
-}
-
 macro_rules! columns {
     () => {
         "e.id, e.received_at, e.webhook_id, e.position, e.source_ip, e.caller, e.caller_raw, e.duration_seconds,
@@ -99,7 +91,7 @@ impl Event {
             position: row.get("position"),
             source_ip: row.get("source_ip"),
             caller: row.get("caller"),
-            caller_raw: row.get("caller_raw"),
+            caller_raw: caller_raw_of_row(row),
             duration_seconds: row.get("duration_seconds"),
             ref_id: row.get("ref_id"),
             call_id: row.get("call_id"),
@@ -176,31 +168,6 @@ pub async fn get_event(
     };
     let row = statement::query_opt(client, GET, &[&account_id, &low, &high, &id]).await?;
     row.as_ref().map(Event::from_row).transpose()
-}
-
-/// The raw request and its reading, as long as retention keeps them. The caller has seen the event's row,
-/// and with it whose it is.
-pub async fn stored_requests(
-    client: &impl GenericClient,
-    received_at: Timestamp,
-    id: Uuid,
-) -> Result<Option<StoredRequest>> {
-    const KEPT: &str = "/* events.kept */
-        SELECT q.request, q.reading, q.batch_of,
-               (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
-          FROM event_requests q WHERE q.received_at = $1 AND q.id = $2";
-    let Some(row) = statement::query_opt(client, KEPT, &[&received_at, &id]).await? else {
-        return Ok(None);
-    };
-    let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
-    let request =
-        RawRequest::from_stored(row.get("request"), row.get("batch_of"), row.get("common"))
-            .map_err(|_| corrupt("request"))?;
-    let reading: Option<&str> = row.get("reading");
-    let slots = reading
-        .map_or_else(|| Ok(Vec::new()), serde_json::from_str)
-        .map_err(|_| corrupt("reading"))?;
-    Ok(Some(StoredRequest { request, slots }))
 }
 
 /// What persons did with a row, oldest first.

@@ -4,9 +4,11 @@
 //! once do not meet. Rights are given afterwards to those of the four roles that exist, each time
 //! anew, so that a role made later gets its rights with the next `migrate`.
 
+use std::time::Duration;
+
 use tokio_postgres::error::SqlState;
 
-use crate::{Pool, PoolSettings, StoreError};
+use crate::{Pool, PoolSettings, StoreError, online_indexes};
 use trueup_postgres::pool;
 
 mod embedded {
@@ -15,6 +17,9 @@ mod embedded {
 
 /// Any number will do as long as nobody else takes it: "trueup" read as a number in base 36.
 const ADVISORY_LOCK: i64 = 1_797_823_321;
+
+/// How often it is looked whether another migration has ended.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// Migrating may rewrite a table; it gets ten minutes a statement.
 const STATEMENT_TIMEOUT_MS: u32 = 600_000;
@@ -33,12 +38,7 @@ pub async fn run(url: &str) -> Result<MigrationReport, StoreError> {
         ..PoolSettings::for_application("trueup-migrate", 1)
     };
     let mut client = pool::connect_once(url, &settings).await?;
-    client
-        .query(
-            "/* migrate_lock */ SELECT pg_advisory_lock($1)",
-            &[&ADVISORY_LOCK],
-        )
-        .await?;
+    wait_for_turn(&client).await?;
     let report = embedded::migrations::runner()
         .run_async(&mut client)
         .await
@@ -55,6 +55,7 @@ pub async fn run(url: &str) -> Result<MigrationReport, StoreError> {
         )
         .await?;
     let roles = grant_rights(&client).await?;
+    online_indexes::exchange_indexes(&client).await?;
     client
         .query(
             "/* migrate_unlock */ SELECT pg_advisory_unlock($1)",
@@ -62,6 +63,20 @@ pub async fn run(url: &str) -> Result<MigrationReport, StoreError> {
         )
         .await?;
     Ok(MigrationReport { applied, roles })
+}
+
+/// Until no other migration runs. Asked again and again: one statement that waited would be a transaction that
+/// an index, made while others write, waits for in its turn.
+async fn wait_for_turn(client: &tokio_postgres::Client) -> Result<(), StoreError> {
+    const TRY_LOCK: &str = "/* migrate_lock */ SELECT pg_try_advisory_lock($1)";
+    while !client
+        .query_one(TRY_LOCK, &[&ADVISORY_LOCK])
+        .await?
+        .get::<_, bool>(0)
+    {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(())
 }
 
 /// Why a process of this version must not work on this database yet; `None` when it may. (A newer
@@ -103,12 +118,12 @@ pub async fn pending_migration(pool: &Pool) -> Result<Option<String>, StoreError
     )
 }
 
-/// A number that changes with any migration: names the tests' template database.
+/// A number that changes with any migration and any exchange of an index: names the tests' template database.
 pub fn schema_fingerprint() -> u64 {
     embedded::migrations::runner()
         .get_migrations()
         .iter()
-        .fold(0, |sum: u64, migration| {
+        .fold(online_indexes::checksum(), |sum: u64, migration| {
             sum.rotate_left(7) ^ migration.checksum()
         })
 }
@@ -126,7 +141,7 @@ const GRANTS: [(&str, &str); 3] = [
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
          GRANT USAGE ON SEQUENCE wake_rounds TO trueup_worker;
          REVOKE ALL ON users, sessions FROM trueup_worker;
-         GRANT INSERT ON scheduled_runs, events, event_requests, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions, audit_log TO trueup_worker;
+         GRANT INSERT ON scheduled_runs, events, event_requests, event_request_blocks, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions, audit_log TO trueup_worker;
          GRANT UPDATE ON scheduled_runs, events, event_requests, calls, call_reports, publishers, pending_reports, open_reports, call_recorded_outbox, event_attempts, webhook_secrets, bulk_replays TO trueup_worker;
          GRANT DELETE ON call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts TO trueup_worker;
          GRANT EXECUTE ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions TO trueup_worker;",

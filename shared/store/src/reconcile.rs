@@ -91,6 +91,12 @@ pub const CHECKS: &[Check] = &[
             SELECT format('event %s has %s rows', id, count(*)) FROM events GROUP BY id HAVING count(*) > 1",
     },
     Check {
+        name: "a call keeps a report once",
+        sql: "/* reconcile_claims */
+            SELECT format('call %s keeps report %s %s times', call_id, event_id, count(*))
+              FROM call_reports GROUP BY account_id, call_id, event_id HAVING count(*) > 1",
+    },
+    Check {
         name: "a report that a call keeps has its row (within the rows' retention)",
         sql: "/* reconcile_reports */
             SELECT format('call %s keeps report %s, which has no row', r.call_id, r.event_id)

@@ -10,6 +10,7 @@ use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::stored_requests::load_requests;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{Reason, Status};
 use trueup_postgres::statement::{self, Result};
@@ -158,19 +159,15 @@ pub async fn unmatched_requests(
     limit: i64,
 ) -> Result<Vec<RawRequest>> {
     const REQUESTS: &str = "/* pages.unmatched_requests */
-        SELECT q.request, q.batch_of,
-               (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
-          FROM (
-               SELECT e.received_at, e.id FROM webhooks w
-                CROSS JOIN unnest($4::text[]) AS r (reason)
-                CROSS JOIN LATERAL (
-                      SELECT e.received_at, e.id FROM events e
-                       WHERE e.webhook_id = w.id AND e.reason = r.reason AND e.received_at >= $3
-                         AND e.status = 'unmatched' AND e.ignored_at IS NULL
-                       ORDER BY e.received_at DESC LIMIT $5) e
-                WHERE w.account_id = $1 AND w.id = $2
+        SELECT e.received_at, e.id FROM webhooks w
+         CROSS JOIN unnest($4::text[]) AS r (reason)
+         CROSS JOIN LATERAL (
+               SELECT e.received_at, e.id FROM events e
+                WHERE e.webhook_id = w.id AND e.reason = r.reason AND e.received_at >= $3
+                  AND e.status = 'unmatched' AND e.ignored_at IS NULL
                 ORDER BY e.received_at DESC LIMIT $5) e
-          JOIN event_requests q ON q.received_at = e.received_at AND q.id = e.id";
+         WHERE w.account_id = $1 AND w.id = $2
+         ORDER BY e.received_at DESC LIMIT $5";
     let reasons = [
         Reason::NothingToMatch,
         Reason::NoCaller,
@@ -192,11 +189,11 @@ pub async fn unmatched_requests(
         ],
     )
     .await?;
-    Ok(rows
+    let keys: Vec<(Timestamp, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut kept = load_requests(client, &keys).await?;
+    Ok(keys
         .iter()
-        .filter_map(|row| {
-            RawRequest::from_stored(row.get("request"), row.get("batch_of"), row.get("common")).ok()
-        })
+        .filter_map(|(_, id)| Some(kept.remove(id)?.whole()?.request))
         .collect())
 }
 

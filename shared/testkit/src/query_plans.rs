@@ -12,7 +12,7 @@ use serde_json::Value;
 use trueup_store::settlement::{
     candidates, loading, pending_reports, postings, stored_events, writes,
 };
-use trueup_store::{Client, StoreError};
+use trueup_store::{Client, StoreError, stored_requests};
 
 /// What every batch runs. These go through their indexes whatever the statistics say.
 const HOT: &[&str] = &[
@@ -41,9 +41,11 @@ const HOT: &[&str] = &[
 
 /// What is run now and then, or only once there are rows. A plan made while their table was small reads it whole, and
 /// is made anew within seconds (`Pool`).
-fn warm() -> [&'static str; 10] {
+fn warm() -> [&'static str; 12] {
     [
         stored_events::STORED_ROWS,
+        stored_requests::REQUESTS,
+        stored_requests::BLOCKS,
         &writes::UPDATE_CALLS,
         &writes::UPDATE_REPORTS,
         &writes::UPDATE_ROWS,
@@ -57,11 +59,12 @@ fn warm() -> [&'static str; 10] {
 }
 
 /// Tables that grow with the business. Partitions bear their parent's name and a number.
-const GROWING: [&str; 8] = [
+const GROWING: [&str; 9] = [
     "calls",
     "call_reports",
     "events",
     "event_requests",
+    "event_request_blocks",
     "postings",
     "publishers",
     "pending_reports",

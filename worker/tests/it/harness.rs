@@ -319,6 +319,12 @@ impl World {
             .get(0)
     }
 
+    /// Rows whose raw request is kept, in either form.
+    pub async fn requests_kept(&self) -> i64 {
+        self.count("events e WHERE request_place IS NOT NULL OR EXISTS (SELECT FROM event_requests q WHERE q.id = e.id)")
+            .await
+    }
+
     /// `reconcile --replay` on the real binary: the books are true.
     pub async fn reconcile(&self) {
         let mut process = self.start().arg("reconcile").arg("--replay").spawn();

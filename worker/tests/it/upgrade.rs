@@ -3,9 +3,12 @@
 
 use std::process::Command;
 
+use trueup_store::stored_requests::{KeptRequest, load_requests};
+use trueup_store::{Pool, PoolSettings, events};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
+use uuid::Uuid;
 
 use crate::harness::{PATIENCE, WORKER};
 
@@ -91,6 +94,34 @@ async fn books_of_the_version_before_are_carried_over_and_stay_true() {
             .spawn(),
     )
     .await;
+
+    // Raw requests that stand in rows of their own are read as before (V0013), and so are the rows.
+    let settings = PoolSettings::for_application("trueup-test", 1);
+    let pool = Pool::new(&database.url, &settings).expect("a good URL");
+    let settled = pool.get().await.expect("a connection");
+    let stored = "SELECT received_at, id, account_id FROM events JOIN event_requests USING (received_at, id)";
+    let rows = client.query(stored, &[]).await.expect("rows");
+    let keys: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let kept = load_requests(&settled, &keys).await.expect("loads");
+    assert!(keys.len() > 100, "{}", keys.len());
+    for row in &rows {
+        let id: Uuid = row.get(1);
+        assert!(
+            matches!(kept.get(&id), Some(KeptRequest::Whole(_))),
+            "{:?}",
+            kept.get(&id)
+        );
+        let event = events::get_event(&settled, row.get(2), id)
+            .await
+            .expect("reads");
+        let event = event.expect("a row");
+        let moved = event.credit_delta_cents != 0;
+        assert!(
+            !moved || event.detail.credit_after_cents.is_some(),
+            "{:?}",
+            event.detail
+        );
+    }
 
     // A worker takes them up.
     start(&database, &lease).ready().await;

@@ -7,6 +7,7 @@ use trueup_domain::reason_text::{explain_reason, waiting_until};
 use trueup_domain::report::SlotReading;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{CandidateNote, ReadingNote};
+use trueup_store::stored_requests::{KeptRequest, load_requests};
 use trueup_store::{events, ledger};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -86,6 +87,8 @@ pub struct EventInFull {
     /// The request as it came, a secret in it redacted; null once retention has dropped it, and on
     /// refused requests that were not kept.
     pub request: Option<Request>,
+    /// True if the request is kept and cannot be read: its block in the database is damaged.
+    pub request_unreadable: bool,
     /// How each slot was read.
     pub reading: Vec<SlotResponse>,
     /// What was taken off, mended or decoded before the request could be read: codes of a closed set.
@@ -286,15 +289,21 @@ pub async fn load_event_in_full(
     let found = events::get_event(&client, account_id, id).await?;
     let found =
         found.ok_or_else(|| Problem::not_found("event (or it has not been processed yet)"))?;
-    let kept = events::stored_requests(&client, found.received_at, id).await?;
+    let kept = load_requests(&client, &[(found.received_at, id)])
+        .await?
+        .remove(&id);
     let postings = ledger::of_event(&client, account_id, id).await?;
     let actions = events::list_actions(&client, account_id, id).await?;
     let candidates = found.detail.candidates.clone();
     let reading_notes = note_codes(&found.detail.reading_notes);
-    let (request, slots) = kept.map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
+    let request_unreadable = kept == Some(KeptRequest::Unreadable);
+    let (request, slots) = kept
+        .and_then(KeptRequest::whole)
+        .map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
     Ok(EventInFull {
         event: EventResponse::from_event(found, &operator.account.currency),
         request: request.map(Into::into),
+        request_unreadable,
         reading: slots.into_iter().map(Into::into).collect(),
         reading_notes,
         candidates: candidates.into_iter().map(Into::into).collect(),

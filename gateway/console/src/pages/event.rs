@@ -99,6 +99,7 @@ struct EventDetailPage {
     ignored: Option<(LocalTime, String)>,
     count: i32,
     request_line: Option<String>,
+    request_unreadable: bool,
     query: Option<String>,
     body: Option<String>,
     slots: Vec<EventSlotLine>,
@@ -378,6 +379,7 @@ fn assemble_page(
     let EventInFull {
         event,
         request,
+        request_unreadable,
         reading,
         // The sentence says them.
         reading_notes: _,
@@ -427,6 +429,7 @@ fn assemble_page(
                 r.content_type.as_deref().unwrap_or("(no content type)")
             )
         }),
+        request_unreadable,
         query: request
             .as_ref()
             .map(|r| r.query.clone())

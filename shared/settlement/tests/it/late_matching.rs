@@ -129,8 +129,8 @@ async fn m7_a_report_tried_again_in_vain_is_rewritten_only_if_it_reads_otherwise
     tx.commit().await.expect("commits");
     // Which version of the rows it is, and when the report is due.
     let versions = async || {
-        let versions = "SELECT e.xmin::text, q.xmin::text, e.reason, e.retry_until, p.next_try_at > now()
-                          FROM events e JOIN event_requests q USING (id) JOIN pending_reports p ON p.event_id = e.id";
+        let versions = "SELECT e.xmin::text, COALESCE(q.xmin::text, 'in its block'), e.reason, e.retry_until, p.next_try_at > now()
+                          FROM events e LEFT JOIN event_requests q USING (id) JOIN pending_reports p ON p.event_id = e.id";
         let row = client
             .query_one(versions, &[])
             .await

@@ -2,3 +2,4 @@
 
 mod late_matching;
 mod query_plans;
+mod raw_requests;

@@ -45,6 +45,8 @@ const SETTLED: &str = "
         SELECT now() + (n % 7 - 2) * interval '1 month' - n * interval '1 minute', md5('e' || n)::uuid, md5('a')::uuid,
                md5('w' || n % 3)::uuid, 'matched' FROM generate_series(1, 20000) n;
     INSERT INTO event_requests (received_at, id, request) SELECT received_at, id, '{}' FROM events;
+    INSERT INTO event_request_blocks (received_at, number, rows, content)
+        SELECT received_at, row_number() OVER (), 1, '' FROM events;
     INSERT INTO postings (id, account_id, call_id, publisher_id, event_id, kind, revenue_delta_cents, credit_delta_cents)
         SELECT id, account_id, call_id, md5('p' || 1 + position % 2000)::uuid, event_id, 'report', 1, 0
           FROM (SELECT gen_random_uuid() AS id, * FROM call_reports) r;

@@ -1,5 +1,6 @@
 //! The columns of the tables that settling writes: each column's name, type and value in one place.
 
+use tokio_postgres::Row;
 use trueup_domain::batch_decision::{BatchRow, wants_another_try};
 use trueup_domain::call_record::StoredCall;
 use trueup_domain::crediting::Payee;
@@ -20,6 +21,8 @@ pub struct EventRow<'a> {
     pub decision: &'a Decision,
     pub revenue_delta_cents: i64,
     pub credit_delta_cents: i64,
+    /// In which block its request lies, and where.
+    pub request_place: Option<i64>,
 }
 
 impl<'a> EventRow<'a> {
@@ -39,7 +42,7 @@ pub fn event_key<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
 pub fn decided_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
     columns!(|row: EventRow<'a>|
         "caller": "text" = row.report().and_then(|r| r.caller.as_deref());
-        "caller_raw": "text" = row.report().and_then(|r| r.caller_raw.as_deref());
+        "caller_raw": "text" = row.report().and_then(stored_caller_raw);
         "duration_seconds": "int4" = row.report().and_then(|r| signed_seconds(r.duration_seconds));
         "ref_id": "text" = row.report().and_then(|r| r.ref_id.as_deref());
         "call_id": "text" = row.report().and_then(|r| r.call_id.as_deref());
@@ -67,6 +70,7 @@ fn fixed_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
         "source_ip": "inet" = row.line.source_ip;
         "count": "int4" = row.line.count;
         "applied_from": "uuid" = row.line.applied_from;
+        "request_place": "int8" = row.request_place;
     )
 }
 
@@ -252,6 +256,18 @@ pub fn posting_columns<'a>() -> Vec<TableColumn<'a, PostingRow<'a>>> {
         "terms_percent_e4": "int4" = row.posting.terms.and_then(terms_percent);
         "round": "int2" = row.posting.round;
     )
+}
+
+/// What was sent for a caller, where it is not the caller itself, as from those who write E.164.
+fn stored_caller_raw(report: &Report) -> Option<&str> {
+    let raw = report.caller_raw.as_deref()?;
+    (report.caller.as_deref() != Some(raw)).then_some(raw)
+}
+
+/// What was sent for the caller of a stored row.
+pub fn caller_raw_of_row(row: &Row) -> Option<String> {
+    let raw: Option<String> = row.get("caller_raw");
+    raw.or_else(|| row.get("caller"))
 }
 
 /// No report is longer than an int4 of seconds can say (X5).

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Transaction;
+use futures_util::future::try_join;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::settlement::columns::caller_raw_of_row;
+use crate::stored_requests::{KeptRequest, load_requests};
 use trueup_domain::batch_decision::{BatchRow, PreviousRow, SettleJob};
 use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::{CallCandidates, Trigger};
@@ -17,28 +20,29 @@ use trueup_event::reason::{Detail, ReadingNote, Reason, Status, Strategy};
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub const STORED_ROWS: &str = "/* settle_stored_rows */
-    SELECT e.*, q.request, q.batch_of, q.common
+    SELECT e.*
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
      CROSS JOIN LATERAL (
            SELECT received_at, id, account_id, webhook_id, position, host(source_ip) AS source_ip, caller, caller_raw,
                   duration_seconds, ref_id, call_id, payout_raw, payout_cents, currency, rejection_word, status, reason,
                   detail::text AS detail, strategy, matched_call_id, count
-             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e
-      LEFT JOIN LATERAL (
-           SELECT q.request, q.batch_of,
-                  (SELECT f.request FROM event_requests f WHERE f.received_at = q.received_at AND f.id = q.batch_of) AS common
-             FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS q ON true";
+             FROM events WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 pub async fn row_lines(
     tx: &Transaction<'_>,
-    times: &[Timestamp],
-    ids: &[Uuid],
+    keys: &[(Timestamp, Uuid)],
 ) -> Result<Vec<BatchRow>, StoreError> {
+    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.iter().copied().unzip();
     let statement = tx.prepare_cached(STORED_ROWS).await?;
-    tx.query(&statement, &[&times, &ids])
-        .await?
-        .iter()
-        .map(line_of_row)
+    let rows = async { Ok(tx.query(&statement, &[&times, &ids]).await?) };
+    // What is asked for first is locked first; a request is not written again.
+    let (rows, mut requests) = try_join(rows, load_requests(tx, keys)).await?;
+    rows.iter()
+        .map(|row| {
+            // One that is damaged is as one past its retention: the row's columns say what it said.
+            let kept = requests.remove(&row.get("id")).and_then(KeptRequest::whole);
+            line_of_row(row, kept.map(|stored| stored.request))
+        })
         .collect()
 }
 
@@ -47,8 +51,8 @@ pub async fn load_followers(
     tx: &Transaction<'_>,
     keys: &BTreeMap<(Timestamp, Uuid), bool>,
 ) -> Result<Vec<BatchRow>, StoreError> {
-    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.keys().copied().unzip();
-    let mut lines = row_lines(tx, &times, &ids).await?;
+    let rows: Vec<(Timestamp, Uuid)> = keys.keys().copied().collect();
+    let mut lines = row_lines(tx, &rows).await?;
     for line in &mut lines {
         let key = (line.order.received_at, line.order.event_id);
         line.must_leave = keys.get(&key).copied().unwrap_or_default();
@@ -76,8 +80,7 @@ pub async fn stored_lines(
         })
         .collect();
     keys.sort_unstable();
-    let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.into_iter().unzip();
-    let mut rows: HashMap<Uuid, BatchRow> = row_lines(tx, &times, &ids)
+    let mut rows: HashMap<Uuid, BatchRow> = row_lines(tx, &keys)
         .await?
         .into_iter()
         .map(|line| (line.order.event_id, line))
@@ -112,14 +115,9 @@ pub async fn stored_lines(
     Ok(lines)
 }
 
-fn line_of_row(row: &Row) -> Result<BatchRow, StoreError> {
+fn line_of_row(row: &Row, request: Option<RawRequest>) -> Result<BatchRow, StoreError> {
     let status: &str = row.get("status");
     let reason = reason_of(row.get("reason"))?;
-    let request: Option<&str> = row.get("request");
-    let request: Option<RawRequest> = request
-        .map(|stored| RawRequest::from_stored(stored, row.get("batch_of"), row.get("common")))
-        .transpose()
-        .map_err(|e| StoreError::Corrupt(format!("event_requests.request: {e}")))?;
     // A request to a paused webhook was kept whole, so that it can become a report now (statuses).
     let refused = if status == Status::Refused.code() && reason != Some(Reason::EndpointDisabled) {
         reason
@@ -195,7 +193,7 @@ pub fn report_of_row(row: &Row, reason: Option<Reason>) -> Result<Report, ReadEr
         ref_id: row.get("ref_id"),
         call_id: row.get("call_id"),
         caller: row.get("caller"),
-        caller_raw: row.get("caller_raw"),
+        caller_raw: caller_raw_of_row(row),
         duration_seconds: row
             .get::<_, Option<i32>>("duration_seconds")
             .and_then(|d| u32::try_from(d).ok()),

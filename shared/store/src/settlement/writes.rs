@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
+use rand::RngExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
 use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
+use crate::request_blocks::{PackedRequests, RequestBlock, RequestText, pack_requests};
 use crate::settlement::columns::{
     CallReportRow, EventRow, LockedRow, call_report_key, call_report_state, decided_event,
     event_key, inserted_call_report, inserted_event, is_told_to_wait, locked_call_key,
@@ -21,8 +23,7 @@ use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, wri
 use trueup_domain::batch_decision::{BatchRow, freed_calls, wants_another_try};
 use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::locked_calls::ClaimState;
-use trueup_domain::report::{Report, SlotReading, report_digest};
-use trueup_event::raw_event::RawRequest;
+use trueup_domain::report::{Report, report_digest};
 use trueup_event::reason::{Detail, Reason, Status};
 
 /// After how many seconds an unmatched report is tried again (M7); the last is also how long it is.
@@ -30,6 +31,9 @@ pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 
 /// Seconds of the last retry, as `make_interval` takes them.
 const LAST_RETRY_SECONDS: f64 = 86_400.0;
+
+/// Of 64 random bits, those that a block's number leaves to the rows, and the sign.
+const BLOCK_NUMBER_SHIFT: u32 = 10;
 
 /// One write of a batch; all of them go out in one flight.
 pub(super) type Write<'a> = (&'static str, Vec<Param<'a>>);
@@ -41,13 +45,14 @@ pub async fn write_batch(
 ) -> Result<(), StoreError> {
     let ledger = draft_entries(tx, lines).await?;
     let lines = &*lines;
+    let requests = NewRequests::of_rows(lines)?;
     let mut writes: Vec<Write<'_>> = Vec::new();
-    writes.extend(write_events(lines, &ledger, false));
+    writes.extend(write_events(lines, &ledger, &requests, false));
     let changed_calls = books.calls.all_calls().filter(|c| c.changed).count();
     writes.extend(update_calls(books));
     writes.extend(report_writes(books));
-    writes.extend(request_writes(lines));
-    writes.extend(write_events(lines, &ledger, true));
+    writes.extend(request_writes(lines, &requests));
+    writes.extend(write_events(lines, &ledger, &requests, true));
     writes.extend(adjust_rows(&ledger));
     writes.extend(mark_displaced(lines));
     writes.extend(pending_writes(lines));
@@ -151,19 +156,22 @@ pub static UPDATE_ROWS: LazyLock<String> = LazyLock::new(|| {
 fn write_events<'a>(
     lines: &'a [BatchRow],
     ledger: &LedgerEntries,
+    requests: &NewRequests,
     exists: bool,
 ) -> Option<Write<'a>> {
     let meant = lines
         .iter()
-        .filter(|line| line.exists == exists && !line.is_as_before());
+        .zip(&requests.packed.places)
+        .filter(|(line, _)| line.exists == exists && !line.is_as_before());
     let rows: Vec<EventRow<'a>> = meant
-        .filter_map(|line| {
+        .filter_map(|(line, request_place)| {
             let (revenue_delta_cents, credit_delta_cents) = ledger.figures_of(line);
             Some(EventRow {
                 line,
                 decision: line.decision.as_ref()?,
                 revenue_delta_cents,
                 credit_delta_cents,
+                request_place: *request_place,
             })
         })
         .collect();
@@ -233,41 +241,92 @@ static UPSERT_REQUESTS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+static INSERT_BLOCKS: LazyLock<String> = LazyLock::new(|| {
+    let columns = ColumnText::of(&request_block());
+    format!(
+        "/* settle_insert_request_blocks */
+    INSERT INTO event_request_blocks ({}) SELECT {} FROM {}",
+        columns.names(),
+        columns.values(),
+        columns.unnest(1),
+    )
+});
+
 struct RequestRow<'a> {
     line: &'a BatchRow,
-    request: &'a RawRequest,
+    text: &'a RequestText,
 }
 
 fn request_row<'a>() -> Vec<TableColumn<'a, RequestRow<'a>>> {
     columns!(|row: RequestRow<'a>|
         "received_at": "timestamptz" = row.line.order.received_at;
         "id": "uuid" = row.line.order.event_id;
-        "request": "text" = row.request.to_stored();
-        "reading": "text" = slots_as_json(&row.line.reading.slots);
-        "batch_of": "uuid" = row.request.batch_of;
+        "request": "text" = row.text.request.as_str();
+        "reading": "text" = row.text.reading.as_deref();
+        "batch_of": "uuid" = row.text.batch_of;
     )
 }
 
-fn slots_as_json(slots: &[SlotReading]) -> Option<String> {
-    let slots = (!slots.is_empty()).then_some(slots)?;
-    serde_json::to_string(slots).ok()
+fn request_block<'a>() -> Vec<TableColumn<'a, &'a RequestBlock>> {
+    columns!(|row: &'a RequestBlock|
+        "received_at": "timestamptz" = row.received_at;
+        "number": "int8" = row.number;
+        "rows": "int2" = row.rows;
+        "content": "bytea" = row.content.as_slice();
+    )
 }
 
-/// The requests of new rows are new; those of rows that were there may be there.
-fn request_writes(lines: &[BatchRow]) -> impl Iterator<Item = Write<'_>> {
-    [(&INSERT_REQUESTS, false), (&UPSERT_REQUESTS, true)]
-        .into_iter()
-        .filter_map(|(sql, exists)| {
-            let decided = lines.iter().filter(|line| {
-                line.exists == exists && line.decision.is_some() && !line.is_as_before()
-            });
-            let with_request = decided.filter_map(|line| {
-                let request = line.request.as_ref()?;
-                Some(RequestRow { line, request })
-            });
-            let rows: Vec<RequestRow<'_>> = with_request.collect();
-            write_rows(sql, &request_row(), &rows)
+/// The requests that a batch writes.
+struct NewRequests {
+    /// Row by row.
+    texts: Vec<Option<RequestText>>,
+    packed: PackedRequests,
+}
+
+impl NewRequests {
+    /// Those of new rows go into blocks. What a row that is there says of its request now stands by itself: a
+    /// block is written once.
+    fn of_rows(lines: &[BatchRow]) -> Result<NewRequests, StoreError> {
+        let is_written = |line: &BatchRow| line.decision.is_some() && !line.is_as_before();
+        let text = |line: &BatchRow| {
+            is_written(line)
+                .then(|| RequestText::of_row(line))
+                .flatten()
+        };
+        let texts: Vec<Option<RequestText>> = lines.iter().map(text).collect();
+        let new = lines.iter().zip(&texts).map(|(line, text)| {
+            let is_new = |_: &&RequestText| !line.exists;
+            (line.order.received_at, text.as_ref().filter(is_new))
+        });
+        let packed = pack_requests(new, || {
+            // 54 bits: the rest of a place is the row.
+            i64::from_ne_bytes((rand::rng().random::<u64>() >> BLOCK_NUMBER_SHIFT).to_ne_bytes())
         })
+        .map_err(|e| StoreError::Corrupt(format!("requests that do not pack: {e}")))?;
+        Ok(NewRequests { texts, packed })
+    }
+}
+
+/// What is written of raw requests: blocks, then those that stand by themselves, new ones and others.
+fn request_writes<'a>(lines: &'a [BatchRow], requests: &'a NewRequests) -> Vec<Write<'a>> {
+    let blocks: Vec<&RequestBlock> = requests.packed.blocks.iter().collect();
+    let mut writes: Vec<Write<'_>> = Vec::new();
+    writes.extend(write_rows(&INSERT_BLOCKS, &request_block(), &blocks));
+    for (sql, exists) in [(&INSERT_REQUESTS, false), (&UPSERT_REQUESTS, true)] {
+        let alone = lines
+            .iter()
+            .zip(&requests.texts)
+            .zip(&requests.packed.places)
+            .filter(|((line, _), place)| line.exists == exists && place.is_none());
+        let rows: Vec<RequestRow<'_>> = alone
+            .filter_map(|((line, text), _)| {
+                let text = text.as_ref()?;
+                Some(RequestRow { line, text })
+            })
+            .collect();
+        writes.extend(write_rows(sql, &request_row(), &rows));
+    }
+    writes
 }
 
 pub static UPDATE_CALLS: LazyLock<String> = LazyLock::new(|| {

@@ -36,13 +36,14 @@ async fn count(client: &Client, from_where: &str) -> i64 {
         .get(0)
 }
 
-/// A row and its request, so many days ago; in the DEFAULT partition if there is none for that day.
+/// A row and its request in either form, so many days ago; in the DEFAULT partition if there is none for that day.
 async fn event(client: &Client, days_ago: i32) {
     let insert = "WITH e AS (
             INSERT INTO events (received_at, id, account_id, webhook_id, status)
             VALUES (now() - make_interval(days => $1), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'unmatched')
-            RETURNING received_at, id)
-        INSERT INTO event_requests (received_at, id, request) SELECT received_at, id, '{}' FROM e";
+            RETURNING received_at, id),
+        q AS (INSERT INTO event_requests (received_at, id, request) SELECT received_at, id, '{}' FROM e)
+        INSERT INTO event_request_blocks (received_at, number, rows, content) SELECT received_at, 7, 1, '' FROM e";
     client.execute(insert, &[&days_ago]).await.expect("a row");
 }
 
@@ -166,23 +167,12 @@ async fn what_is_past_its_retention_goes_and_the_ledger_stays() {
         6,
         "rows: 400 days"
     );
-    assert_eq!(
-        count(
-            &client,
-            "event_requests WHERE received_at < now() - interval '32 days'"
-        )
-        .await,
-        0
-    );
-    assert_eq!(
-        count(
-            &client,
-            "event_requests WHERE received_at > now() - interval '30 days'"
-        )
-        .await,
-        2,
-        "requests: 30"
-    );
+    for requests in ["event_requests", "event_request_blocks"] {
+        let old = format!("{requests} WHERE received_at < now() - interval '32 days'");
+        assert_eq!(count(&client, &old).await, 0, "{requests}");
+        let new = format!("{requests} WHERE received_at > now() - interval '30 days'");
+        assert_eq!(count(&client, &new).await, 2, "{requests}: 30 days");
+    }
     assert_eq!(
         count(&client, "postings").await,
         1,

@@ -1,0 +1,141 @@
+//! Indexes that are exchanged for narrower ones while the settling goes on (ADR 0041).
+//!
+//! A migration runs in a transaction, where an index can only be made under a lock that stops every writer for
+//! as long as the table is large. So these are made after the migrations, outside of any transaction, and only
+//! then is the wide one dropped. Each narrow index answers all that the wide one did, in the statements of the
+//! version before as well, so that its processes go on beside it. A run that was cut off is made good by the next.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::StoreError;
+
+struct IndexExchange {
+    narrow: &'static str,
+    make: &'static str,
+    wide: &'static str,
+    /// Where the wide one is a table's key.
+    key_of: Option<&'static str>,
+}
+
+/// An id that was minted by us or chosen for a call is as good as unique: whoever has the same one in another
+/// account has a few rows under it, which the statements tell apart by their account.
+const EXCHANGES: [IndexExchange; 5] = [
+    // The claims of a call, which is locked while they are written: nothing is found twice by it. `reconcile`
+    // counts them.
+    IndexExchange {
+        narrow: "call_reports_by_call",
+        make: "/* online_claims_by_call */
+            CREATE INDEX CONCURRENTLY call_reports_by_call ON call_reports (call_id)",
+        wide: "call_reports_pkey",
+        key_of: Some("call_reports"),
+    },
+    IndexExchange {
+        narrow: "postings_of_call",
+        make: "/* online_postings_of_call */
+            CREATE INDEX CONCURRENTLY postings_of_call ON postings (call_id)",
+        wide: "postings_by_call",
+        key_of: None,
+    },
+    // One event posts at most once on one call for one cause (invariant 4). Ids of events grow with the time,
+    // so that its pages are filled one after the other.
+    IndexExchange {
+        narrow: "postings_once_of_event",
+        make: "/* online_postings_once */
+            CREATE UNIQUE INDEX CONCURRENTLY postings_once_of_event ON postings (event_id, call_id, kind, round)
+             WHERE event_id IS NOT NULL",
+        wide: "postings_once",
+        key_of: None,
+    },
+    // The order of a publisher's postings, by which its balance runs, is what must be beyond doubt about `seq`;
+    // that order is unique, and the key over all of them, by which nothing is looked up, goes.
+    IndexExchange {
+        narrow: "postings_of_publisher",
+        make: MAKE_POSTINGS_OF_PUBLISHER,
+        wide: "postings_by_publisher",
+        key_of: None,
+    },
+    IndexExchange {
+        narrow: "postings_of_publisher",
+        make: MAKE_POSTINGS_OF_PUBLISHER,
+        wide: "postings_pkey",
+        key_of: Some("postings"),
+    },
+];
+
+const MAKE_POSTINGS_OF_PUBLISHER: &str = "/* online_postings_of_publisher */
+    CREATE UNIQUE INDEX CONCURRENTLY postings_of_publisher ON postings (publisher_id, seq) WHERE publisher_id IS NOT NULL";
+
+/// How long a table's key, once it is of no use, waits for whoever holds its table, before it lets those behind
+/// it pass; and how often it comes again.
+const LOCK_TIMEOUT: &str = "/* online_lock_timeout */ SET lock_timeout = '200ms'";
+const TURNS: u32 = 300;
+const BETWEEN_TURNS: Duration = Duration::from_secs(1);
+
+/// An index of a large table takes as long as it takes.
+const NO_TIMEOUT: &str = "/* online_no_timeout */ SET statement_timeout = 0; SET lock_timeout = 0";
+
+/// A number that changes with any of them.
+pub fn checksum() -> u64 {
+    let texts = EXCHANGES.iter().flat_map(|exchange| exchange.make.bytes());
+    texts.fold(0, |sum: u64, byte| {
+        sum.rotate_left(7).wrapping_add(u64::from(byte))
+    })
+}
+
+/// Exchanges what is not exchanged yet. The session is outside of a transaction, and its time-outs are gone
+/// afterwards.
+pub async fn exchange_indexes(client: &Client) -> Result<(), StoreError> {
+    client.batch_execute(NO_TIMEOUT).await?;
+    for exchange in &EXCHANGES {
+        match is_valid(client, exchange.narrow).await? {
+            Some(true) => {}
+            Some(false) => {
+                drop_index(client, exchange.narrow).await?;
+                client.batch_execute(exchange.make).await?;
+            }
+            None => client.batch_execute(exchange.make).await?,
+        }
+        if is_valid(client, exchange.wide).await?.is_some() {
+            match exchange.key_of {
+                Some(table) => drop_key(client, table, exchange.wide).await?,
+                None => drop_index(client, exchange.wide).await?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an index is there, and whole: one whose making was cut off is not.
+async fn is_valid(client: &Client, index: &str) -> Result<Option<bool>, StoreError> {
+    const VALID: &str = "/* online_is_valid */
+        SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('public.' || $1)";
+    let row = client.query_opt(VALID, &[&index]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+async fn drop_index(client: &Client, index: &str) -> Result<(), StoreError> {
+    let drop = format!("/* online_drop_index */ DROP INDEX CONCURRENTLY {index}");
+    Ok(client.batch_execute(&drop).await?)
+}
+
+/// Takes the table's lock for an instant; in short turns, so that no long reader stops the settling with it.
+async fn drop_key(client: &Client, table: &str, key: &str) -> Result<(), StoreError> {
+    let drop = format!("/* online_drop_key */ ALTER TABLE {table} DROP CONSTRAINT {key}");
+    client.batch_execute(LOCK_TIMEOUT).await?;
+    for _ in 1..TURNS {
+        match client.batch_execute(&drop).await {
+            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+            done => {
+                client.batch_execute(NO_TIMEOUT).await?;
+                return Ok(done?);
+            }
+        }
+        tokio::time::sleep(BETWEEN_TURNS).await;
+    }
+    Err(StoreError::Corrupt(format!(
+        "somebody has been reading {table} for five minutes; run `trueup-worker migrate` again later"
+    )))
+}
