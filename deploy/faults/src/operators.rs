@@ -1,4 +1,4 @@
-//! People at the console meanwhile: they record calls late, correct estimates, and replay, assign,
+//! Operators at the console meanwhile: they record calls late, correct estimates, and replay, assign,
 //! apply, ignore, open again or undo rows. A 200 to a recorded call is a promise like the door's.
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,7 +20,7 @@ use crate::fixtures::{
 };
 use crate::topology::Cluster;
 
-/// People are slower than machines.
+/// Operators are slower than machines.
 const PAUSE: Duration = Duration::from_millis(25);
 /// The console may wait for Postgres, but not for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(45);
@@ -42,7 +42,7 @@ pub struct SimulatedOperators {
 impl SimulatedOperators {
     pub fn start(scene: &Cluster, seed: u64) -> SimulatedOperators {
         let stop = Arc::new(AtomicBool::new(false));
-        let person = Person {
+        let operator = SimulatedOperator {
             random: StdRng::seed_from_u64(seed ^ 0x5EED),
             desk: scene.desk,
             account: scene.account.clone(),
@@ -51,7 +51,7 @@ impl SimulatedOperators {
             done: Done::default(),
         };
         SimulatedOperators {
-            task: tokio::spawn(person.run(Arc::clone(&stop))),
+            task: tokio::spawn(operator.run(Arc::clone(&stop))),
             stop,
         }
     }
@@ -62,7 +62,7 @@ impl SimulatedOperators {
     }
 }
 
-struct Person {
+struct SimulatedOperator {
     random: StdRng,
     desk: SocketAddr,
     account: Account,
@@ -73,7 +73,7 @@ struct Person {
     done: Done,
 }
 
-impl Person {
+impl SimulatedOperator {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Done {
         while !stop.load(Ordering::Relaxed) {
             match self.random.random_range(0..10) {

@@ -20,7 +20,7 @@ use trueup_ops::shutdown::{ExitReason, Shutdown};
 
 use crate::connections::{ConnectionPlace, ConnectionTable};
 
-/// People's browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
+/// Users' browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
 /// usually may have.
 const CONNECTIONS: usize = 512;
 /// The head of a request arrives within this; it is also how long an idle connection is kept, so it
@@ -54,7 +54,7 @@ pub async fn serve_console(
             () = shutdown.stop().cancelled() => break,
             place = table.admit_connection(number, network_of(peer.ip())) => place,
         };
-        // Small answers to people: waiting to fill a packet only costs them time.
+        // Small answers to users: waiting to fill a packet only costs them time.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));

@@ -1,4 +1,4 @@
-//! `trueup-console user add`: makes a person who may sign in, the first one above all.
+//! `trueup-console user add`: makes a user, the first one above all.
 #![allow(
     clippy::print_stdout,
     reason = "a command talks to its user by printing"
@@ -29,7 +29,7 @@ const ACTOR: &str = "command line";
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum UserCommand {
-    /// Make a person who may sign in to the console
+    /// Make a user, who may sign in to the console
     Add(Add),
 }
 
@@ -41,7 +41,7 @@ pub struct Add {
     /// The account's id or its exact name
     #[arg(long)]
     account: String,
-    /// owner (also keys and people), operator (settings and events) or viewer (looks)
+    /// owner (also keys and users), operator (settings and events) or viewer (looks)
     #[arg(long, default_value = "owner", value_parser = ["owner", "operator", "viewer"])]
     role: String,
     /// Make the account if there is none of this name

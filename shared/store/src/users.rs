@@ -1,4 +1,4 @@
-//! People who sign in, and their sessions. A password is kept as argon2id text made elsewhere; of a
+//! Users, who sign in, and their sessions. A password is kept as argon2id text made elsewhere; of a
 //! session's random id only the SHA-256 is kept, so a stolen table opens nothing.
 
 use deadpool_postgres::GenericClient;
@@ -17,14 +17,14 @@ pub const ABSOLUTE_SECONDS: f64 = 7.0 * 86_400.0;
 /// `last_seen_at` is written at most this often (seconds): a click must not always be a write.
 const SEEN_GRAIN_SECONDS: f64 = 60.0;
 
-/// What a person may do. Each may do all that the one before may.
+/// What a user may do. Each may do all that the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UserRole {
     /// Looks.
     Viewer,
     /// Sets webhooks, records, and acts on events.
     Operator,
-    /// Also keys and people.
+    /// Also keys and users.
     Owner,
 }
 
@@ -98,7 +98,7 @@ pub async fn insert_user(
         == 1)
 }
 
-/// The person and the password's hash; nothing for one who is unknown or was shut out.
+/// The user and the password's hash; nothing for one who is unknown or was shut out.
 pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option<(User, String)>> {
     const BY_EMAIL: &str = concat!(
         "/* users.by_email */ SELECT u.password_hash, ",
@@ -137,7 +137,7 @@ pub async fn get_user(
         .map(|row| User::from_row(&row)))
 }
 
-/// Changes what the person may do; shut out or let in again. Locks the account's owners, so that two
+/// Changes what the user may do; shut out or let in again. Locks the account's owners, so that two
 /// changes at once cannot leave it without one; false if this would.
 pub async fn set_role_or_disabled(
     client: &impl GenericClient,

@@ -16,13 +16,13 @@ use crate::request_fields::BadFields;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-pub struct Person {
+pub struct SignedInUser {
     pub account: String,
     pub email: String,
     pub role: &'static str,
 }
 
-impl Person {
+impl SignedInUser {
     /// What stands where a face would.
     pub fn first_letter(&self) -> String {
         self.account
@@ -50,7 +50,7 @@ pub struct PageLayout {
     pub title: String,
     /// The address of the navigation's entry that this page is of.
     pub nav: &'static str,
-    pub person: Option<Person>,
+    pub user: Option<SignedInUser>,
     pub role: UserRole,
     pub csrf: String,
     pub theme: &'static str,
@@ -129,8 +129,8 @@ const GROUPS: [(&str, &[MenuEntry]); 4] = [
         "Account",
         &[
             (
-                "/people",
-                "People",
+                "/users",
+                "Users",
                 "M8 8a2.8 2.8 0 1 0 0-5.6A2.8 2.8 0 0 0 8 8zM2.8 13.8c.4-2.7 2.5-4 5.2-4s4.8 1.3 5.2 4",
             ),
             (
@@ -152,7 +152,7 @@ impl PageLayout {
         PageLayout {
             title: title.into(),
             nav: "",
-            person: None,
+            user: None,
             role: UserRole::Viewer,
             csrf: String::new(),
             theme,
@@ -164,14 +164,14 @@ impl PageLayout {
     }
 
     pub fn signed_in(viewer: &Viewer, title: impl Into<String>, nav: &'static str) -> PageLayout {
-        let person = Person {
+        let user = SignedInUser {
             account: viewer.account.name.clone(),
             email: viewer.user.email.clone(),
             role: viewer.user.role.code(),
         };
         PageLayout {
             nav,
-            person: Some(person),
+            user: Some(user),
             role: viewer.user.role,
             csrf: viewer.csrf.clone(),
             notice: viewer.notice,
@@ -190,7 +190,7 @@ impl PageLayout {
             .collect()
     }
 
-    /// May this person change things? Buttons that would only answer "no" are not shown.
+    /// May this user change things? Buttons that would only answer "no" are not shown.
     pub fn can_operate(&self) -> bool {
         self.role >= UserRole::Operator
     }

@@ -96,7 +96,7 @@ fn viewer_routes() -> Router<App> {
         .route("/campaigns", get(named_records::list_campaigns))
         .route("/assignments", get(assignments::assignments_page))
         .route("/try", get(try_report::try_page).post(try_report::run))
-        .route("/people", get(users::users_page))
+        .route("/users", get(users::users_page))
         .route("/account", get(users::account))
         .route("/account/password", post(users::set_password))
         .route("/audit", get(users::audit_page))
@@ -150,12 +150,12 @@ fn operator_routes() -> Router<App> {
         .route("/events/{id}/undo", post(event::undo_event))
 }
 
-/// For owners: keys and people.
+/// For owners: keys and users.
 fn owner_routes() -> Router<App> {
     Router::new()
         .route("/keys", get(keys::keys_page).post(keys::create_key))
         .route("/keys/{id}/revoke", post(keys::revoke_key))
-        .route("/people", post(users::add_user))
-        .route("/people/{id}", post(users::set_role_or_disabled))
+        .route("/users", post(users::add_user))
+        .route("/users/{id}", post(users::set_role_or_disabled))
         .route("/account", post(users::save_account))
 }

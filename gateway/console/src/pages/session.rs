@@ -128,7 +128,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Viewer {
     }
 }
 
-/// Lets only people of the account in.
+/// Lets only users of the account in.
 pub async fn require_session(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let signed = request
         .extensions()

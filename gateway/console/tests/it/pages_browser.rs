@@ -8,7 +8,7 @@ use trueup_testkit::eventually;
 use trueup_testkit::webdriver::Browser;
 
 use crate::console_events::Scene;
-use crate::pages::{PASSWORD, add_person};
+use crate::pages::{PASSWORD, add_user};
 
 const ANN: &str = "ann@example.test";
 const SOON: Duration = Duration::from_secs(30);
@@ -17,7 +17,7 @@ const ENTER: &str = "\u{E007}";
 
 pub async fn scene() -> (Scene, Browser) {
     let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    add_user(&scene.console, &scene.account.to_string(), ANN, "owner").await;
     let browser = Browser::open(scene.console.address).await;
     (scene, browser)
 }
@@ -401,7 +401,7 @@ async fn nobody_stumbles_on_any_page_dark_or_light_wide_or_narrow() {
         "/revenue?group=publisher".to_owned(),
         "/try".to_owned(),
         "/keys".to_owned(),
-        "/people".to_owned(),
+        "/users".to_owned(),
         "/account".to_owned(),
         "/audit".to_owned(),
     ];
@@ -431,8 +431,8 @@ async fn nobody_stumbles_on_any_page_dark_or_light_wide_or_narrow() {
 async fn the_pages_work_without_their_script() {
     // What the script adds is left out: forms are sent and addresses followed as a plain client does.
     let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
-    let mut ann = crate::pages::Person::signed_in(&scene.console, ANN).await;
+    add_user(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    let mut ann = crate::pages::PageUser::signed_in(&scene.console, ANN).await;
     scene.call(json!({ "ref_id": "abc" })).await;
     let event = scene.report("their_id=abc&payout=50").await;
     let field = [("slot", "ref_id"), ("field", "their_id")];
