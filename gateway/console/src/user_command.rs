@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use trueup_event::ids;
 use trueup_ops::shutdown::{ExitReason, Failure};
-use trueup_store::accounts::{self, Account};
+use trueup_store::accounts::Account;
 use trueup_store::users::{self, UserRole};
 use trueup_store::{Pool, TransactionName, audit_log, run_tx};
 use uuid::Uuid;
@@ -120,10 +120,14 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
     let made = run_tx(&pool, TransactionName::UsersAdd, move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
-            if is_new {
-                accounts::insert_account(tx, &account).await?;
+            let made = if is_new {
+                users::insert_with_account(tx, &account, id, &email, &hash, role).await?
+            } else {
+                users::insert_user(tx, account.id, id, &email, &hash, role).await?
+            };
+            if !made {
+                return Ok(false);
             }
-            let made = users::insert_user(tx, account.id, id, &email, &hash, role).await?;
             let change = audit_log::Change {
                 account_id: account.id,
                 actor: ACTOR,
@@ -133,7 +137,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
                 detail: json!({ "email": email, "role": role.code() }),
             };
             audit_log::record_change(tx, change).await?;
-            Ok(made)
+            Ok(true)
         })
     })
     .await

@@ -14,7 +14,7 @@ use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
 use jiff::Timestamp;
 use trueup_domain::reason_text::explain_reason;
-use trueup_event::reason::Status;
+use trueup_event::reason::{Reason, Status};
 use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::StoreError;
 use trueup_store::bulk_replays::{self, BulkReplay, NewReplay};
@@ -275,10 +275,12 @@ fn keep_oldest(oldest: &mut VecDeque<Uuid>, newest_first: impl Iterator<Item = U
 
 fn may_be_replayed(event: &Event) -> bool {
     let moved = event.revenue_delta_cents != 0 || event.credit_delta_cents != 0;
-    let stands = matches!(
-        event.status,
-        Status::Matched | Status::Duplicate | Status::Superseded
-    );
+    let stands = match event.status {
+        // Without a payout it moved nothing: with another setting it may have one.
+        Status::Matched => event.reason != Some(Reason::NoPayout),
+        Status::Duplicate | Status::Superseded => true,
+        Status::Held | Status::Unmatched | Status::Refused => false,
+    };
     !moved && !stands && event.ignored_at.is_none()
 }
 

@@ -17,13 +17,15 @@ use super::events::reason_words;
 use super::form::Form;
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
+use super::unknown_fields::unread_fields;
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::event_actions::{self, Apply, Assign, PreviewedAction};
 use crate::operations::events::{
-    ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse, load_event_in_full,
+    ActionResponse, CandidateResponse, EventInFull, EventResponse, Request, SlotResponse,
+    load_event_in_full,
 };
 use crate::operations::ledger::PostingResponse;
 use crate::operations::webhooks::{ShownWebhook, show_webhook};
@@ -102,6 +104,9 @@ struct EventDetailPage {
     query: Option<String>,
     body: Option<String>,
     slots: Vec<EventSlotLine>,
+    /// Fields that no slot reads, by name and value.
+    unread: Vec<(String, String)>,
+    can_set_names: bool,
     candidates: Vec<CandidateLine>,
     postings: Vec<PostingLine>,
     actions: Vec<ActionLine>,
@@ -227,6 +232,15 @@ fn body_text(text: String) -> String {
         }
         _ => text,
     }
+}
+
+fn unread_of(request: &Request, webhook: &ShownWebhook) -> Vec<(String, String)> {
+    let body = request.body.as_deref().unwrap_or_default();
+    unread_fields(
+        &request.query,
+        body.as_bytes(),
+        &webhook.settings.field_names,
+    )
 }
 
 async fn find_offers(
@@ -425,6 +439,11 @@ fn assemble_page(
                 r.content_type.as_deref().unwrap_or("(no content type)")
             )
         }),
+        unread: request
+            .as_ref()
+            .map(|r| unread_of(r, webhook))
+            .unwrap_or_default(),
+        can_set_names: webhook.archived_at.is_none(),
         query: request
             .as_ref()
             .map(|r| r.query.clone())

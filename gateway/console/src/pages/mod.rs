@@ -19,11 +19,13 @@ mod keys;
 mod layout;
 mod named_records;
 mod notices;
+mod once;
 mod publishers;
 mod revenue;
 mod session;
 mod sign_in;
 mod try_report;
+mod unknown_fields;
 mod unmatched;
 mod users;
 mod viewer;
@@ -119,7 +121,10 @@ fn operator_routes() -> Router<App> {
             "/webhooks/{id}/field-name",
             post(webhook_settings::set_field_name),
         )
-        .route("/webhooks/{id}/secret", post(webhook_secret::rotate_secret))
+        .route(
+            "/webhooks/{id}/secret",
+            get(webhook_secret::secret_page).post(webhook_secret::rotate_secret),
+        )
         .route(
             "/webhooks/{id}/secret/remove",
             post(webhook_secret::remove_secret),
@@ -154,6 +159,7 @@ fn operator_routes() -> Router<App> {
 fn owner_routes() -> Router<App> {
     Router::new()
         .route("/keys", get(keys::keys_page).post(keys::create_key))
+        .route("/keys/{id}", get(keys::key_page))
         .route("/keys/{id}/revoke", post(keys::revoke_key))
         .route("/users", post(users::add_user))
         .route("/users/{id}", post(users::set_role_or_disabled))

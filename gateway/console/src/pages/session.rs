@@ -92,8 +92,13 @@ pub fn over_tls(headers: &HeaderMap) -> bool {
 }
 
 fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
+    append_cookie_of(response, pair, "/", secure);
+}
+
+/// One that the browser sends to this path and what is below it.
+pub fn append_cookie_of(response: &mut Response, pair: &str, path: &str, secure: bool) {
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{pair}; Path=/; HttpOnly; SameSite=Lax{secure}");
+    let text = format!("{pair}; Path={path}; HttpOnly; SameSite=Lax{secure}");
     let value = HeaderValue::from_str(&text).expect("cookies are made of base64 and our own words");
     response.headers_mut().append(SET_COOKIE, value);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use trueup_event::reason::Status;
 use trueup_store::webhook_activity::{self, Activity, NamedEntity};
@@ -153,7 +153,12 @@ pub async fn new(State(app): State<App>, viewer: Viewer) -> PageResult {
     page(&NewWebhookPage::blank_form(&app, &viewer).await?)
 }
 
-pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+pub async fn create_webhook(
+    State(app): State<App>,
+    viewer: Viewer,
+    form: Form,
+    headers: HeaderMap,
+) -> PageResult {
     let required = form.is_on("require_secret").to_string();
     let texts = ["name", "buyer_id"].map(|name| (name, form.text(name)));
     let new = RequestFields::of_texts(texts.into_iter().chain([("require_secret", &*required)]));
@@ -163,10 +168,7 @@ pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) 
     };
     match result {
         Ok(made) => match made.secret {
-            Some(secret) => {
-                let name = &made.settings.name;
-                super::webhook_secret::shown_once(&viewer, made.id, name, &secret, true)
-            }
+            Some(secret) => super::webhook_secret::to_secret_page(made.id, &secret, &headers),
             None => redirect_to(&format!("/webhooks/{}/setup", made.id)),
         },
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {

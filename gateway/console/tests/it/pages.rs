@@ -121,6 +121,14 @@ impl PageUser {
         self.post_bare(path, &all).await
     }
 
+    /// With the form's token, and the page that it leads to.
+    pub async fn post_and_follow(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let answer = self.post(path, fields).await;
+        assert_eq!(answer.status, 303, "{path}: {}", answer.text());
+        let place = answer.header("location").expect("a place").to_owned();
+        self.get(&place).await
+    }
+
     /// Only these fields.
     pub async fn post_bare(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new())

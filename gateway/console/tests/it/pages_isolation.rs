@@ -87,7 +87,7 @@ impl Owned {
         let (webhook, publisher) = (&self.scene.webhook, &self.scene.publisher);
         let (event, call) = (&self.event, &self.call);
         let mut routes = Vec::new();
-        for page in ["", "/setup", "/waiting", "/settings", "/why"] {
+        for page in ["", "/setup", "/waiting", "/settings", "/why", "/secret"] {
             routes.push(("GET", format!("/webhooks/{webhook}{page}")));
         }
         for form in [
@@ -121,6 +121,7 @@ impl Owned {
             format!("/calls/{call}"),
             format!("/publishers/{publisher}"),
             format!("/publishers/{publisher}/ledger.csv"),
+            format!("/keys/{}", self.api_key),
         ] {
             routes.push(("GET", page));
         }

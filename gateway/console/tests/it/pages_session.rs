@@ -226,7 +226,7 @@ async fn a_role_does_what_it_may_and_no_more() {
     }
 
     let page = owner
-        .post("/keys", &[("name", "call platform")])
+        .post_and_follow("/keys", &[("name", "call platform")])
         .await
         .text();
     assert!(page.contains("tuk_"), "the key is shown once");
@@ -266,7 +266,7 @@ async fn every_change_made_on_a_page_is_in_the_audit_log_with_the_users_name() {
     let id = setup.split('/').nth(2).expect("an id").to_owned();
     ann.post(&format!("/webhooks/{id}/switch"), &[]).await;
     let secret = ann
-        .post(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")])
+        .post_and_follow(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")])
         .await
         .text();
     assert!(secret.contains("whsec_"));
