@@ -22,6 +22,7 @@ pub mod events;
 mod id_page;
 pub mod ledger;
 pub mod migrate;
+pub mod open_events;
 pub mod partitions;
 pub mod publishers;
 pub mod reconcile;

@@ -328,7 +328,7 @@ pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) ->
     redirect_to(&format!("/events/replays/{id}"))
 }
 
-fn replay_under_way() -> PageError {
+pub fn replay_under_way() -> PageError {
     metrics::console().refused_busy.inc(LimitedWork::Replay);
     Problem::busy("a bulk replay of this account is running; wait until it is done, or stop it")
         .into()

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::SignedDuration;
+use trueup_domain::decision::Decision;
 use trueup_domain::phone;
 use trueup_domain::reason_text::{explain_reason, format_cents};
 use trueup_event::reason::{Reason, Status};
@@ -289,7 +290,7 @@ fn make_offer(call: calls::Call, viewer: &Viewer) -> Offer {
             .caller
             .or(call.caller_raw)
             .unwrap_or_else(|| "withheld".to_owned()),
-        at: viewer.zone.local_time(call.started_at),
+        at: viewer.clock.local_time(call.started_at),
         duration: formatting::format_duration(Some(call.duration_seconds)),
         value: formatting::format_money(call.value_cents, viewer.account_currency()),
         ref_id: call.ref_id.unwrap_or_default(),
@@ -351,7 +352,7 @@ async fn weighed_candidates(
                 || duration.clone(),
                 |ref_id| format!("{duration}, {ref_id}"),
             );
-            weighed.insert(call.id, (viewer.zone.local_time(call.started_at), says));
+            weighed.insert(call.id, (viewer.clock.local_time(call.started_at), says));
         }
     }
     Ok(weighed)
@@ -360,7 +361,7 @@ async fn weighed_candidates(
 fn posting_line(posting: PostingResponse, viewer: &Viewer) -> PostingLine {
     let currency = viewer.account_currency();
     PostingLine {
-        at: viewer.zone.local_time(posting.created_at),
+        at: viewer.clock.local_time(posting.created_at),
         kind: match posting.actor {
             Some(actor) => format!("{} by {actor}", posting.kind),
             None => posting.kind,
@@ -374,7 +375,7 @@ fn posting_line(posting: PostingResponse, viewer: &Viewer) -> PostingLine {
 
 fn action_line(action: ActionResponse, viewer: &Viewer) -> ActionLine {
     ActionLine {
-        at: viewer.zone.local_time(action.created_at),
+        at: viewer.clock.local_time(action.created_at),
         what: action_words(&action, viewer.account_currency()),
         actor: action.actor,
         outcome: action.outcome.unwrap_or_default().replace('_', " "),
@@ -398,7 +399,7 @@ fn assemble_page(
         actions,
     } = full;
     let currency = viewer.account_currency();
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let status = Status::from_code(&event.status).unwrap_or(Status::Held);
     let reason = event.reason.as_deref().and_then(Reason::from_code);
     let is_report = status != Status::Refused || reason == Some(Reason::EndpointDisabled);
@@ -588,6 +589,12 @@ struct ConfirmAction {
     fields: Vec<(&'static str, String)>,
 }
 
+/// What an action would do, in a sentence.
+pub fn explain_decision(decision: &Decision, viewer: &Viewer) -> String {
+    let currency = viewer.account_currency();
+    explain_reason(decision.status, decision.reason, &decision.detail, currency)
+}
+
 /// Shows what was understood and what it would do; nothing is done before it is confirmed.
 async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction) -> PageResult {
     let preview = event_actions::preview_action(app, &viewer.auth_context(), id, action).await;
@@ -618,7 +625,7 @@ async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction
         title,
         call: decision.call_id,
         pill: StatusBadge::for_status(decision.status),
-        sentence: explain_reason(decision.status, decision.reason, &decision.detail, currency),
+        sentence: explain_decision(&decision, viewer),
         fields,
     })
 }

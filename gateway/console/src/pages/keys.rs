@@ -47,7 +47,7 @@ async fn build_page(app: &App, viewer: &Viewer, new: Option<Uuid>) -> Result<Key
         limit: MOST,
     };
     let found = api_keys::list_api_keys(&app.pool.get().await?, viewer.account.id, page_of).await?;
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let new = found
         .iter()
         .find(|key| Some(key.id) == new)

@@ -38,6 +38,8 @@ pub struct MenuItem {
     pub name: &'static str,
     /// The path of its picture, in a square of 16.
     pub icon: &'static str,
+    /// What waits there.
+    pub count: String,
 }
 
 pub struct MenuGroup {
@@ -54,6 +56,11 @@ pub struct PageLayout {
     pub role: UserRole,
     pub csrf: String,
     pub theme: &'static str,
+    /// The zone of every time on the page, and the account's.
+    pub zone: String,
+    pub account_zone: String,
+    /// Rows that wait in the inbox.
+    pub open_rows: String,
     pub notice: Option<&'static str>,
     pub css: &'static str,
     pub js: &'static str,
@@ -63,10 +70,18 @@ pub struct PageLayout {
 /// Address, name, and the path of its picture.
 type MenuEntry = (&'static str, &'static str, &'static str);
 
+/// The menu's entry that says how much waits there.
+const INBOX: &str = "/inbox";
+
 const GROUPS: [(&str, &[MenuEntry]); 4] = [
     (
         "Monitor",
         &[
+            (
+                INBOX,
+                "Inbox",
+                "M2 9.5 4 3h8l2 6.5v3.5H2zM2 9.5h3.5c0 1.4 1.1 2.2 2.5 2.2s2.5-.8 2.5-2.2H14",
+            ),
             ("/events", "Recent events", "M1.5 8h3l2-5 3 10 2-5h3"),
             (
                 "/calls",
@@ -156,6 +171,9 @@ impl PageLayout {
             role: UserRole::Viewer,
             csrf: String::new(),
             theme,
+            zone: String::new(),
+            account_zone: String::new(),
+            open_rows: String::new(),
             notice: None,
             css: &ADDRESSES.css,
             js: &ADDRESSES.js,
@@ -175,12 +193,23 @@ impl PageLayout {
             role: viewer.user.role,
             csrf: viewer.csrf.clone(),
             notice: viewer.notice,
+            zone: viewer.clock.name().to_owned(),
+            account_zone: viewer.account.time_zone.clone(),
+            open_rows: viewer.open_rows.clone(),
             ..PageLayout::signed_out(title, viewer.theme)
         }
     }
 
     pub fn menu_groups(&self) -> Vec<MenuGroup> {
-        let item = |(href, name, icon): &MenuEntry| MenuItem { href, name, icon };
+        let item = |(href, name, icon): &MenuEntry| MenuItem {
+            href,
+            name,
+            icon,
+            count: match *href {
+                INBOX => self.open_rows.clone(),
+                _ => String::new(),
+            },
+        };
         GROUPS
             .iter()
             .map(|(name, items)| MenuGroup {

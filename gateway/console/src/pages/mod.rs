@@ -15,6 +15,7 @@ mod export_file;
 mod filter;
 mod form;
 mod formatting;
+mod inbox;
 mod keys;
 mod layout;
 mod named_records;
@@ -22,6 +23,7 @@ mod notices;
 mod once;
 mod publishers;
 mod revenue;
+mod search;
 mod session;
 mod sign_in;
 mod try_report;
@@ -68,8 +70,11 @@ fn viewer_routes() -> Router<App> {
     Router::new()
         .route("/", get(sign_in::home_page))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/inbox", get(inbox::inbox_page))
+        .route("/search", get(search::search_everything))
         .route("/webhooks", get(webhooks::webhooks_page))
         .route("/webhooks/{id}", get(events::of_webhook))
+        .route("/webhooks/{id}/day", get(events::day_fragment))
         .route("/webhooks/{id}/setup", get(webhook_settings::setup_page))
         .route(
             "/webhooks/{id}/waiting",
@@ -107,6 +112,10 @@ fn viewer_routes() -> Router<App> {
 /// For operators and owners: everything that changes a setting or moves money.
 fn operator_routes() -> Router<App> {
     Router::new()
+        .route("/inbox/replay", post(inbox::replay_selected))
+        .route("/inbox/ignore", post(inbox::ignore_selected))
+        .route("/inbox/assign", post(inbox::assign_selected))
+        .route("/inbox/undo", post(inbox::undo_selected))
         .route("/webhooks", post(webhooks::create_webhook))
         .route("/webhooks/new", get(webhooks::new))
         .route(

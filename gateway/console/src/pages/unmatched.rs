@@ -48,7 +48,7 @@ fn make_group(group: ReasonGroup, viewer: &Viewer) -> UnmatchedGroup {
         words: reason_words(Some(reason)),
         requests: formatting::format_count(group.requests),
         sentence: explain_reason(status, Some(reason), &detail, viewer.account_currency()),
-        last: viewer.zone.local_time(group.last_at),
+        last: viewer.clock.local_time(group.last_at),
         example: group.example,
         status: status.code(),
         can_replay: status != Status::Refused || reason == Reason::EndpointDisabled,

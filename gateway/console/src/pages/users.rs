@@ -47,7 +47,7 @@ async fn build_list(
     fault: Option<String>,
 ) -> Result<UserList, PageError> {
     let found = users::list_users(&app.pool.get().await?, viewer.account.id).await?;
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let row = |user: User| UserRow {
         is_self: user.id == viewer.user.id,
         id: user.id,
@@ -226,7 +226,7 @@ pub async fn audit_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> Pag
     let entries = found
         .into_iter()
         .map(|entry| UserEntry {
-            at: viewer.zone.local_time(entry.created_at),
+            at: viewer.clock.local_time(entry.created_at),
             actor: entry.actor,
             what: format!(
                 "{} {}",

@@ -60,7 +60,7 @@ pub async fn secret_page(
         name: webhook.settings.name,
         new: webhook.last_event_at.is_none(),
         secret: read_secret(&headers).map(str::to_owned),
-        overlap: expiring.map(|at| viewer.zone.local_time(at)),
+        overlap: expiring.map(|at| viewer.clock.local_time(at)),
         query_param: webhook.settings.secret_query_param,
     })?;
     forget_secret(&mut response, &secret_path(id), &headers);

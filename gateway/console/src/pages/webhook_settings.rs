@@ -124,7 +124,7 @@ async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Pag
         NamedEntity::Buyers,
     )
     .await?;
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let secrets = webhook.secrets.iter().map(|s| SecretPage {
         made: when(s.created_at),
         expires: s.expires_at.map(when),

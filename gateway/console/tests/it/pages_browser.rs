@@ -11,7 +11,7 @@ use crate::console_events::Scene;
 use crate::pages::{PASSWORD, add_user};
 
 const ANN: &str = "ann@example.test";
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 const TAB: &str = "\u{E004}";
 const ENTER: &str = "\u{E007}";
 
@@ -132,6 +132,7 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
 
     // "The buyer's ref_id field name isn't in the auto-detect list": the name that is really used is offered.
     browser.click_at("//table//a[normalize-space(.)='3']").await;
+    browser.click("Why is it unmatched?").await;
     browser.sees("Field names we do not read yet").await;
     browser.sees("their_ref").await;
     browser.click("Read ref_id from their_ref").await;
@@ -289,7 +290,7 @@ async fn the_keyboard_alone_is_enough() {
     // Every stop of a page can be seen, and the way goes through all of it.
     browser.go("/revenue").await;
     let mut stops = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..50 {
         browser.press(TAB).await;
         let at = focused().await.as_str().unwrap_or_default().to_owned();
         assert!(
@@ -390,6 +391,7 @@ async fn nobody_stumbles_on_any_page_dark_or_light_wide_or_narrow() {
         format!("/events/{matched}"),
         format!("/events/{unmatched}"),
         "/events/replay?status=unmatched".to_owned(),
+        "/inbox".to_owned(),
         "/calls".to_owned(),
         format!("/calls/{call}"),
         "/publishers".to_owned(),

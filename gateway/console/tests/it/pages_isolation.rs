@@ -87,7 +87,15 @@ impl Owned {
         let (webhook, publisher) = (&self.scene.webhook, &self.scene.publisher);
         let (event, call) = (&self.event, &self.call);
         let mut routes = Vec::new();
-        for page in ["", "/setup", "/waiting", "/settings", "/why", "/secret"] {
+        for page in [
+            "",
+            "/day",
+            "/setup",
+            "/waiting",
+            "/settings",
+            "/why",
+            "/secret",
+        ] {
             routes.push(("GET", format!("/webhooks/{webhook}{page}")));
         }
         for form in [
@@ -114,6 +122,7 @@ impl Owned {
         for page in [
             format!("/events/{event}"),
             format!("/events?webhook={webhook}"),
+            format!("/inbox?webhook={webhook}"),
             format!("/events.csv?webhook={webhook}"),
             format!("/events/replay?webhook={webhook}"),
             format!("/events/replays/{}", self.replay),
@@ -218,6 +227,7 @@ async fn no_page_shows_or_changes_another_accounts_things() {
     for list in [
         "/webhooks",
         "/webhooks?archived=1",
+        "/inbox",
         "/events",
         "/events.csv",
         &format!("/events?q={MARK}-unknown"),

@@ -1,4 +1,5 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
 mod foreign_keys;
+mod open_rows;
 mod partitions;
