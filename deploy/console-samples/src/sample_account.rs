@@ -33,7 +33,7 @@ const ZONES: [&str; 6] = [
 ];
 /// The hour that the afternoon is nearest to.
 const AFTERNOON: i8 = 16;
-/// A person is made within this.
+/// A user is made within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A recorded call, as far as a report about it needs to know.
@@ -174,7 +174,7 @@ impl Network {
             .arg(file.path().display())
             .spawn();
         if adding.exit_code(PATIENCE).await != 0 {
-            bail!("no person could be made: {}", adding.log());
+            bail!("no user could be made: {}", adding.log());
         }
         let mut network = Network {
             _console: process,

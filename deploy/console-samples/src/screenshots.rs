@@ -1,4 +1,4 @@
-//! Takes the pictures: signs in as a person would, goes to each page, and writes what is shown as PNG.
+//! Takes the pictures: signs in as a user would, goes to each page, and writes what is shown as PNG.
 
 use std::path::Path;
 
@@ -161,7 +161,7 @@ async fn pictures(network: &Network) -> anyhow::Result<Vec<Picture>> {
         only("try", "/try".to_owned()),
         only("replay", "/events/replay?status=unmatched".to_owned()),
         only("keys", "/keys".to_owned()),
-        only("people", "/people".to_owned()),
+        only("users", "/users".to_owned()),
         only("account", "/account".to_owned()),
         only("audit", "/audit".to_owned()),
     ])

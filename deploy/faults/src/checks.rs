@@ -100,7 +100,7 @@ fn listed(answers: impl Iterator<Item = (u16, u64)>) -> String {
 
 fn summary(sent: &Sent, done: &Done, rows: usize, again: usize) -> String {
     format!(
-        "{} accepted, {rows} rows, {again} settled again · door {} · persons {}, {} bulk replays · p99 of the 200s {} ms",
+        "{} accepted, {rows} rows, {again} settled again · door {} · operators {}, {} bulk replays · p99 of the 200s {} ms",
         sent.accepted.len(),
         listed(sent.answers.iter().map(|(s, n)| (*s, *n))),
         listed(done.answers.iter().map(|(s, n)| (*s, *n))),

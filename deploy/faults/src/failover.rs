@@ -21,7 +21,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     let mut scene = Cluster::set(arguments, services, false).await?;
     scene.start_all().await;
     let senders = Senders::start(&scene, seed);
-    let persons = SimulatedOperators::start(&scene, seed)?;
+    let operators = SimulatedOperators::start(&scene, seed)?;
     let half = Duration::from_secs(arguments.seconds.div_ceil(2));
     tokio::time::sleep(half).await;
     let mut private = shared.lock().await;
@@ -41,7 +41,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
         all_members_again(&mut *shared.lock().await).await?;
     }
     scene.heal_and_restart().await?;
-    let (sent, done) = (senders.stop().await, persons.stop().await);
+    let (sent, done) = (senders.stop().await, operators.stop().await);
     let pause = sent.longest_pause(killed);
     let summary = checks::at_rest(&mut scene, &sent, &done, seed).await?;
     Ok(format!(

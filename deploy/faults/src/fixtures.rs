@@ -1,4 +1,4 @@
-//! The account that the senders report to: publishers, calls, a key for its people.
+//! The account that the senders report to: publishers, calls, a key for its operators.
 
 use tokio_postgres::Client;
 use trueup_testkit::builders::{self, Call, Terms, Webhook, WebhookSpec};

@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: nothing lost, nothing twice, under random faults.
 //!
-//! The real binaries on real services, a TCP cutter on every link, senders that never stop, people at
+//! The real binaries on real services, a TCP cutter on every link, senders that never stop, operators at
 //! the console; faults come from a printed seed. Then all comes to rest, and the books are proven: the
 //! invariants, one row for each id that was answered 200, and that settling everything once more, in
 //! another order, moves nothing. A failing seed can be run again.
@@ -167,13 +167,13 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     let senders = senders::Senders::start(&scene, seed);
     let hostile = hostile_webhook
         .map(|webhook| hostile_senders::HostileSenders::start(&scene, &webhook, seed));
-    let persons = operators::SimulatedOperators::start(&scene, seed)?;
+    let operators = operators::SimulatedOperators::start(&scene, seed)?;
     let mut plan = plan::FaultSchedule::new(seed);
     let outcome = async {
         plan.play(&mut scene, Duration::from_secs(arguments.seconds))
             .await?;
         scene.heal_and_restart().await?;
-        let (mut sent, done) = (senders.stop().await, persons.stop().await);
+        let (mut sent, done) = (senders.stop().await, operators.stop().await);
         let mut memory = String::new();
         if let Some(hostile) = hostile {
             hostile.stop(&mut sent).await;

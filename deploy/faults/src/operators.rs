@@ -1,4 +1,4 @@
-//! People at the console meanwhile: they record calls late, correct estimates, and replay, assign,
+//! Operators at the console meanwhile: they record calls late, correct estimates, and replay, assign,
 //! apply, ignore, open again or undo rows, one by one or many at once. A 200 to a recorded call is a
 //! promise like the door's.
 
@@ -23,7 +23,7 @@ use crate::fixtures::{
 };
 use crate::topology::Cluster;
 
-/// People are slower than machines.
+/// Operators are slower than machines.
 const PAUSE: Duration = Duration::from_millis(25);
 /// The console may wait for Postgres, but not for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(45);
@@ -48,7 +48,7 @@ impl SimulatedOperators {
         let settings = PoolSettings::for_application("trueup-faults", 1);
         let pool = Pool::new(&scene.ground.database.url, &settings)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let person = Person {
+        let operator = SimulatedOperator {
             random: StdRng::seed_from_u64(seed ^ 0x5EED),
             desk: scene.desk,
             account: scene.account.clone(),
@@ -58,7 +58,7 @@ impl SimulatedOperators {
             done: Done::default(),
         };
         Ok(SimulatedOperators {
-            task: tokio::spawn(person.run(Arc::clone(&stop))),
+            task: tokio::spawn(operator.run(Arc::clone(&stop))),
             stop,
         })
     }
@@ -69,7 +69,7 @@ impl SimulatedOperators {
     }
 }
 
-struct Person {
+struct SimulatedOperator {
     random: StdRng,
     desk: SocketAddr,
     account: Account,
@@ -81,7 +81,7 @@ struct Person {
     done: Done,
 }
 
-impl Person {
+impl SimulatedOperator {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Done {
         while !stop.load(Ordering::Relaxed) {
             match self.random.random_range(0..20) {

@@ -30,7 +30,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
     }
     scene.start_all().await;
     let senders = Senders::start(&scene, seed);
-    let persons = SimulatedOperators::start(&scene, seed)?;
+    let operators = SimulatedOperators::start(&scene, seed)?;
     let span = Duration::from_secs(arguments.seconds);
     let (what, silent) = if arguments.overload {
         (overload(&mut scene, span).await?, Vec::new())
@@ -38,7 +38,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
         alarms(&mut scene, span).await?
     };
     scene.heal_and_restart().await?;
-    let (sent, done) = (senders.stop().await, persons.stop().await);
+    let (sent, done) = (senders.stop().await, operators.stop().await);
     for (from, to) in silent {
         let within = sent
             .taken

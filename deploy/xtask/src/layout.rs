@@ -42,7 +42,7 @@ impl Layout {
         self.target.join("trueup")
     }
 
-    /// A path for a person: relative to the workspace where it lies inside.
+    /// A path to print: relative to the workspace where it lies inside.
     pub fn show(&self, path: &Path) -> String {
         path.strip_prefix(&self.root)
             .unwrap_or(path)

@@ -60,24 +60,24 @@ pub fn run(layout: &Layout, choice: ServiceMode, build: Build) -> Result<()> {
             made
         }
     };
-    let person = match account.get("person") {
-        Some(person) => person.clone(),
+    let user = match account.get("user") {
+        Some(user) => user.clone(),
         None => {
-            let made = step("making a person who may sign in", |_| {
-                make_person(layout, build, &services, &text(&account, "id")?)
+            let made = step("making a user", |_| {
+                make_user(layout, build, &services, &text(&account, "id")?)
             })?;
             if let Some(account) = account.as_object_mut() {
-                account.insert("person".to_owned(), made.clone());
+                account.insert("user".to_owned(), made.clone());
             }
             state.set("account", account.clone())?;
             made
         }
     };
-    tell(layout, &system, &account, &person, &admin_key)
+    tell(layout, &system, &account, &user, &admin_key)
 }
 
 /// Somebody for the console's pages, by the same command that makes the first one in production.
-fn make_person(
+fn make_user(
     layout: &Layout,
     build: Build,
     services: &Services,
@@ -103,7 +103,7 @@ fn make_person(
         output(command)
     };
     let mut email = "demo@example.com".to_owned();
-    // An earlier demo account in the same database may have this person.
+    // An earlier demo account in the same database may have this user.
     let added = add(&email).or_else(|_| {
         email = format!(
             "demo-{}@example.com",
@@ -129,7 +129,7 @@ fn tell(
     layout: &Layout,
     system: &System,
     account: &Value,
-    person: &Value,
+    user: &Value,
     admin_key: &str,
 ) -> Result<()> {
     let (open, closed) = (part(account, "open")?, part(account, "closed")?);
@@ -147,8 +147,8 @@ fn tell(
     );
     println!(
         "  sign in as     {} with {}",
-        text(person, "email")?,
-        text(person, "password")?
+        text(user, "email")?,
+        text(user, "password")?
     );
     for (name, url) in &system.ops {
         println!("  {name:<14} {url}/ready   {url}/metrics");

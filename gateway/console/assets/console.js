@@ -1,23 +1,29 @@
-// The console's only script. Every page works without it; it adds one-click copying, times in the
-// viewer's zone, rows that appear by themselves, an export that says how far it is, and a question before
+// The console's only script. Every page works without it; it adds one-click copying, another
+// zone, rows that appear by themselves, an export that says how far it is, and a question before
 // what cannot be undone.
 "use strict";
 (() => {
   document.documentElement.classList.remove("no-script");
 
-  const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
-  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
-  const localTimes = (root) => {
-    const today = new Date().toDateString();
-    for (const element of root.querySelectorAll("time[data-local]")) {
-      const at = new Date(element.dateTime);
-      element.textContent = at.toDateString() === today ? clock.format(at) : `${day.format(at)}, ${clock.format(at)}`;
-      element.title = `${zone.format(at)} (your time)\n${element.dateTime}`;
-      element.removeAttribute("data-local");
+  // The page's one clock: its zone is written on it, and may be the viewer's own.
+  const named = document.getElementById("clock");
+  const timeZone = named?.dataset.zone;
+  const clock = new Intl.DateTimeFormat("en-US", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZone });
+  const day = new Intl.DateTimeFormat("en-US", { month: "short", day: "numeric", timeZone });
+  if (named) {
+    const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    const account = named.dataset.accountZone;
+    const other = timeZone === account ? own : account;
+    if (other && other !== timeZone) {
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "link", textContent: `Use ${other}` });
+      button.addEventListener("click", () => {
+        const age = other === account ? 0 : 31536000;
+        document.cookie = `trueup_zone=${other}; path=/; max-age=${age}; samesite=lax`;
+        location.reload();
+      });
+      named.append(" ", button);
     }
-  };
-  localTimes(document);
+  }
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-copy]");
@@ -51,6 +57,32 @@
     if (event.persisted) for (const button of document.querySelectorAll("form button")) button.disabled = false;
   });
 
+  // One tick for all rows of a page.
+  for (const all of document.querySelectorAll("input[data-selects]")) {
+    all.addEventListener("change", () => {
+      for (const box of document.querySelectorAll(`input[name="${all.dataset.selects}"][type="checkbox"]`)) box.checked = all.checked;
+    });
+  }
+
+  // On a narrow screen the rows of every table stand as cards; the style sheet needs each cell's heading for it.
+  for (const table of document.querySelectorAll("main table:not(.stack)")) {
+    const heads = [...(table.tHead?.rows[0]?.cells || [])].map((head) => head.textContent.trim());
+    if (heads.length === 0) continue;
+    table.classList.add("stack");
+    table.setAttribute("role", "table");
+    for (const part of table.querySelectorAll("thead, tbody, tfoot")) part.setAttribute("role", "rowgroup");
+    for (const row of table.rows) {
+      row.setAttribute("role", "row");
+      let at = 0;
+      for (const cell of row.cells) {
+        const isHead = cell.tagName === "TH";
+        cell.setAttribute("role", isHead ? (row.parentElement === table.tHead ? "columnheader" : "rowheader") : "cell");
+        if (row.parentElement !== table.tHead && heads[at] && !cell.classList.contains("across")) cell.dataset.label = heads[at];
+        at += cell.colSpan;
+      }
+    }
+  }
+
   for (const select of document.querySelectorAll("select[data-submits]")) {
     select.addEventListener("change", () => select.form.requestSubmit());
   }
@@ -64,20 +96,28 @@
     document.cookie = `trueup_theme=${next}; path=/; max-age=31536000; samesite=lax`;
   });
 
-  // A part of the page that keeps itself fresh: its address answers the same part as it is now.
+  // A part of the page that keeps itself fresh: its address answers the same part as it is now. Figures follow
+  // the rows: they are asked for when a row has come or changed, and now and then.
   const POLL_MS = 2000, SLOW_MS = 15000;
-  for (const part of document.querySelectorAll("[data-poll]")) {
+  const parts = [...document.querySelectorAll("[data-poll]")];
+  const fetchPart = async (part) => {
+    const answer = await fetch(part.dataset.poll, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
+    if (answer.redirected || answer.status === 401) { location.reload(); return false; }
+    if (!answer.ok) throw new Error(String(answer.status));
+    return refresh(part, await answer.text());
+  };
+  for (const part of parts) {
     const sign = document.getElementById(part.dataset.sign || "");
-    let pause = POLL_MS;
+    const usual = "follows" in part.dataset ? SLOW_MS : POLL_MS;
+    let pause = usual;
     const look = async () => {
       if (!document.hidden) {
         try {
-          const answer = await fetch(part.dataset.poll, { headers: { "X-Fragment": "1" }, credentials: "same-origin" });
-          if (answer.redirected || answer.status === 401) { location.reload(); return; }
-          if (!answer.ok) throw new Error(String(answer.status));
-          refresh(part, await answer.text());
+          if (await fetchPart(part) && part.tagName === "TBODY") {
+            for (const follower of parts.filter((other) => "follows" in other.dataset)) await fetchPart(follower);
+          }
           sign?.classList.add("is-live");
-          pause = POLL_MS;
+          pause = usual;
         } catch {
           sign?.classList.remove("is-live");
           pause = Math.min(pause * 2, SLOW_MS);
@@ -88,20 +128,21 @@
     setTimeout(look, pause);
   }
 
+  // True if anything has changed.
   const refresh = (part, html) => {
     const fresh = new DOMParser().parseFromString(`<table>${part.tagName === "TBODY" ? html : ""}</table>`, "text/html");
     if (part.tagName !== "TBODY") {
       const box = new DOMParser().parseFromString(html, "text/html").body;
       if (box.querySelector("[data-over]")) part.removeAttribute("data-poll");
-      if (box.innerHTML === part.dataset.last) return;
+      if (box.innerHTML === part.dataset.last) return false;
       part.dataset.last = box.innerHTML;
       part.replaceChildren(...box.childNodes);
-      localTimes(part);
-      return;
+      return true;
     }
     const known = new Map([...part.rows].map((row) => [row.id, row]));
     const rows = [...fresh.querySelectorAll("tr[id]")];
-    if (rows.length === 0) return;
+    if (rows.length === 0) return false;
+    let changed = false;
     part.querySelector("tr.nothing")?.remove();
     // The first page stays as long as it is: what falls off its end is on the next one.
     const most = Math.max(part.rows.length, rows.length, Number(part.dataset.most || 50));
@@ -109,15 +150,16 @@
     for (const row of rows) {
       const old = known.get(row.id);
       if (old) {
-        if (old.dataset.state !== row.dataset.state) { localTimes(row); old.replaceWith(row); if (before === old) before = row; }
+        if (old.dataset.state !== row.dataset.state) { changed = true; old.replaceWith(row); if (before === old) before = row; }
         before = (document.getElementById(row.id) || row).nextElementSibling;
       } else {
+        changed = true;
         row.classList.add("new-row");
-        localTimes(row);
         part.insertBefore(row, before);
       }
     }
     while (part.rows.length > most) part.lastElementChild.remove();
+    return changed;
   };
 
   // An export is fetched here, so that it can say how far it is and be stopped; rows come newest first, so
@@ -173,7 +215,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     if (event.key === "/") {
-      const search = document.querySelector("input[name=q]");
+      const search = document.querySelector("main input[name=q]") || document.querySelector("input[name=q]");
       if (search) { event.preventDefault(); search.focus(); }
     } else if (event.key === "j" || event.key === "k") {
       const links = [...document.querySelectorAll("tbody a.row-link")];

@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 use trueup_store::accounts::Account;
 use trueup_store::audit_log;
@@ -15,6 +16,8 @@ pub struct AuthContext {
     pub account: Account,
     /// How the audit log names who did it.
     pub actor: String,
+    /// The clock of the sentences that it is told: UTC, but on a page the page's.
+    pub zone: TimeZone,
 }
 
 impl AuthContext {

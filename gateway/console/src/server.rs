@@ -19,7 +19,7 @@ use trueup_ops::network::network_of;
 use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Shutdown};
 
-/// People's browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
+/// Users' browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
 /// usually may have.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: 512,
@@ -60,7 +60,7 @@ pub async fn serve_console(
             // Nobody who has more connections can make room: this one is closed at once.
             Some(Err(_)) => continue,
         };
-        // Small answers to people: waiting to fill a packet only costs them time.
+        // Small answers to users: waiting to fill a packet only costs them time.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));

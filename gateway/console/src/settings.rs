@@ -23,7 +23,7 @@ pub struct ConsoleSettings {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum ConsoleCommand {
-    /// People who may sign in
+    /// Users, who may sign in
     #[command(subcommand)]
     User(UserCommand),
 }

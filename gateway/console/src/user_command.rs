@@ -1,4 +1,4 @@
-//! `trueup-console user add`: makes a person who may sign in, the first one above all.
+//! `trueup-console user add`: makes a user, the first one above all.
 #![allow(
     clippy::print_stdout,
     reason = "a command talks to its user by printing"
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use trueup_event::ids;
 use trueup_ops::shutdown::{ExitReason, Failure};
-use trueup_store::accounts::{self, Account};
+use trueup_store::accounts::Account;
 use trueup_store::users::{self, UserRole};
 use trueup_store::{Pool, TransactionName, audit_log, run_tx};
 use uuid::Uuid;
@@ -29,7 +29,7 @@ const ACTOR: &str = "command line";
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum UserCommand {
-    /// Make a person who may sign in to the console
+    /// Make a user, who may sign in to the console
     Add(Add),
 }
 
@@ -41,7 +41,7 @@ pub struct Add {
     /// The account's id or its exact name
     #[arg(long)]
     account: String,
-    /// owner (also keys and people), operator (settings and events) or viewer (looks)
+    /// owner (also keys and users), operator (settings and events) or viewer (looks)
     #[arg(long, default_value = "owner", value_parser = ["owner", "operator", "viewer"])]
     role: String,
     /// Make the account if there is none of this name
@@ -120,10 +120,14 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
     let made = run_tx(&pool, TransactionName::UsersAdd, move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
-            if is_new {
-                accounts::insert_account(tx, &account).await?;
+            let made = if is_new {
+                users::insert_with_account(tx, &account, id, &email, &hash, role).await?
+            } else {
+                users::insert_user(tx, account.id, id, &email, &hash, role).await?
+            };
+            if !made {
+                return Ok(false);
             }
-            let made = users::insert_user(tx, account.id, id, &email, &hash, role).await?;
             let change = audit_log::Change {
                 account_id: account.id,
                 actor: ACTOR,
@@ -133,7 +137,7 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
                 detail: json!({ "email": email, "role": role.code() }),
             };
             audit_log::record_change(tx, change).await?;
-            Ok(made)
+            Ok(true)
         })
     })
     .await

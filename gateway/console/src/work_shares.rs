@@ -28,7 +28,7 @@ const QUICK_AT_ONCE: usize = 4;
 const QUICK_WAITING: usize = 100;
 /// Long reads of one account at once, open exports among them: a third of the connections for long work.
 const LONG_AT_ONCE: usize = 2;
-/// Long reads of one account that wait for those: some people with some tabs each.
+/// Long reads of one account that wait for those: some users with some tabs each.
 const LONG_WAITING: usize = 20;
 /// How long a request waits for a place of its account: a person is still there, a program has not given up.
 const PLACE_WAIT: Duration = Duration::from_secs(5);

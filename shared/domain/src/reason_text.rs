@@ -74,11 +74,12 @@ fn describe_movement(detail: &Detail, currency: &str) -> String {
     )
 }
 
-/// What is added to an unmatched row's sentence while its report still waits for a call (M7).
-pub fn waiting_until(until: jiff::Timestamp) -> String {
+/// What is added to an unmatched row's sentence while its report still waits for a call (M7), in the zone
+/// that it is read in.
+pub fn waiting_until(until: &jiff::Zoned) -> String {
     format!(
         " It is tried again whenever such a call is recorded, until {}.",
-        until.strftime("%Y-%m-%d %H:%M UTC")
+        until.strftime("%Y-%m-%d %H:%M %Z")
     )
 }
 

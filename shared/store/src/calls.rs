@@ -57,6 +57,9 @@ pub struct ReportOfCall {
 pub struct CallFilter {
     pub caller: Option<String>,
     pub ref_id: Option<String>,
+    /// How the ref_id begins, in any case.
+    pub ref_id_start: Option<String>,
+    pub value_cents: Option<i64>,
     pub buyer_id: Option<Uuid>,
     pub assignment_id: Option<Uuid>,
     pub value_from_webhook: Option<bool>,
@@ -101,6 +104,8 @@ macro_rules! narrowed {
             AND c.started_at < COALESCE($8, 'infinity'::timestamptz)
             AND (c.started_at, c.id) < (COALESCE($9, 'infinity'::timestamptz),
                                         COALESCE($10, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+            AND ($12::text IS NULL OR (lower(c.ref_id) ~>=~ $12 AND lower(c.ref_id) ~<~ $13))
+            AND ($14::int8 IS NULL OR c.value_cents = $14)
           ORDER BY c.started_at DESC, c.id DESC LIMIT $11"
     };
 }
@@ -152,6 +157,57 @@ pub async fn get_call(
     Ok(calls.pop())
 }
 
+/// What begins with this text, in any case, lies from the one to below the other: the last character that
+/// there is stands for all that may follow.
+fn ref_id_range(start: &str) -> (String, String) {
+    let lowest = start.to_lowercase();
+    let above = format!("{lowest}{}", char::MAX);
+    (lowest, above)
+}
+
+/// Calls whose ref_id begins so, in any case.
+pub async fn ids_by_ref_id_start(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    start: &str,
+    limit: i64,
+) -> Result<Vec<Uuid>> {
+    const IDS: &str = "/* calls.ids_by_ref_id_start */
+        SELECT id FROM calls
+         WHERE account_id = $1 AND ref_id IS NOT NULL AND lower(ref_id) ~>=~ $2 AND lower(ref_id) ~<~ $3 LIMIT $4";
+    let (lowest, above) = ref_id_range(start);
+    let rows = statement::query_rows(client, IDS, &[&account_id, &lowest, &above, &limit]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Calls of one caller, who is E.164; the last first.
+pub async fn ids_of_caller(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    caller: &str,
+    limit: i64,
+) -> Result<Vec<Uuid>> {
+    const IDS: &str = "/* calls.ids_of_caller */
+        SELECT id FROM calls WHERE account_id = $1 AND caller = $2 ORDER BY ended_at DESC LIMIT $3";
+    let rows = statement::query_rows(client, IDS, &[&account_id, &caller, &limit]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// When the call started that so many newer ones stand before, if there are as many.
+pub async fn start_of_nth(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    below: Option<Timestamp>,
+    nth: i64,
+) -> Result<Option<Timestamp>> {
+    const NTH: &str = "/* calls.start_of_nth */
+        SELECT started_at FROM calls
+         WHERE account_id = $1 AND started_at <= COALESCE($2, 'infinity'::timestamptz)
+         ORDER BY started_at DESC, id DESC OFFSET $3 LIMIT 1";
+    let row = statement::query_opt(client, NTH, &[&account_id, &below, &nth]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// Newest first, each with its last `reports` reports.
 pub async fn list_calls(
     client: &impl GenericClient,
@@ -176,17 +232,28 @@ pub async fn list_calls(
         " FROM c",
         narrowed!()
     );
+    const BY_REF_ID_START: &str = concat!(
+        "/* calls.list_by_ref_id_start */ WITH c AS MATERIALIZED (
+            SELECT * FROM calls WHERE account_id = $1 AND lower(ref_id) ~>=~ $12 AND lower(ref_id) ~<~ $13 LIMIT 1000)
+         SELECT ",
+        columns!(),
+        " FROM c",
+        narrowed!()
+    );
     const BY_TIME: &str = concat!(
         "/* calls.list_by_time */ SELECT ",
         columns!(),
         " FROM (SELECT * FROM calls WHERE account_id = $1) c",
         narrowed!()
     );
-    let statement = match (&filter.ref_id, &filter.caller) {
-        (Some(_), _) => BY_REF_ID,
-        (None, Some(_)) => BY_CALLER,
-        (None, None) => BY_TIME,
+    let statement = match (&filter.ref_id, &filter.caller, &filter.ref_id_start) {
+        (Some(_), _, _) => BY_REF_ID,
+        (None, Some(_), _) => BY_CALLER,
+        (None, None, Some(_)) => BY_REF_ID_START,
+        (None, None, None) => BY_TIME,
     };
+    let start = filter.ref_id_start.as_deref().map(ref_id_range);
+    let (lowest, above) = start.unzip();
     let rows = statement::rows_planned(
         client,
         statement,
@@ -202,6 +269,9 @@ pub async fn list_calls(
             &page.time(),
             &page.id(),
             &page.limit,
+            &lowest,
+            &above,
+            &filter.value_cents,
         ],
     )
     .await?;

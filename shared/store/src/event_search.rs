@@ -9,8 +9,10 @@
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use crate::calls;
 use crate::events::{self, Event};
 use trueup_event::reason::{Reason, Status};
 use trueup_postgres::statement::{self, Result};
@@ -19,6 +21,8 @@ use trueup_postgres::statement::{self, Result};
 pub const SCANNED: i64 = 10_000;
 /// Rows of one caller or one id that are sorted. Whoever has more fills a page from the newest rows alone.
 const OF_ONE: i64 = 50_000;
+/// Calls that a text speaks of; whoever has more is found by the newest rows.
+const CALLS_OF_TEXT: i64 = 200;
 
 /// Which rows are wanted; what is absent does not matter.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +40,8 @@ pub struct Search {
     pub text: Option<String>,
     /// The text as E.164, if it can be read so.
     pub text_as_caller: Option<String>,
+    /// The text as an amount, if it can be read so.
+    pub text_as_cents: Option<i64>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
 }
@@ -110,7 +116,8 @@ const PAGE_BY_TIME: &str = "/* pages.events_by_time */
               AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
               AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
               AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
-                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
+                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0
+                   OR e.caller = $14 OR e.payout_cents = $15 OR e.matched_call_id = ANY($16::uuid[]))
             ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
      ORDER BY 1 DESC, 2 DESC LIMIT $10";
 
@@ -123,7 +130,8 @@ const PAGE_BY_REASON: &str = "/* pages.events_by_reason */
               AND ($7::text[] IS NULL OR e.status = ANY($7)) AND ($8::int8 IS NULL OR e.payout_cents = $8)
               AND ($12::text IS NULL OR e.caller = $12) AND ($13::text IS NULL OR e.ref_id = $13)
               AND ($9::text IS NULL OR position(lower($9) IN lower(concat_ws(' ', e.caller, e.caller_raw, e.ref_id,
-                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0)
+                   e.call_id, e.payout_raw, e.matched_call_id::text, e.id::text))) > 0
+                   OR e.caller = $14 OR e.payout_cents = $15 OR e.matched_call_id = ANY($16::uuid[]))
             ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
      ORDER BY 1 DESC, 2 DESC LIMIT $10";
 
@@ -152,6 +160,18 @@ const PAGE_OF_CALLER: &str = of_one!("pages.events_of_caller", "caller");
 const PAGE_OF_REF_ID: &str = of_one!("pages.events_of_ref_id", "ref_id");
 const PAGE_OF_CALL_ID: &str = of_one!("pages.events_of_call_id", "call_id");
 
+/// The reports about some calls; `$4` and the rest as in the statements above.
+const PAGE_OF_CALLS: &str = "/* pages.events_of_calls */
+    WITH hit AS MATERIALIZED (
+         SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id
+           FROM call_reports r JOIN events e ON e.received_at = r.received_at AND e.id = r.event_id AND e.account_id = $2
+          WHERE r.account_id = $2 AND r.call_id = ANY($3::uuid[]) LIMIT $4)
+    SELECT received_at, id FROM hit
+     WHERE webhook_id = ANY($1) AND received_at >= $5 AND received_at < $6 AND (received_at, id) < ($7, $8)
+       AND ($9::text[] IS NULL OR status = ANY($9)) AND ($10::text[] IS NULL OR reason = ANY($10))
+       AND ($11::text IS NULL OR caller = $11) AND ($12::int8 IS NULL OR payout_cents = $12)
+     ORDER BY 1 DESC, 2 DESC LIMIT $13";
+
 /// How far back a webhook's next rows reach, by the index alone.
 const FLOOR: &str = "/* pages.events_floor */
     SELECT max(f.received_at) FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
@@ -162,7 +182,8 @@ const FLOOR: &str = "/* pages.events_floor */
 /// The first moment that the table can hold, and the last (Postgres' own infinities are no timestamps).
 const FIRST: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn last_time() -> Timestamp {
+/// Behind every row's.
+pub fn last_time() -> Timestamp {
     // The year 9000: far behind every clock.
     Timestamp::from_second(221_845_392_000).unwrap_or(Timestamp::MAX)
 }
@@ -184,14 +205,15 @@ pub async fn search_page(
         };
     // Where the newest rows are not all of them, what an index can find is found however old it is.
     let is_long = floor.is_some();
+    let calls = calls_of_text(client, account_id, search).await?;
     let mut exact = None;
     if is_long && let Some(text) = &search.text {
-        exact = of_text(client, account_id, search, text, start, fetch).await?;
+        exact = of_text(client, account_id, search, text, &calls, start, fetch).await?;
     }
     let (mut keys, mut floor) = match exact {
         Some(keys) => (keys, None),
         None => (
-            scan_newest(client, account_id, search, start, floor, fetch).await?,
+            scan_newest(client, account_id, search, &calls, start, floor, fetch).await?,
             floor,
         ),
     };
@@ -199,7 +221,7 @@ pub async fn search_page(
         && !is_full(&keys, fetch)
         && let Some((statement, name)) = of_name(search)
     {
-        keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
+        keys = of_one(client, account_id, search, statement, &name, start, fetch).await?;
         floor = None;
     }
     let more = keys.len() > usize::try_from(limit).unwrap_or(usize::MAX);
@@ -232,10 +254,26 @@ async fn floor_of(
     Ok(floor.filter(|floor| search.since.is_none_or(|since| *floor > since)))
 }
 
+/// The calls that the text speaks of by their caller or the beginning of their ref_id.
+async fn calls_of_text(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+) -> Result<Vec<Uuid>> {
+    let Some(text) = &search.text else {
+        return Ok(Vec::new());
+    };
+    match &search.text_as_caller {
+        Some(caller) => calls::ids_of_caller(client, account_id, caller, CALLS_OF_TEXT).await,
+        None => calls::ids_by_ref_id_start(client, account_id, text, CALLS_OF_TEXT).await,
+    }
+}
+
 async fn scan_newest(
     client: &impl GenericClient,
     account_id: Uuid,
     search: &Search,
+    calls: &[Uuid],
     (at, id): SearchKey,
     floor: Option<Timestamp>,
     fetch: i64,
@@ -262,6 +300,9 @@ async fn scan_newest(
                     &search.reason_codes(),
                     &search.caller,
                     &search.ref_id,
+                    &search.text_as_caller,
+                    &search.text_as_cents,
+                    &calls,
                 ],
             )
             .await?
@@ -284,6 +325,9 @@ async fn scan_newest(
                     &reasons,
                     &search.caller,
                     &search.ref_id,
+                    &search.text_as_caller,
+                    &search.text_as_cents,
+                    &calls,
                 ],
             )
             .await?
@@ -308,12 +352,13 @@ fn of_name(search: &Search) -> Option<(&'static str, &str)> {
         .map(|caller| (PAGE_OF_CALLER, caller)))
 }
 
-/// The rows whose caller or id is this whole text, if there are any.
+/// The rows whose caller or id is this whole text, and those about its calls, if there are any.
 async fn of_text(
     client: &impl GenericClient,
     account_id: Uuid,
     search: &Search,
     text: &str,
+    calls: &[Uuid],
     start: SearchKey,
     fetch: i64,
 ) -> Result<Option<Vec<SearchKey>>> {
@@ -324,13 +369,35 @@ async fn of_text(
     let ways = as_caller
         .into_iter()
         .chain([(PAGE_OF_REF_ID, text), (PAGE_OF_CALL_ID, text)]);
+    let mut keys = Vec::new();
     for (statement, name) in ways {
-        let keys = of_one(client, account_id, search, statement, name, start, fetch).await?;
-        if !keys.is_empty() {
-            return Ok(Some(keys));
-        }
+        keys.extend(of_one(client, account_id, search, statement, &name, start, fetch).await?);
     }
-    Ok(None)
+    let named = Uuid::try_parse(text).ok();
+    let calls: Vec<Uuid> = calls.iter().copied().chain(named).collect();
+    keys.extend(
+        of_one(
+            client,
+            account_id,
+            search,
+            PAGE_OF_CALLS,
+            &calls,
+            start,
+            fetch,
+        )
+        .await?,
+    );
+    if let Some(id) = named
+        && let Some(event) = events::get_event(client, account_id, id).await?
+        && search.webhooks.contains(&event.webhook_id)
+        && (event.received_at, id) < start
+    {
+        keys.push((event.received_at, id));
+    }
+    keys.sort_unstable_by(|a, b| b.cmp(a));
+    keys.dedup();
+    keys.truncate(usize::try_from(fetch).unwrap_or(usize::MAX));
+    Ok((!keys.is_empty()).then_some(keys))
 }
 
 async fn of_one(
@@ -338,7 +405,7 @@ async fn of_one(
     account_id: Uuid,
     search: &Search,
     statement: &'static str,
-    name: &str,
+    name: &(dyn ToSql + Sync),
     (at, id): SearchKey,
     fetch: i64,
 ) -> Result<Vec<SearchKey>> {
@@ -350,7 +417,7 @@ async fn of_one(
         &[
             &search.webhooks,
             &account_id,
-            &name,
+            name,
             &OF_ONE,
             &from,
             &until,

@@ -23,6 +23,7 @@ mod id_page;
 pub mod ledger;
 pub mod migrate;
 mod online_indexes;
+pub mod open_events;
 pub mod partitions;
 pub mod publishers;
 pub mod reconcile;

@@ -140,7 +140,7 @@ const GRANTS: [(&str, &str); 3] = [
         "GRANT USAGE ON SCHEMA public TO trueup_worker;
          GRANT SELECT ON ALL TABLES IN SCHEMA public TO trueup_worker;
          GRANT USAGE ON SEQUENCE wake_rounds TO trueup_worker;
-         REVOKE ALL ON users, sessions FROM trueup_worker;
+         REVOKE ALL ON users, sessions, known_browsers FROM trueup_worker;
          GRANT INSERT ON scheduled_runs, events, event_requests, event_request_blocks, postings, call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts, event_actions, audit_log TO trueup_worker;
          GRANT UPDATE ON scheduled_runs, events, event_requests, calls, call_reports, publishers, pending_reports, open_reports, call_recorded_outbox, event_attempts, webhook_secrets, bulk_replays TO trueup_worker;
          GRANT DELETE ON call_reports, pending_reports, open_reports, call_recorded_outbox, event_attempts TO trueup_worker;
@@ -150,8 +150,8 @@ const GRANTS: [(&str, &str); 3] = [
         "trueup_console",
         "GRANT USAGE ON SCHEMA public TO trueup_console;
          GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO trueup_console;
-         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, event_requests, pending_reports, open_reports, users, sessions, bulk_replays TO trueup_console;
-         GRANT DELETE ON webhook_secrets, call_reports, pending_reports, open_reports, sessions TO trueup_console;",
+         GRANT UPDATE ON accounts, api_keys, buyers, publishers, campaigns, assignments, webhooks, webhook_secrets, calls, call_reports, events, event_requests, pending_reports, open_reports, users, sessions, known_browsers, bulk_replays TO trueup_console;
+         GRANT DELETE ON webhook_secrets, call_reports, pending_reports, open_reports, sessions, known_browsers TO trueup_console;",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! People who sign in, and their sessions. A password is kept as argon2id text made elsewhere; of a
+//! Users, who sign in, and their sessions. A password is kept as argon2id text made elsewhere; of a
 //! session's random id only the SHA-256 is kept, so a stolen table opens nothing.
 
 use deadpool_postgres::GenericClient;
@@ -17,14 +17,14 @@ pub const ABSOLUTE_SECONDS: f64 = 7.0 * 86_400.0;
 /// `last_seen_at` is written at most this often (seconds): a click must not always be a write.
 const SEEN_GRAIN_SECONDS: f64 = 60.0;
 
-/// What a person may do. Each may do all that the one before may.
+/// What a user may do. Each may do all that the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UserRole {
     /// Looks.
     Viewer,
     /// Sets webhooks, records, and acts on events.
     Operator,
-    /// Also keys and people.
+    /// Also keys and users.
     Owner,
 }
 
@@ -98,7 +98,38 @@ pub async fn insert_user(
         == 1)
 }
 
-/// The person and the password's hash; nothing for one who is unknown or was shut out.
+/// A new account with its first user, both or, if somebody has the e-mail address already, neither (false).
+pub async fn insert_with_account(
+    client: &impl GenericClient,
+    account: &Account,
+    id: Uuid,
+    email: &str,
+    password_hash: &str,
+    role: UserRole,
+) -> Result<bool> {
+    // The reference is checked when the statement ends: by then the account is there.
+    const INSERT: &str = "/* users.insert_with_account */
+        WITH made AS (
+             INSERT INTO users (id, account_id, email, password_hash, role) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING RETURNING account_id)
+        INSERT INTO accounts (id, name, default_region, currency, time_zone, created_at)
+        SELECT account_id, $6, $7, $8, $9, $10 FROM made";
+    let params: statement::Params<'_> = &[
+        &id,
+        &account.id,
+        &email,
+        &password_hash,
+        &role.code(),
+        &account.name,
+        &account.default_region,
+        &account.currency,
+        &account.time_zone,
+        &account.created_at,
+    ];
+    Ok(statement::run(client, INSERT, params).await? == 1)
+}
+
+/// The user and the password's hash; nothing for one who is unknown or was shut out.
 pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option<(User, String)>> {
     const BY_EMAIL: &str = concat!(
         "/* users.by_email */ SELECT u.password_hash, ",
@@ -137,7 +168,7 @@ pub async fn get_user(
         .map(|row| User::from_row(&row)))
 }
 
-/// Changes what the person may do; shut out or let in again. Locks the account's owners, so that two
+/// Changes what the user may do; shut out or let in again. Locks the account's owners, so that two
 /// changes at once cannot leave it without one; false if this would.
 pub async fn set_role_or_disabled(
     client: &impl GenericClient,

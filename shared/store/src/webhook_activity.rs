@@ -109,7 +109,8 @@ pub struct ReasonGroup {
     pub example_detail: Option<String>,
 }
 
-/// Why rows moved no money, by reason, most frequent first. Ignored rows are closed and not counted.
+/// Why rows moved no money, by reason, most frequent first; one that matched without a payout is such a row,
+/// too. Ignored rows are closed and not counted.
 pub async fn count_reasons(
     client: &impl GenericClient,
     account_id: Uuid,
@@ -126,7 +127,7 @@ pub async fn count_reasons(
                SELECT e.* FROM events e
                 WHERE e.webhook_id = w.id AND e.reason = r.reason AND e.received_at >= $3 AND e.ignored_at IS NULL
                 ORDER BY e.received_at DESC LIMIT $5) e
-         WHERE w.account_id = $1 AND w.id = $2 AND e.status IN ('unmatched', 'held', 'refused')
+         WHERE w.account_id = $1 AND w.id = $2 AND (e.status IN ('unmatched', 'held', 'refused') OR (e.status = 'matched' AND e.reason = 'no_payout'))
          GROUP BY e.status, e.reason ORDER BY requests DESC, e.reason";
     let reasons: Vec<&str> = Reason::ALL.iter().map(|r| r.code()).collect();
     let rows = statement::query_rows(
@@ -150,7 +151,7 @@ pub async fn count_reasons(
         .collect())
 }
 
-/// The newest raw requests of rows that found no call, to learn from.
+/// The newest raw requests of rows that found no call or no payout, to learn from.
 pub async fn unmatched_requests(
     client: &impl GenericClient,
     account_id: Uuid,
@@ -164,7 +165,7 @@ pub async fn unmatched_requests(
          CROSS JOIN LATERAL (
                SELECT e.received_at, e.id FROM events e
                 WHERE e.webhook_id = w.id AND e.reason = r.reason AND e.received_at >= $3
-                  AND e.status = 'unmatched' AND e.ignored_at IS NULL
+                  AND e.status IN ('unmatched', 'matched') AND e.ignored_at IS NULL
                 ORDER BY e.received_at DESC LIMIT $5) e
          WHERE w.account_id = $1 AND w.id = $2
          ORDER BY e.received_at DESC LIMIT $5";
@@ -175,6 +176,7 @@ pub async fn unmatched_requests(
         Reason::RefIdNotFound,
         Reason::CallIdNotFound,
         Reason::CallerNotFound,
+        Reason::NoPayout,
     ]
     .map(Reason::code);
     let rows = statement::query_rows(

@@ -87,6 +87,12 @@ async fn books_of_the_version_before_are_carried_over_and_stay_true() {
     assert_eq!(count(&format!("{displaced} AND status <> 'held'")).await, 0);
     assert!(count("postings WHERE actor = 'migration V0008'").await > 0);
     assert!(count("call_reports WHERE guess").await > 0);
+    assert_eq!(
+        count("pg_index WHERE indexrelid = 'events_open'::regclass AND indisvalid").await,
+        1,
+        "V0010 on the books that V0009 kept"
+    );
+    assert_eq!(count("buyers WHERE archived_at IS NOT NULL").await, 0);
     succeeds(
         start(&database, &lease)
             .arg("reconcile")

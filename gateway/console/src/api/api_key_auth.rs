@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -36,6 +37,7 @@ pub async fn require_account_key(
     let operator = AuthContext {
         account: holder.account,
         actor: format!("key:{}", holder.key_prefix),
+        zone: TimeZone::UTC,
     };
     let account_id = operator.account_id();
     request.extensions_mut().insert(operator);

@@ -184,6 +184,8 @@ pub async fn list_calls(
         })
     });
     let filter = CallFilter {
+        ref_id_start: None,
+        value_cents: None,
         caller: caller.transpose()?,
         ref_id: given.ref_id.map(BoundedText::into_text),
         buyer_id: given.buyer_id,

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::event_search::{self, Search};
 use trueup_store::webhooks;
@@ -18,7 +17,7 @@ use super::list::{ListParams, Page, Position};
 use super::request::{Id, ListQuery};
 use crate::app_state::App;
 use crate::auth_context::AuthContext;
-use crate::operations::events::{EventInFull, EventResponse, load_event_in_full};
+use crate::operations::events::{EventInFull, EventResponse, load_event_in_full, search_text};
 use crate::problem::Problem;
 use crate::request_fields::{BoundedText, Time};
 use crate::work_shares::WorkPlace;
@@ -105,19 +104,17 @@ pub async fn of_webhook(
     ListQuery(filter, page): ListQuery<EventListParams>,
 ) -> Result<Json<Page<EventResponse>>, Problem> {
     let paging = page.paging::<Position>("events")?;
-    let text = filter.q.map(BoundedText::into_text);
-    let search = Search {
+    let mut search = Search {
         webhooks: vec![id],
         statuses: filter.status,
         reasons: filter.reason,
-        text_as_caller: text
-            .as_deref()
-            .and_then(|text| phone::normalise_caller(text, &operator.account.default_region).ok()),
-        text,
         since: filter.since.map(|at| at.0),
         until: filter.until.map(|at| at.0),
         ..Search::default()
     };
+    if let Some(text) = filter.q.map(BoundedText::into_text) {
+        search_text(&mut search, &text, &operator.account);
+    }
     let client = place.pool.get().await?;
     if webhooks::get_webhook(&client, operator.account_id(), id)
         .await?
@@ -137,7 +134,7 @@ pub async fn of_webhook(
     let currency = &operator.account.currency;
     let next = found.next.map(|(at, id)| Position { at, id });
     Ok(Json(paging.page_of(found.events, next, |row| {
-        EventResponse::from_event(row, currency)
+        EventResponse::from_event(row, currency, &operator.zone)
     })))
 }
 

@@ -1,12 +1,18 @@
 //! What is shown of an event: what became of a report, and all that is known of it.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::Value;
+use trueup_domain::money::parse_cents;
+use trueup_domain::phone;
 use trueup_domain::reason_text::{explain_reason, waiting_until};
+use trueup_domain::report::PayoutUnit;
 use trueup_domain::report::SlotReading;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::{CandidateNote, ReadingNote};
+use trueup_store::accounts::Account;
+use trueup_store::event_search::Search;
 use trueup_store::stored_requests::{KeptRequest, load_requests};
 use trueup_store::{events, ledger};
 use utoipa::ToSchema;
@@ -165,18 +171,28 @@ pub struct ActionResponse {
     pub created_at: Timestamp,
 }
 
-fn reason_text(it: &events::Event, currency: &str) -> String {
+/// What is typed into one box, laid into a search: a caller in any written form, an id or a part of one, an
+/// amount.
+pub fn search_text(search: &mut Search, text: &str, account: &Account) {
+    let id = Uuid::try_parse(text).ok();
+    search.text_as_caller = phone::normalise_caller(text, &account.default_region).ok();
+    search.text_as_cents = parse_cents(text, false, PayoutUnit::Dollars, &account.currency).ok();
+    search.text = Some(id.map_or_else(|| text.to_owned(), |id| id.to_string()));
+}
+
+/// The sentence of a row, with how long it still waits.
+pub fn reason_text(it: &events::Event, currency: &str, zone: &TimeZone) -> String {
     let told = explain_reason(it.status, it.reason, &it.detail, currency);
     match it.retry_until {
-        Some(until) => told + &waiting_until(until),
+        Some(until) => told + &waiting_until(&until.to_zoned(zone.clone())),
         None => told,
     }
 }
 
 impl EventResponse {
-    pub fn from_event(it: events::Event, currency: &str) -> Self {
+    pub fn from_event(it: events::Event, currency: &str, zone: &TimeZone) -> Self {
         EventResponse {
-            reason_text: reason_text(&it, currency),
+            reason_text: reason_text(&it, currency, zone),
             id: it.id,
             received_at: it.received_at,
             webhook_id: it.webhook_id,
@@ -301,7 +317,7 @@ pub async fn load_event_in_full(
         .and_then(KeptRequest::whole)
         .map_or((None, Vec::new()), |kept| (Some(kept.request), kept.slots));
     Ok(EventInFull {
-        event: EventResponse::from_event(found, &operator.account.currency),
+        event: EventResponse::from_event(found, &operator.account.currency, &operator.zone),
         request: request.map(Into::into),
         request_unreadable,
         reading: slots.into_iter().map(Into::into).collect(),

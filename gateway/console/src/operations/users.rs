@@ -1,4 +1,4 @@
-//! An account's people: added, given a role, shut out; their passwords and sessions.
+//! An account's users: added, given a role, shut out; their passwords and sessions.
 
 use serde_json::json;
 use trueup_store::TransactionName;
@@ -61,7 +61,7 @@ pub async fn add_user(app: &App, operator: &AuthContext, new: NewUser) -> Result
     .await
 }
 
-/// Gives a role, and shuts the person out or lets them in again; the last owner stays.
+/// Gives a role, and shuts the user out or lets them in again; the last owner stays.
 pub async fn set_role_or_disabled(
     app: &App,
     operator: &AuthContext,
@@ -76,7 +76,7 @@ pub async fn set_role_or_disabled(
             let account_id = operator.account_id();
             let before = users::get_user(tx, account_id, id)
                 .await?
-                .ok_or_else(|| Problem::not_found("person"))?;
+                .ok_or_else(|| Problem::not_found("user"))?;
             if before.disabled_at.is_some() && !is_out {
                 app.ceilings
                     .check_room(tx, account_id, CountedKind::Users)
@@ -94,7 +94,7 @@ pub async fn set_role_or_disabled(
     .await
 }
 
-/// Every other session of the person ends; the id of the one that begins.
+/// Every other session of the user ends; the id of the one that begins.
 pub async fn set_password(
     app: &App,
     operator: &AuthContext,

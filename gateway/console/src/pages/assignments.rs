@@ -86,7 +86,7 @@ async fn build_list(app: &App, viewer: &Viewer) -> Result<AssignmentList, PageEr
                 terms: formatting::format_terms(it.terms, viewer.account_currency()),
                 kind,
                 amount,
-                changed: viewer.zone.local_time(it.updated_at),
+                changed: viewer.clock.local_time(it.updated_at),
             }
         })
         .collect();

@@ -14,7 +14,7 @@ use axum::response::{AppendHeaders, IntoResponse};
 use bytes::Bytes;
 use jiff::Timestamp;
 use trueup_domain::reason_text::explain_reason;
-use trueup_event::reason::Status;
+use trueup_event::reason::{Reason, Status};
 use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::StoreError;
 use trueup_store::bulk_replays::{self, BulkReplay, NewReplay};
@@ -275,10 +275,12 @@ fn keep_oldest(oldest: &mut VecDeque<Uuid>, newest_first: impl Iterator<Item = U
 
 fn may_be_replayed(event: &Event) -> bool {
     let moved = event.revenue_delta_cents != 0 || event.credit_delta_cents != 0;
-    let stands = matches!(
-        event.status,
-        Status::Matched | Status::Duplicate | Status::Superseded
-    );
+    let stands = match event.status {
+        // Without a payout it moved nothing: with another setting it may have one.
+        Status::Matched => event.reason != Some(Reason::NoPayout),
+        Status::Duplicate | Status::Superseded => true,
+        Status::Held | Status::Unmatched | Status::Refused => false,
+    };
     !moved && !stands && event.ignored_at.is_none()
 }
 
@@ -326,7 +328,7 @@ pub async fn begin_replay(State(app): State<App>, viewer: Viewer, form: Form) ->
     redirect_to(&format!("/events/replays/{id}"))
 }
 
-fn replay_under_way() -> PageError {
+pub fn replay_under_way() -> PageError {
     metrics::console().refused_busy.inc(LimitedWork::Replay);
     Problem::busy("a bulk replay of this account is running; wait until it is done, or stop it")
         .into()

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::State;
 use axum::http::Uri;
+use jiff::Timestamp;
 use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::calls::{self, Call, CallFilter, TimePage};
+use trueup_store::event_search::SearchKey;
 use trueup_store::webhook_activity::{self, NamedEntity};
+use trueup_store::{Client, events};
 use uuid::Uuid;
 
 use super::events::reason_words;
@@ -22,6 +25,8 @@ use crate::app_state::App;
 use crate::work_shares::WorkPlace;
 
 const ROWS: i64 = 50;
+/// The newest calls among which an amount is looked for.
+const LOOKED_AT: i64 = 20_000;
 /// Reports shown with one call; more is a buyer's loop.
 const REPORTS: i64 = 100;
 
@@ -49,6 +54,7 @@ struct CallList {
     buyers: Vec<(Uuid, String)>,
     next: Option<String>,
     first: bool,
+    looked_back_to: Option<LocalTime>,
 }
 
 /// Real if a buyer reported it, an estimate if not; nothing where there is no value.
@@ -72,7 +78,7 @@ fn qualified_words(qualified: Option<bool>) -> &'static str {
 fn make_row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> CallRow {
     CallRow {
         id: call.id,
-        at: viewer.zone.local_time(call.started_at),
+        at: viewer.clock.local_time(call.started_at),
         source: source_of(&call),
         ref_id: call.ref_id.unwrap_or_default(),
         caller: call
@@ -93,6 +99,63 @@ fn make_row(call: Call, viewer: &Viewer, buyers: &HashMap<Uuid, String>) -> Call
     }
 }
 
+/// The call that an id means: its own, or that of a report about it.
+async fn call_named(client: &Client, account: Uuid, text: &str) -> Result<Option<Uuid>, PageError> {
+    let Ok(id) = Uuid::try_parse(text) else {
+        return Ok(None);
+    };
+    if calls::get_call(client, account, id, 0).await?.is_some() {
+        return Ok(Some(id));
+    }
+    let event = events::get_event(client, account, id).await?;
+    Ok(event
+        .and_then(|event| event.matched_call)
+        .map(|call| call.id))
+}
+
+/// One more call than a page holds, if there are as many.
+struct FoundCalls {
+    calls: Vec<Call>,
+    /// There may be older ones: no index finds an amount.
+    looked_back_to: Option<Timestamp>,
+}
+
+/// A text is a caller in any written form; else how a ref_id begins; and if none begins so, an amount.
+async fn search_calls(
+    client: &Client,
+    viewer: &Viewer,
+    mut filter: CallFilter,
+    text: &str,
+    below: Option<SearchKey>,
+) -> Result<FoundCalls, PageError> {
+    let account = viewer.account.id;
+    let page = TimePage {
+        below,
+        limit: ROWS + 1,
+    };
+    let caller = phone::normalise_caller(text, &viewer.account.default_region).ok();
+    let cents = formatting::parse_amount(text, viewer.account_currency()).ok();
+    if !text.is_empty() && caller.is_none() {
+        filter.ref_id_start = Some(text.to_owned());
+    }
+    filter.caller = caller;
+    let calls = calls::list_calls(client, account, &filter, page, 0).await?;
+    let (true, Some(cents), Some(_)) = (calls.is_empty(), cents, filter.ref_id_start.take()) else {
+        return Ok(FoundCalls {
+            calls,
+            looked_back_to: None,
+        });
+    };
+    let looked_back_to =
+        calls::start_of_nth(client, account, below.map(|(at, _)| at), LOOKED_AT).await?;
+    filter.value_cents = Some(cents);
+    filter.from = looked_back_to;
+    Ok(FoundCalls {
+        calls: calls::list_calls(client, account, &filter, page, 0).await?,
+        looked_back_to,
+    })
+}
+
 pub async fn calls_page(place: WorkPlace, viewer: Viewer, uri: Uri) -> PageResult {
     let query = uri.query().unwrap_or_default();
     let form = Form::parse(query.as_bytes());
@@ -101,7 +164,7 @@ pub async fn calls_page(place: WorkPlace, viewer: Viewer, uri: Uri) -> PageResul
         form.text("buyer").to_owned(),
         form.text("value").to_owned(),
     );
-    let mut filter = CallFilter {
+    let filter = CallFilter {
         buyer_id: Uuid::try_parse(&buyer).ok(),
         value_from_webhook: match value.as_str() {
             "real" => Some(true),
@@ -112,29 +175,12 @@ pub async fn calls_page(place: WorkPlace, viewer: Viewer, uri: Uri) -> PageResul
     };
     let client = place.pool.get().await?;
     let account = viewer.account.id;
-    if let Ok(id) = Uuid::try_parse(&q)
-        && calls::get_call(&client, account, id, 0).await?.is_some()
-    {
+    if let Some(id) = call_named(&client, account, &q).await? {
         return super::layout::redirect_to(&format!("/calls/{id}"));
     }
-    if !q.is_empty() {
-        match phone::normalise_caller(&q, &viewer.account.default_region) {
-            Ok(caller) => filter.caller = Some(caller),
-            Err(_) => filter.ref_id = Some(q.clone()),
-        }
-    }
     let below = cursor_of(form.text("before"));
-    let mut found = calls::list_calls(
-        &client,
-        account,
-        &filter,
-        TimePage {
-            below,
-            limit: ROWS + 1,
-        },
-        0,
-    )
-    .await?;
+    let found = search_calls(&client, &viewer, filter, &q, below).await?;
+    let (mut found, looked_back_to) = (found.calls, found.looked_back_to);
     let more = found.len() > usize::try_from(ROWS).unwrap_or(50);
     found.truncate(usize::try_from(ROWS).unwrap_or(50));
     let next = found.last().filter(|_| more).map(|call| {
@@ -165,6 +211,7 @@ pub async fn calls_page(place: WorkPlace, viewer: Viewer, uri: Uri) -> PageResul
         buyers,
         next,
         first: below.is_none(),
+        looked_back_to: looked_back_to.map(|at| viewer.clock.local_time(at)),
     })
 }
 
@@ -239,7 +286,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
         .rev()
         .map(|report| ReportLine {
             event: report.event_id,
-            at: viewer.zone.local_time(report.received_at),
+            at: viewer.clock.local_time(report.received_at),
             webhook: webhooks
                 .get(&report.webhook_id)
                 .cloned()
@@ -263,7 +310,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
     page(&One {
         look: PageLayout::signed_in(&viewer, "Call", "/calls"),
         tracking: call.tracking_number.clone().unwrap_or_default(),
-        ended: viewer.zone.local_time(call.ended_at),
+        ended: viewer.clock.local_time(call.ended_at),
         facts,
         publisher,
         reports,

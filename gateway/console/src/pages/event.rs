@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::SignedDuration;
+use trueup_domain::decision::Decision;
 use trueup_domain::phone;
 use trueup_domain::reason_text::{explain_reason, format_cents};
 use trueup_event::reason::{Reason, Status};
@@ -17,13 +18,15 @@ use super::events::reason_words;
 use super::form::Form;
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
+use super::unknown_fields::unread_fields;
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::event_actions::{self, Apply, Assign, PreviewedAction};
 use crate::operations::events::{
-    ActionResponse, CandidateResponse, EventInFull, EventResponse, SlotResponse, load_event_in_full,
+    ActionResponse, CandidateResponse, EventInFull, EventResponse, Request, SlotResponse,
+    load_event_in_full,
 };
 use crate::operations::ledger::PostingResponse;
 use crate::operations::webhooks::{ShownWebhook, show_webhook};
@@ -103,6 +106,9 @@ struct EventDetailPage {
     query: Option<String>,
     body: Option<String>,
     slots: Vec<EventSlotLine>,
+    /// Fields that no slot reads, by name and value.
+    unread: Vec<(String, String)>,
+    can_set_names: bool,
     candidates: Vec<CandidateLine>,
     postings: Vec<PostingLine>,
     actions: Vec<ActionLine>,
@@ -230,6 +236,15 @@ fn body_text(text: String) -> String {
     }
 }
 
+fn unread_of(request: &Request, webhook: &ShownWebhook) -> Vec<(String, String)> {
+    let body = request.body.as_deref().unwrap_or_default();
+    unread_fields(
+        &request.query,
+        body.as_bytes(),
+        &webhook.settings.field_names,
+    )
+}
+
 async fn find_offers(
     app: &App,
     viewer: &Viewer,
@@ -276,7 +291,7 @@ fn make_offer(call: calls::Call, viewer: &Viewer) -> Offer {
             .caller
             .or(call.caller_raw)
             .unwrap_or_else(|| "withheld".to_owned()),
-        at: viewer.zone.local_time(call.started_at),
+        at: viewer.clock.local_time(call.started_at),
         duration: formatting::format_duration(Some(call.duration_seconds)),
         value: formatting::format_money(call.value_cents, viewer.account_currency()),
         ref_id: call.ref_id.unwrap_or_default(),
@@ -338,7 +353,7 @@ async fn weighed_candidates(
                 || duration.clone(),
                 |ref_id| format!("{duration}, {ref_id}"),
             );
-            weighed.insert(call.id, (viewer.zone.local_time(call.started_at), says));
+            weighed.insert(call.id, (viewer.clock.local_time(call.started_at), says));
         }
     }
     Ok(weighed)
@@ -347,7 +362,7 @@ async fn weighed_candidates(
 fn posting_line(posting: PostingResponse, viewer: &Viewer) -> PostingLine {
     let currency = viewer.account_currency();
     PostingLine {
-        at: viewer.zone.local_time(posting.created_at),
+        at: viewer.clock.local_time(posting.created_at),
         kind: match posting.actor {
             Some(actor) => format!("{} by {actor}", posting.kind),
             None => posting.kind,
@@ -361,7 +376,7 @@ fn posting_line(posting: PostingResponse, viewer: &Viewer) -> PostingLine {
 
 fn action_line(action: ActionResponse, viewer: &Viewer) -> ActionLine {
     ActionLine {
-        at: viewer.zone.local_time(action.created_at),
+        at: viewer.clock.local_time(action.created_at),
         what: action_words(&action, viewer.account_currency()),
         actor: action.actor,
         outcome: action.outcome.unwrap_or_default().replace('_', " "),
@@ -388,7 +403,7 @@ fn assemble_page(
         actions,
     } = full;
     let currency = viewer.account_currency();
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let status = Status::from_code(&event.status).unwrap_or(Status::Held);
     let reason = event.reason.as_deref().and_then(Reason::from_code);
     let is_report = status != Status::Refused || reason == Some(Reason::EndpointDisabled);
@@ -430,6 +445,11 @@ fn assemble_page(
             )
         }),
         request_unreadable,
+        unread: request
+            .as_ref()
+            .map(|r| unread_of(r, webhook))
+            .unwrap_or_default(),
+        can_set_names: webhook.archived_at.is_none(),
         query: request
             .as_ref()
             .map(|r| r.query.clone())
@@ -574,6 +594,12 @@ struct ConfirmAction {
     fields: Vec<(&'static str, String)>,
 }
 
+/// What an action would do, in a sentence.
+pub fn explain_decision(decision: &Decision, viewer: &Viewer) -> String {
+    let currency = viewer.account_currency();
+    explain_reason(decision.status, decision.reason, &decision.detail, currency)
+}
+
 /// Shows what was understood and what it would do; nothing is done before it is confirmed.
 async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction) -> PageResult {
     let preview = event_actions::preview_action(app, &viewer.auth_context(), id, action).await;
@@ -604,7 +630,7 @@ async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction
         title,
         call: decision.call_id,
         pill: StatusBadge::for_status(decision.status),
-        sentence: explain_reason(decision.status, decision.reason, &decision.detail, currency),
+        sentence: explain_decision(&decision, viewer),
         fields,
     })
 }

@@ -6,10 +6,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use jiff::Timestamp;
-use trueup_domain::reason_text::explain_reason;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::event_search::{self, EventPage};
 use trueup_store::events::Event;
+use trueup_store::open_events;
 use trueup_store::webhook_activity::{self, NamedEntity};
 use uuid::Uuid;
 
@@ -17,17 +17,21 @@ use super::chart;
 use super::filter::{EventFilter, cursor_of, cursor_text};
 use super::form::Form;
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
+use super::inbox::count_text;
 use super::layout::{PageError, PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
-use super::webhooks::{FINE, format_figure};
+use super::webhooks::format_figure;
 use crate::api::Id;
 use crate::app_state::App;
+use crate::operations::events::reason_text;
 use crate::operations::webhooks::show_webhook;
 use crate::work_shares::WorkPlace;
 
 /// Rows on a page.
 const ROWS: i64 = 50;
+/// Open rows that a webhook's figures count.
+const OPEN_COUNTED: i64 = 1_000;
 
 /// One row of the panel.
 pub struct EventLine {
@@ -68,6 +72,7 @@ pub fn payout_text(raw: Option<&str>, cents: Option<i64>, currency: &str) -> Str
 impl EventLine {
     pub fn load_for(event: Event, viewer: &Viewer, names: &HashMap<Uuid, String>) -> EventLine {
         let currency = viewer.account_currency();
+        let sentence = reason_text(&event, currency, &viewer.clock.time_zone());
         let call = event.matched_call.map(|call| {
             let label = call
                 .tracking_number
@@ -77,7 +82,7 @@ impl EventLine {
         });
         EventLine {
             id: event.id,
-            at: viewer.zone.local_time(event.received_at),
+            at: viewer.clock.local_time(event.received_at),
             webhook: names.get(&event.webhook_id).cloned().unwrap_or_default(),
             pill: StatusBadge::for_status(event.status),
             caller: event.caller.or(event.caller_raw).unwrap_or_default(),
@@ -86,7 +91,7 @@ impl EventLine {
             payout: payout_text(event.payout_raw.as_deref(), event.payout_cents, currency),
             call,
             reason: reason_words(event.reason),
-            sentence: explain_reason(event.status, event.reason, &event.detail, currency),
+            sentence,
             moved: formatting::format_signed_money(event.credit_delta_cents, currency),
             count: event.count,
             ignored: event.ignored_at.is_some(),
@@ -96,6 +101,17 @@ impl EventLine {
                 reason_words(event.reason),
                 event.ignored_at.is_some()
             ),
+        }
+    }
+}
+
+/// What a line is called where only its name is said.
+impl EventLine {
+    pub fn caller_words(&self) -> &str {
+        match (self.caller.as_str(), self.ref_id.as_str()) {
+            ("", "") => "an unknown caller",
+            ("", ref_id) => ref_id,
+            (caller, _) => caller,
         }
     }
 }
@@ -114,12 +130,16 @@ struct FilterLink {
     current: bool,
 }
 
-/// What a webhook did lately, above its rows.
+/// What a webhook did today, and what waits there whatever its day, above its rows.
+#[derive(Template)]
+#[template(path = "day.html")]
 struct Day {
     webhook: Uuid,
+    today: String,
     matched: String,
     unmatched: String,
     held: String,
+    no_payout: String,
     refused: String,
     /// Something is unmatched.
     stuck: bool,
@@ -130,19 +150,25 @@ impl Day {
     async fn load_for(app: &App, viewer: &Viewer, webhook: Uuid) -> Result<Day, PageError> {
         let now = Timestamp::now();
         let client = app.pool.get().await?;
-        let today = viewer.zone.day_start(now);
+        let today = viewer.clock.day_start(now);
         let mut found =
             webhook_activity::load_activity(&client, viewer.account.id, &[webhook], now, today)
                 .await?;
         let activity = found.remove(&webhook).unwrap_or_default();
+        let account = viewer.account.id;
+        let open =
+            open_events::count_by_webhook(&client, account, &[webhook], OPEN_COUNTED).await?;
+        let open = open.get(&webhook).copied().unwrap_or_default();
         Ok(Day {
             webhook,
-            matched: format_figure(&activity, &FINE),
-            unmatched: format_figure(&activity, &[Status::Unmatched]),
-            held: format_figure(&activity, &[Status::Held]),
-            refused: format_figure(&activity, &[Status::Refused]),
-            stuck: activity.count_today(Status::Unmatched) > 0,
-            chart: chart::hours_chart(&activity.hours, |ago| viewer.zone.hour_label(now, ago)),
+            today: viewer.clock.today().to_string(),
+            matched: format_figure(&activity, Status::Matched),
+            unmatched: count_text(open.unmatched, open.more),
+            held: count_text(open.held, open.more),
+            no_payout: count_text(open.no_payout, open.more),
+            refused: format_figure(&activity, Status::Refused),
+            stuck: open.unmatched > 0,
+            chart: chart::hours_chart(&activity.hours, |ago| viewer.clock.hour_label(now, ago)),
         })
     }
 }
@@ -304,7 +330,7 @@ async fn render_panel(
         look: PageLayout::signed_in(viewer, title, if all { "/events" } else { "/webhooks" }),
         poll: below.is_none().then(|| format!("{path}?{}", local.query())),
         next: next.map(|key| format!("{path}?{}", local.query_with("before", &cursor_text(key)))),
-        looked_back_to: looked_back_to.map(|at| viewer.zone.local_time(at)),
+        looked_back_to: looked_back_to.map(|at| viewer.clock.local_time(at)),
         first_page: below.is_none(),
         head,
         filter: local,
@@ -339,6 +365,14 @@ pub async fn of_webhook(
         .map_err(not_found)?;
     let head = Head::from_webhook(&webhook, &viewer, "events");
     render_panel(&app, &place, &viewer, Some(head), &uri, &headers).await
+}
+
+/// The figures above the rows, as they are now.
+pub async fn day_fragment(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    show_webhook(&app, &viewer.auth_context(), id, None)
+        .await
+        .map_err(not_found)?;
+    page(&Day::load_for(&app, &viewer, id).await?)
 }
 
 /// The newest row of a webhook, for the page that waits for the first.

@@ -5,12 +5,13 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
-use trueup_store::event_search::{Search, SearchKey};
+use trueup_store::event_search::{Search, SearchKey, last_time};
 use uuid::Uuid;
 
 use super::form::Form;
 use super::formatting;
 use super::viewer::Viewer;
+use crate::operations::events::search_text;
 
 /// What is typed into a filter is short (characters).
 const MAX_TEXT: usize = 256;
@@ -166,23 +167,22 @@ impl EventFilter {
                 faults.push(format!("{text:?} is no status or reason"));
             }
         }
-        let text = none_if_blank(&self.q).map(str::to_owned);
-        let text_as_caller = text
-            .as_deref()
-            .and_then(|text| phone::normalise_caller(text, region).ok());
         self.faults = faults;
-        Search {
+        let mut search = Search {
             webhooks,
             statuses: status.into_iter().collect(),
             reasons: reason.into_iter().collect(),
             caller,
             ref_id: none_if_blank(&self.ref_id).map(str::to_owned),
             amount_cents,
-            text,
-            text_as_caller,
             since,
             until,
+            ..Search::default()
+        };
+        if let Some(text) = none_if_blank(&self.q) {
+            search_text(&mut search, text, &viewer.account);
         }
+        search
     }
 }
 
@@ -190,17 +190,24 @@ fn none_if_blank(text: &str) -> Option<&str> {
     Some(text).filter(|t| !t.is_empty())
 }
 
+/// No row is older or newer, and Postgres can compare it.
+fn storable(at: Timestamp) -> Option<Timestamp> {
+    (Timestamp::UNIX_EPOCH..=last_time())
+        .contains(&at)
+        .then_some(at)
+}
+
 /// A day (for the end: its last moment), or a local time as a form's field gives it, or an exact one.
 fn parse_moment(text: &str, viewer: &Viewer, end: bool) -> Option<Timestamp> {
     if let Ok(day) = text.parse::<Date>() {
         let day = if end { day.tomorrow().ok()? } else { day };
-        return Some(day.to_zoned(viewer.zone.time_zone()).ok()?.timestamp());
+        return storable(day.to_zoned(viewer.clock.time_zone()).ok()?.timestamp());
     }
     if let Ok(exact) = text.parse::<Timestamp>() {
-        return Some(exact);
+        return storable(exact);
     }
     let local: DateTime = text.parse().ok()?;
-    Some(local.to_zoned(viewer.zone.time_zone()).ok()?.timestamp())
+    storable(local.to_zoned(viewer.clock.time_zone()).ok()?.timestamp())
 }
 
 /// Where a page begins, as text: microseconds and id.
@@ -211,7 +218,7 @@ pub fn cursor_text((at, id): SearchKey) -> String {
 pub fn cursor_of(text: &str) -> Option<SearchKey> {
     let (at, id) = text.split_once('.')?;
     Some((
-        Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+        storable(Timestamp::from_microsecond(at.parse().ok()?).ok()?)?,
         Uuid::try_parse(id).ok()?,
     ))
 }

@@ -64,6 +64,19 @@ impl Form {
         RequestFields::of_texts(names.iter().map(|name| (*name, self.text(name)))).read()
     }
 
+    /// Every value of a field that may be there several times.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.0.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.trim())
+    }
+
+    /// A character that Postgres keeps in no text, and no browser's field gives.
+    fn holds_nul(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(name, value)| name.contains('\0') || value.contains('\0'))
+    }
+
     pub fn is_on(&self, name: &str) -> bool {
         !self.text(name).is_empty()
     }
@@ -77,8 +90,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
     }
 }
 
+fn nul_refused() -> Response {
+    PageError::from(Problem::malformed("no field may hold the character U+0000")).into_response()
+}
+
 /// Lets nothing that changes anything through without the token that only our own pages know.
 pub async fn check_form(request: Request, next: Next) -> Response {
+    if Form::parse(request.uri().query().unwrap_or_default().as_bytes()).holds_nul() {
+        return nul_refused();
+    }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
@@ -103,6 +123,9 @@ pub async fn check_form(request: Request, next: Next) -> Response {
     }
     let form = Form::parse(&bytes);
     drop(bytes);
+    if form.holds_nul() {
+        return nul_refused();
+    }
     let given = form.raw_text("csrf");
     let known = !signed.csrf.is_empty();
     if !known || !bool::from(signed.csrf.as_bytes().ct_eq(given.as_bytes())) {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use askama::filters::HtmlSafe;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use trueup_domain::crediting::Terms;
 use trueup_domain::money::parse_cents;
@@ -12,7 +13,7 @@ use trueup_domain::percent;
 use trueup_domain::reason_text::format_cents;
 use trueup_domain::report::PayoutUnit;
 
-/// A moment: in the account's zone from the server, in the viewer's once the script has run.
+/// A moment, in the zone of its page.
 #[derive(Debug, Clone)]
 pub struct LocalTime {
     at: Timestamp,
@@ -26,31 +27,63 @@ impl fmt::Display for LocalTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "<time class=\"nowrap\" datetime=\"{}\" title=\"{}\" data-local>{}</time>",
+            "<time class=\"nowrap\" datetime=\"{}\" title=\"{}\">{}</time>",
             self.at, self.exact, self.text
         )
     }
 }
 
-/// The zone whose days and hours the account counts in.
+/// The one clock of a page: every time, day, hour and sentence on it is in this zone, which the page names. It
+/// is the account's unless the user has chosen another.
 #[derive(Debug, Clone)]
-pub struct AccountTimeZone(TimeZone);
+pub struct PageClock {
+    zone: TimeZone,
+    name: String,
+}
 
-impl AccountTimeZone {
-    /// An unknown name cannot have been stored; UTC is what a new account has.
-    pub fn from_name(name: &str) -> AccountTimeZone {
-        AccountTimeZone(TimeZone::get(name).unwrap_or(TimeZone::UTC))
+impl PageClock {
+    /// What is chosen is a browser's word; an unknown name is none. The account's cannot be unknown.
+    pub fn choose(chosen: Option<&str>, account: &str) -> PageClock {
+        let known = |name: &str| {
+            let zone = TimeZone::get(name).ok()?;
+            Some(PageClock {
+                name: zone.iana_name()?.to_owned(),
+                zone,
+            })
+        };
+        let utc = || PageClock {
+            zone: TimeZone::UTC,
+            name: "UTC".to_owned(),
+        };
+        chosen
+            .and_then(known)
+            .or_else(|| known(account))
+            .unwrap_or_else(utc)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn time_zone(&self) -> TimeZone {
-        self.0.clone()
+        self.zone.clone()
     }
 
+    pub fn today(&self) -> Date {
+        Timestamp::now().to_zoned(self.zone.clone()).date()
+    }
+
+    /// With its date where it is not today, and its year where it is not this one.
     pub fn local_time(&self, at: Timestamp) -> LocalTime {
-        let zoned = at.to_zoned(self.0.clone());
+        let (zoned, today) = (at.to_zoned(self.zone.clone()), self.today());
+        let format = match zoned.date() {
+            date if date == today => "%H:%M:%S",
+            date if date.year() == today.year() => "%b %-d, %H:%M:%S",
+            _ => "%b %-d %Y, %H:%M:%S",
+        };
         LocalTime {
             at,
-            text: zoned.strftime("%b %-d, %H:%M:%S").to_string(),
+            text: zoned.strftime(format).to_string(),
             exact: zoned.strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
         }
     }
@@ -60,12 +93,12 @@ impl AccountTimeZone {
         let at = now
             .checked_sub(jiff::SignedDuration::from_hours(ago))
             .unwrap_or(now);
-        at.to_zoned(self.0.clone()).strftime("%H:00").to_string()
+        at.to_zoned(self.zone.clone()).strftime("%H:00").to_string()
     }
 
     /// The first moment of the day that `at` lies in.
     pub fn day_start(&self, at: Timestamp) -> Timestamp {
-        at.to_zoned(self.0.clone())
+        at.to_zoned(self.zone.clone())
             .start_of_day()
             .map_or(at, |zoned| zoned.timestamp())
     }

@@ -16,13 +16,13 @@ use crate::request_fields::BadFields;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-pub struct Person {
+pub struct SignedInUser {
     pub account: String,
     pub email: String,
     pub role: &'static str,
 }
 
-impl Person {
+impl SignedInUser {
     /// What stands where a face would.
     pub fn first_letter(&self) -> String {
         self.account
@@ -38,6 +38,8 @@ pub struct MenuItem {
     pub name: &'static str,
     /// The path of its picture, in a square of 16.
     pub icon: &'static str,
+    /// What waits there.
+    pub count: String,
 }
 
 pub struct MenuGroup {
@@ -50,10 +52,15 @@ pub struct PageLayout {
     pub title: String,
     /// The address of the navigation's entry that this page is of.
     pub nav: &'static str,
-    pub person: Option<Person>,
+    pub user: Option<SignedInUser>,
     pub role: UserRole,
     pub csrf: String,
     pub theme: &'static str,
+    /// The zone of every time on the page, and the account's.
+    pub zone: String,
+    pub account_zone: String,
+    /// Rows that wait in the inbox.
+    pub open_rows: String,
     pub notice: Option<&'static str>,
     pub css: &'static str,
     pub js: &'static str,
@@ -63,10 +70,18 @@ pub struct PageLayout {
 /// Address, name, and the path of its picture.
 type MenuEntry = (&'static str, &'static str, &'static str);
 
+/// The menu's entry that says how much waits there.
+const INBOX: &str = "/inbox";
+
 const GROUPS: [(&str, &[MenuEntry]); 4] = [
     (
         "Monitor",
         &[
+            (
+                INBOX,
+                "Inbox",
+                "M2 9.5 4 3h8l2 6.5v3.5H2zM2 9.5h3.5c0 1.4 1.1 2.2 2.5 2.2s2.5-.8 2.5-2.2H14",
+            ),
             ("/events", "Recent events", "M1.5 8h3l2-5 3 10 2-5h3"),
             (
                 "/calls",
@@ -129,8 +144,8 @@ const GROUPS: [(&str, &[MenuEntry]); 4] = [
         "Account",
         &[
             (
-                "/people",
-                "People",
+                "/users",
+                "Users",
                 "M8 8a2.8 2.8 0 1 0 0-5.6A2.8 2.8 0 0 0 8 8zM2.8 13.8c.4-2.7 2.5-4 5.2-4s4.8 1.3 5.2 4",
             ),
             (
@@ -152,10 +167,13 @@ impl PageLayout {
         PageLayout {
             title: title.into(),
             nav: "",
-            person: None,
+            user: None,
             role: UserRole::Viewer,
             csrf: String::new(),
             theme,
+            zone: String::new(),
+            account_zone: String::new(),
+            open_rows: String::new(),
             notice: None,
             css: &ADDRESSES.css,
             js: &ADDRESSES.js,
@@ -164,23 +182,34 @@ impl PageLayout {
     }
 
     pub fn signed_in(viewer: &Viewer, title: impl Into<String>, nav: &'static str) -> PageLayout {
-        let person = Person {
+        let user = SignedInUser {
             account: viewer.account.name.clone(),
             email: viewer.user.email.clone(),
             role: viewer.user.role.code(),
         };
         PageLayout {
             nav,
-            person: Some(person),
+            user: Some(user),
             role: viewer.user.role,
             csrf: viewer.csrf.clone(),
             notice: viewer.notice,
+            zone: viewer.clock.name().to_owned(),
+            account_zone: viewer.account.time_zone.clone(),
+            open_rows: viewer.open_rows.clone(),
             ..PageLayout::signed_out(title, viewer.theme)
         }
     }
 
     pub fn menu_groups(&self) -> Vec<MenuGroup> {
-        let item = |(href, name, icon): &MenuEntry| MenuItem { href, name, icon };
+        let item = |(href, name, icon): &MenuEntry| MenuItem {
+            href,
+            name,
+            icon,
+            count: match *href {
+                INBOX => self.open_rows.clone(),
+                _ => String::new(),
+            },
+        };
         GROUPS
             .iter()
             .map(|(name, items)| MenuGroup {
@@ -190,7 +219,7 @@ impl PageLayout {
             .collect()
     }
 
-    /// May this person change things? Buttons that would only answer "no" are not shown.
+    /// May this user change things? Buttons that would only answer "no" are not shown.
     pub fn can_operate(&self) -> bool {
         self.role >= UserRole::Operator
     }

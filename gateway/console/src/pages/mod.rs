@@ -15,15 +15,19 @@ mod export_file;
 mod filter;
 mod form;
 mod formatting;
+mod inbox;
 mod keys;
 mod layout;
 mod named_records;
 mod notices;
+mod once;
 mod publishers;
 mod revenue;
+mod search;
 mod session;
 mod sign_in;
 mod try_report;
+mod unknown_fields;
 mod unmatched;
 mod users;
 mod viewer;
@@ -66,8 +70,11 @@ fn viewer_routes() -> Router<App> {
     Router::new()
         .route("/", get(sign_in::home_page))
         .route("/sign-out", post(sign_in::sign_out))
+        .route("/inbox", get(inbox::inbox_page))
+        .route("/search", get(search::search_everything))
         .route("/webhooks", get(webhooks::webhooks_page))
         .route("/webhooks/{id}", get(events::of_webhook))
+        .route("/webhooks/{id}/day", get(events::day_fragment))
         .route("/webhooks/{id}/setup", get(webhook_settings::setup_page))
         .route(
             "/webhooks/{id}/waiting",
@@ -96,7 +103,7 @@ fn viewer_routes() -> Router<App> {
         .route("/campaigns", get(named_records::list_campaigns))
         .route("/assignments", get(assignments::assignments_page))
         .route("/try", get(try_report::try_page).post(try_report::run))
-        .route("/people", get(users::users_page))
+        .route("/users", get(users::users_page))
         .route("/account", get(users::account))
         .route("/account/password", post(users::set_password))
         .route("/audit", get(users::audit_page))
@@ -105,6 +112,10 @@ fn viewer_routes() -> Router<App> {
 /// For operators and owners: everything that changes a setting or moves money.
 fn operator_routes() -> Router<App> {
     Router::new()
+        .route("/inbox/replay", post(inbox::replay_selected))
+        .route("/inbox/ignore", post(inbox::ignore_selected))
+        .route("/inbox/assign", post(inbox::assign_selected))
+        .route("/inbox/undo", post(inbox::undo_selected))
         .route("/webhooks", post(webhooks::create_webhook))
         .route("/webhooks/new", get(webhooks::new))
         .route(
@@ -119,7 +130,10 @@ fn operator_routes() -> Router<App> {
             "/webhooks/{id}/field-name",
             post(webhook_settings::set_field_name),
         )
-        .route("/webhooks/{id}/secret", post(webhook_secret::rotate_secret))
+        .route(
+            "/webhooks/{id}/secret",
+            get(webhook_secret::secret_page).post(webhook_secret::rotate_secret),
+        )
         .route(
             "/webhooks/{id}/secret/remove",
             post(webhook_secret::remove_secret),
@@ -150,12 +164,13 @@ fn operator_routes() -> Router<App> {
         .route("/events/{id}/undo", post(event::undo_event))
 }
 
-/// For owners: keys and people.
+/// For owners: keys and users.
 fn owner_routes() -> Router<App> {
     Router::new()
         .route("/keys", get(keys::keys_page).post(keys::create_key))
+        .route("/keys/{id}", get(keys::key_page))
         .route("/keys/{id}/revoke", post(keys::revoke_key))
-        .route("/people", post(users::add_user))
-        .route("/people/{id}", post(users::set_role_or_disabled))
+        .route("/users", post(users::add_user))
+        .route("/users/{id}", post(users::set_role_or_disabled))
         .route("/account", post(users::save_account))
 }

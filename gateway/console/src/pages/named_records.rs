@@ -46,7 +46,7 @@ pub async fn list_buyers(State(app): State<App>, viewer: Viewer) -> PageResult {
         .map(|b| NamedRow {
             id: b.id,
             name: b.name,
-            made: viewer.zone.local_time(b.created_at),
+            made: viewer.clock.local_time(b.created_at),
         })
         .collect();
     let hint = "Who takes the calls and reports what was paid for them. A webhook that names a buyer matches only calls sold to them.";
@@ -66,7 +66,7 @@ pub async fn list_campaigns(State(app): State<App>, viewer: Viewer) -> PageResul
         .map(|c| NamedRow {
             id: c.id,
             name: c.name,
-            made: viewer.zone.local_time(c.created_at),
+            made: viewer.clock.local_time(c.created_at),
         })
         .collect();
     let hint = "What publishers send calls for. What each earns is set in an assignment.";

@@ -53,7 +53,7 @@ const SENTENCES: &[(&str, &str)] = &[
         "override",
         "The field name is set. Reports from now on are read with it; replay the ones that failed.",
     ),
-    ("person-added", "They can sign in now."),
+    ("user-added", "They can sign in now."),
     ("standing", "Changed."),
     (
         "password",

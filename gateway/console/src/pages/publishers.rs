@@ -60,7 +60,7 @@ pub async fn publishers_page(State(app): State<App>, viewer: Viewer) -> PageResu
             name: p.name,
             balance: formatting::format_money(Some(p.pending_balance_cents), currency),
             owes: p.pending_balance_cents < 0,
-            made: viewer.zone.local_time(p.created_at),
+            made: viewer.clock.local_time(p.created_at),
         })
         .collect();
     let total = formatting::format_money(Some(total), currency);
@@ -98,7 +98,7 @@ struct Statement {
 fn statement_line(posting: Posting, viewer: &Viewer) -> StatementLine {
     let currency = viewer.account_currency();
     StatementLine {
-        at: viewer.zone.local_time(posting.created_at),
+        at: viewer.clock.local_time(posting.created_at),
         kind: posting.kind,
         call: posting.call_id,
         event: posting.event_id,

@@ -9,7 +9,7 @@ use trueup_domain::reason_text::format_cents;
 
 use super::chart::{self, Column};
 use super::form::Form;
-use super::formatting::{self, Markup};
+use super::formatting::{self, Markup, PageClock};
 use super::layout::{PageLayout, PageResult, page};
 use super::viewer::Viewer;
 use crate::app_state::App;
@@ -135,9 +135,8 @@ fn day_columns(report: &[Sums], from: &str, to: &str, currency: &str) -> Vec<Col
 
 pub async fn revenue_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes());
-    let today = jiff::Timestamp::now()
-        .to_zoned(viewer.zone.time_zone())
-        .date();
+    // The books' days are the account's, whatever clock the page has.
+    let today = PageClock::choose(None, &viewer.account.time_zone).today();
     let given = |name: &str, otherwise: jiff::civil::Date| {
         let text = form.text(name);
         if text.is_empty() {

@@ -13,8 +13,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use trueup_store::users::{self, UserRole};
+use trueup_store::{StoreError, open_events};
+use uuid::Uuid;
 
-use super::formatting::AccountTimeZone;
+use super::formatting::PageClock;
+use super::inbox::count_text;
 use super::layout::PageError;
 use super::notices;
 use super::viewer::Viewer;
@@ -26,6 +29,10 @@ const SESSION_COOKIE: &str = "trueup_session";
 /// Before signing in there is no session, but the form that signs in is checked like any other.
 const VISITOR_COOKIE: &str = "trueup_visitor";
 const THEME_COOKIE: &str = "trueup_theme";
+/// The zone that a user has chosen in this browser; without it the account's.
+const ZONE_COOKIE: &str = "trueup_zone";
+/// Open rows that the menu's count looks at, on every page.
+const COUNTED_FOR_MENU: i64 = 200;
 /// No id of ours is longer (bytes); nothing longer is looked up.
 const MAX_COOKIE_BYTES: usize = 100;
 
@@ -92,8 +99,13 @@ pub fn over_tls(headers: &HeaderMap) -> bool {
 }
 
 fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
+    append_cookie_of(response, pair, "/", secure);
+}
+
+/// One that the browser sends to this path and what is below it.
+pub fn append_cookie_of(response: &mut Response, pair: &str, path: &str, secure: bool) {
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{pair}; Path=/; HttpOnly; SameSite=Lax{secure}");
+    let text = format!("{pair}; Path={path}; HttpOnly; SameSite=Lax{secure}");
     let value = HeaderValue::from_str(&text).expect("cookies are made of base64 and our own words");
     response.headers_mut().append(SET_COOKIE, value);
 }
@@ -128,7 +140,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Viewer {
     }
 }
 
-/// Lets only people of the account in.
+/// Lets only users of the account in.
 pub async fn require_session(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let signed = request
         .extensions()
@@ -147,8 +159,17 @@ pub async fn require_session(State(app): State<App>, mut request: Request, next:
         Ok(None) => return to_sign_in(&request),
         Err(error) => return PageError::from(error).into_response(),
     };
+    // A form's answer and a part of a page have no menu.
+    let has_menu =
+        *request.method() == Method::GET && !request.headers().contains_key("x-fragment");
+    let open_rows = match count_open_rows(&app, has_menu, account.id).await {
+        Ok(text) => text,
+        Err(error) => return PageError::from(error).into_response(),
+    };
+    let chosen = read_cookie(request.headers(), ZONE_COOKIE);
     let viewer = Viewer {
-        zone: AccountTimeZone::from_name(&account.time_zone),
+        clock: PageClock::choose(chosen, &account.time_zone),
+        open_rows,
         user,
         account,
         csrf: signed.csrf,
@@ -160,6 +181,23 @@ pub async fn require_session(State(app): State<App>, mut request: Request, next:
     answer_in_share(&app, account_id, request, next)
         .await
         .unwrap_or_else(|problem| PageError::from(problem).into_response())
+}
+
+/// What the menu says of the inbox.
+async fn count_open_rows(
+    app: &App,
+    has_menu: bool,
+    account_id: Uuid,
+) -> Result<String, StoreError> {
+    if !has_menu {
+        return Ok(String::new());
+    }
+    let client = app.pool.get().await?;
+    let (count, more) = open_events::count_all(&client, account_id, COUNTED_FOR_MENU).await?;
+    Ok(match count {
+        0 if !more => String::new(),
+        _ => count_text(count, more),
+    })
 }
 
 fn to_sign_in(request: &Request) -> Response {

@@ -1,51 +1,27 @@
 //! "Why is it unmatched?": the reasons of the last 24 hours, each with its fix, and field names that
 //! senders really use and we do not know, with a button that sets them.
 
-use std::collections::{BTreeMap, HashSet};
-
 use askama::Template;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
-use trueup_domain::field_aliases::ALIASES;
-use trueup_domain::phone;
 use trueup_domain::reason_text::explain_reason;
-use trueup_domain::report::Slot;
-use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::Detail;
-use trueup_store::webhook_activity;
+use trueup_event::reason::{Detail, Reason, Status};
+use trueup_store::webhook_activity::{self, ReasonGroup};
 use uuid::Uuid;
 
 use super::events::reason_words;
 use super::formatting::{self, LocalTime, StatusBadge};
-use super::layout::{PageError, PageLayout, PageResult, page};
+use super::layout::{PageLayout, PageResult, page};
+use super::unknown_fields::{MAX_FIELDS, Proposal, find_proposals};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
-use super::webhook_settings::slot_name;
 use crate::api::Id;
-use crate::api::run_blocking;
 use crate::app_state::App;
 use crate::operations::webhooks::show_webhook;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Raw requests that are learnt from.
 const SAMPLES: i64 = 200;
-/// A proposal is made from at least this many requests in ten.
-const MOST_OF_TEN: usize = 6;
-/// Objects in objects that are looked into, as the reading does (X2).
-const DEPTH: usize = 3;
-/// Fields of one request that are looked at; no sender's report has as many.
-const MAX_FIELDS: usize = 256;
-/// Longer names are nobody's setting: what a webhook may be told to read (characters).
-const MAX_NAME: usize = 128;
-/// Different names that are looked at, over all requests.
-const MAX_NAMES: usize = 1_000;
-/// Different values that are looked up among the calls' ref_ids.
-const MAX_LOOKED_UP: usize = 5_000;
-/// Values of one name whose shape is looked at.
-const MAX_SHAPED: usize = 20;
-/// Longer values are no caller, duration, amount or id (characters).
-const MAX_VALUE: usize = 256;
 
 struct UnmatchedGroup {
     pill: StatusBadge,
@@ -56,13 +32,27 @@ struct UnmatchedGroup {
     last: LocalTime,
     example: Uuid,
     status: &'static str,
+    /// Its rows hold reports that the rules may decide again.
+    can_replay: bool,
 }
 
-struct Proposal {
-    slot: &'static str,
-    field: String,
-    why: String,
-    sample: String,
+fn make_group(group: ReasonGroup, viewer: &Viewer) -> UnmatchedGroup {
+    let detail: Detail = group
+        .example_detail
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let (status, reason) = (group.status, group.reason);
+    UnmatchedGroup {
+        pill: StatusBadge::for_status(status),
+        code: reason.code(),
+        words: reason_words(Some(reason)),
+        requests: formatting::format_count(group.requests),
+        sentence: explain_reason(status, Some(reason), &detail, viewer.account_currency()),
+        last: viewer.clock.local_time(group.last_at),
+        example: group.example,
+        status: status.code(),
+        can_replay: status != Status::Refused || reason == Reason::EndpointDisabled,
+    }
 }
 
 #[derive(Template)]
@@ -75,6 +65,8 @@ struct Why {
     samples: usize,
     fields: usize,
     since: String,
+    /// Something was reported at some time.
+    any_report: bool,
 }
 
 pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
@@ -92,25 +84,9 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
     drop(client);
     let samples = requests.len();
     let proposals = find_proposals(&app, &viewer, requests, &webhook.settings.field_names).await?;
-    let currency = viewer.account_currency();
     let groups = groups
         .into_iter()
-        .map(|group| {
-            let detail: Detail = group
-                .example_detail
-                .and_then(|text| serde_json::from_str(&text).ok())
-                .unwrap_or_default();
-            UnmatchedGroup {
-                pill: StatusBadge::for_status(group.status),
-                code: group.reason.code(),
-                words: reason_words(Some(group.reason)),
-                requests: formatting::format_count(group.requests),
-                sentence: explain_reason(group.status, Some(group.reason), &detail, currency),
-                last: viewer.zone.local_time(group.last_at),
-                example: group.example,
-                status: group.status.code(),
-            }
-        })
+        .map(|group| make_group(group, &viewer))
         .collect();
     page(&Why {
         look: PageLayout::signed_in(
@@ -124,296 +100,6 @@ pub async fn unmatched_page(State(app): State<App>, viewer: Viewer, Id(id): Id) 
         samples,
         fields: MAX_FIELDS,
         since: since.to_string(),
+        any_report: webhook.last_event_at.is_some(),
     })
-}
-
-/// A field's values over the requests that were looked at, by its name as it was written.
-type Seen = BTreeMap<String, Vec<String>>;
-
-fn fields_of(request: &RawRequest) -> Vec<(String, String)> {
-    let mut fields = Vec::new();
-    let body = String::from_utf8_lossy(&request.body);
-    match serde_json::from_str::<Value>(&body) {
-        Ok(json @ Value::Object(_)) => flatten_json(&json, "", DEPTH, &mut fields),
-        _ => fields.extend(named_pairs(&body)),
-    }
-    fields.extend(named_pairs(&request.query));
-    fields
-}
-
-fn named_pairs(text: &str) -> impl Iterator<Item = (String, String)> {
-    form_urlencoded::parse(text.as_bytes())
-        .take(MAX_FIELDS)
-        .filter(|(name, value)| is_worth_a_look(name, value))
-        .map(|(name, value)| (name.into_owned(), value.trim().to_owned()))
-}
-
-fn flatten_json(json: &Value, prefix: &str, depth: usize, into: &mut Vec<(String, String)>) {
-    let Value::Object(fields) = json else { return };
-    for (name, value) in fields.iter().take(MAX_FIELDS) {
-        if into.len() >= MAX_FIELDS || prefix.len() + name.len() > MAX_NAME {
-            continue;
-        }
-        let name = format!("{prefix}{name}");
-        match value {
-            Value::String(text) if is_worth_a_look(&name, text) => {
-                into.push((name, text.trim().to_owned()));
-            }
-            Value::Number(number) if !name.is_empty() => into.push((name, number.to_string())),
-            Value::Object(_) if depth > 1 => {
-                flatten_json(value, &format!("{name}."), depth - 1, into)
-            }
-            _ => {}
-        }
-    }
-}
-
-fn is_worth_a_look(name: &str, value: &str) -> bool {
-    let value = value.trim();
-    (1..=MAX_NAME).contains(&name.len()) && (1..=MAX_VALUE).contains(&value.len())
-}
-
-fn collect_names(requests: &[RawRequest]) -> Seen {
-    let mut seen = Seen::new();
-    for (name, value) in requests.iter().flat_map(fields_of) {
-        if seen.len() < MAX_NAMES || seen.contains_key(&name) {
-            seen.entry(name).or_default().push(value);
-        }
-    }
-    seen
-}
-
-/// The values that are looked up among the calls' ref_ids: those of the commonest names first.
-fn values_to_look_up(unknown: &[(&String, &Vec<String>)]) -> Vec<String> {
-    let mut by_number = unknown.to_vec();
-    by_number.sort_by_key(|(_, values)| std::cmp::Reverse(values.len()));
-    let mut taken = HashSet::new();
-    by_number
-        .iter()
-        .flat_map(|(_, values)| values.iter())
-        .filter(|value| taken.insert(value.as_str()))
-        .take(MAX_LOOKED_UP)
-        .cloned()
-        .collect()
-}
-
-fn is_known(name: &str, configured: &BTreeMap<Slot, String>) -> bool {
-    let alias = ALIASES
-        .iter()
-        .any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
-    alias
-        || configured
-            .values()
-            .any(|set| set.eq_ignore_ascii_case(name))
-}
-
-/// Does the name speak of the slot, and do nearly all of its values fit it?
-fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
-    let name = name.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    let values = &values[..values.len().min(MAX_SHAPED)];
-    let all = |fits: &dyn Fn(&str) -> bool| {
-        values.iter().filter(|v| fits(v)).count() * 10 >= values.len() * 9
-    };
-    let number = |v: &str| {
-        v.bytes()
-            .all(|b| b.is_ascii_digit() || b == b'.' || b == b':')
-    };
-    match slot {
-        "caller" => all(&|v| v.len() >= 10 && phone::normalise_caller(v, region).is_ok()),
-        "duration" => {
-            has(&["dur", "sec", "length", "talk", "time", "billsec"])
-                && all(&|v| v.len() <= 8 && number(v))
-        }
-        "payout" => {
-            has(&[
-                "pay",
-                "rev",
-                "amount",
-                "price",
-                "earn",
-                "commission",
-                "bid",
-                "usd",
-                "value",
-            ]) && all(&|v| v.len() <= 12 && number(v.trim_start_matches('$')))
-        }
-        _ => false,
-    }
-}
-
-fn is_read(slot: &str, seen: &Seen, requests: usize, configured: &BTreeMap<Slot, String>) -> bool {
-    let aliases = ALIASES
-        .iter()
-        .find(|(known, _)| slot_name(*known) == slot)
-        .map_or(&[][..], |(_, a)| *a);
-    let filled: usize = seen
-        .iter()
-        .filter(|(name, _)| {
-            aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
-                || configured
-                    .iter()
-                    .any(|(known, set)| slot_name(*known) == slot && set.eq_ignore_ascii_case(name))
-        })
-        .map(|(_, values)| values.len())
-        .sum();
-    filled * 2 >= requests
-}
-
-async fn find_proposals(
-    app: &App,
-    viewer: &Viewer,
-    requests: Vec<RawRequest>,
-    configured: &BTreeMap<Slot, String>,
-) -> Result<Vec<Proposal>, PageError> {
-    if requests.is_empty() {
-        return Ok(Vec::new());
-    }
-    let looked_at = requests.len();
-    // What strangers sent is taken apart off the threads that answer.
-    let seen = run_blocking(move || collect_names(&requests)).await?;
-    let unknown: Vec<(&String, &Vec<String>)> = seen
-        .iter()
-        .filter(|(name, _)| !is_known(name, configured))
-        .collect();
-    let mut found = Vec::new();
-    let mut add = |slot: &'static str, field: &str, values: &[String], why: String| {
-        let sample = values.first().cloned().unwrap_or_default();
-        found.push(Proposal {
-            slot,
-            field: field.to_owned(),
-            why,
-            sample,
-        });
-    };
-    // An id is recognised by what it hits: the surest of all.
-    let texts = values_to_look_up(&unknown);
-    let hits: HashSet<String> =
-        webhook_activity::known_ref_ids(&app.pool.get().await?, viewer.account.id, &texts)
-            .await?
-            .into_iter()
-            .collect();
-    let best = unknown
-        .iter()
-        .map(|(name, values)| {
-            (
-                values.iter().filter(|v| hits.contains(*v)).count(),
-                *name,
-                *values,
-            )
-        })
-        .max_by_key(|(hits, _, _)| *hits)
-        .filter(|(hits, _, _)| *hits > 0);
-    if let Some((hits, name, values)) = best {
-        add(
-            "ref_id",
-            name,
-            values,
-            format!(
-                "{hits} of {} values are ref_ids of your calls",
-                values.len()
-            ),
-        );
-    }
-    for slot in ["caller", "duration", "payout"] {
-        if is_read(slot, &seen, looked_at, configured) {
-            continue;
-        }
-        let fits = unknown
-            .iter()
-            .filter(|(_, values)| values.len() * 10 >= looked_at * MOST_OF_TEN || values.len() >= 3)
-            .find(|(name, values)| speaks_of(slot, name, values, &viewer.account.default_region));
-        if let Some((name, values)) = fits {
-            add(
-                slot,
-                name,
-                values,
-                format!(
-                    "in {} of {} requests, and no {slot} field that we know",
-                    values.len(),
-                    looked_at
-                ),
-            );
-        }
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_found_in_forms_queries_and_inner_objects() {
-        let request = RawRequest {
-            query: "phone_no=%2B13055550142".into(),
-            body: br#"{"call":{"secs_talked":95,"money":{"commission_usd":"12.50"}},"x":null}"#
-                .to_vec(),
-            ..RawRequest::default()
-        };
-        let seen = collect_names(&[request]);
-        let names: Vec<&str> = seen.keys().map(String::as_str).collect();
-        assert_eq!(
-            names,
-            ["call.money.commission_usd", "call.secs_talked", "phone_no"]
-        );
-        assert!(speaks_of("caller", "phone_no", &seen["phone_no"], "US"));
-        assert!(speaks_of(
-            "duration",
-            "call.secs_talked",
-            &seen["call.secs_talked"],
-            "US"
-        ));
-        assert!(speaks_of(
-            "payout",
-            "call.money.commission_usd",
-            &seen["call.money.commission_usd"],
-            "US"
-        ));
-        assert!(!speaks_of(
-            "caller",
-            "call.secs_talked",
-            &seen["call.secs_talked"],
-            "US"
-        ));
-    }
-    #[test]
-    fn a_planted_request_costs_what_its_bound_says() {
-        let many: String = (0..20_000).map(|n| format!("&f{n}={n}")).collect();
-        let json = format!(
-            "{{{}}}",
-            (0..20_000)
-                .map(|n| format!(r#""g{n}":{{"x":{{"y":{n}}}}}"#))
-                .collect::<Vec<_>>()
-                .join(",")
-        );
-        let planted = |body: &str| RawRequest {
-            query: many.as_str().into(),
-            body: body.as_bytes().to_vec(),
-            ..RawRequest::default()
-        };
-        let fields = fields_of(&planted(&json));
-        assert_eq!(
-            fields.len(),
-            2 * MAX_FIELDS,
-            "of the body, and of the query"
-        );
-        let requests: Vec<RawRequest> = (0..10)
-            .map(|k| RawRequest {
-                query: (0..MAX_FIELDS)
-                    .map(|n| format!("&f{k}_{n}={n}"))
-                    .collect::<String>()
-                    .into(),
-                ..RawRequest::default()
-            })
-            .collect();
-        let seen = collect_names(&requests);
-        assert_eq!(seen.len(), MAX_NAMES);
-        let unknown: Vec<_> = seen.iter().collect();
-        assert_eq!(
-            values_to_look_up(&unknown).len(),
-            MAX_FIELDS,
-            "each value once"
-        );
-    }
 }

@@ -1,4 +1,4 @@
-//! The account's people, the account itself, one's own password, and the audit log.
+//! The account's users, the account itself, one's own password, and the audit log.
 
 use askama::Template;
 use axum::extract::State;
@@ -33,7 +33,7 @@ struct UserRow {
 }
 
 #[derive(Template)]
-#[template(path = "people.html")]
+#[template(path = "users.html")]
 struct UserList {
     look: PageLayout,
     rows: Vec<UserRow>,
@@ -47,7 +47,7 @@ async fn build_list(
     fault: Option<String>,
 ) -> Result<UserList, PageError> {
     let found = users::list_users(&app.pool.get().await?, viewer.account.id).await?;
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let row = |user: User| UserRow {
         is_self: user.id == viewer.user.id,
         id: user.id,
@@ -58,7 +58,7 @@ async fn build_list(
         out: user.disabled_at.is_some(),
     };
     Ok(UserList {
-        look: PageLayout::signed_in(viewer, "People", "/people"),
+        look: PageLayout::signed_in(viewer, "Users", "/users"),
         rows: found.into_iter().map(row).collect(),
         roles: UserRole::ALL.iter().map(|role| role.code()).collect(),
         fault,
@@ -84,12 +84,12 @@ async fn show_outcome(
     done: &str,
 ) -> PageResult {
     match result {
-        Ok(()) => redirect_to(&format!("/people?done={done}")),
+        Ok(()) => redirect_to(&format!("/users?done={done}")),
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
             page_with_fault(app, viewer, problem.detail()).await
         }
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => {
-            Err(PageError::NotFound("person"))
+            Err(PageError::NotFound("user"))
         }
         Err(problem) => Err(problem.into()),
     }
@@ -105,7 +105,7 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
         role,
     };
     let result = operations::add_user(&app, &viewer.auth_context(), new).await;
-    show_outcome(&app, &viewer, result, "person-added").await
+    show_outcome(&app, &viewer, result, "user-added").await
 }
 
 pub async fn set_role_or_disabled(
@@ -162,7 +162,7 @@ pub async fn save_account(State(app): State<App>, viewer: Viewer, form: Form) ->
     }
 }
 
-/// One's own password; every other session of the person ends.
+/// One's own password; every other session of the user ends.
 pub async fn set_password(
     State(app): State<App>,
     viewer: Viewer,
@@ -226,7 +226,7 @@ pub async fn audit_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> Pag
     let entries = found
         .into_iter()
         .map(|entry| UserEntry {
-            at: viewer.zone.local_time(entry.created_at),
+            at: viewer.clock.local_time(entry.created_at),
             actor: entry.actor,
             what: format!(
                 "{} {}",

@@ -3,7 +3,7 @@
 use trueup_store::accounts::Account;
 use trueup_store::users::User;
 
-use super::formatting::AccountTimeZone;
+use super::formatting::PageClock;
 use crate::auth_context::AuthContext;
 
 /// Who is signed in, and how their pages look.
@@ -14,7 +14,9 @@ pub struct Viewer {
     pub csrf: String,
     pub theme: &'static str,
     pub notice: Option<&'static str>,
-    pub zone: AccountTimeZone,
+    pub clock: PageClock,
+    /// Rows that wait for somebody, as the menu says it; empty if there are none.
+    pub open_rows: String,
 }
 
 impl Viewer {
@@ -23,6 +25,7 @@ impl Viewer {
         AuthContext {
             account: self.account.clone(),
             actor: self.actor_name(),
+            zone: self.clock.time_zone(),
         }
     }
 

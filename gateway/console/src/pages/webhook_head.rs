@@ -25,7 +25,7 @@ impl Head {
             id: webhook.id,
             name: webhook.settings.name.clone(),
             enabled: webhook.settings.enabled,
-            archived: webhook.archived_at.map(|at| viewer.zone.local_time(at)),
+            archived: webhook.archived_at.map(|at| viewer.clock.local_time(at)),
             tab,
         }
     }

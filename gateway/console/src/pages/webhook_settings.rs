@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::report::Slot;
@@ -124,7 +124,7 @@ async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Pag
         NamedEntity::Buyers,
     )
     .await?;
-    let when = |at| viewer.zone.local_time(at);
+    let when = |at| viewer.clock.local_time(at);
     let secrets = webhook.secrets.iter().map(|s| SecretPage {
         made: when(s.created_at),
         expires: s.expires_at.map(when),
@@ -217,14 +217,12 @@ pub async fn save_settings(
     viewer: Viewer,
     Id(id): Id,
     form: Form,
+    headers: HeaderMap,
 ) -> PageResult {
     let faults = match update_from_form(&app, &viewer, id, &form).await {
         Ok(saved) => {
             return match saved.secret {
-                Some(secret) => {
-                    let name = &saved.settings.name;
-                    super::webhook_secret::shown_once(&viewer, id, name, &secret, false)
-                }
+                Some(secret) => super::webhook_secret::to_secret_page(id, &secret, &headers),
                 None => redirect_to(&format!("/webhooks/{id}/settings?done=saved")),
             };
         }
@@ -264,7 +262,7 @@ pub async fn switch_webhook(
     }
 }
 
-/// One field name set from what senders really use (`why`), the other names kept.
+/// One field name set from what senders really use (seen by reason, or in one event), the other names kept.
 pub async fn set_field_name(
     State(app): State<App>,
     viewer: Viewer,
@@ -282,7 +280,10 @@ pub async fn set_field_name(
         .map(|(slot, name)| (format!("field_names.{slot}"), name));
     let changes = RequestFields::of_texts(names).read()?;
     operations::update_webhook(&app, &viewer.auth_context(), id, changes).await?;
-    redirect_to(&format!("/webhooks/{id}/why?done=override"))
+    match Uuid::try_parse(form.text("event")) {
+        Ok(event) => redirect_to(&format!("/events/{event}?done=override")),
+        Err(_) => redirect_to(&format!("/webhooks/{id}/why?done=override")),
+    }
 }
 
 pub async fn archive_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {

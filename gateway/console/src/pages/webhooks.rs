@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use trueup_event::reason::Status;
 use trueup_store::webhook_activity::{self, Activity, NamedEntity};
-use trueup_store::{IdPage, webhooks};
+use trueup_store::{IdPage, open_events, webhooks};
 use uuid::Uuid;
 
 use super::chart;
 use super::form::Form;
-use super::formatting::{self, LocalTime, Markup};
+use super::formatting::{LocalTime, Markup};
+use super::inbox::count_text;
 use super::layout::{PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use crate::app_state::App;
@@ -34,8 +35,10 @@ struct WebhookRow {
     unmatched: String,
     refused: String,
     held: String,
+    no_payout: String,
     unmatched_any: bool,
     held_any: bool,
+    no_payout_any: bool,
     refused_any: bool,
     spark: Markup,
 }
@@ -46,19 +49,15 @@ struct WebhookList {
     look: PageLayout,
     rows: Vec<WebhookRow>,
     archived: bool,
+    today: String,
 }
 
-/// What needs no person: matched, or known already.
-pub const FINE: [Status; 3] = [Status::Matched, Status::Duplicate, Status::Superseded];
+/// Open rows of one webhook that the table counts; its panel counts more.
+const OPEN_COUNTED: i64 = 200;
 
-/// Today's requests of these statuses.
-pub fn format_figure(activity: &Activity, statuses: &[Status]) -> String {
-    let n: i64 = statuses.iter().map(|s| activity.count_today(*s)).sum();
-    format!(
-        "{}{}",
-        formatting::format_count(n),
-        if activity.more { "+" } else { "" }
-    )
+/// Today's requests of this status.
+pub fn format_figure(activity: &Activity, status: Status) -> String {
+    count_text(activity.count_today(status), activity.more)
 }
 
 pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
@@ -83,13 +82,16 @@ pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> 
     let ids: Vec<Uuid> = found.iter().map(|w| w.id).collect();
     let now = Timestamp::now();
     let mut activity =
-        webhook_activity::load_activity(&client, account, &ids, now, viewer.zone.day_start(now))
+        webhook_activity::load_activity(&client, account, &ids, now, viewer.clock.day_start(now))
             .await?;
+    let open = open_events::count_by_webhook(&client, account, &ids, OPEN_COUNTED).await?;
     drop(client);
+    let today = viewer.clock.today().to_string();
     let rows = found
         .into_iter()
         .map(|webhook| {
             let activity = activity.remove(&webhook.id).unwrap_or_default();
+            let open = open.get(&webhook.id).copied().unwrap_or_default();
             WebhookRow {
                 id: webhook.id,
                 buyer: webhook
@@ -100,13 +102,15 @@ pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> 
                 name: webhook.settings.name,
                 enabled: webhook.settings.enabled,
                 secret: webhook.settings.require_secret,
-                last: webhook.last_event_at.map(|at| viewer.zone.local_time(at)),
-                matched: format_figure(&activity, &FINE),
-                unmatched: format_figure(&activity, &[Status::Unmatched]),
-                held: format_figure(&activity, &[Status::Held]),
-                refused: format_figure(&activity, &[Status::Refused]),
-                unmatched_any: activity.count_today(Status::Unmatched) > 0,
-                held_any: activity.count_today(Status::Held) > 0,
+                last: webhook.last_event_at.map(|at| viewer.clock.local_time(at)),
+                matched: format_figure(&activity, Status::Matched),
+                unmatched: count_text(open.unmatched, open.more),
+                held: count_text(open.held, open.more),
+                no_payout: count_text(open.no_payout, open.more),
+                refused: format_figure(&activity, Status::Refused),
+                unmatched_any: open.unmatched > 0,
+                held_any: open.held > 0,
+                no_payout_any: open.no_payout > 0,
                 refused_any: activity.count_today(Status::Refused) > 0,
                 spark: chart::spark_line(&activity.hours),
             }
@@ -116,6 +120,7 @@ pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> 
         look: PageLayout::signed_in(&viewer, "Webhooks", "/webhooks"),
         rows,
         archived,
+        today,
     })
 }
 
@@ -153,7 +158,12 @@ pub async fn new(State(app): State<App>, viewer: Viewer) -> PageResult {
     page(&NewWebhookPage::blank_form(&app, &viewer).await?)
 }
 
-pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+pub async fn create_webhook(
+    State(app): State<App>,
+    viewer: Viewer,
+    form: Form,
+    headers: HeaderMap,
+) -> PageResult {
     let required = form.is_on("require_secret").to_string();
     let texts = ["name", "buyer_id"].map(|name| (name, form.text(name)));
     let new = RequestFields::of_texts(texts.into_iter().chain([("require_secret", &*required)]));
@@ -163,10 +173,7 @@ pub async fn create_webhook(State(app): State<App>, viewer: Viewer, form: Form) 
     };
     match result {
         Ok(made) => match made.secret {
-            Some(secret) => {
-                let name = &made.settings.name;
-                super::webhook_secret::shown_once(&viewer, made.id, name, &secret, true)
-            }
+            Some(secret) => super::webhook_secret::to_secret_page(made.id, &secret, &headers),
             None => redirect_to(&format!("/webhooks/{}/setup", made.id)),
         },
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::console::Console;
-use crate::pages::{PASSWORD, Person, add_person};
+use crate::pages::{PASSWORD, PageUser, add_user};
 
 /// A body of the largest kind and what stands beside it, not a multiple of its bytes (KiB).
 const HEADROOM: u64 = 96 * 1024;
@@ -90,9 +90,9 @@ async fn a_thousand_calls_of_unknown_fields_are_answered_in_few_words() {
 async fn a_form_of_nobody_is_small_and_has_few_fields() {
     let console = Console::start().await;
     let account = crate::console::id(&console.account().await.get("/api/v1/account").await.ok());
-    add_person(&console, &account, "ann@example.test", "owner").await;
+    add_user(&console, &account, "ann@example.test", "owner").await;
     let before = peak_memory(&console);
-    let mut stranger = Person::nobody(console.address);
+    let mut stranger = PageUser::nobody(console.address);
     stranger.get("/sign-in").await;
     let blank = [("a", ""); 400];
     assert_eq!(stranger.post("/sign-in", &blank).await.status, 413);
@@ -104,7 +104,7 @@ async fn a_form_of_nobody_is_small_and_has_few_fields() {
     let grown = peak_memory(&console) - before;
     assert!(grown < HEADROOM / 4, "the console grew by {grown} KiB");
 
-    let mut ann = Person::nobody(console.address);
+    let mut ann = PageUser::nobody(console.address);
     ann.sign_in("ann@example.test", PASSWORD).await;
     let pasted = [("webhook", ""), ("text", long.as_str())];
     assert_ne!(
@@ -131,7 +131,7 @@ async fn a_crowd_that_never_ends_its_heads_keeps_nobody_out() {
             .await;
         crowd.push(stream);
     }
-    let mut visitor = Person::nobody(console.address);
+    let mut visitor = PageUser::nobody(console.address);
     for _ in 0..20 {
         let page = tokio::time::timeout(PATIENCE, visitor.get("/sign-in"))
             .await

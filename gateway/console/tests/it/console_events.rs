@@ -72,16 +72,31 @@ impl Scene {
     }
 
     pub async fn report_to(&self, webhook: &str, query: &str) -> String {
-        self.settle(webhook, Some(query), None).await
+        self.settle(webhook, Some(query), None, Timestamp::now())
+            .await
+    }
+
+    /// One that came so many hours ago.
+    pub async fn report_before(&self, hours: i64, query: &str) -> String {
+        let received_at = Timestamp::now().checked_sub(hours.hours()).expect("a time");
+        self.settle(&self.webhook, Some(query), None, received_at)
+            .await
     }
 
     /// Requests that the door refused; gives the row's id. What was sent is kept of one to a paused webhook.
     pub async fn refuse(&self, query: Option<&str>, refusal: Refusal) -> String {
-        self.settle(&self.webhook, query, Some(refusal)).await
+        self.settle(&self.webhook, query, Some(refusal), Timestamp::now())
+            .await
     }
 
-    async fn settle(&self, webhook: &str, query: Option<&str>, refusal: Option<Refusal>) -> String {
-        let received_at = ids::to_microseconds(Timestamp::now());
+    async fn settle(
+        &self,
+        webhook: &str,
+        query: Option<&str>,
+        refusal: Option<Refusal>,
+        received_at: Timestamp,
+    ) -> String {
+        let received_at = ids::to_microseconds(received_at);
         let mut random = [0; 10];
         rand::fill(&mut random);
         let request = query.map(|query| RawRequest {

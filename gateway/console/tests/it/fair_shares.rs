@@ -10,7 +10,7 @@ use trueup_testkit::http;
 
 use crate::console::{Console, Key, Said, id};
 use crate::console_events::Scene;
-use crate::pages::{Person, add_person};
+use crate::pages::{PageUser, add_user};
 
 /// Requests of the account that asks too much.
 const CROWD: usize = 200;
@@ -21,12 +21,12 @@ const QUICK_REQUESTS: i64 = 4;
 /// Below the time after which Postgres ends a quick statement.
 const SOON: Duration = Duration::from_secs(9);
 
-/// Two accounts, and a person of the second.
+/// Two accounts, and a user of the second.
 struct Neighbours {
     console: Console,
     greedy: Key,
     other: Key,
-    person: Person,
+    user: PageUser,
 }
 
 impl Neighbours {
@@ -34,13 +34,13 @@ impl Neighbours {
         let console = Console::start().await;
         let (greedy, other) = (console.account().await, console.account().await);
         let account = id(&other.get("/api/v1/account").await.ok());
-        add_person(&console, &account, "ann@example.test", "owner").await;
-        let person = Person::signed_in(&console, "ann@example.test").await;
+        add_user(&console, &account, "ann@example.test", "owner").await;
+        let user = PageUser::signed_in(&console, "ann@example.test").await;
         Neighbours {
             console,
             greedy,
             other,
-            person,
+            user,
         }
     }
 
@@ -67,7 +67,7 @@ impl Neighbours {
         }
         for _ in 0..5 {
             self.other.get("/api/v1/buyers").await.ok();
-            let page = self.person.get("/buyers").await;
+            let page = self.user.get("/buyers").await;
             assert_eq!(page.status, 200, "{}", page.text());
         }
     }
@@ -178,7 +178,7 @@ async fn an_export_that_is_not_read_holds_no_connection_to_postgres() {
         let mut export = http::Client::connect(here.console.address)
             .await
             .expect("a connection");
-        let cookies = here.person.cookie_header();
+        let cookies = here.user.cookie_header();
         let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {cookies}\r\n\r\n");
         export.write(head.as_bytes()).await.expect("asks");
         export.stream().readable().await.expect("it begins");
@@ -190,14 +190,14 @@ async fn an_export_that_is_not_read_holds_no_connection_to_postgres() {
     })
     .await;
 
-    let third = here.person.get(&path).await;
+    let third = here.user.get(&path).await;
     assert_eq!(third.status, 429, "a third at once");
     assert!(third.header("retry-after").is_some());
     assert!(third.text().contains("wait"), "{}", third.text());
     here.other_is_answered().await;
     drop(unread);
     let whole = eventually("the places are free again", SOON, || async {
-        let whole = here.person.clone().get(&path).await;
+        let whole = here.user.clone().get(&path).await;
         (whole.status == 200).then_some(whole)
     })
     .await;
@@ -208,8 +208,8 @@ async fn an_export_that_is_not_read_holds_no_connection_to_postgres() {
 async fn one_bulk_replay_of_an_account_runs_at_a_time() {
     let scene = Scene::set().await;
     let account = scene.account.to_string();
-    add_person(&scene.console, &account, "ann@example.com", "owner").await;
-    let mut person = Person::signed_in(&scene.console, "ann@example.com").await;
+    add_user(&scene.console, &account, "ann@example.com", "owner").await;
+    let mut user = PageUser::signed_in(&scene.console, "ann@example.com").await;
     let paused = Refusal {
         reason: Reason::EndpointDisabled,
         count: 1,
@@ -217,12 +217,12 @@ async fn one_bulk_replay_of_an_account_runs_at_a_time() {
     let report = "caller_id=%2B13055551234&duration=70&payout=50";
     scene.refuse(Some(report), paused).await;
     let filter = [("filter", "status=refused")];
-    let begun = person.post("/events/replay", &filter).await;
+    let begun = user.post("/events/replay", &filter).await;
     assert_eq!(begun.status, 303, "{}", begun.text());
-    let second = person.post("/events/replay", &filter).await;
+    let second = user.post("/events/replay", &filter).await;
     assert_eq!(second.status, 429, "{}", second.text());
     assert!(second.header("retry-after").is_some());
     scene.work_off_replays().await;
-    let next = person.post("/events/replay", &filter).await;
+    let next = user.post("/events/replay", &filter).await;
     assert_eq!(next.status, 303, "{}", next.text());
 }

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::console::{Console, Key, Said, id};
-use crate::pages::{PASSWORD, Person, add_person};
+use crate::pages::{PASSWORD, PageUser, add_user};
 
 /// Who asks for the last place at once.
 const CROWD: usize = 12;
@@ -153,7 +153,7 @@ async fn a_webhooks_own_limits_end_at_the_operators_and_older_ones_stay() {
 }
 
 #[tokio::test]
-async fn the_pages_meet_the_same_ceilings_and_count_only_people_who_may_sign_in() {
+async fn the_pages_meet_the_same_ceilings_and_count_only_users_who_may_sign_in() {
     let console = Console::start_with(|start| {
         start
             .env("TRUEUP_MAX_USERS_PER_ACCOUNT", 2)
@@ -164,8 +164,8 @@ async fn the_pages_meet_the_same_ceilings_and_count_only_people_who_may_sign_in(
     .await;
     let key = console.account().await;
     let account = id(&key.get("/api/v1/account").await.ok());
-    add_person(&console, &account, "ann@example.test", "owner").await;
-    let mut ann = Person::signed_in(&console, "ann@example.test").await;
+    add_user(&console, &account, "ann@example.test", "owner").await;
+    let mut ann = PageUser::signed_in(&console, "ann@example.test").await;
     for (path, setting) in [
         ("/buyers", "TRUEUP_MAX_RECORDS_PER_ACCOUNT"),
         ("/webhooks", "TRUEUP_MAX_WEBHOOKS_PER_ACCOUNT"),
@@ -180,13 +180,13 @@ async fn the_pages_meet_the_same_ceilings_and_count_only_people_who_may_sign_in(
     for number in 0..4 {
         let mut ann = ann.clone();
         crowd.spawn(async move {
-            let email = format!("person-{number}@example.test");
+            let email = format!("user-{number}@example.test");
             let fields = [
                 ("email", email.as_str()),
                 ("password", PASSWORD),
                 ("role", "viewer"),
             ];
-            ann.post("/people", &fields).await
+            ann.post("/users", &fields).await
         });
     }
     let answers = crowd.join_all().await;
@@ -199,7 +199,7 @@ async fn the_pages_meet_the_same_ceilings_and_count_only_people_who_may_sign_in(
     let client = console.database.client().await;
     let viewer = "SELECT id FROM users WHERE role = 'viewer'";
     let viewer: Uuid = client.query_one(viewer, &[]).await.expect("one").get(0);
-    let path = format!("/people/{viewer}");
+    let path = format!("/users/{viewer}");
     let away = [("role", "viewer"), ("out", "on")];
     assert_eq!(ann.post(&path, &away).await.status, 303);
     let bob = [
@@ -207,7 +207,7 @@ async fn the_pages_meet_the_same_ceilings_and_count_only_people_who_may_sign_in(
         ("password", PASSWORD),
         ("role", "viewer"),
     ];
-    assert_eq!(ann.post("/people", &bob).await.status, 303, "a free place");
+    assert_eq!(ann.post("/users", &bob).await.status, 303, "a free place");
     let back = ann.post(&path, &[("role", "viewer")]).await;
     assert_eq!(back.status, 422, "{}", back.text());
 }

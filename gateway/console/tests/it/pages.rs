@@ -1,4 +1,4 @@
-//! People at the console's pages without a browser: they sign in, follow addresses and send forms.
+//! Users at the console's pages without a browser: they sign in, follow addresses and send forms.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const ANN: &str = "ann@example.test";
 
 /// An account with a webhook and an owner who is signed in.
-pub async fn scene_with_owner() -> (Scene, Person) {
+pub async fn scene_with_owner() -> (Scene, PageUser) {
     let scene = Scene::set().await;
-    add_person(&scene.console, &scene.account.to_string(), ANN, "owner").await;
-    let ann = Person::signed_in(&scene.console, ANN).await;
+    add_user(&scene.console, &scene.account.to_string(), ANN, "owner").await;
+    let ann = PageUser::signed_in(&scene.console, ANN).await;
     (scene, ann)
 }
 
-/// Makes a person as an operator of the server would: by the command line.
-pub async fn add_person(console: &Console, account: &str, email: &str, role: &str) {
+/// Makes a user as an operator of the server would: by the command line.
+pub async fn add_user(console: &Console, account: &str, email: &str, role: &str) {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     writeln!(file, "{PASSWORD}").expect("writes");
     let mut process = Console::settings(&console.database.url)
@@ -43,29 +43,29 @@ pub async fn add_person(console: &Console, account: &str, email: &str, role: &st
 
 /// A browser's cookies and nothing else of it.
 #[derive(Clone)]
-pub struct Person {
+pub struct PageUser {
     pub address: SocketAddr,
     pub cookies: Vec<(String, String)>,
     pub csrf: String,
 }
 
-impl Person {
-    pub fn nobody(address: SocketAddr) -> Person {
-        Person {
+impl PageUser {
+    pub fn nobody(address: SocketAddr) -> PageUser {
+        PageUser {
             address,
             cookies: Vec::new(),
             csrf: String::new(),
         }
     }
 
-    pub async fn signed_in(console: &Console, email: &str) -> Person {
-        let mut person = Person::nobody(console.address);
-        let answer = person.sign_in(email, PASSWORD).await;
+    pub async fn signed_in(console: &Console, email: &str) -> PageUser {
+        let mut user = PageUser::nobody(console.address);
+        let answer = user.sign_in(email, PASSWORD).await;
         assert_eq!(answer.status, 303, "{}", answer.text());
         // The form's token follows from the session: any page has it.
-        let page = person.get("/account").await;
+        let page = user.get("/account").await;
         assert_eq!(page.status, 200, "{}", page.text());
-        person
+        user
     }
 
     pub async fn sign_in(&mut self, email: &str, password: &str) -> Answer {
@@ -119,6 +119,14 @@ impl Person {
         let mut all = vec![("csrf", csrf.as_str())];
         all.extend_from_slice(fields);
         self.post_bare(path, &all).await
+    }
+
+    /// With the form's token, and the page that it leads to.
+    pub async fn post_and_follow(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let answer = self.post(path, fields).await;
+        assert_eq!(answer.status, 303, "{path}: {}", answer.text());
+        let place = answer.header("location").expect("a place").to_owned();
+        self.get(&place).await
     }
 
     /// Only these fields.

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use crate::console_events::Scene;
-use crate::pages::{Person, between, scene_with_owner};
+use crate::pages::{PageUser, between, scene_with_owner};
 
 /// Assigns on the page, looks at the question first, and gives what the page says afterwards.
-async fn assign_on_page(ann: &mut Person, event: &str, call: &str) -> (String, String) {
+async fn assign_on_page(ann: &mut PageUser, event: &str, call: &str) -> (String, String) {
     let path = format!("/events/{event}/assign");
     let question = ann.post(&path, &[("call_id", call)]).await;
     assert_eq!(question.status, 200, "{}", question.text());
@@ -87,7 +87,7 @@ fn figure(page: &str, label: &str) -> String {
 }
 
 /// Unmatched and held: above the rows of the webhook, in the list of webhooks, and by reason.
-async fn figures(scene: &Scene, ann: &mut Person) -> Value {
+async fn figures(scene: &Scene, ann: &mut PageUser) -> Value {
     let panel = ann
         .get(&format!("/webhooks/{}", scene.webhook))
         .await

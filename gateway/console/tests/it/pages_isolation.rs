@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::console_events::Scene;
-use crate::pages::{Person, add_person};
+use crate::pages::{PageUser, add_user};
 
 /// What another account must never see, in names of the owner's things.
 const MARK: &str = "Zyx-owned";
@@ -22,7 +22,7 @@ struct Owned {
 async fn owned() -> Owned {
     let scene = Scene::set().await;
     let key = &scene.key;
-    add_person(
+    add_user(
         &scene.console,
         &scene.account.to_string(),
         "ann@example.test",
@@ -87,7 +87,15 @@ impl Owned {
         let (webhook, publisher) = (&self.scene.webhook, &self.scene.publisher);
         let (event, call) = (&self.event, &self.call);
         let mut routes = Vec::new();
-        for page in ["", "/setup", "/waiting", "/settings", "/why"] {
+        for page in [
+            "",
+            "/day",
+            "/setup",
+            "/waiting",
+            "/settings",
+            "/why",
+            "/secret",
+        ] {
             routes.push(("GET", format!("/webhooks/{webhook}{page}")));
         }
         for form in [
@@ -114,6 +122,7 @@ impl Owned {
         for page in [
             format!("/events/{event}"),
             format!("/events?webhook={webhook}"),
+            format!("/inbox?webhook={webhook}"),
             format!("/events.csv?webhook={webhook}"),
             format!("/events/replay?webhook={webhook}"),
             format!("/events/replays/{}", self.replay),
@@ -121,6 +130,7 @@ impl Owned {
             format!("/calls/{call}"),
             format!("/publishers/{publisher}"),
             format!("/publishers/{publisher}/ledger.csv"),
+            format!("/keys/{}", self.api_key),
         ] {
             routes.push(("GET", page));
         }
@@ -130,7 +140,7 @@ impl Owned {
             format!("/campaigns/{}", self.campaign),
             format!("/assignments/{}", self.scene.assignment),
             format!("/keys/{}/revoke", self.api_key),
-            format!("/people/{}", self.user),
+            format!("/users/{}", self.user),
             format!("/events/replays/{}/stop", self.replay),
         ] {
             routes.push(("POST", form));
@@ -181,7 +191,7 @@ fn fields_for(path: &str) -> Vec<(&'static str, &'static str)> {
             ("on_rejection_word", "hold"),
         ],
         _ if path.starts_with("/assignments") => vec![("kind", "rev_share"), ("amount", "5")],
-        _ if path.starts_with("/people") => vec![("role", "viewer"), ("out", "on")],
+        _ if path.starts_with("/users") => vec![("role", "viewer"), ("out", "on")],
         _ => vec![
             ("name", "taken"),
             ("call_id", "00000000-0000-7000-8000-000000000000"),
@@ -198,8 +208,8 @@ async fn no_page_shows_or_changes_another_accounts_things() {
         .as_str()
         .expect("an id")
         .to_owned();
-    add_person(console, &account, "eve@example.test", "owner").await;
-    let mut eve = Person::signed_in(console, "eve@example.test").await;
+    add_user(console, &account, "eve@example.test", "owner").await;
+    let mut eve = PageUser::signed_in(console, "eve@example.test").await;
     let before = owned.state().await;
 
     for (method, path) in owned.routes() {
@@ -217,6 +227,7 @@ async fn no_page_shows_or_changes_another_accounts_things() {
     for list in [
         "/webhooks",
         "/webhooks?archived=1",
+        "/inbox",
         "/events",
         "/events.csv",
         &format!("/events?q={MARK}-unknown"),
@@ -230,7 +241,7 @@ async fn no_page_shows_or_changes_another_accounts_things() {
         "/revenue?group=publisher",
         "/revenue?group=webhook",
         "/keys",
-        "/people",
+        "/users",
         "/audit",
         "/try",
         "/webhooks/new",
@@ -257,7 +268,7 @@ async fn no_page_shows_or_changes_another_accounts_things() {
     assert_eq!(answer.status, 404);
     assert_eq!(owned.state().await, before, "nothing of it was changed");
 
-    let mut ann = Person::signed_in(console, "ann@example.test").await;
+    let mut ann = PageUser::signed_in(console, "ann@example.test").await;
     for (method, path) in owned.routes() {
         if method == "GET" {
             assert_eq!(ann.get(&path).await.status, 200, "the owner sees {path}");
@@ -292,7 +303,7 @@ async fn every_route_of_the_router_is_walked_above() {
 #[tokio::test]
 async fn no_page_without_a_session() {
     let owned = owned().await;
-    let mut nobody = Person::nobody(owned.scene.console.address);
+    let mut nobody = PageUser::nobody(owned.scene.console.address);
     for (method, path) in owned.routes() {
         if method == "GET" {
             let answer = nobody.get(&path).await;
@@ -319,14 +330,14 @@ async fn nothing_that_a_sender_wrote_is_markup_on_any_page() {
         "javascript:alert(1)//<b>",
     ];
     let scene = Scene::set().await;
-    add_person(
+    add_user(
         &scene.console,
         &scene.account.to_string(),
         "ann@example.test",
         "owner",
     )
     .await;
-    let mut ann = Person::signed_in(&scene.console, "ann@example.test").await;
+    let mut ann = PageUser::signed_in(&scene.console, "ann@example.test").await;
     let call = scene
         .call(json!({ "ref_id": PAYLOADS[0], "tracking_number": PAYLOADS[1] }))
         .await;
@@ -367,7 +378,7 @@ async fn nothing_that_a_sender_wrote_is_markup_on_any_page() {
         pages.push(format!("/calls?q={found}"));
         pages.push(format!("/sign-in?next={found}"));
         pages.push(format!("/revenue?from={found}"));
-        // Names that people set are text of people, and no better.
+        // Names that users set are text of users, and no better.
         scene.key.named("buyers", payload).await;
         scene.key.named("publishers", payload).await;
         scene.key.named("campaigns", payload).await;

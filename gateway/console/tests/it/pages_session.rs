@@ -1,7 +1,7 @@
 //! Signing in, sessions and their end, the forms' tokens, roles.
 
 use crate::console::Console;
-use crate::pages::{PASSWORD, Person, add_person};
+use crate::pages::{PASSWORD, PageUser, add_user};
 
 const ANN: &str = "ann@example.test";
 
@@ -12,15 +12,15 @@ async fn scene(role: &str) -> (Console, String) {
         .as_str()
         .expect("an id")
         .to_owned();
-    add_person(&console, &account, ANN, role).await;
+    add_user(&console, &account, ANN, role).await;
     (console, account)
 }
 
 #[tokio::test]
-async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
+async fn a_user_signs_in_with_the_right_password_alone_and_out_again() {
     let (console, _) = scene("owner").await;
-    let mut person = Person::nobody(console.address);
-    let answer = person.get("/webhooks").await;
+    let mut user = PageUser::nobody(console.address);
+    let answer = user.get("/webhooks").await;
     assert_eq!(answer.status, 303);
     assert_eq!(answer.header("location"), Some("/sign-in?next=%2Fwebhooks"));
     for (email, password) in [
@@ -28,14 +28,14 @@ async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
         ("bob@example.test", PASSWORD),
         (ANN, ""),
     ] {
-        let answer = person.sign_in(email, password).await;
+        let answer = user.sign_in(email, password).await;
         assert_eq!(answer.status, 401, "{email}");
         assert!(
             answer.text().contains("do not go together"),
             "the same words for both"
         );
     }
-    let answer = person.sign_in(" ANN@example.test ", PASSWORD).await;
+    let answer = user.sign_in(" ANN@example.test ", PASSWORD).await;
     assert_eq!(answer.status, 303, "{}", answer.text());
     let cookie = answer
         .headers
@@ -45,7 +45,7 @@ async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
     for part in ["HttpOnly", "SameSite=Lax", "Path=/"] {
         assert!(cookie.contains(part), "{cookie}");
     }
-    let page = person.get("/webhooks").await;
+    let page = user.get("/webhooks").await;
     assert_eq!(page.status, 200);
     assert_eq!(page.header("cache-control"), Some("no-store"));
     let policy = page.header("content-security-policy").expect("a policy");
@@ -54,8 +54,8 @@ async fn a_person_signs_in_with_the_right_password_alone_and_out_again() {
         "{policy}"
     );
 
-    let before = person.clone();
-    assert_eq!(person.post("/sign-out", &[]).await.status, 303);
+    let before = user.clone();
+    assert_eq!(user.post("/sign-out", &[]).await.status, 303);
     let mut stolen = before;
     assert_eq!(
         stolen.get("/webhooks").await.status,
@@ -79,8 +79,8 @@ async fn only_the_digest_of_a_session_is_stored_and_sessions_expire() {
         ),
         ("UPDATE users SET disabled_at = now()", "shut out"),
     ] {
-        let mut person = Person::signed_in(&console, ANN).await;
-        let session = person
+        let mut user = PageUser::signed_in(&console, ANN).await;
+        let session = user
             .cookies
             .iter()
             .find(|(n, _)| n == "trueup_session")
@@ -96,11 +96,13 @@ async fn only_the_digest_of_a_session_is_stored_and_sessions_expire() {
             .expect("counts")
             .get(0);
         assert_eq!(leaked, 0);
-        assert_eq!(person.get("/webhooks").await.status, 200);
+        assert_eq!(user.get("/webhooks").await.status, 200);
         client.batch_execute(change).await.expect("changes");
-        assert_eq!(person.get("/webhooks").await.status, 303, "{why}");
+        assert_eq!(user.get("/webhooks").await.status, 303, "{why}");
     }
-    let answer = Person::nobody(console.address).sign_in(ANN, PASSWORD).await;
+    let answer = PageUser::nobody(console.address)
+        .sign_in(ANN, PASSWORD)
+        .await;
     assert_eq!(answer.status, 401, "who was shut out does not come back in");
     let hash: String = client
         .query_one("SELECT password_hash FROM users", &[])
@@ -111,33 +113,33 @@ async fn only_the_digest_of_a_session_is_stored_and_sessions_expire() {
 }
 
 #[tokio::test]
-async fn signing_in_is_slowed_down_by_address_of_the_person() {
+async fn signing_in_is_slowed_down_by_address_of_the_user() {
     let (console, _) = scene("owner").await;
-    let mut person = Person::nobody(console.address);
-    person.get("/sign-in").await;
+    let mut user = PageUser::nobody(console.address);
+    user.get("/sign-in").await;
     let mut answers = Vec::new();
     for _ in 0..14 {
         let fields = [
             ("email", "victim@example.test"),
             ("password", "a guess that is wrong"),
         ];
-        answers.push(person.post("/sign-in", &fields).await.status);
+        answers.push(user.post("/sign-in", &fields).await.status);
     }
     assert_eq!(answers[..10], [401; 10]);
     assert!(answers[10..].contains(&429), "{answers:?}");
     assert_eq!(
-        person.sign_in(ANN, PASSWORD).await.status,
+        user.sign_in(ANN, PASSWORD).await.status,
         303,
-        "another person is not slowed down"
+        "another user is not slowed down"
     );
 }
 
 #[tokio::test]
 async fn no_form_does_anything_without_the_sessions_own_token() {
     let (console, account) = scene("owner").await;
-    add_person(&console, &account, "bob@example.test", "owner").await;
-    let mut ann = Person::signed_in(&console, ANN).await;
-    let bob = Person::signed_in(&console, "bob@example.test").await;
+    add_user(&console, &account, "bob@example.test", "owner").await;
+    let mut ann = PageUser::signed_in(&console, ANN).await;
+    let bob = PageUser::signed_in(&console, "bob@example.test").await;
     for token in ["", "nonsense", &bob.csrf] {
         let answer = ann
             .post_bare("/webhooks", &[("csrf", token), ("name", "planted")])
@@ -148,7 +150,7 @@ async fn no_form_does_anything_without_the_sessions_own_token() {
     assert_eq!(answer.status, 403);
     let list = ann.get("/webhooks").await.text();
     assert!(!list.contains("planted"));
-    let mut visitor = Person::nobody(console.address);
+    let mut visitor = PageUser::nobody(console.address);
     let answer = visitor
         .post_bare("/sign-in", &[("email", ANN), ("password", PASSWORD)])
         .await;
@@ -166,9 +168,9 @@ async fn signing_in_leads_only_to_our_own_pages() {
         ("/\\evil.test", "/"),
         ("javascript:alert(1)", "/"),
     ] {
-        let mut person = Person::nobody(console.address);
-        person.get("/sign-in").await;
-        let answer = person
+        let mut user = PageUser::nobody(console.address);
+        user.get("/sign-in").await;
+        let answer = user
             .post(
                 "/sign-in",
                 &[("email", ANN), ("password", PASSWORD), ("next", next)],
@@ -181,11 +183,11 @@ async fn signing_in_leads_only_to_our_own_pages() {
 #[tokio::test]
 async fn a_role_does_what_it_may_and_no_more() {
     let (console, account) = scene("owner").await;
-    add_person(&console, &account, "op@example.test", "operator").await;
-    add_person(&console, &account, "view@example.test", "viewer").await;
-    let mut owner = Person::signed_in(&console, ANN).await;
-    let mut operator = Person::signed_in(&console, "op@example.test").await;
-    let mut viewer = Person::signed_in(&console, "view@example.test").await;
+    add_user(&console, &account, "op@example.test", "operator").await;
+    add_user(&console, &account, "view@example.test", "viewer").await;
+    let mut owner = PageUser::signed_in(&console, ANN).await;
+    let mut operator = PageUser::signed_in(&console, "op@example.test").await;
+    let mut viewer = PageUser::signed_in(&console, "view@example.test").await;
 
     assert_eq!(viewer.get("/webhooks").await.status, 200);
     for path in [
@@ -194,7 +196,7 @@ async fn a_role_does_what_it_may_and_no_more() {
         "/publishers",
         "/campaigns",
         "/keys",
-        "/people",
+        "/users",
         "/events/replay",
     ] {
         assert_eq!(
@@ -215,7 +217,7 @@ async fn a_role_does_what_it_may_and_no_more() {
         303
     );
     assert_eq!(operator.get("/keys").await.status, 403);
-    for path in ["/keys", "/people", "/account"] {
+    for path in ["/keys", "/users", "/account"] {
         assert_eq!(
             operator.post(path, &[("name", "x")]).await.status,
             403,
@@ -224,7 +226,7 @@ async fn a_role_does_what_it_may_and_no_more() {
     }
 
     let page = owner
-        .post("/keys", &[("name", "call platform")])
+        .post_and_follow("/keys", &[("name", "call platform")])
         .await
         .text();
     assert!(page.contains("tuk_"), "the key is shown once");
@@ -237,11 +239,11 @@ async fn a_role_does_what_it_may_and_no_more() {
         ("password", PASSWORD),
         ("role", "viewer"),
     ];
-    assert_eq!(owner.post("/people", &fields).await.status, 303);
+    assert_eq!(owner.post("/users", &fields).await.status, 303);
     assert_eq!(
-        owner.post("/people", &fields).await.status,
+        owner.post("/users", &fields).await.status,
         422,
-        "one address, one person"
+        "one address, one user"
     );
     let client = console.database.client().await;
     let id: uuid::Uuid = client
@@ -250,21 +252,21 @@ async fn a_role_does_what_it_may_and_no_more() {
         .expect("there")
         .get(0);
     let answer = owner
-        .post(&format!("/people/{id}"), &[("role", "viewer")])
+        .post(&format!("/users/{id}"), &[("role", "viewer")])
         .await;
     assert_eq!(answer.status, 422, "the last owner stays one");
 }
 
 #[tokio::test]
-async fn every_change_made_on_a_page_is_in_the_audit_log_with_the_persons_name() {
+async fn every_change_made_on_a_page_is_in_the_audit_log_with_the_users_name() {
     let (console, _) = scene("owner").await;
-    let mut ann = Person::signed_in(&console, ANN).await;
+    let mut ann = PageUser::signed_in(&console, ANN).await;
     let made = ann.post("/webhooks", &[("name", "Ringba")]).await;
     let setup = made.header("location").expect("goes on").to_owned();
     let id = setup.split('/').nth(2).expect("an id").to_owned();
     ann.post(&format!("/webhooks/{id}/switch"), &[]).await;
     let secret = ann
-        .post(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")])
+        .post_and_follow(&format!("/webhooks/{id}/secret"), &[("overlap_hours", "1")])
         .await
         .text();
     assert!(secret.contains("whsec_"));

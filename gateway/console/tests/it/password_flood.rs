@@ -8,23 +8,23 @@ use trueup_testkit::http;
 
 use crate::bounded_requests::peak_memory;
 use crate::console::{Console, id};
-use crate::pages::{PASSWORD, Person, add_person};
+use crate::pages::{PASSWORD, PageUser, add_user};
 
-/// People who try a password at once, each with an e-mail address of their own.
+/// Visitors who try a password at once, each with an e-mail address of their own.
 const CROWD: usize = 200;
 /// A password of 19 MiB, and what 200 connections need beside it (KiB).
 const HEADROOM: u64 = 96 * 1024;
 const SOON: Duration = Duration::from_secs(30);
 
-async fn try_password(mut stranger: Person, number: usize) -> http::Answer {
+async fn try_password(mut stranger: PageUser, number: usize) -> http::Answer {
     let email = format!("nobody-{number}@example.test");
     let fields = [("email", email.as_str()), ("password", "not this one")];
     stranger.post("/sign-in", &fields).await
 }
 
 /// With the form's token.
-async fn visitor(console: &Console) -> Person {
-    let mut stranger = Person::nobody(console.address);
+async fn visitor(console: &Console) -> PageUser {
+    let mut stranger = PageUser::nobody(console.address);
     stranger.get("/sign-in").await;
     stranger
 }
@@ -33,8 +33,8 @@ async fn visitor(console: &Console) -> Person {
 async fn two_hundred_wrong_passwords_at_once_leave_room_for_everybody_else() {
     let mut console = Console::start().await;
     let account = id(&console.account().await.get("/api/v1/account").await.ok());
-    add_person(&console, &account, "ann@example.test", "owner").await;
-    let mut ann = Person::signed_in(&console, "ann@example.test").await;
+    add_user(&console, &account, "ann@example.test", "owner").await;
+    let mut ann = PageUser::signed_in(&console, "ann@example.test").await;
     let stranger = visitor(&console).await;
     let ops = console.process.address("ops").await;
     let before = peak_memory(&console);
@@ -54,7 +54,7 @@ async fn two_hundred_wrong_passwords_at_once_leave_room_for_everybody_else() {
     let grown = peak_memory(&console) - before;
     assert!(grown < HEADROOM, "the console grew by {grown} KiB");
 
-    let mut again = Person::nobody(console.address);
+    let mut again = PageUser::nobody(console.address);
     let answer = again.sign_in("ann@example.test", PASSWORD).await;
     assert_eq!(answer.status, 303, "the queue is free again");
 }

@@ -263,7 +263,7 @@ pub struct CeilingArgs {
           value_parser = check::parse_positive, default_value = "50")]
     pub max_api_keys_per_account: NonZeroU32,
 
-    /// People of one account who may sign in
+    /// Users of one account who may sign in
     #[arg(long, env = "TRUEUP_MAX_USERS_PER_ACCOUNT", value_name = "N", global = true,
           value_parser = check::parse_positive, default_value = "100")]
     pub max_users_per_account: NonZeroU32,

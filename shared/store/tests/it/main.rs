@@ -2,4 +2,5 @@
 
 mod foreign_keys;
 mod online_indexes;
+mod open_rows;
 mod partitions;
