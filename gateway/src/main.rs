@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use trueup_gateway::server;
 use trueup_ops::settings::{
     self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs,
@@ -17,6 +17,8 @@ use trueup_ops::{logging, shutdown};
 #[derive(Debug, Parser)]
 #[command(name = "trueup-gateway", version)]
 struct GatewaySettings {
+    #[command(subcommand)]
+    command: Option<GatewayCommand>,
     #[command(flatten)]
     postgres: PostgresArgs,
     #[command(flatten)]
@@ -33,19 +35,31 @@ struct GatewaySettings {
     start: StartArgs,
 }
 
+#[derive(Debug, Clone, Subcommand)]
+enum GatewayCommand {
+    /// Take reports until told to stop (the default)
+    Run,
+    /// Check the settings and end
+    CheckConfig,
+}
+
 fn main() -> ExitCode {
     let settings: GatewaySettings = settings::parse_settings();
     logging::init_logging(&settings.log);
     let threads = settings.gateway.gateway_threads;
-    shutdown::run(
-        threads,
-        server::run(server::ServerSettings {
-            postgres: settings.postgres,
-            amqp: settings.amqp,
-            redis_url: settings.redis.redis_url,
-            gateway: settings.gateway,
-            grace: settings.grace.grace,
-            start: settings.start.within,
-        }),
-    )
+    let command = settings.command.unwrap_or(GatewayCommand::Run);
+    let settings = server::ServerSettings {
+        postgres: settings.postgres,
+        amqp: settings.amqp,
+        redis: settings.redis,
+        gateway: settings.gateway,
+        grace: settings.grace.grace,
+        start: settings.start.within,
+    };
+    shutdown::run(threads, async {
+        match command {
+            GatewayCommand::Run => server::run(settings).await,
+            GatewayCommand::CheckConfig => server::check_config(&settings),
+        }
+    })
 }

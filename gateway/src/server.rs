@@ -9,13 +9,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::metrics::{self, DependencyName, EventKind};
 use trueup_ops::private_listener;
-use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs};
+use trueup_ops::settings::{AmqpArgs, GatewayArgs, PostgresArgs, RedisArgs, print_good};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_postgres::{Pool, PoolSettings};
 
@@ -43,7 +43,7 @@ const FIRST_ATTEMPTS_WITHIN: Duration = Duration::from_secs(1);
 pub struct ServerSettings {
     pub postgres: PostgresArgs,
     pub amqp: AmqpArgs,
-    pub redis_url: SecretString,
+    pub redis: RedisArgs,
     pub gateway: GatewayArgs,
     pub grace: Duration,
     /// How long a start may go on without knowing any webhook.
@@ -54,7 +54,7 @@ pub struct ServerSettings {
 pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     let shutdown =
         Shutdown::install_signals(settings.grace).map_err(|e| Failure::new(ExitReason::Bug, e))?;
-    check_redis_url(&settings.redis_url)?;
+    check_redis(&settings.redis)?;
     // It may have to wait for the gateway that is being replaced; a stop need not.
     let opening = open_spool(&settings.gateway);
     let Some(spool) = shutdown.stop().run_until_cancelled(opening).await else {
@@ -89,13 +89,14 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     Ok(exit)
 }
 
-fn check_redis_url(url: &SecretString) -> Result<(), Failure> {
-    limits::check_url(url).map_err(|e: RedisUrlError| {
+fn check_redis(redis: &RedisArgs) -> Result<(), Failure> {
+    let bad = |e: RedisUrlError| {
         Failure::bad_setting(
             "TRUEUP_REDIS_URL",
             format!("{e}; such as redis://user:password@host:6379/0"),
         )
-    })
+    };
+    limits::check_url(&redis.redis_url).map_err(bad)
 }
 
 /// The private one and the public one.
@@ -136,6 +137,20 @@ async fn serve_until_drained(
         .await
 }
 
+fn open_pool(postgres: &PostgresArgs) -> Result<Pool, Failure> {
+    let pool_settings = PoolSettings::for_application("trueup-gateway", POSTGRES_CONNECTIONS);
+    Pool::new(postgres.postgres_url.expose_secret(), &pool_settings)
+        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
+}
+
+/// All that can be said of the settings without asking anybody.
+pub fn check_config(settings: &ServerSettings) -> Result<ExitReason, Failure> {
+    check_redis(&settings.redis)?;
+    open_pool(&settings.postgres)?;
+    print_good();
+    Ok(ExitReason::Drained)
+}
+
 async fn open_spool(gateway: &GatewayArgs) -> Result<Option<OpenSpool>, Failure> {
     let Some(directory) = &gateway.spool_dir else {
         return Ok(None);
@@ -160,14 +175,8 @@ fn open_state(
     end: &CancellationToken,
 ) -> Result<GatewayState, Failure> {
     let gateway = &settings.gateway;
-    let pool_settings = PoolSettings::for_application("trueup-gateway", POSTGRES_CONNECTIONS);
-    let pool = Pool::new(
-        settings.postgres.postgres_url.expose_secret(),
-        &pool_settings,
-    )
-    .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
     let source = CacheSource {
-        pool,
+        pool: open_pool(&settings.postgres)?,
         file: gateway.snapshot_file.clone(),
         postgres: readiness.add_dependency(DependencyName::Postgres),
         snapshot: readiness.add_dependency(DependencyName::Snapshot),
@@ -176,7 +185,7 @@ fn open_state(
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
-    let limits = Limits::start(&settings.redis_url, down, timeout, redis, end.clone())
+    let limits = Limits::start(&settings.redis.redis_url, down, timeout, redis, end.clone())
         .map_err(|e| Failure::bad_setting("TRUEUP_REDIS_URL", e))?;
     let publishing = publish::PublishSettings {
         amqp_url: settings.amqp.amqp_url.clone(),

@@ -7,6 +7,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions};
 use secrecy::ExposeSecret;
 use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
+use trueup_ops::settings::print_good;
 use trueup_ops::shutdown::{ExitReason, Failure};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
@@ -181,6 +182,6 @@ pub fn check_config(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
         &PoolSettings::for_application("trueup-worker", 1),
     )
     .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
-    print_line("the settings are good");
+    print_good();
     Ok(ExitReason::Drained)
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::health::{Dependency, Readiness};
 use trueup_ops::metrics::DependencyName;
 use trueup_ops::private_listener;
+use trueup_ops::settings::print_good;
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_store::{Pool, PoolSettings};
 
@@ -43,8 +44,13 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     let url = args.postgres.postgres_url.expose_secret();
     let pool = open_pool(url, QUICK_CONNECTIONS, QUICK_STATEMENT_MS)?;
     let long_pool = open_pool(url, LONG_CONNECTIONS, LONG_STATEMENT_MS)?;
-    if let Some(ConsoleCommand::User(command)) = args.command {
-        return user_command::run(command, pool).await;
+    match args.command {
+        Some(ConsoleCommand::User(command)) => return user_command::run(command, pool).await,
+        Some(ConsoleCommand::CheckConfig) => {
+            print_good();
+            return Ok(ExitReason::Drained);
+        }
+        None => {}
     }
     let shutdown = Shutdown::install_signals(args.grace.grace)
         .map_err(|e| Failure::new(ExitReason::Bug, e))?;

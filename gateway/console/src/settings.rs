@@ -26,4 +26,6 @@ pub enum ConsoleCommand {
     /// Users, who may sign in
     #[command(subcommand)]
     User(UserCommand),
+    /// Check the settings and end
+    CheckConfig,
 }

@@ -60,6 +60,29 @@ impl Start {
         self
     }
 
+    /// As kubelet starts it in a namespace that has Services of these names.
+    #[must_use]
+    pub fn beside_services(mut self, services: &[&str]) -> Start {
+        const ADDRESS: &str = "10.96.0.7";
+        for service in services {
+            let of = service.to_uppercase().replace('-', "_");
+            let url = format!("tcp://{ADDRESS}:80");
+            for (suffix, value) in [
+                ("SERVICE_HOST", ADDRESS),
+                ("SERVICE_PORT", "80"),
+                ("SERVICE_PORT_HTTP", "80"),
+                ("PORT", &url),
+                ("PORT_80_TCP", &url),
+                ("PORT_80_TCP_PROTO", "tcp"),
+                ("PORT_80_TCP_PORT", "80"),
+                ("PORT_80_TCP_ADDR", ADDRESS),
+            ] {
+                self = self.env(&format!("{of}_{suffix}"), value);
+            }
+        }
+        self
+    }
+
     #[must_use]
     pub fn arg(mut self, argument: impl ToString) -> Start {
         self.arguments.push(argument.to_string());

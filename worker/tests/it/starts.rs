@@ -176,3 +176,42 @@ async fn each_start_is_ready_within_its_time_and_ends_with_0() {
     worker.terminate();
     assert_eq!(worker.exit_code(Duration::from_secs(10)).await, 0);
 }
+
+/// Every process of a namespace is told of all its Services, those of Postgres and Redis too.
+#[tokio::test(flavor = "multi_thread")]
+async fn kubelets_variables_are_no_error_and_other_unknown_ones_are() {
+    let beside = || {
+        Start::new(WORKER).beside_services(&[
+            "trueup",
+            "trueup-gateway",
+            "trueup-console",
+            "trueup-worker",
+            "trueup-postgres",
+            "trueup-redis",
+        ])
+    };
+    let mut good = beside().arg("check-config").spawn();
+    assert_eq!(good.exit_code(PATIENCE).await, 0, "{}", good.log());
+    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
+        let bad = beside().env(variable, "10.96.0.7").arg("check-config");
+        let mut bad = bad.spawn();
+        assert_eq!(bad.exit_code(PATIENCE).await, 64, "{}", bad.log());
+        assert!(bad.log().contains(variable), "{}", bad.log());
+    }
+    // Its commands read the same settings: a bad one of our own is what ends them, not kubelet's.
+    for command in ["run", "migrate", "redrive", "reconcile"] {
+        let unreachable = format!("postgres://x@{NOBODY_LISTENS}/x");
+        let of_ours = beside()
+            .env("TRUEUP_POSTGRES_URL", unreachable)
+            .env("TRUEUP_AMQP_URL", format!("amqp://{NOBODY_LISTENS}"))
+            .env("TRUEUP_WORKER_BATCH", "none")
+            .arg(command);
+        let mut of_ours = of_ours.spawn();
+        assert_eq!(of_ours.exit_code(PATIENCE).await, 64, "{}", of_ours.log());
+        let log = of_ours.log();
+        assert!(
+            log.contains("TRUEUP_WORKER_BATCH") && !log.contains("SERVICE"),
+            "{log}"
+        );
+    }
+}

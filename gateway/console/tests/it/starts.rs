@@ -54,3 +54,26 @@ async fn a_port_that_is_taken_is_named_with_its_variable() {
         );
     }
 }
+
+/// Every process of a namespace is told of all its Services, those of Postgres and Redis too.
+#[tokio::test]
+async fn kubelets_variables_are_no_error_and_other_unknown_ones_are() {
+    let beside = || {
+        Start::new(CONSOLE).beside_services(&[
+            "trueup",
+            "trueup-gateway",
+            "trueup-console",
+            "trueup-worker",
+            "trueup-postgres",
+            "trueup-redis",
+        ])
+    };
+    let mut good = beside().arg("check-config").spawn();
+    assert_eq!(good.exit_code(SOON).await, 0, "{}", good.log());
+    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
+        let bad = beside().env(variable, "10.96.0.7").arg("check-config");
+        let mut bad = bad.spawn();
+        assert_eq!(bad.exit_code(SOON).await, 64, "{}", bad.log());
+        assert!(bad.log().contains(variable), "{}", bad.log());
+    }
+}

@@ -2,11 +2,12 @@
 //!
 //! A setting is a flag, else the environment variable, else what the file named by `NAME_FILE`
 //! holds, else the default. An unknown `TRUEUP_…` variable is an error: a misspelt setting that is
-//! silently ignored is found out when it hurts. It refuses to start on anything doubtful, and never
+//! silently ignored is found out when it hurts. (Those of [`service_links`] are nobody's.) It refuses to start on anything doubtful, and never
 //! shows a password. The names themselves are in [`args`] and nowhere else.
 
 mod args;
 pub mod check;
+mod service_links;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -108,6 +109,13 @@ pub fn parse_settings<T: Parser>() -> T {
     }
 }
 
+/// What `check-config` says on standard output when nothing is wrong.
+pub fn print_good() {
+    use std::io::Write as _;
+    // A closed pipe is no failure of the command.
+    let _ = writeln!(std::io::stdout(), "the settings are good");
+}
+
 /// What a command line came to.
 #[derive(Debug)]
 pub enum Parsed<T> {
@@ -175,11 +183,11 @@ fn from_environment(
         let Some(variable) = variable.to_str().filter(|v| v.starts_with(PREFIX)) else {
             continue;
         };
-        if value.to_str().is_none() {
+        let Some(text) = value.to_str() else {
             return Err(BadConfig(format!(
                 "{variable} is no text in UTF-8; write it again"
             )));
-        }
+        };
         if known.iter().any(|k| k == variable) {
             if !value.is_empty() {
                 values.insert(variable.to_owned(), value.clone());
@@ -191,7 +199,7 @@ fn from_environment(
             if !value.is_empty() {
                 files.insert(of.to_owned(), value.clone());
             }
-        } else {
+        } else if !service_links::is_service_link(variable, text) {
             return Err(unknown_variable(variable, &known));
         }
     }

@@ -115,6 +115,40 @@ fn an_unknown_variable_names_the_nearest_known_one() {
     read(&[], &[("TRUEUP_WORKER_OPS_LISTEN", "127.0.0.1:0")]).expect("another process reads it");
 }
 
+/// kubelet tells each pod of every Service of its namespace, in variables made of the Service's name.
+#[test]
+fn what_kubelet_makes_of_a_services_name_is_no_setting_and_no_error() {
+    for (variable, value) in [
+        ("TRUEUP_SERVICE_HOST", "10.96.0.7"),
+        ("TRUEUP_GATEWAY_SERVICE_HOST", "10.96.0.7"),
+        ("TRUEUP_GATEWAY_SERVICE_PORT", "80"),
+        ("TRUEUP_GATEWAY_SERVICE_PORT_HTTP", "80"),
+        ("TRUEUP_GATEWAY_PORT", "tcp://10.96.0.7:80"),
+        ("TRUEUP_GATEWAY_PORT_80_TCP", "tcp://10.96.0.7:80"),
+        ("TRUEUP_GATEWAY_PORT_80_TCP_PROTO", "tcp"),
+        ("TRUEUP_GATEWAY_PORT_80_TCP_PORT", "80"),
+        ("TRUEUP_GATEWAY_PORT_80_TCP_ADDR", "10.96.0.7"),
+        ("TRUEUP_DNS_PORT_53_UDP", "udp://10.96.0.7:53"),
+        ("TRUEUP_REDIS_FILE_SERVICE_HOST", "10.96.0.7"),
+    ] {
+        read(&[], &[(variable, value)]).unwrap_or_else(|error| panic!("{variable}: {error}"));
+    }
+    for (variable, value) in [
+        ("TRUEUP_GATEWAY_PORT", "8080"),
+        ("TRUEUP_GATEWAY_PORT_NUMBER", "8080"),
+        ("TRUEUP_GATEWAY_PORT_TCP", "tcp://10.96.0.7:80"),
+        ("TRUEUP_GATEWAY_PORT_80_TCPX", "tcp://10.96.0.7:80"),
+        ("TRUEUP_GATEWAY_PORT_80_TCP_NAME", "http"),
+        ("TRUEUP_GATEWAY_SERVICE_PORTS", "80"),
+        ("TRUEUP_GATEWAY_SERVICE", "10.96.0.7"),
+        ("TRUEUP_GATEWAY_HOST", "10.96.0.7"),
+        ("TRUEUP__SERVICE_HOST", "10.96.0.7"),
+    ] {
+        let error = read(&[], &[(variable, value)]).expect_err(variable);
+        assert!(error.contains(variable), "{error}");
+    }
+}
+
 /// A value that is wrong, and a word of what must be said about it.
 const WRONG: &[(&str, &str, &str)] = &[
     (
