@@ -397,6 +397,7 @@ fn case_of_line<'a>(
         report: line.report()?,
         candidates: &line.candidates,
         trigger: line.trigger,
+        stands_on: line.earlier_call.filter(|_| line.left_call.is_none()),
         left_call: line.left_call,
     })
 }

@@ -112,6 +112,8 @@ pub struct DecisionInput<'a> {
     pub report: &'a Report,
     pub candidates: &'a CallCandidates,
     pub trigger: Trigger,
+    /// The call that its row names as yet.
+    pub stands_on: Option<Uuid>,
     /// The call that it stood on until now (M9).
     pub left_call: Option<Uuid>,
 }
@@ -410,6 +412,7 @@ pub fn expected_match(
         received_at: case.order.received_at,
         payout_cents,
         by_person,
+        is_apply: false,
         guess: false,
         by_caller: false,
         displaced: false,
@@ -431,6 +434,7 @@ fn match_query_of<'a>(
         duration_seconds: report.duration_seconds.map(i64::from),
         payout_cents: report.payout.cents(),
         received_at: case.order.received_at,
+        stands_on: case.stands_on,
         tolerance_seconds: case.webhook.duration_tolerance_seconds,
         window_hours: case.webhook.match_window_hours,
     };

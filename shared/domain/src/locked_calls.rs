@@ -359,6 +359,7 @@ impl LockedCalls {
                 received_at: r.order.received_at,
                 payout_cents: r.payout_cents,
                 by_person: r.by_person,
+                is_apply: r.exempt_from_v2,
                 guess: r.guess,
                 by_caller: r.strategy == Strategy::CallerDuration,
                 displaced: r.role == ClaimState::Displaced,

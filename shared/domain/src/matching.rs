@@ -50,6 +50,8 @@ pub struct PriorMatch {
     pub received_at: Timestamp,
     pub payout_cents: i64,
     pub by_person: bool,
+    /// It is a person's apply: their word about the report that it was made from (M8).
+    pub is_apply: bool,
     /// Its call was not named beyond doubt (M9).
     pub guess: bool,
     /// It was found by caller and duration.
@@ -69,6 +71,8 @@ pub struct MatchInput<'a> {
     pub duration_seconds: Option<i64>,
     pub payout_cents: Option<i64>,
     pub received_at: Timestamp,
+    /// The call that it stands on as yet.
+    pub stands_on: Option<Uuid>,
     pub tolerance_seconds: i64,
     pub window_hours: i64,
 }
@@ -203,9 +207,13 @@ fn known_by_signature(call_id: Uuid) -> MatchResult {
 
 /// What a person assigned takes its repeats along, also those that an id would find (M12).
 fn by_person(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
-    // An earlier report is no repeat of the one that the person spoke about.
-    let leads =
-        |p: &PriorMatch| p.by_person && !p.displaced && p.received_at <= question.received_at;
+    // An earlier report is no repeat of the one that the person spoke about; an apply speaks about what
+    // stands beside it, for it is placed after all of that.
+    let leads = |p: &PriorMatch| {
+        let is_about = p.received_at <= question.received_at
+            || (p.is_apply && question.stands_on == Some(p.call_id));
+        p.by_person && !p.displaced && is_about
+    };
     let prior = nearest_prior(question, evidence, leads)?;
     Some(known_by_signature(prior.call_id))
 }

@@ -12,3 +12,4 @@ mod simulated_persons;
 mod simulation;
 mod simulation_runs;
 mod stories;
+mod words_of_persons;
