@@ -256,11 +256,13 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
         return false;
     }
     let names_a_call = report.ref_id.is_some() || report.call_uuid().is_some();
+    let has_fingerprint = report.caller.is_some() && report.duration_seconds.is_some();
     match decision.status {
-        Status::Unmatched => {
-            names_a_call || (report.caller.is_some() && report.duration_seconds.is_some())
+        Status::Unmatched => names_a_call || has_fingerprint,
+        // One without an id waits for a repeat that names it (M12).
+        Status::Held if decision.reason == Some(Reason::Ambiguous) => {
+            names_a_call || has_fingerprint
         }
-        Status::Held if decision.reason == Some(Reason::Ambiguous) => names_a_call,
         _ => decision.guess && names_a_call,
     }
 }

@@ -179,8 +179,13 @@ pub fn find_better_than_guess(
     evidence: &MatchEvidence,
 ) -> Option<MatchResult> {
     find_named_call(question, evidence, &mut false).or_else(|| {
-        let named = nearest_prior(question, evidence, |p| !p.guess && !p.displaced)?;
-        Some(known_by_signature(named.call_id))
+        let is_named = |p: &PriorMatch| !p.guess && !p.displaced;
+        let named = nearest_prior(question, evidence, is_named)?;
+        // Where two calls are named, what stands nowhere may be either's repeat: it waits for a person (M12).
+        let elsewhere = |p: &PriorMatch| is_named(p) && p.call_id != named.call_id;
+        let is_either =
+            question.stands_on.is_none() && nearest_prior(question, evidence, elsewhere).is_some();
+        (!is_either).then(|| known_by_signature(named.call_id))
     })
 }
 

@@ -24,8 +24,8 @@ pub struct StandingReport {
     pub call_id_text: Option<String>,
 }
 
-/// The rows that are the same report as one of the batch, stand elsewhere by a guess, and so may have to
-/// go where that one goes (M12). They are settled with it, in one transaction.
+/// The rows that are the same report as one of the batch, stand elsewhere (by a guess, or, where a person
+/// assigns it, by their ids), and so may have to go where that one goes (M12). They are settled with it, in one transaction.
 ///
 /// `true` for those that stood where a person had put it: the person has taken that back, so they are
 /// decided anew, whatever still fits.
@@ -41,8 +41,13 @@ pub fn rows_to_follow(
         if !report.guess {
             group.named_calls.insert(report.call_id);
         }
-        if report.guess && !report.by_person && !own.contains(&report.order.event_id) {
+        if report.by_person || own.contains(&report.order.event_id) {
+            continue;
+        }
+        if report.guess {
             group.guesses.push(report);
+        } else {
+            group.named.push(report);
         }
     }
     for line in lines {
@@ -71,9 +76,11 @@ pub fn rows_to_follow(
         };
         // A person's word leads what came after the report that it was about.
         let by_word = matches!(line.trigger, Trigger::Assigned(_)) && !is_taken_back;
+        let led_by_word = group.named.iter().filter(|_| by_word);
         let followers = group
             .guesses
             .iter()
+            .chain(led_by_word)
             .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order));
         for follower in followers {
             let key = (follower.order.received_at, follower.order.event_id);
@@ -88,6 +95,8 @@ pub fn rows_to_follow(
 #[derive(Default)]
 struct SameReports<'a> {
     guesses: Vec<&'a StandingReport>,
+    /// Those that stand by their ids: only a person's word leads them elsewhere.
+    named: Vec<&'a StandingReport>,
     ref_ids: BTreeSet<&'a str>,
     call_ids: BTreeSet<&'a str>,
     /// Where an id or a person put one of them.

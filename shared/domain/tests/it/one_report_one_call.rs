@@ -81,3 +81,30 @@ fn m4_another_payout_for_a_shared_ref_id_is_held_while_another_call_is_free() {
     assert_eq!(store.said(2), (Status::Held, Some(Reason::Ambiguous), None));
     assert_eq!(store.paid(), [(1, 5_000)].into());
 }
+
+#[test]
+fn m12_a_held_report_goes_where_its_repeat_names_its_call() {
+    let mut store = Store::new();
+    store.tell(call(1, 95));
+    store.tell(call(2, 90).with_ref("X"));
+    store.send(report(1, 3, 65, 5_000));
+    assert_eq!(store.said(1), (Status::Held, Some(Reason::Ambiguous), None));
+    store.send(report(2, 4, 65, 5_000).naming("X"));
+    store.try_again(Trigger::Again);
+    assert_eq!(store.said(1).2, Some(2));
+    assert_ne!(store.said(1).0, Status::Held);
+    assert_eq!(store.paid(), [(2, 5_000)].into());
+}
+
+/// Two ids: one that names none may be either's repeat, and stays with the person.
+#[test]
+fn m12_a_held_report_without_an_id_stays_where_two_ids_are_named() {
+    let mut store = Store::new();
+    store.tell(call(1, 95).with_ref("A"));
+    store.tell(call(2, 90).with_ref("B"));
+    store.send(report(1, 3, 65, 5_000));
+    store.send(report(2, 4, 65, 5_000).naming("A"));
+    store.send(report(3, 5, 65, 5_000).naming("B"));
+    store.try_again(Trigger::Again);
+    assert_eq!(store.said(1), (Status::Held, Some(Reason::Ambiguous), None));
+}

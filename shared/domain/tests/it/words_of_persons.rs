@@ -34,3 +34,18 @@ fn m9_when_the_apply_is_taken_back_its_guess_moves() {
     store.try_again(Trigger::Again);
     assert_eq!(store.paid(), [(2, 5_000)].into());
 }
+
+/// The report stands by its id already: where its first copy is assigned, it goes along.
+#[test]
+fn m12_an_assign_takes_along_the_repeat_that_stands_by_its_id() {
+    let mut store = Store::new();
+    store.tell(call(1, 500).from(None));
+    store.tell(call(2, 90).with_ref("X").from(None));
+    store.send(report(1, 3, 65, 5_000));
+    store.send(report(2, 4, 65, 5_000).naming("X"));
+    assert_eq!(store.paid(), [(2, 5_000)].into());
+    store.assign(1, 1);
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+    store.settle_work(&[Work::Undone(event_id(1))]);
+    assert_eq!(store.paid(), [(2, 5_000)].into());
+}
