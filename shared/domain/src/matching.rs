@@ -406,9 +406,7 @@ fn by_caller_and_duration(
     if let Some(found) = by_signature(question, evidence, &ours) {
         return found;
     }
-    let says_the_same =
-        |p: &PriorMatch| p.displaced && Some(p.payout_cents) == question.payout_cents;
-    if let Some(displaced) = nearest_prior(question, evidence, says_the_same) {
+    if let Some(displaced) = displaced_prior(question, evidence) {
         return MatchResult::RepeatOfDisplaced {
             of: displaced.event_id,
             call_id: displaced.call_id,
@@ -454,6 +452,20 @@ fn by_caller_and_duration(
         }
         None => found_ambiguous(Strategy::CallerDuration, question, &unclaimed),
     }
+}
+
+/// The row that waits for a person with what this one says, displaced from its call: the first of its repeats.
+fn displaced_prior<'a>(
+    question: &MatchInput<'_>,
+    evidence: &'a MatchEvidence,
+) -> Option<&'a PriorMatch> {
+    let says_the_same =
+        |p: &PriorMatch| p.displaced && Some(p.payout_cents) == question.payout_cents;
+    let nearest = nearest_prior(question, evidence, says_the_same)?;
+    let priors = evidence.precedents.iter();
+    priors
+        .filter(|p| says_the_same(p) && p.call_id == nearest.call_id && !ids_conflict(question, p))
+        .min_by_key(|p| (p.received_at, p.event_id))
 }
 
 fn count_of(n: usize) -> Option<u32> {

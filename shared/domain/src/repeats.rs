@@ -20,6 +20,8 @@ pub struct StandingReport {
     pub call_id: Uuid,
     pub guess: bool,
     pub by_person: bool,
+    /// Its place was taken by a report with the call's id: it stands nowhere, and waits for a person.
+    pub displaced: bool,
     pub ref_id: Option<String>,
     pub call_id_text: Option<String>,
 }
@@ -38,13 +40,13 @@ pub fn rows_to_follow(
     for report in standing {
         let group = groups.entry(report.fingerprint.clone()).or_default();
         group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
-        if !report.guess {
+        if !report.guess && !report.displaced {
             group.named_calls.insert(report.call_id);
         }
         if report.by_person || own.contains(&report.order.event_id) {
             continue;
         }
-        if report.guess {
+        if report.guess || report.displaced {
             group.guesses.push(report);
         } else {
             group.named.push(report);
@@ -60,7 +62,7 @@ pub fn rows_to_follow(
     let mut rows = BTreeMap::new();
     let named: BTreeSet<Uuid> = standing
         .iter()
-        .filter(|report| !report.guess)
+        .filter(|report| !report.guess && !report.displaced)
         .map(|report| report.order.event_id)
         .collect();
     for line in lines {
@@ -81,7 +83,9 @@ pub fn rows_to_follow(
             .guesses
             .iter()
             .chain(led_by_word)
-            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order));
+            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order))
+            // A displaced one goes where an id puts it, and waits otherwise.
+            .filter(|r| !r.displaced || !(by_word || is_taken_back));
         for follower in followers {
             let key = (follower.order.received_at, follower.order.event_id);
             // What came before may stand there on its own: it is only looked at again.

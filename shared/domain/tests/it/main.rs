@@ -3,6 +3,7 @@
 mod books_from_rows;
 mod fold_properties;
 mod fuzz_seeds;
+mod guesses_and_money;
 mod invariants;
 mod model;
 mod one_report_one_call;
