@@ -52,6 +52,7 @@ pub fn any_matching(data: &[u8]) {
         duration_seconds: (flags & 8 == 0).then_some(i64::from(duration)),
         payout_cents: (flags & 16 == 0).then_some(i64::from(payout) * 100),
         received_at: "2026-03-14T12:30:00Z".parse().expect("a time"),
+        stands_on: None,
         tolerance_seconds: 60,
         window_hours: 24,
     };
@@ -64,6 +65,7 @@ pub fn any_matching(data: &[u8]) {
         received_at: c.ended_at,
         payout_cents: c.duration_seconds * 100,
         by_person: c.claimed,
+        is_apply: false,
         ref_id: c.in_scope.then(|| "R".to_owned()),
         call_id_text: None,
     };

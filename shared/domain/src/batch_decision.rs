@@ -376,6 +376,9 @@ pub fn decide_lines(
         .iter()
         .map(|line| is_decided_anew(line, webhooks, books))
         .collect();
+    for (line, _) in lines.iter().zip(&anew).filter(|(_, anew)| !**anew) {
+        name_in_place(line, webhooks, books);
+    }
     // All of them leave before any is placed: what one lets go another may take (M12).
     for (line, anew) in lines.iter_mut().zip(&anew) {
         if *anew && line.trigger.is_retry() {
@@ -406,6 +409,7 @@ fn case_of_line<'a>(
         report: line.report()?,
         candidates: &line.candidates,
         trigger: line.trigger,
+        stands_on: line.earlier_call.filter(|_| line.left_call.is_none()),
         left_call: line.left_call,
     })
 }
@@ -428,8 +432,10 @@ fn is_decided_anew(
     if before.strategy == Some(Strategy::Person) {
         return false;
     }
-    let is_displaced = before.status == Status::Held.code()
-        && before.reason == Some(Reason::ReplacedHeuristicMatch);
+    // A displaced one, and a repeat of it, name the call and stand nowhere.
+    let is_displaced = before.reason == Some(Reason::RepeatOfOpenReport)
+        || before.status == Status::Held.code()
+            && before.reason == Some(Reason::ReplacedHeuristicMatch);
     let stands_on = line.earlier_call.filter(|_| !is_displaced);
     match find_better_call(&case, books) {
         // A guess among the calls of its ref_id is better than one by caller only on the caller's own call.
@@ -450,6 +456,25 @@ fn is_decided_anew(
             line.trigger == Trigger::Changed
                 && stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id))
         }
+    }
+}
+
+/// A guess whose call is named by its id by now, since a copy gave it that id, is no guess any more (M9).
+fn name_in_place(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>, books: &mut LockedCalls) {
+    let (Some(case), Some(stands_on)) = (case_of_line(line, webhooks), line.earlier_call) else {
+        return;
+    };
+    let is_named = line.trigger.is_retry()
+        && matches!(
+            find_better_call(&case, books),
+            Some(MatchResult::Call { call_id, guess: false, .. }) if call_id == stands_on
+        );
+    let key = CallKey {
+        account_id: line.account_id,
+        call_id: stands_on,
+    };
+    if let Some(call) = books.call_mut(key).filter(|_| is_named) {
+        call.name_report(line.order);
     }
 }
 

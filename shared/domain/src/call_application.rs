@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use crate::crediting::{DUPLICATE_WINDOW_MICROS, Effect, Folded, ReceptionOrder, micros_between};
 use crate::decision::{
-    CallChange, Decision, DecisionInput, LeaveCause, PostingCause, PostingDraft, Trigger,
+    CallChange, Decision, DecisionInput, DisplacedReport, LeaveCause, PostingCause, PostingDraft,
+    Trigger,
 };
 use crate::locked_calls::{CallReport, ClaimState, LockedCall, MAX_FOLDED_REPORTS, MoneyDelta};
 use crate::webhook_settings::ConflictPolicy;
@@ -268,7 +269,7 @@ fn matched_reason(
     had_payee: bool,
 ) -> Option<Reason> {
     if let Some(displaced) = decision.displaced.first() {
-        decision.detail.other_event = Some(displaced.event_id);
+        decision.detail.other_event = Some(displaced.order.event_id);
     }
     if decision.detail.left_call.is_some() && case.trigger.is_automatic() {
         Some(Reason::MovedToItsCall)
@@ -327,31 +328,59 @@ fn displace_guesses(call: &mut LockedCall, by: &CallReport, decision: &mut Decis
     if guesses.is_empty() {
         return;
     }
-    let (folded, places) = call.fold_with(by);
+    // Its own repeats say nothing: a guess of another report is borne out, or not, by this one alone.
+    let mut alone = call.clone();
+    alone.reports.retain(|r| !is_same_report(r, by));
     let borne_out = matches!(
-        effect_at(&folded.effects, &places, by.order),
+        effect_of(&alone, by),
         Effect::Duplicate { .. } | Effect::Reversed
     );
-    let mut without = call.clone();
-    without.reports.retain(|r| !guesses.contains(&r.order));
-    let (folded, places) = without.fold_with(by);
-    if borne_out || !takes_effect(effect_at(&folded.effects, &places, by.order)) {
+    alone.reports.retain(|r| !guesses.contains(&r.order));
+    if borne_out || !takes_effect(effect_of(&alone, by)) {
         return;
     }
-    for order in &guesses {
-        decision
-            .postings
-            .push(withdraw_report(call, *order, LeaveCause::Displaced));
+    decision.displaced = displaced_reports(call, &guesses);
+    // The last first: a repeat leaves before its report, so that it never stands for money.
+    for displaced in decision.displaced.iter().rev() {
+        let posting = withdraw_report(call, displaced.order, LeaveCause::Displaced);
+        decision.postings.push(posting);
     }
-    decision.displaced = guesses;
+}
+
+/// What the report does at its place among the call's.
+fn effect_of(call: &LockedCall, by: &CallReport) -> Effect {
+    let (folded, places) = call.fold_with(by);
+    effect_at(&folded.effects, &places, by.order)
+}
+
+/// One row of each report is left for a person; its repeats are duplicates of that one (M11).
+fn displaced_reports(call: &LockedCall, guesses: &[ReceptionOrder]) -> Vec<DisplacedReport> {
+    let mut first: Vec<&CallReport> = Vec::new();
+    let mut displaced = Vec::with_capacity(guesses.len());
+    for report in call.reports.iter().filter(|r| guesses.contains(&r.order)) {
+        let says_the_same =
+            |r: &&&CallReport| r.payout_cents == report.payout_cents && is_same_report(r, report);
+        let repeats = first.iter().find(says_the_same).map(|r| r.order.event_id);
+        if repeats.is_none() {
+            first.push(report);
+        }
+        displaced.push(DisplacedReport {
+            order: report.order,
+            repeats,
+        });
+    }
+    displaced
+}
+
+fn is_same_report(report: &CallReport, by: &CallReport) -> bool {
+    let fingerprint = by.fingerprint();
+    fingerprint.is_some()
+        && report.fingerprint() == fingerprint
+        && !report.is_told_apart_from(by.ref_id.as_deref(), by.call_id_text.as_deref())
 }
 
 fn gives_way(guess: &CallReport, by: &CallReport) -> bool {
-    let fingerprint = by.fingerprint();
-    let is_same_report = fingerprint.is_some()
-        && guess.fingerprint() == fingerprint
-        && !guess.is_told_apart_from(by.ref_id.as_deref(), by.call_id_text.as_deref());
-    guess.guess && !guess.by_person && !is_same_report
+    guess.guess && !guess.by_person && !is_same_report(guess, by)
 }
 
 /// Takes a report off its call; the call is folded again without it (M9, M13).

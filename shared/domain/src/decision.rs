@@ -112,6 +112,8 @@ pub struct DecisionInput<'a> {
     pub report: &'a Report,
     pub candidates: &'a CallCandidates,
     pub trigger: Trigger,
+    /// The call that its row names as yet.
+    pub stands_on: Option<Uuid>,
     /// The call that it stood on until now (M9).
     pub left_call: Option<Uuid>,
 }
@@ -191,7 +193,15 @@ pub struct Decision {
     /// In the order in which they happen.
     pub postings: Vec<PostingDraft>,
     /// Events whose match by a guess this one took over (M5).
-    pub displaced: Vec<ReceptionOrder>,
+    pub displaced: Vec<DisplacedReport>,
+}
+
+/// A report whose place on its call was taken (M5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisplacedReport {
+    pub order: ReceptionOrder,
+    /// The event that was displaced with it and says the same: it is that row which waits for a person (M11).
+    pub repeats: Option<Uuid>,
 }
 
 impl Decision {
@@ -254,11 +264,13 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
         return false;
     }
     let names_a_call = report.ref_id.is_some() || report.call_uuid().is_some();
+    let has_fingerprint = report.caller.is_some() && report.duration_seconds.is_some();
     match decision.status {
-        Status::Unmatched => {
-            names_a_call || (report.caller.is_some() && report.duration_seconds.is_some())
+        Status::Unmatched => names_a_call || has_fingerprint,
+        // One without an id waits for a repeat that names it (M12).
+        Status::Held if decision.reason == Some(Reason::Ambiguous) => {
+            names_a_call || has_fingerprint
         }
-        Status::Held if decision.reason == Some(Reason::Ambiguous) => names_a_call,
         _ => decision.guess && names_a_call,
     }
 }
@@ -272,7 +284,7 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
     if let Some(closed) = open.as_ref().filter(is_later)
         && case.left_call.is_none()
     {
-        return Decision::repeat_of_open(closed.order.event_id, None, None);
+        return repeat_of_closed(case, books, closed.order.event_id);
     }
     let decision = decide_unless_closed(case, books);
     if decision.status != Status::Held {
@@ -297,6 +309,20 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
     };
     books.set_open_row(digest, row);
     decision
+}
+
+/// A repeat of a closed row is closed with it, but a reversal that now fits is never swallowed (M11).
+fn repeat_of_closed(case: &DecisionInput<'_>, books: &mut LockedCalls, closed: Uuid) -> Decision {
+    if case.report.payout.cents().is_some_and(i64::is_negative) {
+        let decision = decide_unless_closed(case, books);
+        if decision.status == Status::Matched {
+            return decision;
+        }
+        if let Some(call_id) = decision.call_id {
+            forget_claim(case, books, call_id);
+        }
+    }
+    Decision::repeat_of_open(closed, None, None)
 }
 
 /// The row that a report which nobody asked for may be a mere repeat of.
@@ -328,6 +354,9 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
         // X5: never take money from `bid` because `payout` was garbled.
         return Decision::unmatched(Reason::PayoutUnparseable, Detail::default());
     }
+    if let Some(decision) = still_displaced(case, books) {
+        return decision;
+    }
     let found = match case.trigger {
         Trigger::Assigned(call_id) | Trigger::Applied(call_id) => MatchResult::Call {
             call_id,
@@ -349,7 +378,11 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             ..Decision::unmatched(Reason::Ambiguous, detail)
         },
         MatchResult::RepeatOfDisplaced { of, call_id } => {
-            Decision::repeat_of_open(of, Some(call_id), Some(Strategy::CallerDuration))
+            // It waits for its id, if it names one, as the displaced one would (M9).
+            Decision {
+                guess: true,
+                ..Decision::repeat_of_open(of, Some(call_id), Some(Strategy::CallerDuration))
+            }
         }
         MatchResult::Call {
             call_id,
@@ -378,6 +411,28 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             decision
         }
     }
+}
+
+/// What a person takes back from a displaced report leaves it as it stood: it waits for a person, unless it
+/// is known by now where it belongs (M8).
+fn still_displaced(case: &DecisionInput<'_>, books: &LockedCalls) -> Option<Decision> {
+    if case.trigger != Trigger::Undone || find_better_call(case, books).is_some() {
+        return None;
+    }
+    let call = books.displaced_from(case.order.event_id)?;
+    let by = call.reports.iter().find(|r| r.role.stands() && !r.guess);
+    let detail = Detail {
+        displaced: true,
+        other_event: by.map(|r| r.order.event_id),
+        ..Detail::default()
+    };
+    Some(Decision {
+        status: Status::Held,
+        strategy: Some(Strategy::CallerDuration),
+        call_id: Some(call.key.call_id),
+        guess: true,
+        ..Decision::unmatched(Reason::ReplacedHeuristicMatch, detail)
+    })
 }
 
 /// Where a report that was placed by a guess belongs after all (M9, M12).
@@ -410,6 +465,7 @@ pub fn expected_match(
         received_at: case.order.received_at,
         payout_cents,
         by_person,
+        is_apply: false,
         guess: false,
         by_caller: false,
         displaced: false,
@@ -431,6 +487,7 @@ fn match_query_of<'a>(
         duration_seconds: report.duration_seconds.map(i64::from),
         payout_cents: report.payout.cents(),
         received_at: case.order.received_at,
+        stands_on: case.stands_on,
         tolerance_seconds: case.webhook.duration_tolerance_seconds,
         window_hours: case.webhook.match_window_hours,
     };

@@ -100,6 +100,14 @@ impl CallReport {
     }
 }
 
+/// The terms that reports left behind: one of these that comes back at once finds them, any other is priced by
+/// the terms as they stand (V9).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReleasedTerms {
+    payee: Option<Payee>,
+    by: Vec<ReceptionOrder>,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockedCall {
     pub key: CallKey,
@@ -116,8 +124,8 @@ pub struct LockedCall {
     pub current_terms: Option<Payee>,
     /// The terms of the last posting; they rule once a report has been applied (V9).
     pub posted_terms: Option<Payee>,
-    /// The terms that its last report left behind in this batch: one that comes back at once finds them.
-    pub released_terms: Option<Payee>,
+    /// The terms that its reports left behind in this batch.
+    pub released_terms: Option<ReleasedTerms>,
     /// Whose report the value is; none if a person set it, or nobody has.
     pub reported_by: Option<Uuid>,
     /// In order of reception.
@@ -148,8 +156,25 @@ impl LockedCall {
         if self.value_from_webhook {
             self.posted_terms
         } else {
-            self.released_terms.or(self.current_terms)
+            self.returned_terms().or(self.current_terms)
         }
+    }
+
+    /// The terms of a report that left in this batch and has come back.
+    fn returned_terms(&self) -> Option<Payee> {
+        let released = self.released_terms.as_ref()?;
+        let is_back =
+            |r: &CallReport| r.role == ClaimState::Folded && released.by.contains(&r.order);
+        self.reports.iter().any(is_back).then_some(released.payee)?
+    }
+
+    fn release_terms(&mut self) {
+        let has_left = |r: &&CallReport| r.dirty && !r.role.stands();
+        let by = self.reports.iter().filter(has_left).map(|r| r.order);
+        self.released_terms = Some(ReleasedTerms {
+            payee: self.posted_terms,
+            by: by.collect(),
+        });
     }
 
     pub fn is_claimed(&self) -> bool {
@@ -196,6 +221,15 @@ impl LockedCall {
         self.reports.retain(|r| r.order != report.order);
         let at = self.reports.partition_point(|r| r.order < report.order);
         self.reports.insert(at, report);
+    }
+
+    /// What was placed by a guess stands by its id now.
+    pub fn name_report(&mut self, order: ReceptionOrder) {
+        let is_guess = |r: &&mut CallReport| r.order == order && r.role.stands() && r.guess;
+        for report in self.reports.iter_mut().filter(is_guess) {
+            report.guess = false;
+            report.dirty = true;
+        }
     }
 
     /// The fold as it stands.
@@ -245,9 +279,11 @@ impl LockedCall {
         self.credit_cents =
             credit_due(payee.map(|p| p.terms), folded.value_cents, folded.qualified);
         let flag_changed = self.value_from_webhook != folded.reported;
-        self.released_terms = (self.value_from_webhook && !folded.reported)
-            .then_some(self.posted_terms)
-            .flatten();
+        if self.value_from_webhook && !folded.reported {
+            self.release_terms();
+        } else if folded.reported {
+            self.released_terms = None;
+        }
         self.value_from_webhook = folded.reported;
         self.posted_terms = payee;
         self.reported_by = folded
@@ -324,6 +360,14 @@ impl LockedCalls {
         self.calls.values()
     }
 
+    /// The call from which a report with its id has taken that event's report (M5).
+    pub fn displaced_from(&self, event_id: Uuid) -> Option<&LockedCall> {
+        let is_own =
+            |r: &CallReport| r.role == ClaimState::Displaced && r.order.event_id == event_id;
+        self.all_calls()
+            .find(|call| call.reports.iter().any(is_own))
+    }
+
     pub fn add_fingerprint(&mut self, signature: Fingerprint, key: CallKey) {
         let keys = self.signatures.entry(signature).or_default();
         if !keys.contains(&key) {
@@ -359,6 +403,7 @@ impl LockedCalls {
                 received_at: r.order.received_at,
                 payout_cents: r.payout_cents,
                 by_person: r.by_person,
+                is_apply: r.exempt_from_v2,
                 guess: r.guess,
                 by_caller: r.strategy == Strategy::CallerDuration,
                 displaced: r.role == ClaimState::Displaced,

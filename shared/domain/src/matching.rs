@@ -50,6 +50,8 @@ pub struct PriorMatch {
     pub received_at: Timestamp,
     pub payout_cents: i64,
     pub by_person: bool,
+    /// It is a person's apply: their word about the report that it was made from (M8).
+    pub is_apply: bool,
     /// Its call was not named beyond doubt (M9).
     pub guess: bool,
     /// It was found by caller and duration.
@@ -69,6 +71,8 @@ pub struct MatchInput<'a> {
     pub duration_seconds: Option<i64>,
     pub payout_cents: Option<i64>,
     pub received_at: Timestamp,
+    /// The call that it stands on as yet.
+    pub stands_on: Option<Uuid>,
     pub tolerance_seconds: i64,
     pub window_hours: i64,
 }
@@ -151,7 +155,7 @@ fn find_named_call(
     evidence: &MatchEvidence,
     other_buyer: &mut bool,
 ) -> Option<MatchResult> {
-    if let Some(found) = by_person(question, evidence) {
+    if let Some(found) = by_person(question, evidence).or_else(|| by_same_id(question, evidence)) {
         return Some(found);
     }
     if question.ref_id.is_some()
@@ -175,8 +179,13 @@ pub fn find_better_than_guess(
     evidence: &MatchEvidence,
 ) -> Option<MatchResult> {
     find_named_call(question, evidence, &mut false).or_else(|| {
-        let named = nearest_prior(question, evidence, |p| !p.guess && !p.displaced)?;
-        Some(known_by_signature(named.call_id))
+        let is_named = |p: &PriorMatch| !p.guess && !p.displaced;
+        let named = nearest_prior(question, evidence, is_named)?;
+        // Where two calls are named, what stands nowhere may be either's repeat: it waits for a person (M12).
+        let elsewhere = |p: &PriorMatch| is_named(p) && p.call_id != named.call_id;
+        let is_either =
+            question.stands_on.is_none() && nearest_prior(question, evidence, elsewhere).is_some();
+        (!is_either).then(|| known_by_signature(named.call_id))
     })
 }
 
@@ -203,11 +212,36 @@ fn known_by_signature(call_id: Uuid) -> MatchResult {
 
 /// What a person assigned takes its repeats along, also those that an id would find (M12).
 fn by_person(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
-    // An earlier report is no repeat of the one that the person spoke about.
-    let leads =
-        |p: &PriorMatch| p.by_person && !p.displaced && p.received_at <= question.received_at;
+    // An earlier report is no repeat of the one that the person spoke about; an apply speaks about what
+    // stands beside it, for it is placed after all of that.
+    let leads = |p: &PriorMatch| {
+        let is_about = p.received_at <= question.received_at
+            || (p.is_apply && question.stands_on == Some(p.call_id));
+        p.by_person && !p.displaced && is_about
+    };
     let prior = nearest_prior(question, evidence, leads)?;
     Some(known_by_signature(prior.call_id))
+}
+
+/// A repeat that names the id by which the first one found its call stays there, whatever other call that id
+/// finds by now (M4, M12).
+fn by_same_id(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
+    let shares =
+        |ours: Option<&str>, theirs: &Option<String>| ours.is_some() && ours == theirs.as_deref();
+    let leads = |p: &PriorMatch| {
+        !p.guess
+            && !p.displaced
+            && !p.by_person
+            && (shares(question.ref_id, &p.ref_id)
+                || shares(question.call_id_text, &p.call_id_text))
+    };
+    let prior = nearest_prior(question, evidence, leads)?;
+    let strategy = if shares(question.ref_id, &prior.ref_id) {
+        Strategy::RefId
+    } else {
+        Strategy::CallId
+    };
+    Some(found_call(prior.call_id, strategy))
 }
 
 /// Among the reports of this signature that `counts` admits: one whose call is beyond doubt, then one that
@@ -292,8 +326,29 @@ fn guess_by_ref_id(
     several: &[&Candidate],
     choose: impl for<'a> Fn(&[&'a Candidate]) -> Option<&'a Candidate>,
 ) -> MatchResult {
-    let follows = |p: &PriorMatch| !p.displaced && several.iter().any(|c| c.call_id == p.call_id);
+    let is_among = |call_id: Uuid| several.iter().any(|c| c.call_id == call_id);
+    let of_same_caller = several.iter().any(|c| c.same_caller);
+    let follows = |p: &PriorMatch| {
+        // What was guessed by caller and names the ref_id gives way to the caller's calls of that ref_id, as
+        // this one does (M9).
+        let gives_way = of_same_caller
+            && p.guess
+            && p.by_caller
+            && p.ref_id.as_deref() == question.ref_id
+            && !is_among(p.call_id);
+        !p.displaced && !gives_way && is_borne_out(question, evidence, p)
+    };
     if let Some(prior) = nearest_prior(question, evidence, follows) {
+        if !is_among(prior.call_id) {
+            return known_by_signature(prior.call_id);
+        }
+        let others = several
+            .iter()
+            .filter(|c| !c.claimed && c.call_id != prior.call_id)
+            .count();
+        if others > 0 && !says_the_same(question, evidence, prior.call_id) {
+            return found_ambiguous(Strategy::RefId, question, several);
+        }
         return MatchResult::Call {
             call_id: prior.call_id,
             strategy: Strategy::RefId,
@@ -351,9 +406,7 @@ fn by_caller_and_duration(
     if let Some(found) = by_signature(question, evidence, &ours) {
         return found;
     }
-    let says_the_same =
-        |p: &PriorMatch| p.displaced && Some(p.payout_cents) == question.payout_cents;
-    if let Some(displaced) = nearest_prior(question, evidence, says_the_same) {
+    if let Some(displaced) = displaced_prior(question, evidence) {
         return MatchResult::RepeatOfDisplaced {
             of: displaced.event_id,
             call_id: displaced.call_id,
@@ -401,6 +454,20 @@ fn by_caller_and_duration(
     }
 }
 
+/// The row that waits for a person with what this one says, displaced from its call: the first of its repeats.
+fn displaced_prior<'a>(
+    question: &MatchInput<'_>,
+    evidence: &'a MatchEvidence,
+) -> Option<&'a PriorMatch> {
+    let says_the_same =
+        |p: &PriorMatch| p.displaced && Some(p.payout_cents) == question.payout_cents;
+    let nearest = nearest_prior(question, evidence, says_the_same)?;
+    let priors = evidence.precedents.iter();
+    priors
+        .filter(|p| says_the_same(p) && p.call_id == nearest.call_id && !ids_conflict(question, p))
+        .min_by_key(|p| (p.received_at, p.event_id))
+}
+
 fn count_of(n: usize) -> Option<u32> {
     if n == 0 {
         None
@@ -416,27 +483,13 @@ fn by_signature(
     evidence: &MatchEvidence,
     ours: &[&Candidate],
 ) -> Option<MatchResult> {
-    // A guess that its call, as it is recorded now, no longer bears out leads nobody there (M14).
-    let is_borne_out = |p: &PriorMatch| {
-        let call = evidence.by_caller.iter().find(|c| c.call_id == p.call_id);
-        let theirs = question.duration_seconds.unwrap_or_default();
-        !(p.guess && p.by_caller)
-            || call.is_some_and(|c| {
-                c.duration_seconds.saturating_sub(theirs).abs() <= question.tolerance_seconds
-            })
-    };
-    let precedent = nearest_prior(question, evidence, |p| !p.displaced && is_borne_out(p))?;
+    let leads = |p: &PriorMatch| !p.displaced && is_borne_out(question, evidence, p);
+    let precedent = nearest_prior(question, evidence, leads)?;
     let others = ours
         .iter()
         .filter(|c| !c.claimed && c.call_id != precedent.call_id)
         .count();
-    let says_the_same = question.payout_cents.is_none_or(|payout| {
-        evidence
-            .precedents
-            .iter()
-            .any(|p| p.call_id == precedent.call_id && p.payout_cents == payout)
-    });
-    if !says_the_same && others > 0 {
+    if others > 0 && !says_the_same(question, evidence, precedent.call_id) {
         // A correction of that call, or a first report of the other? Only a person can tell.
         let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
         let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
@@ -461,6 +514,24 @@ fn by_signature(
         guess: true,
         detail,
     })
+}
+
+/// A guess by caller that its call, as it is recorded now, no longer bears out leads nobody there (M14).
+fn is_borne_out(question: &MatchInput<'_>, evidence: &MatchEvidence, prior: &PriorMatch) -> bool {
+    let mut calls = evidence.by_caller.iter();
+    let theirs = question.duration_seconds.unwrap_or_default();
+    !(prior.guess && prior.by_caller)
+        || calls.find(|c| c.call_id == prior.call_id).is_some_and(|c| {
+            c.duration_seconds.saturating_sub(theirs).abs() <= question.tolerance_seconds
+        })
+}
+
+/// A report of this signature says the same amount of that call; so does one that names none (M4).
+fn says_the_same(question: &MatchInput<'_>, evidence: &MatchEvidence, call_id: Uuid) -> bool {
+    let mut priors = evidence.precedents.iter();
+    question
+        .payout_cents
+        .is_none_or(|payout| priors.any(|p| p.call_id == call_id && p.payout_cents == payout))
 }
 
 fn in_reach(question: &MatchInput<'_>, precedent: &PriorMatch) -> bool {

@@ -20,12 +20,14 @@ pub struct StandingReport {
     pub call_id: Uuid,
     pub guess: bool,
     pub by_person: bool,
+    /// Its place was taken by a report with the call's id: it stands nowhere, and waits for a person.
+    pub displaced: bool,
     pub ref_id: Option<String>,
     pub call_id_text: Option<String>,
 }
 
-/// The rows that are the same report as one of the batch, stand elsewhere by a guess, and so may have to
-/// go where that one goes (M12). They are settled with it, in one transaction.
+/// The rows that are the same report as one of the batch, stand elsewhere (by a guess, or, where a person
+/// assigns it, by their ids), and so may have to go where that one goes (M12). They are settled with it, in one transaction.
 ///
 /// `true` for those that stood where a person had put it: the person has taken that back, so they are
 /// decided anew, whatever still fits.
@@ -38,11 +40,16 @@ pub fn rows_to_follow(
     for report in standing {
         let group = groups.entry(report.fingerprint.clone()).or_default();
         group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
-        if !report.guess {
+        if !report.guess && !report.displaced {
             group.named_calls.insert(report.call_id);
         }
-        if report.guess && !report.by_person && !own.contains(&report.order.event_id) {
+        if report.by_person || own.contains(&report.order.event_id) {
+            continue;
+        }
+        if report.guess || report.displaced {
             group.guesses.push(report);
+        } else {
+            group.named.push(report);
         }
     }
     for line in lines {
@@ -55,7 +62,7 @@ pub fn rows_to_follow(
     let mut rows = BTreeMap::new();
     let named: BTreeSet<Uuid> = standing
         .iter()
-        .filter(|report| !report.guess)
+        .filter(|report| !report.guess && !report.displaced)
         .map(|report| report.order.event_id)
         .collect();
     for line in lines {
@@ -71,10 +78,14 @@ pub fn rows_to_follow(
         };
         // A person's word leads what came after the report that it was about.
         let by_word = matches!(line.trigger, Trigger::Assigned(_)) && !is_taken_back;
+        let led_by_word = group.named.iter().filter(|_| by_word);
         let followers = group
             .guesses
             .iter()
-            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order));
+            .chain(led_by_word)
+            .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order))
+            // A displaced one goes where an id puts it, and waits otherwise.
+            .filter(|r| !r.displaced || !(by_word || is_taken_back));
         for follower in followers {
             let key = (follower.order.received_at, follower.order.event_id);
             // What came before may stand there on its own: it is only looked at again.
@@ -88,6 +99,8 @@ pub fn rows_to_follow(
 #[derive(Default)]
 struct SameReports<'a> {
     guesses: Vec<&'a StandingReport>,
+    /// Those that stand by their ids: only a person's word leads them elsewhere.
+    named: Vec<&'a StandingReport>,
     ref_ids: BTreeSet<&'a str>,
     call_ids: BTreeSet<&'a str>,
     /// Where an id or a person put one of them.

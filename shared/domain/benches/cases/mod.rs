@@ -128,6 +128,7 @@ impl Batch {
     pub fn decide(&self, books: &mut LockedCalls) -> Vec<Decision> {
         let one = |(place, report, sightings): &(ReceptionOrder, Report, CallCandidates)| {
             let case = DecisionInput {
+                stands_on: None,
                 left_call: None,
                 order: *place,
                 webhook: &self.webhook,

@@ -3,10 +3,14 @@
 mod books_from_rows;
 mod fold_properties;
 mod fuzz_seeds;
+mod guesses_and_money;
 mod invariants;
 mod model;
+mod one_report_one_call;
 mod reading;
 mod shrinking;
 mod simulated_persons;
 mod simulation;
 mod simulation_runs;
+mod stories;
+mod words_of_persons;

@@ -220,7 +220,7 @@ impl Store {
             Work::Applied(event, call_id) => Some(self.line(event, Trigger::Applied(*call_id))),
         };
         let mut lines: Vec<BatchRow> = work.iter().filter_map(line).collect();
-        let followers = rows_to_follow(&lines, &self.standing_reports());
+        let followers = rows_to_follow(&lines, &self.reports_of_calls());
         for ((_, id), must_leave) in &followers {
             lines.extend(stored(id, Trigger::Changed).map(|line| BatchRow {
                 must_leave: *must_leave,
@@ -231,16 +231,22 @@ impl Store {
     }
 
     pub fn standing_reports(&self) -> Vec<StandingReport> {
+        let mut reports = self.reports_of_calls();
+        reports.retain(|report| !report.displaced);
+        reports
+    }
+
+    fn reports_of_calls(&self) -> Vec<StandingReport> {
         let of_call = |(id, kept): (&Uuid, &Kept)| {
             let call_id = *id;
-            let reports = kept.reports.iter().filter(|r| r.role.stands());
-            let standing = reports.filter_map(move |r| {
+            let standing = kept.reports.iter().filter_map(move |r| {
                 Some(StandingReport {
                     fingerprint: r.fingerprint()?,
                     order: r.order,
                     call_id,
                     guess: r.guess,
                     by_person: r.by_person,
+                    displaced: r.role == ClaimState::Displaced,
                     ref_id: r.ref_id.clone(),
                     call_id_text: r.call_id_text.clone(),
                 })
@@ -555,12 +561,14 @@ impl Store {
                 row.credit += draft.credit_delta_cents;
             }
         }
-        for place in &decision.displaced {
-            if let Some(row) = self.rows.get_mut(&place.event_id)
+        for displaced in &decision.displaced {
+            if let Some(row) = self.rows.get_mut(&displaced.order.event_id)
                 && matches!(row.status, Status::Matched | Status::Held)
             {
-                row.status = Status::Held;
-                row.reason = Some(Reason::ReplacedHeuristicMatch);
+                (row.status, row.reason) = match displaced.repeats {
+                    None => (Status::Held, Some(Reason::ReplacedHeuristicMatch)),
+                    Some(_) => (Status::Duplicate, Some(Reason::RepeatOfOpenReport)),
+                };
             }
         }
         let digest = self.digest(id);

@@ -325,17 +325,16 @@ async fn by_signature(
                 add_once(&mut line.candidates.by_caller, sighting.clone());
             }
         }
-        if row.get::<_, &str>("role") != "displaced" {
-            standing.push(StandingReport {
-                fingerprint: fingerprint.clone(),
-                order: order_of_row(row)?,
-                call_id: sighting.call_id,
-                guess: row.get("guess"),
-                by_person: row.get("by_person"),
-                ref_id: row.get("ref_id"),
-                call_id_text: row.get("call_id_text"),
-            });
-        }
+        standing.push(StandingReport {
+            fingerprint: fingerprint.clone(),
+            order: order_of_row(row)?,
+            call_id: sighting.call_id,
+            guess: row.get("guess"),
+            by_person: row.get("by_person"),
+            displaced: row.get::<_, &str>("role") == "displaced",
+            ref_id: row.get("ref_id"),
+            call_id_text: row.get("call_id_text"),
+        });
     }
     Ok(standing)
 }

@@ -22,6 +22,7 @@ use crate::settlement::loading::LockedCallSet;
 use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, write_entries};
 use trueup_domain::batch_decision::{BatchRow, freed_calls, wants_another_try};
 use trueup_domain::crediting::ReceptionOrder;
+use trueup_domain::decision::DisplacedReport;
 use trueup_domain::locked_calls::ClaimState;
 use trueup_domain::report::{Report, report_digest};
 use trueup_event::reason::{Detail, Reason, Status};
@@ -415,7 +416,7 @@ fn report_writes(books: &LockedCallSet) -> Vec<Write<'_>> {
 pub static MARK_DISPLACED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "/* settle_mark_displaced */
-    UPDATE events e SET status = 'held', reason = 'replaced_heuristic_match',
+    UPDATE events e SET status = row.status, reason = row.reason,
            detail = jsonb_strip_nulls(row.detail::jsonb || jsonb_build_object('reading_notes', e.detail -> 'reading_notes'))::json
       FROM {}
      WHERE e.received_at = row.received_at AND e.id = row.id AND e.status IN ('matched', 'held')",
@@ -425,17 +426,28 @@ pub static MARK_DISPLACED: LazyLock<String> = LazyLock::new(|| {
 
 /// A row whose call was taken by a report that names it (M5).
 struct DisplacedRow {
-    order: ReceptionOrder,
+    report: DisplacedReport,
     by_event: Uuid,
+}
+
+impl DisplacedRow {
+    fn status_and_reason(&self) -> (Status, Reason) {
+        match self.report.repeats {
+            None => (Status::Held, Reason::ReplacedHeuristicMatch),
+            Some(_) => (Status::Duplicate, Reason::RepeatOfOpenReport),
+        }
+    }
 }
 
 fn displaced_row() -> Vec<TableColumn<'static, DisplacedRow>> {
     columns!(|row: DisplacedRow|
-        "received_at": "timestamptz" = row.order.received_at;
-        "id": "uuid" = row.order.event_id;
+        "received_at": "timestamptz" = row.report.order.received_at;
+        "id": "uuid" = row.report.order.event_id;
+        "status": "text" = row.status_and_reason().0.code();
+        "reason": "text" = row.status_and_reason().1.code();
         "detail": "text" = Detail {
-            displaced: true,
-            other_event: Some(row.by_event),
+            displaced: row.report.repeats.is_none(),
+            other_event: Some(row.report.repeats.unwrap_or(row.by_event)),
             ..Detail::default()
         }
         .to_json();
@@ -446,8 +458,8 @@ fn mark_displaced(lines: &[BatchRow]) -> Option<Write<'static>> {
     let of_line = |line: &BatchRow| {
         let by_event = line.order.event_id;
         let displaced = line.decision.iter().flat_map(|d| d.displaced.iter());
-        let rows = displaced.map(|order| DisplacedRow {
-            order: *order,
+        let rows = displaced.map(|report| DisplacedRow {
+            report: *report,
             by_event,
         });
         rows.collect::<Vec<_>>()

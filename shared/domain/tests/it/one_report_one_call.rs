@@ -1,0 +1,110 @@
+//! M4, M12, M14: one report is paid on one call, whatever its repeats name and whenever calls come.
+
+use trueup_domain::decision::Trigger;
+use trueup_event::reason::{Reason, Status};
+
+use crate::model::Store;
+use crate::stories::{OTHER_CALLER, call, report};
+
+#[test]
+fn m14_a_retry_that_names_another_callers_call_stays_with_its_report() {
+    let mut store = Store::new();
+    store.tell(call(1, 92));
+    store.tell(call(2, 400).with_ref("A").from(Some(OTHER_CALLER)));
+    store.send(report(1, 3, 65, 5_000));
+    store.send(report(2, 4, 65, 5_000).naming("A"));
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+#[test]
+fn m14_a_retry_that_names_a_shared_ref_id_stays_with_its_report() {
+    let mut store = Store::new();
+    store.tell(call(1, 92));
+    store.tell(call(2, 400).with_ref("B"));
+    store.tell(call(3, 400).with_ref("B"));
+    store.send(report(1, 3, 65, 5_000));
+    store.send(report(2, 4, 65, 5_000).naming("B"));
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+    store.try_again(Trigger::Recorded);
+    store.try_again(Trigger::Again);
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+/// The other way round: what names the ref_id waits, and all of it goes when the calls are there.
+#[test]
+fn m12_repeats_that_name_a_shared_ref_id_move_together() {
+    let mut store = Store::new();
+    store.tell(call(1, 92));
+    store.send(report(1, 3, 65, 5_000).naming("B"));
+    store.send(report(2, 4, 65, 5_000).naming("B"));
+    store.tell(call(2, 400).with_ref("B"));
+    store.tell(call(3, 400).with_ref("B").from(Some(OTHER_CALLER)));
+    store.send(report(3, 5, 65, 5_000).naming("B"));
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.paid(), [(2, 5_000)].into());
+}
+
+#[test]
+fn m12_a_retry_stays_though_another_call_of_its_ref_id_was_recorded() {
+    let mut store = Store::new();
+    store.tell(call(1, 130).with_ref("B").from(None));
+    store.send(report(1, 3, 65, 5_000).naming("B"));
+    store.tell(call(2, 95).with_ref("B"));
+    store.try_again(Trigger::Recorded);
+    store.send(report(2, 5, 65, 5_000).naming("B"));
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+#[test]
+fn m12_a_retry_stays_where_its_call_id_put_it_though_its_ref_id_has_come() {
+    let mut store = Store::new();
+    store.tell(call(1, 95));
+    let mut first = report(1, 3, 65, 5_000).naming("X");
+    first.report.call_id = Some(crate::stories::call_id(1).to_string());
+    store.send(first.clone());
+    store.tell(call(2, 90).with_ref("X"));
+    first.place = report(2, 6, 65, 5_000).place;
+    store.send(first);
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+/// M4: a correction, or the first report of the other call? Only a person can tell.
+#[test]
+fn m4_another_payout_for_a_shared_ref_id_is_held_while_another_call_is_free() {
+    let mut store = Store::new();
+    store.tell(call(1, 100).with_ref("camp"));
+    store.tell(call(2, 200).with_ref("camp"));
+    store.send(report(1, 3, 95, 5_000).naming("camp"));
+    store.send(report(2, 4, 95, 7_000).naming("camp"));
+    assert_eq!(store.said(2), (Status::Held, Some(Reason::Ambiguous), None));
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+#[test]
+fn m12_a_held_report_goes_where_its_repeat_names_its_call() {
+    let mut store = Store::new();
+    store.tell(call(1, 95));
+    store.tell(call(2, 90).with_ref("X"));
+    store.send(report(1, 3, 65, 5_000));
+    assert_eq!(store.said(1), (Status::Held, Some(Reason::Ambiguous), None));
+    store.send(report(2, 4, 65, 5_000).naming("X"));
+    store.try_again(Trigger::Again);
+    assert_eq!(store.said(1).2, Some(2));
+    assert_ne!(store.said(1).0, Status::Held);
+    assert_eq!(store.paid(), [(2, 5_000)].into());
+}
+
+/// Two ids: one that names none may be either's repeat, and stays with the person.
+#[test]
+fn m12_a_held_report_without_an_id_stays_where_two_ids_are_named() {
+    let mut store = Store::new();
+    store.tell(call(1, 95).with_ref("A"));
+    store.tell(call(2, 90).with_ref("B"));
+    store.send(report(1, 3, 65, 5_000));
+    store.send(report(2, 4, 65, 5_000).naming("A"));
+    store.send(report(3, 5, 65, 5_000).naming("B"));
+    store.try_again(Trigger::Again);
+    assert_eq!(store.said(1), (Status::Held, Some(Reason::Ambiguous), None));
+}
