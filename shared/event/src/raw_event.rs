@@ -457,7 +457,7 @@ mod tests {
                     content_type: None,
                     body,
                     element: true,
-                    batch_of: None,
+                    ..RawRequest::default()
                 }),
                 refusal: Some(Refusal {
                     reason: Reason::EndpointDisabled,

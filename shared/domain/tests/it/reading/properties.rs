@@ -19,7 +19,7 @@ fn request(query: &str, body: &[u8], content_type: Option<&str>) -> RawRequest {
         content_type: content_type.map(Into::into),
         body: body.to_vec(),
         element: false,
-        batch_of: None,
+        ..RawRequest::default()
     }
 }
 

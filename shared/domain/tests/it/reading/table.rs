@@ -111,7 +111,7 @@ fn check(table: &str) -> usize {
             content_type: text(&case, "content_type").map(Into::into),
             body: text(&case, "body").unwrap_or_default().into_bytes(),
             element: false,
-            batch_of: None,
+            ..RawRequest::default()
         };
         let settings = settings(&case);
         let got: Vec<Value> = events(request)
