@@ -497,6 +497,7 @@ mod tests {
                     },
                     element: true,
                     batch_of: (n > 0).then(|| id(0)),
+                    ..RawRequest::default()
                 }),
                 refusal: None,
             })
@@ -557,6 +558,7 @@ mod tests {
                     body: vec![b'x'; if n == 4 { 5_000 } else { 300 }],
                     element: true,
                     batch_of: (n > 0).then(|| id(0)),
+                    ..RawRequest::default()
                 }),
                 refusal: None,
             })
