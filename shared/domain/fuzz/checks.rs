@@ -30,7 +30,7 @@ pub fn request(data: &[u8]) -> (RawRequest, ReadSettings) {
         content_type: content_type.map(Into::into),
         body: body.to_vec(),
         element: flags & 4 != 0,
-        batch_of: None,
+        ..RawRequest::default()
     };
     let mut settings = ReadSettings::default();
     if flags & 8 != 0 {
@@ -95,7 +95,7 @@ pub fn any_batch(data: &[u8]) {
     }
 }
 
-fn any_reading(request: &RawRequest, settings: &ReadSettings) {
+pub fn any_reading(request: &RawRequest, settings: &ReadSettings) {
     let reading = read_request(request, settings);
     assert_eq!(
         reading,

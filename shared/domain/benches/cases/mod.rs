@@ -33,14 +33,13 @@ pub fn query() -> RawRequest {
     )
 }
 
-fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -> RawRequest {
+pub fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -> RawRequest {
     RawRequest {
         method: method.to_owned(),
         query: query.into(),
         content_type: content_type.map(Into::into),
         body: body.to_vec(),
-        element: false,
-        batch_of: None,
+        ..RawRequest::default()
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) fn read_only_key<'a>(
 ) -> bool {
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
     let text = keep_text(decode_bytes(key, charset), gathered);
-    let is_read = text.starts_with(['{', '['])
+    let is_read = text.trim_ascii_start().starts_with(['{', '['])
         && json_text::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
     if is_read {
         gathered.notes.add(ReadingNote::JsonAsKey);
@@ -77,7 +77,6 @@ pub(super) fn read_only_key<'a>(
 fn first_wrapping<'a>() -> Surroundings<'a> {
     Surroundings {
         level: 1,
-        wraps: 1,
         ..Surroundings::default()
     }
 }
@@ -212,7 +211,7 @@ pub(super) fn add_field<'a>(
         gathered.add_pair(&name, value);
     } else {
         let text = value();
-        if !text.trim_start().starts_with(['{', '[']) {
+        if !text.trim_ascii_start().starts_with(['{', '[']) {
             gathered.add_pair(&name, || text);
             return;
         }
