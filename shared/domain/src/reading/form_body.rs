@@ -216,12 +216,12 @@ pub(super) fn add_field<'a>(
             return;
         }
         let text = keep_text(text, gathered);
-        read_report_in_field(&name, text, place, gathered);
+        read_report_in_field(name, text, place, gathered);
     }
 }
 
 fn read_report_in_field<'a>(
-    name: &Cow<'a, str>,
+    name: Cow<'a, str>,
     text: &'a str,
     place: usize,
     gathered: &mut FieldCollector<'a, '_>,
@@ -240,7 +240,7 @@ fn read_report_in_field<'a>(
             }
         }
         JsonText::NoReport => {
-            gathered.add_pair(name, || Cow::Borrowed(text));
+            gathered.add_pair(&name, || Cow::Borrowed(text));
         }
     }
 }
@@ -273,7 +273,7 @@ fn add_stepped_field<'a>(
     for (n, step) in steps.iter().enumerate() {
         let is_last = n.saturating_add(1) == steps.len();
         let is_list = n > 0 && is_number(step);
-        if is_list && !is_last && step.trim_start_matches('0') != "" {
+        if is_list && !is_last && !step.trim_start_matches('0').is_empty() {
             gathered.drop_list(whole.get(..length.saturating_add(1)).unwrap_or_default());
         }
         let is_element = step.is_empty() || (is_list && (!is_last || *step == "0"));
