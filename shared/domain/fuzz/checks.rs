@@ -95,7 +95,7 @@ pub fn any_batch(data: &[u8]) {
     }
 }
 
-fn any_reading(request: &RawRequest, settings: &ReadSettings) {
+pub fn any_reading(request: &RawRequest, settings: &ReadSettings) {
     let reading = read_request(request, settings);
     assert_eq!(
         reading,

@@ -33,7 +33,7 @@ pub fn query() -> RawRequest {
     )
 }
 
-fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -> RawRequest {
+pub fn request(method: &str, query: &str, content_type: Option<&str>, body: &[u8]) -> RawRequest {
     RawRequest {
         method: method.to_owned(),
         query: query.into(),

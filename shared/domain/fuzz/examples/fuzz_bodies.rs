@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 #[path = "../checks.rs"]
 #[allow(dead_code, reason = "the targets' own checks are not run here")]
 mod checks;
+#[path = "../wrappings.rs"]
+mod wrappings;
 
 /// What one request may take at its peak, beside what the process held before it.
 const PEAK_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -206,6 +208,73 @@ fn json(random: &mut Random, depth: usize, out: &mut String) {
     }
 }
 
+/// What templates and other languages' printers leave of JSON.
+const SLIPS: &[(&str, &str)] = &[
+    ("\"", "'"),
+    ("\":", ":"),
+    ("{\"", "{"),
+    (",\"", ","),
+    ("}", ",}"),
+    ("]", ",]"),
+    ("null", "NaN"),
+    ("null", "None"),
+    ("1", "+1"),
+    ("\"\"", ""),
+    ("\"[x]\"", "[x]"),
+    ("\"{{x}}\"", "{{x}}"),
+    ("\"<x>\"", "<x>"),
+    ("\"--A--x--B--\"", "--A--x--B--"),
+];
+
+fn slipped_json(random: &mut Random, out: &mut String) {
+    json(random, 3, out);
+    for _ in 0..random.below(4) {
+        let (from, to) = SLIPS[random.below(SLIPS.len())];
+        *out = out.replace(from, to);
+    }
+}
+
+fn xml(random: &mut Random, depth: usize, out: &mut String) {
+    for _ in 0..random.below(4) {
+        let name = random.one_of(NAMES);
+        out.push_str(&format!("<{name}"));
+        if random.below(3) == 0 {
+            out.push_str(&format!(
+                " {}='{}'",
+                random.one_of(NAMES),
+                random.one_of(VALUES)
+            ));
+        }
+        out.push('>');
+        if depth > 0 && random.below(2) == 0 {
+            xml(random, depth - 1, out);
+        } else {
+            out.push_str(&random.one_of(VALUES).replace('<', "&lt;"));
+        }
+        out.push_str(&format!("</{name}>"));
+    }
+}
+
+/// JSON as a text inside of other things.
+fn wrapped(random: &mut Random, out: &mut String) {
+    let mut inner = String::new();
+    slipped_json(random, &mut inner);
+    for _ in 0..random.below(4) {
+        let quoted = inner.replace('\\', "\\\\").replace('"', "\\\"");
+        inner = match random.below(4) {
+            0 => format!("\"{quoted}\""),
+            1 => format!("{{\"data\":\"{quoted}\"}}"),
+            2 => format!("{{\"{}\":\"{quoted}\"}}", random.one_of(NAMES)),
+            _ => format!("[{inner}]"),
+        };
+    }
+    if random.below(2) == 0 {
+        let name = random.one_of(&["payload", "data", "message", "event[a]", "amp;json", ""]);
+        out.push_str(&format!("payout=5;{name}="));
+    }
+    out.push_str(&inner);
+}
+
 fn pairs(random: &mut Random, out: &mut String) {
     for _ in 0..random.below(8) {
         out.push_str(&format!(
@@ -228,7 +297,19 @@ fn parts(random: &mut Random, out: &mut String) {
 
 /// Large bodies of one shape, to the door's own bounds: what is not linear shows here.
 fn large(random: &mut Random, out: &mut String) {
-    let (bytes, unit) = match random.below(12) {
+    let (bytes, unit) = match random.below(24) {
+        12 => (65_000, "{\"a\":\"{}\","),
+        13 => (65_000, "data={\"a\":&"),
+        14 => (65_000, "a[b][0]=1&"),
+        15 => (65_000, "a[1][b]=1&"),
+        16 => (65_000, "?a=1"),
+        17 => (65_000, ";a=://"),
+        18 => (65_000, "<a b='1'>"),
+        19 => (65_000, "<a/>"),
+        20 => (65_000, "a='1' "),
+        21 => (65_000, "a:[a],"),
+        22 => (65_000, "'a':'b',"),
+        23 => (65_000, "\\\"{"),
         0 => (65_000, "["),
         1 => (65_000, "{\"a\":"),
         2 => (65_000, "payout=[&"),
@@ -245,7 +326,11 @@ fn large(random: &mut Random, out: &mut String) {
         10 => (65_000, "1m"),
         _ => (65_000, "\\u0041"),
     };
-    let prefix = match random.below(5) {
+    let prefix = match random.below(9) {
+        5 => "<a ",
+        6 => "<a>",
+        7 => "{",
+        8 => "\"{",
         0 => "{\"payout\":\"",
         1 => "payout=",
         2 => "[",
@@ -296,6 +381,13 @@ fn generate(random: &mut Random) -> Vec<u8> {
     match random.below(3000) {
         0 => large(random, &mut body),
         1 => many_fields(random, &mut body),
+        n if n % 16 == 3 => slipped_json(random, &mut body),
+        n if n % 16 == 7 => wrapped(random, &mut body),
+        n if n % 16 == 11 => {
+            body.push_str("<call>");
+            xml(random, 3, &mut body);
+            body.push_str("</call>");
+        }
         n if n % 4 == 0 => pairs(random, &mut body),
         n if n % 4 == 1 => parts(random, &mut body),
         n => {
@@ -342,7 +434,18 @@ fn mutate(random: &mut Random, mut bytes: Vec<u8>) -> Vec<u8> {
 fn time(data: &[u8]) -> Duration {
     let start = Instant::now();
     checks::any_request(data);
-    start.elapsed()
+    let took = start.elapsed();
+    // The body again, in every wrapping and encoding.
+    let body = data.splitn(2, |b| *b == b'\n').nth(1).unwrap_or_default();
+    if body.len() < 1_000 {
+        match data.len() % 4 {
+            0 => wrappings::any_wrapped_text(body),
+            1 => wrappings::any_mended_body(body),
+            2 => wrappings::any_xml_body(body),
+            _ => wrappings::any_charset(body),
+        }
+    }
+    took
 }
 
 fn main() {

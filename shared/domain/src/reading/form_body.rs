@@ -65,7 +65,7 @@ pub(super) fn read_only_key<'a>(
 ) -> bool {
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
     let text = keep_text(decode_bytes(key, charset), gathered);
-    let is_read = text.starts_with(['{', '['])
+    let is_read = text.trim_ascii_start().starts_with(['{', '['])
         && json_text::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
     if is_read {
         gathered.notes.add(ReadingNote::JsonAsKey);
@@ -77,7 +77,6 @@ pub(super) fn read_only_key<'a>(
 fn first_wrapping<'a>() -> Surroundings<'a> {
     Surroundings {
         level: 1,
-        wraps: 1,
         ..Surroundings::default()
     }
 }
@@ -212,17 +211,17 @@ pub(super) fn add_field<'a>(
         gathered.add_pair(&name, value);
     } else {
         let text = value();
-        if !text.trim_start().starts_with(['{', '[']) {
+        if !text.trim_ascii_start().starts_with(['{', '[']) {
             gathered.add_pair(&name, || text);
             return;
         }
         let text = keep_text(text, gathered);
-        read_report_in_field(&name, text, place, gathered);
+        read_report_in_field(name, text, place, gathered);
     }
 }
 
 fn read_report_in_field<'a>(
-    name: &Cow<'a, str>,
+    name: Cow<'a, str>,
     text: &'a str,
     place: usize,
     gathered: &mut FieldCollector<'a, '_>,
@@ -241,7 +240,7 @@ fn read_report_in_field<'a>(
             }
         }
         JsonText::NoReport => {
-            gathered.add_pair(name, || Cow::Borrowed(text));
+            gathered.add_pair(&name, || Cow::Borrowed(text));
         }
     }
 }
@@ -274,7 +273,7 @@ fn add_stepped_field<'a>(
     for (n, step) in steps.iter().enumerate() {
         let is_last = n.saturating_add(1) == steps.len();
         let is_list = n > 0 && is_number(step);
-        if is_list && !is_last && step.trim_start_matches('0') != "" {
+        if is_list && !is_last && !step.trim_start_matches('0').is_empty() {
             gathered.drop_list(whole.get(..length.saturating_add(1)).unwrap_or_default());
         }
         let is_element = step.is_empty() || (is_list && (!is_last || *step == "0"));

@@ -131,7 +131,9 @@ impl<'a> Walk<'a, '_, '_> {
         level: usize,
         name: &Cow<'a, str>,
     ) -> bool {
-        if self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
+        // One that stands too deep to be read by its fields' names is not entered for a path either.
+        let is_deep = self.level_within(level) > FLAT_DEPTH;
+        if is_deep || self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
             return false;
         }
         let inner = match text.to_text() {

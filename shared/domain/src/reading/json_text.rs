@@ -10,7 +10,7 @@ use trueup_event::batch::{self, BatchSplit};
 use trueup_event::json_scanner::{JsonError, Scanner};
 use trueup_event::limits::JSON_DEPTH;
 
-/// Texts inside one another that are unwrapped: a template's, a queue's and a proxy's.
+/// Strings with JSON inside one another that are entered, besides what the whole report is wrapped in.
 pub(super) const WRAPPINGS: u8 = 4;
 
 /// The names of form fields in which senders put a whole JSON report.

@@ -17,6 +17,7 @@ mod text_store;
 mod xml_body;
 
 use crate::report::{ParsedRequest, ReadError, ReadSettings};
+use crate::text::find_ignoring_case;
 use charset::Charset;
 use field_collection::{FieldCollector, Surroundings};
 use json_text::{JsonText, WRAPPINGS};
@@ -151,7 +152,7 @@ fn read_quoted<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> Result<bool, ReadError> {
     let mut text = keep_readable(bytes, gathered).trim_ascii();
-    for wraps in 1..=WRAPPINGS {
+    for _ in 0..WRAPPINGS {
         text = match unquote(text, gathered) {
             Ok(Some(inner)) => inner,
             Ok(None) => return Ok(false),
@@ -160,11 +161,7 @@ fn read_quoted<'a>(
         if text.trim_ascii_start().starts_with('"') {
             continue;
         }
-        let around = Surroundings {
-            wraps,
-            ..Surroundings::default()
-        };
-        return match json_text::read_text(text, &around, true, gathered) {
+        return match json_text::read_text(text, &Surroundings::default(), true, gathered) {
             JsonText::Read => {
                 gathered.notes.add(ReadingNote::JsonInString);
                 Ok(true)
@@ -207,7 +204,7 @@ fn read_markup<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> Result<bool, ReadError> {
     let text = without_bom(bytes).trim_ascii_start();
-    let is_declared = content_type.is_some_and(|kind| kind.contains("xml"))
+    let is_declared = content_type.is_some_and(|kind| find_ignoring_case(kind, "xml").is_some())
         || text.starts_with(b"<?xml")
         || text.starts_with(b"<!DOCTYPE");
     match xml_body::read_report(keep_readable(bytes, gathered), gathered) {

@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 mod checks;
 #[path = "../../fuzz/matching.rs"]
 mod matching;
+#[path = "../../fuzz/wrappings.rs"]
+mod wrappings;
 
 /// What a target does with one input. A new target is named here, too.
 fn check(target: &str) -> fn(&[u8]) {
     match target {
         "read_request" => checks::any_request,
         "batch_split" => checks::any_batch,
+        "wrapped_text" => wrappings::any_wrapped_text,
+        "mended_body" => wrappings::any_mended_body,
+        "xml_body" => wrappings::any_xml_body,
+        "charset" => wrappings::any_charset,
         "matching" => matching::any_matching,
         "money" => |data| checks::any_money(&text(data)),
         "phone" => |data| checks::any_phone(&text(data)),
@@ -40,7 +46,7 @@ fn entries(folder: &str) -> Vec<PathBuf> {
 #[test]
 fn the_seeds_of_every_target_break_nothing() {
     let targets = entries("fuzz_targets");
-    assert!(targets.len() >= 6, "the targets were not found");
+    assert!(targets.len() >= 10, "the targets were not found");
     for target in targets {
         let name = target
             .file_stem()
