@@ -7,6 +7,7 @@ mod app;
 mod app_state;
 mod auth_context;
 mod ceilings;
+mod client_network;
 mod connections;
 mod middleware;
 mod operations;

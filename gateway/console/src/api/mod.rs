@@ -26,14 +26,24 @@ mod webhook_secrets;
 mod webhooks;
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn_with_state;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app_state::App;
 pub use body::{read_body, run_blocking};
 pub use request::Id;
+
+/// What is answered is one account's, secrets among it: no cache may keep it, and no browser guess what it is.
+async fn keep_private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
 
 /// The routes, and the document that is made from them. A route is stated at its handler, and with its
 /// noun's others in `routes`.
@@ -70,8 +80,10 @@ pub fn build_router(app: &App) -> Router<App> {
         .merge(for_accounts)
         .split_for_parts();
     let text = openapi::write_document(document);
-    router.route(
-        "/api/v1/openapi.json",
-        get(async || ([(CONTENT_TYPE, "application/json")], text)),
-    )
+    router
+        .route(
+            "/api/v1/openapi.json",
+            get(async || ([(CONTENT_TYPE, "application/json")], text)),
+        )
+        .layer(map_response(keep_private))
 }
