@@ -13,7 +13,7 @@ use trueup_store::event_search::SearchKey;
 use trueup_store::ledger::{self, Posting};
 use trueup_store::users::UserRole;
 use trueup_store::webhook_activity::{self, NamedEntity};
-use trueup_store::{Client, assignments, events};
+use trueup_store::{Client, StoreError, assignments, events};
 use uuid::Uuid;
 
 use super::events::reason_words;
@@ -304,6 +304,37 @@ fn value_source(call: &Call, webhooks: &HashMap<Uuid, String>) -> Option<(&'stat
         .map(|person| ("Value set by", person))
 }
 
+/// The name of the campaign that the call came by.
+async fn campaign_of(
+    client: &Client,
+    account: Uuid,
+    call: &Call,
+    campaigns: Vec<(Uuid, String)>,
+) -> Result<Option<String>, StoreError> {
+    let Some(id) = call.assignment_id else {
+        return Ok(None);
+    };
+    let assignment = assignments::get_assignment(client, account, id).await?;
+    let named = campaigns.into_iter().find(|(id, _)| {
+        assignment
+            .as_ref()
+            .is_some_and(|assignment| assignment.campaign_id == *id)
+    });
+    Ok(named.map(|(_, name)| name))
+}
+
+/// How to report the call, while nobody has, for who may send reports.
+async fn curls_of(
+    app: &App,
+    viewer: &Viewer,
+    call: &Call,
+) -> Result<Vec<(String, String)>, StoreError> {
+    if !call.reports.is_empty() || viewer.user.role < UserRole::Operator {
+        return Ok(Vec::new());
+    }
+    report_lines(app, viewer, &query_of(call)).await
+}
+
 pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
@@ -314,19 +345,11 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
     let buyers: HashMap<_, _> = names(NamedEntity::Buyers).await?.into_iter().collect();
     let webhooks: HashMap<_, _> = names(NamedEntity::Webhooks).await?.into_iter().collect();
     let publishers: HashMap<_, _> = names(NamedEntity::Publishers).await?.into_iter().collect();
-    let assignment = match call.assignment_id {
-        Some(id) => assignments::get_assignment(&client, account, id).await?,
-        None => None,
-    };
-    let campaigns: HashMap<_, _> = names(NamedEntity::Campaigns).await?.into_iter().collect();
-    let campaign = assignment.and_then(|it| campaigns.get(&it.campaign_id).cloned());
+    let campaigns = names(NamedEntity::Campaigns).await?;
+    let campaign = campaign_of(&client, account, &call, campaigns).await?;
     let postings = ledger::of_call(&client, account, id).await?;
     drop(client);
-    let curls = if call.reports.is_empty() && viewer.user.role >= UserRole::Operator {
-        report_lines(&app, &viewer, &query_of(&call)).await?
-    } else {
-        Vec::new()
-    };
+    let curls = curls_of(&app, &viewer, &call).await?;
     let currency = viewer.account_currency();
     let estimate = formatting::format_money(call.estimate.value_cents, currency);
     let mut facts = vec![("Estimate", estimate)];
