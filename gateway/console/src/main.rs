@@ -7,6 +7,7 @@ mod app;
 mod app_state;
 mod auth_context;
 mod ceilings;
+mod client_network;
 mod middleware;
 mod operations;
 mod pages;

@@ -1,6 +1,8 @@
 //! Passwords: argon2id, one at a time on a thread of its own, behind a queue that is bounded; and how often
 //! one may be tried.
 
+use std::hash::Hash;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
@@ -24,6 +26,9 @@ const WAITING: usize = 20;
 /// Attempts for one e-mail address: this many at once, then one every twelve seconds.
 const ATTEMPTS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(5).expect("not 0");
 const ATTEMPTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
+/// Attempts from one network, for whatever addresses: an office signs in at nine.
+const NETWORK_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("not 0");
+const NETWORK_AT_ONCE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Addresses that are remembered before the idle ones are forgotten.
 const REMEMBERED: usize = 10_000;
 
@@ -174,24 +179,61 @@ pub async fn verify_password(password: String, hash: Option<String>) -> Result<b
     .await
 }
 
-/// How often a sign-in was tried, by e-mail address: who knows the address cannot guess for long,
-/// from however many places.
-pub struct Attempts(DefaultKeyedRateLimiter<[u8; 32]>);
+/// Who tries to sign in.
+pub enum SignInAttempt<'a> {
+    /// From a browser in which this user has signed in before, by its id.
+    Known {
+        browser: &'a str,
+    },
+    Stranger {
+        network: IpAddr,
+        email: &'a str,
+    },
+}
+
+/// How often a sign-in was tried. Who knows an e-mail address cannot guess for long, from however many places,
+/// nor try many addresses from one place; and neither keeps anybody out of a browser that knows them.
+pub struct Attempts {
+    by_browser: DefaultKeyedRateLimiter<[u8; 32]>,
+    by_email: DefaultKeyedRateLimiter<[u8; 32]>,
+    by_network: DefaultKeyedRateLimiter<IpAddr>,
+}
 
 impl Default for Attempts {
     fn default() -> Self {
-        let quota = Quota::per_minute(ATTEMPTS_PER_MINUTE).allow_burst(ATTEMPTS_AT_ONCE);
-        Attempts(DefaultKeyedRateLimiter::keyed(quota))
+        let of_one = Quota::per_minute(ATTEMPTS_PER_MINUTE).allow_burst(ATTEMPTS_AT_ONCE);
+        let of_network = Quota::per_minute(NETWORK_PER_MINUTE).allow_burst(NETWORK_AT_ONCE);
+        Attempts {
+            by_browser: DefaultKeyedRateLimiter::keyed(of_one),
+            by_email: DefaultKeyedRateLimiter::keyed(of_one),
+            by_network: DefaultKeyedRateLimiter::keyed(of_network),
+        }
     }
 }
 
+fn digest_of(text: &str) -> [u8; 32] {
+    Sha256::digest(text.trim().to_lowercase().as_bytes()).into()
+}
+
+/// True if there may be one more. What has been idle is forgotten where too much is remembered.
+fn take_attempt<K: Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>, key: &K) -> bool {
+    if limiter.len() > REMEMBERED {
+        limiter.retain_recent();
+    }
+    limiter.check_key(key).is_ok()
+}
+
 impl Attempts {
-    pub fn check_rate(&self, email: &str) -> bool {
-        if self.0.len() > REMEMBERED {
-            self.0.retain_recent();
+    pub fn check_rate(&self, attempt: &SignInAttempt<'_>) -> bool {
+        match attempt {
+            SignInAttempt::Known { browser } => {
+                take_attempt(&self.by_browser, &Sha256::digest(browser.as_bytes()).into())
+            }
+            SignInAttempt::Stranger { network, email } => {
+                take_attempt(&self.by_network, network)
+                    && take_attempt(&self.by_email, &digest_of(email))
+            }
         }
-        let key: [u8; 32] = Sha256::digest(email.trim().to_lowercase().as_bytes()).into();
-        self.0.check_key(&key).is_ok()
     }
 }
 
@@ -219,16 +261,23 @@ mod tests {
     }
 
     #[test]
-    fn one_address_is_slowed_down_and_no_other() {
+    fn an_address_and_a_network_are_slowed_down_and_no_known_browser() {
         let attempts = Attempts::default();
-        let passed = (0..50)
-            .filter(|_| attempts.check_rate("Ann@example.test"))
-            .count();
+        let try_from = |last: u8, email: &str| {
+            let network = IpAddr::from([203, 0, 113, last]);
+            attempts.check_rate(&SignInAttempt::Stranger { network, email })
+        };
+        let passed = (0..50).filter(|_| try_from(1, "Ann@example.test")).count();
         assert!((10..=11).contains(&passed), "{passed}");
         assert!(
-            !attempts.check_rate(" ann@EXAMPLE.test "),
-            "case and spaces are no way around it"
+            !try_from(2, " ann@EXAMPLE.test "),
+            "case, spaces and another network are no way around it"
         );
-        assert!(attempts.check_rate("bob@example.test"));
+        assert!(try_from(2, "bob@example.test"));
+        assert!(attempts.check_rate(&SignInAttempt::Known { browser: "of-ann" }));
+        let sprayed = (0..100)
+            .filter(|n| try_from(3, &format!("user-{n}@example.test")))
+            .count();
+        assert!((60..=61).contains(&sprayed), "{sprayed}");
     }
 }

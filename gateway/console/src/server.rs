@@ -1,7 +1,7 @@
 //! The console's listener: plain HTTP/1.1 with a limit on everything, drained on SIGTERM.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +18,8 @@ use trueup_ops::connections::{ConnectionActivity, ConnectionLimits, ConnectionTa
 use trueup_ops::network::network_of;
 use trueup_ops::private_listener;
 use trueup_ops::shutdown::{ExitReason, Shutdown};
+
+use crate::client_network::Peer;
 
 /// Users' browsers and some programs; more is a mistake or worse. Half of the descriptors that a process
 /// usually may have.
@@ -69,7 +71,7 @@ pub async fn serve_console(
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(
                 TokioIo::new(Box::pin(stream)),
-                track_requests(&router, place.activity()),
+                track_requests(&router, place.activity(), peer.ip()),
             );
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -106,11 +108,13 @@ async fn accept_next(
 fn track_requests(
     router: &Router,
     activity: &ConnectionActivity,
+    peer: IpAddr,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>
 + Send
 + 'static {
     let (router, activity) = (TowerToHyperService::new(router.clone()), activity.clone());
-    service_fn(move |request| {
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         // One whose connection has to make room already is not begun: it ends with the connection.
         let answering = activity.begin_work().then(|| router.call(request));
         let activity = activity.clone();

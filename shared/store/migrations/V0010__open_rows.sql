@@ -1,5 +1,5 @@
 -- What waits for somebody to decide it, however old it is: the inbox, and its count on every page. A row that
--- was matched without a payout is among them; whether its call has got one since, the call says.
+-- was matched without a payout is among them; whether its call has got one since, its reports say.
 CREATE INDEX events_open ON events (account_id, webhook_id, received_at, id) INCLUDE (status)
     WHERE ignored_at IS NULL AND (status IN ('held', 'unmatched') OR (status = 'matched' AND reason = 'no_payout'));
 

@@ -1,5 +1,7 @@
 //! Reads calls, with the reports that were found to be about them. Writing them is `recording`'s.
 
+use std::collections::HashMap;
+
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -191,6 +193,35 @@ pub async fn ids_of_caller(
         SELECT id FROM calls WHERE account_id = $1 AND caller = $2 ORDER BY ended_at DESC LIMIT $3";
     let rows = statement::query_rows(client, IDS, &[&account_id, &caller, &limit]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// What a line about a call says of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallBrief {
+    pub caller: Option<String>,
+    pub ref_id: Option<String>,
+    pub campaign: Option<String>,
+}
+
+/// Caller, ref_id and campaign of these calls.
+pub async fn load_briefs(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, CallBrief>> {
+    const BRIEFS: &str = "/* calls.briefs */
+        SELECT c.id, COALESCE(c.caller, c.caller_raw) AS caller, c.ref_id, g.name AS campaign
+          FROM unnest($2::uuid[]) AS k (id)
+          JOIN calls c ON c.account_id = $1 AND c.id = k.id
+          LEFT JOIN assignments a ON a.id = c.assignment_id
+          LEFT JOIN campaigns g ON g.id = a.campaign_id";
+    let rows = statement::query_rows(client, BRIEFS, &[&account_id, &ids]).await?;
+    let brief = |row: &Row| CallBrief {
+        caller: row.get("caller"),
+        ref_id: row.get("ref_id"),
+        campaign: row.get("campaign"),
+    };
+    Ok(rows.iter().map(|row| (row.get("id"), brief(row))).collect())
 }
 
 /// When the call started that so many newer ones stand before, if there are as many.

@@ -210,20 +210,45 @@ pub async fn search_page(
     if is_long && let Some(text) = &search.text {
         exact = of_text(client, account_id, search, text, &calls, start, fetch).await?;
     }
-    let (mut keys, mut floor) = match exact {
+    let (keys, floor) = match exact {
         Some(keys) => (keys, None),
-        None => (
-            scan_newest(client, account_id, search, &calls, start, floor, fetch).await?,
-            floor,
-        ),
+        None => {
+            let newest =
+                scan_newest(client, account_id, search, &calls, start, floor, fetch).await?;
+            if is_long && !is_full(&newest, fetch) {
+                of_name_or(client, account_id, search, start, fetch, (newest, floor)).await?
+            } else {
+                (newest, floor)
+            }
+        }
     };
-    if is_long
-        && !is_full(&keys, fetch)
-        && let Some((statement, name)) = of_name(search)
-    {
-        keys = of_one(client, account_id, search, statement, &name, start, fetch).await?;
-        floor = None;
-    }
+    cut_page(client, account_id, keys, floor, limit).await
+}
+
+/// The rows of the one caller or id that is wanted, however old they are; without one, what was found.
+async fn of_name_or(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    search: &Search,
+    start: SearchKey,
+    fetch: i64,
+    found: (Vec<SearchKey>, Option<Timestamp>),
+) -> Result<(Vec<SearchKey>, Option<Timestamp>)> {
+    let Some((statement, name)) = of_name(search) else {
+        return Ok(found);
+    };
+    let keys = of_one(client, account_id, search, statement, &name, start, fetch).await?;
+    Ok((keys, None))
+}
+
+/// The page that these keys begin, one more than it holds among them if there are as many.
+async fn cut_page(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    mut keys: Vec<SearchKey>,
+    floor: Option<Timestamp>,
+    limit: i64,
+) -> Result<EventPage> {
     let more = keys.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next = if more {

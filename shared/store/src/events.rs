@@ -170,6 +170,26 @@ pub async fn get_event(
     row.as_ref().map(Event::from_row).transpose()
 }
 
+/// The rows of the webhook that came right after and right before.
+pub async fn neighbours(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    webhook_id: Uuid,
+    received_at: Timestamp,
+    id: Uuid,
+) -> Result<(Option<Uuid>, Option<Uuid>)> {
+    const NEIGHBOURS: &str = "/* events.neighbours */
+        SELECT (SELECT e.id FROM events e
+                 WHERE e.webhook_id = $2 AND e.account_id = $1 AND e.received_at >= $3 AND (e.received_at, e.id) > ($3, $4)
+                 ORDER BY e.received_at, e.id LIMIT 1) AS newer,
+               (SELECT e.id FROM events e
+                 WHERE e.webhook_id = $2 AND e.account_id = $1 AND e.received_at <= $3 AND (e.received_at, e.id) < ($3, $4)
+                 ORDER BY e.received_at DESC, e.id DESC LIMIT 1) AS older";
+    let params: statement::Params<'_> = &[&account_id, &webhook_id, &received_at, &id];
+    let row = statement::query_one(client, NEIGHBOURS, params).await?;
+    Ok((row.get("newer"), row.get("older")))
+}
+
 /// What persons did with a row, oldest first.
 pub async fn list_actions(
     client: &impl GenericClient,

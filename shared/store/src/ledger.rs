@@ -94,3 +94,22 @@ pub async fn of_event(
     let rows = statement::query_rows(client, OF_EVENT, &[&account_id, &event_id]).await?;
     rows.iter().map(Posting::from_row).collect()
 }
+
+/// Postings of one call that are shown; more is a buyer's loop.
+const OF_CALL_AT_MOST: i64 = 500;
+
+/// What was posted for a call, oldest first.
+pub async fn of_call(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    call_id: Uuid,
+) -> Result<Vec<Posting>> {
+    const OF_CALL: &str = concat!(
+        "/* ledger.of_call */ SELECT ",
+        columns!(),
+        " FROM postings WHERE account_id = $1 AND call_id = $2 ORDER BY seq LIMIT $3"
+    );
+    let params: statement::Params<'_> = &[&account_id, &call_id, &OF_CALL_AT_MOST];
+    let rows = statement::query_rows(client, OF_CALL, params).await?;
+    rows.iter().map(Posting::from_row).collect()
+}

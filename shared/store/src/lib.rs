@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod api_keys;
+pub mod archive;
 pub mod assignments;
 pub mod audit_log;
 pub mod bulk_replays;
@@ -19,6 +20,7 @@ pub mod ceilings;
 mod column_table;
 pub mod event_search;
 pub mod events;
+pub mod first_steps;
 mod id_page;
 pub mod ledger;
 pub mod migrate;

@@ -25,6 +25,16 @@ macro_rules! is_open {
     };
 }
 
+/// Whether a payout has been reported for the row's call since, by a buyer or a person.
+macro_rules! reported_since {
+    () => {
+        " LEFT JOIN LATERAL (
+                SELECT true AS has_payout FROM call_reports r
+                 WHERE r.account_id = $1 AND r.call_id = o.matched_call_id AND r.role = 'folded' LIMIT 1) c
+            ON o.status = 'matched'"
+    };
+}
+
 /// How many rows are open, by what they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenCounts {
@@ -56,14 +66,14 @@ pub const COUNT: &str = concat!(
     "/* open_events.count */
     SELECT o.webhook_id, count(*) AS seen, count(*) FILTER (WHERE o.status = 'held') AS held,
            count(*) FILTER (WHERE o.status = 'unmatched') AS unmatched,
-           count(*) FILTER (WHERE o.status = 'matched' AND NOT COALESCE(c.value_from_webhook, false)) AS no_payout
+           count(*) FILTER (WHERE o.status = 'matched' AND c.has_payout IS NULL) AS no_payout
       FROM unnest($2::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
            SELECT e.webhook_id, e.status, e.matched_call_id FROM events e
             WHERE e.account_id = $1 AND e.webhook_id = k.webhook_id AND ",
     is_open!(),
-    " LIMIT $3) o
-      LEFT JOIN calls c ON o.status = 'matched' AND c.account_id = $1 AND c.id = o.matched_call_id
-     GROUP BY o.webhook_id"
+    " LIMIT $3) o",
+    reported_since!(),
+    " GROUP BY o.webhook_id"
 );
 
 /// Of each of these webhooks, looking at so many rows of each.
@@ -91,11 +101,11 @@ pub async fn count_by_webhook(
 pub const COUNT_ALL: &str = concat!(
     "/* open_events.count_all */
     SELECT count(*) AS seen,
-           count(*) FILTER (WHERE o.status <> 'matched' OR NOT COALESCE(c.value_from_webhook, false)) AS open
+           count(*) FILTER (WHERE o.status <> 'matched' OR c.has_payout IS NULL) AS open
       FROM (SELECT e.status, e.matched_call_id FROM events e WHERE e.account_id = $1 AND ",
     is_open!(),
-    " LIMIT $2) o
-      LEFT JOIN calls c ON o.status = 'matched' AND c.account_id = $1 AND c.id = o.matched_call_id"
+    " LIMIT $2) o",
+    reported_since!()
 );
 
 /// Of all the account's webhooks, looking at so many rows; and whether there may be more.
@@ -112,17 +122,18 @@ pub const PAGE: &str = concat!(
     "/* open_events.page */
     WITH seen AS MATERIALIZED (
          SELECT e.received_at, e.id, e.status, e.matched_call_id
-           FROM unnest($1::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
+           FROM unnest($2::uuid[]) AS k (webhook_id) CROSS JOIN LATERAL (
                 SELECT e.received_at, e.id, e.status, e.matched_call_id FROM events e
-                 WHERE e.account_id = $2 AND e.webhook_id = k.webhook_id AND ",
+                 WHERE e.account_id = $1 AND e.webhook_id = k.webhook_id AND ",
     is_open!(),
     "              AND e.received_at <= $3 AND (e.received_at, e.id) < ($3, $4)
                    AND ($5::text IS NULL OR e.status = $5)
                  ORDER BY e.received_at DESC, e.id DESC LIMIT $6) e
           ORDER BY e.received_at DESC, e.id DESC LIMIT $6)
-    SELECT s.received_at, s.id, s.status <> 'matched' OR NOT COALESCE(c.value_from_webhook, false) AS open
-      FROM seen s LEFT JOIN calls c ON s.status = 'matched' AND c.account_id = $2 AND c.id = s.matched_call_id
-     ORDER BY s.received_at DESC, s.id DESC"
+    SELECT o.received_at, o.id, o.status <> 'matched' OR c.has_payout IS NULL AS open
+      FROM seen o",
+    reported_since!(),
+    " ORDER BY o.received_at DESC, o.id DESC"
 );
 
 /// The open rows of these webhooks, newest first, and where the next page begins if there may be more.
@@ -136,7 +147,7 @@ pub async fn list_open(
 ) -> Result<(Vec<Event>, Option<SearchKey>)> {
     let (at, id) = below.unwrap_or((crate::event_search::last_time(), Uuid::max()));
     let status = status.map(Status::code);
-    let params: statement::Params<'_> = &[&webhooks, &account_id, &at, &id, &status, &LOOKED_AT];
+    let params: statement::Params<'_> = &[&account_id, &webhooks, &at, &id, &status, &LOOKED_AT];
     let rows = statement::query_rows(client, PAGE, params).await?;
     let mut keys: Vec<SearchKey> = Vec::new();
     let mut next = None;

@@ -228,6 +228,38 @@ pub async fn begin_session(
     Ok(())
 }
 
+/// A user signs in with so many browsers; the one unused for longest is forgotten.
+const KNOWN_BROWSERS: i64 = 20;
+
+/// Has this user signed in with this browser before?
+pub async fn is_known_browser(
+    client: &impl GenericClient,
+    browser: &str,
+    email: &str,
+) -> Result<bool> {
+    const KNOWN: &str = "/* users.is_known_browser */
+        SELECT 1 FROM known_browsers b JOIN users u ON u.id = b.user_id
+         WHERE b.digest = $1 AND lower(u.email) = lower($2) AND u.disabled_at IS NULL";
+    let found = statement::query_opt(client, KNOWN, &[&digest_session(browser), &email]).await?;
+    Ok(found.is_some())
+}
+
+pub async fn remember_browser(
+    client: &impl GenericClient,
+    user_id: Uuid,
+    browser: &str,
+) -> Result<()> {
+    const REMEMBER: &str = "/* users.remember_browser */
+        INSERT INTO known_browsers (digest, user_id) VALUES ($1, $2)
+            ON CONFLICT (digest) DO UPDATE SET user_id = EXCLUDED.user_id, last_used_at = now()";
+    const FORGET: &str = "/* users.forget_browsers */
+        DELETE FROM known_browsers WHERE digest IN (
+               SELECT digest FROM known_browsers WHERE user_id = $1 ORDER BY last_used_at DESC OFFSET $2)";
+    statement::run(client, REMEMBER, &[&digest_session(browser), &user_id]).await?;
+    statement::run(client, FORGET, &[&user_id, &KNOWN_BROWSERS]).await?;
+    Ok(())
+}
+
 /// Whose session it is, if it still stands.
 pub async fn find_session(
     client: &impl GenericClient,

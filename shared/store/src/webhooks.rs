@@ -240,6 +240,18 @@ pub async fn archive_webhook(
     Ok(())
 }
 
+/// Its URL works again, as it was.
+pub async fn restore_webhook(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    id: Uuid,
+) -> Result<()> {
+    const RESTORE: &str = "/* webhooks.restore */
+        UPDATE webhooks SET archived_at = NULL, updated_at = now() WHERE account_id = $1 AND id = $2";
+    statement::run(client, RESTORE, &[&account_id, &id]).await?;
+    Ok(())
+}
+
 pub async fn set_token(
     client: &impl GenericClient,
     account_id: Uuid,

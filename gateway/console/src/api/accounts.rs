@@ -60,7 +60,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get_own_account))
 }
 
-#[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = NewAccount, security(("admin_key" = [])),
+#[utoipa::path(post, path = "/api/v1/accounts", summary = "Make an account", tag = "accounts", request_body = NewAccount, security(("admin_key" = [])),
     responses((status = 201, description = "It is made; its first key is shown this once", body = AccountResponse)))]
 pub async fn create_account(
     State(app): State<App>,
@@ -74,7 +74,7 @@ pub async fn create_account(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-#[utoipa::path(get, path = "/api/v1/accounts", tag = "accounts", params(ListParams), security(("admin_key" = [])),
+#[utoipa::path(get, path = "/api/v1/accounts", summary = "List the accounts", tag = "accounts", params(ListParams), security(("admin_key" = [])),
     responses((status = 200, description = "Newest first", body = Page<AccountResponse>)))]
 pub async fn list_accounts(
     State(app): State<App>,
@@ -85,7 +85,7 @@ pub async fn list_accounts(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(get, path = "/api/v1/account", tag = "accounts",
+#[utoipa::path(get, path = "/api/v1/account", summary = "The key's own account", tag = "accounts",
     responses((status = 200, description = "The account that the key is of", body = AccountResponse)))]
 pub async fn get_own_account(operator: AuthContext) -> Json<AccountResponse> {
     Json(operator.account.into())

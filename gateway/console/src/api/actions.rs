@@ -22,7 +22,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(undo_event))
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/replay", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/replay", summary = "Decide an event again", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the rules were run again, at its original time", body = EventInFull),
         (status = 409, description = "It has moved money already, or holds no report", body = ProblemBody)))]
 pub async fn replay_event(
@@ -35,7 +35,7 @@ pub async fn replay_event(
     load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/assign", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/assign", summary = "Assign an event to a call", tag = "events", params(("id" = Uuid, Path)),
     request_body = Assign,
     responses((status = 200, description = "The row, now about that call", body = EventInFull),
         (status = 409, description = "It has moved money already, or holds no report", body = ProblemBody)))]
@@ -49,7 +49,7 @@ pub async fn assign_event(
     load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/apply", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/apply", summary = "Apply an amount to an event's call", tag = "events", params(("id" = Uuid, Path)),
     request_body(content = Option<Apply>, description = "May be left out"),
     responses((status = 200, description = "The new row: a report of this person about the row's call", body = EventInFull),
         (status = 409, description = "The row has no call", body = ProblemBody)))]
@@ -63,7 +63,7 @@ pub async fn apply_event(
     load_event_in_full(&app, &operator, applied).await.map(Json)
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/ignore", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/ignore", summary = "Close an event", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row, closed, with its claim let go", body = EventInFull),
         (status = 409, description = "It stands for money", body = ProblemBody)))]
 pub async fn ignore_event(
@@ -76,7 +76,7 @@ pub async fn ignore_event(
     load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/unignore", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/unignore", summary = "Open a closed event again", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row, open again and decided by the rules as they stand", body = EventInFull),
         (status = 409, description = "It is not closed", body = ProblemBody)))]
 pub async fn unignore_event(
@@ -89,7 +89,7 @@ pub async fn unignore_event(
     load_event_in_full(&app, &operator, id).await.map(Json)
 }
 
-#[utoipa::path(post, path = "/api/v1/events/{id}/undo", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/events/{id}/undo", summary = "Take the last action on an event back", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "The row after the last assign, apply or ignore was taken back", body = EventInFull),
         (status = 409, description = "No person has done anything to it that stands", body = ProblemBody)))]
 pub async fn undo_event(

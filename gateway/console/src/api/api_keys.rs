@@ -56,7 +56,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(revoke_api_key))
 }
 
-#[utoipa::path(post, path = "/api/v1/api-keys", tag = "api keys", request_body = NameBody,
+#[utoipa::path(post, path = "/api/v1/api-keys", summary = "Make an API key", tag = "api keys", request_body = NameBody,
     responses((status = 201, description = "The key is shown this once", body = ApiKeyResponse)))]
 pub async fn create_api_key(
     State(app): State<App>,
@@ -71,7 +71,7 @@ pub async fn create_api_key(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-#[utoipa::path(get, path = "/api/v1/api-keys", tag = "api keys", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/api-keys", summary = "List the API keys", tag = "api keys", params(ListParams),
     responses((status = 200, description = "Newest first, the revoked ones among them", body = Page<ApiKeyResponse>)))]
 pub async fn list_api_keys(
     State(app): State<App>,
@@ -84,7 +84,7 @@ pub async fn list_api_keys(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", tag = "api keys", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/api-keys/{id}", summary = "Revoke an API key", tag = "api keys", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Not valid from now on")))]
 pub async fn revoke_api_key(
     State(app): State<App>,

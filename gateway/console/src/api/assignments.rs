@@ -50,7 +50,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_assignment, update_assignment))
 }
 
-#[utoipa::path(post, path = "/api/v1/assignments", tag = "assignments", request_body = NewAssignment,
+#[utoipa::path(post, path = "/api/v1/assignments", summary = "Make an assignment", tag = "assignments", request_body = NewAssignment,
     responses((status = 201, description = "It is made", body = AssignmentResponse)))]
 pub async fn create_assignment(
     State(app): State<App>,
@@ -61,7 +61,7 @@ pub async fn create_assignment(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-#[utoipa::path(get, path = "/api/v1/assignments", tag = "assignments", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/assignments", summary = "List the assignments", tag = "assignments", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<AssignmentResponse>)))]
 pub async fn list_assignments(
     State(app): State<App>,
@@ -75,7 +75,7 @@ pub async fn list_assignments(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(get, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/assignments/{id}", summary = "One assignment", tag = "assignments", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = AssignmentResponse)))]
 pub async fn get_assignment(
     State(app): State<App>,
@@ -89,7 +89,7 @@ pub async fn get_assignment(
         .ok_or_else(|| Problem::not_found("assignment"))
 }
 
-#[utoipa::path(patch, path = "/api/v1/assignments/{id}", tag = "assignments", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/v1/assignments/{id}", summary = "Change an assignment", tag = "assignments", params(("id" = Uuid, Path)),
     request_body = AssignmentChanges,
     responses((status = 200, description = "As it is now; calls that were reported keep the terms of their first report",
         body = AssignmentResponse)))]

@@ -38,7 +38,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_audit_log))
 }
 
-#[utoipa::path(get, path = "/api/v1/audit-log", tag = "audit log", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/audit-log", summary = "List the changes of settings", tag = "audit log", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<AuditEntryResponse>)))]
 pub async fn list_audit_log(
     State(app): State<App>,

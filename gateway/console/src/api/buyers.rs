@@ -42,7 +42,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_buyer, rename_buyer))
 }
 
-#[utoipa::path(post, path = "/api/v1/buyers", tag = "buyers", request_body = NameBody,
+#[utoipa::path(post, path = "/api/v1/buyers", summary = "Make a buyer", tag = "buyers", request_body = NameBody,
     responses((status = 201, description = "It is made", body = BuyerResponse)))]
 pub async fn create_buyer(
     State(app): State<App>,
@@ -53,7 +53,7 @@ pub async fn create_buyer(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-#[utoipa::path(get, path = "/api/v1/buyers", tag = "buyers", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/buyers", summary = "List the buyers", tag = "buyers", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<BuyerResponse>)))]
 pub async fn list_buyers(
     State(app): State<App>,
@@ -66,7 +66,7 @@ pub async fn list_buyers(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(get, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/buyers/{id}", summary = "One buyer", tag = "buyers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = BuyerResponse)))]
 pub async fn get_buyer(
     State(app): State<App>,
@@ -79,7 +79,7 @@ pub async fn get_buyer(
         .ok_or_else(|| Problem::not_found("buyer"))
 }
 
-#[utoipa::path(patch, path = "/api/v1/buyers/{id}", tag = "buyers", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/v1/buyers/{id}", summary = "Rename a buyer", tag = "buyers", params(("id" = Uuid, Path)),
     request_body = NameBody, responses((status = 200, description = "As it is now", body = BuyerResponse)))]
 pub async fn rename_buyer(
     State(app): State<App>,

@@ -38,16 +38,18 @@ pub enum CallBodies {
     Many(Vec<CallBody>),
 }
 
-#[utoipa::path(post, path = "/api/v1/calls", tag = "calls",
+#[utoipa::path(post, path = "/api/v1/calls", operation_id = "record_calls", summary = "Record calls", tag = "calls",
     request_body(description = "One call, an array, or one a line; at most 10,000", content(
         (CallBodies = "application/json"), (CallBody = "application/x-ndjson"))),
-    responses((status = 200, description = "How many were recorded, and why the others were not", body = CallsRecorded)))]
+    responses((status = 200, description = "How many were recorded, and why the others were not; a single call that is \
+        refused answers 422", body = CallsRecorded)))]
 pub async fn record(
     State(app): State<App>,
     operator: AuthContext,
     request: Body,
 ) -> Result<Json<CallsRecorded>, Problem> {
     let bytes = body::read_body(request, BODY_LIMIT).await?;
+    let is_single = is_single(&bytes);
     let reader = operator.clone();
     // Ten thousand copies take longer to read than a thread that answers others may be held.
     let (mut answer, copies) = body::run_blocking(move || read_copies(&bytes, &reader)).await??;
@@ -61,6 +63,11 @@ pub async fn record(
     metrics::console()
         .calls
         .add(RecordingOutcome::Refused, refused);
+    if is_single && refused > 0 {
+        let faults = answer.errors.into_iter();
+        let faults = faults.map(|error| FieldError::new(error.field, error.message));
+        return Err(Problem::invalid_fields(faults.collect(), Vec::new()));
+    }
     Ok(Json(answer))
 }
 
@@ -144,6 +151,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Elements<'a> {
         }
         deserializer.deserialize_seq(ReadElements)
     }
+}
+
+/// One object by itself, and not the first of several lines.
+fn is_single(body: &[u8]) -> bool {
+    let text = body.trim_ascii();
+    text.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok()
 }
 
 fn split_lines(text: &[u8]) -> Result<Vec<Item<'_>>, Problem> {

@@ -128,7 +128,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_call))
 }
 
-#[utoipa::path(get, path = "/api/v1/calls/{id}", tag = "calls", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/calls/{id}", summary = "One call with its reports", tag = "calls", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with its reports", body = CallResponse)))]
 pub async fn get_call(
     State(app): State<App>,
@@ -168,7 +168,7 @@ pub struct CallListParams {
     to: Option<Time>,
 }
 
-#[utoipa::path(get, path = "/api/v1/calls", tag = "calls", params(CallListParams, ListParams),
+#[utoipa::path(get, path = "/api/v1/calls", summary = "List the calls", tag = "calls", params(CallListParams, ListParams),
     responses((status = 200, description = "Newest first, by when they started", body = Page<CallResponse>)))]
 pub async fn list_calls(
     place: WorkPlace,

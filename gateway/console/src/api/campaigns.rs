@@ -42,7 +42,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_campaign, rename_campaign))
 }
 
-#[utoipa::path(post, path = "/api/v1/campaigns", tag = "campaigns", request_body = NameBody,
+#[utoipa::path(post, path = "/api/v1/campaigns", summary = "Make a campaign", tag = "campaigns", request_body = NameBody,
     responses((status = 201, description = "It is made", body = CampaignResponse)))]
 pub async fn create_campaign(
     State(app): State<App>,
@@ -53,7 +53,7 @@ pub async fn create_campaign(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-#[utoipa::path(get, path = "/api/v1/campaigns", tag = "campaigns", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/campaigns", summary = "List the campaigns", tag = "campaigns", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<CampaignResponse>)))]
 pub async fn list_campaigns(
     State(app): State<App>,
@@ -67,7 +67,7 @@ pub async fn list_campaigns(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(get, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/campaigns/{id}", summary = "One campaign", tag = "campaigns", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = CampaignResponse)))]
 pub async fn get_campaign(
     State(app): State<App>,
@@ -80,7 +80,7 @@ pub async fn get_campaign(
         .ok_or_else(|| Problem::not_found("campaign"))
 }
 
-#[utoipa::path(patch, path = "/api/v1/campaigns/{id}", tag = "campaigns", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/v1/campaigns/{id}", summary = "Rename a campaign", tag = "campaigns", params(("id" = Uuid, Path)),
     request_body = NameBody, responses((status = 200, description = "As it is now", body = CampaignResponse)))]
 pub async fn rename_campaign(
     State(app): State<App>,

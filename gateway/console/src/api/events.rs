@@ -94,7 +94,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_event))
 }
 
-#[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", tag = "events",
+#[utoipa::path(get, path = "/api/v1/webhooks/{id}/events", operation_id = "list_events", summary = "List a webhook's events", tag = "events",
     params(("id" = Uuid, Path), EventListParams, ListParams),
     responses((status = 200, description = "Newest first", body = Page<EventResponse>)))]
 pub async fn of_webhook(
@@ -138,7 +138,7 @@ pub async fn of_webhook(
     })))
 }
 
-#[utoipa::path(get, path = "/api/v1/events/{id}", tag = "events", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/events/{id}", summary = "One event in full", tag = "events", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, with the request and how it was read; 404 until it has been processed",
         body = EventInFull)))]
 pub async fn get_event(

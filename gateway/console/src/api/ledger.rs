@@ -17,7 +17,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(of_publisher))
 }
 
-#[utoipa::path(get, path = "/api/v1/publishers/{id}/ledger", tag = "publishers",
+#[utoipa::path(get, path = "/api/v1/publishers/{id}/ledger", operation_id = "list_postings", summary = "List a publisher's postings", tag = "publishers",
     params(("id" = Uuid, Path), ListParams),
     responses((status = 200, description = "Newest first", body = Page<PostingResponse>)))]
 pub async fn of_publisher(

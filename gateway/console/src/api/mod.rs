@@ -26,8 +26,10 @@ mod webhook_secrets;
 mod webhooks;
 
 use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn_with_state;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::get;
 use trueup_ops::metrics;
 use utoipa_axum::router::OpenApiRouter;
@@ -38,6 +40,14 @@ pub use request::Id;
 
 /// Where the document of all routes is.
 const DOCUMENT: &str = "/api/v1/openapi.json";
+
+/// What is answered is one account's, secrets among it: no cache may keep it, and no browser guess what it is.
+async fn keep_private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
 
 /// The routes, and the document that is made from them. A route is stated at its handler, and with its
 /// noun's others in `routes`; the figures count it under that name.
@@ -76,8 +86,10 @@ pub fn build_router(app: &App) -> Router<App> {
     let documented = document.paths.paths.keys().cloned();
     metrics::close_console_routes(documented.chain([DOCUMENT.to_owned()]));
     let text = openapi::write_document(document);
-    router.route(
-        DOCUMENT,
-        get(async || ([(CONTENT_TYPE, "application/json")], text)),
-    )
+    router
+        .route(
+            DOCUMENT,
+            get(async || ([(CONTENT_TYPE, "application/json")], text)),
+        )
+        .layer(map_response(keep_private))
 }

@@ -45,7 +45,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_publisher, rename_publisher))
 }
 
-#[utoipa::path(post, path = "/api/v1/publishers", tag = "publishers", request_body = NameBody,
+#[utoipa::path(post, path = "/api/v1/publishers", summary = "Make a publisher", tag = "publishers", request_body = NameBody,
     responses((status = 201, description = "It is made", body = PublisherResponse)))]
 pub async fn create_publisher(
     State(app): State<App>,
@@ -56,7 +56,7 @@ pub async fn create_publisher(
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
-#[utoipa::path(get, path = "/api/v1/publishers", tag = "publishers", params(ListParams),
+#[utoipa::path(get, path = "/api/v1/publishers", summary = "List the publishers", tag = "publishers", params(ListParams),
     responses((status = 200, description = "Newest first", body = Page<PublisherResponse>)))]
 pub async fn list_publishers(
     State(app): State<App>,
@@ -70,7 +70,7 @@ pub async fn list_publishers(
     Ok(Json(paging.page(rows, |row| row.id, Into::into)))
 }
 
-#[utoipa::path(get, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/publishers/{id}", summary = "One publisher with its balance", tag = "publishers", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It", body = PublisherResponse)))]
 pub async fn get_publisher(
     State(app): State<App>,
@@ -84,7 +84,7 @@ pub async fn get_publisher(
         .ok_or_else(|| Problem::not_found("publisher"))
 }
 
-#[utoipa::path(patch, path = "/api/v1/publishers/{id}", tag = "publishers", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/v1/publishers/{id}", summary = "Rename a publisher", tag = "publishers", params(("id" = Uuid, Path)),
     request_body = NameBody, responses((status = 200, description = "As it is now", body = PublisherResponse)))]
 pub async fn rename_publisher(
     State(app): State<App>,

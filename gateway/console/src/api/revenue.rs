@@ -15,7 +15,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(sum_revenue))
 }
 
-#[utoipa::path(get, path = "/api/v1/reports/revenue", tag = "reports", params(RevenueParams),
+#[utoipa::path(get, path = "/api/v1/reports/revenue", summary = "Sum the revenue", tag = "reports", params(RevenueParams),
     responses((status = 200, description = "Of the calls that started in that time, as they stand now", body = RevenueReport)))]
 pub async fn sum_revenue(
     State(app): State<App>,

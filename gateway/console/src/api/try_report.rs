@@ -21,7 +21,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(try_sample))
 }
 
-#[utoipa::path(post, path = "/api/v1/webhooks/{id}/try", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/webhooks/{id}/try", summary = "Try a report without sending one", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = Sample,
     responses((status = 200, description = "How it would be read and matched; nothing is stored, no money moves",
         body = TryResponse)))]

@@ -19,7 +19,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(new_token))
 }
 
-#[utoipa::path(post, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/webhooks/{id}/secret", summary = "Rotate a webhook's secret", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body(content = Option<SecretRotation>, description = "May be left out"),
     responses((status = 200, description = "A new secret, required from now on", body = NewSecret)))]
 pub async fn rotate_secret(
@@ -32,7 +32,7 @@ pub async fn rotate_secret(
     Ok(Json(made))
 }
 
-#[utoipa::path(delete, path = "/api/v1/webhooks/{id}/secret", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/webhooks/{id}/secret", summary = "Remove a webhook's secret", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "No secret is required, and none is valid any more")))]
 pub async fn remove_secret(
     State(app): State<App>,
@@ -43,7 +43,7 @@ pub async fn remove_secret(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[utoipa::path(post, path = "/api/v1/webhooks/{id}/token", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/webhooks/{id}/token", operation_id = "renew_token", summary = "Give a webhook a new URL", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "With its new URL; the old one answers 404 from now on", body = ShownWebhook)))]
 pub async fn new_token(
     State(app): State<App>,

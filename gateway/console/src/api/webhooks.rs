@@ -25,7 +25,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_webhook, update_webhook, archive_webhook))
 }
 
-#[utoipa::path(post, path = "/api/v1/webhooks", tag = "webhooks", request_body = NewWebhook,
+#[utoipa::path(post, path = "/api/v1/webhooks", summary = "Make a webhook", tag = "webhooks", request_body = NewWebhook,
     responses((status = 201, description = "It is made; its secret, if one is required, is shown this once", body = ShownWebhook)))]
 pub async fn create_webhook(
     State(app): State<App>,
@@ -44,7 +44,7 @@ pub struct WebhookListParams {
     archived: Option<bool>,
 }
 
-#[utoipa::path(get, path = "/api/v1/webhooks", tag = "webhooks", params(WebhookListParams, ListParams),
+#[utoipa::path(get, path = "/api/v1/webhooks", summary = "List the webhooks", tag = "webhooks", params(WebhookListParams, ListParams),
     responses((status = 200, description = "Newest first", body = Page<ShownWebhook>)))]
 pub async fn list_webhooks(
     State(app): State<App>,
@@ -68,7 +68,7 @@ pub async fn list_webhooks(
     Ok(Json(paging.page(rows, |row| row.id, show)))
 }
 
-#[utoipa::path(get, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/webhooks/{id}", summary = "One webhook", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 200, description = "It, archived or not", body = ShownWebhook)))]
 pub async fn get_webhook(
     State(app): State<App>,
@@ -79,7 +79,7 @@ pub async fn get_webhook(
     Ok(Json(found))
 }
 
-#[utoipa::path(patch, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/api/v1/webhooks/{id}", summary = "Change a webhook", tag = "webhooks", params(("id" = Uuid, Path)),
     request_body = WebhookChanges,
     responses((status = 200, description = "As it is now; where a secret is required and none was valid, one is made and shown this once",
         body = ShownWebhook)))]
@@ -93,7 +93,7 @@ pub async fn update_webhook(
     Ok(Json(updated))
 }
 
-#[utoipa::path(delete, path = "/api/v1/webhooks/{id}", tag = "webhooks", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/api/v1/webhooks/{id}", summary = "Archive a webhook", tag = "webhooks", params(("id" = Uuid, Path)),
     responses((status = 204, description = "Archived: its URL answers 404, its history stays")))]
 pub async fn archive_webhook(
     State(app): State<App>,

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod api_keys;
+pub mod archive;
 pub mod assignments;
 pub mod calls;
 pub mod event_actions;

@@ -124,17 +124,18 @@ pub async fn set_password(
     Ok(session)
 }
 
-/// A session of somebody whose password was right; its id.
-pub async fn begin_session(app: &App, user: User) -> Result<String, Problem> {
+/// A session of somebody whose password was right, in a browser that knows them from now on; its id.
+pub async fn begin_session(app: &App, user: User, browser: &str) -> Result<String, Problem> {
     let session = secrets::new_session_id();
-    let input = (user, session.clone());
+    let input = (user, session.clone(), browser.to_owned());
     commit_change(
         &app.pool,
         TransactionName::UsersSignIn,
         input,
-        |tx, (user, session)| {
+        |tx, (user, session, browser)| {
             Box::pin(async move {
                 users::begin_session(tx, user.id, &session).await?;
+                users::remember_browser(tx, user.id, &browser).await?;
                 let change = audit_log::Change {
                     account_id: user.account_id,
                     actor: &user.email,

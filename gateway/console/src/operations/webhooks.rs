@@ -334,7 +334,7 @@ pub(super) async fn lock_in_use(
     let found = webhooks::get_locked(tx, operator.account_id(), id).await?;
     let webhook = found.ok_or_else(|| Problem::not_found("webhook"))?;
     if webhook.archived_at.is_some() {
-        let detail = "this webhook is archived and cannot be changed any more; make a new one";
+        let detail = "this webhook is archived and cannot be changed; restore it first";
         return Err(Problem::conflict("archived", detail).into());
     }
     Ok(webhook)
@@ -460,5 +460,28 @@ pub async fn archive_webhook(app: &App, operator: &AuthContext, id: Uuid) -> Res
             })
         },
     )
+    .await
+}
+
+/// Its URL works again; to restore one that is in use is the same.
+pub async fn restore_webhook(app: &App, operator: &AuthContext, id: Uuid) -> Result<(), Problem> {
+    let input = (app.clone(), operator.clone());
+    let name = TransactionName::WebhooksRestore;
+    commit_change(&app.pool, name, input, move |tx, (app, operator)| {
+        Box::pin(async move {
+            let account_id = operator.account_id();
+            let found = webhooks::get_locked(tx, account_id, id).await?;
+            let before = found.ok_or_else(|| Problem::not_found("webhook"))?;
+            if before.archived_at.is_some() {
+                app.ceilings
+                    .check_room(tx, account_id, CountedKind::Webhooks)
+                    .await??;
+                webhooks::restore_webhook(tx, account_id, id).await?;
+                let change = operator.change("restore", "webhook", id, json!({}));
+                audit_log::record_change(tx, change).await?;
+            }
+            Ok(())
+        })
+    })
     .await
 }

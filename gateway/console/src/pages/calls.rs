@@ -10,12 +10,15 @@ use trueup_domain::phone;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::calls::{self, Call, CallFilter, TimePage};
 use trueup_store::event_search::SearchKey;
+use trueup_store::ledger::{self, Posting};
+use trueup_store::users::UserRole;
 use trueup_store::webhook_activity::{self, NamedEntity};
-use trueup_store::{Client, events};
+use trueup_store::{Client, StoreError, assignments, events};
 use uuid::Uuid;
 
 use super::events::reason_words;
 use super::filter::{cursor_of, cursor_text};
+use super::first_steps::report_lines;
 use super::form::Form;
 use super::formatting::{self, LocalTime, StatusBadge};
 use super::layout::{PageError, PageLayout, PageResult, page};
@@ -236,7 +239,54 @@ struct One {
     ended: LocalTime,
     facts: Vec<(&'static str, String)>,
     publisher: Option<(Uuid, String)>,
+    campaign: String,
     reports: Vec<ReportLine>,
+    postings: Vec<PostingOfCall>,
+    /// Webhook and curl line, while nobody has reported it.
+    curls: Vec<(String, String)>,
+}
+
+/// What was posted for the call, and its value after it.
+struct PostingOfCall {
+    at: LocalTime,
+    kind: String,
+    event: Option<Uuid>,
+    actor: String,
+    revenue: String,
+    value_after: String,
+    credit: String,
+}
+
+/// The postings of a call, oldest first, each with the value that they make together.
+fn postings_of_call(postings: Vec<Posting>, viewer: &Viewer) -> Vec<PostingOfCall> {
+    let currency = viewer.account_currency();
+    let mut value = 0_i64;
+    let lines = postings.into_iter().map(|posting| {
+        value = value.saturating_add(posting.revenue_delta_cents);
+        PostingOfCall {
+            at: viewer.clock.local_time(posting.created_at),
+            kind: posting.kind,
+            event: posting.event_id,
+            actor: posting.actor.unwrap_or_default(),
+            revenue: formatting::format_signed_money(posting.revenue_delta_cents, currency),
+            value_after: formatting::format_money(Some(value), currency),
+            credit: formatting::format_signed_money(posting.credit_delta_cents, currency),
+        }
+    });
+    lines.collect()
+}
+
+/// The query by which a buyer would report this call.
+fn query_of(call: &Call) -> String {
+    let mut writer = form_urlencoded::Serializer::new(String::new());
+    if let Some(caller) = &call.caller {
+        writer.append_pair("caller_id", caller);
+    }
+    writer.append_pair("duration", &call.duration_seconds.to_string());
+    if let Some(ref_id) = &call.ref_id {
+        writer.append_pair("ref_id", ref_id);
+    }
+    writer.append_pair("payout", "50").finish()
 }
 
 /// Who says what the call is worth: a person, or the webhook whose report it is.
@@ -254,6 +304,37 @@ fn value_source(call: &Call, webhooks: &HashMap<Uuid, String>) -> Option<(&'stat
         .map(|person| ("Value set by", person))
 }
 
+/// The name of the campaign that the call came by.
+async fn campaign_of(
+    client: &Client,
+    account: Uuid,
+    call: &Call,
+    campaigns: Vec<(Uuid, String)>,
+) -> Result<Option<String>, StoreError> {
+    let Some(id) = call.assignment_id else {
+        return Ok(None);
+    };
+    let assignment = assignments::get_assignment(client, account, id).await?;
+    let named = campaigns.into_iter().find(|(id, _)| {
+        assignment
+            .as_ref()
+            .is_some_and(|assignment| assignment.campaign_id == *id)
+    });
+    Ok(named.map(|(_, name)| name))
+}
+
+/// How to report the call, while nobody has, for who may send reports.
+async fn curls_of(
+    app: &App,
+    viewer: &Viewer,
+    call: &Call,
+) -> Result<Vec<(String, String)>, StoreError> {
+    if !call.reports.is_empty() || viewer.user.role < UserRole::Operator {
+        return Ok(Vec::new());
+    }
+    report_lines(app, viewer, &query_of(call)).await
+}
+
 pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
@@ -264,6 +345,11 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
     let buyers: HashMap<_, _> = names(NamedEntity::Buyers).await?.into_iter().collect();
     let webhooks: HashMap<_, _> = names(NamedEntity::Webhooks).await?.into_iter().collect();
     let publishers: HashMap<_, _> = names(NamedEntity::Publishers).await?.into_iter().collect();
+    let campaigns = names(NamedEntity::Campaigns).await?;
+    let campaign = campaign_of(&client, account, &call, campaigns).await?;
+    let postings = ledger::of_call(&client, account, id).await?;
+    drop(client);
+    let curls = curls_of(&app, &viewer, &call).await?;
     let currency = viewer.account_currency();
     let estimate = formatting::format_money(call.estimate.value_cents, currency);
     let mut facts = vec![("Estimate", estimate)];
@@ -313,7 +399,10 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
         ended: viewer.clock.local_time(call.ended_at),
         facts,
         publisher,
+        campaign: campaign.unwrap_or_default(),
         reports,
+        postings: postings_of_call(postings, &viewer),
+        curls,
         row: make_row(call, &viewer, &buyers),
     })
 }

@@ -11,6 +11,8 @@ use trueup_domain::phone;
 use trueup_domain::reason_text::{explain_reason, format_cents};
 use trueup_event::reason::{Reason, Status};
 use trueup_store::calls::{self, TimePage};
+use trueup_store::events;
+use trueup_store::users::UserRole;
 use uuid::Uuid;
 
 use super::chart;
@@ -109,6 +111,13 @@ struct EventDetailPage {
     /// Fields that no slot reads, by name and value.
     unread: Vec<(String, String)>,
     can_set_names: bool,
+    has_caller: bool,
+    /// The request as a line for a shell, for who may send one.
+    curl: Option<String>,
+    newer: Option<Uuid>,
+    older: Option<Uuid>,
+    /// Its body could be taken apart.
+    is_readable: bool,
     candidates: Vec<CandidateLine>,
     postings: Vec<PostingLine>,
     actions: Vec<ActionLine>,
@@ -236,6 +245,25 @@ fn body_text(text: String) -> String {
     }
 }
 
+/// A text in single quotes, as a shell reads it.
+fn quote_for_shell(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The same request once more; secrets were redacted when it was kept.
+fn curl_of(request: &Request, url: &str) -> String {
+    let query = Some(&request.query).filter(|query| !query.is_empty());
+    let address = query.map_or_else(|| url.to_owned(), |query| format!("{url}?{query}"));
+    let mut line = format!("curl -X {} {}", request.method, quote_for_shell(&address));
+    if let Some(kind) = &request.content_type {
+        line += &format!(" -H {}", quote_for_shell(&format!("Content-Type: {kind}")));
+    }
+    if let Some(body) = request.body.as_ref().filter(|body| !body.is_empty()) {
+        line += &format!(" --data-binary {}", quote_for_shell(body));
+    }
+    line
+}
+
 fn unread_of(request: &Request, webhook: &ShownWebhook) -> Vec<(String, String)> {
     let body = request.body.as_deref().unwrap_or_default();
     unread_fields(
@@ -310,9 +338,14 @@ async fn page_of(
     let webhook = show_webhook(app, &viewer.auth_context(), full.event.webhook_id, None).await?;
     let offers = find_offers(app, viewer, &full.event, find).await?;
     let weighed = weighed_candidates(app, viewer, &full.candidates).await?;
-    Ok(assemble_page(
-        viewer, full, &webhook, &weighed, offers, find,
-    ))
+    let (at, of) = (full.event.received_at, full.event.webhook_id);
+    let client = app.pool.get().await?;
+    let (newer, older) = events::neighbours(&client, viewer.account.id, of, at, id).await?;
+    Ok(EventDetailPage {
+        newer,
+        older,
+        ..assemble_page(viewer, full, &webhook, &weighed, offers, find)
+    })
 }
 
 fn candidate_line(
@@ -450,6 +483,17 @@ fn assemble_page(
             .map(|r| unread_of(r, webhook))
             .unwrap_or_default(),
         can_set_names: webhook.archived_at.is_none(),
+        has_caller: event.caller.is_some(),
+        curl: request
+            .as_ref()
+            .filter(|_| viewer.user.role >= UserRole::Operator)
+            .map(|r| curl_of(r, &webhook.url)),
+        newer: None,
+        older: None,
+        is_readable: !matches!(
+            reason,
+            Some(Reason::UnparseableBody | Reason::UnparseableElement)
+        ),
         query: request
             .as_ref()
             .map(|r| r.query.clone())

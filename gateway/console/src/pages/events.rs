@@ -56,7 +56,13 @@ pub struct EventLine {
 /// A reason's code as words.
 pub fn reason_words(reason: Option<Reason>) -> String {
     reason
-        .map(|r| r.code().replace('_', " "))
+        .map(|r| {
+            let words = r.code().replace('_', " ");
+            // The names of fields stay as they are written.
+            words
+                .replace("ref id", "ref_id")
+                .replace("call id", "call_id")
+        })
         .unwrap_or_default()
 }
 

@@ -1,12 +1,15 @@
 //! What is around every page: its frame, its headers, and how a page that cannot be shown says so.
 
 use askama::Template;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use trueup_store::StoreError;
 use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
+use super::session::over_tls;
 use super::viewer::Viewer;
 use crate::passwords::HashError;
 use crate::problem::{Problem, retry_after};
@@ -15,6 +18,8 @@ use crate::request_fields::BadFields;
 /// Nothing from elsewhere, nothing inline: a payload that got past the escaping would still not run.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// A year in which a browser that came by TLS comes by nothing else.
+const ONLY_TLS: &str = "max-age=31536000";
 
 pub struct SignedInUser {
     pub account: String,
@@ -291,6 +296,17 @@ struct FaultPage {
     text: String,
 }
 
+/// What happened, in words for somebody who has never read of HTTP.
+fn title_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => "Not saved",
+        StatusCode::CONFLICT => "Not possible now",
+        StatusCode::PAYLOAD_TOO_LARGE => "Too much at once",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "Try again in a moment",
+        _ => "It did not work",
+    }
+}
+
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text) = match self {
@@ -309,7 +325,7 @@ impl IntoResponse for PageError {
                 "Too many attempts",
                 "Somebody tried to sign in too often. Wait a minute and try again.".to_owned(),
             ),
-            PageError::Said(status, text) => (status, status.canonical_reason().unwrap_or("Error"), text),
+            PageError::Said(status, text) => (status, title_of(status), text),
         };
         let template = FaultPage {
             look: PageLayout::signed_out(title, ""),
@@ -325,7 +341,9 @@ impl IntoResponse for PageError {
 }
 
 /// Laid around all pages.
-pub async fn add_security_headers(mut response: Response) -> Response {
+pub async fn add_security_headers(request: Request, next: Next) -> Response {
+    let is_over_tls = over_tls(request.headers());
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -334,6 +352,10 @@ pub async fn add_security_headers(mut response: Response) -> Response {
         (header::REFERRER_POLICY, "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    if is_over_tls {
+        let value = HeaderValue::from_static(ONLY_TLS);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
     }
     // What is shown is one account's: no cache may keep it.
     headers

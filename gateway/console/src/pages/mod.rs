@@ -4,6 +4,7 @@
 //! change settings by the API's own operations, so that a setting has one home; who may do what is
 //! said here, once, by the group that a route is in.
 
+mod archive;
 mod assets;
 mod assignments;
 mod bulk_replay;
@@ -13,6 +14,7 @@ mod event;
 mod events;
 mod export_file;
 mod filter;
+mod first_steps;
 mod form;
 mod formatting;
 mod inbox;
@@ -38,8 +40,12 @@ mod webhook_templates;
 mod webhooks;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use trueup_store::assignments::Assignment;
+use trueup_store::buyers::Buyer;
+use trueup_store::campaigns::Campaign;
+use trueup_store::publishers::Publisher;
 use trueup_store::users::UserRole;
 
 use crate::app_state::App;
@@ -62,7 +68,7 @@ pub fn build_router(app: &App) -> Router<App> {
         .route_layer(from_fn(form::check_form))
         .route_layer(from_fn(session::read_cookies))
         .route("/assets/{name}", get(assets::get_asset))
-        .layer(map_response(layout::add_security_headers))
+        .layer(from_fn(layout::add_security_headers))
 }
 
 /// For everybody of the account: looking, and leaving.
@@ -148,12 +154,50 @@ fn operator_routes() -> Router<App> {
             get(bulk_replay::confirm_replay).post(bulk_replay::begin_replay),
         )
         .route("/events/replays/{id}/stop", post(bulk_replay::stop_replay))
+        .route(
+            "/webhooks/{id}/restore",
+            post(webhook_settings::restore_webhook),
+        )
+        .route("/buyers/{id}/archive", post(archive::archive::<Buyer>))
+        .route("/buyers/{id}/restore", post(archive::restore::<Buyer>))
+        .route(
+            "/campaigns/{id}/archive",
+            post(archive::archive::<Campaign>),
+        )
+        .route(
+            "/campaigns/{id}/restore",
+            post(archive::restore::<Campaign>),
+        )
+        .route(
+            "/publishers/{id}/archive",
+            post(archive::archive::<Publisher>),
+        )
+        .route(
+            "/publishers/{id}/restore",
+            post(archive::restore::<Publisher>),
+        )
+        .route(
+            "/assignments/{id}/archive",
+            post(archive::archive::<Assignment>),
+        )
+        .route(
+            "/assignments/{id}/restore",
+            post(archive::restore::<Assignment>),
+        )
         .route("/publishers", post(publishers::create_publisher))
         .route("/publishers/{id}", post(publishers::rename_publisher))
         .route("/buyers", post(named_records::create_buyer))
         .route("/buyers/{id}", post(named_records::rename_buyer))
         .route("/campaigns", post(named_records::create_campaign))
         .route("/campaigns/{id}", post(named_records::rename_campaign))
+        .route(
+            "/assignments/new",
+            get(first_steps::terms_page).post(first_steps::create_terms),
+        )
+        .route(
+            "/calls/new",
+            get(first_steps::call_form_page).post(first_steps::record_test_call),
+        )
         .route("/assignments", post(assignments::create_assignment))
         .route("/assignments/{id}", post(assignments::update_assignment))
         .route("/events/{id}/replay", post(event::replay_event))

@@ -5,7 +5,23 @@ use axum::http::Uri;
 
 const SENTENCES: &[(&str, &str)] = &[
     ("saved", "Saved."),
-    ("made", "It is made."),
+    ("buyer-created", "Buyer created."),
+    ("campaign-created", "Campaign created."),
+    ("publisher-created", "Publisher created."),
+    ("assignment-created", "Assignment created."),
+    (
+        "out-of-use",
+        "Archived. It stays where it was used, and is offered no more.",
+    ),
+    (
+        "call-recorded",
+        "Call recorded. Report its payout with one of the lines below, as a buyer would.",
+    ),
+    ("restored", "Restored."),
+    (
+        "webhook-restored",
+        "Restored. Its URL takes reports again, within 2 seconds at every gateway.",
+    ),
     (
         "paused",
         "Paused. Reports are answered 200 \"endpoint disabled\" from now on, and kept to be replayed.",

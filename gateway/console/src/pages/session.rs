@@ -28,6 +28,10 @@ use crate::work_shares::answer_in_share;
 const SESSION_COOKIE: &str = "trueup_session";
 /// Before signing in there is no session, but the form that signs in is checked like any other.
 const VISITOR_COOKIE: &str = "trueup_visitor";
+/// Kept when a session ends: who signed in here before is not kept out by strangers' attempts.
+const BROWSER_COOKIE: &str = "trueup_browser";
+/// A browser in which nobody has signed in for as long is a stranger's (a year, in seconds).
+const KNOWN_SECONDS: u32 = 31_536_000;
 const THEME_COOKIE: &str = "trueup_theme";
 /// The zone that a user has chosen in this browser; without it the account's.
 const ZONE_COOKIE: &str = "trueup_zone";
@@ -64,9 +68,11 @@ fn csrf_of(id: &str) -> String {
 /// Reads the cookies once, for everything behind it; gives a visitor an id for the form to sign in.
 pub async fn read_cookies(mut request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let session = read_cookie(headers, SESSION_COOKIE).map(str::to_owned);
+    let secure = over_tls(headers);
+    let session = read_cookie(headers, &host_cookie(SESSION_COOKIE, secure)).map(str::to_owned);
     let mut fresh_visitor = None;
-    let csrf = match (&session, read_cookie(headers, VISITOR_COOKIE)) {
+    let visitor = read_cookie(headers, &host_cookie(VISITOR_COOKIE, secure));
+    let csrf = match (&session, visitor) {
         (Some(session), _) => csrf_of(session),
         (None, Some(visitor)) => csrf_of(visitor),
         (None, None) => {
@@ -76,7 +82,6 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
             csrf
         }
     };
-    let secure = over_tls(headers);
     let signed = SignedInRequest { session, csrf };
     let shows_a_form = request.uri().path() == "/sign-in";
     request.extensions_mut().insert(signed);
@@ -84,7 +89,7 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
     if let Some(visitor) = fresh_visitor.filter(|_| shows_a_form) {
         append_cookie(
             &mut response,
-            &format!("{VISITOR_COOKIE}={visitor}"),
+            &format!("{}={visitor}", host_cookie(VISITOR_COOKIE, secure)),
             secure,
         );
     }
@@ -95,7 +100,17 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
 pub fn over_tls(headers: &HeaderMap) -> bool {
     headers
         .get("x-forwarded-proto")
-        .is_some_and(|proto| proto == "https")
+        .and_then(|proto| proto.to_str().ok()?.split(',').next())
+        .is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
+}
+
+/// By TLS a cookie is one that only this very host can have set, and a browser sees to it.
+fn host_cookie(name: &str, secure: bool) -> String {
+    if secure {
+        format!("__Host-{name}")
+    } else {
+        name.to_owned()
+    }
 }
 
 fn append_cookie(response: &mut Response, pair: &str, secure: bool) {
@@ -112,12 +127,31 @@ pub fn append_cookie_of(response: &mut Response, pair: &str, path: &str, secure:
 
 /// Gives the browser its session. The visitor's id is dropped: what was known before is worth nothing now.
 pub fn set_session_cookie(response: &mut Response, session: &str, secure: bool) {
-    append_cookie(response, &format!("{SESSION_COOKIE}={session}"), secure);
-    append_cookie(response, &format!("{VISITOR_COOKIE}=; Max-Age=0"), secure);
+    let (session_cookie, visitor_cookie) = (
+        host_cookie(SESSION_COOKIE, secure),
+        host_cookie(VISITOR_COOKIE, secure),
+    );
+    append_cookie(response, &format!("{session_cookie}={session}"), secure);
+    append_cookie(response, &format!("{visitor_cookie}=; Max-Age=0"), secure);
 }
 
 pub fn clear_session_cookie(response: &mut Response, secure: bool) {
-    append_cookie(response, &format!("{SESSION_COOKIE}=; Max-Age=0"), secure);
+    let pair = format!("{}=; Max-Age=0", host_cookie(SESSION_COOKIE, secure));
+    append_cookie(response, &pair, secure);
+}
+
+/// The id by which a browser is known in which somebody has signed in before.
+pub fn read_browser(headers: &HeaderMap) -> Option<&str> {
+    read_cookie(headers, &host_cookie(BROWSER_COOKIE, over_tls(headers)))
+}
+
+pub fn set_browser_cookie(response: &mut Response, browser: &str, secure: bool) {
+    let name = host_cookie(BROWSER_COOKIE, secure);
+    append_cookie(
+        response,
+        &format!("{name}={browser}; Max-Age={KNOWN_SECONDS}"),
+        secure,
+    );
 }
 
 pub fn read_theme(headers: &HeaderMap) -> &'static str {

@@ -11,8 +11,10 @@ use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::session::{self, SignedInRequest};
 use super::viewer::Viewer;
 use crate::app_state::App;
+use crate::client_network::client_network;
 use crate::operations::users::begin_session;
-use crate::passwords;
+use crate::passwords::{self, SignInAttempt};
+use crate::secrets;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -77,10 +79,23 @@ pub async fn sign_in_page(State(app): State<App>, request: Request) -> PageResul
 pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> PageResult {
     let email = form.text("email").to_owned();
     let next = safe_next(form.text("next"));
-    if !app.attempts.check_rate(&email) {
+    let network = client_network(&request);
+    let browser = session::read_browser(request.headers()).map(str::to_owned);
+    let client = app.pool.get().await?;
+    let known = match &browser {
+        Some(browser) => users::is_known_browser(&client, browser, &email).await?,
+        None => false,
+    };
+    let attempt = match &browser {
+        Some(browser) if known => SignInAttempt::Known { browser },
+        _ => SignInAttempt::Stranger {
+            network,
+            email: &email,
+        },
+    };
+    if !app.attempts.check_rate(&attempt) {
         return Err(PageError::TooMany);
     }
-    let client = app.pool.get().await?;
     let found = users::by_email(&client, &email).await?;
     // Argon2 takes its time: the connection must not wait with it.
     drop(client);
@@ -100,9 +115,14 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
     let Some((user, _)) = found else {
         return Err(PageError::Expired);
     };
-    let id = begin_session(&app, user).await?;
+    let browser = browser
+        .filter(|_| known)
+        .unwrap_or_else(secrets::new_session_id);
+    let id = begin_session(&app, user, &browser).await?;
     let mut response = Redirect::to(&next).into_response();
-    session::set_session_cookie(&mut response, &id, session::over_tls(request.headers()));
+    let secure = session::over_tls(request.headers());
+    session::set_session_cookie(&mut response, &id, secure);
+    session::set_browser_cookie(&mut response, &browser, secure);
     Ok(response)
 }
 

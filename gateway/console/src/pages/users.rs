@@ -16,7 +16,7 @@ use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::accounts::set_time_zone;
 use crate::operations::users::{self as operations, NewUser};
-use crate::passwords;
+use crate::passwords::{self, SignInAttempt};
 use crate::problem::Problem;
 
 /// Entries of the log on a page.
@@ -39,6 +39,9 @@ struct UserList {
     rows: Vec<UserRow>,
     roles: Vec<&'static str>,
     fault: Option<String>,
+    /// What was typed and not taken; the role that is offered first.
+    email: String,
+    role: String,
 }
 
 async fn build_list(
@@ -62,6 +65,8 @@ async fn build_list(
         rows: found.into_iter().map(row).collect(),
         roles: UserRole::ALL.iter().map(|role| role.code()).collect(),
         fault,
+        email: String::new(),
+        role: UserRole::Operator.code().to_owned(),
     })
 }
 
@@ -69,11 +74,18 @@ pub async fn users_page(State(app): State<App>, viewer: Viewer) -> PageResult {
     page(&build_list(&app, &viewer, None).await?)
 }
 
-async fn page_with_fault(app: &App, viewer: &Viewer, fault: impl Into<String>) -> PageResult {
-    page_with(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        &build_list(app, viewer, Some(fault.into())).await?,
-    )
+async fn page_with_fault(
+    app: &App,
+    viewer: &Viewer,
+    fault: impl Into<String>,
+    form: &Form,
+) -> PageResult {
+    let list = UserList {
+        email: form.text("email").to_owned(),
+        role: form.text("role").to_owned(),
+        ..build_list(app, viewer, Some(fault.into())).await?
+    };
+    page_with(StatusCode::UNPROCESSABLE_ENTITY, &list)
 }
 
 /// What a person can mend is said on the page; anything else is a page of its own.
@@ -82,11 +94,12 @@ async fn show_outcome(
     viewer: &Viewer,
     result: Result<(), Problem>,
     done: &str,
+    form: &Form,
 ) -> PageResult {
     match result {
         Ok(()) => redirect_to(&format!("/users?done={done}")),
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            page_with_fault(app, viewer, problem.detail()).await
+            page_with_fault(app, viewer, problem.detail(), form).await
         }
         Err(problem) if problem.status() == StatusCode::NOT_FOUND => {
             Err(PageError::NotFound("user"))
@@ -97,7 +110,7 @@ async fn show_outcome(
 
 pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
     let Some(role) = UserRole::from_code(form.text("role")) else {
-        return page_with_fault(&app, &viewer, "Choose a role.").await;
+        return page_with_fault(&app, &viewer, "Choose a role.", &form).await;
     };
     let new = NewUser {
         email: form.text("email").to_owned(),
@@ -105,7 +118,7 @@ pub async fn add_user(State(app): State<App>, viewer: Viewer, form: Form) -> Pag
         role,
     };
     let result = operations::add_user(&app, &viewer.auth_context(), new).await;
-    show_outcome(&app, &viewer, result, "user-added").await
+    show_outcome(&app, &viewer, result, "user-added", &form).await
 }
 
 pub async fn set_role_or_disabled(
@@ -115,11 +128,11 @@ pub async fn set_role_or_disabled(
     form: Form,
 ) -> PageResult {
     let Some(role) = UserRole::from_code(form.text("role")) else {
-        return page_with_fault(&app, &viewer, "Choose a role.").await;
+        return page_with_fault(&app, &viewer, "Choose a role.", &form).await;
     };
     let (operator, is_out) = (viewer.auth_context(), form.is_on("out"));
     let result = operations::set_role_or_disabled(&app, &operator, id, role, is_out).await;
-    show_outcome(&app, &viewer, result, "standing").await
+    show_outcome(&app, &viewer, result, "standing", &form).await
 }
 
 #[derive(Template)]
@@ -176,7 +189,12 @@ pub async fn set_password(
             &own_page(&viewer, Some(fault)),
         )
     };
-    if !app.attempts.check_rate(&viewer.user.email) {
+    // Whoever is signed in is known; strangers' attempts do not count against them.
+    let own = viewer.user.id.to_string();
+    if !app
+        .attempts
+        .check_rate(&SignInAttempt::Known { browser: &own })
+    {
         return Err(PageError::TooMany);
     }
     if let Some(fault) = passwords::password_fault(&new) {

@@ -10,16 +10,19 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::report::Slot;
+use trueup_store::archive::Archivable;
+use trueup_store::users::UserRole;
 use trueup_store::webhook_activity::{self, NamedEntity};
 use trueup_store::webhooks::StoredSettings;
 use uuid::Uuid;
 
+use super::archive::retain_in_use;
 use super::form::Form;
 use super::formatting::{self, LocalTime};
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use super::webhook_head::{Head, not_found};
-use super::webhook_templates::{self, PostbackTemplate};
+use super::webhook_templates::{self, PostbackTemplate, SecretPlace};
 use crate::api::Id;
 use crate::app_state::App;
 use crate::operations::webhooks::{self as operations, ShownWebhook, WebhookChanges, show_webhook};
@@ -118,12 +121,12 @@ async fn load_editor(app: &App, viewer: &Viewer, id: Uuid) -> Result<Editor, Pag
     let webhook = show_webhook(app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
-    let buyers = webhook_activity::load_names(
-        &app.pool.get().await?,
-        viewer.account.id,
-        NamedEntity::Buyers,
-    )
-    .await?;
+    let client = app.pool.get().await?;
+    let account = viewer.account.id;
+    let mut buyers = webhook_activity::load_names(&client, account, NamedEntity::Buyers).await?;
+    let chosen = webhook.settings.buyer_id;
+    retain_in_use(&client, account, Archivable::Buyer, &mut buyers, chosen).await?;
+    drop(client);
     let when = |at| viewer.clock.local_time(at);
     let secrets = webhook.secrets.iter().map(|s| SecretPage {
         made: when(s.created_at),
@@ -293,6 +296,13 @@ pub async fn archive_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id)
     redirect_to("/webhooks?done=archived")
 }
 
+pub async fn restore_webhook(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
+    operations::restore_webhook(&app, &viewer.auth_context(), id)
+        .await
+        .map_err(not_found)?;
+    redirect_to(&format!("/webhooks/{id}?done=webhook-restored"))
+}
+
 #[derive(Template)]
 #[template(path = "webhook_setup.html")]
 struct Setup {
@@ -301,6 +311,7 @@ struct Setup {
     url: String,
     curl: String,
     require_secret: bool,
+    query_param: Option<String>,
     templates: Vec<PostbackTemplate>,
     waiting: WaitingSetting,
 }
@@ -321,14 +332,27 @@ pub async fn setup_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> P
     let webhook = show_webhook(&app, &viewer.auth_context(), id, None)
         .await
         .map_err(not_found)?;
-    let header = if webhook.settings.require_secret {
-        " -H 'X-Webhook-Secret: <the secret>'"
+    // Whoever has the URL (and the secret, where one is required) can report, and so move money.
+    let url = if viewer.user.role >= UserRole::Operator {
+        webhook.url.clone()
     } else {
-        ""
+        format!(
+            "{}/…",
+            webhook
+                .url
+                .trim_end_matches(webhook.token.as_str())
+                .trim_end_matches('/')
+        )
     };
+    let secret = SecretPlace::of_settings(&webhook.settings);
+    let header = match secret {
+        SecretPlace::Header => " -H 'X-Webhook-Secret: <the secret>'",
+        SecretPlace::Nowhere | SecretPlace::Query(_) => "",
+    };
+    let in_query = secret.in_query();
     let curl = format!(
-        "curl{header} '{}?caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'",
-        webhook.url
+        "curl{header} '{}?{in_query}caller_id=%2B13055551234&duration=90&payout=50&ref_id=abc123'",
+        url
     );
     page(&Setup {
         look: PageLayout::signed_in(
@@ -338,9 +362,10 @@ pub async fn setup_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> P
         ),
         head: Head::from_webhook(&webhook, &viewer, "setup"),
         require_secret: webhook.settings.require_secret,
-        templates: webhook_templates::all_templates(&webhook.url),
+        query_param: webhook.settings.secret_query_param.clone(),
+        templates: webhook_templates::all_templates(&url, &secret),
         waiting: waiting_of(&app, &viewer, id).await?,
-        url: webhook.url,
+        url,
         curl,
     })
 }

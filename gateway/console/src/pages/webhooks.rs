@@ -7,11 +7,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use trueup_event::reason::Status;
+use trueup_store::archive::Archivable;
 use trueup_store::webhook_activity::{self, Activity, NamedEntity};
 use trueup_store::{IdPage, open_events, webhooks};
 use uuid::Uuid;
 
+use super::archive::retain_in_use;
 use super::chart;
+use super::first_steps::{Step, open_steps};
 use super::form::Form;
 use super::formatting::{LocalTime, Markup};
 use super::inbox::count_text;
@@ -50,6 +53,8 @@ struct WebhookList {
     rows: Vec<WebhookRow>,
     archived: bool,
     today: String,
+    /// What is still to do until money moves.
+    steps: Vec<Step>,
 }
 
 /// Open rows of one webhook that the table counts; its panel counts more.
@@ -121,6 +126,7 @@ pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> 
         rows,
         archived,
         today,
+        steps: open_steps(&app, &viewer).await?,
     })
 }
 
@@ -141,15 +147,17 @@ impl NewWebhookPage {
         viewer: &Viewer,
     ) -> Result<NewWebhookPage, super::layout::PageError> {
         let client = app.pool.get().await?;
-        let buyers =
-            webhook_activity::load_names(&client, viewer.account.id, NamedEntity::Buyers).await?;
+        let account = viewer.account.id;
+        let mut buyers =
+            webhook_activity::load_names(&client, account, NamedEntity::Buyers).await?;
+        retain_in_use(&client, account, Archivable::Buyer, &mut buyers, None).await?;
         Ok(NewWebhookPage {
             look: PageLayout::signed_in(viewer, "New webhook", "/webhooks"),
             fault: None,
             name: String::new(),
             buyer: String::new(),
             buyers,
-            require_secret: false,
+            require_secret: true,
         })
     }
 }

@@ -66,15 +66,12 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
 
 impl<const MIN: i64, const MAX: i64> PartialSchema for Whole<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
-        let mut object = ObjectBuilder::new()
+        ObjectBuilder::new()
             .schema_type(Type::Integer)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-            .minimum(Some(MIN));
-        // An amount's end is a matter of plausibility, not of the interface.
-        if MAX < MAX_CENTS {
-            object = object.maximum(Some(MAX));
-        }
-        object.into()
+            .minimum(Some(MIN))
+            .maximum(Some(MAX))
+            .into()
     }
 }
 
@@ -125,11 +122,16 @@ impl<const MAX: usize> Name<MAX> {
     }
 }
 
-fn text_schema(max_length: usize) -> RefOr<Schema> {
-    ObjectBuilder::new()
+/// What must not be blank has a character that is no blank.
+fn text_schema(max_length: usize, may_be_blank: bool) -> RefOr<Schema> {
+    let text = ObjectBuilder::new()
         .schema_type(Type::String)
-        .max_length(Some(max_length))
-        .into()
+        .max_length(Some(max_length));
+    if may_be_blank {
+        text.into()
+    } else {
+        text.min_length(Some(1)).pattern(Some(r"\S")).into()
+    }
 }
 
 macro_rules! read_as_text {
@@ -142,7 +144,7 @@ macro_rules! read_as_text {
 
         impl<const MAX: usize> PartialSchema for $type<MAX> {
             fn schema() -> RefOr<Schema> {
-                text_schema(MAX)
+                text_schema(MAX, stringify!($type) != "Name")
             }
         }
 

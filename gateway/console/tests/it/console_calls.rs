@@ -272,7 +272,11 @@ async fn v11_estimates_are_posted_and_a_changed_copy_posts_the_difference() {
 
     let mut moved = one.clone();
     moved["assignment_id"] = json!(flat);
-    let said = record(&key, moved).await;
+    // V9; a single call that is refused is no success.
+    key.post("/api/v1/calls", moved.clone())
+        .await
+        .problem(422, Some("assignment_id"));
+    let said = record(&key, json!([moved])).await;
     assert_eq!(
         [&said["accepted"], &said["errors"][0]["field"]],
         [&json!(0), &json!("assignment_id")],

@@ -23,19 +23,13 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub async fn set() -> Scene {
+    /// An account in which nothing has been made.
+    pub async fn empty() -> Scene {
         let console = Console::start().await;
         let key = console.account().await;
         let account = id(&key.get("/api/v1/account").await.ok())
             .parse()
             .expect("an id");
-        let webhook = id(&key
-            .post("/api/v1/webhooks", json!({ "name": "Ringba" }))
-            .await
-            .created());
-        let (assignment, publisher) = key
-            .assignment(json!({ "kind": "rev_share", "percent": "60" }))
-            .await;
         let pool = Pool::new(
             &console.database.url,
             &PoolSettings::for_application("test", 2),
@@ -45,10 +39,28 @@ impl Scene {
             console,
             key,
             account,
+            webhook: String::new(),
+            assignment: String::new(),
+            publisher: String::new(),
+            pool,
+        }
+    }
+
+    pub async fn set() -> Scene {
+        let scene = Scene::empty().await;
+        let key = &scene.key;
+        let webhook = id(&key
+            .post("/api/v1/webhooks", json!({ "name": "Ringba" }))
+            .await
+            .created());
+        let (assignment, publisher) = key
+            .assignment(json!({ "kind": "rev_share", "percent": "60" }))
+            .await;
+        Scene {
             webhook,
             assignment,
             publisher,
-            pool,
+            ..scene
         }
     }
 

@@ -192,11 +192,9 @@ async fn another_accounts_objects_cannot_be_named_in_a_body() {
     ] {
         let mut call = call.clone();
         call[field] = json!(value);
-        let said = key.post("/api/v1/calls", call).await.ok();
-        assert_eq!(
-            [&said["accepted"], &said["errors"][0]["field"]],
-            [&json!(0), &json!(field)]
-        );
+        key.post("/api/v1/calls", call)
+            .await
+            .problem(422, Some(field));
     }
     // The same id in two accounts is two calls.
     key.post("/api/v1/calls", call).await.ok();

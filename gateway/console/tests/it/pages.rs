@@ -47,6 +47,8 @@ pub struct PageUser {
     pub address: SocketAddr,
     pub cookies: Vec<(String, String)>,
     pub csrf: String,
+    /// The address that a proxy on this machine says it has; blank: none.
+    pub forwarded_for: String,
 }
 
 impl PageUser {
@@ -55,6 +57,7 @@ impl PageUser {
             address,
             cookies: Vec::new(),
             csrf: String::new(),
+            forwarded_for: String::new(),
         }
     }
 
@@ -138,6 +141,7 @@ impl PageUser {
         let headers = [
             ("Cookie", cookies.as_str()),
             ("Content-Type", "application/x-www-form-urlencoded"),
+            ("X-Forwarded-For", self.forwarded_for.as_str()),
         ];
         let answer = http::send(self.address, "POST", path, &headers, body.as_bytes())
             .await

@@ -109,7 +109,7 @@ async fn figures(scene: &Scene, ann: &mut PageUser) -> Value {
     json!({
         "panel": [figure(&panel, "Unmatched"), figure(&panel, "Held")],
         "list": [cell("Unmatched"), cell("Held")],
-        "why": [by_reason("ref id not found"), by_reason("payout over cap")],
+        "why": [by_reason("ref_id not found"), by_reason("payout over cap")],
     })
 }
 

@@ -43,6 +43,8 @@ async fn from_signing_in_to_the_first_matched_event() {
     sign_in(&browser).await;
     browser.click("New webhook").await;
     browser.fill("Name", "Ringba: HVAC Buyer").await;
+    // A secret is required unless it is switched off.
+    browser.click_at("//input[@name='require_secret']").await;
     browser.click("Save").await;
     browser.sees("Copy the URL").await;
     let url = browser
@@ -101,7 +103,7 @@ async fn from_signing_in_to_the_first_matched_event() {
     // The next one appears in the panel by itself.
     browser.run("window.same_page = true").await;
     scene.report_to(&id, "ref_id=nobody-knows&payout=7").await;
-    browser.sees("ref id not found").await;
+    browser.sees("ref_id not found").await;
     assert_eq!(
         browser.run("return window.same_page").await,
         Value::Bool(true)

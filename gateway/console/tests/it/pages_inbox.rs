@@ -28,7 +28,7 @@ async fn everything_open_is_in_the_inbox_whatever_its_day_and_acted_on_at_once()
     let count = "return document.querySelector('nav a[href=\"/inbox\"] .count')?.textContent";
     assert_eq!(browser.run(count).await, json!("3"));
     browser.click_at("//nav//a[@href='/inbox']").await;
-    browser.sees("ref id not found").await;
+    browser.sees("ref_id not found").await;
     browser.sees("payout over cap").await;
     browser.sees("no payout").await;
     assert_eq!(browser.run(PICKED).await, json!(3));

@@ -142,6 +142,15 @@ impl Owned {
             format!("/keys/{}/revoke", self.api_key),
             format!("/users/{}", self.user),
             format!("/events/replays/{}/stop", self.replay),
+            format!("/webhooks/{webhook}/restore"),
+            format!("/buyers/{}/archive", self.buyer),
+            format!("/buyers/{}/restore", self.buyer),
+            format!("/campaigns/{}/archive", self.campaign),
+            format!("/campaigns/{}/restore", self.campaign),
+            format!("/publishers/{publisher}/archive"),
+            format!("/publishers/{publisher}/restore"),
+            format!("/assignments/{}/archive", self.scene.assignment),
+            format!("/assignments/{}/restore", self.scene.assignment),
         ] {
             routes.push(("POST", form));
         }

@@ -25,7 +25,7 @@ async fn filters_stand_in_the_address_and_older_rows_follow() {
     browser.go(&panel).await;
     browser.sees("unknown-55").await;
     browser.click("unmatched").await;
-    browser.sees("ref id not found").await;
+    browser.sees("ref_id not found").await;
     assert_eq!(browser.path().await, format!("{panel}?status=unmatched"));
     let count = "return document.querySelectorAll('tbody tr[id]').length";
     assert_eq!(browser.run(count).await, json!(50));

@@ -32,7 +32,7 @@ async fn the_inbox_goes_by_the_index_of_open_rows() {
     for (statement, parameters) in [
         (COUNT, format!("{id}, ARRAY[{id}], 5")),
         (COUNT_ALL, format!("{id}, 5")),
-        (PAGE, format!("ARRAY[{id}], {id}, now(), {id}, NULL, 5")),
+        (PAGE, format!("{id}, ARRAY[{id}], now(), {id}, NULL, 5")),
     ] {
         client
             .batch_execute(&format!("PREPARE it AS {statement}"))
