@@ -90,22 +90,31 @@ pub fn checksum() -> u64 {
 pub async fn exchange_indexes(client: &Client) -> Result<(), StoreError> {
     client.batch_execute(NO_TIMEOUT).await?;
     for exchange in &EXCHANGES {
-        match is_valid(client, exchange.narrow).await? {
-            Some(true) => {}
-            Some(false) => {
-                drop_index(client, exchange.narrow).await?;
-                client.batch_execute(exchange.make).await?;
-            }
-            None => client.batch_execute(exchange.make).await?,
-        }
-        if is_valid(client, exchange.wide).await?.is_some() {
-            match exchange.key_of {
-                Some(table) => drop_key(client, table, exchange.wide).await?,
-                None => drop_index(client, exchange.wide).await?,
-            }
-        }
+        make_narrow(client, exchange).await?;
+        drop_wide(client, exchange).await?;
     }
     Ok(())
+}
+
+async fn make_narrow(client: &Client, exchange: &IndexExchange) -> Result<(), StoreError> {
+    let valid = is_valid(client, exchange.narrow).await?;
+    if valid == Some(true) {
+        return Ok(());
+    }
+    if valid.is_some() {
+        drop_index(client, exchange.narrow).await?;
+    }
+    Ok(client.batch_execute(exchange.make).await?)
+}
+
+async fn drop_wide(client: &Client, exchange: &IndexExchange) -> Result<(), StoreError> {
+    if is_valid(client, exchange.wide).await?.is_none() {
+        return Ok(());
+    }
+    match exchange.key_of {
+        Some(table) => drop_key(client, table, exchange.wide).await,
+        None => drop_index(client, exchange.wide).await,
+    }
 }
 
 /// Whether an index is there, and whole: one whose making was cut off is not.

@@ -310,8 +310,8 @@ mod tests {
     fn text(n: usize, len: usize) -> RequestText {
         RequestText {
             request: format!("{n}{}", "x".repeat(len)),
-            reading: (n % 2 == 0).then(|| format!("read {n}")),
-            batch_of: (n % 3 == 0).then(|| Uuid::from_u128(n as u128)),
+            reading: n.is_multiple_of(2).then(|| format!("read {n}")),
+            batch_of: n.is_multiple_of(3).then(|| Uuid::from_u128(n as u128)),
         }
     }
 
