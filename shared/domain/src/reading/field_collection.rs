@@ -351,11 +351,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
             print: name_fingerprint(name),
         };
         for field in &mut self.fields {
-            field.dropped |= field.key == key && same_name(&field.name, name);
+            // What was dropped is not compared again: a name that stands thousands of times costs no more.
+            if !field.dropped && field.key == key {
+                field.dropped = same_name(&field.name, name);
+            }
         }
-        for span in &self.spans {
-            if span.key == key && same_name(&span.name, name) {
-                let inner = self.fields.get_mut(span.fields.clone());
+        for span in &mut self.spans {
+            if span.key == key && !span.fields.is_empty() && same_name(&span.name, name) {
+                let inner = self.fields.get_mut(std::mem::take(&mut span.fields));
                 for field in inner.unwrap_or_default() {
                     field.dropped = true;
                 }
