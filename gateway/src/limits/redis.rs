@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, Script, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, RedisCallOutcome};
-use trueup_ops::settings::RedisDown;
+use trueup_ops::settings::{RedisArgs, RedisDown};
 use trueup_ops::shutdown::spawn_vital;
+use trueup_ops::tls::{self, TlsFiles};
 
 use super::RedisUrlError;
 use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
@@ -69,18 +70,30 @@ impl Handle {
     }
 }
 
-pub fn parse_client(url: &SecretString) -> Result<Client, RedisUrlError> {
-    Ok(Client::open(url.expose_secret())?)
+pub fn parse_client(url: &SecretString, tls: &TlsFiles) -> Result<Client, RedisUrlError> {
+    let url = url.expose_secret();
+    if tls.is_empty() {
+        return Ok(Client::open(url)?);
+    }
+    // Refused by the client unless the URL is `rediss://`: whoever names a CA does not want it plain.
+    let certificates = TlsCertificates {
+        client_tls: tls.client.as_ref().map(|client| ClientTlsConfig {
+            client_cert: client.pem().to_vec(),
+            client_key: client.pem().to_vec(),
+        }),
+        root_cert: tls.ca.as_ref().map(|ca| ca.pem().to_vec()),
+    };
+    Ok(Client::build_with_tls(url, certificates)?)
 }
 
 pub fn start(
-    url: &SecretString,
+    redis: &RedisArgs,
     when_down: RedisDown,
     answer_within: Duration,
     health: Dependency,
     stop: CancellationToken,
 ) -> Result<Handle, RedisUrlError> {
-    let client = parse_client(url)?;
+    let client = parse_client(&redis.redis_url, &redis.tls())?;
     let (questions, waiting) = mpsc::channel(WAITING);
     let up = Arc::new(AtomicBool::new(false));
     let asker = RedisLimiterTask {
@@ -384,6 +397,9 @@ fn read_decision(question: &LimitCheck, numbers: &[i64], at: usize) -> Option<Li
 fn describe_error(error: &RedisError) -> String {
     match error.code() {
         Some(code) => format!("Redis said {code}"),
-        None => format!("{:?}", error.kind()),
+        None => match tls::advise(&error.to_string(), "TRUEUP_REDIS_CA_FILE") {
+            Some(advice) => format!("its certificate is refused: {advice}"),
+            None => format!("{:?}", error.kind()),
+        },
     }
 }

@@ -26,6 +26,7 @@ use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, AttemptOutcome, BrokerReply};
 use trueup_ops::shutdown::spawn_vital;
+use trueup_ops::tls::TlsFiles;
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology::QueueBounds;
 use trueup_queue::{QueueError, topology};
@@ -57,6 +58,7 @@ const DECLARE_EVERY: Duration = Duration::from_secs(5);
 
 pub struct BrokerSettings {
     pub amqp_url: SecretString,
+    pub tls: TlsFiles,
     pub queue_bounds: QueueBounds,
     /// What happens to reports while the broker is away, for `/ready` to say.
     pub meanwhile: &'static str,
@@ -385,7 +387,8 @@ fn is_enough(gathered: &[PendingPublish], out: usize) -> bool {
 async fn open_channels(
     settings: &BrokerSettings,
 ) -> Result<(Arc<BrokerConnection>, Vec<Channel>), QueueError> {
-    let session = BrokerConnection::connect_to(&settings.amqp_url, "trueup-gateway").await?;
+    let session =
+        BrokerConnection::connect_over(&settings.amqp_url, &settings.tls, "trueup-gateway").await?;
     let declaring = topology::declare_topology(session.connection(), settings.queue_bounds);
     tokio::time::timeout(DECLARE_WITHIN, declaring)
         .await
