@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_gateway::webhook_cache::query::{IngestSecret, IngestWebhook};
 use trueup_ops::health::Readiness;
 use trueup_ops::metrics::DependencyName;
-use trueup_ops::settings::{Proxies, RedisDown};
+use trueup_ops::settings::{Proxies, RedisArgs, RedisDown};
 use uuid::Uuid;
 
 use trueup_gateway::app_state::GatewayState;
@@ -25,6 +25,7 @@ use trueup_gateway::listener;
 use trueup_gateway::publish::{self, BatchAllowance, DurablePublisher, QueueBounds};
 use trueup_gateway::refusals::RefusalCounter;
 use trueup_gateway::secret_check::SecretUsage;
+use trueup_gateway::unsettled_reports::UnsettledReports;
 use trueup_gateway::webhook_cache::WebhookCache;
 
 /// Nobody listens there.
@@ -47,16 +48,21 @@ impl StandaloneServer {
     pub fn new() -> Result<StandaloneServer, Box<dyn std::error::Error>> {
         let stop = CancellationToken::new();
         let readiness = Readiness::new("trueup-gateway");
-        let redis = SecretString::from(format!("redis://{NOWHERE}"));
+        let redis_url = SecretString::from(format!("redis://{NOWHERE}"));
         let health = readiness.add_dependency(DependencyName::Redis);
         let limits = Limits::start(
-            &redis,
+            &RedisArgs {
+                redis_url,
+                redis_ca_file: None,
+                redis_client_cert_file: None,
+            },
             RedisDown::Local,
             Duration::from_millis(50),
             health,
             stop.clone(),
         )?;
         let publishing = publish::PublishSettings {
+            tls: Default::default(),
             amqp_url: SecretString::from(format!("amqp://{NOWHERE}")),
             batches: BatchAllowance {
                 per_second: NonZeroU32::MAX,
@@ -75,6 +81,7 @@ impl StandaloneServer {
             durable: DurablePublisher::start_publishing(publishing, &readiness, stop.clone())?,
             refusals: RefusalCounter::default(),
             uses: SecretUsage::default(),
+            unsettled: UnsettledReports::default(),
             proxies: Proxies::parse("127.0.0.0/8")?,
             max_connections: 1,
             max_connections_per_address: 1,

@@ -8,6 +8,7 @@ use crate::limits::{Limits, Policy};
 use crate::publish::DurablePublisher;
 use crate::refusals::RefusalCounter;
 use crate::secret_check::SecretUsage;
+use crate::unsettled_reports::UnsettledReports;
 use crate::webhook_cache::WebhookCache;
 
 /// Everything that a request needs.
@@ -18,6 +19,7 @@ pub struct GatewayState {
     pub durable: DurablePublisher,
     pub refusals: RefusalCounter,
     pub uses: SecretUsage,
+    pub unsettled: UnsettledReports,
     pub proxies: Proxies,
     pub max_connections: usize,
     pub max_connections_per_address: u32,

@@ -384,12 +384,15 @@ impl RequestContext<'_> {
         events: Vec<RawEvent>,
         accepted: IngestResponse,
     ) -> IngestResponse {
-        let count = events.len();
+        let (count, first) = (events.len(), events.first().map(|event| event.id));
         let encoded = EncodedEvents::from_events(&events);
         drop(events);
         match self.door.durable.persist_events(encoded).await {
             Ok(()) => {
                 metrics::gateway().events.add(EventKind::Report, count);
+                if let Some(id) = first {
+                    self.door.unsettled.note_accepted(id, Instant::now());
+                }
                 accepted
             }
             Err(PublishError::Away) => IngestResponse::Unavailable(BROKER_AWAY),

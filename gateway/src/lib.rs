@@ -18,4 +18,5 @@ pub mod request_head;
 pub mod responses;
 pub mod secret_check;
 pub mod server;
+pub mod unsettled_reports;
 pub mod webhook_cache;

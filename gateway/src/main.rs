@@ -7,15 +7,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use trueup_gateway::server;
+use trueup_ops::metrics::ProcessName;
 use trueup_ops::settings::{
     self, AmqpArgs, GatewayArgs, GraceArgs, LogArgs, PostgresArgs, RedisArgs, StartArgs,
 };
-use trueup_ops::{logging, shutdown};
+use trueup_ops::{build, logging, shutdown};
 
 /// Takes payout reports from buyers, checks who may send them and how often, and puts them on the
 /// broker before it says that it has them.
 #[derive(Debug, Parser)]
-#[command(name = "trueup-gateway", version)]
+#[command(name = "trueup-gateway", version = build::describe_build())]
 struct GatewaySettings {
     #[command(subcommand)]
     command: Option<GatewayCommand>,
@@ -45,7 +46,7 @@ enum GatewayCommand {
 
 fn main() -> ExitCode {
     let settings: GatewaySettings = settings::parse_settings();
-    logging::init_logging(&settings.log);
+    logging::init_logging(ProcessName::Gateway, &settings.log);
     let threads = settings.gateway.gateway_threads;
     let command = settings.command.unwrap_or(GatewayCommand::Run);
     let settings = server::ServerSettings {

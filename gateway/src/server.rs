@@ -28,6 +28,7 @@ use crate::publish::{
 };
 use crate::refusals::{self, RefusalCounter};
 use crate::secret_check::SecretUsage;
+use crate::unsettled_reports::UnsettledReports;
 use crate::webhook_cache::{CacheSource, WebhookCache};
 
 /// At most one row for each webhook, reason and address in 10 s (rules), and it shows within 15 s
@@ -72,8 +73,10 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
         "ops",
         private_listener::serve_private(ops, readiness.clone(), end.clone()),
     );
+    let pool = open_pool(&settings.postgres)?;
     let door = Arc::new(open_state(
         &settings,
+        &pool,
         spool,
         max_connections,
         &readiness,
@@ -82,6 +85,10 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     spawn_vital(
         "ages",
         exit_if_no_webhooks(Arc::clone(&door), settings.start, end.clone()),
+    );
+    spawn_vital(
+        "unsettled reports",
+        watch_unsettled(Arc::clone(&door), pool, end.clone()),
     );
     let exit = serve_until_drained(public, door, &readiness, &shutdown).await;
     end.cancel();
@@ -96,7 +103,7 @@ fn check_redis(redis: &RedisArgs) -> Result<(), Failure> {
             format!("{e}; such as redis://user:password@host:6379/0"),
         )
     };
-    limits::check_url(&redis.redis_url).map_err(bad)
+    limits::check_url(&redis.redis_url, &redis.tls()).map_err(bad)
 }
 
 /// The private one and the public one.
@@ -138,7 +145,10 @@ async fn serve_until_drained(
 }
 
 fn open_pool(postgres: &PostgresArgs) -> Result<Pool, Failure> {
-    let pool_settings = PoolSettings::for_application("trueup-gateway", POSTGRES_CONNECTIONS);
+    let pool_settings = PoolSettings {
+        tls: postgres.tls(),
+        ..PoolSettings::for_application("trueup-gateway", POSTGRES_CONNECTIONS)
+    };
     Pool::new(postgres.postgres_url.expose_secret(), &pool_settings)
         .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
 }
@@ -169,6 +179,7 @@ async fn open_spool(gateway: &GatewayArgs) -> Result<Option<OpenSpool>, Failure>
 
 fn open_state(
     settings: &ServerSettings,
+    pool: &Pool,
     spool: Option<OpenSpool>,
     max_connections: usize,
     readiness: &Readiness,
@@ -176,7 +187,7 @@ fn open_state(
 ) -> Result<GatewayState, Failure> {
     let gateway = &settings.gateway;
     let source = CacheSource {
-        pool: open_pool(&settings.postgres)?,
+        pool: pool.clone(),
         file: gateway.snapshot_file.clone(),
         postgres: readiness.add_dependency(DependencyName::Postgres),
         snapshot: readiness.add_dependency(DependencyName::Snapshot),
@@ -185,10 +196,11 @@ fn open_state(
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
     // started gets no requests that it would have to refuse.
     let (down, timeout) = (gateway.limit_redis_down, gateway.limit_redis_timeout_ms);
-    let limits = Limits::start(&settings.redis.redis_url, down, timeout, redis, end.clone())
+    let limits = Limits::start(&settings.redis, down, timeout, redis, end.clone())
         .map_err(|e| Failure::bad_setting("TRUEUP_REDIS_URL", e))?;
     let publishing = publish::PublishSettings {
         amqp_url: settings.amqp.amqp_url.clone(),
+        tls: settings.amqp.tls(),
         batches: BatchAllowance {
             per_second: settings.gateway.batch_events_per_second,
             burst: settings.gateway.batch_events_burst,
@@ -211,6 +223,7 @@ fn open_state(
         durable,
         refusals: RefusalCounter::default(),
         uses: SecretUsage::default(),
+        unsettled: UnsettledReports::default(),
         proxies: gateway.trusted_proxies.clone(),
         max_connections,
         max_connections_per_address: gateway.max_connections_per_address.get(),
@@ -241,6 +254,10 @@ async fn exit_if_no_webhooks(door: Arc<GatewayState>, within: Duration, end: Can
         );
         std::process::exit(ExitReason::Unavailable.code().into());
     }
+}
+
+async fn watch_unsettled(door: Arc<GatewayState>, pool: Pool, end: CancellationToken) {
+    door.unsettled.watch(pool, end).await;
 }
 
 async fn run_flush_loop(door: Arc<GatewayState>, stop: CancellationToken) {

@@ -12,7 +12,7 @@ use trueup_ops::shutdown::{ExitReason, Failure};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
-use trueup_store::{Pool, PoolSettings, migrate as schema, reconcile as books};
+use trueup_store::{Pool, PoolSettings, StoreError, migrate as schema, reconcile as books};
 use uuid::Uuid;
 
 use crate::consumer::TOLD_WITHIN;
@@ -32,12 +32,22 @@ fn open_pool(settings: &WorkerSettings) -> Result<Pool, Failure> {
     let pool = PoolSettings {
         statement_timeout_ms: STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
+        tls: settings.postgres.tls(),
         ..PoolSettings::for_application("trueup-worker", 2)
     };
     Pool::new(settings.postgres.postgres_url.expose_secret(), &pool)
         .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
 }
 
+async fn connect_broker(
+    settings: &WorkerSettings,
+    name: &str,
+) -> Result<BrokerConnection, QueueError> {
+    BrokerConnection::connect_over(&settings.amqp.amqp_url, &settings.amqp.tls(), name).await
+}
+
+/// A lock that lasts longer than this is somebody's to end.
+const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(600);
 /// Postgres and the broker may be starting together with us: `migrate` waits this long for each.
 const DEPENDENCIES_WITHIN: Duration = Duration::from_secs(30);
 
@@ -56,13 +66,34 @@ where
     }
 }
 
+/// A dump or a long report holds its tables for minutes. A migration that waited for it would have everybody
+/// wait behind itself: it gives up at once and comes again.
+async fn migrate_when_unlocked<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let started = Instant::now();
+    let mut backoff = Backoff::new();
+    loop {
+        match attempt().await {
+            Err(error) if error.is_busy() && started.elapsed() < LOCKED_FOR_AT_MOST => {
+                tracing::warn!(%error, "a migration gave way to somebody's lock; it comes again");
+                backoff.wait().await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
-    let url = settings.postgres.postgres_url.expose_secret();
+    let (url, tls) = (&settings.postgres.postgres_url, settings.postgres.tls());
     let pool = open_pool(settings)?;
     retry_until_available(|| pool.ping())
         .await
         .map_err(dependency_failure)?;
-    let done = schema::run(url).await.map_err(dependency_failure)?;
+    let done = migrate_when_unlocked(|| schema::run(url.expose_secret(), &tls))
+        .await
+        .map_err(dependency_failure)?;
     match done.applied.as_slice() {
         [] => print_line("schema: up to date"),
         applied => print_line(format_args!("schema: applied {}", applied.join(", "))),
@@ -73,11 +104,9 @@ pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
         ),
         roles => print_line(format_args!("roles: rights given to {}", roles.join(", "))),
     }
-    let session = retry_until_available(|| {
-        BrokerConnection::connect_to(&settings.amqp.amqp_url, "trueup-migrate")
-    })
-    .await
-    .map_err(dependency_failure)?;
+    let session = retry_until_available(|| connect_broker(settings, "trueup-migrate"))
+        .await
+        .map_err(dependency_failure)?;
     topology::declare_topology(session.connection(), settings.queue_bounds())
         .await
         .map_err(dependency_failure)?;
@@ -89,7 +118,7 @@ pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
 /// Dead letters go back one by one, each confirmed before it is taken from the dead.
 pub async fn redrive(settings: &WorkerSettings, limit: u32) -> Result<ExitReason, Failure> {
     let pool = open_pool(settings)?;
-    let session = BrokerConnection::connect_to(&settings.amqp.amqp_url, "trueup-redrive")
+    let session = connect_broker(settings, "trueup-redrive")
         .await
         .map_err(dependency_failure)?;
     let taking = session.open_channel().await.map_err(dependency_failure)?;
@@ -177,11 +206,7 @@ fn print_check(result: &books::CheckResult) {
 }
 
 pub fn check_config(settings: &WorkerSettings) -> Result<ExitReason, Failure> {
-    Pool::new(
-        settings.postgres.postgres_url.expose_secret(),
-        &PoolSettings::for_application("trueup-worker", 1),
-    )
-    .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
+    open_pool(settings)?;
     print_good();
     Ok(ExitReason::Drained)
 }

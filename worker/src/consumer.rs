@@ -82,6 +82,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
         settings.postgres.postgres_url.expose_secret(),
         &PoolSettings {
             settling: true,
+            tls: settings.postgres.tls(),
             ..PoolSettings::for_application("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
         },
     )
@@ -136,7 +137,7 @@ fn spawn_jobs(
     pool: &Pool,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<()>, Failure> {
-    let proof_pool = reconciliation::open_pool(settings.postgres.postgres_url.expose_secret())
+    let proof_pool = reconciliation::open_pool(&settings.postgres)
         .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))?;
     let (pool, args, stop) = (pool.clone(), settings.worker.clone(), stop.clone());
     spawn_vital(
@@ -226,10 +227,10 @@ impl ConsumerSupervisor {
 
     /// Consumes until told to stop (`Ok`) or until something breaks.
     async fn consume_until_lost(&self, backoff: &mut Backoff) -> Result<(), ConsumeError> {
-        let url = &self.settings.amqp.amqp_url;
+        let (url, tls) = (&self.settings.amqp.amqp_url, &self.settings.amqp.tls());
         let (session, moving) = tokio::try_join!(
-            BrokerConnection::connect_to(url, "trueup-worker"),
-            BrokerConnection::connect_to(url, "trueup-worker-overflow"),
+            BrokerConnection::connect_over(url, tls, "trueup-worker"),
+            BrokerConnection::connect_over(url, tls, "trueup-worker-overflow"),
         )?;
         let outcome = tokio::select! {
             outcome = self.consume_session(&session, &moving, backoff) => outcome,

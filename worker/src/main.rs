@@ -24,13 +24,14 @@ mod settings;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 
+use trueup_ops::metrics::ProcessName;
 use trueup_ops::{logging, shutdown};
 
 use settings::{WorkerCommand, WorkerSettings};
 
 fn main() -> ExitCode {
     let settings: WorkerSettings = trueup_ops::settings::parse_settings();
-    logging::init_logging(&settings.log);
+    logging::init_logging(ProcessName::Worker, &settings.log);
     let main = async {
         match settings.command.clone().unwrap_or(WorkerCommand::Run) {
             WorkerCommand::Run => consumer::run(settings).await,

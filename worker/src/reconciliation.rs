@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use trueup_ops::metrics::{self, PeriodicJobName};
+use trueup_ops::settings::PostgresArgs;
 use trueup_store::{Pool, PoolSettings, StoreError, reconcile, scheduled_runs};
 
 use crate::periodic_jobs::PeriodicJob;
@@ -20,13 +22,14 @@ pub const JOB: PeriodicJob = PeriodicJob {
 const NAME: &str = "reconcile";
 
 /// The proof's own connection.
-pub fn open_pool(url: &str) -> Result<Pool, StoreError> {
+pub fn open_pool(postgres: &PostgresArgs) -> Result<Pool, StoreError> {
     let settings = PoolSettings {
         statement_timeout_ms: STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
+        tls: postgres.tls(),
         ..PoolSettings::for_application("trueup-worker-reconcile", 1)
     };
-    Pool::new(url, &settings)
+    Pool::new(postgres.postgres_url.expose_secret(), &settings)
 }
 
 /// `every_hours` 0: never.

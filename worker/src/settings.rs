@@ -1,12 +1,13 @@
 //! What the worker is told at its start.
 
 use clap::{Parser, Subcommand};
+use trueup_ops::build;
 use trueup_ops::settings::{AmqpArgs, GraceArgs, LogArgs, PostgresArgs, StartArgs, WorkerArgs};
 use trueup_queue::topology::QueueBounds;
 
 /// Matches payout reports with their calls and credits publishers.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "trueup-worker", version)]
+#[command(name = "trueup-worker", version = build::describe_build())]
 pub struct WorkerSettings {
     #[command(subcommand)]
     pub command: Option<WorkerCommand>,

@@ -9,7 +9,7 @@ use crate::child_process;
 use crate::layout::Layout;
 use crate::progress::seconds;
 use crate::services::{self, Purpose, ServiceMode};
-use crate::{faults, licences, suite, unused_dependencies};
+use crate::{alerts, faults, licences, suite, unused_dependencies};
 
 pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
     let mut times = Vec::new();
@@ -34,6 +34,7 @@ pub fn run(layout: &Layout, choice: ServiceMode) -> Result<()> {
             "warnings",
         ])
     })?;
+    timed(&mut times, "alerts", || alerts::check(layout))?;
     // They are workspaces of their own: nothing else would notice that a renaming has left them behind.
     for fuzz in ["shared/domain/fuzz", "gateway/fuzz"] {
         let manifest = format!("{fuzz}/Cargo.toml");

@@ -12,6 +12,7 @@
     reason = "blocking sleeps between polls, and the environment, are this tool's business"
 )]
 
+mod alerts;
 mod child_process;
 mod ci;
 mod clock;

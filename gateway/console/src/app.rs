@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::health::{Dependency, Readiness};
 use trueup_ops::metrics::DependencyName;
 use trueup_ops::private_listener;
-use trueup_ops::settings::print_good;
+use trueup_ops::settings::{PostgresArgs, print_good};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_store::{Pool, PoolSettings};
 
@@ -41,9 +41,8 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT; Postgres may be away, now and later.
 pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
-    let url = args.postgres.postgres_url.expose_secret();
-    let pool = open_pool(url, QUICK_CONNECTIONS, QUICK_STATEMENT_MS)?;
-    let long_pool = open_pool(url, LONG_CONNECTIONS, LONG_STATEMENT_MS)?;
+    let pool = open_pool(&args.postgres, QUICK_CONNECTIONS, QUICK_STATEMENT_MS)?;
+    let long_pool = open_pool(&args.postgres, LONG_CONNECTIONS, LONG_STATEMENT_MS)?;
     match args.command {
         Some(ConsoleCommand::User(command)) => return user_command::run(command, pool).await,
         Some(ConsoleCommand::CheckConfig) => {
@@ -95,13 +94,19 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     Ok(exit)
 }
 
-fn open_pool(url: &str, connections: usize, statement_ms: u32) -> Result<Pool, Failure> {
+fn open_pool(
+    postgres: &PostgresArgs,
+    connections: usize,
+    statement_ms: u32,
+) -> Result<Pool, Failure> {
     let settings = PoolSettings {
+        tls: postgres.tls(),
         looking: true,
         statement_timeout_ms: statement_ms,
         ..PoolSettings::for_application("trueup-console", connections)
     };
-    Pool::new(url, &settings).map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
+    Pool::new(postgres.postgres_url.expose_secret(), &settings)
+        .map_err(|e| Failure::bad_setting("TRUEUP_POSTGRES_URL", e))
 }
 
 /// Keeps `/ready` told of Postgres. Without it the console still answers honestly (503), so it is

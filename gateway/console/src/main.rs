@@ -23,6 +23,7 @@ mod work_shares;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 
+use trueup_ops::metrics::ProcessName;
 use trueup_ops::{logging, shutdown};
 
 /// Two: one long list of calls that is being read must not keep everybody else waiting.
@@ -30,6 +31,6 @@ const THREADS: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
 
 fn main() -> ExitCode {
     let args: settings::ConsoleSettings = trueup_ops::settings::parse_settings();
-    logging::init_logging(&args.log);
+    logging::init_logging(ProcessName::Console, &args.log);
     shutdown::run(THREADS, app::run(args))
 }

@@ -20,7 +20,8 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, LimitDecider};
-use trueup_ops::settings::RedisDown;
+use trueup_ops::settings::{RedisArgs, RedisDown};
+use trueup_ops::tls::TlsFiles;
 
 use local::Local;
 pub use policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW};
@@ -46,14 +47,14 @@ pub struct Limits {
 pub struct RedisUrlError(#[from] ::redis::RedisError);
 
 /// Whether the URL can be used at all; asked before anything is started.
-pub fn check_url(url: &SecretString) -> Result<(), RedisUrlError> {
-    redis::parse_client(url).map(drop)
+pub fn check_url(url: &SecretString, tls: &TlsFiles) -> Result<(), RedisUrlError> {
+    redis::parse_client(url, tls).map(drop)
 }
 
 impl Limits {
     /// Starts the task that speaks with Redis; it ends with `stop`.
     pub fn start(
-        url: &SecretString,
+        redis: &RedisArgs,
         when_down: RedisDown,
         answer_within: Duration,
         health: Dependency,
@@ -63,7 +64,7 @@ impl Limits {
             started: Instant::now(),
             remembered: Mutex::default(),
             local: Mutex::default(),
-            redis: RedisLimits::start(url, when_down, answer_within, health, stop)?,
+            redis: RedisLimits::start(redis, when_down, answer_within, health, stop)?,
             when_down,
             alone_at: AtomicU64::new(0),
         })

@@ -8,12 +8,13 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, ClientTlsConfig, RedisError, TlsCertificates};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, RedisCallOutcome};
-use trueup_ops::settings::RedisDown;
+use trueup_ops::settings::{RedisArgs, RedisDown};
+use trueup_ops::tls::{self, TlsFiles};
 
 use super::RedisUrlError;
 use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
@@ -34,14 +35,14 @@ pub struct RedisLimits(GroupCommit<RedisBackend>);
 impl RedisLimits {
     /// Starts the task that speaks with Redis; it ends with `stop`.
     pub fn start(
-        url: &SecretString,
+        redis: &RedisArgs,
         when_down: RedisDown,
         answer_within: Duration,
         health: Dependency,
         stop: CancellationToken,
     ) -> Result<RedisLimits, RedisUrlError> {
         let backend = RedisBackend {
-            client: parse_client(url)?,
+            client: parse_client(&redis.redis_url, &redis.tls())?,
             script: DecisionScript::new(),
             answer_within,
             kept: None,
@@ -65,8 +66,20 @@ impl RedisLimits {
     }
 }
 
-pub fn parse_client(url: &SecretString) -> Result<Client, RedisUrlError> {
-    Ok(Client::open(url.expose_secret())?)
+pub fn parse_client(url: &SecretString, tls: &TlsFiles) -> Result<Client, RedisUrlError> {
+    let url = url.expose_secret();
+    if tls.is_empty() {
+        return Ok(Client::open(url)?);
+    }
+    // Refused by the client unless the URL is `rediss://`: whoever names a CA does not want it plain.
+    let certificates = TlsCertificates {
+        client_tls: tls.client.as_ref().map(|client| ClientTlsConfig {
+            client_cert: client.pem().to_vec(),
+            client_key: client.pem().to_vec(),
+        }),
+        root_cert: tls.ca.as_ref().map(|ca| ca.pem().to_vec()),
+    };
+    Ok(Client::build_with_tls(url, certificates)?)
 }
 
 struct RedisBackend {
@@ -192,6 +205,9 @@ const PROBE: LimitCheck = LimitCheck {
 fn describe_error(error: &RedisError) -> String {
     match error.code() {
         Some(code) => format!("Redis said {code}"),
-        None => format!("{:?}", error.kind()),
+        None => match tls::advise(&error.to_string(), "TRUEUP_REDIS_CA_FILE") {
+            Some(advice) => format!("its certificate is refused: {advice}"),
+            None => format!("{:?}", error.kind()),
+        },
     }
 }

@@ -15,6 +15,7 @@ use trueup_event::envelope;
 use trueup_ops::backoff::Backoff;
 use trueup_ops::health::Dependency;
 use trueup_ops::metrics::{self, AttemptOutcome};
+use trueup_ops::tls::TlsFiles;
 use trueup_queue::QueueError;
 use trueup_queue::topology::QueueBounds;
 
@@ -26,6 +27,7 @@ use crate::group_commit::{Backend, Bounds, Connected, GroupCommit, Pending, Queu
 
 pub struct BrokerSettings {
     pub amqp_url: SecretString,
+    pub tls: TlsFiles,
     pub queue_bounds: QueueBounds,
     /// What happens to reports while the broker is away, for `/ready` to say.
     pub meanwhile: &'static str,
@@ -44,6 +46,7 @@ impl Broker {
     ) -> Broker {
         let backend = BrokerBackend {
             amqp_url: settings.amqp_url,
+            tls: settings.tls,
             queue_bounds: settings.queue_bounds,
             backoff: Backoff::new(),
         };
@@ -85,6 +88,7 @@ impl Broker {
 
 struct BrokerBackend {
     amqp_url: SecretString,
+    tls: TlsFiles,
     queue_bounds: QueueBounds,
     backoff: Backoff,
 }
@@ -120,7 +124,7 @@ impl Backend for BrokerBackend {
     type Fault = Disconnected;
 
     async fn connect(&mut self) -> Result<Connected<Self>, Disconnected> {
-        let opened = PublishConnection::open(&self.amqp_url, self.queue_bounds).await;
+        let opened = PublishConnection::open(&self.amqp_url, &self.tls, self.queue_bounds).await;
         metrics::gateway().broker_connects.inc(match &opened {
             Ok(_) => AttemptOutcome::Ok,
             Err(_) => AttemptOutcome::Failed,

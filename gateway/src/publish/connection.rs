@@ -9,6 +9,7 @@ use lapin::Channel;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use trueup_ops::metrics;
+use trueup_ops::tls::TlsFiles;
 use trueup_queue::connection::{BrokerConnection, ConnectionHealth};
 use trueup_queue::topology::QueueBounds;
 use trueup_queue::{QueueError, topology};
@@ -38,9 +39,10 @@ pub struct ConnectionLost;
 impl PublishConnection {
     pub async fn open(
         amqp_url: &SecretString,
+        tls: &TlsFiles,
         queue_bounds: QueueBounds,
     ) -> Result<(PublishConnection, Vec<Channel>), QueueError> {
-        let session = BrokerConnection::connect_to(amqp_url, "trueup-gateway").await?;
+        let session = BrokerConnection::connect_over(amqp_url, tls, "trueup-gateway").await?;
         declare_topology(&session, queue_bounds).await?;
         let mut channels = Vec::with_capacity(UNCONFIRMED);
         for _ in 0..UNCONFIRMED {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::health::Readiness;
 use trueup_ops::metrics::DependencyName;
 use trueup_ops::shutdown::spawn_vital;
+use trueup_ops::tls::TlsFiles;
 pub use trueup_queue::topology::QueueBounds;
 
 use batch_allowance::AccountAllowances;
@@ -42,6 +43,7 @@ pub struct DurablePublisher {
 pub struct PublishSettings {
     pub batches: BatchAllowance,
     pub amqp_url: SecretString,
+    pub tls: TlsFiles,
     pub queue_bounds: QueueBounds,
     pub spool: Option<OpenSpool>,
 }
@@ -59,6 +61,7 @@ impl DurablePublisher {
         };
         let broker = broker::BrokerSettings {
             amqp_url: settings.amqp_url,
+            tls: settings.tls,
             queue_bounds: settings.queue_bounds,
             meanwhile,
         };

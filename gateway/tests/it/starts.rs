@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use trueup_testkit::http;
 use trueup_testkit::process::Start;
 
@@ -38,9 +39,10 @@ async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
         ),
         (
             "TRUEUP_REDIS_URL_FILE",
-            "/nowhere/redis-url",
+            "/dev/null",
             "TRUEUP_REDIS_URL_FILE",
         ),
+        ("TRUEUP_POSTGRES_CA_FILE", "/dev/null", "no certificate"),
     ] {
         let mut process = Start::new(GATEWAY).env(variable, value).spawn();
         assert_eq!(
@@ -58,13 +60,32 @@ async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
     }
 }
 
+/// A secret that is mounted late, and a CA's certificate: whoever restarts the process finds it then.
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_with_its_variable() {
+async fn a_file_that_is_not_there_yet_is_named_and_worth_another_start() {
+    for variable in ["TRUEUP_REDIS_URL_FILE", "TRUEUP_AMQP_CA_FILE"] {
+        let mut process = Start::new(GATEWAY).env(variable, "/nowhere/file").spawn();
+        assert_eq!(process.exit_code(SOON).await, 69, "{}", process.log());
+        assert!(process.log().contains(variable), "{}", process.log());
+    }
+}
+
+#[tokio::test]
+async fn a_hangup_drains() {
+    let world = World::new().await;
+    let mut gateway = world.gateway().ready().await;
+    gateway.signal(Signal::SIGHUP);
+    assert_eq!(gateway.exit_code(SOON).await, 0, "{}", gateway.log());
+    assert!(gateway.log().contains("draining"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_and_worth_another_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
     for variable in ["TRUEUP_GATEWAY_LISTEN", "TRUEUP_GATEWAY_OPS_LISTEN"] {
         let mut process = Start::new(GATEWAY).env(variable, &address).spawn();
-        assert_eq!(process.exit_code(SOON).await, 64, "{}", process.log());
+        assert_eq!(process.exit_code(SOON).await, 69, "{}", process.log());
         assert!(
             process.log().contains(variable) && process.log().contains(&address),
             "{}",

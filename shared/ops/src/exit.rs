@@ -9,7 +9,7 @@ pub enum ExitReason {
     Breach,
     /// Bad settings; said before any port was bound.
     BadConfig,
-    /// A dependency never came up.
+    /// A dependency never came up, or a port or a file that was told of is not to be had yet. Worth another start.
     Unavailable,
     /// A bug: a task of the process's own panicked.
     Bug,

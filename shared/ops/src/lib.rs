@@ -6,6 +6,7 @@
 #![warn(clippy::cognitive_complexity)]
 
 pub mod backoff;
+pub mod build;
 pub mod connections;
 pub mod crash_points;
 pub mod exit;
@@ -16,3 +17,4 @@ pub mod network;
 pub mod private_listener;
 pub mod settings;
 pub mod shutdown;
+pub mod tls;

@@ -7,13 +7,27 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::{LogArgs, LogFormat};
+use crate::build;
+use crate::metrics::{self, ProcessName};
+use crate::settings::{self, LogArgs, LogFormat};
 
 /// The broker's client reports each lost connection several times; the supervisor says it once.
 const QUIETER: &str = "lapin=off,async_rs=off";
 
-/// Call once, before the first log line.
-pub fn init_logging(args: &LogArgs) {
+/// Call once, before the first log line: it says what this is and how it is set, without any secret.
+pub fn init_logging(process: ProcessName, args: &LogArgs) {
+    open_log(args);
+    metrics::tell_process(process);
+    tracing::info!(
+        process = process.code(),
+        version = build::VERSION,
+        commit = build::COMMIT,
+        settings = settings::given(),
+        "starting"
+    );
+}
+
+fn open_log(args: &LogArgs) {
     let filter = EnvFilter::new(format!("{QUIETER},{}", args.log));
     let terminal = std::io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if terminal {

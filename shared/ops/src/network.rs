@@ -1,4 +1,4 @@
-//! Who is one sender, by address.
+//! Who is one sender, by address, and which host is this machine.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,6 +11,15 @@ pub fn network_of(address: IpAddr) -> IpAddr {
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
+}
+
+/// True of a socket's path, of loopback, and of the names that mean it.
+pub fn is_this_machine(host: &str) -> bool {
+    host.starts_with('/')
+        || host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! How a process ends: on SIGTERM or SIGINT it drains within a grace, and its exit code says how.
+//! How a process ends: on SIGTERM, SIGINT or SIGHUP it drains within a grace, and its exit code says how.
 //!
-//! A second signal, or the end of the grace, cuts off what is left (75).
+//! A second SIGTERM or SIGINT, or the end of the grace, cuts off what is left (75). A second SIGHUP does not: a
+//! terminal that closes may send several.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -81,14 +82,19 @@ impl Failure {
         Failure::new(ExitReason::BadConfig, BadConfig::new(variable, why_and_fix))
     }
 
-    /// A listener's address that cannot be had.
+    /// A listener's address that cannot be had. One that somebody else has may be had later: 64 would tell
+    /// whoever restarts us that it never can be.
     pub fn unbound_address(variable: &str, address: SocketAddr, error: &std::io::Error) -> Self {
-        Failure::bad_setting(
+        let mut failure = Failure::bad_setting(
             variable,
             format!(
                 "cannot listen on {address}: {error}; end what has it, or give another address"
             ),
-        )
+        );
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            failure.exit = ExitReason::Unavailable;
+        }
+        failure
     }
 }
 
@@ -101,14 +107,16 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens for SIGTERM and SIGINT from now on. Must be called inside the runtime.
+    /// Listens for SIGTERM, SIGINT and SIGHUP from now on. Must be called inside the runtime. A hangup drains as
+    /// well: settings are read at the start alone, and whoever restarts us then gets the new ones.
     pub fn install_signals(grace: Duration) -> std::io::Result<Self> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let shutdown = Shutdown::manual(grace);
         let mine = shutdown.clone();
         spawn_vital("signals", async move {
-            tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
+            tokio::select! { _ = term.recv() => {} _ = int.recv() => {} _ = hangup.recv() => {} }
             tracing::info!(grace_seconds = mine.grace.as_secs(), "draining");
             mine.stop.cancel();
             tokio::select! {

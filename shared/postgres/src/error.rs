@@ -1,5 +1,7 @@
 //! What goes wrong with Postgres, sorted by what the caller can do about it.
 
+use trueup_ops::tls;
+
 /// What went wrong with the database, sorted by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -15,6 +17,9 @@ pub enum StoreError {
     /// The transaction was given up on purpose, nothing was written; whoever began it says why.
     #[error("given up; nothing was written")]
     Abandoned,
+    /// Somebody else holds a lock for too long; nothing was done.
+    #[error("somebody holds a lock: {0}")]
+    Locked(String),
     /// A row that our own code cannot have written.
     #[error("the books hold something this version does not understand: {0}")]
     Corrupt(String),
@@ -26,6 +31,18 @@ fn describe_error(error: &tokio_postgres::Error) -> String {
         Some(db) => format!("Postgres said {}: {}", db.code().code(), db.message()),
         None => error.to_string(),
     }
+}
+
+/// What to do about a server whose TLS is not what the URL asks for.
+fn advise(error: &str) -> Option<String> {
+    const NO_TLS: &str = "server does not support TLS";
+    if error.contains(NO_TLS) {
+        return Some(
+            "switch TLS on there, or say sslmode=disable in TRUEUP_POSTGRES_URL if nobody is in between"
+                .to_owned(),
+        );
+    }
+    tls::advise(error, "TRUEUP_POSTGRES_CA_FILE")
 }
 
 impl StoreError {
@@ -45,7 +62,10 @@ impl StoreError {
                         || code == "25006"
                 }
             },
-            StoreError::Raced | StoreError::Abandoned | StoreError::Corrupt(_) => false,
+            StoreError::Raced
+            | StoreError::Abandoned
+            | StoreError::Locked(_)
+            | StoreError::Corrupt(_) => false,
         }
     }
 
@@ -68,7 +88,7 @@ impl StoreError {
 
     /// True if somebody else holds a lock for too long: nobody's failure, to be tried again later (V12).
     pub fn is_busy(&self) -> bool {
-        self.sqlstate() == Some("55P03")
+        matches!(self, StoreError::Locked(_)) || self.sqlstate() == Some("55P03")
     }
 
     /// The SQLSTATE, if Postgres gave one.
@@ -89,7 +109,11 @@ impl From<deadpool_postgres::PoolError> for StoreError {
             deadpool_postgres::PoolError::Backend(e) => {
                 use std::error::Error;
                 let cause = e.source().map(ToString::to_string).unwrap_or_default();
-                StoreError::Unreachable(format!("{e} {cause}").trim().to_owned())
+                let mut text = format!("{e} {cause}").trim().to_owned();
+                if let Some(advice) = advise(&text) {
+                    text = format!("{text}; {advice}");
+                }
+                StoreError::Unreachable(text)
             }
             other => StoreError::Unreachable(other.to_string()),
         }

@@ -9,9 +9,11 @@
 pub mod error;
 pub mod pool;
 pub mod statement;
+mod tls;
 pub mod transaction;
 
 pub use error::StoreError;
 pub use pool::{Client, Pool, PoolSettings};
 pub use transaction::{BoxFuture, run_tx};
 pub use trueup_ops::metrics::TransactionName;
+pub use trueup_ops::tls::TlsFiles;

@@ -3,18 +3,17 @@
 //! deadpool has no time-outs unless told, and Postgres has none on a statement; a process that waits
 //! forever is a process that is down without saying so.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts,
 };
-use tokio_postgres::config::{Config, SslMode};
+use tokio_postgres::config::Config;
 use tokio_postgres_rustls::MakeRustlsConnect;
+use trueup_ops::tls::TlsFiles;
 
 use crate::error::StoreError;
-
-mod opportunistic;
+use crate::tls;
 
 /// How long a connection attempt to one host may take. Two hosts are tried within 6 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,6 +52,8 @@ pub struct PoolSettings {
     /// For the console, which looks for few rows among very many: it reads no table whole, and neither
     /// compiling a plan nor starting workers for it ever pays.
     pub looking: bool,
+    /// Whose certificate is believed, and our own.
+    pub tls: TlsFiles,
 }
 
 impl PoolSettings {
@@ -64,6 +65,7 @@ impl PoolSettings {
             idle_in_transaction_timeout_ms: 30_000,
             settling: false,
             looking: false,
+            tls: TlsFiles::default(),
         }
     }
 }
@@ -79,8 +81,7 @@ pub type Client = deadpool_postgres::Object;
 impl Pool {
     /// Reads the URL and makes an empty pool; no connection is opened yet.
     pub fn new(url: &str, settings: &PoolSettings) -> Result<Pool, StoreError> {
-        let config = session_config(url, settings)?;
-        let tls = tls_connector(config.get_ssl_mode())?;
+        let (config, tls) = session_config(url, settings)?;
         let recycling_method = if settings.settling {
             RecyclingMethod::Fast
         } else {
@@ -152,9 +153,9 @@ pub async fn connect_once(
     url: &str,
     settings: &PoolSettings,
 ) -> Result<tokio_postgres::Client, StoreError> {
-    let config = session_config(url, settings)?;
+    let (config, tls) = session_config(url, settings)?;
     let (client, connection) = config
-        .connect(tls_connector(config.get_ssl_mode())?)
+        .connect(tls)
         .await
         .map_err(deadpool_postgres::PoolError::Backend)?;
     tokio::spawn(async move {
@@ -164,10 +165,11 @@ pub async fn connect_once(
     Ok(client)
 }
 
-fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreError> {
-    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
-        StoreError::Unreachable(format!("the Postgres URL cannot be read: {e}"))
-    })?;
+fn session_config(
+    url: &str,
+    settings: &PoolSettings,
+) -> Result<(Config, MakeRustlsConnect), StoreError> {
+    let (mut config, connector) = tls::read_url(url, &settings.tls)?;
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
@@ -195,31 +197,5 @@ fn session_config(url: &str, settings: &PoolSettings) -> Result<Config, StoreErr
         options.push_str(LOOKING);
     }
     config.options(options.trim());
-    Ok(config)
-}
-
-/// `sslmode=require` demands a certificate that the machine's own roots vouch for. `prefer` (the
-/// default) encrypts where the server can and asks for no proof, as every Postgres client does:
-/// packages make servers with a certificate for `localhost` that nobody signed.
-fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, StoreError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| StoreError::Unreachable(format!("TLS cannot be set up: {e}")))?;
-    if mode != SslMode::Require {
-        let verifier = Arc::new(opportunistic::AnyCertificate::new(&provider));
-        let config = builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        return Ok(MakeRustlsConnect::new(config));
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // A root that rustls cannot read is one it could never have trusted.
-        let _ = roots.add(certificate);
-    }
-    Ok(MakeRustlsConnect::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
+    Ok((config, connector))
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::uri::AMQPUri;
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Event};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 
 use crate::QueueError;
+use trueup_ops::tls::{self, TlsFiles};
 
 /// The whole handshake, TLS and login included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,16 +45,25 @@ impl BrokerConnection {
         url: &SecretString,
         name: &str,
     ) -> Result<BrokerConnection, QueueError> {
+        BrokerConnection::connect_over(url, &TlsFiles::default(), name).await
+    }
+
+    /// The same, with a CA and a certificate of our own for `amqps://`.
+    pub async fn connect_over(
+        url: &SecretString,
+        tls: &TlsFiles,
+        name: &str,
+    ) -> Result<BrokerConnection, QueueError> {
         let mut uri: AMQPUri = url.expose_secret().parse().map_err(|e| {
             QueueError::Unreachable(format!("the broker's URL cannot be read: {e}"))
         })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(uri, properties);
+        let connecting = open_connection(uri, properties, tls);
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| QueueError::TimedOut(CONNECT_TIMEOUT))?
-            .map_err(|e| QueueError::Unreachable(e.to_string()))?;
+            .map_err(unreachable_broker)?;
         let connection = Arc::new(connection);
         let (sender, state) = watch::channel(ConnectionHealth::Flowing);
         tokio::spawn(watch_connection(
@@ -117,6 +128,44 @@ impl BrokerConnection {
         let goodbye = self.connection.close(200, "done".into());
         let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
     }
+}
+
+/// The client's own way to TLS adds a CA's certificate to the machine's roots; here it stands in their place.
+async fn open_connection(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    tls: &TlsFiles,
+) -> lapin::Result<Connection> {
+    let runtime = lapin::runtime::default_runtime()?;
+    let connector = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => {
+            let config = tls.client_config().map_err(std::io::Error::other)?;
+            Some(RustlsConnector::from(config))
+        }
+    };
+    Connection::connector(
+        uri,
+        runtime,
+        async move |uri, runtime| {
+            let address = (uri.authority.host.clone(), uri.authority.port);
+            let plain = AsyncTcpStream::connect(&runtime, runtime.to_socket_addrs(address)).await?;
+            Ok(match &connector {
+                None => plain,
+                Some(connector) => plain.into_rustls(connector, &uri.authority.host).await?,
+            })
+        },
+        properties,
+    )
+    .await
+}
+
+fn unreachable_broker(error: lapin::Error) -> QueueError {
+    let text = error.to_string();
+    QueueError::Unreachable(match tls::advise(&text, "TRUEUP_AMQP_CA_FILE") {
+        Some(advice) => format!("{text}; {advice}"),
+        None => text,
+    })
 }
 
 async fn watch_connection(

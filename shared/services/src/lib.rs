@@ -6,6 +6,7 @@
 //!
 //! * [`process`]: processes in the background: a guard that ends one, and a daemon that outlives its starter.
 //! * [`postgres`], [`redis`], [`rabbitmq`]: each a command to start it with, and a private one that may be killed.
+//! * [`certificates`]: a CA of a test's own, for services over TLS.
 //! * [`probe`], [`pg_wire`]: does a service that answers on a port let us in?
 //! * [`seeded_rng`]: chance that can be repeated.
 #![allow(
@@ -13,6 +14,7 @@
     reason = "blocking sleeps between polls, and where programs are, are the business of tests and tools"
 )]
 
+pub mod certificates;
 mod folder;
 pub mod pg_wire;
 pub mod postgres;

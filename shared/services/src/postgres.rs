@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
+use crate::certificates::{KeyPair, copy_file};
 use crate::folder::Folder;
 use crate::process::{ProcessGuard, output, wait};
 use crate::{find_program, pg_wire, spare_port};
@@ -161,6 +162,28 @@ impl Postgres {
     pub fn start() -> Result<Postgres> {
         let mut postgres = Postgres::new()?;
         postgres.cluster.init()?;
+        postgres.run()?;
+        Ok(postgres)
+    }
+
+    /// Over TLS as well, with this certificate. Who comes over TLS must show a certificate of that CA.
+    pub fn start_over_tls(server: &KeyPair, clients_of: &Path) -> Result<Postgres> {
+        let mut postgres = Postgres::new()?;
+        postgres.cluster.init()?;
+        let (folder, owner) = (postgres.folder.path.clone(), owner()?);
+        let pair = server.copy_for(&folder, owner.as_ref())?;
+        let ca = copy_file(clients_of, &folder, owner.as_ref())?;
+        for (name, file) in [
+            ("ssl_cert_file", &pair.certificate),
+            ("ssl_key_file", &pair.key),
+            ("ssl_ca_file", &ca),
+        ] {
+            postgres.settings.push(format!("{name}={}", file.display()));
+        }
+        postgres.settings.push("ssl=on".to_owned());
+        let rules = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n\
+                     hostnossl all postgres 127.0.0.1/32 trust\n";
+        std::fs::write(postgres.cluster.data().join("pg_hba.conf"), rules)?;
         postgres.run()?;
         Ok(postgres)
     }

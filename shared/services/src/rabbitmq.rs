@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::certificates::KeyPair;
 use crate::folder::Folder;
 use crate::process::{ProcessGuard, forget_variables, output};
 use crate::{find_program, probe, spare_port};
@@ -102,6 +103,13 @@ impl Node {
         Ok(())
     }
 
+    fn add_settings(&self, conf: &str) -> Result<()> {
+        use std::io::Write as _;
+        let file = self.dir.join("rabbitmq.conf");
+        let mut file = std::fs::OpenOptions::new().append(true).open(file)?;
+        Ok(file.write_all(conf.as_bytes())?)
+    }
+
     /// `rabbitmq-server` or `rabbitmqctl` for this node; nothing of another node's settings gets in.
     pub fn command(&self, program: &str) -> Result<Command> {
         let bin = programs().context("rabbitmq-server is not installed")?;
@@ -134,6 +142,23 @@ pub struct RabbitMq {
 impl RabbitMq {
     /// `size` nodes that form one cluster.
     pub fn start(size: usize) -> Result<RabbitMq> {
+        RabbitMq::start_with(size, "")
+    }
+
+    /// One node, over TLS as well, on that port; who comes there must show a certificate of that CA.
+    pub fn start_over_tls(port: u16, server: &KeyPair, clients_of: &Path) -> Result<RabbitMq> {
+        let conf = format!(
+            "listeners.ssl.1 = 127.0.0.1:{port}\n\
+             ssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}\n\
+             ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n",
+            clients_of.display(),
+            server.certificate.display(),
+            server.key.display()
+        );
+        RabbitMq::start_with(1, &conf)
+    }
+
+    fn start_with(size: usize, conf: &str) -> Result<RabbitMq> {
         let mapper_port = spare_port()?;
         let folder = Folder::make("rabbitmq", mapper_port, None)?;
         let mut broker = RabbitMq {
@@ -149,6 +174,7 @@ impl RabbitMq {
         let names: Vec<String> = broker.nodes.iter().map(|(n, _)| n.name.clone()).collect();
         for n in 0..size {
             broker.nodes[n].0.write_files(&names)?;
+            broker.nodes[n].0.add_settings(conf)?;
             // One after the other: the later ones find the first and join it.
             broker.start_node(n)?;
         }

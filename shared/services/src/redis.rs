@@ -1,11 +1,12 @@
 //! Redis: holds nothing but the counters of the limits, so a private one saves nothing to disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::certificates::{KeyPair, copy_file};
 use crate::folder::Folder;
 use crate::process::ProcessGuard;
 use crate::{find_program, probe, spare_port};
@@ -29,9 +30,29 @@ pub fn answers(port: u16) -> bool {
     probe::redis(port).is_ok()
 }
 
+struct RedisTls {
+    port: u16,
+    server: KeyPair,
+    clients_of: PathBuf,
+}
+
+impl RedisTls {
+    fn configure(&self, command: &mut Command) {
+        command
+            .args(["--tls-port", &self.port.to_string(), "--tls-cert-file"])
+            .arg(&self.server.certificate)
+            .arg("--tls-key-file")
+            .arg(&self.server.key)
+            .arg("--tls-ca-cert-file")
+            .arg(&self.clients_of)
+            .args(["--tls-auth-clients", "yes"]);
+    }
+}
+
 /// A Redis of one's own, that may be killed.
 pub struct Redis {
     pub port: u16,
+    tls: Option<RedisTls>,
     guard: Option<ProcessGuard>,
     folder: Folder,
 }
@@ -41,11 +62,34 @@ impl Redis {
         let port = spare_port()?;
         let mut redis = Redis {
             port,
+            tls: None,
             guard: None,
             folder: Folder::make("redis", port, None)?,
         };
         redis.restart()?;
         Ok(redis)
+    }
+
+    /// Over TLS as well, on a port beside; who comes there must show a certificate of that CA.
+    pub fn start_over_tls(server: &KeyPair, clients_of: &Path) -> Result<Redis> {
+        let port = spare_port()?;
+        let folder = Folder::make("redis", port, None)?;
+        let mut redis = Redis {
+            port,
+            tls: Some(RedisTls {
+                port: spare_port()?,
+                server: server.copy_for(&folder.path, None)?,
+                clients_of: copy_file(clients_of, &folder.path, None)?,
+            }),
+            guard: None,
+            folder,
+        };
+        redis.restart()?;
+        Ok(redis)
+    }
+
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls.as_ref().map(|tls| tls.port)
     }
 
     pub fn url(&self) -> String {
@@ -60,7 +104,11 @@ impl Redis {
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
         let log = self.folder.path.join("redis.log");
-        let mut guard = ProcessGuard::start(server(&self.folder.path, self.port)?, &log)?;
+        let mut command = server(&self.folder.path, self.port)?;
+        if let Some(tls) = &self.tls {
+            tls.configure(&mut command);
+        }
+        let mut guard = ProcessGuard::start(command, &log)?;
         guard.wait_ready("Redis", &log, START_PATIENCE, || answers(self.port))?;
         self.guard = Some(guard);
         Ok(())

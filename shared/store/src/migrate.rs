@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use crate::{Pool, PoolSettings, StoreError, online_indexes};
-use trueup_postgres::pool;
+use trueup_postgres::{TlsFiles, pool};
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -24,6 +24,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Migrating may rewrite a table; it gets ten minutes a statement.
 const STATEMENT_TIMEOUT_MS: u32 = 600_000;
 
+/// A migration waits for a table no longer than this: whoever comes after it waits behind it (milliseconds).
+const LOCK_TIMEOUT_MS: u32 = 800;
+
 pub struct MigrationReport {
     /// Names of the migrations that were applied now.
     pub applied: Vec<String>,
@@ -31,18 +34,22 @@ pub struct MigrationReport {
     pub roles: Vec<String>,
 }
 
-pub async fn run(url: &str) -> Result<MigrationReport, StoreError> {
+pub async fn run(url: &str, tls: &TlsFiles) -> Result<MigrationReport, StoreError> {
     let settings = PoolSettings {
+        tls: tls.clone(),
         statement_timeout_ms: STATEMENT_TIMEOUT_MS,
         idle_in_transaction_timeout_ms: STATEMENT_TIMEOUT_MS,
         ..PoolSettings::for_application("trueup-migrate", 1)
     };
     let mut client = pool::connect_once(url, &settings).await?;
     wait_for_turn(&client).await?;
+    let timeout = format!("/* migrate_lock_timeout */ SET lock_timeout = {LOCK_TIMEOUT_MS}");
+    client.batch_execute(&timeout).await?;
+    // Each migration is a transaction of its own: one that met a lock has left nothing, those before it stay.
     let report = embedded::migrations::runner()
         .run_async(&mut client)
         .await
-        .map_err(|e| StoreError::Corrupt(format!("a migration failed: {e}")))?;
+        .map_err(describe_failure)?;
     let applied = report
         .applied_migrations()
         .iter()
@@ -77,6 +84,25 @@ async fn wait_for_turn(client: &tokio_postgres::Client) -> Result<(), StoreError
         tokio::time::sleep(BETWEEN_LOOKS).await;
     }
     Ok(())
+}
+
+fn describe_failure(failed: refinery::Error) -> StoreError {
+    if is_lock_timeout(&failed) {
+        return StoreError::Locked(failed.to_string());
+    }
+    StoreError::Corrupt(format!("a migration failed: {failed}"))
+}
+
+fn is_lock_timeout(error: &refinery::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let postgres = error.downcast_ref::<tokio_postgres::Error>();
+        if postgres.and_then(|e| e.code()) == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Why a process of this version must not work on this database yet; `None` when it may. (A newer
@@ -133,7 +159,8 @@ const GRANTS: [(&str, &str); 3] = [
     (
         "trueup_ingest",
         "GRANT USAGE ON SCHEMA public TO trueup_ingest;
-         GRANT SELECT ON webhook_ingest TO trueup_ingest;",
+         GRANT SELECT ON webhook_ingest TO trueup_ingest;
+         GRANT EXECUTE ON FUNCTION trueup_unsettled_reports TO trueup_ingest;",
     ),
     (
         "trueup_worker",
@@ -157,7 +184,20 @@ const GRANTS: [(&str, &str); 3] = [
 
 /// A function is everybody's unless told otherwise, and these run with the owner's rights.
 const REVOKE: &str = "/* migrate_revoke */
-    REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions FROM PUBLIC";
+    REVOKE ALL ON FUNCTION trueup_make_partitions, trueup_drop_partitions, trueup_trim_default_partitions, trueup_unsettled_reports FROM PUBLIC";
+
+/// A right that this version does not give any more is taken away: in the same transaction, so that no
+/// statement of a running process meets the moment in between.
+fn replace_rights(role: &str, grants: &str) -> String {
+    format!(
+        "/* migrate_rights */ BEGIN;
+         REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role};
+         REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role};
+         REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {role};
+         {grants}
+         COMMIT"
+    )
+}
 
 async fn grant_rights(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
     client.batch_execute(REVOKE).await?;
@@ -170,7 +210,9 @@ async fn grant_rights(client: &tokio_postgres::Client) -> Result<Vec<String>, St
             )
             .await?;
         if exists.is_some() {
-            client.batch_execute(statements).await?;
+            client
+                .batch_execute(&replace_rights(role, statements))
+                .await?;
             granted.push(role.to_owned());
         }
     }

@@ -163,7 +163,7 @@ async fn template(admin: &Client, admin_url: &str) -> String {
         )
         .await;
         run(admin, &format!("CREATE DATABASE {making}")).await;
-        migrate::run(&url_of(admin_url, &making))
+        migrate::run(&url_of(admin_url, &making), &Default::default())
             .await
             .expect("the migrations run");
         run(admin, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{making}'; "))

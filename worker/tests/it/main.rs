@@ -17,4 +17,5 @@ mod scenarios;
 mod sequences;
 mod sequences_of_persons;
 mod starts;
+mod tls;
 mod upgrade;

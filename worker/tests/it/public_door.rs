@@ -457,3 +457,37 @@ async fn m10_a_spool_that_is_emptied_behind_a_later_report_is_decided_by_recepti
         assert_eq!(says(&row), ("matched", None, Some(call)));
     }
 }
+
+/// Told by whoever lives when no worker does; and each process tells who it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_age_of_the_oldest_report_without_a_row_is_told_while_no_worker_lives() {
+    const AGE: &str = "trueup_oldest_unsettled_seconds";
+    let mut house = House::new().await;
+    for process in [&mut house.gateway, &mut house._console, &mut house._worker] {
+        let name = process.readiness().await["process"].clone();
+        let info = format!(
+            "trueup_build_info{{commit=\"unknown\",process={name},version=\"{}\"}}",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(process.metric(&info).await, 1.0);
+        assert!(process.metric("process_start_time_seconds").await > 0.0);
+        let log = process.log();
+        assert!(
+            log.contains("\"starting\"") && log.contains("TRUEUP_POSTGRES_URL="),
+            "{log}"
+        );
+        assert!(!log.contains(ADMIN_KEY), "{log}");
+    }
+    house._worker.kill();
+    let event = house.send(&json!({"caller": CALLER, "payout": "50"})).await;
+    eventually("it grows", PATIENCE, async || {
+        (house.gateway.metric(AGE).await >= 6.0).then_some(())
+    })
+    .await;
+    house._worker = house.world.worker().await;
+    house.row(&event).await;
+    eventually("every report has its row", PATIENCE, async || {
+        (house.gateway.metric(AGE).await == 0.0).then_some(())
+    })
+    .await;
+}

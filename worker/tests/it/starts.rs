@@ -80,7 +80,7 @@ async fn what_never_comes_up_ends_each_command_with_69_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_named_with_its_variable() {
+async fn a_port_that_is_taken_is_named_and_worth_another_start() {
     let world = World::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
@@ -88,7 +88,7 @@ async fn a_port_that_is_taken_is_named_with_its_variable() {
         .start()
         .env("TRUEUP_WORKER_OPS_LISTEN", &address)
         .spawn();
-    assert_eq!(worker.exit_code(PATIENCE).await, 64, "{}", worker.log());
+    assert_eq!(worker.exit_code(PATIENCE).await, 69, "{}", worker.log());
     assert!(
         worker.log().contains("TRUEUP_WORKER_OPS_LISTEN") && worker.log().contains(&address),
         "{}",

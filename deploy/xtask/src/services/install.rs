@@ -44,6 +44,14 @@ pub fn browser(layout: &Layout) -> Result<()> {
     install_with_apt(layout, &["chromium", "chromium-driver"], "")
 }
 
+/// What the alerts are tried with.
+pub fn promtool(layout: &Layout) -> Result<()> {
+    if find_program("promtool").is_some() {
+        return Ok(());
+    }
+    install_with_apt(layout, &["prometheus"], "")
+}
+
 /// What shifts the clocks of fault runs' gateways. Runs do without it, and then meet no wrong clock.
 pub fn clock_shifter(layout: &Layout) -> Result<()> {
     let have = |machine| {

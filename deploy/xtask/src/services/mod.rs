@@ -160,6 +160,11 @@ pub fn clock_shifter(layout: &Layout) -> Result<()> {
     install::clock_shifter(layout)
 }
 
+/// Installs what the alerts are tried with, if it is missing.
+pub fn promtool(layout: &Layout) -> Result<()> {
+    install::promtool(layout)
+}
+
 /// Installs the browser that the pages' tests drive, if it is missing.
 pub fn browser(layout: &Layout) -> Result<()> {
     install::browser(layout)

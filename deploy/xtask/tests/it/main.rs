@@ -1,4 +1,5 @@
 //! The one integration-test binary of this crate; each module is a topic.
 
 mod house_rules;
+mod operations;
 mod walls;

@@ -44,7 +44,7 @@ fn a_crate_uses_the_crates_below_it_and_no_other() {
         ("domain", &["event"]),
         ("ops", &["event"]),
         ("postgres", &["event", "ops"]),
-        ("queue", &["event"]),
+        ("queue", &["event", "ops"]),
         ("store", &["domain", "event", "ops", "postgres"]),
         (
             "settlement",

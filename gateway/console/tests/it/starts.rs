@@ -41,12 +41,12 @@ async fn bad_settings_are_refused_by_name_before_a_port_is_bound() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_with_its_variable() {
+async fn a_port_that_is_taken_is_named_and_worth_another_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
     for variable in ["TRUEUP_CONSOLE_LISTEN", "TRUEUP_CONSOLE_OPS_LISTEN"] {
         let mut process = Start::new(CONSOLE).env(variable, &address).spawn();
-        assert_eq!(process.exit_code(SOON).await, 64, "{}", process.log());
+        assert_eq!(process.exit_code(SOON).await, 69, "{}", process.log());
         assert!(
             process.log().contains(variable) && process.log().contains(&address),
             "{}",

@@ -338,7 +338,7 @@ async fn slow_heads_by_the_thousand_do_not_slow_the_others() {
         .ready()
         .await;
     let door = door(&mut gateway, &webhook).await;
-    let before = gateway.metric("trueup_process_resident_bytes").await;
+    let before = gateway.metric("process_resident_memory_bytes").await;
     let alone = p99(door, &webhook).await;
     let mut slow = Vec::new();
     // As many as the test's own descriptors allow, up to 5,000.
@@ -357,7 +357,7 @@ async fn slow_heads_by_the_thousand_do_not_slow_the_others() {
         slow.push(client);
     }
     let with = p99(door, &webhook).await;
-    let grown = gateway.metric("trueup_process_resident_bytes").await - before;
+    let grown = gateway.metric("process_resident_memory_bytes").await - before;
     assert!(
         grown < 20_000.0 * slow.len() as f64 + 16e6,
         "{grown} bytes for {}",

@@ -178,7 +178,7 @@ async fn ten_thousand_idle_connections_take_less_than_256_mib() {
         );
         idle.push(client);
     }
-    let bytes = gateway.metric("trueup_process_resident_bytes").await;
+    let bytes = gateway.metric("process_resident_memory_bytes").await;
     println!(
         "{} idle connections: {:.1} MiB resident",
         idle.len(),

@@ -195,7 +195,7 @@ async fn half_sent_heads_have_one_budget() {
     // A newcomer's report is read after what came before it.
     for _ in 0..20 {
         assert_eq!(send_from(network(200), door, &webhook).await, Some(200));
-        resident = resident.max(gateway.metric("trueup_process_resident_bytes").await);
+        resident = resident.max(gateway.metric("process_resident_memory_bytes").await);
     }
     println!("{wanted} half heads: {:.1} MiB resident", resident / MIB);
     assert!(
@@ -315,7 +315,7 @@ async fn slow_bodies_of_one_webhook_leave_the_others_their_room() {
         let answer = post(door, &quick, "198.51.100.7", &[], &body).await;
         assert_eq!(answer.status, 200, "report {n}: {}", answer.text());
     }
-    let resident = gateway.metric("trueup_process_resident_bytes").await;
+    let resident = gateway.metric("process_resident_memory_bytes").await;
     println!("{SLOW} slow bodies: {:.1} MiB resident", resident / MIB);
     assert!(resident < BODIES_RESIDENT, "{resident} bytes");
     // At the slow ones' own webhook a report that comes at once is taken, too.

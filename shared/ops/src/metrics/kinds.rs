@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use super::labels::LabelSet;
+use super::labels::{Label, LabelSet};
+use crate::build;
 
 pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
@@ -113,6 +114,22 @@ impl Gauge {
     }
 }
 
+/// 1 for what this process is, with what never changes while it runs as labels beside `L`. The values that
+/// it is not are not shown: an alert asks who is absent.
+#[derive(Debug)]
+pub struct Info<L = ()> {
+    vec: IntGaugeVec,
+    labels: PhantomData<fn(L)>,
+}
+
+impl<L: Label> Info<L> {
+    pub fn show(&self, label: L) {
+        self.vec
+            .with_label_values(&[L::codes()[label.index()]])
+            .set(1);
+    }
+}
+
 /// How something is spread (times, sizes); `L` is its label, a pair of labels, or none.
 #[derive(Debug)]
 pub struct Histogram<L = ()>(Figures<L, prometheus::Histogram>);
@@ -158,6 +175,19 @@ impl<L> Family for Gauge<L> {
         let vec = IntGaugeVec::new(Opts::new(row.name, row.help.trim()), &label_names(row));
         let vec = register_metric(row, vec);
         Gauge(Figures::of(row, |values| vec.with_label_values(values)))
+    }
+}
+
+impl<L> Family for Info<L> {
+    const KIND: &'static str = "gauge";
+    fn make_metric(row: &MetricDefinition) -> Self {
+        let opts = Opts::new(row.name, row.help.trim())
+            .const_label("version", build::VERSION)
+            .const_label("commit", build::COMMIT);
+        Info {
+            vec: register_metric(row, IntGaugeVec::new(opts, &label_names(row))),
+            labels: PhantomData,
+        }
     }
 }
 

@@ -39,6 +39,8 @@ macro_rules! labels {
         pub enum $name { $($variant),+ }
 
         impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
             pub const fn code(self) -> &'static str {
                 match self { $($name::$variant => $code),+ }
             }
@@ -57,6 +59,13 @@ macro_rules! labels {
 }
 
 labels! {
+    /// Which of ours this is.
+    ProcessName {
+        Gateway = "trueup-gateway",
+        Console = "trueup-console",
+        Worker = "trueup-worker",
+    }
+
     /// What a process depends on.
     DependencyName {
         Postgres = "postgres",

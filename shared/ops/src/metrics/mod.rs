@@ -7,16 +7,39 @@ mod kinds;
 mod labels;
 mod table;
 
+use std::sync::LazyLock;
+
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, TextEncoder};
 
 use kinds::REGISTRY;
-pub use kinds::{Counter, Gauge, Histogram, MetricDefinition};
+pub use kinds::{Counter, Gauge, Histogram, Info, MetricDefinition};
 pub use labels::*;
 pub use table::*;
 
+/// Of a dependency that this process does not have.
+const NOT_USED: i64 = -1;
+
+/// CPU, memory, descriptors, threads and start of this process, under the names that every Prometheus client
+/// gives them (`process_…`).
+static PROCESS_COLLECTOR: LazyLock<()> = LazyLock::new(|| {
+    let collector = Box::new(ProcessCollector::for_self());
+    if let Err(e) = REGISTRY.register(collector) {
+        tracing::error!(error = %e, "the process's own figures cannot be told");
+    }
+});
+
+/// What this process is, told once at its start.
+pub fn tell_process(name: ProcessName) {
+    process().build_info.show(name);
+    for dependency in DependencyName::ALL {
+        process().dependency.set(*dependency, NOT_USED);
+    }
+}
+
 /// Everything registered so far, in Prometheus's text form.
 pub fn render_metrics() -> Vec<u8> {
-    process().observe_value();
+    LazyLock::force(&PROCESS_COLLECTOR);
     let mut text = Vec::with_capacity(16 * 1024);
     if let Err(e) = TextEncoder::new().encode(&REGISTRY.gather(), &mut text) {
         tracing::error!(error = %e, "metrics cannot be written");
@@ -51,24 +74,6 @@ pub fn render_markdown() -> String {
         out.push('\n');
     }
     out
-}
-
-impl Process {
-    /// Reads what is only known at the moment of the scrape.
-    fn observe_value(&self) {
-        /// Linux's page on every machine that we build for (bytes).
-        const PAGE: i64 = 4096;
-        let resident = std::fs::read_to_string("/proc/self/statm")
-            .ok()
-            .and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        if let Some(pages) = resident {
-            self.resident_bytes.set(pages.saturating_mul(PAGE));
-        }
-        let open = std::fs::read_dir("/proc/self/fd")
-            .map(Iterator::count)
-            .unwrap_or(0);
-        self.open_files.set(open);
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use trueup_event::reason::{RefusalReason, Status};
 
-use super::kinds::{Counter, Gauge, Histogram, groups};
+use super::kinds::{Counter, Gauge, Histogram, Info, groups};
 use super::labels::*;
 
 /// From a fast answer to one that a sender gives up on (seconds).
@@ -15,17 +15,16 @@ const SHORT_TIMES: &[f64] = &[
 const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
 /// From a fast batch to a queue that has not moved for an hour (seconds).
 const LONG_TIMES: &[f64] = &[
-    0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0,
+    0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 900.0,
+    3600.0,
 ];
 
 groups! {
     /// What every process tells of itself.
     Process process {
-        /// Memory that is resident.
-        resident_bytes: Gauge = "trueup_process_resident_bytes";
-        /// Open file descriptors.
-        open_files: Gauge = "trueup_process_open_files";
-        /// Whether a dependency is as it should be: 2 ok, 1 degraded, 0 down or not used.
+        /// 1, with the process, its version and the commit it was built from; every process tells of itself alone.
+        build_info: Info = "trueup_build_info" ["process": ProcessName];
+        /// Whether a dependency is as it should be: 2 ok, 1 degraded, 0 down, -1 not used by this process.
         dependency: Gauge = "trueup_dependency_state" ["dependency": DependencyName];
     }
 
@@ -37,6 +36,8 @@ groups! {
         answer_seconds: Histogram = "trueup_gateway_response_duration_seconds" ["outcome": ResponseOutcome] in SHORT_TIMES;
         /// Events that were durably taken: reports, and bundles of refusals.
         events: Counter = "trueup_gateway_events_total" ["kind": EventKind];
+        /// Age of the oldest report answered 200 by this gateway that has no row yet, to some seconds; 0 when all have one.
+        oldest_unsettled: Gauge = "trueup_oldest_unsettled_seconds";
         /// Connections that are open now.
         connections: Gauge = "trueup_gateway_connections";
         /// Connections closed at once: too many in all, too many from one address, or no file descriptor left.

@@ -13,13 +13,33 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::settings::check;
+use crate::tls::{CaFile, ClientCertificate, TlsFiles};
 
 #[derive(Debug, Clone, Args)]
 pub struct PostgresArgs {
-    /// The database; several hosts and `target_session_attrs=read-write` work
+    /// The database; several hosts, `target_session_attrs=read-write` and `sslmode=` work. Without `sslmode`, a host
+    /// that is not this machine must prove its certificate's chain and name
     #[arg(long, env = "TRUEUP_POSTGRES_URL", value_name = "URL", global = true, hide_env_values = true,
           value_parser = check::postgres_url, default_value = "postgres://trueup@127.0.0.1:5432/trueup")]
     pub postgres_url: SecretString,
+
+    /// Certificates (PEM) of those who vouch for Postgres, in place of the system's
+    #[arg(long, env = "TRUEUP_POSTGRES_CA_FILE", value_name = "FILE", global = true, value_parser = CaFile::read)]
+    pub postgres_ca_file: Option<CaFile>,
+
+    /// Our certificate and its key (PEM, in one file), for a Postgres that asks for one
+    #[arg(long, env = "TRUEUP_POSTGRES_CLIENT_CERT_FILE", value_name = "FILE", global = true,
+          value_parser = ClientCertificate::read)]
+    pub postgres_client_cert_file: Option<ClientCertificate>,
+}
+
+impl PostgresArgs {
+    pub fn tls(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.postgres_ca_file.clone(),
+            client: self.postgres_client_cert_file.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -28,6 +48,15 @@ pub struct AmqpArgs {
     #[arg(long, env = "TRUEUP_AMQP_URL", value_name = "URL", global = true, hide_env_values = true,
           value_parser = check::amqp_url, default_value = "amqp://guest:guest@127.0.0.1:5672/%2f")]
     pub amqp_url: SecretString,
+
+    /// Certificates (PEM) of those who vouch for the broker, in place of the system's; for `amqps://`
+    #[arg(long, env = "TRUEUP_AMQP_CA_FILE", value_name = "FILE", global = true, value_parser = CaFile::read)]
+    pub amqp_ca_file: Option<CaFile>,
+
+    /// Our certificate and its key (PEM, in one file), for a broker that asks for one
+    #[arg(long, env = "TRUEUP_AMQP_CLIENT_CERT_FILE", value_name = "FILE", global = true,
+          value_parser = ClientCertificate::read)]
+    pub amqp_client_cert_file: Option<ClientCertificate>,
 
     /// Envelopes that the queue may hold before the broker refuses more (takes effect when the queue is made)
     #[arg(long, env = "TRUEUP_QUEUE_MAX_LENGTH", value_name = "N", global = true,
@@ -41,12 +70,39 @@ pub struct AmqpArgs {
     pub queue_max_bytes: NonZeroU64,
 }
 
+impl AmqpArgs {
+    pub fn tls(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.amqp_ca_file.clone(),
+            client: self.amqp_client_cert_file.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct RedisArgs {
     /// Where the limits are counted; `rediss://` for TLS
     #[arg(long, env = "TRUEUP_REDIS_URL", value_name = "URL", global = true, hide_env_values = true,
           value_parser = check::redis_url, default_value = "redis://127.0.0.1:6379/")]
     pub redis_url: SecretString,
+
+    /// Certificates (PEM) of those who vouch for Redis, in place of the system's; for `rediss://`
+    #[arg(long, env = "TRUEUP_REDIS_CA_FILE", value_name = "FILE", global = true, value_parser = CaFile::read)]
+    pub redis_ca_file: Option<CaFile>,
+
+    /// Our certificate and its key (PEM, in one file), for a Redis that asks for one
+    #[arg(long, env = "TRUEUP_REDIS_CLIENT_CERT_FILE", value_name = "FILE", global = true,
+          value_parser = ClientCertificate::read)]
+    pub redis_client_cert_file: Option<ClientCertificate>,
+}
+
+impl RedisArgs {
+    pub fn tls(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.redis_ca_file.clone(),
+            client: self.redis_client_cert_file.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::settings::postgres_url::PostgresUrl;
+use crate::tls::CaFile;
+
 /// Passwords in URLs (and `password=` in their queries) become `***`.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -72,8 +75,14 @@ fn check_url(text: &str, schemes: &[&str], example: &str) -> Result<SecretString
 pub fn postgres_url(text: &str) -> Result<SecretString, String> {
     let example = "postgres://user:password@host:5432/database";
     let checked = check_url(text, &["postgres://", "postgresql://"], example)?;
+    let split = PostgresUrl::split(text).map_err(|e| format!("{e}; such as {example}"))?;
+    if let Some(path) = &split.root_certificate {
+        CaFile::read(path).map_err(|e| format!("sslrootcert is {path}: {e}"))?;
+    }
     #[cfg(feature = "postgres-url")]
-    text.parse::<tokio_postgres::Config>()
+    split
+        .for_driver
+        .parse::<tokio_postgres::Config>()
         .map_err(|e| format!("{}; such as {example}", error_chain(&e)))?;
     Ok(checked)
 }

@@ -7,19 +7,25 @@
 
 mod args;
 pub mod check;
+mod file;
+pub mod postgres_url;
 mod service_links;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args as _, Command, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args as _, Command, Parser};
 
 pub use args::{
     AmqpArgs, CeilingArgs, ConsoleArgs, GatewayArgs, GraceArgs, LogArgs, LogFormat, PostgresArgs,
     Proxies, RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
+
+pub use file::FileError;
 
 use crate::exit::ExitReason;
 
@@ -76,22 +82,35 @@ fn every_arg() -> Command {
 
 /// Why the settings cannot be used, in a sentence that names the variable and the way out.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadConfig(String);
+#[error("{text}")]
+pub struct BadConfig {
+    text: String,
+    exit: ExitReason,
+}
 
 impl BadConfig {
     /// For what only the binary can check (a directory that cannot be written, say).
     pub fn new(variable: &str, why_and_fix: impl std::fmt::Display) -> Self {
-        BadConfig(format!(
-            "{variable}: {}",
-            check::redact(&why_and_fix.to_string())
-        ))
+        let why_and_fix = why_and_fix.to_string();
+        BadConfig::of(format!("{variable}: {}", check::redact(&why_and_fix)))
     }
 
-    /// Says so on the error stream and ends the process with 64.
+    fn of(text: String) -> Self {
+        BadConfig {
+            text,
+            exit: ExitReason::BadConfig,
+        }
+    }
+
+    /// How the process ends: 64, or 69 where nothing is wrong but that a file is not there yet.
+    pub fn exit(&self) -> ExitReason {
+        self.exit
+    }
+
+    /// Says so on the error stream and ends the process.
     pub fn print_and_exit(&self) -> ! {
         eprintln!("error: {self}");
-        std::process::exit(ExitReason::BadConfig.code().into())
+        std::process::exit(self.exit.code().into())
     }
 }
 
@@ -107,6 +126,42 @@ pub fn parse_settings<T: Parser>() -> T {
         }
         Err(bad) => bad.print_and_exit(),
     }
+}
+
+/// What was set other than by default, as it may be shown; empty until [`parse_from`] has read it.
+static GIVEN: OnceLock<String> = OnceLock::new();
+
+/// What was set other than by default, with no secret in it.
+pub fn given() -> &'static str {
+    GIVEN.get().map_or("", String::as_str)
+}
+
+/// Of each setting of a command: its id, its variable, and whether its value is a secret.
+fn list_named(command: &Command) -> Vec<(String, String, bool)> {
+    let arguments = command.get_arguments();
+    let named = arguments.filter_map(|arg| {
+        let variable = arg.get_env()?.to_str()?.to_owned();
+        let id = arg.get_id().to_string();
+        Some((id, variable, arg.is_hide_env_values_set()))
+    });
+    named.collect()
+}
+
+fn describe_given(named: &[(String, String, bool)], matches: &ArgMatches) -> String {
+    let given = named.iter().filter_map(|(id, variable, is_secret)| {
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            return None;
+        }
+        let value = matches.get_raw(id)?.next_back()?.to_string_lossy();
+        // Of a URL the password alone is one.
+        let shown = if *is_secret && !value.contains("://") {
+            "(not shown)".to_owned()
+        } else {
+            check::redact(&value)
+        };
+        Some(format!("{variable}={shown}"))
+    });
+    given.collect::<Vec<_>>().join(" ")
 }
 
 /// What `check-config` says on standard output when nothing is wrong.
@@ -152,6 +207,7 @@ pub fn parse_from<T: Parser>(
         }
     }
 
+    let named = list_named(&command);
     let asks_for_help = argv
         .iter()
         .any(|a| a == "--help" || a == "-h" || a == "help");
@@ -162,7 +218,10 @@ pub fn parse_from<T: Parser>(
     }
     let parsed = command
         .try_get_matches_from_mut(argv)
-        .and_then(|mut matches| T::from_arg_matches_mut(&mut matches));
+        .and_then(|mut matches| {
+            let _ = GIVEN.set(describe_given(&named, &matches));
+            T::from_arg_matches_mut(&mut matches)
+        });
     match parsed {
         Ok(settings) => Ok(Parsed::Settings(Box::new(settings))),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -184,7 +243,7 @@ fn from_environment(
             continue;
         };
         let Some(text) = value.to_str() else {
-            return Err(BadConfig(format!(
+            return Err(BadConfig::of(format!(
                 "{variable} is no text in UTF-8; write it again"
             )));
         };
@@ -205,7 +264,7 @@ fn from_environment(
     }
     for (variable, path) in files {
         if values.contains_key(&variable) {
-            return Err(BadConfig(format!(
+            return Err(BadConfig::of(format!(
                 "{variable} and {variable}{FILE_SUFFIX} are both set; keep one of them"
             )));
         }
@@ -239,28 +298,23 @@ fn unknown_variable(variable: &str, known: &[String]) -> BadConfig {
         }
         None => text.push_str("; unset it"),
     }
-    BadConfig(text)
+    BadConfig::of(text)
 }
 
 fn read_file(variable: &str, path: &OsString) -> Result<OsString, BadConfig> {
-    let bad = |why: String| {
-        BadConfig(format!(
-            "{variable}{FILE_SUFFIX} is {}: {why}; it must name a readable file that holds the value",
-            path.to_string_lossy()
-        ))
+    let path = path.to_string_lossy();
+    let bad = |error: FileError| BadConfig {
+        text: format!(
+            "{variable}{FILE_SUFFIX} is {path}: {error}; it must name a readable file that holds the value"
+        ),
+        exit: error.exit(),
     };
-    let length = std::fs::metadata(path)
-        .map_err(|e| bad(e.to_string()))?
-        .len();
-    if length > FILE_LIMIT {
-        return Err(bad(format!(
-            "the file has {length} bytes, the limit is {FILE_LIMIT}"
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let bytes = FileError::read(&path, FILE_LIMIT).map_err(bad)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| bad(FileError::Bad("the file is no text in UTF-8".into())))?;
     let value = text.trim_end_matches(['\n', '\r']);
     if value.is_empty() {
-        return Err(bad("the file is empty".into()));
+        return Err(bad(FileError::Bad("the file is empty".into())));
     }
     Ok(value.into())
 }
@@ -288,16 +342,14 @@ fn explain_error(error: &clap::Error) -> BadConfig {
             } else {
                 format!("{:?}", check::redact(&value))
             };
-            let why = match std::error::Error::source(error) {
-                Some(source) => source.to_string(),
-                None => possible_values(error),
-            };
-            BadConfig(format!(
-                "{variable} ({flag}) is {shown}: {}",
-                check::redact(&why)
-            ))
+            let source = std::error::Error::source(error);
+            let why = source.map_or_else(|| possible_values(error), ToString::to_string);
+            let text = format!("{variable} ({flag}) is {shown}: {}", check::redact(&why));
+            let of_file = source.and_then(|source| source.downcast_ref::<FileError>());
+            let exit = of_file.map_or(ExitReason::BadConfig, FileError::exit);
+            BadConfig { text, exit }
         }
-        _ => BadConfig(
+        _ => BadConfig::of(
             check::redact(error.render().to_string().trim())
                 .trim_start_matches("error: ")
                 .to_owned(),

@@ -163,6 +163,29 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("TRUEUP_POSTGRES_URL", "hunter2", "postgres://"),
     ("TRUEUP_AMQP_URL", "amqp://u:hunter2@h:99999/", "such as"),
+    (
+        "TRUEUP_POSTGRES_URL",
+        "postgres://u:hunter2@h/db?sslmode=on",
+        "verify-full",
+    ),
+    ("TRUEUP_POSTGRES_CA_FILE", "/dev/null", "no certificate"),
+    (
+        "TRUEUP_POSTGRES_CLIENT_CERT_FILE",
+        "/dev/null",
+        "no certificate",
+    ),
+    ("TRUEUP_AMQP_CA_FILE", "/dev/null", "no certificate"),
+    (
+        "TRUEUP_AMQP_CLIENT_CERT_FILE",
+        "/dev/null",
+        "no certificate",
+    ),
+    ("TRUEUP_REDIS_CA_FILE", "/nowhere/ca.pem", "no such file"),
+    (
+        "TRUEUP_REDIS_CLIENT_CERT_FILE",
+        "/dev/null",
+        "no certificate",
+    ),
     ("TRUEUP_REDIS_URL", "redis:u:hunter2@h", "redis://"),
     ("TRUEUP_QUEUE_MAX_LENGTH", "many", "1 or more"),
     ("TRUEUP_QUEUE_MAX_BYTES", "1 GB", "1GiB"),
@@ -257,6 +280,13 @@ fn urls_with_tls_several_hosts_users_and_vhosts_are_taken() {
         (
             "TRUEUP_POSTGRES_URL",
             "postgresql://u@h/db?sslmode=require&connect_timeout=3",
+        ),
+        ("TRUEUP_POSTGRES_URL", "postgres://u@h/db?sslmode=disable"),
+        ("TRUEUP_POSTGRES_URL", "postgres://u@h/db?sslmode=prefer"),
+        ("TRUEUP_POSTGRES_URL", "postgres://u@h/db?sslmode=verify-ca"),
+        (
+            "TRUEUP_POSTGRES_URL",
+            "postgres://u@h1,h2/db?sslmode=verify-full&target_session_attrs=read-write",
         ),
         (
             "TRUEUP_POSTGRES_URL",
