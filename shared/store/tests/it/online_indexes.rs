@@ -75,7 +75,7 @@ async fn wide_indexes_are_exchanged_while_the_settling_goes_on() {
     let stop = Arc::new(AtomicBool::new(false));
     let settling = tokio::spawn(settle_meanwhile(database.client().await, Arc::clone(&stop)));
     // Two at once: the second waits for the first, and finds nothing left to do.
-    let (first, second) = tokio::join!(migrate::run(&database.url), migrate::run(&database.url));
+    let (first, second) = tokio::join!(migrate::run(&database.url, &TlsFiles::default()), migrate::run(&database.url, &TlsFiles::default()));
     first.expect("migrates");
     second.expect("migrates");
     stop.store(true, Ordering::Relaxed);
