@@ -106,11 +106,7 @@ fn compose_service(name: &str) -> String {
     let head = format!("\n  {name}:\n");
     let at = compose.find(&head).unwrap_or_else(|| panic!("{name}"));
     let rest = &compose[at + head.len()..];
-    let end = rest
-        .match_indices("\n\n")
-        .map(|(at, _)| at)
-        .next()
-        .unwrap_or(rest.len());
+    let end = rest.find("\n\n").unwrap_or(rest.len());
     rest[..end].to_owned()
 }
 
@@ -161,9 +157,10 @@ fn no_pod_is_told_of_the_namespaces_services() {
 /// The container's own start script with the real Redis: the password of the environment is let in, no other.
 #[test]
 fn redis_starts_with_the_password_of_the_environment_and_no_other() {
-    let Some(_) = find_program("redis-server") else {
-        panic!("redis-server is not installed");
-    };
+    assert!(
+        find_program("redis-server").is_some(),
+        "it is not installed"
+    );
     let folder = Folder::new("redis-start");
     let port = spare_port().expect("a port");
     let mut command = Command::new(root().join("deploy/redis/start.sh"));
