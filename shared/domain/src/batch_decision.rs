@@ -8,13 +8,13 @@ use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
 
-use crate::call_application::withdraw_report;
+use crate::call_application::{holds_money, withdraw_report};
 use crate::crediting::ReceptionOrder;
 use crate::decision::{
     CallCandidate, CallCandidates, Decision, DecisionInput, PostingDraft, Trigger, decide_report,
     expected_match, find_better_call, may_match_later, no_report,
 };
-use crate::locked_calls::{CallKey, Fingerprint, LockedCalls};
+use crate::locked_calls::{CallKey, Fingerprint, LockedCall, LockedCalls};
 use crate::matching::{MatchResult, is_in_window};
 use crate::reading::read_request;
 use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
@@ -55,6 +55,8 @@ pub struct SettleResult {
     pub decision: Option<Decision>,
     /// What it took back on the call that it stood on before.
     pub left: Option<PostingDraft>,
+    /// A person would close it, and it stays on its call: without it the call would be worth something else.
+    pub stays: bool,
     pub report: Report,
     pub slots: Vec<SlotReading>,
 }
@@ -68,6 +70,7 @@ impl SettleResult {
             received_at: event.received_at,
             decision: None,
             left: None,
+            stays: false,
             report: Report::default(),
             slots: Vec::new(),
         }
@@ -252,6 +255,9 @@ pub fn result_of_row(line: BatchRow) -> SettleResult {
         received_at: line.order.received_at,
         decision: line.decision,
         left: line.withdrawal.map(|withdrawal| withdrawal.draft),
+        stays: line.trigger == Trigger::Ignored
+            && line.earlier_call.is_some()
+            && line.left_call.is_none(),
         report: line.reading.report.unwrap_or_default(),
         slots: line.reading.slots,
     }
@@ -432,11 +438,14 @@ fn is_decided_anew(
     if before.strategy == Some(Strategy::Person) {
         return false;
     }
-    // A displaced one, and a repeat of it, name the call and stand nowhere.
-    let is_displaced = before.reason == Some(Reason::RepeatOfOpenReport)
-        || before.status == Status::Held.code()
-            && before.reason == Some(Reason::ReplacedHeuristicMatch);
-    let stands_on = line.earlier_call.filter(|_| !is_displaced);
+    // A displaced one, and a repeat of an open one, may name a call and stand nowhere.
+    let may_stand_nowhere = matches!(
+        before.reason,
+        Some(Reason::ReplacedHeuristicMatch | Reason::RepeatOfOpenReport)
+    );
+    let stands_on = line
+        .earlier_call
+        .filter(|call_id| !may_stand_nowhere || is_standing(line, books, *call_id));
     match find_better_call(&case, books) {
         // A guess among the calls of its ref_id is better than one by caller only on the caller's own call.
         Some(MatchResult::Call {
@@ -476,6 +485,15 @@ fn name_in_place(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>, books:
     if let Some(call) = books.call_mut(key).filter(|_| is_named) {
         call.name_report(line.order);
     }
+}
+
+fn is_standing(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
+    let key = CallKey {
+        account_id: line.account_id,
+        call_id,
+    };
+    let call = books.call(key);
+    call.is_some_and(|call| call.standing(line.order.event_id).is_some())
 }
 
 fn is_of_same_caller(case: &DecisionInput<'_>, books: &LockedCalls, call_id: Uuid) -> bool {
@@ -530,11 +548,16 @@ fn leave_call(line: &mut BatchRow, books: &mut LockedCalls, step: &mut u32) {
     let Some(call_id) = line.earlier_call.filter(|_| line.exists) else {
         return;
     };
-    line.left_call = Some(call_id);
     let key = CallKey {
         account_id: line.account_id,
         call_id,
     };
+    // A held row may hold money: it came before the report that it takes back. That is not closed (M8).
+    let is_in_effect = |call: &LockedCall| holds_money(call, line.order);
+    if line.trigger == Trigger::Ignored && books.call(key).is_some_and(is_in_effect) {
+        return;
+    }
+    line.left_call = Some(call_id);
     let Some(call) = books.call_mut(key) else {
         return;
     };

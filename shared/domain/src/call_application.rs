@@ -308,6 +308,13 @@ fn effect_at(effects: &[Effect], places: &[ReceptionOrder], place: ReceptionOrde
         .unwrap_or(Effect::NotAReversal)
 }
 
+/// True if the call would be worth something else without that report.
+pub fn holds_money(call: &LockedCall, order: ReceptionOrder) -> bool {
+    let mut without = call.clone();
+    let draft = withdraw_report(&mut without, order, LeaveCause::Undone);
+    (draft.revenue_delta_cents, draft.credit_delta_cents) != (0, 0)
+}
+
 fn takes_effect(effect: Effect) -> bool {
     matches!(effect, Effect::Applied | Effect::Reversed)
 }

@@ -11,7 +11,7 @@ use crate::matching::{
     Candidate, MatchEvidence, MatchInput, MatchResult, PriorMatch, find_better_than_guess,
     find_call,
 };
-use crate::report::{Payout, ReadError, Report, report_digest};
+use crate::report::{Payout, ReadError, Report, repeat_keys};
 use crate::text::names_differ;
 use crate::webhook_settings::WebhookRules;
 use trueup_event::reason::{Detail, Reason, Status, Strategy};
@@ -277,15 +277,17 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 
 /// Decides about one report and moves the books in memory.
 pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
-    let digest = report_digest(case.webhook.id, case.report);
-    let open = open_row_of(case, books, digest);
+    let keys = repeat_keys(case.webhook.id, case.report);
     // What a person closed takes its later repeats along, but nothing that stands on a call (M12).
-    let is_later = |row: &&OpenRow| row.ignored && row.order < case.order;
-    if let Some(closed) = open.as_ref().filter(is_later)
+    let closes = |row: &OpenRow| row.ignored && row.order < case.order;
+    let mut rows = keys.iter().filter_map(|key| open_row_of(case, books, *key));
+    if let Some(closed) = rows.find(closes)
         && case.left_call.is_none()
     {
         return repeat_of_closed(case, books, closed.order.event_id);
     }
+    let digest = keys.first().copied();
+    let open = digest.and_then(|digest| open_row_of(case, books, digest));
     let decision = decide_unless_closed(case, books);
     if decision.status != Status::Held {
         return decision;
@@ -307,7 +309,9 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
         reason: decision.reason,
         ignored: false,
     };
-    books.set_open_row(digest, row);
+    if let Some(digest) = digest {
+        books.set_open_row(digest, row);
+    }
     decision
 }
 

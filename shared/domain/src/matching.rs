@@ -516,14 +516,22 @@ fn by_signature(
     })
 }
 
-/// A guess by caller that its call, as it is recorded now, no longer bears out leads nobody there (M14).
+/// A guess that its call, as it is recorded now, no longer bears out leads nobody there (M14).
 fn is_borne_out(question: &MatchInput<'_>, evidence: &MatchEvidence, prior: &PriorMatch) -> bool {
+    if !prior.guess {
+        return true;
+    }
+    if !prior.by_caller {
+        // Whether its call bears the ref_id is known to those who name it, too.
+        let names_it = question.ref_id.is_some() && question.ref_id == prior.ref_id.as_deref();
+        let mut hits = evidence.by_ref_id.iter();
+        return !names_it || hits.any(|c| c.call_id == prior.call_id);
+    }
     let mut calls = evidence.by_caller.iter();
     let theirs = question.duration_seconds.unwrap_or_default();
-    !(prior.guess && prior.by_caller)
-        || calls.find(|c| c.call_id == prior.call_id).is_some_and(|c| {
-            c.duration_seconds.saturating_sub(theirs).abs() <= question.tolerance_seconds
-        })
+    calls.find(|c| c.call_id == prior.call_id).is_some_and(|c| {
+        c.duration_seconds.saturating_sub(theirs).abs() <= question.tolerance_seconds
+    })
 }
 
 /// A report of this signature says the same amount of that call; so does one that names none (M4).

@@ -135,15 +135,12 @@ impl<'a> SameReports<'a> {
     }
 }
 
-/// An id finds its call, or a person speaks about it.
+/// An id finds its call, a person speaks about it, or a copy has changed the call of a guess.
 fn leads_others(line: &BatchRow) -> bool {
     match line.trigger {
-        Trigger::Assigned(_) => true,
-        Trigger::Fresh
-        | Trigger::Again
-        | Trigger::Recorded
-        | Trigger::Changed
-        | Trigger::Replayed => {
+        // Those beside a guess whose call has changed are looked at with it: they may have come since (M14).
+        Trigger::Assigned(_) | Trigger::Changed => true,
+        Trigger::Fresh | Trigger::Again | Trigger::Recorded | Trigger::Replayed => {
             !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
         }
         _ => false,

@@ -3,6 +3,7 @@
 //! What is due is settled again, at its original place in the order of reception.
 
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
+use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
     WAKE, WAKE_AGAIN, give_up, postpone_first, take_due, take_turn, try_soon, wake_by,
 };
@@ -66,7 +67,10 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
             if due.is_empty() {
                 return Ok(Vec::new());
             }
-            let ids: Vec<Uuid> = due.iter().map(|report| report.event_id).collect();
+            let causes: Vec<(Uuid, Trigger)> = due
+                .iter()
+                .map(|report| (report.event_id, report.trigger))
+                .collect();
             let work = due
                 .into_iter()
                 .map(|report| SettleJob::Stored {
@@ -78,9 +82,10 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
                 .collect();
             let (settled, aside) = settle_what_is_free(tx, work).await?;
             // What somebody holds is nobody's failure: soon again.
-            let (aside, tried): (Vec<Uuid>, Vec<Uuid>) =
-                ids.into_iter().partition(|id| aside.contains(id));
+            let (aside, tried): (Vec<_>, Vec<_>) =
+                causes.into_iter().partition(|(id, _)| aside.contains(id));
             try_soon(tx, &aside).await?;
+            let tried: Vec<Uuid> = tried.into_iter().map(|(id, _)| id).collect();
             give_up(tx, &tried).await?;
             Ok(settled)
         })

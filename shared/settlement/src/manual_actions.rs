@@ -287,7 +287,7 @@ pub async fn ignore_event(
             if target.ignored {
                 return Ok(Ok(()));
             }
-            settle_for(
+            let settled = settle_for(
                 tx,
                 &asked,
                 asked.event_id,
@@ -295,6 +295,9 @@ pub async fn ignore_event(
                 Trigger::Ignored,
             )
             .await?;
+            if settled.stays {
+                return Ok(Err(ActionError::HasPosting));
+            }
             rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
             rows::record_action(tx, &key, "ignore", json!({}), None).await?;
             Ok(Ok(()))

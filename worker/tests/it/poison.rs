@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use trueup_queue::topology;
+use trueup_settlement::manual_actions::{self, ActionRequest};
 use trueup_testkit::eventually;
 
 use crate::harness::{CallSpec, PATIENCE, World, at};
@@ -112,6 +113,46 @@ async fn v12_an_event_that_postgres_refuses_is_parked_alone_and_redriven() {
         (world.balance("pubA").await, world.count("events").await),
         (9000, 3)
     );
+    world.reconcile().await;
+}
+
+/// V12, M8: what a person has closed is settled, also for `redrive`.
+#[tokio::test(flavor = "multi_thread")]
+async fn v12_an_ignored_parked_row_is_not_paid_by_redrive() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let poisoned = CallSpec {
+        ref_id: Some("POISON"),
+        ..CallSpec::default()
+    };
+    let call = world.call(&poisoned).await;
+    world.client.batch_execute(POISON).await.expect("poisoned");
+    let report = json!({"ref_id": "POISON", "payout": 50});
+    let event = world.event(at("2026-03-14T12:02:10Z"), report);
+    world.publish(vec![event.clone()]).await;
+    let parked = world.row(event.id).await;
+    assert_eq!(parked.reason.as_deref(), Some("processing_failed"));
+    world.client.batch_execute(CURE).await.expect("cured");
+    let asked = ActionRequest {
+        account_id: world.account_id,
+        event_id: event.id,
+        actor: "anna@example.com".to_owned(),
+    };
+    let ignored = manual_actions::ignore_event(&world.pool(), &asked).await;
+    assert_eq!(ignored.expect("Postgres"), Ok(()));
+    redrive(&world).await;
+    eventually("it is consumed", PATIENCE, || async {
+        let depths = [topology::QUEUE, topology::DEAD_QUEUE];
+        let left = (world.depth(depths[0]).await, world.depth(depths[1]).await);
+        (left == (0, 0)).then_some(())
+    })
+    .await;
+    // The next report is settled after it.
+    let next = world.event(at("2026-03-14T12:02:11Z"), json!({"ref_id": "NOBODYS"}));
+    world.publish(vec![next.clone()]).await;
+    world.row(next.id).await;
+    assert_eq!(world.money(call).await.value, None);
+    assert_eq!(world.balance("pubA").await, 0);
     world.reconcile().await;
 }
 

@@ -368,3 +368,101 @@ async fn m12_an_apply_on_a_held_report_sends_its_repeats_nowhere() {
     );
     world.reconcile().await;
 }
+
+/// It was held when it came; a report that was settled later made it a reversal (V3, V7).
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_a_held_negative_that_took_effect_is_not_ignored() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let call = world.call(&CallSpec::default()).await;
+    let (negative, row) = world
+        .report(minute(5), json!({"ref_id": "R1", "payout": -50}))
+        .await;
+    assert_eq!(row.reason.as_deref(), Some("negative_payout"));
+    world
+        .report(minute(3), json!({"ref_id": "R1", "payout": 50}))
+        .await;
+    assert_eq!(world.money(call).await.value, Some(0));
+    assert_eq!(ignore(&world, negative).await, Err(ActionError::HasPosting));
+    assert_eq!(world.money(call).await.value, Some(0));
+    assert_eq!(world.balance("pubA").await, 0);
+    world.reconcile().await;
+}
+
+/// M12: the same report with its id is no other report.
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_an_ignored_report_is_not_paid_when_it_comes_with_its_id() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
+    let (first, row) = world.report(minute(3), plain).await;
+    assert_eq!(row.status, "unmatched");
+    assert_eq!(ignore(&world, first).await, Ok(()));
+    let call = world
+        .call(&CallSpec {
+            ref_id: Some("ref-X"),
+            duration: 90,
+            ..CallSpec::default()
+        })
+        .await;
+    let (_, repeat) = world.report(minute(4), early("ref-X")).await;
+    assert_eq!(
+        says(&repeat),
+        ("duplicate", Some("repeat_of_open_report"), None)
+    );
+    assert_eq!(world.money(call).await.value, None);
+    world.reconcile().await;
+}
+
+/// A report that an id put on its call goes along where a person assigns its first copy, and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn m12_an_assign_takes_along_the_repeat_that_stands_by_its_id() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let far = |ref_id: &'static str, publisher: &'static str| CallSpec {
+        ref_id: Some(ref_id),
+        duration: 500,
+        publisher: Some(publisher),
+        ..CallSpec::default()
+    };
+    let y = world.call(&far("ref-Y", "P1")).await;
+    let x = world.call(&far("ref-X", "P2")).await;
+    let plain = json!({"caller_id": CALLER, "duration": 65, "payout": 50});
+    let (first, _) = world.report(minute(3), plain).await;
+    let (_, row) = world.report(minute(4), early("ref-X")).await;
+    assert_eq!(says(&row), ("matched", None, Some(x)));
+    assert_eq!(assign(&world, first, y).await, MATCHED);
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (3000, 0)
+    );
+    undo(&world, first).await.expect("undone");
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (0, 3000)
+    );
+    world.reconcile().await;
+}
+
+/// M9: a person has decided it, by an amount of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn m9_a_guess_that_a_person_gave_another_amount_is_not_moved() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let near = |ref_id: &'static str, publisher: &'static str| CallSpec {
+        ref_id: Some(ref_id),
+        duration: 95,
+        publisher: Some(publisher),
+        ..CallSpec::default()
+    };
+    let y = world.call(&near("ref-Y", "P1")).await;
+    let (guess, row) = world.report(minute(3), early("ref-X")).await;
+    assert_eq!(says(&row), ("matched", None, Some(y)));
+    assert_eq!(apply(&world, guess, 4000).await, MATCHED);
+    world.call(&near("ref-X", "P2")).await;
+    let (_, repeat) = world.report(Timestamp::now(), early("ref-X")).await;
+    assert_eq!(repeat.call_id, Some(y), "{repeat:?}");
+    assert_eq!(world.row(guess).await.call_id, Some(y));
+    assert_eq!(world.balance("P2").await, 0);
+    world.reconcile().await;
+}

@@ -122,12 +122,7 @@ impl Store {
                     && r.call_id != named.call_id
                     && !differ(&r.ref_id, &named.ref_id)
                     && !differ(&r.call_id_text, &named.call_id_text)
-                    && named
-                        .order
-                        .received_at
-                        .duration_since(r.order.received_at)
-                        .abs()
-                        <= jiff::SignedDuration::from_hours(24)
+                    && is_within_a_day(named, r)
             });
             let spoken_for = |r: &StandingReport| {
                 let same =
@@ -146,15 +141,47 @@ impl Store {
         Ok(())
     }
 
-    /// M14: a guess by caller and duration stands only on a call that fits it, or where the same report was
-    /// named.
+    /// M4, M12: reports of one fingerprint, among which at most one id is named, stand on one call, unless a
+    /// person spoke.
+    pub fn check_one_call(&self) -> Result<(), String> {
+        let standing = self.standing_reports();
+        for of in &standing {
+            let same: Vec<&StandingReport> = standing
+                .iter()
+                .filter(|r| r.fingerprint == of.fingerprint)
+                .collect();
+            let ref_ids: BTreeSet<_> = same.iter().filter_map(|r| r.ref_id.as_ref()).collect();
+            let call_ids = same.iter().filter_map(|r| r.call_id_text.as_ref());
+            let call_ids: BTreeSet<_> = call_ids.collect();
+            let spoken_for = same.iter().any(|r| r.by_person);
+            if ref_ids.len() + call_ids.len() > 1 || spoken_for {
+                continue;
+            }
+            let strayed = same
+                .iter()
+                .find(|r| r.call_id != of.call_id && is_within_a_day(r, of));
+            if let Some(strayed) = strayed {
+                let row = |r: &StandingReport| &self.rows[&r.order.event_id];
+                return Err(format!(
+                    "M4: one report on two calls: {of:?} {:?} and {strayed:?} {:?}",
+                    row(of),
+                    row(strayed)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// M14: a guess by caller and duration stands only on a call that fits it, or where an id put the same
+    /// report.
     pub fn check_guesses(&self) -> Result<(), String> {
         for kept in self.calls.values() {
             let call = &kept.recorded;
             let is_named = |guess: &CallReport| {
-                kept.reports
-                    .iter()
-                    .any(|r| !r.guess && r.role.stands() && r.fingerprint() == guess.fingerprint())
+                let by_caller = |r: &CallReport| r.guess && r.strategy == Strategy::CallerDuration;
+                kept.reports.iter().any(|r| {
+                    !by_caller(r) && r.role.stands() && r.fingerprint() == guess.fingerprint()
+                })
             };
             for guess in kept
                 .reports
@@ -170,6 +197,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// As far as a report leads its repeats (M4).
+fn is_within_a_day(a: &StandingReport, b: &StandingReport) -> bool {
+    let apart = a.order.received_at.duration_since(b.order.received_at);
+    apart.abs() <= jiff::SignedDuration::from_hours(24)
 }
 
 fn differ(a: &Option<String>, b: &Option<String>) -> bool {

@@ -11,7 +11,7 @@ use trueup_domain::batch_decision::{
     BatchRow, PreviousRow, calls_to_lock, decide_lines, sort_by_reception, wants_another_try,
     withdrawals_in_order,
 };
-use trueup_domain::call_application::split_withdrawal;
+use trueup_domain::call_application::{holds_money, split_withdrawal};
 use trueup_domain::call_record::{CallRecord, StoredCall, record};
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
 use trueup_domain::decision::{
@@ -21,7 +21,7 @@ use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
 };
 use trueup_domain::repeats::{StandingReport, rows_to_follow};
-use trueup_domain::report::{ParsedRequest, Payout, Report, report_digest};
+use trueup_domain::report::{ParsedRequest, Payout, Report, closing_keys, report_digest};
 use trueup_domain::webhook_settings::WebhookRules;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
@@ -405,9 +405,13 @@ impl Store {
 
     /// Closes a row as a person does: its repeats are closed, too (M8, M12).
     pub fn ignore(&mut self, id: Uuid) {
+        if self.stays_by_its_effect(id) {
+            return;
+        }
         let lines = self.sight(&[Work::Ignored(id)]);
         self.settle(lines);
-        let digest = self.digest(id);
+        let event = &self.rows[&id].event;
+        let keys = closing_keys(self.webhooks[event.webhook].id, &event.report);
         let row = self.rows.get_mut(&id).expect("its row");
         row.ignored = true;
         row.waiting = false;
@@ -419,17 +423,27 @@ impl Store {
             reason: row.reason,
             ignored: true,
         };
-        self.open_rows.insert(digest, open);
+        for key in keys {
+            self.open_rows.insert(key, open.clone());
+        }
+    }
+
+    /// It sets or reverses its call's value, whatever its row says (M8): it is not closed.
+    fn stays_by_its_effect(&self, id: Uuid) -> bool {
+        let row = &self.rows[&id];
+        let kept = row.call_id.and_then(|call_id| self.calls.get(&call_id));
+        kept.is_some_and(|kept| holds_money(&self.call(kept), row.event.place))
     }
 
     pub fn unignore(&mut self, id: Uuid) {
-        self.open_rows.remove(&self.digest(id));
+        let order = self.rows[&id].event.place;
+        self.open_rows.retain(|_, open| open.order != order);
         self.rows.get_mut(&id).expect("its row").ignored = false;
         let lines = self.sight(&[Work::Replayed(id)]);
         self.settle(lines);
     }
 
-    fn digest(&self, id: Uuid) -> Uuid {
+    fn digest(&self, id: Uuid) -> Option<Uuid> {
         let event = &self.rows[&id].event;
         report_digest(self.webhooks[event.webhook].id, &event.report)
     }
@@ -571,7 +585,9 @@ impl Store {
                 };
             }
         }
-        let digest = self.digest(id);
+        let Some(digest) = self.digest(id) else {
+            return;
+        };
         if decision.status == Status::Held {
             let open = OpenRow {
                 order: line.order,

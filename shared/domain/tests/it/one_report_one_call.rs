@@ -108,3 +108,15 @@ fn m12_a_held_report_without_an_id_stays_where_two_ids_are_named() {
     store.try_again(Trigger::Again);
     assert_eq!(store.said(1), (Status::Held, Some(Reason::Ambiguous), None));
 }
+
+/// M14: what followed a guess after its call had changed does not stay there alone.
+#[test]
+fn m14_a_repeat_leaves_with_the_guess_that_its_call_no_longer_admits() {
+    let mut store = Store::new();
+    store.tell(call(1, 184).with_ref("R").from(Some(OTHER_CALLER)));
+    store.send(report(1, 3, 123, 5_000).naming("R"));
+    store.tell(call(1, 384).with_ref("S").from(Some(OTHER_CALLER)));
+    store.send(report(2, 20, 123, 5_000).naming("R"));
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.paid(), [].into());
+}

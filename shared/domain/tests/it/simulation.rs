@@ -428,7 +428,13 @@ impl Simulation {
             report.ref_id = None;
         } else if self.dice.likely(70) {
             report.call_id = None;
-            report.ref_id = self.dice.likely(20).then(|| format!("X{}", call % 2));
+            report.ref_id = match self.dice.below(20) {
+                0..4 => Some(format!("X{}", call % 2)),
+                4..7 => Some(shared_ref_id(call)),
+                // Another caller's call.
+                7..9 => Some(format!("R{}", call + 1)),
+                _ => None,
+            };
         }
     }
 
@@ -474,6 +480,21 @@ impl Simulation {
             }
         } else {
             copy
+        };
+        let copy = match self.dice.below(20) {
+            0..2 if self.kind == Kind::Everything => CallRecord {
+                ref_id: Some(Some(shared_ref_id(number))),
+                ..copy
+            },
+            2..4 if self.kind == Kind::Everything => CallRecord {
+                caller: Some(None),
+                ..copy
+            },
+            4 if self.kind == Kind::Everything => CallRecord {
+                caller: plain_call(number + 1, self.now, None).caller,
+                ..copy
+            },
+            _ => copy,
         };
         let copy = match self.dice.below(4) {
             0 => CallRecord {
@@ -643,6 +664,7 @@ impl Simulation {
         self.store.check()?;
         self.store.check_repeats()?;
         self.store.check_guesses()?;
+        self.store.check_one_call()?;
         self.store.check_against_rows()?;
         if let Some(lost) = self
             .accepted
@@ -678,6 +700,11 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+/// Some calls bear a ref_id that others bear, too.
+fn shared_ref_id(call: u128) -> String {
+    format!("S{}", call % 3)
 }
 
 fn push_bounded(ids: &mut Vec<Uuid>, id: Uuid, most: usize) {

@@ -191,6 +191,7 @@ impl Store {
             self.check(),
             self.check_repeats(),
             self.check_guesses(),
+            self.check_one_call(),
             self.check_against_rows(),
         ] {
             check.unwrap_or_else(|breach| panic!("{breach}"));

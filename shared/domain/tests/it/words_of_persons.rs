@@ -75,3 +75,58 @@ fn m11_a_closed_negative_does_not_swallow_a_reversal_that_now_fits() {
         (Status::Duplicate, Some(Reason::RepeatOfOpenReport), None)
     );
 }
+
+/// M12: whatever ids its repeats name, the ignored report is not paid.
+#[test]
+fn m12_the_repeats_of_an_ignored_report_are_closed_with_and_without_its_id() {
+    for (first, second) in [(None, Some("X")), (Some("X"), None), (Some("X"), Some("X"))] {
+        let named = |number, at, ref_id: Option<&str>| {
+            let plain = report(number, at, 65, 5_000);
+            ref_id.map_or(plain.clone(), |ref_id| plain.naming(ref_id))
+        };
+        let mut store = Store::new();
+        store.send(named(1, 3, first));
+        store.ignore(event_id(1));
+        store.tell(call(1, 95).with_ref("X"));
+        store.send(named(2, 4, second));
+        assert_eq!(store.paid(), [].into(), "{first:?} {second:?}");
+        store.unignore(event_id(1));
+        assert_eq!(store.paid(), [(1, 5_000)].into(), "{first:?} {second:?}");
+    }
+    // Another id is another report (M4).
+    let mut store = Store::new();
+    store.send(report(1, 3, 65, 5_000).naming("Z"));
+    store.ignore(event_id(1));
+    store.tell(call(1, 95).with_ref("X"));
+    store.send(report(2, 4, 65, 5_000).naming("X"));
+    assert_eq!(store.paid(), [(1, 5_000)].into());
+}
+
+/// M12 speaks of one fingerprint: what names neither a call nor a caller is nobody's repeat.
+#[test]
+fn m12_withheld_callers_are_not_closed_with_a_stranger() {
+    let mut store = Store::new();
+    for number in [1, 2] {
+        let mut withheld = report(number, 3, 65, 5_000);
+        withheld.report.caller = None;
+        store.send(withheld);
+        store.ignore(event_id(1));
+    }
+    assert_eq!(
+        store.said(2),
+        (Status::Unmatched, Some(Reason::NoCaller), None)
+    );
+}
+
+/// Its row was held when it came; a report that came late made it a reversal (V3, V7).
+#[test]
+fn m8_a_held_negative_that_took_effect_is_not_ignored() {
+    let mut store = Store::new();
+    store.tell(call(1, 95).with_ref("R"));
+    store.send(named_report(2, 5, "R", -5_000));
+    store.send(named_report(1, 3, "R", 5_000));
+    assert_eq!(store.paid(), [].into());
+    let ignored = store.sight(&[Work::Ignored(event_id(2))]);
+    store.settle(ignored);
+    assert_eq!(store.paid(), [].into());
+}

@@ -9,6 +9,7 @@ use trueup_event::ids;
 use trueup_event::raw_event::{RawEvent, RawRequest};
 use trueup_event::reason::Status;
 use trueup_settlement::{late_matching, settle_batch};
+use trueup_store::settlement::pending_reports::wake_guesses;
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::builders::{self, Call, WebhookSpec};
 use trueup_testkit::database::TestDatabase;
@@ -181,4 +182,67 @@ async fn m7_a_report_tried_again_in_vain_is_rewritten_only_if_it_reads_otherwise
         (first.3, true),
         "and it waits as long as before"
     );
+}
+
+/// M14, V12: a guess that a copy has changed is looked at again for that cause, also after it stepped aside.
+#[tokio::test]
+async fn m14_a_changed_guess_that_stepped_aside_is_tried_again_as_a_changed_one() {
+    const CALLER: &str = "+13055550142";
+    let database = TestDatabase::fresh().await;
+    let client = database.client().await;
+    let account_id = builders::account(&client).await;
+    let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;
+    let pool = Pool::new(
+        &database.url,
+        &PoolSettings::for_application("trueup-test", 5),
+    )
+    .expect("a good URL");
+    let call = Call {
+        caller: Some(CALLER),
+        duration_seconds: 90,
+        ended_at: Some(Timestamp::now()),
+        ..Call::default()
+    };
+    let call_id = builders::call(&client, account_id, &call).await;
+    let mut event = report(account_id, webhook.id);
+    let said = json!({"caller_id": CALLER, "duration": 60, "payout": "50"});
+    event.request.as_mut().expect("a request").body = said.to_string().into_bytes();
+    let mut settling = pool.get().await.expect("a connection");
+    let tx = settling.transaction().await.expect("begins");
+    settle_batch(&tx, vec![SettleJob::Fresh(event.clone())])
+        .await
+        .expect("settles");
+    tx.commit().await.expect("commits");
+    // As recording a copy with another duration does.
+    client
+        .execute(
+            "UPDATE calls SET duration_seconds = 600 WHERE id = $1",
+            &[&call_id],
+        )
+        .await
+        .expect("changed");
+    let mut recording = pool.get().await.expect("a connection");
+    let tx = recording.transaction().await.expect("begins");
+    wake_guesses(&tx, account_id, &[call_id])
+        .await
+        .expect("wakes");
+    tx.commit().await.expect("commits");
+
+    let mut holding = pool.get().await.expect("a connection");
+    let tx = holding.transaction().await.expect("begins");
+    tx.execute(
+        "SELECT 1 FROM calls WHERE id = $1 FOR NO KEY UPDATE",
+        &[&call_id],
+    )
+    .await
+    .expect("held");
+    let settled = late_matching::settle_due(&pool, 10).await.expect("settles");
+    assert!(settled.is_empty(), "it stepped aside: {settled:?}");
+    tx.rollback().await.expect("let go");
+
+    let soon = "UPDATE pending_reports SET next_try_at = now()";
+    client.execute(soon, &[]).await.expect("due");
+    let settled = late_matching::settle_due(&pool, 10).await.expect("settles");
+    let status = settled[0].decision.as_ref().map(|d| d.status);
+    assert_eq!(status, Some(Status::Unmatched), "it has left: {settled:?}");
 }

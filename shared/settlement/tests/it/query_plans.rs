@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use trueup_store::settlement::candidates;
 use trueup_store::{Pool, PoolSettings};
 use trueup_testkit::builders::ManyCalls;
 use trueup_testkit::database::TestDatabase;
@@ -86,6 +87,40 @@ async fn every_hot_statement_uses_its_index_on_empty_tables_and_on_full_ones() {
     );
 }
 
+/// V13: of the calls that share a ref_id and a caller the latest are read, and the others are not.
+#[tokio::test]
+async fn v13_the_calls_of_a_shared_ref_id_are_not_sorted() {
+    let database = TestDatabase::fresh().await;
+    let client = database.client().await;
+    let calls = ManyCalls {
+        count: 5_000,
+        account_id: "md5('a1')::uuid",
+        id: "md5('c' || n)::uuid",
+        ref_id: "'campaign'",
+        caller: "'+12002000000'",
+        duration_seconds: "90",
+        assignment_id: "NULL",
+    };
+    let made = format!("{OWNERS}{}ANALYZE calls;", calls.to_sql());
+    client.batch_execute(&made).await.expect("calls");
+    let sql = candidates::BY_SHARED_REF_ID
+        .replace("$1", "'{0}'")
+        .replace("$2", "ARRAY[md5('a1')]")
+        .replace("$3", "'{campaign}'")
+        .replace("$4", "'{+12002000000}'")
+        .replace("$5", "'{NULL}'")
+        .replace("$6", "100");
+    let plan: Vec<String> = client
+        .query(&format!("EXPLAIN {sql}"), &[])
+        .await
+        .expect("a plan")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let sorts = plan.iter().any(|line| line.contains("Sort"));
+    assert!(!sorts, "{}", plan.join("\n"));
+}
+
 #[tokio::test]
 async fn a_settling_session_makes_its_plans_anew_now_and_then() {
     let database = TestDatabase::fresh().await;
@@ -112,7 +147,7 @@ async fn the_check_sees_a_missing_index() {
     let pool = settling(&database);
     let client = pool.get().await.expect("a connection");
     client
-        .batch_execute("DROP INDEX calls_by_ref_id_and_caller")
+        .batch_execute("DROP INDEX calls_by_ref_id_caller_and_end")
         .await
         .expect("drops");
     let wrong = unindexed(&client).await.expect("explains");

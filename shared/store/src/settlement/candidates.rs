@@ -46,7 +46,7 @@ pub const BY_SHARED_REF_ID: &str = "/* find_by_shared_ref_id */
      CROSS JOIN LATERAL (
            (SELECT id, buyer_id, duration_seconds, ended_at FROM calls
              WHERE account_id = q.account_id AND ref_id = q.ref_id AND caller = q.caller
-             ORDER BY ended_at DESC, id LIMIT $6)
+             ORDER BY ended_at DESC LIMIT $6)
            UNION ALL
            (SELECT id, buyer_id, duration_seconds, ended_at FROM calls
              WHERE account_id = q.account_id AND id = q.call_id AND ref_id = q.ref_id LIMIT 1)) AS c";

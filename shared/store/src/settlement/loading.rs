@@ -17,7 +17,7 @@ use trueup_domain::decision::Trigger;
 use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
 };
-use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot, report_digest};
+use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot, repeat_keys};
 use trueup_domain::webhook_settings::{ConflictPolicy, WebhookRules};
 use trueup_event::raw_event::RawEvent;
 use trueup_event::reason::Strategy;
@@ -80,7 +80,7 @@ async fn load_rows(
     Ok((lines, skipped))
 }
 
-/// Rows that are there already are rare: a redelivery, or one that was parked. Those are locked, so that
+/// Rows that are there already are rare: a redelivery, or one that was parked (and that no person has closed). Those are locked, so that
 /// a redriven event and a person who replays it take turns; in the order of the arrays.
 ///
 /// Here and below the look-up is a subquery of its own: a plan made while a table was empty would
@@ -89,7 +89,7 @@ pub const SETTLED_IDS: &str = "/* settled_ids */
     SELECT e.id, e.failed
       FROM unnest($1::timestamptz[], $2::uuid[]) AS k (received_at, id)
      CROSS JOIN LATERAL (
-           SELECT id, status = 'held' AND reason = 'processing_failed' AS failed FROM events
+           SELECT id, status = 'held' AND reason = 'processing_failed' AND ignored_at IS NULL AS failed FROM events
             WHERE received_at = k.received_at AND id = k.id FOR NO KEY UPDATE) AS e";
 
 async fn fresh_lines(
@@ -303,7 +303,8 @@ pub async fn load_open_rows(
     let digests: BTreeSet<Uuid> = lines
         .iter()
         .filter(|line| line.trigger.is_automatic())
-        .filter_map(|line| Some(report_digest(line.webhook_id, line.report()?)))
+        .filter_map(|line| Some(repeat_keys(line.webhook_id, line.report()?)))
+        .flatten()
         .collect();
     let digests: Vec<Uuid> = digests.into_iter().collect();
     if digests.is_empty() {

@@ -4,7 +4,7 @@ use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use rand::RngExt;
 use trueup_domain::batch_decision::SettleResult;
-use trueup_domain::report::{Report, report_digest};
+use trueup_domain::report::closing_keys;
 use trueup_event::ids;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
@@ -204,7 +204,8 @@ const IGNORE: &str = "/* person_ignore */
 const STOP_WAITING: &str =
     "/* person_stop_waiting */ DELETE FROM pending_reports WHERE event_id = $1";
 const CLOSE_REPEATS: &str = "/* person_close_repeats */
-    INSERT INTO open_reports (digest, event_id, received_at, position, reason, ignored) VALUES ($1, $2, $3, $4, $5, true)
+    INSERT INTO open_reports (digest, event_id, received_at, position, reason, ignored)
+    SELECT digest, $2, $3, $4, $5, true FROM unnest($1::uuid[]) AS row (digest)
         ON CONFLICT (digest) DO UPDATE SET event_id = EXCLUDED.event_id, received_at = EXCLUDED.received_at,
            position = EXCLUDED.position, reason = EXCLUDED.reason, ignored = true";
 
@@ -226,16 +227,15 @@ pub async fn close_event(
     let reason = reason_of(row.get("reason"))?;
     // A duplicate is no row of its own: to close it closes nothing that comes later.
     let is_open = matches!(row.get::<_, &str>("status"), "held" | "unmatched");
-    if is_open
-        && let Ok(report) = report_of_row(&row, reason)
-        && report != Report::default()
-    {
-        let digest = report_digest(row.get("webhook_id"), &report);
+    if is_open && let Ok(report) = report_of_row(&row, reason) {
+        let mut digests = closing_keys(row.get("webhook_id"), &report);
+        // In the order of the key, as every lock.
+        digests.sort_unstable();
         let position: i32 = row.get("position");
         tx.execute(
             &tx.prepare_cached(CLOSE_REPEATS).await?,
             &[
-                &digest,
+                &digests,
                 &event_id,
                 &received_at,
                 &position,

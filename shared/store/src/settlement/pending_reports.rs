@@ -146,6 +146,22 @@ pub const GIVE_UP: &str = "/* late_give_up */
       FROM unnest($1::timestamptz[], $2::uuid[]) AS row (received_at, id)
      WHERE e.received_at = row.received_at AND e.id = row.id";
 
+fn trigger_of(cause: i16) -> Trigger {
+    match cause {
+        0 => Trigger::Again,
+        1 => Trigger::Recorded,
+        _ => Trigger::Changed,
+    }
+}
+
+fn cause_of(trigger: Trigger) -> i16 {
+    match trigger {
+        Trigger::Recorded => 1,
+        Trigger::Changed => 2,
+        _ => 0,
+    }
+}
+
 /// A report that is tried again, and why.
 pub struct DueReport {
     pub event_id: Uuid,
@@ -163,11 +179,7 @@ pub async fn take_due(tx: &Transaction<'_>, limit: i64) -> Result<Vec<DueReport>
         .map(|row| DueReport {
             event_id: row.get(0),
             received_at: row.get(1),
-            trigger: match row.get::<_, i16>(2) {
-                0 => Trigger::Again,
-                1 => Trigger::Recorded,
-                _ => Trigger::Changed,
-            },
+            trigger: trigger_of(row.get(2)),
         })
         .collect();
     if due.is_empty() {
@@ -198,15 +210,24 @@ pub async fn give_up(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreErro
 }
 
 const TRY_SOON: &str = "/* late_try_soon */
-    UPDATE pending_reports SET next_try_at = now() + make_interval(secs => $2), cause = 1 WHERE event_id = ANY($1)";
+    UPDATE pending_reports p
+       SET next_try_at = now() + make_interval(secs => $3), cause = GREATEST(p.cause, row.cause)
+      FROM unnest($1::uuid[], $2::int2[]) AS row (event_id, cause)
+     WHERE p.event_id = row.event_id";
 /// Until a report whose call somebody holds is tried again (s).
 const SOON_SECONDS: f64 = 2.0;
 
-/// These stepped aside (V12); the schedule goes on from where it was.
-pub async fn try_soon(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<(), StoreError> {
-    if !ids.is_empty() {
+/// These stepped aside (V12): they are tried again for the same cause, and the schedule goes on from where it
+/// was.
+pub async fn try_soon(tx: &Transaction<'_>, aside: &[(Uuid, Trigger)]) -> Result<(), StoreError> {
+    if !aside.is_empty() {
         let statement = tx.prepare_cached(TRY_SOON).await?;
-        tx.execute(&statement, &[&ids, &SOON_SECONDS]).await?;
+        let (ids, causes): (Vec<Uuid>, Vec<i16>) = aside
+            .iter()
+            .map(|(id, trigger)| (*id, cause_of(*trigger)))
+            .unzip();
+        tx.execute(&statement, &[&ids, &causes, &SOON_SECONDS])
+            .await?;
     }
     Ok(())
 }

@@ -568,7 +568,9 @@ fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         let (Some(decision), Some(report)) = (&line.decision, line.report()) else {
             continue;
         };
-        let digest = report_digest(line.webhook_id, report);
+        let Some(digest) = report_digest(line.webhook_id, report) else {
+            continue;
+        };
         if decision.status == Status::Held {
             held.push(HeldRow {
                 digest,

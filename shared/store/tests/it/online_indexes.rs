@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use trueup_postgres::TlsFiles;
 use trueup_store::migrate;
 use trueup_testkit::database::TestDatabase;
 
@@ -75,7 +76,10 @@ async fn wide_indexes_are_exchanged_while_the_settling_goes_on() {
     let stop = Arc::new(AtomicBool::new(false));
     let settling = tokio::spawn(settle_meanwhile(database.client().await, Arc::clone(&stop)));
     // Two at once: the second waits for the first, and finds nothing left to do.
-    let (first, second) = tokio::join!(migrate::run(&database.url, &TlsFiles::default()), migrate::run(&database.url, &TlsFiles::default()));
+    let (first, second) = tokio::join!(
+        migrate::run(&database.url, &TlsFiles::default()),
+        migrate::run(&database.url, &TlsFiles::default())
+    );
     first.expect("migrates");
     second.expect("migrates");
     stop.store(true, Ordering::Relaxed);
