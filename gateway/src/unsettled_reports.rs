@@ -1,5 +1,5 @@
 //! How old the oldest report is that has no row yet, told by the gateways: they live when no worker does,
-//! and they alone know what was answered 200 (ADR 0034).
+//! and they alone know what was answered 200 (ADR 0032).
 //!
 //! One report in a second is remembered, and Postgres is asked again and again which of them have a row.
 //! It counts nothing in the database, never touches the queue and keeps a bounded number of ids. When

@@ -1,4 +1,4 @@
-//! Indexes that are exchanged for narrower ones while the settling goes on (ADR 0041).
+//! Indexes that are exchanged for narrower ones while the settling goes on (ADR 0037).
 //!
 //! A migration runs in a transaction, where an index can only be made under a lock that stops every writer for
 //! as long as the table is large. So these are made after the migrations, outside of any transaction, and only

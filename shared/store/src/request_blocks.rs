@@ -1,5 +1,5 @@
 //! Raw requests at rest: those of a settled batch lie together in blocks, each one compressed row of
-//! `event_request_blocks`, and an event's row says in which block its request lies, and where in it (ADR 0040).
+//! `event_request_blocks`, and an event's row says in which block its request lies, and where in it (ADR 0036).
 //!
 //! Requests of one sender are nearly alike, so that together they take a tenth of what they take alone. A block
 //! holds requests of one UTC day, so that a day's partition is dropped whole; it is bounded in rows and in

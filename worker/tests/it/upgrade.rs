@@ -101,7 +101,7 @@ async fn books_of_the_version_before_are_carried_over_and_stay_true() {
     )
     .await;
 
-    // Raw requests that stand in rows of their own are read as before (V0013), and so are the rows.
+    // Raw requests that stand in rows of their own are read as before (V0012), and so are the rows.
     let settings = PoolSettings::for_application("trueup-test", 1);
     let pool = Pool::new(&database.url, &settings).expect("a good URL");
     let settled = pool.get().await.expect("a connection");

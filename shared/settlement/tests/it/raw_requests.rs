@@ -194,7 +194,7 @@ async fn requests_of_the_version_before_stand_in_rows_of_their_own_and_are_read(
     let books = Books::new().await;
     let batch = books.batch(now(), 3);
     books.settle_fresh(&batch).await;
-    // As V0012 and the workers of its time keep them.
+    // As V0011 and the workers of its time keep them.
     for event in &batch {
         let request = event.request.as_ref().expect("a request");
         let insert = "INSERT INTO event_requests (received_at, id, request, reading, batch_of)

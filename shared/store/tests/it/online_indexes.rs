@@ -76,9 +76,10 @@ async fn wide_indexes_are_exchanged_while_the_settling_goes_on() {
     let stop = Arc::new(AtomicBool::new(false));
     let settling = tokio::spawn(settle_meanwhile(database.client().await, Arc::clone(&stop)));
     // Two at once: the second waits for the first, and finds nothing left to do.
+    let tls = TlsFiles::default();
     let (first, second) = tokio::join!(
-        migrate::run(&database.url, &TlsFiles::default()),
-        migrate::run(&database.url, &TlsFiles::default())
+        migrate::run(&database.url, &tls),
+        migrate::run(&database.url, &tls)
     );
     first.expect("migrates");
     second.expect("migrates");

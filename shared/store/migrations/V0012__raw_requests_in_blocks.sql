@@ -1,5 +1,5 @@
 -- Raw requests were two fifths of what a settled report took: one row each, of text that is nearly the same
--- from row to row. Those of a settled batch are now kept together, in one compressed row (ADR 0040), and an
+-- from row to row. Those of a settled batch are now kept together, in one compressed row (ADR 0036), and an
 -- event says where its request lies in it. What is in event_requests stays there, is read from there, and goes
 -- with its retention; what is read anew later is written there as before, and outranks the block.
 
