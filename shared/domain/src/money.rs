@@ -214,9 +214,9 @@ fn what_it_is_instead(rest: &str) -> MoneyParseError {
     }
 }
 
-/// A space that holds an amount together: no-break, narrow, thin, figure. An ordinary one parts two words.
+/// A space between groups of three: an ordinary one, no-break, narrow, thin or figure.
 fn is_group_space(c: char) -> bool {
-    matches!(c, '\u{A0}' | '\u{202F}' | '\u{2009}' | '\u{2007}')
+    matches!(c, ' ' | '\u{A0}' | '\u{202F}' | '\u{2009}' | '\u{2007}')
 }
 
 /// `1 250,00` without its spaces, which must part groups of three. A comma before three digits beside them
@@ -404,8 +404,8 @@ mod tests {
             ("5-", NotANumber),
             ("(5", NotANumber),
             ("1e2", NotANumber),
-            ("5 0", NotANumber),
-            ("1 250.00", NotANumber),
+            ("5 0", Groups),
+            ("1 25", Groups),
             ("$$5", OtherCurrency),
             ("5/2", NotANumber),
             ("0x10", NotANumber),
