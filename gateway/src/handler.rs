@@ -6,6 +6,7 @@
 //! So a stranger with the URL and no secret can never use up the buyer's 200, and a flood that is
 //! being refused costs no Redis. Nothing of a report is looked at but whether it is a batch (X3).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -312,7 +313,7 @@ impl RequestContext<'_> {
         request: Request<Incoming>,
         layers: &[Encoding],
     ) -> Result<Result<ParsedBody, IngestResponse>, BodyError> {
-        let (raw, body) = self.raw_request(request);
+        let (raw, body) = self.raw_request(request, layers);
         let owner = BodyOwner {
             account_id: self.webhook.account_id,
             webhook_id: self.webhook.webhook_id,
@@ -328,7 +329,14 @@ impl RequestContext<'_> {
             return Ok(self.parse_events(&bytes, raw));
         }
         Ok(match content_encoding::decode_body(&bytes, layers) {
-            Ok(decoded) => self.parse_events(&decoded, raw),
+            Ok(Cow::Borrowed(plain)) => {
+                let raw = RawRequest {
+                    content_encoding: None,
+                    ..raw
+                };
+                self.parse_events(plain, raw)
+            }
+            Ok(Cow::Owned(decoded)) => self.parse_events(&decoded, raw),
             Err(DecodeError::TooLarge) => Err(IngestResponse::DecodedTooLarge),
             Err(DecodeError::Damaged) => {
                 let raw = RawRequest {
@@ -460,7 +468,11 @@ impl RequestContext<'_> {
     }
 
     /// What is kept of the request, its body apart; without the secret.
-    fn raw_request(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
+    fn raw_request(
+        &self,
+        request: Request<Incoming>,
+        layers: &[Encoding],
+    ) -> (RawRequest, Incoming) {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
         let raw = RawRequest {
@@ -468,7 +480,8 @@ impl RequestContext<'_> {
             query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref())
                 .into(),
             content_type: kept_value(&head.headers, CONTENT_TYPE),
-            content_encoding: kept_value(&head.headers, CONTENT_ENCODING),
+            content_encoding: kept_value(&head.headers, CONTENT_ENCODING)
+                .filter(|_| !layers.is_empty()),
             ..RawRequest::default()
         };
         (raw, body)

@@ -62,6 +62,10 @@ const fn describe_note(note: ReadingNote) -> Option<&'static str> {
         ReadingNote::Xml => "it was XML",
         ReadingNote::Utf16 => "it was written in UTF-16",
         ReadingNote::Windows1252 => "it was written in Windows-1252 or Latin-1",
+        ReadingNote::Compressed => "its body was compressed",
+        ReadingNote::NotDecoded => {
+            "its body is no data of the Content-Encoding that it names, or was cut off"
+        }
     })
 }
 

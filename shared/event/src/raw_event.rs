@@ -262,7 +262,7 @@ pub struct RawRequest {
     /// The raw query, still percent-encoded, without the `?`. The elements of a batch share it.
     pub query: Arc<str>,
     pub content_type: Option<Arc<str>>,
-    /// The request's `Content-Encoding`; `body` is what it stood for (X1b).
+    /// The request's `Content-Encoding`, if its body had one: `body` is what it stood for (X1b).
     pub content_encoding: Option<Arc<str>>,
     pub body: Vec<u8>,
     /// True if the body could not be decoded: it is here as it came.

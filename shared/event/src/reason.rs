@@ -215,6 +215,10 @@ codes! {
         Xml = "xml",
         Utf16 = "utf_16",
         Windows1252 = "windows_1252",
+        /// The gateway decoded its `Content-Encoding`.
+        Compressed = "compressed",
+        /// The gateway could not: the body is kept as it came.
+        NotDecoded = "not_decoded",
     }
 }
 

@@ -49,7 +49,11 @@ fn read_body<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> Result<(), ReadError> {
     if request.encoded {
+        gathered.notes.add(ReadingNote::NotDecoded);
         return Err(ReadError::UnparseableBody { byte: 0 });
+    }
+    if request.content_encoding.is_some() {
+        gathered.notes.add(ReadingNote::Compressed);
     }
     let sent = request.body.as_slice();
     let charset = Charset::of_body(sent, request.content_type.as_deref());

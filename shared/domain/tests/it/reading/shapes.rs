@@ -45,3 +45,20 @@ fn x1b_every_shape_is_read_right_and_told() {
         wrong.join("\n")
     );
 }
+
+#[test]
+fn x1b_a_compressed_body_is_told_and_one_that_could_not_be_decoded_is_unparseable() {
+    let request = |encoded| RawRequest {
+        method: "POST".into(),
+        content_encoding: Some("gzip".into()),
+        body: b"{\"payout\": 5}".to_vec(),
+        encoded,
+        ..RawRequest::default()
+    };
+    let decoded = read_request(&request(false), &ReadSettings::default());
+    assert_eq!(decoded.notes, [ReadingNote::Compressed]);
+    assert!(decoded.report.is_ok());
+    let damaged = read_request(&request(true), &ReadSettings::default());
+    assert_eq!(damaged.notes, [ReadingNote::NotDecoded]);
+    assert_eq!(damaged.report, Err(ReadError::UnparseableBody { byte: 0 }));
+}
