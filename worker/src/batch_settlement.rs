@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -17,7 +18,7 @@ use trueup_ops::crash_points::{self, Point};
 use trueup_ops::metrics::{self, FailureKind};
 use trueup_queue::{QueueError, topology};
 use trueup_settlement::attempt_counter::{AttemptCounter, MAX_ATTEMPTS};
-use trueup_settlement::{settle_batch, settle_what_is_free};
+use trueup_settlement::{AccountCaller, SteppedAside, settle_batch, settle_what_is_free};
 use trueup_store::settlement::attempts;
 use trueup_store::settlement::loading::LockMode;
 use trueup_store::{Pool, StoreError, TransactionName, run_tx};
@@ -43,12 +44,15 @@ pub struct BatchProcessor {
     lanes: usize,
     batch: usize,
     attempts: AttemptCounter,
+    /// What stepped aside and waits in this process: its callers' later guesses wait behind it (M15).
+    aside: Arc<Mutex<SteppedAside>>,
 }
 
 impl BatchProcessor {
     pub fn new(pool: Pool, lanes: u32, batch: u32) -> Self {
         BatchProcessor {
             attempts: AttemptCounter::new(pool.clone()),
+            aside: Arc::default(),
             pool,
             lanes: lanes.max(1) as usize,
             batch: batch.max(1) as usize,
@@ -68,6 +72,38 @@ impl BatchProcessor {
         self.batch
     }
 
+    /// For another scheduler, with which nothing waits as yet.
+    pub fn with_nothing_aside(self) -> Self {
+        BatchProcessor {
+            aside: Arc::default(),
+            ..self
+        }
+    }
+
+    /// These wait in this process no longer: somebody else may be the next to settle them.
+    pub fn forget_aside(&self, events: impl IntoIterator<Item = Uuid>) {
+        let mut aside = self.lock_aside();
+        for event in events {
+            aside.remove(&event);
+        }
+    }
+
+    fn lock_aside(&self) -> MutexGuard<'_, SteppedAside> {
+        // A map is whole after any panic.
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The callers of what stepped aside before, other than these events.
+    fn waiting_callers(&self, events: &[RawEvent]) -> BTreeSet<AccountCaller> {
+        let aside = self.lock_aside();
+        if aside.is_empty() {
+            return BTreeSet::new();
+        }
+        let own: BTreeSet<Uuid> = events.iter().map(|event| event.id).collect();
+        let others = aside.iter().filter(|(id, _)| !own.contains(id));
+        others.filter_map(|(_, caller)| caller.clone()).collect()
+    }
+
     /// Settles events that came for the first time, in one transaction; where that fails, in parts. Returns
     /// those that stepped aside, because somebody else holds what they need (V12).
     pub async fn settle_batch(
@@ -75,8 +111,17 @@ impl BatchProcessor {
         events: &[RawEvent],
         dead: &lapin::Channel,
     ) -> Result<BTreeSet<Uuid>, SettleError> {
-        match self.settle_once(events, LockMode::Wait).await {
-            Ok(aside) => Ok(aside),
+        let waiting = self.waiting_callers(events);
+        let mode = if waiting.is_empty() {
+            LockMode::Wait
+        } else {
+            LockMode::SkipBusy
+        };
+        match self.settle_behind(events, mode, waiting).await {
+            Ok(aside) => {
+                metrics::worker().stepped_aside.add(aside.len());
+                Ok(aside)
+            }
             Err(error) if error.is_busy() => self.settle_free(events, dead).await,
             Err(error) => self.split_failed(error, events, dead).await,
         }
@@ -131,7 +176,11 @@ impl BatchProcessor {
         dead: &lapin::Channel,
     ) -> Result<BTreeSet<Uuid>, SettleError> {
         let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-        match self.settle_once(events, LockMode::SkipBusy).await {
+        let waiting = self.waiting_callers(events);
+        match self
+            .settle_behind(events, LockMode::SkipBusy, waiting)
+            .await
+        {
             Ok(aside) => {
                 self.attempts.forget_attempts(&ids).await?;
                 Ok(aside)
@@ -253,6 +302,7 @@ impl BatchProcessor {
         let message = envelope::encode_envelope(&Envelope::from_events(vec![event.clone()]));
         topology::publish_dead(dead, &message).await?;
         attempts::park_event(&self.pool, event).await?;
+        self.forget_aside([event.id]);
         self.attempts.forget_attempts(&[event.id]).await?;
         metrics::worker().parked.inc();
         metrics::worker().settled.inc(Status::Held);
@@ -263,21 +313,31 @@ impl BatchProcessor {
         Ok(())
     }
 
-    /// One transaction; returns the events that stepped aside. A panic in it is the event's failure, not the
-    /// worker's end.
     async fn settle_once(
         &self,
         events: &[RawEvent],
         mode: LockMode,
     ) -> Result<BTreeSet<Uuid>, StoreError> {
+        self.settle_behind(events, mode, BTreeSet::new()).await
+    }
+
+    /// One transaction; returns the events that stepped aside, also those behind a caller that waits. A panic in
+    /// it is the event's failure, not the worker's end.
+    async fn settle_behind(
+        &self,
+        events: &[RawEvent],
+        mode: LockMode,
+        waiting: BTreeSet<AccountCaller>,
+    ) -> Result<BTreeSet<Uuid>, StoreError> {
         let started = Instant::now();
         crash_points::event(events);
         let settling = run_tx(&self.pool, TransactionName::Settle, |tx| {
             let work = events.iter().cloned().map(SettleJob::Fresh).collect();
+            let waiting = waiting.clone();
             Box::pin(async move {
                 let settled = match mode {
-                    LockMode::Wait => (settle_batch(tx, work).await?, BTreeSet::new()),
-                    LockMode::SkipBusy => settle_what_is_free(tx, work).await?,
+                    LockMode::Wait => (settle_batch(tx, work).await?, SteppedAside::new()),
+                    LockMode::SkipBusy => settle_what_is_free(tx, work, &waiting).await?,
                 };
                 crash_points::point(Point::BeforeCommit);
                 Ok(settled)
@@ -291,7 +351,10 @@ impl BatchProcessor {
         metrics::worker().batch_seconds.since(started);
         metrics::worker().batch_events.observe_count(events.len());
         count_results(&settled);
-        Ok(aside)
+        self.forget_aside(events.iter().map(|event| event.id));
+        let ids = aside.keys().copied().collect();
+        self.lock_aside().extend(aside);
+        Ok(ids)
     }
 }
 

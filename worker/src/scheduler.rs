@@ -141,7 +141,7 @@ impl Scheduler {
         let lanes = vec![None; processor.lane_count()];
         Scheduler {
             tools: JobContext {
-                processor,
+                processor: processor.with_nothing_aside(),
                 dead,
                 moves,
                 postgres,
@@ -189,7 +189,8 @@ impl Scheduler {
     /// What stepped aside, and what is to be moved, goes back to the broker, for whoever comes then.
     pub fn give_up_waiting(&mut self) {
         self.overflow.take_excess();
-        self.aside.clear();
+        let given_up = self.aside.drain(..).map(|(event, _)| event.id);
+        self.tools.processor.forget_aside(given_up);
         self.aside_amount = Amount::default();
         self.aside_at = None;
     }
@@ -408,6 +409,7 @@ impl Scheduler {
             self.aside_amount.add(origin.amount());
             self.aside.push_back((event, origin));
         } else {
+            self.tools.processor.forget_aside([event.id]);
             self.overflow.push_excess(QueuedEvent { event, origin });
         }
     }

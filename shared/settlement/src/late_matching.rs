@@ -2,6 +2,8 @@
 //!
 //! What is due is settled again, at its original place in the order of reception.
 
+use std::collections::BTreeSet;
+
 use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::Trigger;
 use trueup_store::settlement::pending_reports::{
@@ -80,10 +82,11 @@ async fn settle_up_to(pool: &Pool, limit: i64) -> Result<Vec<SettleResult>, Stor
                     actor: None,
                 })
                 .collect();
-            let (settled, aside) = settle_what_is_free(tx, work).await?;
+            let (settled, aside) = settle_what_is_free(tx, work, &BTreeSet::new()).await?;
             // What somebody holds is nobody's failure: soon again.
-            let (aside, tried): (Vec<_>, Vec<_>) =
-                causes.into_iter().partition(|(id, _)| aside.contains(id));
+            let (aside, tried): (Vec<_>, Vec<_>) = causes
+                .into_iter()
+                .partition(|(id, _)| aside.contains_key(id));
             try_soon(tx, &aside).await?;
             let tried: Vec<Uuid> = tried.into_iter().map(|(id, _)| id).collect();
             give_up(tx, &tried).await?;

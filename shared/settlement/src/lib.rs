@@ -17,7 +17,7 @@ pub mod dry_run;
 pub mod late_matching;
 pub mod manual_actions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_postgres::Transaction;
 use trueup_domain::batch_decision::{
@@ -35,30 +35,40 @@ pub async fn settle_batch(
     tx: &Transaction<'_>,
     work: Vec<SettleJob>,
 ) -> Result<Vec<SettleResult>, StoreError> {
-    Ok(settle(tx, work, LockMode::Wait).await?.0)
+    let nobody = BTreeSet::new();
+    Ok(settle(tx, work, LockMode::Wait, &nobody).await?.0)
 }
 
-/// The same without waiting for what somebody else holds. Returns the events that had to step aside: of
-/// them nothing is written (V12).
+/// A caller of an account.
+pub type AccountCaller = (Uuid, String);
+
+/// The events that had to step aside, and whose guesses of later batches wait for them (M15).
+pub type SteppedAside = BTreeMap<Uuid, Option<AccountCaller>>;
+
+/// The same without waiting for what somebody else holds, or for what stepped aside before with one of
+/// `waiting`. Returns the events that had to step aside: of them nothing is written (V12).
 pub async fn settle_what_is_free(
     tx: &Transaction<'_>,
     work: Vec<SettleJob>,
-) -> Result<(Vec<SettleResult>, BTreeSet<Uuid>), StoreError> {
-    settle(tx, work, LockMode::SkipBusy).await
+    waiting: &BTreeSet<AccountCaller>,
+) -> Result<(Vec<SettleResult>, SteppedAside), StoreError> {
+    settle(tx, work, LockMode::SkipBusy, waiting).await
 }
 
 async fn settle(
     tx: &Transaction<'_>,
     work: Vec<SettleJob>,
     mode: LockMode,
-) -> Result<(Vec<SettleResult>, BTreeSet<Uuid>), StoreError> {
+    waiting: &BTreeSet<AccountCaller>,
+) -> Result<(Vec<SettleResult>, SteppedAside), StoreError> {
     let loading::Loaded {
         mut lines,
         skipped,
         webhooks,
     } = loading::load_batch(tx, work).await?;
     read_reports(&mut lines, &webhooks);
-    let callers = loading::lock_callers(tx, &lines, mode).await?;
+    let mut callers = loading::lock_callers(tx, &lines, mode).await?;
+    callers.extend(waiting.iter().cloned());
     let followers = candidates::find_candidates(tx, &mut lines, &webhooks).await?;
     if !followers.is_empty() {
         // The same reports, which a guess has placed elsewhere, go where these go (M12).
@@ -81,6 +91,10 @@ async fn settle(
     writes::write_batch(tx, &mut lines, &locked).await?;
     crash_points::point(Point::AfterWrite);
     let settled = lines.into_iter().map(result_of_row).chain(skipped);
-    let aside = aside.into_iter().map(|line| line.order.event_id);
+    let aside = aside.into_iter().map(|line| {
+        let caller = line.report().and_then(|report| report.caller.clone());
+        let caller = caller.map(|caller| (line.account_id, caller));
+        (line.order.event_id, caller)
+    });
     Ok((settled.collect(), aside.collect()))
 }

@@ -395,3 +395,51 @@ async fn m10_guesses_that_come_again_newest_first_are_decided_by_reception() {
     assert_eq!(world.balance("pubA").await, 6000);
     world.reconcile().await;
 }
+
+/// M15: where a guess steps aside, its caller's later guesses do too, also those of the next batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn m15_a_later_guess_waits_behind_one_of_its_caller_that_stepped_aside() {
+    const OTHER: &str = "+13055550143";
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let mut calls = Vec::new();
+    for (ref_id, duration) in [("short", 115), ("long", 300)] {
+        let spec = CallSpec {
+            ref_id: Some(ref_id),
+            duration,
+            ..CallSpec::default()
+        };
+        calls.push(world.call(&spec).await);
+    }
+    let report = |second: &str, caller: &str, duration: i64| {
+        let said = json!({"caller_id": caller, "duration": duration, "payout": 50});
+        world.event(at(&format!("2026-03-14T12:03:{second}Z")), said)
+    };
+    let first = report("01", "+13055550142", 100);
+    let later = report("03", "+13055550142", 290);
+    let others = [report("02", OTHER, 70), report("04", OTHER, 71)];
+    let mut holder = world.database.client().await;
+    let holding = holder.transaction().await.expect("begins");
+    holding
+        .execute(
+            "SELECT 1 FROM calls WHERE id = $1 FOR NO KEY UPDATE",
+            &[&calls[0]],
+        )
+        .await
+        .expect("held");
+    // An account has one batch at work: when the stranger's row is there, the first one has stepped aside.
+    world.publish(vec![first.clone()]).await;
+    world.publish(vec![others[0].clone()]).await;
+    world.row(others[0].id).await;
+    world.publish(vec![later.clone()]).await;
+    world.publish(vec![others[1].clone()]).await;
+    world.row(others[1].id).await;
+    assert!(world.find_row(first.id).await.is_none(), "its call is held");
+    assert!(world.find_row(later.id).await.is_none(), "it waits behind");
+    holding.rollback().await.expect("let go");
+    for (event, call) in [(&first, calls[0]), (&later, calls[1])] {
+        let row = world.row_with_status(event.id, "matched").await;
+        assert_eq!(row.call_id, Some(call));
+    }
+    world.reconcile().await;
+}
