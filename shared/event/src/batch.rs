@@ -232,10 +232,13 @@ mod tests {
     fn x1b_lines_of_objects_are_a_batch() {
         let lines = "\u{FEFF}\r\n {\"a\":1} \r\n\n{\"a\":\r\n{bad\n";
         assert_eq!(texts(lines), ["{\"a\":1}", "{\"a\":", "{bad"]);
-        let declared =
-            |body: &str| split_batch(body.as_bytes(), Some("application/x-NDJSON; charset=utf-8"));
-        assert_eq!(declared("{\"a\":1}"), BatchSplit::Elements(vec![0..7]));
-        assert_eq!(declared("{\n7\n"), BatchSplit::Elements(vec![0..1, 2..3]));
+        let declared = "application/x-NDJSON; charset=utf-8";
+        let count = |body: &str| match split_batch(body.as_bytes(), Some(declared)) {
+            BatchSplit::Elements(ranges) => ranges.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(count("{\"a\":1}"), 1);
+        assert_eq!(count("{\n7\n"), 2);
     }
 
     #[test]

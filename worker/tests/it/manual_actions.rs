@@ -370,6 +370,8 @@ async fn refused_requests_have_rows_and_a_paused_webhooks_become_reports() {
     let mut rows = Vec::new();
     let mut refused = vec![paused];
     for reason in [
+        // Sent without the secret, or beyond the limit: counted, not kept.
+        Reason::EndpointDisabled,
         Reason::SecretMissing,
         Reason::SecretMismatch,
         Reason::RateLimitedIp,
@@ -393,7 +395,7 @@ async fn refused_requests_have_rows_and_a_paused_webhooks_become_reports() {
         assert_eq!(replay(&world, id).await, Err(ActionError::NotAReport));
         assert_eq!(assign(&world, id, call).await, Err(ActionError::NotAReport));
     }
-    assert_eq!(world.count("events WHERE count = 17").await, 5);
+    assert_eq!(world.count("events WHERE count = 17").await, 6);
     assert_eq!(
         world.requests_kept().await,
         1,

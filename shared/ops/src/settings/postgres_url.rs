@@ -146,6 +146,10 @@ mod tests {
         assert_eq!(here(Some(TlsMode::Require)), ServerProof::Unproven);
         assert_eq!(here(Some(TlsMode::VerifyFull)), ServerProof::ChainAndName);
         assert_eq!(required_proof(None, true, true), ServerProof::ChainAndName);
+    }
+
+    #[test]
+    fn this_machine_is_local_and_a_name_like_it_is_not() {
         for (host, local) in [
             ("localhost", true),
             ("127.0.0.9", true),

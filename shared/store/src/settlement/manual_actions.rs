@@ -29,6 +29,8 @@ pub struct ActionTarget {
     pub payout_cents: Option<i64>,
     /// The ledger holds money under it, on whatever call (M8).
     pub stands_for_money: bool,
+    /// The request is there to be read; a row that only counts requests has none.
+    pub has_request: bool,
     /// A person has closed it.
     pub ignored: bool,
     /// It is a person's apply, made from that row.
@@ -37,7 +39,9 @@ pub struct ActionTarget {
 
 const TARGET: &str = "/* person_target */
     SELECT e.received_at, e.status, e.reason, e.strategy, e.matched_call_id, e.payout_cents,
-           e.ignored_at IS NOT NULL AS ignored, e.applied_from
+           e.ignored_at IS NOT NULL AS ignored, e.applied_from,
+           e.request_place IS NOT NULL
+               OR EXISTS (SELECT 1 FROM event_requests q WHERE q.received_at = e.received_at AND q.id = e.id) AS has_request
       FROM events e
      WHERE e.received_at >= $1 AND e.received_at < $2 AND e.id = $3 AND e.account_id = $4
        FOR NO KEY UPDATE OF e";
@@ -77,6 +81,7 @@ pub async fn lock_target(
         call_id: row.get("matched_call_id"),
         payout_cents: row.get("payout_cents"),
         stands_for_money,
+        has_request: row.get("has_request"),
         ignored: row.get("ignored"),
         applied_from: row.get("applied_from"),
     }))
@@ -89,7 +94,7 @@ impl ActionTarget {
             Some(Reason::UnparseableBody | Reason::UnparseableElement | Reason::EmptyBatch) => {
                 false
             }
-            Some(Reason::EndpointDisabled) => true,
+            Some(Reason::EndpointDisabled) => self.has_request,
             _ => self.status != Status::Refused,
         }
     }

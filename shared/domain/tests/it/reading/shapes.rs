@@ -3,7 +3,9 @@
 use base64::Engine;
 use serde_json::Value;
 use trueup_domain::reading::read_request;
+use trueup_domain::report::{ReadError, ReadSettings};
 use trueup_event::raw_event::RawRequest;
+use trueup_event::reason::ReadingNote;
 
 use super::table::{settings, text, told};
 
