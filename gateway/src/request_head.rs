@@ -206,7 +206,6 @@ mod tests {
             assert_eq!(token_of(path).as_deref(), Some("abc"), "{path}");
         }
         for path in [
-            "/api/v1/ppc/inbound-webhooks/%20abc",
             "/api/v1/ppc/inbound-webhooks/%20",
             "//",
             "/",
