@@ -7,6 +7,7 @@ mod console_events;
 mod console_isolation;
 mod console_openapi;
 mod console_process;
+mod console_revenue;
 mod console_settings;
 mod fair_shares;
 mod operator_ceilings;
