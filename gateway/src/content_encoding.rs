@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use ruzstd::decoding::StreamingDecoder;
 
@@ -22,6 +22,8 @@ const MAX_LAYERS: usize = 2;
 const MAX_RATIO: usize = 100;
 /// Memory that a zstd frame may ask for (RFC 8878 asks decoders for this much).
 const ZSTD_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// Members of a gzip body, frames of a zstd one: whoever appends to a file makes several, and nobody many.
+const MAX_MEMBERS: usize = 32;
 /// What brotli decodes at once.
 const BROTLI_PIECE_BYTES: usize = 16 * 1024;
 
@@ -91,13 +93,23 @@ fn is_text(body: &[u8]) -> bool {
 
 fn decode_layer(body: &[u8], encoding: Encoding, most: usize) -> Result<Vec<u8>, DecodeError> {
     match encoding {
-        Encoding::Gzip => read_at_most(MultiGzDecoder::new(body), most),
-        Encoding::Deflate if has_zlib_header(body) => read_at_most(ZlibDecoder::new(body), most),
-        Encoding::Deflate => read_at_most(DeflateDecoder::new(body), most),
+        Encoding::Gzip => decode_members(body, most, MAX_MEMBERS, |rest, room, decoded| {
+            read_member(GzDecoder::new(rest), room, decoded)
+        }),
+        Encoding::Deflate if has_zlib_header(body) => {
+            decode_members(body, most, 1, |rest, room, decoded| {
+                read_member(ZlibDecoder::new(rest), room, decoded)
+            })
+        }
+        Encoding::Deflate => decode_members(body, most, 1, |rest, room, decoded| {
+            read_member(DeflateDecoder::new(rest), room, decoded)
+        }),
         Encoding::Brotli => decode_brotli(body, most),
-        Encoding::Zstd => StreamingDecoder::new_with_max_window_size(body, ZSTD_WINDOW_BYTES)
-            .map_err(|_| DecodeError::Damaged)
-            .and_then(|decoder| read_at_most(decoder, most)),
+        Encoding::Zstd => decode_members(body, most, MAX_MEMBERS, |rest, room, decoded| {
+            StreamingDecoder::new_with_max_window_size(rest, ZSTD_WINDOW_BYTES)
+                .map_err(|_| DecodeError::Damaged)
+                .and_then(|decoder| read_member(decoder, room, decoded))
+        }),
     }
 }
 
@@ -109,17 +121,36 @@ fn has_zlib_header(body: &[u8]) -> bool {
     method & 0x0F == 8 && u16::from_be_bytes([method, flags]) % 31 == 0
 }
 
-fn read_at_most(decoder: impl Read, most: usize) -> Result<Vec<u8>, DecodeError> {
+/// One member after the other. What is left over belongs to none: half a body is never taken for a whole one.
+fn decode_members(
+    body: &[u8],
+    most: usize,
+    members: usize,
+    decode: impl Fn(&mut &[u8], usize, &mut Vec<u8>) -> Result<(), DecodeError>,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut rest = body;
     let mut decoded = Vec::new();
-    let one_more = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    for _ in 0..members {
+        let room = most.saturating_sub(decoded.len());
+        decode(&mut rest, room, &mut decoded)?;
+        if decoded.len() > most {
+            return Err(DecodeError::TooLarge);
+        }
+        if rest.is_empty() {
+            return Ok(decoded);
+        }
+    }
+    Err(DecodeError::Damaged)
+}
+
+/// A byte more than there is room for shows that there is too much.
+fn read_member(decoder: impl Read, room: usize, decoded: &mut Vec<u8>) -> Result<(), DecodeError> {
+    let one_more = u64::try_from(room).unwrap_or(u64::MAX).saturating_add(1);
     decoder
         .take(one_more)
-        .read_to_end(&mut decoded)
-        .map_err(|_| DecodeError::Damaged)?;
-    if decoded.len() > most {
-        return Err(DecodeError::TooLarge);
-    }
-    Ok(decoded)
+        .read_to_end(decoded)
+        .map(|_| ())
+        .map_err(|_| DecodeError::Damaged)
 }
 
 /// Not by the crate's reader: that one takes windows of up to a gigabyte.
@@ -146,7 +177,8 @@ fn decode_brotli(body: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
             return Err(DecodeError::TooLarge);
         }
         match result {
-            BrotliResult::ResultSuccess => return Ok(decoded),
+            BrotliResult::ResultSuccess if unread == 0 => return Ok(decoded),
+            BrotliResult::ResultSuccess => return Err(DecodeError::Damaged),
             BrotliResult::NeedsMoreOutput => {}
             // All of the body was given to it.
             BrotliResult::NeedsMoreInput | BrotliResult::ResultFailure => {

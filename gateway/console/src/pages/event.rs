@@ -254,12 +254,17 @@ fn quote_for_shell(text: &str) -> String {
 fn curl_of(request: &Request, url: &str) -> String {
     let query = Some(&request.query).filter(|query| !query.is_empty());
     let address = query.map_or_else(|| url.to_owned(), |query| format!("{url}?{query}"));
-    let mut line = format!("curl -X {} {}", request.method, quote_for_shell(&address));
+    // Brackets in a URL are no pattern, and a body that begins with `@` is no file's name.
+    let mut line = format!(
+        "curl -g -X {} {}",
+        request.method,
+        quote_for_shell(&address)
+    );
     if let Some(kind) = &request.content_type {
         line += &format!(" -H {}", quote_for_shell(&format!("Content-Type: {kind}")));
     }
     if let Some(body) = request.body.as_ref().filter(|body| !body.is_empty()) {
-        line += &format!(" --data-binary {}", quote_for_shell(body));
+        line += &format!(" --data-raw {}", quote_for_shell(body));
     }
     line
 }

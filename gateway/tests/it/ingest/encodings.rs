@@ -72,7 +72,7 @@ async fn x1b_encoded_batches_are_decoded_and_split() {
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     world.events().await;
-    let encoded: [(&str, Vec<u8>); 9] = [
+    let encoded: [(&str, Vec<u8>); 10] = [
         ("gzip", gzip(BATCH)),
         ("x-gzip", gzip(BATCH)),
         ("GZIP", [gzip(&BATCH[..20]), gzip(&BATCH[20..])].concat()),
@@ -80,6 +80,7 @@ async fn x1b_encoded_batches_are_decoded_and_split() {
         ("deflate", raw_deflate(BATCH)),
         ("br", from_hex(BATCH_AS_BROTLI)),
         ("zstd", zstd(BATCH)),
+        ("zstd", [zstd(&BATCH[..20]), zstd(&BATCH[20..])].concat()),
         ("deflate, gzip", gzip(&zlib(BATCH))),
         // A proxy that has decoded the body and left the header.
         ("gzip", BATCH.to_vec()),
@@ -115,12 +116,28 @@ async fn x1b_what_cannot_be_decoded_is_kept_and_what_is_not_known_is_answered_41
     let mut gateway = world.gateway().ready().await;
     let door = door(&mut gateway, &webhook).await;
     world.events().await;
-    let cut_off = &gzip(BATCH)[..30];
-    let answer = post(door, &webhook, &[("Content-Encoding", "gzip")], cut_off).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let events = world.events().await;
-    let request = events[0].request.as_ref().expect("a report");
-    assert_eq!((request.body.as_slice(), request.encoded), (cut_off, true));
+    let damaged = [
+        ("gzip", gzip(BATCH)[..30].to_vec()),
+        ("gzip", [gzip(BATCH), b"\x01more".to_vec()].concat()),
+        ("gzip", gzip(b"").repeat(33)),
+        ("deflate", [zlib(BATCH), b"\x01more".to_vec()].concat()),
+        ("zstd", [zstd(BATCH), b"\x01more".to_vec()].concat()),
+        (
+            "br",
+            [from_hex(BATCH_AS_BROTLI), b"\x01more".to_vec()].concat(),
+        ),
+    ];
+    for (encoding, body) in damaged {
+        let answer = post(door, &webhook, &[("Content-Encoding", encoding)], &body).await;
+        assert_eq!(answer.status, 200, "{encoding}: {}", answer.text());
+        let events = world.events().await;
+        let request = events[0].request.as_ref().expect("a report");
+        assert_eq!(
+            (&request.body, request.encoded),
+            (&body, true),
+            "{encoding}"
+        );
+    }
 
     for unknown in ["compress", "gzip, br, zstd", "aes128gcm"] {
         let answer = post(door, &webhook, &[("Content-Encoding", unknown)], BATCH).await;

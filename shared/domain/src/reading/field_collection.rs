@@ -103,6 +103,8 @@ pub(super) struct FieldCollector<'a, 's> {
     pub notes: NoteList,
     /// A field that should hold a report does not parse; the place of its text.
     pub broken_field: Option<usize>,
+    /// That field is one of the query: the body's own go before it.
+    broken_in_query: bool,
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
@@ -154,6 +156,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
             store,
             notes: NoteList::default(),
             broken_field: None,
+            broken_in_query: false,
             long_lists: Vec::new(),
             fields: Vec::with_capacity(8),
             spans: Vec::new(),
@@ -251,6 +254,22 @@ impl<'a, 's> FieldCollector<'a, 's> {
         if self.admit_field(whole, &meaning) {
             let level = u8::try_from(level).unwrap_or(QUERY_OFFSET);
             self.push_field(&meaning, whole, || Value::Text(value()), level, NO_KEY);
+        }
+    }
+
+    /// A field that should hold a report does not parse: at this place, the first of them.
+    pub fn note_broken_field(&mut self, byte: usize) {
+        if self.broken_field.is_none() {
+            self.broken_field = Some(byte);
+            self.broken_in_query = self.level_offset != 0;
+        }
+    }
+
+    /// The level from which on a field does not go before the broken one (X2: the body beats the query).
+    pub fn level_behind_broken(&self) -> u8 {
+        match self.broken_in_query {
+            true => u8::MAX,
+            false => QUERY_OFFSET,
         }
     }
 

@@ -97,12 +97,14 @@ fn split_pair<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     let mut rest = pair;
-    let mut at = 0;
+    let mut at: usize = 0;
+    let mut has_url = false;
     while let Some(byte) = rest.get(at) {
+        has_url |= rest.get(at.saturating_sub(3)..at) == Some(&b"://"[..]);
         let is_separator = match byte {
             b';' => has_semicolons,
             // The query of a URL that is itself a value is not ours.
-            b'?' => !holds_url(rest.get(..at).unwrap_or_default()),
+            b'?' => !has_url,
             _ => false,
         };
         let next = at.saturating_add(1);
@@ -121,15 +123,12 @@ fn split_pair<'a>(
             );
             rest = tail;
             at = 0;
+            has_url = false;
         } else {
             at = next;
         }
     }
     read_pair(rest, source, charset, gathered);
-}
-
-fn holds_url(text: &[u8]) -> bool {
-    text.windows(3).any(|part| part == b"://")
 }
 
 /// `name=`.
@@ -236,7 +235,7 @@ fn read_report_in_field<'a>(
             // The place is the body's; nothing is said of one in a query.
             if !gathered.in_query() {
                 let byte = place.saturating_add(fault.byte);
-                gathered.broken_field.get_or_insert(byte);
+                gathered.note_broken_field(byte);
             }
         }
         JsonText::NoReport => {

@@ -158,7 +158,7 @@ impl<'a> Walk<'a, '_, '_> {
                 true
             }
             JsonText::Broken(_) if is_wrapper => {
-                self.gathered.broken_field.get_or_insert(place);
+                self.gathered.note_broken_field(place);
                 false
             }
             JsonText::Broken(_) | JsonText::NoReport => false,

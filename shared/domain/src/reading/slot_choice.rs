@@ -23,8 +23,9 @@ pub(super) fn choose_slots(
     let mut gathered = gathered;
     let notes = std::mem::take(&mut gathered.notes).into_sorted();
     let broken_field = gathered.broken_field;
+    let behind = gathered.level_behind_broken();
     let (fields, beyond) = gathered.fields_and_beyond();
-    if let Some(byte) = broken_field.filter(|_| !has_first_payout(&fields)) {
+    if let Some(byte) = broken_field.filter(|_| !has_first_payout(&fields, behind)) {
         return ParsedRequest {
             report: Err(ReadError::UnparseableBody { byte }),
             slots: Vec::new(),
@@ -79,11 +80,11 @@ pub(super) fn choose_slots(
 
 /// Whether an amount stands that nothing in a field that does not parse could go before: one under the first
 /// of the names (X2, X5).
-fn has_first_payout(fields: &[Field<'_>]) -> bool {
+fn has_first_payout(fields: &[Field<'_>], behind: u8) -> bool {
     fields_of(fields, Target::Slot(Slot::Payout))
         .iter()
         .find(|f| absent_reason(&f.value).is_none())
-        .is_some_and(|f| f.rank <= 1)
+        .is_some_and(|f| f.rank <= 1 && f.level < behind)
 }
 
 /// The fields of one target, best first.
