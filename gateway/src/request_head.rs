@@ -109,33 +109,64 @@ pub fn secret_of<'a>(
         return Some(Cow::Borrowed(value.as_bytes().trim_ascii()));
     }
     let parameter = parameter?;
-    let (_, value) =
-        query_pairs(query).find(|(name, value)| is_named(name, parameter) && !value.is_empty())?;
+    let named = |(name, value): &(&str, &str)| is_named(name, parameter) && !value.is_empty();
+    let (_, value) = query_pairs(query, &['&'])
+        .find(named)
+        .or_else(|| query_pairs(query, &ODD_SEPARATORS).find(named))?;
     let spaced = value.replace('+', " ");
     Some(Cow::Owned(percent_decode_str(&spaced).collect()))
 }
+
+/// What the reader takes for an `&` where it stands before `name=` (X1b).
+const ODD_SEPARATORS: [char; 3] = ['&', ';', '?'];
 
 /// The query as it is kept: without the secret, wherever it stood in it.
 pub fn redact_query(query: &str, parameter: Option<&str>) -> String {
     let Some(parameter) = parameter else {
         return query.to_owned();
     };
-    if !query_pairs(query).any(|(name, _)| is_named(name, parameter)) {
-        return query.to_owned();
+    let mut kept = String::with_capacity(query.len());
+    for pair in query.split_inclusive('&') {
+        let (pair, end) = match pair.strip_suffix('&') {
+            Some(pair) => (pair, "&"),
+            None => (pair, ""),
+        };
+        match pair.split_once('=') {
+            Some((name, _)) if is_named(name, parameter) => {
+                kept.push_str(name);
+                kept.push('=');
+                kept.push_str(REDACTED);
+            }
+            _ => redact_odd_pairs(pair, parameter, &mut kept),
+        }
+        kept.push_str(end);
     }
-    let kept: Vec<String> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if is_named(name, parameter) => format!("{name}={REDACTED}"),
-            _ => pair.to_owned(),
-        })
-        .collect();
-    kept.join("&")
+    kept
 }
 
-fn query_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+/// The pairs of one between two `&`, parted by what else may part them.
+fn redact_odd_pairs(pair: &str, parameter: &str, kept: &mut String) {
+    for part in pair.split_inclusive([';', '?']) {
+        let end = part.len() - usize::from(part.ends_with([';', '?']));
+        let (bare, separator) = part.split_at(end);
+        match bare.split_once('=') {
+            Some((name, _)) if is_named(name, parameter) => {
+                kept.push_str(name);
+                kept.push('=');
+                kept.push_str(REDACTED);
+            }
+            _ => kept.push_str(bare),
+        }
+        kept.push_str(separator);
+    }
+}
+
+fn query_pairs<'a>(
+    query: &'a str,
+    separators: &'a [char],
+) -> impl Iterator<Item = (&'a str, &'a str)> {
     query
-        .split('&')
+        .split(separators)
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
@@ -239,5 +270,22 @@ mod tests {
             secret_of(&both, "key=x", Some("key")).as_deref(),
             Some(&b"h"[..])
         );
+    }
+
+    #[test]
+    fn x1b_the_secret_is_found_between_odd_separators_too() {
+        let none = HeaderMap::new();
+        let found = |query| {
+            secret_of(&none, query, Some("key")).map(|s| String::from_utf8_lossy(&s).into_owned())
+        };
+        for odd in ["a=1&amp;key=s&b=2", "a=1;key=s;b=2", "a=1?key=s&b=2"] {
+            assert_eq!(found(odd).as_deref(), Some("s"), "{odd}");
+            assert_eq!(
+                redact_query(odd, Some("key")),
+                odd.replace("key=s", "key=***")
+            );
+        }
+        assert_eq!(found("a=1&key=s;t").as_deref(), Some("s;t"));
+        assert_eq!(redact_query("key=s;t&a=1", Some("key")), "key=***&a=1");
     }
 }

@@ -1,16 +1,13 @@
--- What waits for somebody to decide it, however old it is: the inbox, and its count on every page. A row that
--- was matched without a payout is among them; whether its call has got one since, its reports say.
-CREATE INDEX events_open ON events (account_id, webhook_id, received_at, id) INCLUDE (status)
-    WHERE ignored_at IS NULL AND (status IN ('held', 'unmatched') OR (status = 'matched' AND reason = 'no_payout'));
-
--- A call is looked for by the beginning of its ref_id, in any case.
-CREATE INDEX calls_by_ref_id_start ON calls (account_id, lower(ref_id) text_pattern_ops) WHERE ref_id IS NOT NULL;
-
 -- What is no longer used leaves the lists and stays where it was used.
 ALTER TABLE buyers ADD COLUMN archived_at timestamptz;
 ALTER TABLE publishers ADD COLUMN archived_at timestamptz;
 ALTER TABLE campaigns ADD COLUMN archived_at timestamptz;
 ALTER TABLE assignments ADD COLUMN archived_at timestamptz;
+
+-- What waits for somebody to decide it, however old it is: the inbox, and its count on every page. A row that
+-- was matched without a payout is among them; whether its call has got one since, its reports say.
+CREATE INDEX events_open ON events (account_id, webhook_id, received_at, id) INCLUDE (status)
+    WHERE ignored_at IS NULL AND (status IN ('held', 'unmatched') OR (status = 'matched' AND reason = 'no_payout'));
 
 -- Browsers in which a user has signed in before: nobody who knows the e-mail address can keep them out.
 CREATE TABLE known_browsers (

@@ -97,8 +97,6 @@ BEGIN
     RETURN gone + more + blocks;
 END $$;
 
-SELECT trueup_make_partitions();
-
 -- The number of its block and, in the last nine bits, its row there. The column costs nothing to add, but the
 -- lock on the whole event table must not stand in front of everybody while some long reader holds it: it is
 -- asked for in short turns.
@@ -106,7 +104,8 @@ DO $$
 BEGIN
     FOR turn IN 1..300 LOOP
         BEGIN
-            SET LOCAL lock_timeout = '200ms';
+            -- Longer than deadlock_timeout (1 s), after which an autovacuum goes out of the way.
+            SET LOCAL lock_timeout = '1300ms';
             ALTER TABLE events ADD COLUMN request_place bigint;
             SET LOCAL lock_timeout = 0;
             RETURN;
@@ -117,3 +116,5 @@ BEGIN
     RAISE EXCEPTION 'somebody has been reading the event table for five minutes; try again later'
         USING ERRCODE = 'lock_not_available';
 END $$;
+
+SELECT trueup_make_partitions();

@@ -24,8 +24,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Migrating may rewrite a table; it gets ten minutes a statement.
 const STATEMENT_TIMEOUT_MS: u32 = 600_000;
 
-/// A migration waits for a table no longer than this: whoever comes after it waits behind it (milliseconds).
-const LOCK_TIMEOUT_MS: u32 = 800;
+/// A migration waits for a table no longer than this: whoever comes after it waits behind it, and a worker does so
+/// for 2 s (V12). Longer than deadlock_timeout (1 s), after which an autovacuum goes out of the way. Milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 1_300;
 
 pub struct MigrationReport {
     /// Names of the migrations that were applied now.

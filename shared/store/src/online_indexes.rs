@@ -1,4 +1,4 @@
-//! Indexes that are exchanged for narrower ones while the settling goes on (ADR 0037).
+//! Indexes that are made, or exchanged for narrower ones, while the settling goes on (ADR 0037).
 //!
 //! A migration runs in a transaction, where an index can only be made under a lock that stops every writer for
 //! as long as the table is large. So these are made after the migrations, outside of any transaction, and only
@@ -15,28 +15,47 @@ use crate::StoreError;
 struct IndexExchange {
     narrow: &'static str,
     make: &'static str,
-    wide: &'static str,
+    /// None for an index that is only new.
+    wide: Option<&'static str>,
     /// Where the wide one is a table's key.
     key_of: Option<&'static str>,
 }
 
 /// An id that was minted by us or chosen for a call is as good as unique: whoever has the same one in another
 /// account has a few rows under it, which the statements tell apart by their account.
-const EXCHANGES: [IndexExchange; 5] = [
+const EXCHANGES: [IndexExchange; 7] = [
+    // A call is looked for by the beginning of its ref_id, in any case.
+    IndexExchange {
+        narrow: "calls_by_ref_id_start",
+        make: "/* online_calls_by_ref_id_start */
+            CREATE INDEX CONCURRENTLY calls_by_ref_id_start ON calls (account_id, lower(ref_id) text_pattern_ops)
+             WHERE ref_id IS NOT NULL",
+        wide: None,
+        key_of: None,
+    },
+    // Of the calls that share a ref_id and a caller the latest are looked at, without sorting all of them (V13).
+    IndexExchange {
+        narrow: "calls_by_ref_id_caller_and_end",
+        make: "/* online_calls_by_ref_id_caller_and_end */
+            CREATE INDEX CONCURRENTLY calls_by_ref_id_caller_and_end ON calls (account_id, ref_id, caller, ended_at DESC)
+             WHERE ref_id IS NOT NULL",
+        wide: Some("calls_by_ref_id_and_caller"),
+        key_of: None,
+    },
     // The claims of a call, which is locked while they are written: nothing is found twice by it. `reconcile`
     // counts them.
     IndexExchange {
         narrow: "call_reports_by_call",
         make: "/* online_claims_by_call */
             CREATE INDEX CONCURRENTLY call_reports_by_call ON call_reports (call_id)",
-        wide: "call_reports_pkey",
+        wide: Some("call_reports_pkey"),
         key_of: Some("call_reports"),
     },
     IndexExchange {
         narrow: "postings_of_call",
         make: "/* online_postings_of_call */
             CREATE INDEX CONCURRENTLY postings_of_call ON postings (call_id)",
-        wide: "postings_by_call",
+        wide: Some("postings_by_call"),
         key_of: None,
     },
     // One event posts at most once on one call for one cause (invariant 4). Ids of events grow with the time,
@@ -46,7 +65,7 @@ const EXCHANGES: [IndexExchange; 5] = [
         make: "/* online_postings_once */
             CREATE UNIQUE INDEX CONCURRENTLY postings_once_of_event ON postings (event_id, call_id, kind, round)
              WHERE event_id IS NOT NULL",
-        wide: "postings_once",
+        wide: Some("postings_once"),
         key_of: None,
     },
     // The order of a publisher's postings, by which its balance runs, is what must be beyond doubt about `seq`;
@@ -54,13 +73,13 @@ const EXCHANGES: [IndexExchange; 5] = [
     IndexExchange {
         narrow: "postings_of_publisher",
         make: MAKE_POSTINGS_OF_PUBLISHER,
-        wide: "postings_by_publisher",
+        wide: Some("postings_by_publisher"),
         key_of: None,
     },
     IndexExchange {
         narrow: "postings_of_publisher",
         make: MAKE_POSTINGS_OF_PUBLISHER,
-        wide: "postings_pkey",
+        wide: Some("postings_pkey"),
         key_of: Some("postings"),
     },
 ];
@@ -69,8 +88,9 @@ const MAKE_POSTINGS_OF_PUBLISHER: &str = "/* online_postings_of_publisher */
     CREATE UNIQUE INDEX CONCURRENTLY postings_of_publisher ON postings (publisher_id, seq) WHERE publisher_id IS NOT NULL";
 
 /// How long a table's key, once it is of no use, waits for whoever holds its table, before it lets those behind
-/// it pass; and how often it comes again.
-const LOCK_TIMEOUT: &str = "/* online_lock_timeout */ SET lock_timeout = '200ms'";
+/// it pass (longer than deadlock_timeout, 1 s, after which an autovacuum goes out of the way); and how often it
+/// comes again.
+const LOCK_TIMEOUT: &str = "/* online_lock_timeout */ SET lock_timeout = '1300ms'";
 const TURNS: u32 = 300;
 const BETWEEN_TURNS: Duration = Duration::from_secs(1);
 
@@ -108,12 +128,15 @@ async fn make_narrow(client: &Client, exchange: &IndexExchange) -> Result<(), St
 }
 
 async fn drop_wide(client: &Client, exchange: &IndexExchange) -> Result<(), StoreError> {
-    if is_valid(client, exchange.wide).await?.is_none() {
+    let Some(wide) = exchange.wide else {
+        return Ok(());
+    };
+    if is_valid(client, wide).await?.is_none() {
         return Ok(());
     }
     match exchange.key_of {
-        Some(table) => drop_key(client, table, exchange.wide).await,
-        None => drop_index(client, exchange.wide).await,
+        Some(table) => drop_key(client, table, wide).await,
+        None => drop_index(client, wide).await,
     }
 }
 
