@@ -5,7 +5,7 @@
 //!
 //! What cannot be read costs nothing but itself: it is `Unreadable`, and said once in the log.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
@@ -115,7 +115,7 @@ async fn load_texts(
     }
     let (times, ids): (Vec<Timestamp>, Vec<Uuid>) = keys.iter().copied().unzip();
     let mut texts = HashMap::with_capacity(keys.len());
-    let mut places: HashMap<Uuid, RequestPlace> = HashMap::new();
+    let mut places: PlacesByBlock = BTreeMap::new();
     for row in statement::query_rows(client, REQUESTS, &[&times, &ids]).await? {
         let id: Uuid = row.get("id");
         let place: Option<i64> = row.get("request_place");
@@ -127,32 +127,25 @@ async fn load_texts(
             };
             texts.insert(id, Some(text));
         } else if let Some(place) = place {
-            places.insert(id, RequestPlace::of_column(row.get("received_at"), place));
+            let place = RequestPlace::of_column(row.get("received_at"), place);
+            places.entry(place.block).or_default().push((id, place.row));
         }
     }
-    let blocks = load_blocks(client, places.values().map(|place| place.block)).await?;
-    for (id, place) in places {
-        // A block that is not there is past its retention.
-        if let Some(rows) = blocks.get(&place.block) {
-            texts.insert(
-                id,
-                rows.as_ref().and_then(|rows| rows.get(place.row).cloned()),
-            );
-        }
-    }
+    load_from_blocks(client, &places, &mut texts).await?;
     Ok(texts)
 }
 
-type Block = Option<Vec<RequestText>>;
+/// The rows of each block that are asked for.
+type PlacesByBlock = BTreeMap<BlockKey, Vec<(Uuid, usize)>>;
 
-/// Each block once, unpacked; none for one that cannot be read.
-async fn load_blocks(
+/// Each block is unpacked once, and only what is asked for is kept of it. A block that is not there is past its
+/// retention; of one that cannot be read there is no text.
+async fn load_from_blocks(
     client: &impl GenericClient,
-    keys: impl Iterator<Item = BlockKey>,
-) -> Result<HashMap<BlockKey, Block>> {
-    let keys: BTreeSet<BlockKey> = keys.collect();
-    let mut blocks = HashMap::with_capacity(keys.len());
-    let keys: Vec<BlockKey> = keys.into_iter().collect();
+    places: &PlacesByBlock,
+    texts: &mut HashMap<Uuid, Option<RequestText>>,
+) -> Result<()> {
+    let keys: Vec<BlockKey> = places.keys().copied().collect();
     // A few at a time: each may be as large as a block can be.
     for some in keys.chunks(BLOCKS_AT_ONCE) {
         let numbers: Vec<i64> = some.iter().map(|key| key.number).collect();
@@ -168,10 +161,14 @@ async fn load_blocks(
                     why.0
                 );
             }
-            blocks.insert(key, unpacked.ok());
+            let rows = unpacked.ok();
+            for (id, place) in places.get(&key).into_iter().flatten() {
+                let text = rows.as_ref().and_then(|rows| rows.get(*place).cloned());
+                texts.insert(*id, text);
+            }
         }
     }
-    Ok(blocks)
+    Ok(())
 }
 
 /// Blocks that one statement fetches.
