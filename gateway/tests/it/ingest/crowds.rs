@@ -107,10 +107,8 @@ async fn without_descriptors_it_waits_for_one_and_does_not_spin() {
             .find_map(|line| line.strip_prefix(sample)?.trim().parse::<f64>().ok())
             .expect("a sample")
     };
-    let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.id()))
-        .expect("it runs")
-        .count();
-    limit_files(&gateway, open);
+    // Whatever it closes in this moment, the numbers below the limit are its input and outputs.
+    limit_files(&gateway, 3);
     let mut waiting = Client::connect(public)
         .await
         .expect("the kernel lets it in");
