@@ -88,7 +88,7 @@ async fn an_empty_account_comes_to_its_first_credited_match_by_the_pages_alone()
     browser.go(&format!("/events/{event}")).await;
     browser.click("As curl").await;
     browser
-        .sees("curl -X GET 'https://reports.example.test")
+        .sees("curl -g -X GET 'https://reports.example.test")
         .await;
     assert_eq!(shown["value_cents"], json!(5_000));
     no_complaints(&browser).await;
