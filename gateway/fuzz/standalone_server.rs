@@ -25,7 +25,6 @@ use trueup_gateway::listener;
 use trueup_gateway::publish::{self, BatchAllowance, DurablePublisher, QueueBounds};
 use trueup_gateway::refusals::RefusalCounter;
 use trueup_gateway::secret_check::SecretUsage;
-use trueup_gateway::unsettled_reports::UnsettledReports;
 use trueup_gateway::webhook_cache::WebhookCache;
 
 /// Nobody listens there.
@@ -81,7 +80,7 @@ impl StandaloneServer {
             durable: DurablePublisher::start_publishing(publishing, &readiness, stop.clone())?,
             refusals: RefusalCounter::default(),
             uses: SecretUsage::default(),
-            unsettled: UnsettledReports::default(),
+            unsettled: Arc::default(),
             proxies: Proxies::parse("127.0.0.0/8")?,
             max_connections: 1,
             max_connections_per_address: 1,

@@ -19,7 +19,7 @@ pub struct GatewayState {
     pub durable: DurablePublisher,
     pub refusals: RefusalCounter,
     pub uses: SecretUsage,
-    pub unsettled: UnsettledReports,
+    pub unsettled: Arc<UnsettledReports>,
     pub proxies: Proxies,
     pub max_connections: usize,
     pub max_connections_per_address: u32,

@@ -12,14 +12,11 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use tokio::time::Instant;
 use trueup_event::batch::{begins_with_two_objects, first_significant};
+use trueup_event::limits::{BATCH_BODY_BYTES, BODY_BYTES, body_bytes};
 use trueup_ops::connections::ConnectionActivity;
 
 use crate::body_shares::{BodyOwner, BodyPermit, ShareUsedUp};
 
-/// One report (X1).
-pub const REPORT_BYTES: usize = 64 * 1024;
-/// A batch of reports (X1).
-pub const BATCH_BYTES: usize = 512 * 1024;
 /// From the head to the body's last byte.
 const WITHIN: Duration = Duration::from_secs(20);
 /// A body larger than this (bytes) comes at a least rate on the whole; a smaller one holds little, and has
@@ -58,7 +55,7 @@ pub enum BodyError {
 /// True if the body, by the length that its head gives, is too large whatever is in it: nothing of it
 /// need be read.
 pub fn exceeds_maximum_by_its_length(body: &Incoming) -> bool {
-    body.size_hint().lower() > BATCH_BYTES as u64
+    body.size_hint().lower() > BATCH_BODY_BYTES as u64
 }
 
 /// Reads a small body away, if it is here already: true if nothing of it is left, so that the
@@ -67,11 +64,11 @@ pub async fn discard_body(mut body: Incoming, waits: bool) -> bool {
     if body.is_end_stream() {
         return true;
     }
-    if waits || body.size_hint().lower() > REPORT_BYTES as u64 {
+    if waits || body.size_hint().lower() > BODY_BYTES as u64 {
         return false;
     }
     let away = async {
-        let mut left = REPORT_BYTES;
+        let mut left = BODY_BYTES;
         while let Some(frame) = body.frame().await {
             let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else {
                 return false;
@@ -168,7 +165,7 @@ impl BodyPieces {
         BodyPieces {
             bytes: Vec::new(),
             announced: usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX),
-            limit: (limit == BodyLimit::Batch).then_some(BATCH_BYTES),
+            limit: (limit == BodyLimit::Batch).then_some(BATCH_BODY_BYTES),
             may_be_lines: false,
             blank: 0,
         }
@@ -217,7 +214,7 @@ impl BodyPieces {
         }
         needed
             .next_power_of_two()
-            .clamp(SMALL_BYTES, BATCH_BYTES)
+            .clamp(SMALL_BYTES, BATCH_BODY_BYTES)
             .max(needed)
     }
 
@@ -238,17 +235,11 @@ impl BodyPieces {
         if self.limit.is_none() {
             let unseen = so_far.get(self.blank..).unwrap_or_default();
             let first = first_significant(unseen);
-            self.limit = first.map(|first| {
-                if first == b'[' {
-                    BATCH_BYTES
-                } else {
-                    REPORT_BYTES
-                }
-            });
+            self.limit = first.map(|_| body_bytes(first));
             self.may_be_lines = first == Some(b'{');
             self.blank = so_far.len();
         }
-        let limit = self.limit.unwrap_or(REPORT_BYTES);
+        let limit = self.limit.unwrap_or(BODY_BYTES);
         if so_far.len().max(self.announced) <= limit {
             return Ok(());
         }
@@ -261,7 +252,7 @@ impl BodyPieces {
     /// More than one report may have: a batch of lines, or too much.
     fn check_lines(&mut self, so_far: &[u8]) -> Result<(), BodyError> {
         if begins_with_two_objects(so_far) {
-            self.limit = Some(BATCH_BYTES);
+            self.limit = Some(BATCH_BODY_BYTES);
             self.may_be_lines = false;
             return self.check_limit(so_far);
         }

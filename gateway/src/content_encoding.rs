@@ -10,8 +10,7 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use ruzstd::decoding::StreamingDecoder;
-
-use crate::body::BATCH_BYTES;
+use trueup_event::limits::BATCH_BODY_BYTES;
 
 /// The encodings that [`parse_header`] knows, for those who send another one.
 pub const KNOWN: &str = "gzip, deflate, br, zstd";
@@ -75,7 +74,7 @@ pub fn parse_header(headers: &HeaderMap) -> Result<Vec<Encoding>, UnknownEncodin
 /// and left the header: it stays as it is.
 pub fn decode_body<'a>(body: &'a [u8], layers: &[Encoding]) -> Result<Cow<'a, [u8]>, DecodeError> {
     let mut decoded = Cow::Borrowed(body);
-    let most = BATCH_BYTES.min(body.len().saturating_mul(MAX_RATIO));
+    let most = BATCH_BODY_BYTES.min(body.len().saturating_mul(MAX_RATIO));
     for layer in layers.iter().rev() {
         if is_text(&decoded) {
             break;

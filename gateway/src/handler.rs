@@ -313,7 +313,8 @@ impl RequestContext<'_> {
         request: Request<Incoming>,
         layers: &[Encoding],
     ) -> Result<Result<ParsedBody, IngestResponse>, BodyError> {
-        let (raw, body) = self.raw_request(request, layers);
+        let encoding = kept_value(request.headers(), CONTENT_ENCODING);
+        let (raw, body) = self.raw_request(request);
         let owner = BodyOwner {
             account_id: self.webhook.account_id,
             webhook_id: self.webhook.webhook_id,
@@ -329,17 +330,18 @@ impl RequestContext<'_> {
             return Ok(self.parse_events(&bytes, raw));
         }
         Ok(match content_encoding::decode_body(&bytes, layers) {
-            Ok(Cow::Borrowed(plain)) => {
+            Ok(Cow::Borrowed(plain)) => self.parse_events(plain, raw),
+            Ok(Cow::Owned(decoded)) => {
                 let raw = RawRequest {
-                    content_encoding: None,
+                    content_encoding: encoding,
                     ..raw
                 };
-                self.parse_events(plain, raw)
+                self.parse_events(&decoded, raw)
             }
-            Ok(Cow::Owned(decoded)) => self.parse_events(&decoded, raw),
             Err(DecodeError::TooLarge) => Err(IngestResponse::DecodedTooLarge),
             Err(DecodeError::Damaged) => {
                 let raw = RawRequest {
+                    content_encoding: encoding,
                     encoded: true,
                     ..raw
                 };
@@ -376,7 +378,7 @@ impl RequestContext<'_> {
 
     /// A body that is one report has a report's limit (X1).
     fn one_event(&self, bytes: &[u8], raw: RawRequest) -> Result<ParsedBody, IngestResponse> {
-        if bytes.len() > body::REPORT_BYTES {
+        if bytes.len() > limits::BODY_BYTES {
             return Err(IngestResponse::BodyTooLarge);
         }
         Ok(self.whole_event(bytes, raw))
@@ -468,11 +470,7 @@ impl RequestContext<'_> {
     }
 
     /// What is kept of the request, its body apart; without the secret.
-    fn raw_request(
-        &self,
-        request: Request<Incoming>,
-        layers: &[Encoding],
-    ) -> (RawRequest, Incoming) {
+    fn raw_request(&self, request: Request<Incoming>) -> (RawRequest, Incoming) {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
         let raw = RawRequest {
@@ -480,8 +478,6 @@ impl RequestContext<'_> {
             query: request_head::redact_query(query, self.webhook.secret_query_param.as_deref())
                 .into(),
             content_type: kept_value(&head.headers, CONTENT_TYPE),
-            content_encoding: kept_value(&head.headers, CONTENT_ENCODING)
-                .filter(|_| !layers.is_empty()),
             ..RawRequest::default()
         };
         (raw, body)

@@ -127,38 +127,29 @@ pub fn redact_query(query: &str, parameter: Option<&str>) -> String {
     };
     let mut kept = String::with_capacity(query.len());
     for pair in query.split_inclusive('&') {
-        let (pair, end) = match pair.strip_suffix('&') {
-            Some(pair) => (pair, "&"),
-            None => (pair, ""),
-        };
-        match pair.split_once('=') {
-            Some((name, _)) if is_named(name, parameter) => {
-                kept.push_str(name);
-                kept.push('=');
-                kept.push_str(REDACTED);
+        if !push_redacted(pair, &['&'], parameter, &mut kept) {
+            for part in pair.split_inclusive(ODD_SEPARATORS) {
+                if !push_redacted(part, &ODD_SEPARATORS, parameter, &mut kept) {
+                    kept.push_str(part);
+                }
             }
-            _ => redact_odd_pairs(pair, parameter, &mut kept),
         }
-        kept.push_str(end);
     }
     kept
 }
 
-/// The pairs of one between two `&`, parted by what else may part them.
-fn redact_odd_pairs(pair: &str, parameter: &str, kept: &mut String) {
-    for part in pair.split_inclusive([';', '?']) {
-        let end = part.len() - usize::from(part.ends_with([';', '?']));
-        let (bare, separator) = part.split_at(end);
-        match bare.split_once('=') {
-            Some((name, _)) if is_named(name, parameter) => {
-                kept.push_str(name);
-                kept.push('=');
-                kept.push_str(REDACTED);
-            }
-            _ => kept.push_str(bare),
-        }
-        kept.push_str(separator);
+/// Keeps a pair that holds the secret without its value, and its separator if it ends with one; false if it
+/// holds none.
+fn push_redacted(pair: &str, separators: &[char], parameter: &str, kept: &mut String) -> bool {
+    let bare = pair.strip_suffix(separators).unwrap_or(pair);
+    let Some((name, _)) = bare.split_once('=') else {
+        return false;
+    };
+    let is_secret = is_named(name, parameter);
+    if is_secret {
+        kept.extend([name, "=", REDACTED, &pair[bare.len()..]]);
     }
+    is_secret
 }
 
 fn query_pairs<'a>(

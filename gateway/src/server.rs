@@ -88,7 +88,7 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
     );
     spawn_vital(
         "unsettled reports",
-        watch_unsettled(Arc::clone(&door), pool, end.clone()),
+        UnsettledReports::watch(Arc::clone(&door.unsettled), pool, end.clone()),
     );
     let exit = serve_until_drained(public, door, &readiness, &shutdown).await;
     end.cancel();
@@ -223,7 +223,7 @@ fn open_state(
         durable,
         refusals: RefusalCounter::default(),
         uses: SecretUsage::default(),
-        unsettled: UnsettledReports::default(),
+        unsettled: Arc::default(),
         proxies: gateway.trusted_proxies.clone(),
         max_connections,
         max_connections_per_address: gateway.max_connections_per_address.get(),
@@ -254,10 +254,6 @@ async fn exit_if_no_webhooks(door: Arc<GatewayState>, within: Duration, end: Can
         );
         std::process::exit(ExitReason::Unavailable.code().into());
     }
-}
-
-async fn watch_unsettled(door: Arc<GatewayState>, pool: Pool, end: CancellationToken) {
-    door.unsettled.watch(pool, end).await;
 }
 
 async fn run_flush_loop(door: Arc<GatewayState>, stop: CancellationToken) {

@@ -5,6 +5,7 @@
 //! It counts nothing in the database, never touches the queue and keeps a bounded number of ids. When
 //! Postgres is away no row can be made, so the age goes on growing: that is the truth.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -32,31 +33,35 @@ struct RememberedReport {
     accepted_at: Instant,
 }
 
-/// In order of their acceptance.
 #[derive(Debug, Default)]
-pub struct UnsettledReports {
-    remembered: Mutex<Vec<RememberedReport>>,
-    newest: Mutex<Option<Instant>>,
+pub struct UnsettledReports(Mutex<RememberedReports>);
+
+#[derive(Debug, Default)]
+struct RememberedReports {
+    /// In order of their acceptance.
+    reports: Vec<RememberedReport>,
+    /// When the last was remembered, whether it has a row by now or not.
+    newest: Option<Instant>,
 }
 
 impl UnsettledReports {
     /// A report was answered 200.
     pub fn note_accepted(&self, id: Uuid, now: Instant) {
+        let mut known = self.0.lock();
+        if known
+            .newest
+            .is_some_and(|newest| now.saturating_duration_since(newest) < ONE_IN)
         {
-            let mut newest = self.newest.lock();
-            if newest.is_some_and(|newest| now.saturating_duration_since(newest) < ONE_IN) {
-                return;
-            }
-            *newest = Some(now);
+            return;
         }
-        let mut remembered = self.remembered.lock();
-        remembered.push(RememberedReport {
+        known.newest = Some(now);
+        known.reports.push(RememberedReport {
             id,
             accepted_at: now,
         });
-        if remembered.len() > REMEMBERED {
+        if known.reports.len() > REMEMBERED {
             let mut place = 0_usize;
-            remembered.retain(|_| {
+            known.reports.retain(|_| {
                 place += 1;
                 place % 2 == 1
             });
@@ -64,28 +69,24 @@ impl UnsettledReports {
     }
 
     fn oldest_age(&self, now: Instant) -> Duration {
-        let remembered = self.remembered.lock();
-        remembered.first().map_or(Duration::ZERO, |oldest| {
+        let known = self.0.lock();
+        known.reports.first().map_or(Duration::ZERO, |oldest| {
             now.saturating_duration_since(oldest.accepted_at)
         })
     }
 
     fn ids(&self) -> Vec<Uuid> {
-        self.remembered
-            .lock()
-            .iter()
-            .map(|known| known.id)
-            .collect()
+        self.0.lock().reports.iter().map(|known| known.id).collect()
     }
 
     /// Of those that were asked about, these have no row. What came meanwhile stays.
     fn forget_settled(&self, asked: &[Uuid], unsettled: &[Uuid]) {
-        let mut remembered = self.remembered.lock();
-        remembered.retain(|known| unsettled.contains(&known.id) || !asked.contains(&known.id));
+        let reports = &mut self.0.lock().reports;
+        reports.retain(|known| unsettled.contains(&known.id) || !asked.contains(&known.id));
     }
 
     /// Asks and tells, until the end.
-    pub async fn watch(&self, pool: Pool, end: CancellationToken) {
+    pub async fn watch(self: Arc<Self>, pool: Pool, end: CancellationToken) {
         loop {
             tokio::select! {
                 () = end.cancelled() => return,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use trueup_testkit::http;
-use trueup_testkit::process::Start;
+use trueup_testkit::process::{Start, check_kubelets_variables};
 
 use crate::ingest::World;
 
@@ -164,25 +164,7 @@ async fn files_and_flags_are_as_good_as_variables() {
     }
 }
 
-/// Every process of a namespace is told of all its Services, those of Postgres and Redis too.
 #[tokio::test]
 async fn kubelets_variables_are_no_error_and_other_unknown_ones_are() {
-    let beside = || {
-        Start::new(GATEWAY).beside_services(&[
-            "trueup",
-            "trueup-gateway",
-            "trueup-console",
-            "trueup-worker",
-            "trueup-postgres",
-            "trueup-redis",
-        ])
-    };
-    let mut good = beside().arg("check-config").spawn();
-    assert_eq!(good.exit_code(SOON).await, 0, "{}", good.log());
-    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
-        let bad = beside().env(variable, "10.96.0.7").arg("check-config");
-        let mut bad = bad.spawn();
-        assert_eq!(bad.exit_code(SOON).await, 64, "{}", bad.log());
-        assert!(bad.log().contains(variable), "{}", bad.log());
-    }
+    check_kubelets_variables(GATEWAY, SOON).await;
 }

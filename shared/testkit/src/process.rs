@@ -60,11 +60,19 @@ impl Start {
         self
     }
 
-    /// As kubelet starts it in a namespace that has Services of these names.
+    /// As kubelet starts it in a namespace that has all the Services of a whole system.
     #[must_use]
-    pub fn beside_services(mut self, services: &[&str]) -> Start {
+    pub fn beside_services(mut self) -> Start {
         const ADDRESS: &str = "10.96.0.7";
-        for service in services {
+        const SERVICES: [&str; 6] = [
+            "trueup",
+            "trueup-gateway",
+            "trueup-console",
+            "trueup-worker",
+            "trueup-postgres",
+            "trueup-redis",
+        ];
+        for service in SERVICES {
             let of = service.to_uppercase().replace('-', "_");
             let url = format!("tcp://{ADDRESS}:80");
             for (suffix, value) in [
@@ -152,6 +160,19 @@ impl Start {
         let mut process = self.spawn();
         process.wait_ready().await;
         process
+    }
+}
+
+/// Every process of a namespace is told of all its Services, those of Postgres and Redis too: kubelet's variables
+/// are no error in a binary of ours, and other unknown ones are.
+pub async fn check_kubelets_variables(binary: &str, within: Duration) {
+    let beside = || Start::new(binary).beside_services().arg("check-config");
+    let mut good = beside().spawn();
+    assert_eq!(good.exit_code(within).await, 0, "{}", good.log());
+    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
+        let mut bad = beside().env(variable, "10.96.0.7").spawn();
+        assert_eq!(bad.exit_code(within).await, 64, "{}", bad.log());
+        assert!(bad.log().contains(variable), "{}", bad.log());
     }
 }
 

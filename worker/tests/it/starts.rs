@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
-use trueup_testkit::process::Start;
+use trueup_testkit::process::{Start, check_kubelets_variables};
 
 use crate::harness::{CallSpec, PATIENCE, WORKER, World, at};
 
@@ -177,31 +177,14 @@ async fn each_start_is_ready_within_its_time_and_ends_with_0() {
     assert_eq!(worker.exit_code(Duration::from_secs(10)).await, 0);
 }
 
-/// Every process of a namespace is told of all its Services, those of Postgres and Redis too.
 #[tokio::test(flavor = "multi_thread")]
 async fn kubelets_variables_are_no_error_and_other_unknown_ones_are() {
-    let beside = || {
-        Start::new(WORKER).beside_services(&[
-            "trueup",
-            "trueup-gateway",
-            "trueup-console",
-            "trueup-worker",
-            "trueup-postgres",
-            "trueup-redis",
-        ])
-    };
-    let mut good = beside().arg("check-config").spawn();
-    assert_eq!(good.exit_code(PATIENCE).await, 0, "{}", good.log());
-    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
-        let bad = beside().env(variable, "10.96.0.7").arg("check-config");
-        let mut bad = bad.spawn();
-        assert_eq!(bad.exit_code(PATIENCE).await, 64, "{}", bad.log());
-        assert!(bad.log().contains(variable), "{}", bad.log());
-    }
+    check_kubelets_variables(WORKER, PATIENCE).await;
     // Its commands read the same settings: a bad one of our own is what ends them, not kubelet's.
     for command in ["run", "migrate", "redrive", "reconcile"] {
         let unreachable = format!("postgres://x@{NOBODY_LISTENS}/x");
-        let of_ours = beside()
+        let of_ours = Start::new(WORKER)
+            .beside_services()
             .env("TRUEUP_POSTGRES_URL", unreachable)
             .env("TRUEUP_AMQP_URL", format!("amqp://{NOBODY_LISTENS}"))
             .env("TRUEUP_WORKER_BATCH", "none")

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use trueup_testkit::process::Start;
+use trueup_testkit::process::{Start, check_kubelets_variables};
 
 const CONSOLE: &str = env!("CARGO_BIN_EXE_trueup-console");
 const SOON: Duration = Duration::from_secs(30);
@@ -55,25 +55,7 @@ async fn a_port_that_is_taken_is_named_and_worth_another_start() {
     }
 }
 
-/// Every process of a namespace is told of all its Services, those of Postgres and Redis too.
 #[tokio::test]
 async fn kubelets_variables_are_no_error_and_other_unknown_ones_are() {
-    let beside = || {
-        Start::new(CONSOLE).beside_services(&[
-            "trueup",
-            "trueup-gateway",
-            "trueup-console",
-            "trueup-worker",
-            "trueup-postgres",
-            "trueup-redis",
-        ])
-    };
-    let mut good = beside().arg("check-config").spawn();
-    assert_eq!(good.exit_code(SOON).await, 0, "{}", good.log());
-    for variable in ["TRUEUP_GATEWAY_PROT", "TRUEUP_GATEWAY_SERVICE_HOSTS"] {
-        let bad = beside().env(variable, "10.96.0.7").arg("check-config");
-        let mut bad = bad.spawn();
-        assert_eq!(bad.exit_code(SOON).await, 64, "{}", bad.log());
-        assert!(bad.log().contains(variable), "{}", bad.log());
-    }
+    check_kubelets_variables(CONSOLE, SOON).await;
 }
