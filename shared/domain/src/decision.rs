@@ -11,7 +11,7 @@ use crate::matching::{
     Candidate, MatchEvidence, MatchInput, MatchResult, PriorMatch, find_better_than_guess,
     find_call,
 };
-use crate::report::{Payout, ReadError, Report, repeat_keys};
+use crate::report::{Payout, ReadError, Report, repeat_keys, report_digest};
 use crate::text::names_differ;
 use crate::webhook_settings::WebhookRules;
 use trueup_event::reason::{Detail, Reason, Status, Strategy};
@@ -264,34 +264,35 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
         return false;
     }
     let names_a_call = report.ref_id.is_some() || report.call_uuid().is_some();
-    let has_fingerprint = report.caller.is_some() && report.duration_seconds.is_some();
+    let is_ambiguous = decision.reason == Some(Reason::Ambiguous);
     match decision.status {
-        Status::Unmatched => names_a_call || has_fingerprint,
+        Status::Unmatched => names_a_call || report.has_fingerprint(),
         // One without an id waits for a repeat that names it (M12).
-        Status::Held if decision.reason == Some(Reason::Ambiguous) => {
-            names_a_call || has_fingerprint
-        }
+        Status::Held if is_ambiguous => names_a_call || report.has_fingerprint(),
         _ => decision.guess && names_a_call,
     }
 }
 
 /// Decides about one report and moves the books in memory.
 pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
-    let keys = repeat_keys(case.webhook.id, case.report);
-    // What a person closed takes its later repeats along, but nothing that stands on a call (M12).
+    // What a person closed takes its later repeats along, but nothing that stands on a call (M12). Most batches
+    // repeat no open row: no digest is made for them.
     let closes = |row: &OpenRow| row.ignored && row.order < case.order;
-    let mut rows = keys.iter().filter_map(|key| open_row_of(case, books, *key));
-    if let Some(closed) = rows.find(closes)
-        && case.left_call.is_none()
-    {
-        return repeat_of_closed(case, books, closed.order.event_id);
+    if case.left_call.is_none() && books.has_open_rows() {
+        let keys = repeat_keys(case.webhook.id, case.report).into_iter();
+        let closed = keys
+            .filter_map(|key| open_row_of(case, books, key))
+            .find(closes);
+        if let Some(closed) = closed {
+            return repeat_of_closed(case, books, closed.order.event_id);
+        }
     }
-    let digest = keys.first().copied();
-    let open = digest.and_then(|digest| open_row_of(case, books, digest));
     let decision = decide_unless_closed(case, books);
     if decision.status != Status::Held {
         return decision;
     }
+    let digest = report_digest(case.webhook.id, case.report);
+    let open = digest.and_then(|digest| open_row_of(case, books, digest));
     // One thing to decide, not one for each retry (M11).
     if let Some(open) = open.filter(|row| row.reason == decision.reason && !row.ignored) {
         // A negative one keeps its place: a report that comes late may still make it a reversal (V3, V7).

@@ -334,10 +334,14 @@ impl LockedCalls {
         books
     }
 
-    /// With the open rows of the batch's reports, by [`report_digest`](crate::report::report_digest).
+    /// With the open rows that the batch's reports may be repeats of, by [`repeat_keys`](crate::report::repeat_keys).
     pub fn with_open_rows(mut self, open_rows: HashMap<Uuid, OpenRow>) -> Self {
         self.open_rows = open_rows;
         self
+    }
+
+    pub fn has_open_rows(&self) -> bool {
+        !self.open_rows.is_empty()
     }
 
     pub fn open_row(&self, digest: Uuid) -> Option<&OpenRow> {

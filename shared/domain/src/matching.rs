@@ -342,11 +342,9 @@ fn guess_by_ref_id(
         if !is_among(prior.call_id) {
             return known_by_signature(prior.call_id);
         }
-        let others = several
-            .iter()
-            .filter(|c| !c.claimed && c.call_id != prior.call_id)
-            .count();
-        if others > 0 && !says_the_same(question, evidence, prior.call_id) {
+        if count_free(several, prior.call_id) > 0
+            && !says_the_same(question, evidence, prior.call_id)
+        {
             return found_ambiguous(Strategy::RefId, question, several);
         }
         return MatchResult::Call {
@@ -476,6 +474,12 @@ fn count_of(n: usize) -> Option<u32> {
     }
 }
 
+/// Calls other than `but` that nobody claims.
+fn count_free(calls: &[&Candidate], but: Uuid) -> usize {
+    let is_free = |c: &&&Candidate| !c.claimed && c.call_id != but;
+    calls.iter().filter(is_free).count()
+}
+
 /// M4: the same report finds the same call; otherwise a retry would claim the caller's next similar
 /// call and the publisher would be paid twice.
 fn by_signature(
@@ -485,10 +489,7 @@ fn by_signature(
 ) -> Option<MatchResult> {
     let leads = |p: &PriorMatch| !p.displaced && is_borne_out(question, evidence, p);
     let precedent = nearest_prior(question, evidence, leads)?;
-    let others = ours
-        .iter()
-        .filter(|c| !c.claimed && c.call_id != precedent.call_id)
-        .count();
+    let others = count_free(ours, precedent.call_id);
     if others > 0 && !says_the_same(question, evidence, precedent.call_id) {
         // A correction of that call, or a first report of the other? Only a person can tell.
         let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;

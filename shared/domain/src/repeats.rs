@@ -12,7 +12,7 @@ use crate::locked_calls::Fingerprint;
 use crate::report::Report;
 use crate::text::names_differ;
 
-/// A report that stands on some call, as the search by fingerprint comes upon it.
+/// A report that stands on some call, or was displaced from it, as the search by fingerprint comes upon it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StandingReport {
     pub fingerprint: Fingerprint,
@@ -26,6 +26,13 @@ pub struct StandingReport {
     pub call_id_text: Option<String>,
 }
 
+impl StandingReport {
+    /// It stands by its ids, or where a person put it.
+    fn is_named(&self) -> bool {
+        !self.guess && !self.displaced
+    }
+}
+
 /// The rows that are the same report as one of the batch, stand elsewhere (by a guess, or, where a person
 /// assigns it, by their ids), and so may have to go where that one goes (M12). They are settled with it, in one transaction.
 ///
@@ -36,20 +43,22 @@ pub fn rows_to_follow(
     standing: &[StandingReport],
 ) -> BTreeMap<(Timestamp, Uuid), bool> {
     let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
+    let mut named: BTreeSet<Uuid> = BTreeSet::new();
     let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
     for report in standing {
         let group = groups.entry(report.fingerprint.clone()).or_default();
         group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
-        if !report.guess && !report.displaced {
+        if report.is_named() {
             group.named_calls.insert(report.call_id);
+            named.insert(report.order.event_id);
         }
         if report.by_person || own.contains(&report.order.event_id) {
             continue;
         }
-        if report.guess || report.displaced {
-            group.guesses.push(report);
-        } else {
+        if report.is_named() {
             group.named.push(report);
+        } else {
+            group.guesses.push(report);
         }
     }
     for line in lines {
@@ -60,11 +69,6 @@ pub fn rows_to_follow(
         }
     }
     let mut rows = BTreeMap::new();
-    let named: BTreeSet<Uuid> = standing
-        .iter()
-        .filter(|report| !report.guess && !report.displaced)
-        .map(|report| report.order.event_id)
-        .collect();
     for line in lines {
         let is_taken_back = takes_word_back(line, named.contains(&line.order.event_id));
         if !is_taken_back && !leads_others(line) {
@@ -98,6 +102,7 @@ pub fn rows_to_follow(
 /// Reports of one fingerprint.
 #[derive(Default)]
 struct SameReports<'a> {
+    /// Those that stand by a guess, or were displaced.
     guesses: Vec<&'a StandingReport>,
     /// Those that stand by their ids: only a person's word leads them elsewhere.
     named: Vec<&'a StandingReport>,

@@ -90,42 +90,41 @@ impl Report {
             .as_deref()
             .and_then(|t| Uuid::try_parse(t).ok())
     }
+
+    /// It names a caller with a duration (M4).
+    pub(crate) fn has_fingerprint(&self) -> bool {
+        self.caller.is_some() && self.duration_seconds.is_some()
+    }
 }
 
 /// What a report says, in one id: two reports of a webhook that say the same have the same one (M11). Nothing
 /// for one that names neither a call nor a caller with a duration: strangers say the same.
 pub fn report_digest(webhook_id: Uuid, report: &Report) -> Option<Uuid> {
-    repeat_keys(webhook_id, report).first().copied()
+    let is_known = report.ref_id.is_some() || report.call_id.is_some() || report.has_fingerprint();
+    is_known.then(|| digest_of(webhook_id, report, own_ids(report), ""))
 }
 
 /// Under which digests rows are found that this report may be a repeat of (M11, M12): its own first; then,
 /// if it has a fingerprint, those of closed rows that name fewer ids, or more.
 pub fn repeat_keys(webhook_id: Uuid, report: &Report) -> Vec<Uuid> {
-    if !is_known_by_something(report) {
-        return Vec::new();
-    }
-    let mut keys = vec![digest_of(webhook_id, report, "")];
-    if has_fingerprint(report) {
-        let fewer = with_fewer_ids(report);
-        keys.extend(fewer.iter().map(|fewer| digest_of(webhook_id, fewer, "")));
-        keys.push(digest_of(webhook_id, report, NAMES_MORE));
+    let mut keys = own_and_lesser_keys(webhook_id, report, "");
+    if report.has_fingerprint() {
+        keys.push(digest_of(webhook_id, report, own_ids(report), NAMES_MORE));
     }
     keys
 }
 
 /// The digests of a row that a person closes: its own, and those of its repeats that name fewer ids (M12).
 pub fn closing_keys(webhook_id: Uuid, report: &Report) -> Vec<Uuid> {
-    if !is_known_by_something(report) {
-        return Vec::new();
-    }
-    let mut keys = vec![digest_of(webhook_id, report, "")];
-    if has_fingerprint(report) {
-        let fewer = with_fewer_ids(report);
-        keys.extend(
-            fewer
-                .iter()
-                .map(|fewer| digest_of(webhook_id, fewer, NAMES_MORE)),
-        );
+    own_and_lesser_keys(webhook_id, report, NAMES_MORE)
+}
+
+/// Its own digest; then, if it has a fingerprint, those of each lesser part of its ids, under `mark`.
+fn own_and_lesser_keys(webhook_id: Uuid, report: &Report, mark: &str) -> Vec<Uuid> {
+    let mut keys: Vec<Uuid> = report_digest(webhook_id, report).into_iter().collect();
+    if report.has_fingerprint() {
+        let fewer = fewer_ids(report).into_iter();
+        keys.extend(fewer.map(|ids| digest_of(webhook_id, report, ids, mark)));
     }
     keys
 }
@@ -133,39 +132,34 @@ pub fn closing_keys(webhook_id: Uuid, report: &Report) -> Vec<Uuid> {
 /// Before the text of a digest of a row that names more ids than the digest says.
 const NAMES_MORE: &str = "more;";
 
-fn is_known_by_something(report: &Report) -> bool {
-    report.ref_id.is_some() || report.call_id.is_some() || has_fingerprint(report)
+/// `ref_id` and `call_id`.
+type Ids<'r> = (Option<&'r str>, Option<&'r str>);
+
+fn own_ids(report: &Report) -> Ids<'_> {
+    (report.ref_id.as_deref(), report.call_id.as_deref())
 }
 
-fn has_fingerprint(report: &Report) -> bool {
-    report.caller.is_some() && report.duration_seconds.is_some()
-}
-
-/// The same report with each lesser part of the ids that it names.
-fn with_fewer_ids(report: &Report) -> Vec<Report> {
-    let mut fewer: Vec<Report> = Vec::new();
-    for (keeps_ref_id, keeps_call_id) in [(true, false), (false, true), (false, false)] {
-        let less = Report {
-            ref_id: report.ref_id.clone().filter(|_| keeps_ref_id),
-            call_id: report.call_id.clone().filter(|_| keeps_call_id),
-            ..report.clone()
-        };
-        if less != *report && !fewer.contains(&less) {
-            fewer.push(less);
+/// Each lesser part of the ids that it names.
+fn fewer_ids(report: &Report) -> Vec<Ids<'_>> {
+    let own = own_ids(report);
+    let mut fewer = Vec::new();
+    for ids in [(own.0, None), (None, own.1), (None, None)] {
+        if ids != own && !fewer.contains(&ids) {
+            fewer.push(ids);
         }
     }
     fewer
 }
 
-fn digest_of(webhook_id: Uuid, report: &Report, mark: &str) -> Uuid {
+fn digest_of(webhook_id: Uuid, report: &Report, ids: Ids<'_>, mark: &str) -> Uuid {
     // Each text is preceded by its length, so that no two lists of texts are one text.
     let mut text = mark.to_owned();
     let mut add = |part: Option<&str>| match part {
         Some(part) => _ = write!(text, "{}:{part}", part.len()),
         None => text.push('-'),
     };
-    add(report.ref_id.as_deref());
-    add(report.call_id.as_deref());
+    add(ids.0);
+    add(ids.1);
     add(report.caller.as_deref());
     add(report.duration_seconds.map(|d| d.to_string()).as_deref());
     add(report.payout.cents().map(|c| c.to_string()).as_deref());

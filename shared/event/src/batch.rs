@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::json_scanner::{JsonError, Scanner, without_bom};
+use crate::json_scanner::{JsonError, Scanner, bom_len, check_value};
 use crate::limits::BATCH_ELEMENTS;
 
 /// What the door makes events of.
@@ -76,19 +76,15 @@ pub fn split_batch(body: &[u8], content_type: Option<&str>) -> BatchSplit {
 
 /// The places of the lines that are not blank, without the white space around them.
 fn lines(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let start = body.len().saturating_sub(without_bom(body).len());
-    let mut next = Some(start);
-    std::iter::from_fn(move || {
-        let start = next?;
-        let rest = body.get(start..).unwrap_or_default();
-        let length = rest.iter().position(|byte| *byte == b'\n');
-        next = length.map(|length| start.saturating_add(length).saturating_add(1));
-        let line = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
-        let from = line.len().saturating_sub(line.trim_ascii_start().len());
-        let start = start.saturating_add(from);
-        Some(start..start.saturating_add(line.trim_ascii().len()))
-    })
-    .filter(|line| !line.is_empty())
+    let mut next = bom_len(body);
+    let text = body.get(next..).unwrap_or_default();
+    let places = text.split(|byte| *byte == b'\n').map(move |line| {
+        let blanks = line.len().saturating_sub(line.trim_ascii_start().len());
+        let start = next.saturating_add(blanks);
+        next = next.saturating_add(line.len()).saturating_add(1);
+        start..start.saturating_add(line.trim_ascii().len())
+    });
+    places.filter(|line| !line.is_empty())
 }
 
 /// Lines that each begin with `{` are a batch, unless the whole of them is one value: a value may have
@@ -108,21 +104,13 @@ fn split_lines(body: &[u8], declared: bool) -> BatchSplit {
             ranges.push(line);
         }
     }
-    if !declared && (count < 2 || is_one_value(body)) {
+    if !declared && (count < 2 || check_value(body, usize::MAX).is_ok()) {
         return BatchSplit::NotABatch;
     }
     if count > BATCH_ELEMENTS {
         return BatchSplit::TooMany;
     }
     BatchSplit::Elements(ranges)
-}
-
-fn is_one_value(body: &[u8]) -> bool {
-    let mut scanner = Scanner::new(body);
-    scanner
-        .skip_value(usize::MAX)
-        .and_then(|()| scanner.expect_end())
-        .is_ok()
 }
 
 /// At most [`BATCH_ELEMENTS`] places, and how many elements there are in truth.

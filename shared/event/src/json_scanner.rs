@@ -43,7 +43,7 @@ pub struct Scanner<'a> {
 
 /// The length of the byte order mark that `bytes` open with. Those of UTF-16 count too: with its
 /// U+0000 bytes dropped, UTF-16 text of ASCII characters is readable.
-fn bom_len(bytes: &[u8]) -> usize {
+pub fn bom_len(bytes: &[u8]) -> usize {
     if bytes.starts_with(&[0xEF, 0xBB, 0xBF]) {
         3
     } else if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
@@ -56,6 +56,13 @@ fn bom_len(bytes: &[u8]) -> usize {
 /// Without its byte order mark (X1).
 pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.get(bom_len(bytes)..).unwrap_or_default()
+}
+
+/// `bytes` must be one value, with at most `depth` brackets in one another, and nothing else.
+pub fn check_value(bytes: &[u8], depth: usize) -> Result<(), JsonError> {
+    let mut scanner = Scanner::new(bytes);
+    scanner.skip_value(depth)?;
+    scanner.expect_end()
 }
 
 impl<'a> Scanner<'a> {
@@ -386,11 +393,7 @@ mod tests {
     use super::*;
 
     fn check(bytes: &[u8]) -> Result<(), usize> {
-        let mut scanner = Scanner::new(bytes);
-        scanner
-            .skip_value(usize::MAX)
-            .and_then(|()| scanner.expect_end())
-            .map_err(|e| e.byte)
+        check_value(bytes, usize::MAX).map_err(|e| e.byte)
     }
 
     fn read(bytes: &[u8]) -> String {

@@ -7,6 +7,7 @@
 use encoding_rs::{Encoding, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
 use crate::text::find_ignoring_case;
+use trueup_event::json_scanner::bom_len;
 use trueup_event::reason::ReadingNote;
 
 /// Bytes of an XML declaration in which its encoding is looked for.
@@ -100,18 +101,11 @@ impl Charset {
         let place = match self {
             Charset::Utf8 => byte,
             Charset::Windows1252 => before.chars().count(),
-            Charset::Utf16Le | Charset::Utf16Be => {
-                let mark = if matches!(sent, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..]) {
-                    2
-                } else {
-                    0
-                };
-                before
-                    .encode_utf16()
-                    .count()
-                    .saturating_mul(2)
-                    .saturating_add(mark)
-            }
+            Charset::Utf16Le | Charset::Utf16Be => before
+                .encode_utf16()
+                .count()
+                .saturating_mul(2)
+                .saturating_add(bom_len(sent)),
         };
         place.min(sent.len())
     }

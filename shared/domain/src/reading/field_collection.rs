@@ -93,11 +93,6 @@ pub(super) struct FieldPath<'p, 'a> {
     pub start: usize,
 }
 
-const NO_PATH: FieldPath<'static, 'static> = FieldPath {
-    outer: &[],
-    start: 0,
-};
-
 pub(super) struct FieldCollector<'a, 's> {
     store: &'a TextStore,
     pub notes: NoteList,
@@ -191,9 +186,12 @@ impl<'a, 's> FieldCollector<'a, 's> {
         self.level_offset != 0
     }
 
-    /// Keeps a text that the request holds only in another form.
-    pub fn keep(&self, text: String) -> &'a str {
-        self.store.keep(text)
+    /// The text itself, or one that the request holds only in another form, kept.
+    pub fn keep(&self, text: Cow<'a, str>) -> &'a str {
+        match text {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(text) => self.store.keep(text),
+        }
     }
 
     /// Whether the source's fields are still read; what is beyond is not unwrapped either.
@@ -231,29 +229,26 @@ impl<'a, 's> FieldCollector<'a, 's> {
         meaning
     }
 
-    /// A field of a form or a query; false if its name says nothing to us.
-    pub fn add_pair(&mut self, name: &Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) -> bool {
-        let meaning = self.targets_of_name(name, NO_PATH, true);
-        if self.admit_field(name, &meaning) {
-            self.push_field(&meaning, name, || Value::Text(value()), 1, NO_KEY);
-        }
-        !meaning.is_none()
+    /// A field of a form or a query.
+    pub fn add_pair(&mut self, name: &Cow<'a, str>, value: impl FnOnce() -> Cow<'a, str>) {
+        self.add_inner(name, &[], name, || Value::Text(value()));
     }
 
-    /// A field of a form or a query whose name says what it stands in: `a[b]` is `b` inside `a` (X1b).
-    pub fn add_inner_pair(
+    /// A field that stands inside of `outer`: `a[b]` is `b` inside `a`, and an element of XML stands in its
+    /// parent (X1b).
+    pub fn add_inner(
         &mut self,
         whole: &Cow<'a, str>,
         outer: &[Cow<'a, str>],
         name: &str,
-        value: impl FnOnce() -> Cow<'a, str>,
+        value: impl FnOnce() -> Value<'a>,
     ) {
         let level = outer.len().saturating_add(1);
         let path = FieldPath { outer, start: 0 };
         let meaning = self.targets_of_name(name, path, level <= FLAT_DEPTH);
         if self.admit_field(whole, &meaning) {
             let level = u8::try_from(level).unwrap_or(QUERY_OFFSET);
-            self.push_field(&meaning, whole, || Value::Text(value()), level, NO_KEY);
+            self.push_field(&meaning, whole, value, level, NO_KEY);
         }
     }
 
@@ -261,7 +256,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
     pub fn note_broken_field(&mut self, byte: usize) {
         if self.broken_field.is_none() {
             self.broken_field = Some(byte);
-            self.broken_in_query = self.level_offset != 0;
+            self.broken_in_query = self.in_query();
         }
     }
 
@@ -300,16 +295,6 @@ impl<'a, 's> FieldCollector<'a, 's> {
         let meaning = self.targets_of_name(name, path, flat);
         if self.admit_field(name, &meaning) {
             self.push_field(&meaning, name, value, level, key);
-        }
-    }
-
-    /// An element or attribute of XML, inside the elements that `path` names.
-    pub fn add_element(&mut self, path: FieldPath<'_, 'a>, name: &Cow<'a, str>, value: Value<'a>) {
-        let level = path.outer.len().saturating_add(1);
-        let meaning = self.targets_of_name(name, path, level <= FLAT_DEPTH);
-        if self.admit_field(name, &meaning) {
-            let level = u8::try_from(level).unwrap_or(QUERY_OFFSET);
-            self.push_field(&meaning, name, || value, level, NO_KEY);
         }
     }
 

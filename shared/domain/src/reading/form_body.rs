@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::reading::charset::Charset;
-use crate::reading::field_collection::{FieldCollector, Surroundings};
+use crate::reading::field_collection::{FieldCollector, Surroundings, Value};
 use crate::reading::json_text::{self, JsonText};
 use crate::reading::multipart_body;
 use trueup_event::json_scanner::{readable_text, without_bom};
@@ -64,7 +64,7 @@ pub(super) fn read_only_key<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> bool {
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
-    let text = keep_text(decode_bytes(key, charset), gathered);
+    let text = gathered.keep(decode_bytes(key, charset));
     let is_read = text.trim_ascii_start().starts_with(['{', '['])
         && json_text::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
     if is_read {
@@ -78,13 +78,6 @@ fn first_wrapping<'a>() -> Surroundings<'a> {
     Surroundings {
         level: 1,
         ..Surroundings::default()
-    }
-}
-
-fn keep_text<'a>(text: Cow<'a, str>, gathered: &FieldCollector<'a, '_>) -> &'a str {
-    match text {
-        Cow::Borrowed(text) => text,
-        Cow::Owned(text) => gathered.keep(text),
     }
 }
 
@@ -189,7 +182,7 @@ fn without_amp<'a>(name: Cow<'a, str>, gathered: &mut FieldCollector<'a, '_>) ->
         return name;
     }
     gathered.notes.add(ReadingNote::AmpNames);
-    let mut bare = keep_text(name, gathered);
+    let mut bare = gathered.keep(name);
     while is_amp(bare) {
         bare = bare.get(4..).unwrap_or_default();
     }
@@ -214,7 +207,7 @@ pub(super) fn add_field<'a>(
             gathered.add_pair(&name, || text);
             return;
         }
-        let text = keep_text(text, gathered);
+        let text = gathered.keep(text);
         read_report_in_field(name, text, place, gathered);
     }
 }
@@ -261,7 +254,7 @@ fn add_stepped_field<'a>(
     value: impl FnOnce() -> Cow<'a, str>,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    let whole = keep_text(whole, gathered);
+    let whole = gathered.keep(whole);
     let Some(steps) = name_steps(whole) else {
         return;
     };
@@ -286,7 +279,7 @@ fn add_stepped_field<'a>(
     let Some((name, outer)) = path.split_last() else {
         return;
     };
-    gathered.add_inner_pair(&Cow::Borrowed(whole), outer, name, value);
+    gathered.add_inner(&Cow::Borrowed(whole), outer, name, || Value::Text(value()));
 }
 
 /// A `+` is a space, `%41` an A, and what is no character becomes U+FFFD.

@@ -136,10 +136,7 @@ impl<'a> Walk<'a, '_, '_> {
         if is_deep || self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
             return false;
         }
-        let inner = match text.to_text() {
-            Cow::Borrowed(inner) => inner,
-            Cow::Owned(inner) => self.gathered.keep(inner),
-        };
+        let inner = self.gathered.keep(text.to_text());
         let mut outer = Vec::new();
         if self.gathered.has_paths() {
             outer.clone_from(&self.outer);

@@ -7,7 +7,7 @@
 use crate::reading::field_collection::{FieldCollector, Surroundings};
 use crate::reading::{json_body, mending};
 use trueup_event::batch::{self, BatchSplit};
-use trueup_event::json_scanner::{JsonError, Scanner};
+use trueup_event::json_scanner::{JsonError, Scanner, check_value};
 use trueup_event::limits::JSON_DEPTH;
 
 /// Strings with JSON inside one another that are entered, besides what the whole report is wrapped in.
@@ -41,15 +41,15 @@ pub(super) fn read_text<'a>(
 ) -> JsonText {
     let room = JSON_DEPTH.saturating_sub(around.depth);
     let bytes = text.as_bytes();
-    let fault = match check_json(bytes, room) {
+    let fault = match check_value(bytes, room) {
         Ok(()) => return read_checked(bytes, around, gathered),
         Err(fault) => fault,
     };
     if mend
         && let Ok(mended) = mending::mend_json(bytes)
-        && check_json(mended.text.as_bytes(), room).is_ok()
+        && check_value(mended.text.as_bytes(), room).is_ok()
     {
-        let kept = gathered.keep(mended.text);
+        let kept = gathered.keep(mended.text.into());
         let read = read_checked(kept.as_bytes(), around, gathered);
         if read == JsonText::Read {
             gathered.notes.add_all(mended.notes);
@@ -61,12 +61,6 @@ pub(super) fn read_text<'a>(
     } else {
         JsonText::NoReport
     }
-}
-
-fn check_json(bytes: &[u8], room: usize) -> Result<(), JsonError> {
-    let mut scanner = Scanner::new(bytes);
-    scanner.skip_value(room)?;
-    scanner.expect_end()
 }
 
 /// `{"`: no macro looks like this.

@@ -45,14 +45,12 @@ pub(super) fn mend_json(bytes: &[u8]) -> Result<Mended, NotMendable> {
     if !mender.rest.is_empty() {
         return Err(NotMendable);
     }
-    let mut notes = NoteList::default();
-    if mender.notes != notes {
-        notes.add(ReadingNote::Mended);
-        notes.add_all(mender.notes);
+    if mender.notes != NoteList::default() {
+        mender.notes.add(ReadingNote::Mended);
     }
     Ok(Mended {
         text: mender.out,
-        notes,
+        notes: mender.notes,
     })
 }
 

@@ -23,7 +23,9 @@ use field_collection::{FieldCollector, Surroundings};
 use json_text::{JsonText, WRAPPINGS};
 use text_store::TextStore;
 use trueup_event::batch::{self, BatchSplit};
-use trueup_event::json_scanner::{JsonError, Scanner, readable_text, without_bom};
+use trueup_event::json_scanner::{
+    JsonError, Scanner, bom_len, check_value, readable_text, without_bom,
+};
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::ReadingNote;
 
@@ -60,7 +62,7 @@ fn read_body<'a>(
     let Some(text) = charset.decode(sent) else {
         return read_bytes(sent, request, charset, gathered);
     };
-    let text = gathered.keep(text);
+    let text = gathered.keep(text.into());
     if let Some(note) = charset.note() {
         gathered.notes.add(note);
     }
@@ -124,10 +126,7 @@ fn read_mended<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bo
 }
 
 fn keep_readable<'a>(bytes: &'a [u8], gathered: &FieldCollector<'a, '_>) -> &'a str {
-    match readable_text(without_bom(bytes)) {
-        std::borrow::Cow::Borrowed(text) => text,
-        std::borrow::Cow::Owned(text) => gathered.keep(text),
-    }
+    gathered.keep(readable_text(without_bom(bytes)))
 }
 
 /// A form's only key: a report with a `=` behind it, or with its quotes escaped (X1b).
@@ -192,10 +191,7 @@ fn unquote<'a>(
     let mut scanner = Scanner::new(text.as_bytes());
     let inner = scanner.text();
     match inner.and_then(|inner| scanner.expect_end().map(|()| inner)) {
-        Ok(inner) => Ok(Some(match inner.to_text() {
-            std::borrow::Cow::Borrowed(inner) => inner,
-            std::borrow::Cow::Owned(inner) => gathered.keep(inner),
-        })),
+        Ok(inner) => Ok(Some(gathered.keep(inner.to_text()))),
         Err(fault) if text.starts_with("\"{") => Err(fault),
         Err(_) => Ok(None),
     }
@@ -217,7 +213,7 @@ fn read_markup<'a>(
             Ok(true)
         }
         Err(byte) if is_declared => Err(ReadError::UnparseableBody {
-            byte: byte.saturating_add(bytes.len().saturating_sub(without_bom(bytes).len())),
+            byte: byte.saturating_add(bom_len(bytes)),
         }),
         Err(_) => Ok(false),
     }
@@ -244,10 +240,7 @@ fn read_array<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> Res
         }
         BatchSplit::Unparseable if read_mended(bytes, gathered) => Ok(()),
         BatchSplit::Unparseable => {
-            let mut scanner = Scanner::new(bytes);
-            let fault = scanner
-                .skip_value(usize::MAX)
-                .and_then(|()| scanner.expect_end());
+            let fault = check_value(bytes, usize::MAX);
             Err(fault.map_or_else(unparseable_at, |()| ReadError::UnparseableElement))
         }
     }

@@ -17,10 +17,9 @@ const REJECTIONS: [&str; 5] = ["rejected", "refused", "reversed", "chargeback", 
 const CURRENCY_CHARS: usize = 16;
 
 pub(super) fn choose_slots(
-    gathered: FieldCollector<'_, '_>,
+    mut gathered: FieldCollector<'_, '_>,
     settings: &ReadSettings,
 ) -> ParsedRequest {
-    let mut gathered = gathered;
     let notes = std::mem::take(&mut gathered.notes).into_sorted();
     let broken_field = gathered.broken_field;
     let behind = gathered.level_behind_broken();

@@ -12,7 +12,7 @@ use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use crate::reading::field_collection::{FieldCollector, FieldPath, Value};
+use crate::reading::field_collection::{FieldCollector, Value};
 use trueup_event::limits::{FIELDS, JSON_DEPTH};
 
 /// Gathers the fields of `text`, which must be one XML document; else the byte at which it is none.
@@ -147,8 +147,7 @@ fn add_value<'a>(
     outer: &[Cow<'a, str>],
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    let path = FieldPath { outer, start: 0 };
-    gathered.add_element(path, &Cow::Owned(name.to_owned()), value);
+    gathered.add_inner(&Cow::Owned(name.to_owned()), outer, name, || value);
 }
 
 /// The fields of an element that stands inside of `outer`. Recursion is bounded by [`JSON_DEPTH`].

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use trueup_domain::reading::read_request;
 use trueup_domain::report::{ParsedRequest, Payout, PayoutUnit, ReadSettings, Report};
 use trueup_domain::{money, phone};
-use trueup_event::batch::{BatchSplit, split_batch};
+use trueup_event::batch::{BatchSplit, first_significant, split_batch};
 use trueup_event::raw_event::RawRequest;
 
 use super::table::events;
@@ -292,6 +292,12 @@ proptest! {
             }
             (BatchSplit::Empty, Ok(values)) => prop_assert!(values.is_empty()),
             (BatchSplit::Unparseable | BatchSplit::NotABatch, Err(_)) => {}
+            // Lines (X1b): each begins as an object does, and they are not one value together.
+            (BatchSplit::Elements(lines), Err(_)) if first_significant(text.as_bytes()) == Some(b'{') => {
+                let is_object = |line: std::ops::Range<usize>| text[line].starts_with('{');
+                prop_assert!(lines.len() > 1 && lines.into_iter().all(is_object));
+                prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err());
+            }
             (ours, theirs) => prop_assert!(false, "{ours:?} {theirs:?} {text}"),
         }
     }
