@@ -133,7 +133,7 @@ impl BatchProcessor {
         events: &[RawEvent],
         dead: &lapin::Channel,
     ) -> Result<BTreeSet<Uuid>, SettleError> {
-        match self.settle_once(events, LockMode::SkipBusy).await {
+        match self.settle_once(events).await {
             Ok(aside) => {
                 metrics::worker().stepped_aside.add(aside.len());
                 Ok(aside)
@@ -228,7 +228,7 @@ impl BatchProcessor {
         let mut parts = Vec::new();
         push_halves(&mut parts, events);
         while let Some(part) = parts.pop() {
-            match self.settle_once(part, LockMode::SkipBusy).await {
+            match self.settle_once(part).await {
                 Ok(busy) => aside.extend(busy),
                 Err(error) if error.is_busy() => aside.extend(part.iter().map(|event| event.id)),
                 Err(error) if error.is_environment_error() => {
@@ -274,7 +274,7 @@ impl BatchProcessor {
                 return Ok(true);
             }
             let alone = std::slice::from_ref(event);
-            match self.settle_once(alone, LockMode::SkipBusy).await {
+            match self.settle_once(alone).await {
                 Ok(aside) => {
                     self.attempts.forget_attempts(&[event.id]).await?;
                     return Ok(aside.is_empty());
@@ -313,12 +313,10 @@ impl BatchProcessor {
         Ok(())
     }
 
-    async fn settle_once(
-        &self,
-        events: &[RawEvent],
-        mode: LockMode,
-    ) -> Result<BTreeSet<Uuid>, StoreError> {
-        self.settle_behind(events, mode, BTreeSet::new()).await
+    /// What is free of them, behind nobody that waits.
+    async fn settle_once(&self, events: &[RawEvent]) -> Result<BTreeSet<Uuid>, StoreError> {
+        self.settle_behind(events, LockMode::SkipBusy, BTreeSet::new())
+            .await
     }
 
     /// One transaction; returns the events that stepped aside, also those behind a caller that waits. A panic in

@@ -51,8 +51,12 @@ const LOCKED_FOR_AT_MOST: Duration = Duration::from_secs(600);
 /// Postgres and the broker may be starting together with us: `migrate` waits this long for each.
 const DEPENDENCIES_WITHIN: Duration = Duration::from_secs(30);
 
-/// Tries until it works or [`DEPENDENCIES_WITHIN`] is over; then the last error stands.
-async fn retry_until_available<T, E, F>(mut attempt: impl FnMut() -> F) -> Result<T, E>
+/// Tries until it works, fails for good, or `within` is over; then the last error stands.
+async fn retry<T, E, F>(
+    within: Duration,
+    may_pass: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -60,29 +64,33 @@ where
     let mut backoff = Backoff::new();
     loop {
         match attempt().await {
-            Err(_) if started.elapsed() < DEPENDENCIES_WITHIN => backoff.wait().await,
+            Err(error) if started.elapsed() < within && may_pass(&error) => backoff.wait().await,
             outcome => return outcome,
         }
     }
 }
 
+async fn retry_until_available<T, E, F>(attempt: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    retry(DEPENDENCIES_WITHIN, |_| true, attempt).await
+}
+
 /// A dump or a long report holds its tables for minutes. A migration that waited for it would have everybody
-/// wait behind itself: it gives up at once and comes again.
-async fn migrate_when_unlocked<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+/// wait behind itself: it gives up after 1.3 s and comes again.
+async fn migrate_when_unlocked<T, F>(attempt: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let started = Instant::now();
-    let mut backoff = Backoff::new();
-    loop {
-        match attempt().await {
-            Err(error) if error.is_busy() && started.elapsed() < LOCKED_FOR_AT_MOST => {
-                tracing::warn!(%error, "a migration gave way to somebody's lock; it comes again");
-                backoff.wait().await;
-            }
-            outcome => return outcome,
+    let is_locked = |error: &StoreError| {
+        let is_busy = error.is_busy();
+        if is_busy {
+            tracing::warn!(%error, "a migration gave way to somebody's lock; it comes again");
         }
-    }
+        is_busy
+    };
+    retry(LOCKED_FOR_AT_MOST, is_locked, attempt).await
 }
 
 pub async fn migrate(settings: &WorkerSettings) -> Result<ExitReason, Failure> {

@@ -13,9 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use trueup_event::ids;
 use trueup_ops::shutdown::{ExitReason, Failure};
-use trueup_store::accounts::Account;
+use trueup_store::accounts::{self, Account};
 use trueup_store::users::{self, UserRole};
-use trueup_store::{Pool, TransactionName, audit_log, run_tx};
+use trueup_store::{Pool, StoreError, TransactionName, audit_log, run_tx};
 use uuid::Uuid;
 
 use crate::passwords;
@@ -120,13 +120,11 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
     let made = run_tx(&pool, TransactionName::UsersAdd, move |tx| {
         let (account, email, hash) = (of.clone(), email.clone(), hash.clone());
         Box::pin(async move {
-            let made = if is_new {
-                users::insert_with_account(tx, &account, id, &email, &hash, role).await?
-            } else {
-                users::insert_user(tx, account.id, id, &email, &hash, role).await?
-            };
-            if !made {
-                return Ok(false);
+            if is_new {
+                accounts::insert_account(tx, &account).await?;
+            }
+            if !users::insert_user(tx, account.id, id, &email, &hash, role).await? {
+                return Err(StoreError::Abandoned);
             }
             let change = audit_log::Change {
                 account_id: account.id,
@@ -136,17 +134,19 @@ pub async fn run(command: UserCommand, pool: Pool) -> Result<ExitReason, Failure
                 object_id: id,
                 detail: json!({ "email": email, "role": role.code() }),
             };
-            audit_log::record_change(tx, change).await?;
-            Ok(true)
+            audit_log::record_change(tx, change).await
         })
     })
-    .await
-    .map_err(database_down)?;
-    if !made {
-        return Err(bad_usage(format!(
-            "{} can sign in already; nothing was changed",
-            add.email
-        )));
+    .await;
+    match made {
+        Ok(()) => {}
+        Err(StoreError::Abandoned) => {
+            return Err(bad_usage(format!(
+                "{} can sign in already; nothing was changed",
+                add.email
+            )));
+        }
+        Err(error) => return Err(database_down(error)),
     }
     println!(
         "{} may sign in as {} of {:?} ({}).",

@@ -8,7 +8,7 @@ use trueup_domain::report::{
     DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Report, Slot,
 };
 use trueup_domain::{duration, money, phone};
-use trueup_event::batch::{BatchSplit, split_batch};
+use trueup_event::batch::{BatchSplit, first_significant, split_batch};
 use trueup_event::limits::{BATCH_ELEMENTS, ID_CHARS, PASSED_OVER, RAW_CHARS};
 use trueup_event::raw_event::RawRequest;
 
@@ -66,15 +66,16 @@ fn elements(body: &[u8]) -> Vec<&[u8]> {
     match split_batch(body, None) {
         BatchSplit::Elements(ranges) => {
             assert!((1..=BATCH_ELEMENTS).contains(&ranges.len()));
-            let mut end = 0;
+            // Before an array's first element stands its bracket; lines begin with the body.
+            let mut end = is_array(body).then_some(0);
             ranges
                 .into_iter()
                 .map(|range| {
                     assert!(
-                        range.start > end && range.start < range.end,
+                        end.is_none_or(|end| range.start > end) && range.start < range.end,
                         "in order and not empty"
                     );
-                    end = range.end;
+                    end = Some(range.end);
                     &body[range]
                 })
                 .collect()
@@ -86,8 +87,12 @@ fn elements(body: &[u8]) -> Vec<&[u8]> {
     }
 }
 
+fn is_array(body: &[u8]) -> bool {
+    first_significant(body) == Some(b'[')
+}
+
 pub fn any_batch(data: &[u8]) {
-    for element in elements(data) {
+    for element in elements(data).into_iter().filter(|_| is_array(data)) {
         // An element stands for itself: alone in an array it is the same element.
         let alone = [b"[", element, b"]"].concat();
         let whole = 1..alone.len() - 1;

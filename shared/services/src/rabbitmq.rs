@@ -67,8 +67,8 @@ impl Node {
         ]
     }
 
-    /// Its settings; `cluster` names the nodes that form one, if it is to be one of several.
-    pub fn write_files(&self, cluster: &[String]) -> Result<()> {
+    /// Its settings, and `more` of them; `cluster` names the nodes that form one, if it is to be one of several.
+    pub fn write_files(&self, cluster: &[String], more: &str) -> Result<()> {
         for folder in [&self.home, &self.dir.join("data"), &self.dir.join("log")] {
             std::fs::create_dir_all(folder)?;
         }
@@ -90,6 +90,7 @@ impl Node {
                 ));
             }
         }
+        conf.push_str(more);
         let files = [
             ("rabbitmq.conf", conf.as_str()),
             // A dead node is noticed after about 5 s even where no packet tells of it (60 s by default).
@@ -101,13 +102,6 @@ impl Node {
             std::fs::write(self.dir.join(name), text)?;
         }
         Ok(())
-    }
-
-    fn add_settings(&self, conf: &str) -> Result<()> {
-        use std::io::Write as _;
-        let file = self.dir.join("rabbitmq.conf");
-        let mut file = std::fs::OpenOptions::new().append(true).open(file)?;
-        Ok(file.write_all(conf.as_bytes())?)
     }
 
     /// `rabbitmq-server` or `rabbitmqctl` for this node; nothing of another node's settings gets in.
@@ -173,8 +167,7 @@ impl RabbitMq {
         }
         let names: Vec<String> = broker.nodes.iter().map(|(n, _)| n.name.clone()).collect();
         for n in 0..size {
-            broker.nodes[n].0.write_files(&names)?;
-            broker.nodes[n].0.add_settings(conf)?;
+            broker.nodes[n].0.write_files(&names, conf)?;
             // One after the other: the later ones find the first and join it.
             broker.start_node(n)?;
         }

@@ -58,32 +58,30 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn start() -> Result<Redis> {
+    fn new() -> Result<Redis> {
         let port = spare_port()?;
-        let mut redis = Redis {
+        Ok(Redis {
             port,
             tls: None,
             guard: None,
             folder: Folder::make("redis", port, None)?,
-        };
+        })
+    }
+
+    pub fn start() -> Result<Redis> {
+        let mut redis = Redis::new()?;
         redis.restart()?;
         Ok(redis)
     }
 
     /// Over TLS as well, on a port beside; who comes there must show a certificate of that CA.
     pub fn start_over_tls(server: &KeyPair, clients_of: &Path) -> Result<Redis> {
-        let port = spare_port()?;
-        let folder = Folder::make("redis", port, None)?;
-        let mut redis = Redis {
-            port,
-            tls: Some(RedisTls {
-                port: spare_port()?,
-                server: server.copy_for(&folder.path, None)?,
-                clients_of: copy_file(clients_of, &folder.path, None)?,
-            }),
-            guard: None,
-            folder,
-        };
+        let mut redis = Redis::new()?;
+        redis.tls = Some(RedisTls {
+            port: spare_port()?,
+            server: server.copy_for(&redis.folder.path, None)?,
+            clients_of: copy_file(clients_of, &redis.folder.path, None)?,
+        });
         redis.restart()?;
         Ok(redis)
     }

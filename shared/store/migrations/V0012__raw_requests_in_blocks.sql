@@ -97,24 +97,8 @@ BEGIN
     RETURN gone + more + blocks;
 END $$;
 
--- The number of its block and, in the last nine bits, its row there. The column costs nothing to add, but the
--- lock on the whole event table must not stand in front of everybody while some long reader holds it: it is
--- asked for in short turns.
-DO $$
-BEGIN
-    FOR turn IN 1..300 LOOP
-        BEGIN
-            -- Longer than deadlock_timeout (1 s), after which an autovacuum goes out of the way.
-            SET LOCAL lock_timeout = '1300ms';
-            ALTER TABLE events ADD COLUMN request_place bigint;
-            SET LOCAL lock_timeout = 0;
-            RETURN;
-        EXCEPTION WHEN lock_not_available THEN
-            PERFORM pg_sleep(1);
-        END;
-    END LOOP;
-    RAISE EXCEPTION 'somebody has been reading the event table for five minutes; try again later'
-        USING ERRCODE = 'lock_not_available';
-END $$;
+-- The number of its block and, in the last nine bits, its row there. The column costs nothing to add; the lock on
+-- the whole event table is waited for as briefly as every lock of a migration (migrate.rs).
+ALTER TABLE events ADD COLUMN request_place bigint;
 
 SELECT trueup_make_partitions();

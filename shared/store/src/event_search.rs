@@ -135,18 +135,18 @@ const PAGE_BY_REASON: &str = "/* pages.events_by_reason */
             ORDER BY e.received_at DESC, e.id DESC LIMIT $10) e
      ORDER BY 1 DESC, 2 DESC LIMIT $10";
 
-/// The rows of one text are looked up first, by themselves: left to choose, the planner walks the time.
+/// The rows of one text, or of some calls, are looked up first, by themselves: left to choose, the planner walks the time.
 macro_rules! of_one {
-    ($name:literal, $column:literal) => {
+    ($name:literal, $rows:literal) => {
         concat!(
             "/* ",
             $name,
             " */
     WITH hit AS MATERIALIZED (
-         SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id FROM events e
-          WHERE e.",
-            $column,
-            " = $3 AND e.account_id = $2 LIMIT $4)
+         SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id
+           FROM ",
+            $rows,
+            " LIMIT $4)
     SELECT received_at, id FROM hit
      WHERE webhook_id = ANY($1) AND received_at >= $5 AND received_at < $6 AND (received_at, id) < ($7, $8)
        AND ($9::text[] IS NULL OR status = ANY($9)) AND ($10::text[] IS NULL OR reason = ANY($10))
@@ -156,21 +156,25 @@ macro_rules! of_one {
     };
 }
 
-const PAGE_OF_CALLER: &str = of_one!("pages.events_of_caller", "caller");
-const PAGE_OF_REF_ID: &str = of_one!("pages.events_of_ref_id", "ref_id");
-const PAGE_OF_CALL_ID: &str = of_one!("pages.events_of_call_id", "call_id");
+const PAGE_OF_CALLER: &str = of_one!(
+    "pages.events_of_caller",
+    "events e WHERE e.caller = $3 AND e.account_id = $2"
+);
+const PAGE_OF_REF_ID: &str = of_one!(
+    "pages.events_of_ref_id",
+    "events e WHERE e.ref_id = $3 AND e.account_id = $2"
+);
+const PAGE_OF_CALL_ID: &str = of_one!(
+    "pages.events_of_call_id",
+    "events e WHERE e.call_id = $3 AND e.account_id = $2"
+);
 
-/// The reports about some calls; `$4` and the rest as in the statements above.
-const PAGE_OF_CALLS: &str = "/* pages.events_of_calls */
-    WITH hit AS MATERIALIZED (
-         SELECT e.received_at, e.id, e.webhook_id, e.status, e.reason, e.payout_cents, e.caller, e.ref_id
-           FROM call_reports r JOIN events e ON e.received_at = r.received_at AND e.id = r.event_id AND e.account_id = $2
-          WHERE r.account_id = $2 AND r.call_id = ANY($3::uuid[]) LIMIT $4)
-    SELECT received_at, id FROM hit
-     WHERE webhook_id = ANY($1) AND received_at >= $5 AND received_at < $6 AND (received_at, id) < ($7, $8)
-       AND ($9::text[] IS NULL OR status = ANY($9)) AND ($10::text[] IS NULL OR reason = ANY($10))
-       AND ($11::text IS NULL OR caller = $11) AND ($12::int8 IS NULL OR payout_cents = $12)
-     ORDER BY 1 DESC, 2 DESC LIMIT $13";
+/// The reports about some calls.
+const PAGE_OF_CALLS: &str = of_one!(
+    "pages.events_of_calls",
+    "call_reports r JOIN events e ON e.received_at = r.received_at AND e.id = r.event_id AND e.account_id = $2
+          WHERE r.account_id = $2 AND r.call_id = ANY($3::uuid[])"
+);
 
 /// How far back a webhook's next rows reach, by the index alone.
 const FLOOR: &str = "/* pages.events_floor */

@@ -10,87 +10,90 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::StoreError;
+use crate::{StoreError, migrate};
 
-struct IndexExchange {
-    narrow: &'static str,
+#[derive(Debug)]
+struct OnlineIndex {
+    name: &'static str,
     make: &'static str,
-    /// None for an index that is only new.
-    wide: Option<&'static str>,
-    /// Where the wide one is a table's key.
-    key_of: Option<&'static str>,
+    /// What it makes superfluous.
+    replaces: &'static [WideIndex],
+}
+
+#[derive(Debug)]
+enum WideIndex {
+    Index(&'static str),
+    /// A table's key.
+    Key {
+        table: &'static str,
+        name: &'static str,
+    },
 }
 
 /// An id that was minted by us or chosen for a call is as good as unique: whoever has the same one in another
 /// account has a few rows under it, which the statements tell apart by their account.
-const EXCHANGES: [IndexExchange; 7] = [
+const INDEXES: [OnlineIndex; 6] = [
     // A call is looked for by the beginning of its ref_id, in any case.
-    IndexExchange {
-        narrow: "calls_by_ref_id_start",
+    OnlineIndex {
+        name: "calls_by_ref_id_start",
         make: "/* online_calls_by_ref_id_start */
             CREATE INDEX CONCURRENTLY calls_by_ref_id_start ON calls (account_id, lower(ref_id) text_pattern_ops)
              WHERE ref_id IS NOT NULL",
-        wide: None,
-        key_of: None,
+        replaces: &[],
     },
     // Of the calls that share a ref_id and a caller the latest are looked at, without sorting all of them (V13).
-    IndexExchange {
-        narrow: "calls_by_ref_id_caller_and_end",
+    OnlineIndex {
+        name: "calls_by_ref_id_caller_and_end",
         make: "/* online_calls_by_ref_id_caller_and_end */
             CREATE INDEX CONCURRENTLY calls_by_ref_id_caller_and_end ON calls (account_id, ref_id, caller, ended_at DESC)
              WHERE ref_id IS NOT NULL",
-        wide: Some("calls_by_ref_id_and_caller"),
-        key_of: None,
+        replaces: &[WideIndex::Index("calls_by_ref_id_and_caller")],
     },
     // The claims of a call, which is locked while they are written: nothing is found twice by it. `reconcile`
     // counts them.
-    IndexExchange {
-        narrow: "call_reports_by_call",
+    OnlineIndex {
+        name: "call_reports_by_call",
         make: "/* online_claims_by_call */
             CREATE INDEX CONCURRENTLY call_reports_by_call ON call_reports (call_id)",
-        wide: Some("call_reports_pkey"),
-        key_of: Some("call_reports"),
+        replaces: &[WideIndex::Key {
+            table: "call_reports",
+            name: "call_reports_pkey",
+        }],
     },
-    IndexExchange {
-        narrow: "postings_of_call",
+    OnlineIndex {
+        name: "postings_of_call",
         make: "/* online_postings_of_call */
             CREATE INDEX CONCURRENTLY postings_of_call ON postings (call_id)",
-        wide: Some("postings_by_call"),
-        key_of: None,
+        replaces: &[WideIndex::Index("postings_by_call")],
     },
     // One event posts at most once on one call for one cause (invariant 4). Ids of events grow with the time,
     // so that its pages are filled one after the other.
-    IndexExchange {
-        narrow: "postings_once_of_event",
+    OnlineIndex {
+        name: "postings_once_of_event",
         make: "/* online_postings_once */
             CREATE UNIQUE INDEX CONCURRENTLY postings_once_of_event ON postings (event_id, call_id, kind, round)
              WHERE event_id IS NOT NULL",
-        wide: Some("postings_once"),
-        key_of: None,
+        replaces: &[WideIndex::Index("postings_once")],
     },
     // The order of a publisher's postings, by which its balance runs, is what must be beyond doubt about `seq`;
     // that order is unique, and the key over all of them, by which nothing is looked up, goes.
-    IndexExchange {
-        narrow: "postings_of_publisher",
-        make: MAKE_POSTINGS_OF_PUBLISHER,
-        wide: Some("postings_by_publisher"),
-        key_of: None,
-    },
-    IndexExchange {
-        narrow: "postings_of_publisher",
-        make: MAKE_POSTINGS_OF_PUBLISHER,
-        wide: Some("postings_pkey"),
-        key_of: Some("postings"),
+    OnlineIndex {
+        name: "postings_of_publisher",
+        make: "/* online_postings_of_publisher */
+            CREATE UNIQUE INDEX CONCURRENTLY postings_of_publisher ON postings (publisher_id, seq)
+             WHERE publisher_id IS NOT NULL",
+        replaces: &[
+            WideIndex::Index("postings_by_publisher"),
+            WideIndex::Key {
+                table: "postings",
+                name: "postings_pkey",
+            },
+        ],
     },
 ];
 
-const MAKE_POSTINGS_OF_PUBLISHER: &str = "/* online_postings_of_publisher */
-    CREATE UNIQUE INDEX CONCURRENTLY postings_of_publisher ON postings (publisher_id, seq) WHERE publisher_id IS NOT NULL";
-
-/// How long a table's key, once it is of no use, waits for whoever holds its table, before it lets those behind
-/// it pass (longer than deadlock_timeout, 1 s, after which an autovacuum goes out of the way); and how often it
-/// comes again.
-const LOCK_TIMEOUT: &str = "/* online_lock_timeout */ SET lock_timeout = '1300ms'";
+/// How often a table's key, once it is of no use, is asked to go: each time it waits as briefly as a migration
+/// does, and lets those behind it pass.
 const TURNS: u32 = 300;
 const BETWEEN_TURNS: Duration = Duration::from_secs(1);
 
@@ -99,8 +102,7 @@ const NO_TIMEOUT: &str = "/* online_no_timeout */ SET statement_timeout = 0; SET
 
 /// A number that changes with any of them.
 pub fn checksum() -> u64 {
-    let texts = EXCHANGES.iter().flat_map(|exchange| exchange.make.bytes());
-    texts.fold(0, |sum: u64, byte| {
+    format!("{INDEXES:?}").bytes().fold(0, |sum: u64, byte| {
         sum.rotate_left(7).wrapping_add(u64::from(byte))
     })
 }
@@ -109,34 +111,34 @@ pub fn checksum() -> u64 {
 /// afterwards.
 pub async fn exchange_indexes(client: &Client) -> Result<(), StoreError> {
     client.batch_execute(NO_TIMEOUT).await?;
-    for exchange in &EXCHANGES {
-        make_narrow(client, exchange).await?;
-        drop_wide(client, exchange).await?;
+    for index in &INDEXES {
+        make_index(client, index).await?;
+        for wide in index.replaces {
+            drop_wide(client, wide).await?;
+        }
     }
     Ok(())
 }
 
-async fn make_narrow(client: &Client, exchange: &IndexExchange) -> Result<(), StoreError> {
-    let valid = is_valid(client, exchange.narrow).await?;
+async fn make_index(client: &Client, index: &OnlineIndex) -> Result<(), StoreError> {
+    let valid = is_valid(client, index.name).await?;
     if valid == Some(true) {
         return Ok(());
     }
     if valid.is_some() {
-        drop_index(client, exchange.narrow).await?;
+        drop_index(client, index.name).await?;
     }
-    Ok(client.batch_execute(exchange.make).await?)
+    Ok(client.batch_execute(index.make).await?)
 }
 
-async fn drop_wide(client: &Client, exchange: &IndexExchange) -> Result<(), StoreError> {
-    let Some(wide) = exchange.wide else {
-        return Ok(());
-    };
-    if is_valid(client, wide).await?.is_none() {
+async fn drop_wide(client: &Client, wide: &WideIndex) -> Result<(), StoreError> {
+    let (WideIndex::Index(name) | WideIndex::Key { name, .. }) = wide;
+    if is_valid(client, name).await?.is_none() {
         return Ok(());
     }
-    match exchange.key_of {
-        Some(table) => drop_key(client, table, wide).await,
-        None => drop_index(client, wide).await,
+    match wide {
+        WideIndex::Index(name) => drop_index(client, name).await,
+        WideIndex::Key { table, name } => drop_key(client, table, name).await,
     }
 }
 
@@ -156,7 +158,7 @@ async fn drop_index(client: &Client, index: &str) -> Result<(), StoreError> {
 /// Takes the table's lock for an instant; in short turns, so that no long reader stops the settling with it.
 async fn drop_key(client: &Client, table: &str, key: &str) -> Result<(), StoreError> {
     let drop = format!("/* online_drop_key */ ALTER TABLE {table} DROP CONSTRAINT {key}");
-    client.batch_execute(LOCK_TIMEOUT).await?;
+    client.batch_execute(migrate::LOCK_TIMEOUT).await?;
     for _ in 1..TURNS {
         match client.batch_execute(&drop).await {
             Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
@@ -167,7 +169,7 @@ async fn drop_key(client: &Client, table: &str, key: &str) -> Result<(), StoreEr
         }
         tokio::time::sleep(BETWEEN_TURNS).await;
     }
-    Err(StoreError::Corrupt(format!(
-        "somebody has been reading {table} for five minutes; run `trueup-worker migrate` again later"
+    Err(StoreError::Locked(format!(
+        "somebody has been reading {table} for ten minutes and more; run `trueup-worker migrate` again later"
     )))
 }

@@ -15,13 +15,15 @@ use trueup_domain::report::SlotReading;
 /// Requests of one block at most: the low bits of a place count them.
 pub const BLOCK_ROWS: usize = 1 << ROW_BITS;
 const ROW_BITS: u32 = 9;
+/// Bits of a block's number: what the row, and the sign, leave of a place.
+pub const NUMBER_BITS: u32 = i64::BITS - 1 - ROW_BITS;
 /// Text of one block, unpacked; a larger request has a block of its own. To show one event unpacks one block.
 pub const BLOCK_BYTES: usize = 256 * 1024;
 /// Text of one request and its reading that is put into a block at all, and what is unpacked at most. The
 /// largest body that there may be is written in 776 KiB, and each slot's text is a part of it.
 const LARGEST_REQUEST: usize = 8 * 1024 * 1024;
 const LARGEST_BLOCK: usize = LARGEST_REQUEST + BLOCK_BYTES;
-/// Of all compression levels the fastest: beyond it a twentieth is gained for thrice the time.
+/// The first of the ordinary levels: those above gain next to nothing for their time (ADR 0036).
 const LEVEL: i32 = 1;
 /// How a block's bytes begin. A reader refuses one that it does not know.
 const FORMAT: u8 = 1;
@@ -171,8 +173,8 @@ pub struct PackedRequests {
     pub places: Vec<Option<i64>>,
 }
 
-/// Packs the requests of rows, given with their times, in the rows' order. `next_number` gives a number of 54
-/// bits for each block: one that no other block of the day has.
+/// Packs the requests of rows, given with their times, in the rows' order. `next_number` gives a number of
+/// [`NUMBER_BITS`] for each block: one that no other block of the day has.
 pub fn pack_requests<'a>(
     rows: impl Iterator<Item = (Timestamp, Option<&'a RequestText>)>,
     mut next_number: impl FnMut() -> i64,

@@ -98,37 +98,6 @@ pub async fn insert_user(
         == 1)
 }
 
-/// A new account with its first user, both or, if somebody has the e-mail address already, neither (false).
-pub async fn insert_with_account(
-    client: &impl GenericClient,
-    account: &Account,
-    id: Uuid,
-    email: &str,
-    password_hash: &str,
-    role: UserRole,
-) -> Result<bool> {
-    // The reference is checked when the statement ends: by then the account is there.
-    const INSERT: &str = "/* users.insert_with_account */
-        WITH made AS (
-             INSERT INTO users (id, account_id, email, password_hash, role) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT DO NOTHING RETURNING account_id)
-        INSERT INTO accounts (id, name, default_region, currency, time_zone, created_at)
-        SELECT account_id, $6, $7, $8, $9, $10 FROM made";
-    let params: statement::Params<'_> = &[
-        &id,
-        &account.id,
-        &email,
-        &password_hash,
-        &role.code(),
-        &account.name,
-        &account.default_region,
-        &account.currency,
-        &account.time_zone,
-        &account.created_at,
-    ];
-    Ok(statement::run(client, INSERT, params).await? == 1)
-}
-
 /// The user and the password's hash; nothing for one who is unknown or was shut out.
 pub async fn by_email(client: &impl GenericClient, email: &str) -> Result<Option<(User, String)>> {
     const BY_EMAIL: &str = concat!(

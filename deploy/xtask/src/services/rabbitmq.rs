@@ -134,7 +134,7 @@ pub fn start(layout: &Layout, state: &mut State, services: &mut Services) -> Res
         home: dir.join("home"),
         dir: dir.clone(),
     };
-    node.write_files(&[])?;
+    node.write_files(&[], "")?;
     write_ctl(&node, &bin)?;
     let log = dir.join("start.log");
     let daemon = Daemon::start(node.command("rabbitmq-server")?, &log)?;

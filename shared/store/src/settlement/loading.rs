@@ -80,8 +80,9 @@ async fn load_rows(
     Ok((lines, skipped))
 }
 
-/// Rows that are there already are rare: a redelivery, or one that was parked (and that no person has closed). Those are locked, so that
-/// a redriven event and a person who replays it take turns; in the order of the arrays.
+/// Rows that are there already are rare: a redelivery, or one that was parked, which is settled again unless a
+/// person has closed it. They are locked, so that a redriven event and a person who replays it take turns; in
+/// the order of the arrays.
 ///
 /// Here and below the look-up is a subquery of its own: a plan made while a table was empty would
 /// otherwise read all of it first, and go on doing so when it is large.

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
-use crate::request_blocks::{PackedRequests, RequestBlock, RequestText, pack_requests};
+use crate::request_blocks::{
+    NUMBER_BITS, PackedRequests, RequestBlock, RequestText, pack_requests,
+};
 use crate::settlement::columns::{
     CallReportRow, EventRow, LockedRow, call_report_key, call_report_state, decided_event,
     event_key, inserted_call_report, inserted_event, is_told_to_wait, locked_call_key,
@@ -32,9 +34,6 @@ pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 
 /// Seconds of the last retry, as `make_interval` takes them.
 const LAST_RETRY_SECONDS: f64 = 86_400.0;
-
-/// Of 64 random bits, those that a block's number leaves to the rows, and the sign.
-const BLOCK_NUMBER_SHIFT: u32 = 10;
 
 /// One write of a batch; all of them go out in one flight.
 pub(super) type Write<'a> = (&'static str, Vec<Param<'a>>);
@@ -299,11 +298,8 @@ impl NewRequests {
             let is_new = |_: &&RequestText| !line.exists;
             (line.order.received_at, text.as_ref().filter(is_new))
         });
-        let packed = pack_requests(new, || {
-            // 54 bits: the rest of a place is the row.
-            i64::from_ne_bytes((rand::rng().random::<u64>() >> BLOCK_NUMBER_SHIFT).to_ne_bytes())
-        })
-        .map_err(|e| StoreError::Corrupt(format!("requests that do not pack: {e}")))?;
+        let packed = pack_requests(new, || rand::rng().random_range(0..1_i64 << NUMBER_BITS))
+            .map_err(|e| StoreError::Corrupt(format!("requests that do not pack: {e}")))?;
         Ok(NewRequests { texts, packed })
     }
 }
