@@ -1,7 +1,7 @@
 //! The pure half of settling a batch: what a row is on its way, in which order rows are decided, which
 //! calls are locked for them, and what is decided. The store finds, locks and writes around it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use trueup_event::raw_event::{RawEvent, RawRequest};
@@ -366,22 +366,13 @@ pub fn decide_lines(
     webhooks: &HashMap<Uuid, WebhookRules>,
     books: &mut LockedCalls,
 ) {
-    for line in lines.iter() {
-        if let Some(case) = case_of_line(line, webhooks)
-            && let Some((fingerprint, expected)) = expected_match(&case, books)
-        {
-            books.expect_match(fingerprint, expected);
-        }
-    }
     // What a person has decided anew leaves first: it leads nobody to where it stood.
     let mut step = 0;
     for line in lines.iter_mut().filter(|line| !line.trigger.is_retry()) {
         leave_call(line, books, &mut step);
     }
-    let anew: Vec<bool> = lines
-        .iter()
-        .map(|line| is_decided_anew(line, webhooks, books))
-        .collect();
+    expect_matches(lines, webhooks, books);
+    let anew = find_lines_to_decide(lines, webhooks, books);
     for (line, _) in lines.iter().zip(&anew).filter(|(_, anew)| !**anew) {
         name_in_place(line, webhooks, books);
     }
@@ -405,6 +396,22 @@ pub fn decide_lines(
     }
 }
 
+/// Tells every row where those of its fingerprint are going to stand by their ids, whichever is decided first
+/// (M12).
+fn expect_matches(
+    lines: &[BatchRow],
+    webhooks: &HashMap<Uuid, WebhookRules>,
+    books: &mut LockedCalls,
+) {
+    for line in lines {
+        if let Some(case) = case_of_line(line, webhooks)
+            && let Some((fingerprint, expected)) = expected_match(&case, books)
+        {
+            books.expect_match(fingerprint, expected);
+        }
+    }
+}
+
 fn case_of_line<'a>(
     line: &'a BatchRow,
     webhooks: &'a HashMap<Uuid, WebhookRules>,
@@ -420,9 +427,33 @@ fn case_of_line<'a>(
     })
 }
 
+/// For each row whether it is decided anew. Where one leaves its call, those of its fingerprint that stand
+/// there by a guess are looked at as if the call had changed: it may have been all that led them there (M12, M14).
+fn find_lines_to_decide(
+    lines: &[BatchRow],
+    webhooks: &HashMap<Uuid, WebhookRules>,
+    books: &LockedCalls,
+) -> Vec<bool> {
+    let decided_alone = |line: &BatchRow| {
+        let call_changed = line.trigger == Trigger::Changed;
+        is_decided_anew(line, call_changed, webhooks, books)
+    };
+    let mut anew: Vec<bool> = lines.iter().map(decided_alone).collect();
+    let place = |line: &BatchRow| line.fingerprint().zip(line.earlier_call);
+    let leaving = lines.iter().zip(&anew).filter(|(_, anew)| **anew);
+    let left: HashSet<(Fingerprint, Uuid)> = leaving.filter_map(|(line, _)| place(line)).collect();
+    for (line, anew) in lines.iter().zip(&mut anew) {
+        if !*anew && line.trigger.is_retry() && place(line).is_some_and(|at| left.contains(&at)) {
+            *anew = is_decided_anew(line, true, webhooks, books);
+        }
+    }
+    anew
+}
+
 /// False for a row that is tried again and stands where it should (M9).
 fn is_decided_anew(
     line: &BatchRow,
+    call_changed: bool,
     webhooks: &HashMap<Uuid, WebhookRules>,
     books: &LockedCalls,
 ) -> bool {
@@ -443,28 +474,30 @@ fn is_decided_anew(
         before.reason,
         Some(Reason::ReplacedHeuristicMatch | Reason::RepeatOfOpenReport)
     );
-    let stands_on = line
-        .earlier_call
-        .filter(|call_id| !may_stand_nowhere || is_standing(line, books, *call_id));
+    let stands_on = line.earlier_call.filter(|call_id| {
+        is_standing(line, books, *call_id)
+            || !(may_stand_nowhere || is_displaced(line, books, *call_id))
+    });
+    let is_let_go = || {
+        call_changed && stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id))
+    };
     match find_better_call(&case, books) {
-        // A guess among the calls of its ref_id is better than one by caller only on the caller's own call.
+        // A guess among the calls of its ref_id is better than one by caller only on the caller's own call,
+        // or where that one does not hold.
         Some(MatchResult::Call {
             call_id,
             strategy: Strategy::RefId,
             guess: true,
             ..
         }) if before.strategy == Some(Strategy::CallerDuration) && stands_on.is_some() => {
-            stands_on != Some(call_id) && is_of_same_caller(&case, books, call_id)
+            stands_on != Some(call_id) && (is_of_same_caller(&case, books, call_id) || is_let_go())
         }
         Some(MatchResult::Call { call_id, .. }) => stands_on != Some(call_id),
         // Nothing but a further call puts a choice in doubt.
         Some(MatchResult::Ambiguous { .. }) => {
             stands_on.is_some() && line.trigger != Trigger::Again
         }
-        _ => {
-            line.trigger == Trigger::Changed
-                && stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id))
-        }
+        _ => is_let_go(),
     }
 }
 
@@ -494,6 +527,12 @@ fn is_standing(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
     };
     let call = books.call(key);
     call.is_some_and(|call| call.standing(line.order.event_id).is_some())
+}
+
+/// Its row may tell of its payout alone (V3).
+fn is_displaced(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
+    let of_call = books.displaced_from(line.order.event_id);
+    of_call.is_some_and(|call| call.key.call_id == call_id)
 }
 
 fn is_of_same_caller(case: &DecisionInput<'_>, books: &LockedCalls, call_id: Uuid) -> bool {

@@ -178,15 +178,23 @@ pub fn find_better_than_guess(
     question: &MatchInput<'_>,
     evidence: &MatchEvidence,
 ) -> Option<MatchResult> {
-    find_named_call(question, evidence, &mut false).or_else(|| {
-        let is_named = |p: &PriorMatch| !p.guess && !p.displaced;
-        let named = nearest_prior(question, evidence, is_named)?;
-        // Where two calls are named, what stands nowhere may be either's repeat: it waits for a person (M12).
-        let elsewhere = |p: &PriorMatch| is_named(p) && p.call_id != named.call_id;
-        let is_either =
-            question.stands_on.is_none() && nearest_prior(question, evidence, elsewhere).is_some();
-        (!is_either).then(|| known_by_signature(named.call_id))
-    })
+    let found = find_named_call(question, evidence, &mut false);
+    match found {
+        Some(MatchResult::Call { guess: false, .. }) => found,
+        // A choice among the calls of a ref_id is a guess, too: the same report's place is better (M14).
+        doubtful => beside_named_report(question, evidence).or(doubtful),
+    }
+}
+
+/// The call that the same report is named on (M12).
+fn beside_named_report(question: &MatchInput<'_>, evidence: &MatchEvidence) -> Option<MatchResult> {
+    let is_named = |p: &PriorMatch| !p.guess && !p.displaced;
+    let named = nearest_prior(question, evidence, is_named)?;
+    // Where two calls are named, what stands nowhere may be either's repeat: it waits for a person.
+    let elsewhere = |p: &PriorMatch| is_named(p) && p.call_id != named.call_id;
+    let is_either =
+        question.stands_on.is_none() && nearest_prior(question, evidence, elsewhere).is_some();
+    (!is_either).then(|| known_by_signature(named.call_id))
 }
 
 fn found_call(call_id: Uuid, strategy: Strategy) -> MatchResult {

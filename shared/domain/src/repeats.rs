@@ -27,6 +27,10 @@ pub struct StandingReport {
 }
 
 impl StandingReport {
+    fn key(&self) -> (Timestamp, Uuid) {
+        (self.order.received_at, self.order.event_id)
+    }
+
     /// It stands by its ids, or where a person put it.
     fn is_named(&self) -> bool {
         !self.guess && !self.displaced
@@ -83,17 +87,28 @@ pub fn rows_to_follow(
         // A person's word leads what came after the report that it was about.
         let by_word = matches!(line.trigger, Trigger::Assigned(_)) && !is_taken_back;
         let led_by_word = group.named.iter().filter(|_| by_word);
-        let followers = group
+        let followers: Vec<&StandingReport> = group
             .guesses
             .iter()
             .chain(led_by_word)
+            .copied()
             .filter(|r| group.follows(r, report, line) && (!by_word || r.order > line.order))
             // A displaced one goes where an id puts it, and waits otherwise.
-            .filter(|r| !r.displaced || !(by_word || is_taken_back));
-        for follower in followers {
-            let key = (follower.order.received_at, follower.order.event_id);
+            .filter(|r| !r.displaced || !(by_word || is_taken_back))
+            .collect();
+        for follower in &followers {
             // What came before may stand there on its own: it is only looked at again.
-            *rows.entry(key).or_default() |= is_taken_back && follower.order > line.order;
+            *rows.entry(follower.key()).or_default() |=
+                is_taken_back && follower.order > line.order;
+        }
+        // What a follower had led to the call that it leaves is looked at with it (M14).
+        let left: BTreeSet<Uuid> = followers.iter().map(|r| r.call_id).collect();
+        let beside = group
+            .guesses
+            .iter()
+            .filter(|r| !r.displaced && left.contains(&r.call_id));
+        for report in beside {
+            rows.entry(report.key()).or_default();
         }
     }
     rows

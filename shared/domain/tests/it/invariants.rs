@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trueup_domain::crediting::{booked_revenue, credit_due};
-use trueup_domain::locked_calls::CallReport;
+use trueup_domain::locked_calls::{CallReport, Fingerprint};
 use trueup_domain::repeats::StandingReport;
 use trueup_event::reason::{Status, Strategy};
 use uuid::Uuid;
@@ -108,10 +108,9 @@ impl Store {
     pub fn check_repeats(&self) -> Result<(), String> {
         let standing = self.standing_reports();
         let one_named = |of: &StandingReport| {
-            let same = || standing.iter().filter(|r| r.fingerprint == of.fingerprint);
-            let ref_ids: BTreeSet<_> = same().filter_map(|r| r.ref_id.as_ref()).collect();
-            let call_ids: BTreeSet<_> = same().filter_map(|r| r.call_id_text.as_ref()).collect();
-            let calls: BTreeSet<_> = same().filter(|r| !r.guess).map(|r| r.call_id).collect();
+            let same = standing.iter().filter(|r| r.fingerprint == of.fingerprint);
+            let calls: BTreeSet<_> = same.filter(|r| !r.guess).map(|r| r.call_id).collect();
+            let (ref_ids, call_ids) = self.ids_named(&of.fingerprint);
             ref_ids.len() <= 1 && call_ids.len() <= 1 && calls.len() <= 1
         };
         let named = standing.iter().filter(|r| !r.guess && !r.by_person);
@@ -141,6 +140,30 @@ impl Store {
         Ok(())
     }
 
+    /// The ref_ids and call_ids that reports of one fingerprint name: those that stand, those that were
+    /// displaced, and those that wait for their call.
+    fn ids_named(&self, fingerprint: &Fingerprint) -> (BTreeSet<String>, BTreeSet<String>) {
+        let placed = self.reports_of_calls().into_iter();
+        let placed = placed.filter(|r| r.fingerprint == *fingerprint);
+        let waiting = self.rows.values().filter(|row| {
+            let webhook_id = self.webhooks[row.event.webhook].id;
+            row.waiting
+                && Fingerprint::of_report(webhook_id, &row.event.report).as_ref()
+                    == Some(fingerprint)
+        });
+        let waiting = waiting.map(|row| &row.event.report);
+        let (mut ref_ids, mut call_ids) = (BTreeSet::new(), BTreeSet::new());
+        for report in placed {
+            ref_ids.extend(report.ref_id);
+            call_ids.extend(report.call_id_text);
+        }
+        for report in waiting {
+            ref_ids.extend(report.ref_id.clone());
+            call_ids.extend(report.call_id.clone());
+        }
+        (ref_ids, call_ids)
+    }
+
     /// M4, M12: reports of one fingerprint, among which at most one id is named, stand on one call, unless a
     /// person spoke.
     pub fn check_one_call(&self) -> Result<(), String> {
@@ -150,16 +173,19 @@ impl Store {
                 .iter()
                 .filter(|r| r.fingerprint == of.fingerprint)
                 .collect();
-            let ref_ids: BTreeSet<_> = same.iter().filter_map(|r| r.ref_id.as_ref()).collect();
-            let call_ids = same.iter().filter_map(|r| r.call_id_text.as_ref());
-            let call_ids: BTreeSet<_> = call_ids.collect();
+            let (ref_ids, call_ids) = self.ids_named(&of.fingerprint);
             let spoken_for = same.iter().any(|r| r.by_person);
             if ref_ids.len() + call_ids.len() > 1 || spoken_for {
                 continue;
             }
+            // Two that are more than a day apart are two reports: what lies between may be either's repeat.
+            let are_two = |other: Uuid| {
+                let of_call = |call_id| same.iter().filter(move |r| r.call_id == call_id);
+                of_call(of.call_id).any(|a| of_call(other).any(|b| !is_within_a_day(a, b)))
+            };
             let strayed = same
                 .iter()
-                .find(|r| r.call_id != of.call_id && is_within_a_day(r, of));
+                .find(|r| r.call_id != of.call_id && is_within_a_day(r, of) && !are_two(r.call_id));
             if let Some(strayed) = strayed {
                 let row = |r: &StandingReport| &self.rows[&r.order.event_id];
                 return Err(format!(

@@ -236,7 +236,7 @@ impl Store {
         reports
     }
 
-    fn reports_of_calls(&self) -> Vec<StandingReport> {
+    pub fn reports_of_calls(&self) -> Vec<StandingReport> {
         let of_call = |(id, kept): (&Uuid, &Kept)| {
             let call_id = *id;
             let standing = kept.reports.iter().filter_map(move |r| {

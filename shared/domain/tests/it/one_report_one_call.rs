@@ -120,3 +120,25 @@ fn m14_a_repeat_leaves_with_the_guess_that_its_call_no_longer_admits() {
     store.try_again(Trigger::Recorded);
     assert_eq!(store.paid(), [].into());
 }
+
+/// M12, M14: what a report's id led to a call leaves with it, though both are tried for another reason.
+#[test]
+fn m14_a_repeat_without_the_id_leaves_with_the_one_that_became_ambiguous() {
+    let mut store = Store::new();
+    let mut without = report(1, 45, 123, 2_500);
+    without.report.call_id = Some("00000000-0000-0000-0000-00000000dead".to_owned());
+    store.send(report(2, 40, 123, 2_500).naming("S2"));
+    store.send(without);
+    store.tell(call(1, 291).with_ref("S2").from(Some(OTHER_CALLER)));
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.said(1).2, Some(1), "it follows the other");
+    // The call's own caller has a report about it: the other was never its.
+    let mut own = report(3, 50, 63, -5_000).naming("S2");
+    own.webhook = 1;
+    own.report.caller = Some(OTHER_CALLER.to_owned());
+    store.send(own);
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.said(2).2, None);
+    assert_eq!(store.said(1).2, None);
+    assert_eq!(store.paid(), [].into());
+}
