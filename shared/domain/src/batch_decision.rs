@@ -479,7 +479,10 @@ fn is_decided_anew(
             || !(may_stand_nowhere || is_displaced(line, books, *call_id))
     });
     let is_let_go = || {
-        call_changed && stands_on.is_some_and(|call_id| !is_admitted(line, &case, books, call_id))
+        call_changed
+            && stands_on.is_some_and(|call_id| {
+                !is_named(line, books, call_id) && !is_admitted(line, &case, books, call_id)
+            })
     };
     match find_better_call(&case, books) {
         // A guess among the calls of its ref_id is better than one by caller only on the caller's own call,
@@ -495,7 +498,8 @@ fn is_decided_anew(
         Some(MatchResult::Call { call_id, .. }) => stands_on != Some(call_id),
         // Nothing but a further call puts a choice in doubt.
         Some(MatchResult::Ambiguous { .. }) => {
-            stands_on.is_some() && line.trigger != Trigger::Again
+            line.trigger != Trigger::Again
+                && stands_on.is_some_and(|call_id| !is_named(line, books, call_id))
         }
         _ => is_let_go(),
     }
@@ -518,6 +522,18 @@ fn name_in_place(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>, books:
     if let Some(call) = books.call_mut(key).filter(|_| is_named) {
         call.name_report(line.order);
     }
+}
+
+/// It stands there beyond doubt: a copy of the call changes nothing (M14).
+fn is_named(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
+    let key = CallKey {
+        account_id: line.account_id,
+        call_id,
+    };
+    let report = books
+        .call(key)
+        .and_then(|call| call.standing(line.order.event_id));
+    report.is_some_and(|report| !report.guess)
 }
 
 fn is_standing(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {

@@ -49,7 +49,16 @@ pub fn rows_to_follow(
     let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
     let mut named: BTreeSet<Uuid> = BTreeSet::new();
     let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
+    let standing_events: BTreeSet<Uuid> = standing
+        .iter()
+        .filter(|report| !report.displaced)
+        .map(|report| report.order.event_id)
+        .collect();
     for report in standing {
+        // It has gone to another call since it was displaced from this one.
+        if report.displaced && standing_events.contains(&report.order.event_id) {
+            continue;
+        }
         let group = groups.entry(report.fingerprint.clone()).or_default();
         group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
         if report.is_named() {
