@@ -341,4 +341,14 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn what_was_stored_is_read_and_written_again_byte_for_byte() {
+        for line in include_str!("stored_details.tsv").lines() {
+            let text = line.rsplit('\t').next().unwrap_or_default();
+            let stored = if text.is_empty() { "{}" } else { text };
+            let detail: Detail = serde_json::from_str(stored).expect(line);
+            assert_eq!(detail.to_json().unwrap_or_default(), text, "{line}");
+        }
+    }
 }
