@@ -24,7 +24,7 @@ fn outcome(
     done: Result<Result<SettleResult, ActionError>, trueup_store::StoreError>,
 ) -> Result<(Status, Option<Reason>), ActionError> {
     done.expect("Postgres")
-        .map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
+        .map(|s| s.decision.map(|d| (d.status(), d.reason())).expect("decided"))
 }
 
 async fn assign(
