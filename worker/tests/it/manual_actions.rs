@@ -25,7 +25,11 @@ fn asked(world: &World, event_id: Uuid) -> ActionRequest {
 fn outcome(
     settled: Result<SettleResult, ActionError>,
 ) -> Result<(Status, Option<Reason>), ActionError> {
-    settled.map(|s| s.decision.map(|d| (d.status(), d.reason())).expect("decided"))
+    settled.map(|s| {
+        s.decision
+            .map(|d| (d.status(), d.reason()))
+            .expect("decided")
+    })
 }
 
 async fn replay(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
