@@ -375,8 +375,8 @@ pub fn count_results(settled: &[SettleResult]) {
         match &one.decision {
             None => worker.skipped.inc(),
             Some(decision) => {
-                worker.settled.inc(decision.status);
-                worker.reasons.inc(decision.reason);
+                worker.settled.inc(decision.status());
+                worker.reasons.inc(decision.reason());
                 // A clock that is off makes a lag below zero: that is the clock's, not a lag.
                 let lag = now.duration_since(one.received_at).as_secs_f64();
                 worker.lag_seconds.observe_value(lag.max(0.0));

@@ -42,7 +42,7 @@ fn count_tried(settled: &[SettleResult]) {
         result
             .decision
             .as_ref()
-            .is_some_and(|decision| decision.status != Status::Unmatched)
+            .is_some_and(|decision| decision.status() != Status::Unmatched)
     };
     let found = settled
         .iter()

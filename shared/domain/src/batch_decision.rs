@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use trueup_event::raw_event::{RawEvent, RawRequest};
-use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_event::reason::{Reason, RefusalReason, Status, Strategy};
+use trueup_event::verdict::Verdict;
 use uuid::Uuid;
 
 use crate::call_application::{holds_money, withdraw_report};
@@ -226,9 +227,9 @@ impl BatchRow {
             return false;
         };
         self.trigger.is_retry()
-            && decision.status == Status::Unmatched
-            && before.status == decision.status.code()
-            && before.reason == decision.reason
+            && decision.status() == Status::Unmatched
+            && before.status == decision.status().code()
+            && before.reason == decision.reason()
             && before.detail == decision.detail.to_json()
             && before.report == self.reading.report
     }
@@ -640,13 +641,16 @@ fn decide_line(
     books: &mut LockedCalls,
 ) -> Decision {
     if let Some(reason) = line.refused {
-        return Decision::without_detail(Status::Refused, reason);
+        // The door gives no other reason; what does not come from it is for a person.
+        let verdict =
+            RefusalReason::of_reason(reason).map_or(Verdict::ProcessingFailed, Verdict::Refused);
+        return Decision::without_call(verdict);
     }
     if line.trigger == Trigger::Revoked {
         return Decision {
             strategy: Some(Strategy::Person),
             call_id: line.earlier_call,
-            ..Decision::without_detail(Status::Superseded, Reason::Undone)
+            ..Decision::without_call(Verdict::Undone)
         };
     }
     if let Err(why) = &line.reading.report {
@@ -654,7 +658,7 @@ fn decide_line(
     }
     match case_of_line(line, webhooks) {
         Some(case) => decide_report(&case, books),
-        None => Decision::without_detail(Status::Held, Reason::ProcessingFailed),
+        None => Decision::without_call(Verdict::ProcessingFailed),
     }
 }
 

@@ -1,12 +1,14 @@
 //! A report meets its call: what it does to the call's money, whom it displaces, what it is held for.
 
-use trueup_event::reason::{Detail, Reason, Status, Strategy};
+use trueup_event::reason::Strategy;
+use trueup_event::verdict::{
+    CallChange, Contradiction, OnCall, OtherCalls, Outcome, Repeat, Verdict,
+};
 use uuid::Uuid;
 
 use crate::crediting::{DUPLICATE_WINDOW_MICROS, Effect, Folded, ReceptionOrder, micros_between};
 use crate::decision::{
-    CallChange, Decision, DecisionInput, DisplacedReport, LeaveCause, PostingCause, PostingDraft,
-    Trigger,
+    Decision, DecisionInput, DisplacedReport, LeaveCause, PostingCause, PostingDraft, Trigger,
 };
 use crate::locked_calls::{CallReport, ClaimState, LockedCall, MAX_FOLDED_REPORTS, MoneyDelta};
 use crate::webhook_settings::ConflictPolicy;
@@ -27,27 +29,47 @@ pub fn apply_to_call(
     case: &DecisionInput<'_>,
     call: &mut LockedCall,
     hit: MatchInfo,
-    detail: Detail,
+    others: OtherCalls,
 ) -> Decision {
     let left_call = case.left_call.filter(|left| *left != call.key.call_id);
-    let mut decision = Decision {
-        status: Status::Matched,
-        reason: None,
-        detail: Detail {
-            late: case.trigger.is_retry() && left_call.is_none(),
+    let mut applied = Applied {
+        on_call: OnCall {
+            others,
             left_call,
-            ..detail
+            late: case.trigger.is_retry() && left_call.is_none(),
+            change: None,
+            outcome: Outcome::Settled,
         },
-        strategy: Some(hit.strategy),
-        call_id: Some(call.key.call_id),
-        guess: hit.guess,
         postings: Vec::new(),
         displaced: Vec::new(),
     };
+    applied.on_call.outcome = settle_on_call(case, call, &hit, &mut applied);
+    Decision {
+        strategy: Some(hit.strategy),
+        call_id: Some(call.key.call_id),
+        guess: hit.guess,
+        postings: applied.postings,
+        displaced: applied.displaced,
+        ..Decision::without_call(Verdict::OnCall(applied.on_call))
+    }
+}
+
+/// What a report did to its call, while it is being found out.
+struct Applied {
+    on_call: OnCall,
+    postings: Vec<PostingDraft>,
+    displaced: Vec<DisplacedReport>,
+}
+
+fn settle_on_call(
+    case: &DecisionInput<'_>,
+    call: &mut LockedCall,
+    hit: &MatchInfo,
+    applied: &mut Applied,
+) -> Outcome {
     let Some(payout_cents) = case.report.payout.cents() else {
         // V6; it claims nothing and leaves no signature (M5).
-        decision.reason = Some(Reason::NoPayout);
-        return decision;
+        return Outcome::NoPayout;
     };
     let report = CallReport {
         order: case.order,
@@ -64,70 +86,59 @@ pub fn apply_to_call(
         call_id_text: case.report.call_id.clone(),
         dirty: true,
     };
-    if let Some(reason) = hold_reason(case, payout_cents, &mut decision.detail) {
-        decision.status = Status::Held;
-        decision.reason = Some(reason);
+    if let Some(contradiction) = find_contradiction(case, payout_cents) {
         if call.standing_but(report.order.event_id) >= MAX_FOLDED_REPORTS {
             // Held ones are bounded as well (V13): it claims nothing.
-            decision.reason = Some(Reason::TooManyReports);
-            return decision;
+            return Outcome::TooManyReports(Some(contradiction));
         }
         call.insert(CallReport {
             role: ClaimState::Held,
             ..report
         });
-        return decision;
+        return Outcome::Held(contradiction);
     }
     match room_for(case, call, &report) {
-        Room::Fold => fold_in(case, call, report, &hit, &mut decision),
-        Room::Repeat { of } => {
-            decision.status = Status::Duplicate;
-            decision.reason = Some(Reason::SamePayoutWithin15m);
-            decision.detail.other_event = Some(of);
-        }
-        Room::None => {
-            decision.status = Status::Held;
-            decision.reason = Some(Reason::TooManyReports);
-        }
+        Room::Fold => fold_in(case, call, report, hit, applied),
+        Room::Repeat { of } => Outcome::SamePayoutWithin15m(Repeat {
+            of: Some(of),
+            value_changed_to_cents: None,
+        }),
+        Room::None => Outcome::TooManyReports(None),
     }
-    decision
 }
 
 /// V8: reports that contradict themselves are for a person, unless the webhook says otherwise or the
 /// report is a person's.
-fn hold_reason(case: &DecisionInput<'_>, payout_cents: i64, detail: &mut Detail) -> Option<Reason> {
+fn find_contradiction(case: &DecisionInput<'_>, payout_cents: i64) -> Option<Contradiction> {
     // No hold keeps a rejected call's credit: a zero takes it back, and so does a full reversal, whatever is
     // said beside them. Whether a negative amount is one, its place in the fold tells.
     if matches!(case.trigger, Trigger::Applied(_)) || payout_cents <= 0 {
         return None;
     }
-    if let Some(reason) = currency_conflict(case, detail) {
-        return Some(reason);
+    if let Some(conflict) = currency_conflict(case) {
+        return Some(conflict);
     }
     let webhook = case.webhook;
     if let (ConflictPolicy::Hold, Some(word)) =
         (webhook.on_rejection_word, &case.report.rejection_word)
     {
-        detail.word = Some(word.clone());
-        return Some(Reason::StatusSaysRejected);
+        return Some(Contradiction::StatusSaysRejected { word: word.clone() });
     }
-    if payout_cents > webhook.payout_cap_cents {
-        detail.cap_cents = Some(webhook.payout_cap_cents);
-        return Some(Reason::PayoutOverCap);
-    }
-    None
+    let cap_cents = webhook.payout_cap_cents;
+    (payout_cents > cap_cents).then_some(Contradiction::PayoutOverCap { cap_cents })
 }
 
-fn currency_conflict(case: &DecisionInput<'_>, detail: &mut Detail) -> Option<Reason> {
+fn currency_conflict(case: &DecisionInput<'_>) -> Option<Contradiction> {
     let ours = &case.webhook.read.currency;
     let theirs = case.report.currency.as_ref()?;
     let holds = case.webhook.on_currency_mismatch == ConflictPolicy::Hold;
     if !holds || theirs.eq_ignore_ascii_case(ours) {
         return None;
     }
-    detail.word = Some(theirs.clone());
-    detail.currency = Some(ours.clone());
-    Some(Reason::CurrencyMismatch)
+    Some(Contradiction::CurrencyMismatch {
+        theirs: theirs.clone(),
+        ours: Some(ours.clone()),
+    })
 }
 
 /// Whether a call's fold takes one more report (V13).
@@ -181,66 +192,60 @@ fn fold_in(
     call: &mut LockedCall,
     report: CallReport,
     hit: &MatchInfo,
-    decision: &mut Decision,
-) {
+    applied: &mut Applied,
+) -> Outcome {
     let place = report.order;
     let payout_cents = report.payout_cents;
     let before = (call.value_cents, call.credit_cents);
     let had_payee = call.payee_for().is_some();
-    displace_guesses(call, &report, decision);
+    displace_guesses(call, &report, applied);
     call.insert(report);
     let (folded, places) = call.fold_reports();
     let effect = effect_at(&folded.effects, &places, place);
     let later = later_report(&folded, &places, place);
     let movement = call.apply_fold(&folded);
-    decision.detail.value_before_cents = before.0;
-    decision.detail.value_after_cents = call.value_cents;
-    decision.detail.credit_before_cents = Some(before.1);
-    decision.detail.credit_after_cents = Some(call.credit_cents);
-    decision.postings.extend(draft_posting(call, movement));
-    let displaces = !decision.displaced.is_empty();
-    let overtaking = overtaking_duplicate(&folded, &places, place);
+    applied.on_call.change = Some(CallChange {
+        value_before_cents: before.0,
+        value_after_cents: call.value_cents,
+        credit_before_cents: before.1,
+        credit_after_cents: call.credit_cents,
+    });
+    applied.postings.extend(draft_posting(call, movement));
+    let moved_nothing = !movement.changed && applied.displaced.is_empty();
     match effect {
         Effect::Duplicate { of } => {
-            become_duplicate(decision, hit, of);
-            if call.value_cents != Some(payout_cents.max(0)) {
-                decision.detail.value_changed_to_cents = call.value_cents;
-            }
+            let changed = call.value_cents != Some(payout_cents.max(0));
+            repeat_of(hit, of, call.value_cents.filter(|_| changed))
         }
         Effect::NotAReversal => {
-            let conflict = currency_conflict(case, &mut decision.detail);
-            decision.status = Status::Held;
-            decision.reason = Some(conflict.unwrap_or(Reason::NegativePayout));
+            currency_conflict(case).map_or(Outcome::NegativePayout, Outcome::Held)
         }
-        // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
-        Effect::Applied | Effect::Reversed
-            if !movement.changed && !displaces && overtaking.is_some() =>
-        {
-            if let Some(of) = overtaking {
-                become_duplicate(decision, hit, of);
+        Effect::Applied | Effect::Reversed if moved_nothing => {
+            // A retry that was processed before the report it repeats: two workers, or two gateways' clocks.
+            if let Some(of) = overtaking_duplicate(&folded, &places, place) {
+                repeat_of(hit, of, None)
+            } else if later.is_some() {
+                Outcome::OlderThanApplied { later }
+            } else {
+                name_match(case, applied, effect, movement, had_payee)
             }
         }
-        Effect::Applied | Effect::Reversed
-            if !movement.changed && !displaces && later.is_some() =>
-        {
-            decision.status = Status::Superseded;
-            decision.reason = Some(Reason::OlderThanApplied);
-            decision.detail.other_event = later;
-        }
         Effect::Applied | Effect::Reversed => {
-            decision.reason = matched_reason(case, decision, effect, movement, had_payee);
+            name_match(case, applied, effect, movement, had_payee)
         }
     }
 }
 
-fn become_duplicate(decision: &mut Decision, hit: &MatchInfo, of: Uuid) {
-    decision.status = Status::Duplicate;
-    decision.reason = Some(if hit.by_signature {
-        Reason::RepeatOfMatchedReport
+fn repeat_of(hit: &MatchInfo, of: Uuid, value_changed_to_cents: Option<i64>) -> Outcome {
+    let repeat = Repeat {
+        of: Some(of),
+        value_changed_to_cents,
+    };
+    if hit.by_signature {
+        Outcome::RepeatOfMatchedReport(repeat)
     } else {
-        Reason::SamePayoutWithin15m
-    });
-    decision.detail.other_event = Some(of);
+        Outcome::SamePayoutWithin15m(repeat)
+    }
 }
 
 /// The report of the same payout that was received at the same time or a little later, and was settled
@@ -261,30 +266,28 @@ fn overtaking_duplicate(
 }
 
 /// The most useful thing to say of a match that took effect.
-fn matched_reason(
+fn name_match(
     case: &DecisionInput<'_>,
-    decision: &mut Decision,
+    applied: &Applied,
     effect: Effect,
     movement: MoneyDelta,
     had_payee: bool,
-) -> Option<Reason> {
-    if let Some(displaced) = decision.displaced.first() {
-        decision.detail.other_event = Some(displaced.order.event_id);
-    }
-    if decision.detail.left_call.is_some() && case.trigger.is_automatic() {
-        Some(Reason::MovedToItsCall)
-    } else if !decision.displaced.is_empty() {
-        Some(Reason::ReplacedHeuristicMatch)
+) -> Outcome {
+    let replaced = applied.displaced.first().map(|d| d.order.event_id);
+    if applied.on_call.left_call.is_some() && case.trigger.is_automatic() {
+        Outcome::MovedToItsCall { replaced }
+    } else if replaced.is_some() {
+        Outcome::ReplacedHeuristicMatch { of: replaced }
     } else if effect == Effect::Reversed {
-        Some(Reason::Reversal)
+        Outcome::Reversal
     } else if !movement.changed {
-        Some(Reason::NoChange)
+        Outcome::NoChange
     } else if !had_payee {
-        Some(Reason::NoAssignment)
+        Outcome::NoAssignment
     } else if case.trigger.is_retry() {
-        Some(Reason::MatchedLate)
+        Outcome::MatchedLate
     } else {
-        None
+        Outcome::Settled
     }
 }
 
@@ -322,7 +325,7 @@ fn takes_effect(effect: Effect) -> bool {
 /// M5: a report that names the call takes it from those that only guessed it, unless they are the same
 /// report. A repeat or a reversal of what stands bears the guess out; anything that sets or reverses the
 /// value takes its place (M14).
-fn displace_guesses(call: &mut LockedCall, by: &CallReport, decision: &mut Decision) {
+fn displace_guesses(call: &mut LockedCall, by: &CallReport, applied: &mut Applied) {
     if by.guess || by.by_person {
         return;
     }
@@ -346,11 +349,11 @@ fn displace_guesses(call: &mut LockedCall, by: &CallReport, decision: &mut Decis
     if borne_out || !takes_effect(effect_of(&alone, by)) {
         return;
     }
-    decision.displaced = displaced_reports(call, &guesses);
+    applied.displaced = displaced_reports(call, &guesses);
     // The last first: a repeat leaves before its report, so that it never stands for money.
-    for displaced in decision.displaced.iter().rev() {
+    for displaced in applied.displaced.iter().rev() {
         let posting = withdraw_report(call, displaced.order, LeaveCause::Displaced);
-        decision.postings.push(posting);
+        applied.postings.push(posting);
     }
 }
 

@@ -14,7 +14,8 @@ use crate::matching::{
 use crate::report::{Payout, ReadError, Report, repeat_keys, report_digest};
 use crate::text::names_differ;
 use crate::webhook_settings::WebhookRules;
-use trueup_event::reason::{Detail, Reason, Status, Strategy};
+use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_event::verdict::{CallChange, Detail, NoCall, OtherCalls, Verdict};
 
 /// A row that waits for a person answers for its repeats this long (M11).
 const OPEN_ROW_MICROS: i64 = 24 * 3_600 * 1_000_000;
@@ -149,28 +150,6 @@ pub enum PostingCause {
     },
 }
 
-/// A call's value and its publisher's credit, before and after.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CallChange {
-    pub value_before_cents: Option<i64>,
-    pub value_after_cents: Option<i64>,
-    pub credit_before_cents: i64,
-    pub credit_after_cents: i64,
-}
-
-impl CallChange {
-    /// What a row says that brings money since another report has left its call: it is `matched` now.
-    pub fn to_detail(self) -> Detail {
-        Detail {
-            value_before_cents: self.value_before_cents,
-            value_after_cents: self.value_after_cents,
-            credit_before_cents: Some(self.credit_before_cents),
-            credit_after_cents: Some(self.credit_after_cents),
-            ..Detail::default()
-        }
-    }
-}
-
 /// One movement of a call that a decision calls for. A [`PostingCause::Left`] one may move nothing in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostingDraft {
@@ -183,8 +162,6 @@ pub struct PostingDraft {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    pub status: Status,
-    pub reason: Option<Reason>,
     pub detail: Detail,
     pub strategy: Option<Strategy>,
     pub call_id: Option<Uuid>,
@@ -205,19 +182,19 @@ pub struct DisplacedReport {
 }
 
 impl Decision {
-    /// A status and a reason, and nothing else to say.
-    pub fn without_detail(status: Status, reason: Reason) -> Self {
-        Decision {
-            status,
-            ..Decision::unmatched(reason, Detail::default())
-        }
+    pub fn status(&self) -> Status {
+        self.detail.status()
     }
 
-    fn unmatched(reason: Reason, detail: Detail) -> Self {
+    /// None of a match that needs none.
+    pub fn reason(&self) -> Option<Reason> {
+        self.detail.reason()
+    }
+
+    /// A decision that is about no call.
+    pub fn without_call(verdict: Verdict) -> Self {
         Decision {
-            status: Status::Unmatched,
-            reason: Some(reason),
-            detail,
+            detail: verdict.into(),
             strategy: None,
             call_id: None,
             guess: false,
@@ -228,44 +205,33 @@ impl Decision {
 
     /// The same report waits for a person already, or was closed by one (M11).
     fn repeat_of_open(of: Uuid, call_id: Option<Uuid>, strategy: Option<Strategy>) -> Self {
-        let detail = Detail {
-            other_event: Some(of),
-            ..Detail::default()
-        };
         Decision {
-            status: Status::Duplicate,
             strategy,
             call_id,
-            ..Decision::unmatched(Reason::RepeatOfOpenReport, detail)
+            ..Decision::without_call(Verdict::RepeatOfOpen { of: Some(of) })
         }
     }
 }
 
 /// What a request without a report becomes (X1, X3).
 pub fn no_report(why: ReadError) -> Decision {
-    match why {
-        ReadError::UnparseableBody { byte } => Decision::unmatched(
-            Reason::UnparseableBody,
-            Detail {
-                byte: u64::try_from(byte).ok(),
-                ..Detail::default()
-            },
-        ),
-        ReadError::UnparseableElement => {
-            Decision::unmatched(Reason::UnparseableElement, Detail::default())
-        }
-        ReadError::EmptyBatch => Decision::unmatched(Reason::EmptyBatch, Detail::default()),
-    }
+    Decision::without_call(Verdict::NoCall(match why {
+        ReadError::UnparseableBody { byte } => NoCall::UnparseableBody {
+            byte: u64::try_from(byte).unwrap_or(u64::MAX),
+        },
+        ReadError::UnparseableElement => NoCall::UnparseableElement,
+        ReadError::EmptyBatch => NoCall::EmptyBatch,
+    }))
 }
 
 /// True if a later call may still be this report's (M7), or a better one than it was given (M9).
 pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
-    if decision.reason == Some(Reason::PayoutUnparseable) {
+    if decision.reason() == Some(Reason::PayoutUnparseable) {
         return false;
     }
     let names_a_call = report.ref_id.is_some() || report.call_uuid().is_some();
-    let is_ambiguous = decision.reason == Some(Reason::Ambiguous);
-    match decision.status {
+    let is_ambiguous = decision.reason() == Some(Reason::Ambiguous);
+    match decision.status() {
         Status::Unmatched => names_a_call || report.has_fingerprint(),
         // One without an id waits for a repeat that names it (M12).
         Status::Held if is_ambiguous => names_a_call || report.has_fingerprint(),
@@ -288,13 +254,13 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
         }
     }
     let decision = decide_unless_closed(case, books);
-    if decision.status != Status::Held {
+    if decision.status() != Status::Held {
         return decision;
     }
     let digest = report_digest(case.webhook.id, case.report);
     let open = digest.and_then(|digest| open_row_of(case, books, digest));
     // One thing to decide, not one for each retry (M11).
-    if let Some(open) = open.filter(|row| row.reason == decision.reason && !row.ignored) {
+    if let Some(open) = open.filter(|row| row.reason == decision.reason() && !row.ignored) {
         // A negative one keeps its place: a report that comes late may still make it a reversal (V3, V7).
         let keeps_its_place = case.report.payout.cents().is_some_and(i64::is_negative);
         if let Some(call_id) = decision.call_id.filter(|_| !keeps_its_place) {
@@ -307,7 +273,7 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
     }
     let row = OpenRow {
         order: case.order,
-        reason: decision.reason,
+        reason: decision.reason(),
         ignored: false,
     };
     if let Some(digest) = digest {
@@ -320,7 +286,7 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
 fn repeat_of_closed(case: &DecisionInput<'_>, books: &mut LockedCalls, closed: Uuid) -> Decision {
     if case.report.payout.cents().is_some_and(i64::is_negative) {
         let decision = decide_unless_closed(case, books);
-        if decision.status == Status::Matched {
+        if decision.status() == Status::Matched {
             return decision;
         }
         if let Some(call_id) = decision.call_id {
@@ -357,7 +323,7 @@ fn forget_claim(case: &DecisionInput<'_>, books: &mut LockedCalls, call_id: Uuid
 fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
     if case.report.payout == Payout::Unparseable && case.trigger.searches() {
         // X5: never take money from `bid` because `payout` was garbled.
-        return Decision::unmatched(Reason::PayoutUnparseable, Detail::default());
+        return Decision::without_call(Verdict::NoCall(NoCall::PayoutUnparseable));
     }
     if let Some(decision) = still_displaced(case, books) {
         return decision;
@@ -368,7 +334,7 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             strategy: Strategy::Person,
             by_signature: false,
             guess: false,
-            detail: Detail::default(),
+            others: OtherCalls::default(),
         },
         _ => {
             let (question, evidence) = match_query_of(case, books);
@@ -376,11 +342,10 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
         }
     };
     match found {
-        MatchResult::Nothing { reason, detail } => Decision::unmatched(reason, detail),
-        MatchResult::Ambiguous { strategy, detail } => Decision {
-            status: Status::Held,
+        MatchResult::Nothing(no_call) => Decision::without_call(Verdict::NoCall(no_call)),
+        MatchResult::Ambiguous { strategy, doubt } => Decision {
             strategy: Some(strategy),
-            ..Decision::unmatched(Reason::Ambiguous, detail)
+            ..Decision::without_call(Verdict::Doubt(doubt))
         },
         MatchResult::RepeatOfDisplaced { of, call_id } => {
             // It waits for its id, if it names one, as the displaced one would (M9).
@@ -394,7 +359,7 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             strategy,
             by_signature,
             guess,
-            detail,
+            others,
         } => {
             let key = CallKey {
                 account_id: case.webhook.account_id,
@@ -407,9 +372,9 @@ fn decide_unless_closed(case: &DecisionInput<'_>, books: &mut LockedCalls) -> De
             };
             let Some(call) = books.call_mut(key) else {
                 // The caller of `decide` locks every call that was sighted; this one was not.
-                return Decision::unmatched(Reason::CallIdNotFound, Detail::default());
+                return Decision::without_call(Verdict::NoCall(NoCall::CallIdNotFound));
             };
-            let decision = apply_to_call(case, call, hit, detail);
+            let decision = apply_to_call(case, call, hit, others);
             if let Some(signature) = case.fingerprint() {
                 books.add_fingerprint(signature, key);
             }
@@ -426,17 +391,14 @@ fn still_displaced(case: &DecisionInput<'_>, books: &LockedCalls) -> Option<Deci
     }
     let call = books.displaced_from(case.order.event_id)?;
     let by = call.reports.iter().find(|r| r.role.stands() && !r.guess);
-    let detail = Detail {
-        displaced: true,
-        other_event: by.map(|r| r.order.event_id),
-        ..Detail::default()
+    let displaced = Verdict::Displaced {
+        by: by.map(|r| r.order.event_id),
     };
     Some(Decision {
-        status: Status::Held,
         strategy: Some(Strategy::CallerDuration),
         call_id: Some(call.key.call_id),
         guess: true,
-        ..Decision::unmatched(Reason::ReplacedHeuristicMatch, detail)
+        ..Decision::without_call(displaced)
     })
 }
 

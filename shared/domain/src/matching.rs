@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::crediting::{Payee, micros_between};
 use crate::text::names_differ;
-use trueup_event::reason::{CandidateNote, Detail, Reason, Strategy};
+use trueup_event::reason::Strategy;
+use trueup_event::verdict::{CandidateNote, Doubt, NearMiss, NoCall, OtherCalls};
 
 /// The buyer's leg is typically this much shorter than ours (seed): the second yardstick of M6.
 pub const TYPICAL_LEG_SECONDS: i64 = 30;
@@ -98,7 +99,7 @@ pub enum MatchResult {
         by_signature: bool,
         /// Not named beyond doubt: it gives way to what names it (M9, M14).
         guess: bool,
-        detail: Detail,
+        others: OtherCalls,
     },
     /// The same report was displaced and waits for a person (M14).
     RepeatOfDisplaced {
@@ -108,12 +109,9 @@ pub enum MatchResult {
     /// Several calls fit and they would pay different people (M1, M4, M6).
     Ambiguous {
         strategy: Strategy,
-        detail: Detail,
+        doubt: Doubt,
     },
-    Nothing {
-        reason: Reason,
-        detail: Detail,
-    },
+    Nothing(NoCall),
 }
 
 /// M12, then M1, M2, M4 and M3.
@@ -126,24 +124,16 @@ pub fn find_call(question: &MatchInput<'_>, evidence: &MatchEvidence) -> MatchRe
         (true, Some(duration)) => {
             by_caller_and_duration(question, duration, evidence, &mut other_buyer)
         }
-        (has_caller, duration) => MatchResult::Nothing {
-            reason: nothing_to_go_by(question, has_caller, duration),
-            detail: Detail::default(),
-        },
+        (has_caller, duration) => {
+            MatchResult::Nothing(nothing_to_go_by(question, has_caller, duration))
+        }
     };
     match by_caller {
-        MatchResult::Nothing { .. } if other_buyer => MatchResult::Nothing {
-            reason: Reason::OtherBuyer,
-            detail: Detail::default(),
-        },
+        MatchResult::Nothing(_) if other_buyer => MatchResult::Nothing(NoCall::OtherBuyer),
         // "Your caller has no calls" tells less than "the id you echo is none of ours".
-        MatchResult::Nothing {
-            reason: Reason::CallerNotFound,
-            detail,
-        } => MatchResult::Nothing {
-            reason: missed_id(question).unwrap_or(Reason::CallerNotFound),
-            detail,
-        },
+        MatchResult::Nothing(NoCall::CallerNotFound) => {
+            MatchResult::Nothing(missed_id(question).unwrap_or(NoCall::CallerNotFound))
+        }
         found => found,
     }
 }
@@ -203,7 +193,7 @@ fn found_call(call_id: Uuid, strategy: Strategy) -> MatchResult {
         strategy,
         by_signature: false,
         guess: false,
-        detail: Detail::default(),
+        others: OtherCalls::default(),
     }
 }
 
@@ -214,7 +204,7 @@ fn known_by_signature(call_id: Uuid) -> MatchResult {
         strategy: Strategy::CallerDuration,
         by_signature: true,
         guess: true,
-        detail: Detail::default(),
+        others: OtherCalls::default(),
     }
 }
 
@@ -269,19 +259,19 @@ fn nearest_prior<'a>(
         })
 }
 
-fn missed_id(question: &MatchInput<'_>) -> Option<Reason> {
+fn missed_id(question: &MatchInput<'_>) -> Option<NoCall> {
     match (question.ref_id, question.call_id_text) {
-        (Some(_), _) => Some(Reason::RefIdNotFound),
-        (None, Some(_)) => Some(Reason::CallIdNotFound),
+        (Some(_), _) => Some(NoCall::RefIdNotFound),
+        (None, Some(_)) => Some(NoCall::CallIdNotFound),
         (None, None) => None,
     }
 }
 
-fn nothing_to_go_by(question: &MatchInput<'_>, has_caller: bool, duration: Option<i64>) -> Reason {
+fn nothing_to_go_by(question: &MatchInput<'_>, has_caller: bool, duration: Option<i64>) -> NoCall {
     missed_id(question).unwrap_or(match (has_caller, duration) {
-        (false, None) => Reason::NothingToMatch,
-        (false, Some(_)) => Reason::NoCaller,
-        (true, _) => Reason::NoDuration,
+        (false, None) => NoCall::NothingToMatch,
+        (false, Some(_)) => NoCall::NoCaller,
+        (true, _) => NoCall::NoDuration,
     })
 }
 
@@ -360,7 +350,7 @@ fn guess_by_ref_id(
             strategy: Strategy::RefId,
             by_signature: true,
             guess: true,
-            detail: Detail::default(),
+            others: OtherCalls::default(),
         };
     }
     let is_taken = |c: &Candidate| {
@@ -377,7 +367,7 @@ fn guess_by_ref_id(
             strategy: Strategy::RefId,
             by_signature: false,
             guess: true,
-            detail: Detail::default(),
+            others: OtherCalls::default(),
         },
         None => found_ambiguous(Strategy::RefId, question, several),
     }
@@ -388,12 +378,12 @@ fn found_ambiguous(
     question: &MatchInput<'_>,
     contenders: &[&Candidate],
 ) -> MatchResult {
-    let detail = Detail {
-        candidates: candidate_notes(question, contenders),
-        shared_ref_id: strategy == Strategy::RefId,
-        ..Detail::default()
+    let candidates = candidate_notes(question, contenders);
+    let doubt = match strategy {
+        Strategy::RefId => Doubt::SharedRefId(candidates),
+        _ => Doubt::Payees(candidates),
     };
-    MatchResult::Ambiguous { strategy, detail }
+    MatchResult::Ambiguous { strategy, doubt }
 }
 
 fn by_caller_and_duration(
@@ -423,14 +413,8 @@ fn by_caller_and_duration(
         return near_miss(question, duration, &evidence.by_caller);
     }
     if unclaimed.is_empty() {
-        let detail = Detail {
-            candidates: candidate_notes(question, &ours),
-            ..Detail::default()
-        };
-        return MatchResult::Nothing {
-            reason: Reason::AlreadyReported,
-            detail,
-        };
+        let claimed = candidate_notes(question, &ours);
+        return MatchResult::Nothing(NoCall::AlreadyReported(claimed));
     }
     match rank_contenders(duration, &unclaimed) {
         Some(winner) => {
@@ -439,21 +423,20 @@ fn by_caller_and_duration(
                 .copied()
                 .filter(|c| c.call_id != winner.call_id)
                 .collect();
-            let detail = Detail {
-                other_candidates: count_of(others.len()),
+            let others = OtherCalls {
+                count: count_of(others.len()),
                 candidates: if others.is_empty() {
                     Vec::new()
                 } else {
                     candidate_notes(question, &ours)
                 },
-                ..Detail::default()
             };
             MatchResult::Call {
                 call_id: winner.call_id,
                 strategy: Strategy::CallerDuration,
                 by_signature: false,
                 guess: true,
-                detail,
+                others,
             }
         }
         None => found_ambiguous(Strategy::CallerDuration, question, &unclaimed),
@@ -502,26 +485,25 @@ fn by_signature(
         // A correction of that call, or a first report of the other? Only a person can tell.
         let may_be_meant = |c: &&Candidate| !c.claimed || c.call_id == precedent.call_id;
         let contenders: Vec<&Candidate> = ours.iter().copied().filter(may_be_meant).collect();
-        let detail = Detail {
-            other_candidates: count_of(others),
+        let others = OtherCalls {
+            count: count_of(others),
             candidates: candidate_notes(question, &contenders),
-            ..Detail::default()
         };
         return Some(MatchResult::Ambiguous {
             strategy: Strategy::CallerDuration,
-            detail,
+            doubt: Doubt::Correction(others),
         });
     }
-    let detail = Detail {
-        other_candidates: count_of(others),
-        ..Detail::default()
+    let others = OtherCalls {
+        count: count_of(others),
+        candidates: Vec::new(),
     };
     Some(MatchResult::Call {
         call_id: precedent.call_id,
         strategy: Strategy::CallerDuration,
         by_signature: true,
         guess: true,
-        detail,
+        others,
     })
 }
 
@@ -607,38 +589,26 @@ fn near_miss(question: &MatchInput<'_>, duration: i64, by_caller: &[Candidate]) 
         .copied()
         .filter(|c| in_window(question, c))
         .collect();
-    let detail = Detail {
-        tolerance_seconds: Some(question.tolerance_seconds),
-        window_hours: Some(question.window_hours),
+    let near = || NearMiss {
+        tolerance_seconds: question.tolerance_seconds,
+        window_hours: question.window_hours,
         candidates: candidate_notes(question, &ours),
-        ..Detail::default()
     };
     let off = |c: &&&Candidate| c.duration_seconds.saturating_sub(duration).abs();
     let away = |c: &&&Candidate| micros_between(c.ended_at, question.received_at).saturating_abs();
     if let Some(nearest) = in_window.iter().min_by_key(off) {
-        let detail = Detail {
-            nearest_off_seconds: Some(off(&nearest)),
-            ..detail
-        };
-        MatchResult::Nothing {
-            reason: Reason::DurationMismatch,
-            detail,
-        }
+        MatchResult::Nothing(NoCall::DurationMismatch {
+            off_seconds: off(&nearest),
+            near: near(),
+        })
     } else if let Some(nearest) = ours.iter().min_by_key(away) {
         let before = micros_between(nearest.ended_at, question.received_at).div_euclid(MICROS);
-        let detail = Detail {
-            nearest_ended_seconds_before: Some(before),
-            ..detail
-        };
-        MatchResult::Nothing {
-            reason: Reason::OutsideWindow,
-            detail,
-        }
+        MatchResult::Nothing(NoCall::OutsideWindow {
+            ended_seconds_before: before,
+            near: near(),
+        })
     } else {
-        MatchResult::Nothing {
-            reason: Reason::CallerNotFound,
-            detail: Detail::default(),
-        }
+        MatchResult::Nothing(NoCall::CallerNotFound)
     }
 }
 

@@ -18,3 +18,5 @@ pub mod json_scanner;
 pub mod limits;
 pub mod raw_event;
 pub mod reason;
+mod stored_detail;
+pub mod verdict;

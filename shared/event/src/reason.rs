@@ -4,7 +4,6 @@
 //! no money always carries a reason; people fear nothing more than "200 and nothing happened".
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal),+ $(,)? }) => {
@@ -170,6 +169,11 @@ macro_rules! refusal_reasons {
         impl RefusalReason {
             /// In the order of the discriminants.
             pub const CODES: &'static [&'static str] = &[$(Reason::$variant.code()),+];
+
+            /// None for a reason that the door does not give.
+            pub const fn of_reason(reason: Reason) -> Option<Self> {
+                match reason { $(Reason::$variant => Some(RefusalReason::$variant),)+ _ => None }
+            }
         }
 
         impl From<RefusalReason> for Reason {
@@ -219,126 +223,5 @@ codes! {
         Compressed = "compressed",
         /// The gateway could not: the body is kept as it came.
         NotDecoded = "not_decoded",
-    }
-}
-
-/// The figures of a reason's sentence; kept with the row, so that the sentence can be made again.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Detail {
-    /// The nearest call ended this many seconds before the report was received (negative: after).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nearest_ended_seconds_before: Option<i64>,
-    /// The nearest call's duration differed by this many seconds (absolute).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nearest_off_seconds: Option<i64>,
-    /// The webhook's tolerance or window, as it stood.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tolerance_seconds: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window_hours: Option<i64>,
-    /// How many other calls would have fitted (M4).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub other_candidates: Option<u32>,
-    /// The calls that were considered, nearest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<CandidateNote>,
-    /// The event that this one repeats, displaced, or was displaced by.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub other_event: Option<Uuid>,
-    /// A duplicate's call changed its value in between (V2).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value_changed_to_cents: Option<i64>,
-    /// The call's value and publisher's credit before and after this report. Nearly every row has them, so that
-    /// they are stored under short names; rows of versions before have the long ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "vb", alias = "value_before_cents")]
-    pub value_before_cents: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "va", alias = "value_after_cents")]
-    pub value_after_cents: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "cb", alias = "credit_before_cents")]
-    pub credit_before_cents: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(rename = "ca", alias = "credit_after_cents")]
-    pub credit_after_cents: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cap_cents: Option<i64>,
-    /// The reported currency, or the word of rejection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub word: Option<String>,
-    /// The account's currency.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub currency: Option<String>,
-    /// First bad byte of a body, from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub byte: Option<u64>,
-    /// The call that it was matched to before it was moved to this one (M9).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub left_call: Option<Uuid>,
-    /// This report was the displaced one of `replaced_heuristic_match`, not the one that displaced.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub displaced: bool,
-    /// The candidates of `ambiguous` are the calls that bear the reported ref_id (M1).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub shared_ref_id: bool,
-    /// Found by a schedule or a later call, not at first sight (M7).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub late: bool,
-    /// How the request had to be read (X1b); in the order of [`ReadingNote::ALL`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reading_notes: Vec<ReadingNote>,
-}
-
-impl Detail {
-    /// As it is stored; none if there is nothing to say.
-    pub fn to_json(&self) -> Option<String> {
-        if *self == Detail::default() {
-            return None;
-        }
-        // Plain data of our own: it always serialises.
-        serde_json::to_string(self).ok()
-    }
-}
-
-/// One call that a report was weighed against.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CandidateNote {
-    pub call_id: Uuid,
-    /// Our duration minus theirs, in seconds.
-    pub off_seconds: i64,
-    /// How long before the report was received the call had ended, in seconds.
-    pub ended_seconds_before: i64,
-    /// Already claimed by another report (M5).
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub claimed: bool,
-    /// Held by another buyer (or none) than the webhook's.
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub other_buyer: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_detail_is_stored_in_short_and_read_in_the_long_form_of_versions_before() {
-        let detail = Detail {
-            value_after_cents: Some(6_000),
-            credit_before_cents: Some(0),
-            credit_after_cents: Some(3_600),
-            ..Detail::default()
-        };
-        let stored = detail.to_json().expect("it says something");
-        assert_eq!(stored, r#"{"va":6000,"cb":0,"ca":3600}"#);
-        let long =
-            r#"{"value_after_cents":6000,"credit_before_cents":0,"credit_after_cents":3600}"#;
-        for text in [stored.as_str(), long] {
-            assert_eq!(
-                serde_json::from_str::<Detail>(text).ok().as_ref(),
-                Some(&detail)
-            );
-        }
     }
 }

@@ -89,7 +89,7 @@ async fn replay_row(
     match manual_actions::replay_event(pool, &asked).await {
         Ok(Ok(settled)) => {
             let decision = settled.decision.as_ref();
-            let is_matched = decision.is_some_and(|d| d.status == Status::Matched);
+            let is_matched = decision.is_some_and(|d| d.status() == Status::Matched);
             Ok(if is_matched {
                 RowOutcome::Matched
             } else {

@@ -445,13 +445,13 @@ fn amounts_of(settled: &SettleResult) -> serde_json::Value {
     let Some(decision) = &settled.decision else {
         return json!({});
     };
-    let detail = &decision.detail;
+    let change = decision.detail.change();
     let mut amounts = json!({
         "matched_call_id": decision.call_id,
-        "value_before_cents": detail.value_before_cents,
-        "value_after_cents": detail.value_after_cents,
-        "credit_before_cents": detail.credit_before_cents,
-        "credit_after_cents": detail.credit_after_cents,
+        "value_before_cents": change.and_then(|it| it.value_before_cents),
+        "value_after_cents": change.and_then(|it| it.value_after_cents),
+        "credit_before_cents": change.map(|it| it.credit_before_cents),
+        "credit_after_cents": change.map(|it| it.credit_after_cents),
     });
     // And to the call that it left.
     let left = settled.left.and_then(|draft| match draft.cause {

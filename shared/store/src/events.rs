@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::StoreError;
 use crate::settlement::columns::caller_raw_of_row;
 use trueup_event::ids;
-use trueup_event::reason::{Detail, Reason, Status};
+use trueup_event::reason::{Reason, Status};
+use trueup_event::verdict::Detail;
 use trueup_postgres::statement::{self, Result};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +84,10 @@ impl Event {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = |what: &str| StoreError::Corrupt(format!("an event's {what}"));
         let reason: Option<&str> = row.get("reason");
-        let detail: Option<&str> = row.get("detail");
+        let reason = reason
+            .map(|code| Reason::from_code(code).ok_or_else(|| corrupt("reason")))
+            .transpose()?;
+        let status = Status::from_code(row.get("status")).ok_or_else(|| corrupt("status"))?;
         Ok(Event {
             id: row.get("id"),
             received_at: row.get("received_at"),
@@ -99,12 +103,9 @@ impl Event {
             payout_cents: row.get("payout_cents"),
             currency: row.get("currency"),
             rejection_word: row.get("rejection_word"),
-            status: Status::from_code(row.get("status")).ok_or_else(|| corrupt("status"))?,
-            reason: reason
-                .map(|code| Reason::from_code(code).ok_or_else(|| corrupt("reason")))
-                .transpose()?,
-            detail: detail
-                .map_or_else(|| Ok(Detail::default()), serde_json::from_str)
+            status,
+            reason,
+            detail: Detail::of_row(status, reason, row.get("detail"))
                 .map_err(|_| corrupt("detail"))?,
             strategy: row.get("strategy"),
             matched_call: row

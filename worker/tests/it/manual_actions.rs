@@ -25,7 +25,11 @@ fn asked(world: &World, event_id: Uuid) -> ActionRequest {
 fn outcome(
     settled: Result<SettleResult, ActionError>,
 ) -> Result<(Status, Option<Reason>), ActionError> {
-    settled.map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
+    settled.map(|s| {
+        s.decision
+            .map(|d| (d.status(), d.reason()))
+            .expect("decided")
+    })
 }
 
 async fn replay(world: &World, event: Uuid) -> Result<(Status, Option<Reason>), ActionError> {
@@ -432,10 +436,11 @@ async fn a_rehearsal_stores_nothing_and_says_what_would_be() {
         .expect("Postgres");
     let decision = settled.decision.expect("decided");
     assert_eq!(
-        (decision.status, decision.call_id),
+        (decision.status(), decision.call_id),
         (Status::Matched, Some(call))
     );
-    assert_eq!(decision.detail.credit_after_cents, Some(3000));
+    let change = decision.detail.change().expect("folded");
+    assert_eq!(change.credit_after_cents, 3000);
     assert_eq!(
         world.count("events").await
             + world.count("postings").await

@@ -23,8 +23,11 @@ fn asked(world: &World, event_id: Uuid) -> ActionRequest {
 fn outcome(
     done: Result<Result<SettleResult, ActionError>, trueup_store::StoreError>,
 ) -> Result<(Status, Option<Reason>), ActionError> {
-    done.expect("Postgres")
-        .map(|s| s.decision.map(|d| (d.status, d.reason)).expect("decided"))
+    done.expect("Postgres").map(|s| {
+        s.decision
+            .map(|d| (d.status(), d.reason()))
+            .expect("decided")
+    })
 }
 
 async fn assign(

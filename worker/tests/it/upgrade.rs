@@ -123,7 +123,7 @@ async fn books_of_the_version_before_are_carried_over_and_stay_true() {
         let event = event.expect("a row");
         let moved = event.credit_delta_cents != 0;
         assert!(
-            !moved || event.detail.credit_after_cents.is_some(),
+            !moved || event.detail.change().is_some(),
             "{:?}",
             event.detail
         );

@@ -10,7 +10,8 @@ use trueup_domain::reason_text::{explain_reason, waiting_until};
 use trueup_domain::report::PayoutUnit;
 use trueup_domain::report::SlotReading;
 use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::{CandidateNote, ReadingNote};
+use trueup_event::reason::ReadingNote;
+use trueup_event::verdict::CandidateNote;
 use trueup_store::accounts::Account;
 use trueup_store::event_search::Search;
 use trueup_store::stored_requests::{KeptRequest, load_requests};
@@ -182,7 +183,7 @@ pub fn search_text(search: &mut Search, text: &str, account: &Account) {
 
 /// The sentence of a row, with how long it still waits.
 pub fn reason_text(it: &events::Event, currency: &str, zone: &TimeZone) -> String {
-    let told = explain_reason(it.status, it.reason, &it.detail, currency);
+    let told = explain_reason(&it.detail, currency);
     match it.retry_until {
         Some(until) => told + &waiting_until(&until.to_zoned(zone.clone())),
         None => told,
@@ -223,8 +224,8 @@ impl EventResponse {
             ignored_at: it.ignored_at,
             ignored_by: it.ignored_by,
             decided_by: it.decided_by,
-            other_event_id: it.detail.other_event,
-            left_call_id: it.detail.left_call,
+            other_event_id: it.detail.other_event(),
+            left_call_id: it.detail.left_call(),
             processed_at: it.processed_at,
         }
     }
@@ -310,7 +311,7 @@ pub async fn load_event_in_full(
         .remove(&id);
     let postings = ledger::of_event(&client, account_id, id).await?;
     let actions = events::list_actions(&client, account_id, id).await?;
-    let candidates = found.detail.candidates.clone();
+    let candidates = found.detail.candidates().to_vec();
     let reading_notes = note_codes(&found.detail.reading_notes);
     let request_unreadable = kept == Some(KeptRequest::Unreadable);
     let (request, slots) = kept

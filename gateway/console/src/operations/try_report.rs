@@ -241,14 +241,9 @@ async fn describe_result(
         rejection_word: report.rejection_word,
         reading: settled.slots.into_iter().map(Into::into).collect(),
         reading_notes: note_codes(&decision.detail.reading_notes),
-        status: decision.status.code().to_owned(),
-        reason: decision.reason.map(|r| r.code().to_owned()),
-        reason_text: explain_reason(
-            decision.status,
-            decision.reason,
-            &decision.detail,
-            &operator.account.currency,
-        ),
+        status: decision.status().code().to_owned(),
+        reason: decision.reason().map(|r| r.code().to_owned()),
+        reason_text: explain_reason(&decision.detail, &operator.account.currency),
         strategy: decision.strategy.map(|s| s.code().to_owned()),
         matched_call,
         revenue_delta_cents: decision
@@ -259,8 +254,9 @@ async fn describe_result(
         credit_delta_cents: decision.postings.iter().map(|p| p.credit_delta_cents).sum(),
         candidates: decision
             .detail
-            .candidates
-            .into_iter()
+            .candidates()
+            .iter()
+            .cloned()
             .map(Into::into)
             .collect(),
     })

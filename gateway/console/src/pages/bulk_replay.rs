@@ -111,7 +111,7 @@ fn line_of(event: &Event, names: &HashMap<Uuid, String>, currency: &str) -> Stri
         names.get(&event.webhook_id).cloned().unwrap_or_default(),
         event.status.to_string(),
         event.reason.map(|r| r.to_string()).unwrap_or_default(),
-        explain_reason(event.status, event.reason, &event.detail, currency),
+        explain_reason(&event.detail, currency),
         event
             .caller
             .clone()

@@ -646,7 +646,7 @@ struct ConfirmAction {
 /// What an action would do, in a sentence.
 pub fn explain_decision(decision: &Decision, viewer: &Viewer) -> String {
     let currency = viewer.account_currency();
-    explain_reason(decision.status, decision.reason, &decision.detail, currency)
+    explain_reason(&decision.detail, currency)
 }
 
 /// Shows what was understood and what it would do; nothing is done before it is confirmed.
@@ -678,7 +678,7 @@ async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction
         action: name,
         title,
         call: decision.call_id,
-        pill: StatusBadge::for_status(decision.status),
+        pill: StatusBadge::for_status(decision.status()),
         sentence: explain_decision(&decision, viewer),
         fields,
     })

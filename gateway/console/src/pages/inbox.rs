@@ -375,7 +375,7 @@ async fn ask_assign(app: &App, viewer: &Viewer, ids: &[Uuid], call: calls::Call)
         match preview.map(|settled| settled.decision) {
             Ok(Some(decision)) => lines.push(PreviewLine {
                 id: *id,
-                pill: StatusBadge::for_status(decision.status),
+                pill: StatusBadge::for_status(decision.status()),
                 sentence: explain_decision(&decision, viewer),
             }),
             Ok(None) => refused = refused.saturating_add(1),

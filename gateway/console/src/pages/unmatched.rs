@@ -5,7 +5,8 @@ use askama::Template;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
 use trueup_domain::reason_text::explain_reason;
-use trueup_event::reason::{Detail, Reason, Status};
+use trueup_event::reason::{Reason, Status};
+use trueup_event::verdict::Detail;
 use trueup_store::webhook_activity::{self, ReasonGroup};
 use uuid::Uuid;
 
@@ -37,17 +38,17 @@ struct UnmatchedGroup {
 }
 
 fn make_group(group: ReasonGroup, viewer: &Viewer) -> UnmatchedGroup {
-    let detail: Detail = group
-        .example_detail
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
     let (status, reason) = (group.status, group.reason);
+    let detail = Detail::of_row(status, Some(reason), group.example_detail.as_deref());
     UnmatchedGroup {
         pill: StatusBadge::for_status(status),
         code: reason.code(),
         words: reason_words(Some(reason)),
         requests: formatting::format_count(group.requests),
-        sentence: explain_reason(status, Some(reason), &detail, viewer.account_currency()),
+        sentence: detail.map_or_else(
+            |_| reason_words(Some(reason)),
+            |detail| explain_reason(&detail, viewer.account_currency()),
+        ),
         last: viewer.clock.local_time(group.last_at),
         example: group.example,
         status: status.code(),

@@ -12,5 +12,6 @@ mod shrinking;
 mod simulated_persons;
 mod simulation;
 mod simulation_runs;
+mod stored_details;
 mod stories;
 mod words_of_persons;

@@ -24,6 +24,7 @@ use trueup_domain::repeats::{StandingReport, rows_to_follow};
 use trueup_domain::report::{ParsedRequest, Payout, Report, closing_keys, report_digest};
 use trueup_domain::webhook_settings::WebhookRules;
 use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_event::verdict::Detail;
 use uuid::Uuid;
 
 pub const ACCOUNT: Uuid = Uuid::from_u128(0xACC);
@@ -385,11 +386,9 @@ impl Store {
             let Some(decision) = line.decision.clone() else {
                 continue;
             };
-            let fits = match decision.reason {
-                Some(reason) => reason.occurs_with(decision.status),
-                None => decision.status == Status::Matched,
-            };
-            assert!(fits, "only a match may go without a reason: {decision:?}");
+            let (status, reason) = (decision.status(), decision.reason());
+            let read = Detail::of_row(status, reason, decision.detail.to_json().as_deref());
+            assert_eq!(read.ok().as_ref(), Some(&decision.detail));
             self.write_row(&line, &decision);
             decisions.push(decision);
         }
@@ -554,8 +553,8 @@ impl Store {
         let id = line.order.event_id;
         let applied_from = self.rows.get(&id).and_then(|row| row.applied_from);
         let row = Row {
-            status: decision.status,
-            reason: decision.reason,
+            status: decision.status(),
+            reason: decision.reason(),
             strategy: decision.strategy,
             call_id: decision.call_id,
             credit: decision
@@ -588,10 +587,10 @@ impl Store {
         let Some(digest) = self.digest(id) else {
             return;
         };
-        if decision.status == Status::Held {
+        if decision.status() == Status::Held {
             let open = OpenRow {
                 order: line.order,
-                reason: decision.reason,
+                reason: decision.reason(),
                 ignored: false,
             };
             self.open_rows.insert(digest, open);

@@ -156,13 +156,17 @@ const WRONG: &[(&str, &str, &str)] = &[
         "mysql://root:hunter2@h/db",
         "postgres://",
     ),
+    // The driver's own parser tells, where it is linked.
+    #[cfg(feature = "postgres-url")]
     (
         "TRUEUP_POSTGRES_URL",
         "postgres://u:hunter2@h:port/db",
         "such as",
     ),
     ("TRUEUP_POSTGRES_URL", "hunter2", "postgres://"),
+    #[cfg(feature = "amqp-url")]
     ("TRUEUP_AMQP_URL", "amqp://u:hunter2@h:99999/", "such as"),
+    ("TRUEUP_AMQP_URL", "http://u:hunter2@h/", "amqp://"),
     (
         "TRUEUP_POSTGRES_URL",
         "postgres://u:hunter2@h/db?sslmode=on",

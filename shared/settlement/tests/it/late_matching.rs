@@ -67,7 +67,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
         .await
         .expect("settles");
     assert_eq!(
-        settled[0].decision.as_ref().map(|d| d.status),
+        settled[0].decision.as_ref().map(|d| d.status()),
         Some(Status::Unmatched)
     );
     // Meanwhile the call is recorded, and another worker reads the note of it.
@@ -96,7 +96,7 @@ async fn m7_a_report_in_settling_while_its_call_is_recorded_is_due_at_once() {
 
     let settled = late_matching::settle_due(&pool, 10).await.expect("settles");
     assert_eq!(
-        settled[0].decision.as_ref().map(|d| d.status),
+        settled[0].decision.as_ref().map(|d| d.status()),
         Some(Status::Matched)
     );
     let notes = "SELECT count(*) FROM call_recorded_outbox";
@@ -152,7 +152,7 @@ async fn m7_a_report_tried_again_in_vain_is_rewritten_only_if_it_reads_otherwise
         let settled = late_matching::settle_due(&pool, 10).await.expect("settles");
         assert_eq!(settled.len(), 1, "it was tried");
         assert_eq!(
-            settled[0].decision.as_ref().map(|d| d.status),
+            settled[0].decision.as_ref().map(|d| d.status()),
             Some(Status::Unmatched)
         );
     };
@@ -243,6 +243,6 @@ async fn m14_a_changed_guess_that_stepped_aside_is_tried_again_as_a_changed_one(
     let soon = "UPDATE pending_reports SET next_try_at = now()";
     client.execute(soon, &[]).await.expect("due");
     let settled = late_matching::settle_due(&pool, 10).await.expect("settles");
-    let status = settled[0].decision.as_ref().map(|d| d.status);
+    let status = settled[0].decision.as_ref().map(|d| d.status());
     assert_eq!(status, Some(Status::Unmatched), "it has left: {settled:?}");
 }

@@ -88,7 +88,7 @@ impl Books {
         let tx = client.transaction().await.expect("begins");
         let settled = settle_batch(&tx, jobs).await.expect("settles");
         tx.commit().await.expect("commits");
-        let status = |decision: &trueup_domain::decision::Decision| decision.status;
+        let status = |decision: &trueup_domain::decision::Decision| decision.status();
         settled
             .iter()
             .filter_map(|s| s.decision.as_ref().map(status))

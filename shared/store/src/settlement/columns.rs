@@ -50,8 +50,8 @@ pub fn decided_event<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
         "payout_cents": "int8" = row.report().and_then(|r| r.payout.cents());
         "currency": "text" = row.report().and_then(|r| r.currency.as_deref());
         "rejection_word": "text" = row.report().and_then(|r| r.rejection_word.as_deref());
-        "status": "text" = row.decision.status.code();
-        "reason": "text" = row.decision.reason.map(Reason::code);
+        "status": "text" = row.decision.status().code();
+        "reason": "text" = row.decision.reason().map(Reason::code);
         "detail": "text" as "json" = row.decision.detail.to_json();
         "strategy": "text" = row.decision.strategy.map(Strategy::code);
         "matched_call_id": "uuid" = row.decision.call_id;
@@ -94,7 +94,7 @@ fn event_waits<'a>() -> Vec<TableColumn<'a, EventRow<'a>>> {
 /// A row without a call says until when it is tried again; one that has a call by a guess waits as well,
 /// but nothing is missing.
 pub fn is_told_to_wait(line: &BatchRow) -> bool {
-    let unmatched = |d: &Decision| d.status == Status::Unmatched;
+    let unmatched = |d: &Decision| d.status() == Status::Unmatched;
     line.decision.as_ref().is_some_and(unmatched) && wants_another_try(line)
 }
 

@@ -116,9 +116,9 @@ pub async fn record_action(
     let id = ids::event_id(Timestamp::now(), &rand::rng().random());
     let outcome = outcome
         .and_then(|s| s.decision.as_ref())
-        .map(|d| match d.reason {
-            Some(reason) => format!("{} · {reason}", d.status),
-            None => d.status.to_string(),
+        .map(|d| match d.reason() {
+            Some(reason) => format!("{} · {reason}", d.status()),
+            None => d.status().to_string(),
         });
     let statement = tx.prepare_cached(ACTION).await?;
     tx.execute(

@@ -10,10 +10,11 @@ use rand::RngExt;
 use trueup_domain::batch_decision::{BatchRow, withdrawals_in_order};
 use trueup_domain::call_application::split_withdrawal;
 use trueup_domain::crediting::{ReceptionOrder, Terms};
-use trueup_domain::decision::{CallChange, LeaveCause, PostingCause, PostingDraft, Trigger};
+use trueup_domain::decision::{LeaveCause, PostingCause, PostingDraft, Trigger};
 use trueup_domain::locked_calls::CallKey;
 use trueup_event::ids;
-use trueup_event::reason::{Detail, Status};
+use trueup_event::reason::Status;
+use trueup_event::verdict::{CallChange, OnCall, Verdict};
 use uuid::Uuid;
 
 use crate::StoreError;
@@ -142,14 +143,9 @@ pub async fn draft_entries(
         ledger.decided.insert(line.order.event_id, n);
         for (at, change) in std::mem::take(&mut ledger.promoted) {
             if let Some(decision) = lines.get_mut(at).and_then(|line| line.decision.as_mut())
-                && decision.status != Status::Matched
+                && decision.status() != Status::Matched
             {
-                decision.status = Status::Matched;
-                decision.reason = None;
-                decision.detail = Detail {
-                    reading_notes: std::mem::take(&mut decision.detail.reading_notes),
-                    ..change.to_detail()
-                };
+                decision.detail.verdict = Verdict::OnCall(OnCall::settled(change));
             }
         }
     }

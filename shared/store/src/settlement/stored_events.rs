@@ -16,7 +16,8 @@ use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::{CallCandidates, Trigger};
 use trueup_domain::report::{ParsedRequest, Payout, ReadError, Report};
 use trueup_event::raw_event::RawRequest;
-use trueup_event::reason::{Detail, ReadingNote, Reason, Status, Strategy};
+use trueup_event::reason::{ReadingNote, Reason, Status, Strategy};
+use trueup_event::verdict::Detail;
 
 /// Locked, so that two persons, or a person and a schedule, take turns on one row; in the arrays' order.
 pub const STORED_ROWS: &str = "/* settle_stored_rows */
@@ -171,9 +172,7 @@ fn line_of_row(row: &Row, request: Option<RawRequest>) -> Result<BatchRow, Store
 fn notes_of_detail(detail: Option<&str>) -> Vec<ReadingNote> {
     detail
         .filter(|text| text.contains("reading_notes"))
-        .and_then(|text| serde_json::from_str::<Detail>(text).ok())
-        .map(|detail| detail.reading_notes)
-        .unwrap_or_default()
+        .map_or_else(Vec::new, Detail::reading_notes_of_row)
 }
 
 /// The report as the row's columns still say it, for rows whose raw request is past its retention.

@@ -27,7 +27,8 @@ use trueup_domain::crediting::ReceptionOrder;
 use trueup_domain::decision::DisplacedReport;
 use trueup_domain::locked_calls::ClaimState;
 use trueup_domain::report::{Report, report_digest};
-use trueup_event::reason::{Detail, Reason, Status};
+use trueup_event::reason::{Reason, Status};
+use trueup_event::verdict::{Detail, OnCall, Verdict};
 
 /// After how many seconds an unmatched report is tried again (M7); the last is also how long it is.
 pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
@@ -208,7 +209,7 @@ fn adjusted_row() -> Vec<TableColumn<'static, AdjustedRow>> {
         "id": "uuid" = row.order.event_id;
         "revenue": "int8" = row.revenue_delta_cents;
         "credit": "int8" = row.credit_delta_cents;
-        "detail": "text" = row.brings.and_then(|change| change.to_detail().to_json());
+        "detail": "text" = row.brings.and_then(|change| Detail::from(Verdict::OnCall(OnCall::settled(change))).to_json());
     )
 }
 
@@ -427,11 +428,14 @@ struct DisplacedRow {
 }
 
 impl DisplacedRow {
-    fn status_and_reason(&self) -> (Status, Reason) {
-        match self.report.repeats {
-            None => (Status::Held, Reason::ReplacedHeuristicMatch),
-            Some(_) => (Status::Duplicate, Reason::RepeatOfOpenReport),
-        }
+    fn detail(&self) -> Detail {
+        let verdict = match self.report.repeats {
+            None => Verdict::Displaced {
+                by: Some(self.by_event),
+            },
+            repeats => Verdict::RepeatOfOpen { of: repeats },
+        };
+        verdict.into()
     }
 }
 
@@ -439,14 +443,9 @@ fn displaced_row() -> Vec<TableColumn<'static, DisplacedRow>> {
     columns!(|row: DisplacedRow|
         "received_at": "timestamptz" = row.report.order.received_at;
         "id": "uuid" = row.report.order.event_id;
-        "status": "text" = row.status_and_reason().0.code();
-        "reason": "text" = row.status_and_reason().1.code();
-        "detail": "text" = Detail {
-            displaced: row.report.repeats.is_none(),
-            other_event: Some(row.report.repeats.unwrap_or(row.by_event)),
-            ..Detail::default()
-        }
-        .to_json();
+        "status": "text" = row.detail().status().code();
+        "reason": "text" = row.detail().reason().map(Reason::code);
+        "detail": "text" = row.detail().to_json();
     )
 }
 
@@ -567,11 +566,11 @@ fn open_row_writes(lines: &[BatchRow]) -> Vec<Write<'_>> {
         let Some(digest) = report_digest(line.webhook_id, report) else {
             continue;
         };
-        if decision.status == Status::Held {
+        if decision.status() == Status::Held {
             held.push(HeldRow {
                 digest,
                 order: line.order,
-                reason: decision.reason,
+                reason: decision.reason(),
             });
         } else if line.exists {
             closed.push((digest, line.order.event_id));
