@@ -10,6 +10,7 @@ use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::{PostingCause, Trigger};
 use trueup_event::ids;
 use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_store::ledger::{self, CallMove};
 use trueup_store::settlement::manual_actions::{self as rows, ActionKey, ActionTarget};
 use trueup_store::{Pool, StoreError, TransactionName, run_tx};
 use uuid::Uuid;
@@ -115,27 +116,23 @@ fn why_not_free(target: &ActionTarget) -> Option<ActionError> {
 pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonReplay, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if let Some(why) = why_not_free(&target) {
-                return Ok(Err(why));
-            }
-            let settled = settle_for(
-                tx,
-                &asked,
-                asked.event_id,
-                target.received_at,
-                Trigger::Replayed,
-            )
-            .await?;
-            rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
-            Ok(Ok(settled))
-        })
+        Box::pin(async move { replay_in(tx, &asked).await })
     })
     .await
+}
+
+async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> ActionResult {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if let Some(why) = why_not_free(&target) {
+        return Ok(Err(why));
+    }
+    let course = Trigger::Replayed;
+    let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
+    rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
+    Ok(Ok(settled))
 }
 
 /// A person says which call the report is about. Its repeats go along (M12).
@@ -150,8 +147,19 @@ pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> 
 /// An action of which a person may ask what it would do.
 #[derive(Debug, Clone, Copy)]
 pub enum PreviewedAction {
+    Replay,
     Assign(Uuid),
     Apply(i64),
+    Unignore,
+    Undo,
+}
+
+/// What an action would do now.
+#[derive(Debug, Clone)]
+pub struct ActionPreview {
+    pub settled: SettleResult,
+    /// What would be posted, the action's own row and all that goes along with it, call by call.
+    pub moves: Vec<CallMove>,
 }
 
 /// What an action would do now, without anything happening.
@@ -159,15 +167,33 @@ pub async fn preview_action(
     pool: &Pool,
     asked: &ActionRequest,
     action: PreviewedAction,
-) -> ActionResult {
+) -> Result<Result<ActionPreview, ActionError>, StoreError> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
-    let outcome = match action {
-        PreviewedAction::Assign(call_id) => assign_in(&tx, asked, call_id).await,
-        PreviewedAction::Apply(cents) => apply_in(&tx, asked, Some(cents)).await,
+    let newest = ledger::newest_place(&tx).await?;
+    let preview = match act_in(&tx, asked, action).await? {
+        Ok(settled) => Ok(ActionPreview {
+            settled,
+            moves: ledger::moves_of_transaction(&tx, asked.account_id, newest).await?,
+        }),
+        Err(why) => Err(why),
     };
     tx.rollback().await?;
-    outcome
+    Ok(preview)
+}
+
+async fn act_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    action: PreviewedAction,
+) -> ActionResult {
+    match action {
+        PreviewedAction::Replay => replay_in(tx, asked).await,
+        PreviewedAction::Assign(call_id) => assign_in(tx, asked, call_id).await,
+        PreviewedAction::Apply(cents) => apply_in(tx, asked, Some(cents)).await,
+        PreviewedAction::Unignore => unignore_in(tx, asked).await,
+        PreviewedAction::Undo => undo_and_record(tx, asked).await,
+    }
 }
 
 async fn assign_in(
@@ -310,26 +336,25 @@ pub async fn ignore_event(
 pub async fn unignore_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUnignore, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if !target.ignored {
-                return Ok(Err(ActionError::NotClosed));
-            }
-            let settled = reopen(tx, &asked, asked.event_id, target.received_at).await?;
-            rows::record_action(
-                tx,
-                &asked.action_key(),
-                "unignore",
-                amounts_of(&settled),
-                Some(&settled),
-            )
-            .await?;
-            Ok(Ok(settled))
-        })
+        Box::pin(async move { unignore_in(tx, &asked).await })
     })
     .await
+}
+
+async fn unignore_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+) -> ActionResult {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if !target.ignored {
+        return Ok(Err(ActionError::NotClosed));
+    }
+    let settled = reopen(tx, asked, asked.event_id, target.received_at).await?;
+    rows::record_action(tx, &key, "unignore", amounts_of(&settled), Some(&settled)).await?;
+    Ok(Ok(settled))
 }
 
 async fn reopen(
@@ -347,21 +372,26 @@ async fn reopen(
 pub async fn undo_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUndo, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            let undone = undo_in(tx, &asked, &target).await?;
-            if let Ok(settled) = &undone {
-                let mut detail = amounts_of(settled);
-                detail["event_id"] = json!(settled.id);
-                rows::record_action(tx, &key, "undo", detail, Some(settled)).await?;
-            }
-            Ok(undone)
-        })
+        Box::pin(async move { undo_and_record(tx, &asked).await })
     })
     .await
+}
+
+async fn undo_and_record(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+) -> ActionResult {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    let undone = undo_in(tx, asked, &target).await?;
+    if let Ok(settled) = &undone {
+        let mut detail = amounts_of(settled);
+        detail["event_id"] = json!(settled.id);
+        rows::record_action(tx, &key, "undo", detail, Some(settled)).await?;
+    }
+    Ok(undone)
 }
 
 async fn undo_in(

@@ -49,7 +49,9 @@ async fn m8_who_moved_money_stands_in_the_export_and_with_the_amounts_in_the_aud
     let answer = ann.post(&format!("/events/{lost}/assign"), &assign).await;
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(scene.balance().await, 2400);
-    let answer = ann.post(&format!("/events/{lost}/undo"), &[]).await;
+    let answer = ann
+        .post(&format!("/events/{lost}/undo"), &[("confirmed", "yes")])
+        .await;
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(scene.balance().await, 0);
 
