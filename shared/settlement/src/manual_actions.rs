@@ -69,6 +69,37 @@ impl ActionRequest {
 
 type ActionResult = Result<Result<SettleResult, ActionError>, StoreError>;
 
+/// Rows that went along with an action and are told in its history; its postings are all in the ledger.
+const ALONG_AT_MOST: usize = 50;
+
+/// What an action did: to its own row, and to what went along with it (M12).
+pub(crate) struct Settled {
+    own: SettleResult,
+    along: Vec<SettleResult>,
+}
+
+impl Settled {
+    pub(crate) fn of_row(
+        mut results: Vec<SettleResult>,
+        event_id: Uuid,
+    ) -> Result<Settled, StoreError> {
+        let at = results.iter().position(|result| result.id == event_id);
+        let at = at
+            .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))?;
+        Ok(Settled {
+            own: results.swap_remove(at),
+            along: results,
+        })
+    }
+
+    pub(crate) fn into_own(self) -> SettleResult {
+        self.own
+    }
+}
+
+/// As [`ActionResult`], inside the action's transaction.
+type Done = Result<Result<Settled, ActionError>, StoreError>;
+
 /// One row settled for a person.
 async fn settle_for(
     tx: &deadpool_postgres::Transaction<'_>,
@@ -76,25 +107,14 @@ async fn settle_for(
     event_id: Uuid,
     received_at: Timestamp,
     course: Trigger,
-) -> Result<SettleResult, StoreError> {
+) -> Result<Settled, StoreError> {
     let job = SettleJob::Stored {
         id: event_id,
         received_at,
         course,
         actor: Some(asked.actor.clone()),
     };
-    result_of(settle_batch(tx, vec![job]).await?, event_id)
-}
-
-/// The result of that row, among what it took along.
-pub(crate) fn result_of(
-    settled: Vec<SettleResult>,
-    event_id: Uuid,
-) -> Result<SettleResult, StoreError> {
-    settled
-        .into_iter()
-        .find(|result| result.id == event_id)
-        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
+    Settled::of_row(settle_batch(tx, vec![job]).await?, event_id)
 }
 
 /// Why a row cannot be given to the rules or to a call now.
@@ -116,12 +136,12 @@ fn why_not_free(target: &ActionTarget) -> Option<ActionError> {
 pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonReplay, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { replay_in(tx, &asked).await })
+        Box::pin(async move { Ok(replay_in(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
 }
 
-async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> ActionResult {
+async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -131,7 +151,7 @@ async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionReques
     }
     let course = Trigger::Replayed;
     let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
-    rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
+    rows::record_action(tx, &key, "replay", history_of(&settled), Some(&settled.own)).await?;
     Ok(Ok(settled))
 }
 
@@ -139,7 +159,7 @@ async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionReques
 pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
     run_tx(pool, TransactionName::PersonAssign, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { assign_in(tx, &asked, call_id).await })
+        Box::pin(async move { Ok(assign_in(tx, &asked, call_id).await?.map(Settled::into_own)) })
     })
     .await
 }
@@ -173,7 +193,7 @@ pub async fn preview_action(
     let newest = ledger::newest_place(&tx).await?;
     let preview = match act_in(&tx, asked, action).await? {
         Ok(settled) => Ok(ActionPreview {
-            settled,
+            settled: settled.own,
             moves: ledger::moves_of_transaction(&tx, asked.account_id, newest).await?,
         }),
         Err(why) => Err(why),
@@ -186,7 +206,7 @@ async fn act_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     action: PreviewedAction,
-) -> ActionResult {
+) -> Done {
     match action {
         PreviewedAction::Replay => replay_in(tx, asked).await,
         PreviewedAction::Assign(call_id) => assign_in(tx, asked, call_id).await,
@@ -200,7 +220,7 @@ async fn assign_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     call_id: Uuid,
-) -> ActionResult {
+) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -213,9 +233,9 @@ async fn assign_in(
     }
     let course = Trigger::Assigned(call_id);
     let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
-    let mut detail = amounts_of(&settled);
+    let mut detail = history_of(&settled);
     detail["call_id"] = json!(call_id);
-    rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
+    rows::record_action(tx, &key, "assign", detail, Some(&settled.own)).await?;
     Ok(Ok(settled))
 }
 
@@ -228,7 +248,11 @@ pub async fn apply_event(
 ) -> ActionResult {
     run_tx(pool, TransactionName::PersonApply, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
+        Box::pin(async move {
+            Ok(apply_in(tx, &asked, payout_cents)
+                .await?
+                .map(Settled::into_own))
+        })
     })
     .await
 }
@@ -237,7 +261,7 @@ async fn apply_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     payout_cents: Option<i64>,
-) -> ActionResult {
+) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -283,11 +307,11 @@ async fn apply_in(
         call_id,
         actor: asked.actor.clone(),
     };
-    let settled = result_of(settle_batch(tx, vec![job]).await?, id)?;
-    let mut detail = amounts_of(&settled);
+    let settled = Settled::of_row(settle_batch(tx, vec![job]).await?, id)?;
+    let mut detail = history_of(&settled);
     detail["payout_cents"] = json!(payout_cents);
     detail["event_id"] = json!(id);
-    rows::record_action(tx, &key, "apply", detail, Some(&settled)).await?;
+    rows::record_action(tx, &key, "apply", detail, Some(&settled.own)).await?;
     Ok(Ok(settled))
 }
 
@@ -321,7 +345,7 @@ pub async fn ignore_event(
                 Trigger::Ignored,
             )
             .await?;
-            if settled.stays {
+            if settled.own.stays {
                 return Ok(Err(ActionError::HasPosting));
             }
             rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
@@ -336,15 +360,12 @@ pub async fn ignore_event(
 pub async fn unignore_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUnignore, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { unignore_in(tx, &asked).await })
+        Box::pin(async move { Ok(unignore_in(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
 }
 
-async fn unignore_in(
-    tx: &deadpool_postgres::Transaction<'_>,
-    asked: &ActionRequest,
-) -> ActionResult {
+async fn unignore_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -353,7 +374,14 @@ async fn unignore_in(
         return Ok(Err(ActionError::NotClosed));
     }
     let settled = reopen(tx, asked, asked.event_id, target.received_at).await?;
-    rows::record_action(tx, &key, "unignore", amounts_of(&settled), Some(&settled)).await?;
+    rows::record_action(
+        tx,
+        &key,
+        "unignore",
+        history_of(&settled),
+        Some(&settled.own),
+    )
+    .await?;
     Ok(Ok(settled))
 }
 
@@ -362,7 +390,7 @@ async fn reopen(
     asked: &ActionRequest,
     event_id: Uuid,
     received_at: Timestamp,
-) -> Result<SettleResult, StoreError> {
+) -> Result<Settled, StoreError> {
     rows::reopen_event(tx, received_at, event_id, &asked.actor).await?;
     settle_for(tx, asked, event_id, received_at, Trigger::Replayed).await
 }
@@ -372,24 +400,21 @@ async fn reopen(
 pub async fn undo_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUndo, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { undo_and_record(tx, &asked).await })
+        Box::pin(async move { Ok(undo_and_record(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
 }
 
-async fn undo_and_record(
-    tx: &deadpool_postgres::Transaction<'_>,
-    asked: &ActionRequest,
-) -> ActionResult {
+async fn undo_and_record(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
     };
     let undone = undo_in(tx, asked, &target).await?;
     if let Ok(settled) = &undone {
-        let mut detail = amounts_of(settled);
-        detail["event_id"] = json!(settled.id);
-        rows::record_action(tx, &key, "undo", detail, Some(settled)).await?;
+        let mut detail = history_of(settled);
+        detail["event_id"] = json!(settled.own.id);
+        rows::record_action(tx, &key, "undo", detail, Some(&settled.own)).await?;
     }
     Ok(undone)
 }
@@ -398,7 +423,7 @@ async fn undo_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     target: &ActionTarget,
-) -> ActionResult {
+) -> Done {
     if target.applied_from.is_some() {
         return revoke_apply(tx, asked, target).await;
     }
@@ -441,11 +466,11 @@ async fn revoke_apply(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     apply: &ActionTarget,
-) -> ActionResult {
+) -> Done {
     if is_revoked(apply) {
         return Ok(Err(ActionError::NothingToUndo));
     }
-    let settled = settle_for(
+    let mut settled = settle_for(
         tx,
         asked,
         asked.event_id,
@@ -464,10 +489,35 @@ async fn revoke_apply(
         // One that a person has ignored since, or closed by another apply, stays closed.
         let by_this = last == Some(("apply".to_owned(), Some(asked.event_id)));
         if let Some(closed) = closed.filter(|row| row.ignored && by_this) {
-            reopen(tx, asked, from, closed.received_at).await?;
+            let reopened = reopen(tx, asked, from, closed.received_at).await?;
+            settled.along.push(reopened.own);
+            settled.along.extend(reopened.along);
         }
     }
     Ok(Ok(settled))
+}
+
+/// What an action did, for the history: to its own row's calls, and to those of what went along.
+fn history_of(settled: &Settled) -> serde_json::Value {
+    let mut detail = amounts_of(&settled.own);
+    let moved = |it: &&SettleResult| {
+        it.left.is_some() || it.decision.as_ref().is_some_and(|d| !d.postings.is_empty())
+    };
+    let along: Vec<serde_json::Value> = settled
+        .along
+        .iter()
+        .filter(moved)
+        .take(ALONG_AT_MOST)
+        .map(|it| {
+            let mut amounts = amounts_of(it);
+            amounts["event_id"] = json!(it.id);
+            amounts
+        })
+        .collect();
+    if !along.is_empty() {
+        detail["along"] = json!(along);
+    }
+    detail
 }
 
 /// What a decision did to its call, for the history.
