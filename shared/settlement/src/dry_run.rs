@@ -4,7 +4,7 @@ use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_event::raw_event::RawEvent;
 use trueup_store::{Pool, StoreError};
 
-use crate::manual_actions::result_of;
+use crate::manual_actions::Settled;
 use crate::settle_batch;
 
 /// How a sample request would be read and matched now. It is settled for real and rolled back:
@@ -15,5 +15,5 @@ pub async fn try_sample(pool: &Pool, sample: RawEvent) -> Result<SettleResult, S
     let id = sample.id;
     let settled = settle_batch(&tx, vec![SettleJob::Fresh(sample)]).await;
     tx.rollback().await?;
-    result_of(settled?, id)
+    Settled::of_row(settled?, id).map(Settled::into_own)
 }

@@ -17,13 +17,15 @@ pub mod dry_run;
 pub mod late_matching;
 pub mod manual_actions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
+use jiff::Timestamp;
 use trueup_domain::batch_decision::{
-    BusyLocks, SettleJob, SettleResult, calls_to_lock, decide_lines, read_reports, result_of_row,
-    sort_by_reception,
+    BatchRow, BusyLocks, SettleJob, SettleResult, calls_to_lock, decide_lines, read_reports,
+    result_of_row, sort_by_reception,
 };
+use trueup_domain::webhook_settings::WebhookRules;
 use trueup_ops::crash_points::{self, Point};
 use trueup_store::StoreError;
 use trueup_store::settlement::loading::LockMode;
@@ -71,10 +73,7 @@ async fn settle(
     callers.extend(waiting.iter().cloned());
     let followers = candidates::find_candidates(tx, &mut lines, &webhooks).await?;
     if !followers.is_empty() {
-        // The same reports, which a guess has placed elsewhere, go where these go (M12).
-        let mut more = stored_events::load_followers(tx, &followers).await?;
-        read_reports(&mut more, &webhooks);
-        candidates::find_candidates(tx, &mut more, &webhooks).await?;
+        let more = load_followers(tx, &lines, &followers, &webhooks).await?;
         lines.extend(more);
     }
     sort_by_reception(&mut lines);
@@ -97,4 +96,29 @@ async fn settle(
         (line.order.event_id, caller)
     });
     Ok((settled.collect(), aside.collect()))
+}
+
+/// The person who asks for all of these; nobody, if they are anybody else's, too.
+fn sole_actor(lines: &[BatchRow]) -> Option<String> {
+    let (first, rest) = lines.split_first()?;
+    let alone = rest.iter().all(|line| line.actor == first.actor);
+    first.actor.clone().filter(|_| alone)
+}
+
+/// The same reports, which a guess has placed elsewhere: they go where these go (M12), and where a person asks
+/// for it they move in that person's name.
+async fn load_followers(
+    tx: &Transaction<'_>,
+    lines: &[BatchRow],
+    followers: &BTreeMap<(Timestamp, Uuid), bool>,
+    webhooks: &HashMap<Uuid, WebhookRules>,
+) -> Result<Vec<BatchRow>, StoreError> {
+    let mut more = stored_events::load_followers(tx, followers).await?;
+    read_reports(&mut more, webhooks);
+    candidates::find_candidates(tx, &mut more, webhooks).await?;
+    let actor = sole_actor(lines);
+    for line in &mut more {
+        line.actor.clone_from(&actor);
+    }
+    Ok(more)
 }

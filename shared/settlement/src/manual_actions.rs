@@ -10,6 +10,7 @@ use trueup_domain::batch_decision::{SettleJob, SettleResult};
 use trueup_domain::decision::{PostingCause, Trigger};
 use trueup_event::ids;
 use trueup_event::reason::{Reason, Status, Strategy};
+use trueup_store::ledger::{self, CallMove};
 use trueup_store::settlement::manual_actions::{self as rows, ActionKey, ActionTarget};
 use trueup_store::{Pool, StoreError, TransactionName, run_tx};
 use uuid::Uuid;
@@ -68,6 +69,37 @@ impl ActionRequest {
 
 type ActionResult = Result<Result<SettleResult, ActionError>, StoreError>;
 
+/// Rows that went along with an action and are told in its history; its postings are all in the ledger.
+const ALONG_AT_MOST: usize = 50;
+
+/// What an action did: to its own row, and to what went along with it (M12).
+pub(crate) struct Settled {
+    own: SettleResult,
+    along: Vec<SettleResult>,
+}
+
+impl Settled {
+    pub(crate) fn of_row(
+        mut results: Vec<SettleResult>,
+        event_id: Uuid,
+    ) -> Result<Settled, StoreError> {
+        let at = results.iter().position(|result| result.id == event_id);
+        let at = at
+            .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))?;
+        Ok(Settled {
+            own: results.swap_remove(at),
+            along: results,
+        })
+    }
+
+    pub(crate) fn into_own(self) -> SettleResult {
+        self.own
+    }
+}
+
+/// As [`ActionResult`], inside the action's transaction.
+type Done = Result<Result<Settled, ActionError>, StoreError>;
+
 /// One row settled for a person.
 async fn settle_for(
     tx: &deadpool_postgres::Transaction<'_>,
@@ -75,25 +107,14 @@ async fn settle_for(
     event_id: Uuid,
     received_at: Timestamp,
     course: Trigger,
-) -> Result<SettleResult, StoreError> {
+) -> Result<Settled, StoreError> {
     let job = SettleJob::Stored {
         id: event_id,
         received_at,
         course,
         actor: Some(asked.actor.clone()),
     };
-    result_of(settle_batch(tx, vec![job]).await?, event_id)
-}
-
-/// The result of that row, among what it took along.
-pub(crate) fn result_of(
-    settled: Vec<SettleResult>,
-    event_id: Uuid,
-) -> Result<SettleResult, StoreError> {
-    settled
-        .into_iter()
-        .find(|result| result.id == event_id)
-        .ok_or_else(|| StoreError::Corrupt("a row vanished while it was settled".to_owned()))
+    Settled::of_row(settle_batch(tx, vec![job]).await?, event_id)
 }
 
 /// Why a row cannot be given to the rules or to a call now.
@@ -115,34 +136,30 @@ fn why_not_free(target: &ActionTarget) -> Option<ActionError> {
 pub async fn replay_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonReplay, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if let Some(why) = why_not_free(&target) {
-                return Ok(Err(why));
-            }
-            let settled = settle_for(
-                tx,
-                &asked,
-                asked.event_id,
-                target.received_at,
-                Trigger::Replayed,
-            )
-            .await?;
-            rows::record_action(tx, &key, "replay", amounts_of(&settled), Some(&settled)).await?;
-            Ok(Ok(settled))
-        })
+        Box::pin(async move { Ok(replay_in(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
+}
+
+async fn replay_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if let Some(why) = why_not_free(&target) {
+        return Ok(Err(why));
+    }
+    let course = Trigger::Replayed;
+    let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
+    rows::record_action(tx, &key, "replay", history_of(&settled), Some(&settled.own)).await?;
+    Ok(Ok(settled))
 }
 
 /// A person says which call the report is about. Its repeats go along (M12).
 pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> ActionResult {
     run_tx(pool, TransactionName::PersonAssign, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { assign_in(tx, &asked, call_id).await })
+        Box::pin(async move { Ok(assign_in(tx, &asked, call_id).await?.map(Settled::into_own)) })
     })
     .await
 }
@@ -150,8 +167,19 @@ pub async fn assign_event(pool: &Pool, asked: &ActionRequest, call_id: Uuid) -> 
 /// An action of which a person may ask what it would do.
 #[derive(Debug, Clone, Copy)]
 pub enum PreviewedAction {
+    Replay,
     Assign(Uuid),
     Apply(i64),
+    Unignore,
+    Undo,
+}
+
+/// What an action would do now.
+#[derive(Debug, Clone)]
+pub struct ActionPreview {
+    pub settled: SettleResult,
+    /// What would be posted, the action's own row and all that goes along with it, call by call.
+    pub moves: Vec<CallMove>,
 }
 
 /// What an action would do now, without anything happening.
@@ -159,22 +187,40 @@ pub async fn preview_action(
     pool: &Pool,
     asked: &ActionRequest,
     action: PreviewedAction,
-) -> ActionResult {
+) -> Result<Result<ActionPreview, ActionError>, StoreError> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;
-    let outcome = match action {
-        PreviewedAction::Assign(call_id) => assign_in(&tx, asked, call_id).await,
-        PreviewedAction::Apply(cents) => apply_in(&tx, asked, Some(cents)).await,
+    let newest = ledger::newest_place(&tx).await?;
+    let preview = match act_in(&tx, asked, action).await? {
+        Ok(settled) => Ok(ActionPreview {
+            settled: settled.own,
+            moves: ledger::moves_of_transaction(&tx, asked.account_id, newest).await?,
+        }),
+        Err(why) => Err(why),
     };
     tx.rollback().await?;
-    outcome
+    Ok(preview)
+}
+
+async fn act_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+    action: PreviewedAction,
+) -> Done {
+    match action {
+        PreviewedAction::Replay => replay_in(tx, asked).await,
+        PreviewedAction::Assign(call_id) => assign_in(tx, asked, call_id).await,
+        PreviewedAction::Apply(cents) => apply_in(tx, asked, Some(cents)).await,
+        PreviewedAction::Unignore => unignore_in(tx, asked).await,
+        PreviewedAction::Undo => undo_and_record(tx, asked).await,
+    }
 }
 
 async fn assign_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     call_id: Uuid,
-) -> ActionResult {
+) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -187,9 +233,9 @@ async fn assign_in(
     }
     let course = Trigger::Assigned(call_id);
     let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
-    let mut detail = amounts_of(&settled);
+    let mut detail = history_of(&settled);
     detail["call_id"] = json!(call_id);
-    rows::record_action(tx, &key, "assign", detail, Some(&settled)).await?;
+    rows::record_action(tx, &key, "assign", detail, Some(&settled.own)).await?;
     Ok(Ok(settled))
 }
 
@@ -202,7 +248,11 @@ pub async fn apply_event(
 ) -> ActionResult {
     run_tx(pool, TransactionName::PersonApply, |tx| {
         let asked = asked.clone();
-        Box::pin(async move { apply_in(tx, &asked, payout_cents).await })
+        Box::pin(async move {
+            Ok(apply_in(tx, &asked, payout_cents)
+                .await?
+                .map(Settled::into_own))
+        })
     })
     .await
 }
@@ -211,7 +261,7 @@ async fn apply_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     payout_cents: Option<i64>,
-) -> ActionResult {
+) -> Done {
     let key = asked.action_key();
     let Some(target) = rows::lock_target(tx, &key).await? else {
         return Ok(Err(ActionError::NoSuchEvent));
@@ -257,11 +307,11 @@ async fn apply_in(
         call_id,
         actor: asked.actor.clone(),
     };
-    let settled = result_of(settle_batch(tx, vec![job]).await?, id)?;
-    let mut detail = amounts_of(&settled);
+    let settled = Settled::of_row(settle_batch(tx, vec![job]).await?, id)?;
+    let mut detail = history_of(&settled);
     detail["payout_cents"] = json!(payout_cents);
     detail["event_id"] = json!(id);
-    rows::record_action(tx, &key, "apply", detail, Some(&settled)).await?;
+    rows::record_action(tx, &key, "apply", detail, Some(&settled.own)).await?;
     Ok(Ok(settled))
 }
 
@@ -295,7 +345,7 @@ pub async fn ignore_event(
                 Trigger::Ignored,
             )
             .await?;
-            if settled.stays {
+            if settled.own.stays {
                 return Ok(Err(ActionError::HasPosting));
             }
             rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
@@ -310,26 +360,29 @@ pub async fn ignore_event(
 pub async fn unignore_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUnignore, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let Some(target) = rows::lock_target(tx, &asked.action_key()).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if !target.ignored {
-                return Ok(Err(ActionError::NotClosed));
-            }
-            let settled = reopen(tx, &asked, asked.event_id, target.received_at).await?;
-            rows::record_action(
-                tx,
-                &asked.action_key(),
-                "unignore",
-                amounts_of(&settled),
-                Some(&settled),
-            )
-            .await?;
-            Ok(Ok(settled))
-        })
+        Box::pin(async move { Ok(unignore_in(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
+}
+
+async fn unignore_in(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if !target.ignored {
+        return Ok(Err(ActionError::NotClosed));
+    }
+    let settled = reopen(tx, asked, asked.event_id, target.received_at).await?;
+    rows::record_action(
+        tx,
+        &key,
+        "unignore",
+        history_of(&settled),
+        Some(&settled.own),
+    )
+    .await?;
+    Ok(Ok(settled))
 }
 
 async fn reopen(
@@ -337,7 +390,7 @@ async fn reopen(
     asked: &ActionRequest,
     event_id: Uuid,
     received_at: Timestamp,
-) -> Result<SettleResult, StoreError> {
+) -> Result<Settled, StoreError> {
     rows::reopen_event(tx, received_at, event_id, &asked.actor).await?;
     settle_for(tx, asked, event_id, received_at, Trigger::Replayed).await
 }
@@ -347,28 +400,30 @@ async fn reopen(
 pub async fn undo_event(pool: &Pool, asked: &ActionRequest) -> ActionResult {
     run_tx(pool, TransactionName::PersonUndo, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            let undone = undo_in(tx, &asked, &target).await?;
-            if let Ok(settled) = &undone {
-                let mut detail = amounts_of(settled);
-                detail["event_id"] = json!(settled.id);
-                rows::record_action(tx, &key, "undo", detail, Some(settled)).await?;
-            }
-            Ok(undone)
-        })
+        Box::pin(async move { Ok(undo_and_record(tx, &asked).await?.map(Settled::into_own)) })
     })
     .await
+}
+
+async fn undo_and_record(tx: &deadpool_postgres::Transaction<'_>, asked: &ActionRequest) -> Done {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    let undone = undo_in(tx, asked, &target).await?;
+    if let Ok(settled) = &undone {
+        let mut detail = history_of(settled);
+        detail["event_id"] = json!(settled.own.id);
+        rows::record_action(tx, &key, "undo", detail, Some(&settled.own)).await?;
+    }
+    Ok(undone)
 }
 
 async fn undo_in(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     target: &ActionTarget,
-) -> ActionResult {
+) -> Done {
     if target.applied_from.is_some() {
         return revoke_apply(tx, asked, target).await;
     }
@@ -411,11 +466,11 @@ async fn revoke_apply(
     tx: &deadpool_postgres::Transaction<'_>,
     asked: &ActionRequest,
     apply: &ActionTarget,
-) -> ActionResult {
+) -> Done {
     if is_revoked(apply) {
         return Ok(Err(ActionError::NothingToUndo));
     }
-    let settled = settle_for(
+    let mut settled = settle_for(
         tx,
         asked,
         asked.event_id,
@@ -434,10 +489,35 @@ async fn revoke_apply(
         // One that a person has ignored since, or closed by another apply, stays closed.
         let by_this = last == Some(("apply".to_owned(), Some(asked.event_id)));
         if let Some(closed) = closed.filter(|row| row.ignored && by_this) {
-            reopen(tx, asked, from, closed.received_at).await?;
+            let reopened = reopen(tx, asked, from, closed.received_at).await?;
+            settled.along.push(reopened.own);
+            settled.along.extend(reopened.along);
         }
     }
     Ok(Ok(settled))
+}
+
+/// What an action did, for the history: to its own row's calls, and to those of what went along.
+fn history_of(settled: &Settled) -> serde_json::Value {
+    let mut detail = amounts_of(&settled.own);
+    let moved = |it: &&SettleResult| {
+        it.left.is_some() || it.decision.as_ref().is_some_and(|d| !d.postings.is_empty())
+    };
+    let along: Vec<serde_json::Value> = settled
+        .along
+        .iter()
+        .filter(moved)
+        .take(ALONG_AT_MOST)
+        .map(|it| {
+            let mut amounts = amounts_of(it);
+            amounts["event_id"] = json!(it.id);
+            amounts
+        })
+        .collect();
+    if !along.is_empty() {
+        detail["along"] = json!(along);
+    }
+    detail
 }
 
 /// What a decision did to its call, for the history.

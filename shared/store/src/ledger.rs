@@ -113,3 +113,50 @@ pub async fn of_call(
     let rows = statement::query_rows(client, OF_CALL, params).await?;
     rows.iter().map(Posting::from_row).collect()
 }
+
+/// Calls of which a transaction tells how it moves them; a person is shown no more.
+pub const MOVES_AT_MOST: i64 = 50;
+
+/// How a transaction that is still open moves one call's money.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallMove {
+    pub call_id: Uuid,
+    /// Absent: a call without an assignment.
+    pub publisher: Option<String>,
+    pub revenue_delta_cents: i64,
+    pub credit_delta_cents: i64,
+}
+
+/// The place of the newest posting that can be seen: what is written from now on stands after it.
+pub async fn newest_place(client: &impl GenericClient) -> Result<i64> {
+    const NEWEST: &str = "/* ledger.newest_place */ SELECT COALESCE(max(seq), 0) FROM postings";
+    let row = statement::query_one(client, NEWEST, &[]).await?;
+    Ok(row.get(0))
+}
+
+/// What this transaction has posted after that place, call by call; at most [`MOVES_AT_MOST`]. What was
+/// posted and taken back again moves nothing and is left out.
+pub async fn moves_of_transaction(
+    client: &impl GenericClient,
+    account_id: Uuid,
+    after: i64,
+) -> Result<Vec<CallMove>> {
+    const MOVES: &str = "/* ledger.moves_of_transaction */
+        SELECT p.call_id, pub.name, sum(p.revenue_delta_cents)::int8, sum(p.credit_delta_cents)::int8
+          FROM postings p
+          LEFT JOIN publishers pub ON pub.id = p.publisher_id
+         WHERE p.seq > $2 AND p.account_id = $1 AND p.xmin = pg_current_xact_id()::xid
+         GROUP BY p.call_id, p.publisher_id, pub.name
+        HAVING sum(p.revenue_delta_cents) <> 0 OR sum(p.credit_delta_cents) <> 0
+         ORDER BY min(p.seq) LIMIT $3";
+    let rows = statement::query_rows(client, MOVES, &[&account_id, &after, &MOVES_AT_MOST]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| CallMove {
+            call_id: row.get(0),
+            publisher: row.get(1),
+            revenue_delta_cents: row.get(2),
+            credit_delta_cents: row.get(3),
+        })
+        .collect())
+}

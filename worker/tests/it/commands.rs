@@ -293,3 +293,63 @@ async fn one_worker_proves_the_books_once_a_day_and_all_tell_how_it_ended() {
         .await;
     assert_eq!(told, 1);
 }
+
+/// A check of the proof waits in here until the test lets go, and sees in what kind of transaction it is.
+const SLOW_CHECK: &str = "
+    CREATE FUNCTION public.floor(numeric) RETURNS numeric LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_setting('transaction_isolation') <> 'repeatable read'
+           OR current_setting('transaction_read_only') <> 'on' THEN
+            RAISE EXCEPTION 'the proof reads no snapshot';
+        END IF;
+        PERFORM pg_advisory_xact_lock(13);
+        RETURN pg_catalog.floor($1);
+    END $$;
+    DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog',
+        current_database()); END $$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daily_proof_reads_one_snapshot_and_stops_no_settling() {
+    let mut world = World::new().await;
+    world.call(&CallSpec::default()).await;
+    let mut worker = world.worker().await;
+    let report = |payout: i64| json!({"ref_id": "R1", "payout": payout});
+    let (_, row) = world.report(at(RECEIVED), report(50)).await;
+    assert_eq!(row.status, "matched");
+    worker.terminate();
+    assert_eq!(worker.exit_code(PATIENCE).await, 0);
+
+    world
+        .client
+        .batch_execute(SLOW_CHECK)
+        .await
+        .expect("superuser");
+    let holder = world.database.client().await;
+    let lock = "SELECT pg_advisory_lock(13)";
+    holder.batch_execute(lock).await.expect("the lock");
+    let start = world.start().env("TRUEUP_RECONCILE_EVERY_HOURS", "24");
+    let mut worker = start.ready().await;
+    let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
+        AND application_name = 'trueup-worker-reconcile'";
+    eventually("the proof is in the middle", PATIENCE, || async {
+        (world.count(waits).await == 1).then_some(())
+    })
+    .await;
+    // Settled while it is: what came later is not what it proves.
+    for minutes in 1..=3 {
+        let received_at = at(RECEIVED) + SignedDuration::from_mins(minutes);
+        let (_, row) = world.report(received_at, report(50 + minutes)).await;
+        assert_eq!(row.status, "matched");
+    }
+    assert_eq!(world.count(waits).await, 1, "it is still in the middle");
+    assert_eq!(world.balance("pubA").await, 3180);
+    let unlock = "SELECT pg_advisory_unlock(13)";
+    holder.batch_execute(unlock).await.expect("let go");
+    let ended = "scheduled_runs WHERE succeeded_at IS NOT NULL AND breaches = 0";
+    eventually("the proof", PATIENCE, || async {
+        (world.count(ended).await == 1).then_some(())
+    })
+    .await;
+    let breaches = worker.metric("trueup_reconcile_breaches").await;
+    assert!(breaches.abs() < 0.5, "{breaches}");
+}

@@ -469,3 +469,81 @@ async fn m9_a_guess_that_a_person_gave_another_amount_is_not_moved() {
     assert_eq!(world.balance("P2").await, 0);
     world.reconcile().await;
 }
+
+/// What goes along with a person's action moves money for that person, too: it bears the name, and the audit log
+/// has the amounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn m8_what_an_assign_takes_along_bears_its_persons_name() {
+    let mut world = World::new().await;
+    let _worker = world.worker().await;
+    let unnamed = |publisher: &'static str| CallSpec {
+        ref_id: None,
+        publisher: Some(publisher),
+        ..CallSpec::default()
+    };
+    let guessed = world.call(&unnamed("P1")).await;
+    let right = world
+        .call(&CallSpec {
+            caller: None,
+            ..unnamed("P2")
+        })
+        .await;
+    let report = |payout: i64| json!({"caller_id": CALLER, "duration": 90, "payout": payout});
+    let (held, _) = world.report(minute(3), report(20_000)).await;
+    let (follower, row) = world.report(minute(4), report(50)).await;
+    assert_eq!(says(&row), ("matched", None, Some(guessed)));
+    assert!(assign(&world, held, right).await.is_ok());
+    assert_eq!(world.row(follower).await.call_id, Some(right));
+    assert_eq!(
+        (world.balance("P1").await, world.balance("P2").await),
+        (0, 3000)
+    );
+
+    let anna = "actor = 'anna@example.com'";
+    let of_follower = format!(
+        "postings WHERE event_id = '{follower}' AND created_at >
+        (SELECT min(created_at) FROM postings)"
+    );
+    assert_eq!(world.count(&of_follower).await, 2, "away and there");
+    let named = format!("{of_follower} AND {anna}");
+    assert_eq!(world.count(&named).await, 2, "both in her name");
+    let decided = format!("events WHERE id = '{follower}' AND decided_by = 'anna@example.com'");
+    assert_eq!(world.count(&decided).await, 1);
+    let audit = format!("SELECT detail::text FROM audit_log WHERE action = 'assign' AND {anna}");
+    let detail: String = world
+        .client
+        .query_one(&audit, &[])
+        .await
+        .expect("one")
+        .get(0);
+    let detail: serde_json::Value = serde_json::from_str(&detail).expect("json");
+    let along = &detail["along"][0];
+    assert_eq!(along["event_id"], json!(follower), "{detail}");
+    assert_eq!(
+        [
+            &along["matched_call_id"],
+            &along["value_before_cents"],
+            &along["value_after_cents"],
+            &along["credit_after_cents"]
+        ],
+        [&json!(right), &json!(null), &json!(5000), &json!(3000)]
+    );
+    let left = &along["left"];
+    assert_eq!(
+        [
+            &left["call_id"],
+            &left["value_before_cents"],
+            &left["value_after_cents"],
+            &left["credit_before_cents"],
+            &left["credit_after_cents"]
+        ],
+        [
+            &json!(guessed),
+            &json!(5000),
+            &json!(null),
+            &json!(3000),
+            &json!(0)
+        ]
+    );
+    world.reconcile().await;
+}

@@ -1,9 +1,8 @@
 //! What a person may do with a row (M8), each recorded with who did it.
 
 use serde::Deserialize;
-use trueup_domain::batch_decision::SettleResult;
-pub use trueup_settlement::manual_actions::PreviewedAction;
 use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
+pub use trueup_settlement::manual_actions::{ActionPreview, PreviewedAction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -106,12 +105,12 @@ pub async fn undo_event(app: &App, operator: &AuthContext, id: Uuid) -> Result<(
     Ok(())
 }
 
-/// What a person's assign or apply would do, for the page that asks before it is done.
+/// What a person's action would do, for the page that asks before it is done.
 pub async fn preview_action(
     app: &App,
     operator: &AuthContext,
     id: Uuid,
     action: PreviewedAction,
-) -> Result<SettleResult, Problem> {
+) -> Result<ActionPreview, Problem> {
     Ok(manual_actions::preview_action(&app.pool, &action_request(operator, id), action).await??)
 }

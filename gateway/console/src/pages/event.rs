@@ -6,9 +6,8 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use jiff::SignedDuration;
-use trueup_domain::decision::Decision;
 use trueup_domain::phone;
-use trueup_domain::reason_text::{explain_reason, format_cents};
+use trueup_domain::reason_text::format_cents;
 use trueup_event::reason::{Reason, Status};
 use trueup_store::calls::{self, TimePage};
 use trueup_store::events;
@@ -19,13 +18,12 @@ use super::chart;
 use super::events::reason_words;
 use super::form::Form;
 use super::formatting::{self, LocalTime, Markup, StatusBadge};
-use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
+use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::unknown_fields::unread_fields;
 use super::viewer::Viewer;
 use super::webhook_settings::slot_name;
 use crate::api::Id;
 use crate::app_state::App;
-use crate::operations::event_actions::{self, Apply, Assign, PreviewedAction};
 use crate::operations::events::{
     ActionResponse, CandidateResponse, EventInFull, EventResponse, Request, SlotResponse,
     load_event_in_full,
@@ -33,7 +31,6 @@ use crate::operations::events::{
 use crate::operations::ledger::PostingResponse;
 use crate::operations::webhooks::{ShownWebhook, show_webhook};
 use crate::problem::Problem;
-use crate::request_fields::{BadFields, Cents};
 
 /// Calls that a search for the right one offers.
 const OFFERED: i64 = 20;
@@ -542,7 +539,7 @@ fn assemble_page(
     }
 }
 
-fn not_found(problem: Problem) -> PageError {
+pub fn not_found(problem: Problem) -> PageError {
     if problem.status() == StatusCode::NOT_FOUND {
         PageError::NotFound("event")
     } else {
@@ -560,172 +557,18 @@ pub async fn event_page(
     page(&page_of(&app, &viewer, id, form.text("find")).await?)
 }
 
-/// After an action: to the row it made or changed, or the page again with why it could not be done.
-async fn show_outcome(
+/// The page again with why an action could not be done.
+pub async fn page_with_fault(
     app: &App,
     viewer: &Viewer,
     id: Uuid,
-    done: &str,
-    result: Result<Uuid, Problem>,
+    status: StatusCode,
+    fault: String,
 ) -> PageResult {
-    match result {
-        Ok(row) => redirect_to(&format!("/events/{row}?done={done}")),
-        Err(problem)
-            if matches!(
-                problem.status(),
-                StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
-            ) =>
-        {
-            let fault = Some(problem.detail().to_owned());
-            page_with(
-                problem.status(),
-                &EventDetailPage {
-                    fault,
-                    ..page_of(app, viewer, id, "").await?
-                },
-            )
-        }
-        Err(problem) => Err(not_found(problem)),
-    }
-}
-
-pub async fn replay_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = event_actions::replay_event(&app, &viewer.auth_context(), id).await;
-    show_outcome(&app, &viewer, id, "replayed", result.map(|()| id)).await
-}
-
-pub async fn assign_event(
-    State(app): State<App>,
-    viewer: Viewer,
-    Id(id): Id,
-    form: Form,
-) -> PageResult {
-    let assign: Result<Assign, BadFields> = form.read_fields(&["call_id"]);
-    if let Ok(Assign { call_id }) = assign
-        && form.text("confirmed").is_empty()
-    {
-        let action = PreviewedAction::Assign(call_id);
-        return ask_first(&app, &viewer, id, action).await;
-    }
-    let operator = viewer.auth_context();
-    let result = match assign {
-        Ok(assign) => event_actions::assign_event(&app, &operator, id, assign).await,
-        Err(bad) => Err(bad.into()),
+    let fault = Some(fault);
+    let shown = EventDetailPage {
+        fault,
+        ..page_of(app, viewer, id, "").await?
     };
-    // A report without an amount that can be read matches its call and moves nothing.
-    let takes_effect = match &result {
-        Ok(()) => {
-            let event = load_event_in_full(&app, &operator, id).await?.event;
-            event.status == Status::Matched.code()
-                && event.reason.as_deref() != Some(Reason::NoPayout.code())
-        }
-        Err(_) => false,
-    };
-    let done = if takes_effect {
-        "assigned"
-    } else {
-        "assigned-in-vain"
-    };
-    show_outcome(&app, &viewer, id, done, result.map(|()| id)).await
-}
-
-#[derive(Template)]
-#[template(path = "confirm_action.html")]
-struct ConfirmAction {
-    look: PageLayout,
-    id: Uuid,
-    /// Such as `apply`: the end of the address that does it.
-    action: &'static str,
-    title: String,
-    call: Option<Uuid>,
-    pill: StatusBadge,
-    sentence: String,
-    fields: Vec<(&'static str, String)>,
-}
-
-/// What an action would do, in a sentence.
-pub fn explain_decision(decision: &Decision, viewer: &Viewer) -> String {
-    let currency = viewer.account_currency();
-    explain_reason(&decision.detail, currency)
-}
-
-/// Shows what was understood and what it would do; nothing is done before it is confirmed.
-async fn ask_first(app: &App, viewer: &Viewer, id: Uuid, action: PreviewedAction) -> PageResult {
-    let preview = event_actions::preview_action(app, &viewer.auth_context(), id, action).await;
-    let decision = match preview.map(|settled| settled.decision) {
-        Ok(Some(decision)) => decision,
-        Ok(None) => return Err(PageError::NotFound("event")),
-        Err(problem) => {
-            return show_outcome(app, viewer, id, "", Err(problem)).await;
-        }
-    };
-    let currency = viewer.account_currency();
-    let (name, title, fields) = match action {
-        PreviewedAction::Apply(cents) => (
-            "apply",
-            format!("Apply {}", format_cents(cents, currency)),
-            vec![("amount", formatting::plain_amount(cents))],
-        ),
-        PreviewedAction::Assign(call_id) => (
-            "assign",
-            "Assign to this call".to_owned(),
-            vec![("call_id", call_id.to_string())],
-        ),
-    };
-    page(&ConfirmAction {
-        look: PageLayout::signed_in(viewer, title.clone(), "/events"),
-        id,
-        action: name,
-        title,
-        call: decision.call_id,
-        pill: StatusBadge::for_status(decision.status()),
-        sentence: explain_decision(&decision, viewer),
-        fields,
-    })
-}
-
-pub async fn apply_event(
-    State(app): State<App>,
-    viewer: Viewer,
-    Id(id): Id,
-    form: Form,
-) -> PageResult {
-    let amount = formatting::parse_amount(form.text("amount"), viewer.account_currency());
-    let cents = match amount {
-        Ok(cents) => cents,
-        Err(why) => {
-            let fault = Some(format!("The amount {why}."));
-            let page = EventDetailPage {
-                fault,
-                ..page_of(&app, &viewer, id, "").await?
-            };
-            return page_with(StatusCode::UNPROCESSABLE_ENTITY, &page);
-        }
-    };
-    if form.text("confirmed").is_empty() {
-        return ask_first(&app, &viewer, id, PreviewedAction::Apply(cents)).await;
-    }
-    let apply = Apply {
-        payout_cents: Some(
-            Cents::new(cents)
-                .map_err(|why| PageError::from(Problem::invalid_field("payout_cents", why)))?,
-        ),
-    };
-    let result = event_actions::apply_event(&app, &viewer.auth_context(), id, apply).await;
-    show_outcome(&app, &viewer, id, "applied", result).await
-}
-
-pub async fn unignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = event_actions::unignore_event(&app, &viewer.auth_context(), id).await;
-    show_outcome(&app, &viewer, id, "unignored", result.map(|()| id)).await
-}
-
-pub async fn undo_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = event_actions::undo_event(&app, &viewer.auth_context(), id).await;
-    show_outcome(&app, &viewer, id, "undone", result.map(|()| id)).await
-}
-
-pub async fn ignore_event(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
-    let result = event_actions::ignore_event(&app, &viewer.auth_context(), id).await;
-    show_outcome(&app, &viewer, id, "ignored", result.map(|()| id)).await
+    page_with(status, &shown)
 }

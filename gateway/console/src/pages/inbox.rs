@@ -1,11 +1,12 @@
 //! The inbox: every row that waits for somebody, whatever its day, and what can be done with several of them
 //! at once. Each row is acted on by itself, as on its own page: what one cannot do keeps no other back.
 //!
-//! It moves no money unasked: an assignment is shown for each row before it is made.
+//! It moves no money unasked: what an action would do is shown for each row before it is done.
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use trueup_domain::reason_text::format_cents;
 use trueup_event::reason::Status;
 use trueup_store::bulk_replays::{self, NewReplay};
@@ -16,7 +17,7 @@ use trueup_store::{Client, event_search};
 use uuid::Uuid;
 
 use super::bulk_replay::replay_under_way;
-use super::event::explain_decision;
+use super::event_actions::{MoveLine, explain_decision, move_lines, takes_effect};
 use super::events::EventLine;
 use super::filter::{cursor_of, cursor_text};
 use super::form::Form;
@@ -195,13 +196,24 @@ fn undoable_of(form: &Form) -> Option<Undoable> {
         "assigned" => "assigned",
         _ => return None,
     };
-    let failed: usize = form.text("failed").parse().unwrap_or(0);
-    let rest = match failed {
+    let number = |name| form.text(name).parse::<usize>().unwrap_or(0);
+    let failed = match number("failed") {
         0 => String::new(),
-        _ => format!(" {failed} could not be: they stand for money, or were decided meanwhile."),
+        n => format!(" {n} could not be: they stand for money, or were decided meanwhile."),
+    };
+    let (effective, in_vain) = match number("vain").min(count) {
+        0 => (count, String::new()),
+        1 => (
+            count.saturating_sub(1),
+            " 1 moves no money there: its row says why.".to_owned(),
+        ),
+        n => (
+            count.saturating_sub(n),
+            format!(" {n} move no money there: their rows say why."),
+        ),
     };
     Some(Undoable {
-        said: format!("{count} {} {done}.{rest}", plural(count)),
+        said: format!("{effective} {} {done}.{in_vain}{failed}", plural(effective)),
         ids,
     })
 }
@@ -246,6 +258,8 @@ fn is_of_the_row(problem: &Problem) -> bool {
 #[derive(Default)]
 struct Tally {
     done: Vec<Uuid>,
+    /// Of them, those that stand for no money all the same.
+    in_vain: usize,
     failed: usize,
 }
 
@@ -261,8 +275,10 @@ impl Tally {
 
     fn to_inbox(&self, did: &str) -> PageResult {
         let ids: Vec<String> = self.done.iter().map(|id| id.simple().to_string()).collect();
-        let (ids, failed) = (ids.join("."), self.failed);
-        redirect_to(&format!("/inbox?did={did}&failed={failed}&ids={ids}"))
+        let (ids, failed, vain) = (ids.join("."), self.failed, self.in_vain);
+        redirect_to(&format!(
+            "/inbox?did={did}&failed={failed}&vain={vain}&ids={ids}"
+        ))
     }
 }
 
@@ -285,6 +301,11 @@ pub async fn replay_selected(State(app): State<App>, viewer: Viewer, form: Form)
     if ids.is_empty() {
         return redirect_to("/inbox?fault=none");
     }
+    if let Some(question) =
+        ask_of_money(&app, &viewer, &form, &ids, PreviewedAction::Replay).await?
+    {
+        return Ok(question);
+    }
     let id = Uuid::now_v7();
     let new = NewReplay {
         id,
@@ -299,22 +320,98 @@ pub async fn replay_selected(State(app): State<App>, viewer: Viewer, form: Form)
     redirect_to(&format!("/events/replays/{id}"))
 }
 
-/// What an assignment would make of one row.
+/// What an action would make of one row.
 struct PreviewLine {
     id: Uuid,
     pill: StatusBadge,
     sentence: String,
+    moves: Vec<MoveLine>,
+}
+
+/// What an action would make of each row, alone, and how many it cannot be done with.
+#[derive(Default)]
+struct RowPreviews {
+    lines: Vec<PreviewLine>,
+    refused: usize,
+}
+
+impl RowPreviews {
+    fn move_money(&self) -> bool {
+        self.lines.iter().any(|line| !line.moves.is_empty())
+    }
+}
+
+async fn preview_rows(
+    app: &App,
+    viewer: &Viewer,
+    ids: &[Uuid],
+    action: PreviewedAction,
+) -> Result<RowPreviews, PageError> {
+    let mut rows = RowPreviews::default();
+    for id in ids {
+        let preview = event_actions::preview_action(app, &viewer.auth_context(), *id, action).await;
+        match preview {
+            Ok(preview) => match preview.settled.decision {
+                Some(decision) => rows.lines.push(PreviewLine {
+                    id: *id,
+                    pill: StatusBadge::for_status(decision.status()),
+                    sentence: explain_decision(&decision, viewer),
+                    moves: move_lines(preview.moves, viewer).lines,
+                }),
+                None => rows.refused = rows.refused.saturating_add(1),
+            },
+            Err(problem) if is_of_the_row(&problem) => {
+                rows.refused = rows.refused.saturating_add(1);
+            }
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    Ok(rows)
 }
 
 #[derive(Template)]
-#[template(path = "inbox_assign.html")]
-struct AskAssign {
+#[template(path = "inbox_ask.html")]
+struct AskRows {
     look: PageLayout,
-    call: Uuid,
-    call_says: String,
-    at: LocalTime,
-    lines: Vec<PreviewLine>,
-    refused: usize,
+    title: &'static str,
+    /// The end of the address that does it.
+    action: &'static str,
+    /// What its button says before the count.
+    verb: &'static str,
+    /// The call that the rows would be assigned to, when it started, and what else it is known by.
+    call: Option<(Uuid, LocalTime, String)>,
+    rows: RowPreviews,
+}
+
+/// The question for an action that would move money and is not confirmed; none for any other, which may
+/// be done at once.
+async fn ask_of_money(
+    app: &App,
+    viewer: &Viewer,
+    form: &Form,
+    ids: &[Uuid],
+    action: PreviewedAction,
+) -> Result<Option<Response>, PageError> {
+    if form.is_on("confirmed") {
+        return Ok(None);
+    }
+    let rows = preview_rows(app, viewer, ids, action).await?;
+    if !rows.move_money() {
+        return Ok(None);
+    }
+    let (title, action, verb) = match action {
+        PreviewedAction::Undo => ("Take it back", "undo", "Take back"),
+        _ => ("Replay", "replay", "Replay"),
+    };
+    page(&AskRows {
+        look: PageLayout::signed_in(viewer, title, "/inbox"),
+        title,
+        action,
+        verb,
+        call: None,
+        rows,
+    })
+    .map(Some)
 }
 
 /// The call that the text names: by its id, or by a ref_id that it alone has.
@@ -354,13 +451,17 @@ pub async fn assign_selected(State(app): State<App>, viewer: Viewer, form: Form)
         Ok(call) => call,
         Err(fault) => return redirect_to(&format!("/inbox?fault={fault}")),
     };
-    if form.text("confirmed").is_empty() {
+    if !form.is_on("confirmed") {
         return ask_assign(&app, &viewer, &ids, call).await;
     }
+    let operator = viewer.auth_context();
     let mut tally = Tally::default();
     for id in ids {
         let assign = event_actions::Assign { call_id: call.id };
-        let result = event_actions::assign_event(&app, &viewer.auth_context(), id, assign).await;
+        let result = event_actions::assign_event(&app, &operator, id, assign).await;
+        if result.is_ok() && !takes_effect(&app, &operator, id).await? {
+            tally.in_vain = tally.in_vain.saturating_add(1);
+        }
         tally.add(id, result)?;
     }
     tally.to_inbox("assigned")
@@ -368,21 +469,7 @@ pub async fn assign_selected(State(app): State<App>, viewer: Viewer, form: Form)
 
 /// Shows what each row would become, alone; nothing is done before it is confirmed.
 async fn ask_assign(app: &App, viewer: &Viewer, ids: &[Uuid], call: calls::Call) -> PageResult {
-    let (mut lines, mut refused) = (Vec::new(), 0_usize);
-    for id in ids {
-        let action = PreviewedAction::Assign(call.id);
-        let preview = event_actions::preview_action(app, &viewer.auth_context(), *id, action).await;
-        match preview.map(|settled| settled.decision) {
-            Ok(Some(decision)) => lines.push(PreviewLine {
-                id: *id,
-                pill: StatusBadge::for_status(decision.status()),
-                sentence: explain_decision(&decision, viewer),
-            }),
-            Ok(None) => refused = refused.saturating_add(1),
-            Err(problem) if is_of_the_row(&problem) => refused = refused.saturating_add(1),
-            Err(problem) => return Err(problem.into()),
-        }
-    }
+    let rows = preview_rows(app, viewer, ids, PreviewedAction::Assign(call.id)).await?;
     let value = call.value_cents.map_or_else(
         || "no value yet".to_owned(),
         |cents| format_cents(cents, viewer.account_currency()),
@@ -391,23 +478,29 @@ async fn ask_assign(app: &App, viewer: &Viewer, ids: &[Uuid], call: calls::Call)
         .caller
         .or(call.caller_raw)
         .unwrap_or_else(|| "a withheld caller".to_owned());
-    page(&AskAssign {
-        look: PageLayout::signed_in(viewer, "Assign to one call", "/inbox"),
-        call: call.id,
-        call_says: format!(
-            "{caller}, {}, {value}",
-            formatting::format_duration(Some(call.duration_seconds))
-        ),
-        at: viewer.clock.local_time(call.started_at),
-        lines,
-        refused,
+    let call_says = format!(
+        "{caller}, {}, {value}",
+        formatting::format_duration(Some(call.duration_seconds))
+    );
+    let title = "Assign to one call";
+    page(&AskRows {
+        look: PageLayout::signed_in(viewer, title, "/inbox"),
+        title,
+        action: "assign",
+        verb: "Assign",
+        call: Some((call.id, viewer.clock.local_time(call.started_at), call_says)),
+        rows,
     })
 }
 
 /// Takes back what was done to these rows last, the newest first.
 pub async fn undo_selected(State(app): State<App>, viewer: Viewer, form: Form) -> PageResult {
+    let ids = selected(&form);
+    if let Some(question) = ask_of_money(&app, &viewer, &form, &ids, PreviewedAction::Undo).await? {
+        return Ok(question);
+    }
     let mut tally = Tally::default();
-    for id in selected(&form).into_iter().rev() {
+    for id in ids.into_iter().rev() {
         let result = event_actions::undo_event(&app, &viewer.auth_context(), id).await;
         tally.add(id, result)?;
     }

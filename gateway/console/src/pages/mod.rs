@@ -11,6 +11,7 @@ mod bulk_replay;
 mod calls;
 mod chart;
 mod event;
+mod event_actions;
 mod events;
 mod export_file;
 mod filter;
@@ -200,12 +201,12 @@ fn operator_routes() -> Router<App> {
         )
         .route("/assignments", post(assignments::create_assignment))
         .route("/assignments/{id}", post(assignments::update_assignment))
-        .route("/events/{id}/replay", post(event::replay_event))
-        .route("/events/{id}/assign", post(event::assign_event))
-        .route("/events/{id}/apply", post(event::apply_event))
-        .route("/events/{id}/ignore", post(event::ignore_event))
-        .route("/events/{id}/unignore", post(event::unignore_event))
-        .route("/events/{id}/undo", post(event::undo_event))
+        .route("/events/{id}/replay", post(event_actions::replay_event))
+        .route("/events/{id}/assign", post(event_actions::assign_event))
+        .route("/events/{id}/apply", post(event_actions::apply_event))
+        .route("/events/{id}/ignore", post(event_actions::ignore_event))
+        .route("/events/{id}/unignore", post(event_actions::unignore_event))
+        .route("/events/{id}/undo", post(event_actions::undo_event))
 }
 
 /// For owners: keys and users.

@@ -145,3 +145,93 @@ async fn m8_ignoring_a_row_lowers_the_figures_and_opening_it_again_raises_them()
     );
     assert_eq!(figures(&scene, &mut ann).await, told("2", "1"));
 }
+
+const NOT_YET: &str = "Nothing has been done yet";
+
+/// Asks for an action that moves money: it is shown with its amount, and done when it is confirmed.
+async fn asked_and_confirmed(scene: &Scene, ann: &mut PageUser, path: &str, amount: &str) {
+    let before = scene.balance().await;
+    let question = ann.post(path, &[]).await;
+    assert_eq!(question.status, 200, "{path}: {}", question.text());
+    let text = question.text();
+    assert!(text.contains(NOT_YET), "{path}: {text}");
+    assert!(text.contains(amount), "{path}: {text}");
+    assert_eq!(scene.balance().await, before, "{path}: it is asked first");
+    let answer = ann.post(path, &[("confirmed", "yes")]).await;
+    assert_eq!(answer.status, 303, "{path}: {}", answer.text());
+    assert_ne!(scene.balance().await, before, "{path}");
+}
+
+#[tokio::test]
+async fn m8_a_replay_an_undo_and_an_opening_ask_before_money_moves() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let late = scene.report("ref_id=late&payout=40").await;
+    let ignored = scene.report("ref_id=late-too&payout=20").await;
+    // What moves nothing is done at once.
+    for action in ["replay", "ignore", "unignore", "ignore"] {
+        let answer = ann.post(&format!("/events/{ignored}/{action}"), &[]).await;
+        assert_eq!(answer.status, 303, "{action}: {}", answer.text());
+    }
+    scene.call(json!({ "ref_id": "late" })).await;
+    scene.call(json!({ "ref_id": "late-too" })).await;
+    let replay = format!("/events/{late}/replay");
+    asked_and_confirmed(&scene, &mut ann, &replay, "+$24.00").await;
+    let open = format!("/events/{ignored}/unignore");
+    asked_and_confirmed(&scene, &mut ann, &open, "+$12.00").await;
+    assert_eq!(scene.balance().await, 3600);
+
+    let call = scene.call(json!({})).await;
+    let lost = scene.report("ref_id=unknown&payout=30").await;
+    assign_on_page(&mut ann, &lost, &call).await;
+    assert_eq!(scene.balance().await, 5400);
+    let undo = format!("/events/{lost}/undo");
+    asked_and_confirmed(&scene, &mut ann, &undo, "-$18.00").await;
+    // Twice, as a second tab would: what is gone is not asked about.
+    let again = ann.post(&undo, &[]).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    assert_eq!(scene.balance().await, 3600);
+}
+
+/// The same from the inbox, where several rows are acted on at once.
+#[tokio::test]
+async fn m8_the_inbox_asks_before_money_moves_and_tells_what_was_in_vain() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({})).await;
+    let good = scene.report("ref_id=unknown&payout=40").await;
+    let over = scene.report("ref_id=unknown&payout=20000").await;
+    let picked = [
+        ("event", good.as_str()),
+        ("event", over.as_str()),
+        ("call", call.as_str()),
+        ("confirmed", "yes"),
+    ];
+    let page = ann.post_and_follow("/inbox/assign", &picked).await.text();
+    assert!(page.contains("1 row is assigned."), "{page}");
+    assert!(page.contains("1 moves no money there"), "{page}");
+    assert_eq!(scene.balance().await, 2400);
+
+    // Taking it back moves money back, and is asked first.
+    let picked = [("event", good.as_str()), ("event", over.as_str())];
+    let question = ann.post("/inbox/undo", &picked).await;
+    assert_eq!(question.status, 200, "{}", question.text());
+    let text = question.text();
+    assert!(text.contains(NOT_YET) && text.contains("-$24.00"), "{text}");
+    assert_eq!(scene.balance().await, 2400);
+    let confirmed = [picked[0], picked[1], ("confirmed", "yes")];
+    let page = ann.post_and_follow("/inbox/undo", &confirmed).await.text();
+    assert!(page.contains("Taken back."), "{page}");
+    assert_eq!(scene.balance().await, 0);
+
+    // So is a replay, which the workers do.
+    scene.call(json!({ "ref_id": "unknown" })).await;
+    let question = ann.post("/inbox/replay", &picked).await;
+    assert_eq!(question.status, 200, "{}", question.text());
+    let text = question.text();
+    assert!(text.contains(NOT_YET) && text.contains("+$24.00"), "{text}");
+    scene.work_off_replays().await;
+    assert_eq!(scene.balance().await, 0);
+    let page = ann.post_and_follow("/inbox/replay", &confirmed).await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    scene.work_off_replays().await;
+    assert_eq!(scene.balance().await, 2400);
+}

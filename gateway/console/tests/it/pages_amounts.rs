@@ -49,7 +49,9 @@ async fn m8_who_moved_money_stands_in_the_export_and_with_the_amounts_in_the_aud
     let answer = ann.post(&format!("/events/{lost}/assign"), &assign).await;
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(scene.balance().await, 2400);
-    let answer = ann.post(&format!("/events/{lost}/undo"), &[]).await;
+    let answer = ann
+        .post(&format!("/events/{lost}/undo"), &[("confirmed", "yes")])
+        .await;
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(scene.balance().await, 0);
 
@@ -142,4 +144,91 @@ async fn v7_a_held_negative_does_not_count_on_its_calls_page() {
         1,
         "the first alone"
     );
+}
+
+#[tokio::test]
+async fn m8_an_apply_takes_effect_after_a_report_from_a_clock_that_is_ahead() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({ "ref_id": "R1" })).await;
+    let ahead = scene.report_before(-1, "ref_id=R1&payout=50").await;
+    assert_eq!(scene.balance().await, 3000);
+    // A buyer's own correction stands before it in the order of reception.
+    let corrected = scene.report("ref_id=R1&payout=45").await;
+    assert_eq!(scene.event(&corrected).await["status"], "superseded");
+    assert_eq!(scene.balance().await, 3000);
+    let page = ann.get(&format!("/calls/{call}")).await.text();
+    assert!(page.contains("Value reported by"), "{page}");
+
+    let applied = scene.act(&ahead, "apply", json!({ "payout_cents": 4500 }));
+    assert_eq!(applied.await.ok()["status"], "matched");
+    assert_eq!(scene.balance().await, 2700);
+    let again = [("amount", "40,00"), ("confirmed", "yes")];
+    let answer = ann.post(&format!("/events/{ahead}/apply"), &again).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(scene.balance().await, 2400);
+    let shown = scene.key.get(&format!("/api/v1/calls/{call}")).await.ok();
+    assert_eq!(shown["value_cents"], 4000);
+    let page = ann.get(&format!("/calls/{call}")).await.text();
+    assert!(
+        page.contains("Value set by") && page.contains(ANN),
+        "{page}"
+    );
+    assert!(!page.contains("Value reported by"), "{page}");
+}
+
+/// Money that a replay, an opening, a bulk replay or an undo moves is somebody's, too.
+#[tokio::test]
+async fn m8_whoever_has_rows_decided_again_is_named_with_the_amounts() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let replayed = scene.report("ref_id=R1&payout=40").await;
+    let opened = scene.report("ref_id=R2&payout=20").await;
+    let in_bulk = scene.report("ref_id=R3&payout=10").await;
+    ann.post(&format!("/events/{opened}/ignore"), &[]).await;
+    for ref_id in ["R1", "R2", "R3"] {
+        scene.call(json!({ "ref_id": ref_id })).await;
+    }
+    let confirmed = [("confirmed", "yes")];
+    ann.post(&format!("/events/{replayed}/replay"), &confirmed)
+        .await;
+    ann.post(&format!("/events/{opened}/unignore"), &confirmed)
+        .await;
+    let picked = [("event", in_bulk.as_str()), confirmed[0]];
+    ann.post("/inbox/replay", &picked).await;
+    scene.work_off_replays().await;
+    assert_eq!(scene.balance().await, 2400 + 1200 + 600);
+
+    let ledger = ann
+        .get(&format!("/publishers/{}/ledger.csv", scene.publisher))
+        .await
+        .text();
+    let audit = scene.key.get("/api/v1/audit-log?limit=50").await.ok();
+    for (action, event, value, credit, posted) in [
+        ("replay", &replayed, 4000, 2400, "\"24.00\""),
+        ("unignore", &opened, 2000, 1200, "\"12.00\""),
+        ("replay", &in_bulk, 1000, 600, "\"6.00\""),
+    ] {
+        let line = ledger.lines().find(|line| line.contains(event.as_str()));
+        let line = line.unwrap_or_else(|| panic!("{event} in {ledger}"));
+        assert!(line.contains(ANN) && line.contains(posted), "{line}");
+        let shown = scene.event(event).await;
+        let named = |it: &Value| it.as_str().is_some_and(|who| who.contains(ANN));
+        assert!(named(&shown["decided_by"]), "{shown}");
+        assert!(named(&shown["postings"][0]["actor"]), "{shown}");
+        let mut entries = audit["data"].as_array().expect("entries").iter();
+        let entry = entries
+            .find(|it| it["action"] == action && it["object_id"] == json!(event))
+            .unwrap_or_else(|| panic!("{action} of {event} in {audit}"));
+        assert!(named(&entry["actor"]), "{entry}");
+        let amounts = [
+            "value_before_cents",
+            "value_after_cents",
+            "credit_before_cents",
+            "credit_after_cents",
+        ]
+        .map(|name| entry["detail"][name].clone());
+        assert_eq!(
+            amounts,
+            [Value::Null, json!(value), json!(0), json!(credit)]
+        );
+    }
 }

@@ -174,6 +174,9 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
     browser.sees("Saved.").await;
     browser.go(&event).await;
     browser.click("Replay").await;
+    browser.sees("Nothing has been done yet").await;
+    browser.sees("+$24.60").await;
+    browser.click("Replay this event").await;
     browser.sees("Replayed under the rules").await;
     browser
         .click_at(&format!("//a[@href='/calls/{long}']"))
@@ -208,6 +211,8 @@ async fn each_trouble_is_found_and_mended_by_clicking() {
     browser.sees("Value set by").await;
     browser.go(&format!("/events/{wrong}")).await;
     browser.click("Undo").await;
+    browser.sees("Nothing has been done yet").await;
+    browser.click("Take it back").await;
     browser.sees("Taken back.").await;
     let money = scene.key.get(&format!("/api/v1/calls/{other}")).await.ok();
     assert_ne!(money["value_cents"], 4_550, "the apply is undone");
@@ -446,7 +451,9 @@ async fn the_pages_work_without_their_script() {
             .status,
         303
     );
-    let answer = ann.post(&format!("/events/{event}/replay"), &[]).await;
+    let answer = ann
+        .post(&format!("/events/{event}/replay"), &[("confirmed", "yes")])
+        .await;
     let location = answer.header("location").expect("goes on").to_owned();
     let page = ann.get(&location).await.text();
     assert!(

@@ -64,6 +64,8 @@ async fn everything_open_is_in_the_inbox_whatever_its_day_and_acted_on_at_once()
         json!(target)
     );
     browser.click("Undo").await;
+    browser.sees("Nothing has been done yet").await;
+    browser.click("Take back 1").await;
     browser.sees("Taken back.").await;
     assert_eq!(scene.balance().await, 0);
 
@@ -73,6 +75,8 @@ async fn everything_open_is_in_the_inbox_whatever_its_day_and_acted_on_at_once()
         .click_at(&format!("//tr[@id='e-{lost}']//input"))
         .await;
     browser.click("Replay").await;
+    browser.sees("Nothing has been done yet").await;
+    browser.click("Replay 1").await;
     browser.sees("Replaying…").await;
     scene.work_off_replays().await;
     browser.sees("Done.").await;

@@ -151,6 +151,7 @@ async fn refusals_are_found_by_clicking_on_a_narrow_screen() {
         .await;
     browser.sees("Switch the webhook on and replay it").await;
     browser.click("Replay").await;
+    browser.click("Replay this event").await;
     browser.sees("Replayed under the rules").await;
     browser.sees("matched").await;
     browser.sees("+$30.00").await;

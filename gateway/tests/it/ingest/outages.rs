@@ -10,7 +10,7 @@ use trueup_testkit::http::Answer;
 use trueup_testkit::process::Process;
 use trueup_testkit::tcp_proxy::{FaultProxy, NetworkFault};
 
-use super::{World, door, post};
+use super::{KNOWN_WITHIN, World, door, post};
 
 /// A 503 in time, with its word on when to come again (contract).
 pub fn assert_unavailable(answer: &Answer, began: Instant) {
@@ -465,4 +465,39 @@ async fn a_full_spool_is_a_503_and_a_bad_one_is_said_before_the_start() {
     let mut never = bad.spawn();
     assert_eq!(never.exit_code(Duration::from_secs(10)).await, 64);
     assert!(!never.log().contains("\"listening\""), "{}", never.log());
+}
+
+/// The order of reports is that of the gateways' clocks (V3): how far one is off is told, both ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn v3_a_gateway_tells_how_far_its_clock_is_off_postgress() {
+    const SKEW: &str = "trueup_gateway_clock_skew_seconds";
+    let world = World::new().await;
+    let shifted = "
+        CREATE SCHEMA shifted;
+        CREATE FUNCTION shifted.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+            AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 hour' $$;
+        DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = shifted, pg_catalog, public',
+            current_database()); END $$;";
+    world.sql.batch_execute(shifted).await.expect("superuser");
+    let mut gateway = world.gateway().ready().await;
+    let told = gateway.metric(SKEW).await;
+    assert!((told - 3600.0).abs() < 30.0, "an hour ahead: {told}");
+    let behind = "
+        CREATE OR REPLACE FUNCTION shifted.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+            AS $$ SELECT pg_catalog.clock_timestamp() + interval '10 minutes' $$;";
+    world.sql.batch_execute(behind).await.expect("superuser");
+    eventually("ten minutes behind", KNOWN_WITHIN * 5, async || {
+        let told = gateway.metric(SKEW).await;
+        ((told + 600.0).abs() < 30.0).then_some(())
+    })
+    .await;
+    world
+        .sql
+        .batch_execute("DROP FUNCTION shifted.clock_timestamp()")
+        .await
+        .expect("superuser");
+    eventually("right again", KNOWN_WITHIN * 5, async || {
+        (gateway.metric(SKEW).await.abs() < 30.0).then_some(())
+    })
+    .await;
 }

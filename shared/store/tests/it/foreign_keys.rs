@@ -62,6 +62,28 @@ async fn the_database_refuses_what_the_program_would_not_write() {
     let account = builders::account(&client).await;
     let webhook = Uuid::new_v4();
     let call = builders::call(&client, account, &Call::default()).await;
+    let row = |columns: &str, values: &str| {
+        format!(
+            "INSERT INTO events (received_at, id, account_id, webhook_id, {columns})
+             VALUES (now(), '{call}', '{account}', '{webhook}', {values})"
+        )
+    };
+    // What a column is not given for, it has as a posting needs it.
+    let posting = |columns: &str, values: &str| {
+        let mut sql = format!(
+            "INSERT INTO postings (id, account_id, call_id, revenue_delta_cents, {columns}"
+        );
+        let mut values = format!("gen_random_uuid(), '{account}', '{call}', 1, {values}");
+        if !columns.contains("credit_delta_cents") {
+            sql.push_str(", credit_delta_cents");
+            values.push_str(", 0");
+        }
+        if !columns.contains("actor") {
+            sql.push_str(", actor");
+            values.push_str(", 'key'");
+        }
+        format!("{sql}) VALUES ({values})")
+    };
     let refusals = [
         ("a call that ends before it began",
          format!("UPDATE calls SET ended_at = started_at - interval '1 s' WHERE id = '{call}'")),
@@ -71,12 +93,29 @@ async fn the_database_refuses_what_the_program_would_not_write() {
          format!("UPDATE calls SET terms_kind = 'flat', terms_amount_cents = 5 WHERE id = '{call}'")),
         ("a share of more than all",
          format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'rev_share', terms_percent_e4 = 1000001 WHERE id = '{call}'")),
+        ("a flat amount below nothing",
+         format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'flat', terms_amount_cents = -1 WHERE id = '{call}'")),
+        ("terms of two kinds",
+         format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'flat', terms_amount_cents = 5, terms_percent_e4 = 5 WHERE id = '{call}'")),
+        ("terms of no known kind",
+         format!("UPDATE calls SET terms_publisher_id = '{call}', terms_kind = 'gift' WHERE id = '{call}'")),
+        ("a value below nothing", format!("UPDATE calls SET value_cents = -1 WHERE id = '{call}'")),
+        ("a credit below nothing", format!("UPDATE calls SET publisher_payout_cents = -1 WHERE id = '{call}'")),
+        ("a posting of no known kind", posting("kind", "'gift'")),
+        ("a posting of nobody", posting("kind, actor", "'estimate', NULL")),
+        ("a posting whose terms have no figure", posting("kind, actor, terms_kind", "'estimate', 'key', 'flat'")),
+        ("a posting whose terms have no kind", posting("kind, actor, terms_amount_cents", "'estimate', 'key', 5")),
+        ("credit for nobody", posting("kind, actor, credit_delta_cents", "'estimate', 'key', 5")),
+        ("an unknown strategy of a row", row("status, strategy", "'matched', 'guess'")),
+        ("an unknown status", row("status", "'lost'")),
+        ("an unknown part in a fold",
+         format!("INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, payout_cents)
+                  VALUES ('{account}', '{call}', now(), 0, '{call}', '{webhook}', 'ref_id', 'watched', 1)")),
         ("an unknown strategy",
          format!("INSERT INTO call_reports (account_id, call_id, received_at, position, event_id, webhook_id, strategy, role, payout_cents)
                   VALUES ('{account}', '{call}', now(), 0, '{call}', '{webhook}', 'guess', 'folded', 1)")),
         ("an unknown reason",
-         format!("INSERT INTO events (received_at, id, account_id, webhook_id, status, reason)
-                  VALUES (now(), '{call}', '{account}', '{webhook}', 'held', 'because')")),
+         row("status, reason", "'held', 'because'")),
         ("another currency", format!("UPDATE accounts SET currency = 'EUR' WHERE id = '{account}'")),
         ("another region", format!("UPDATE accounts SET default_region = 'DE' WHERE id = '{account}'")),
     ];
@@ -87,6 +126,13 @@ async fn the_database_refuses_what_the_program_would_not_write() {
             Some("23514"),
             "{what}: {refused}"
         );
+    }
+    // With what is right in place of what was wrong, the same statements are taken.
+    for sql in [
+        posting("kind", "'estimate'"),
+        row("status, reason, strategy", "'held', 'ambiguous', 'ref_id'"),
+    ] {
+        client.batch_execute(&sql).await.expect("a sound row");
     }
     let posting = "INSERT INTO postings (id, account_id, call_id, event_id, kind, revenue_delta_cents, credit_delta_cents)
                    VALUES (gen_random_uuid(), $1, $2, $2, 'report', 5000, 0)";
