@@ -74,9 +74,9 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     );
 
     let app = Arc::new(Console {
+        shares: WorkShares::new(pool.clone(), long_pool.clone()),
         pool,
         long_pool,
-        shares: WorkShares::default(),
         public_url: args.console.public_url.trim_end_matches('/').to_owned(),
         admin_key: args.console.admin_key,
         attempts: Attempts::default(),
