@@ -24,7 +24,7 @@ use trueup_store::settlement::attempts;
 use trueup_store::{Pool, PoolSettings, StoreError, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
-use crate::fair_queue::DeliveryTag;
+use crate::fair_queue::{DeliveryTag, EVENTS, OVERFLOW, PARKED};
 use crate::periodic_jobs::run_periodically;
 use crate::queue_consumer::QueueConsumer;
 use crate::queue_depths::watch_depths;
@@ -384,11 +384,6 @@ async fn with_broker_timeout(
         () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).into()),
     }
 }
-
-/// The places of the three queues in a [`DeliveryTag`].
-const EVENTS: usize = 0;
-const PARKED: usize = 1;
-pub const OVERFLOW: usize = 2;
 
 /// Decodes a delivery and deals its events out.
 async fn dispatch_delivery(
