@@ -289,11 +289,11 @@ impl ConsumerSupervisor {
         while let Some(step) = self.next_step(session, &mut lanes, sources).await? {
             match step {
                 // Acknowledged after the commit (V12), and before anything else is taken.
-                Step::Settled(done) => {
+                ConsumerInput::Settled(done) => {
                     with_broker_timeout(session, acknowledge_settled(done, sources)).await?;
                     backoff.reset();
                 }
-                Step::Delivered(source, delivery) => {
+                ConsumerInput::Delivered(source, delivery) => {
                     let from = &mut sources[source];
                     let dispatching = dispatch_delivery(source, from, &delivery, &mut lanes, dead);
                     with_broker_timeout(session, dispatching).await?;
@@ -309,12 +309,12 @@ impl ConsumerSupervisor {
         session: &BrokerConnection,
         lanes: &mut Scheduler,
         [events, parked, overflow]: &mut [QueueConsumer; 3],
-    ) -> Result<Option<Step>, ConsumeError> {
+    ) -> Result<Option<ConsumerInput>, ConsumeError> {
         let (source, delivery) = tokio::select! {
             biased;
             () = self.shutdown.stop().cancelled() => return Ok(None),
             () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
-            done = lanes.next_result() => return Ok(Some(Step::Settled(done))),
+            done = lanes.next_result() => return Ok(Some(ConsumerInput::Settled(done))),
             // First, for the little that it may give: else a flood behind it would be in front of it.
             delivery = overflow.next(), if lanes.has_room_for_overflow(!overflow.unacked.is_empty()) => (OVERFLOW, delivery),
             delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
@@ -322,7 +322,7 @@ impl ConsumerSupervisor {
         };
         // The broker ends a consumer whose queue is gone, or that held messages for too long.
         let delivery = delivery.ok_or(ConsumeError::ConsumerEnded)?;
-        Ok(Some(Step::Delivered(source, Box::new(delivery))))
+        Ok(Some(ConsumerInput::Delivered(source, Box::new(delivery))))
     }
 
     /// The topology, a channel for dead letters, the consumers of the three queues.
@@ -344,7 +344,7 @@ impl ConsumerSupervisor {
 }
 
 /// What is to be done next.
-enum Step {
+enum ConsumerInput {
     Settled(Result<Settled, SettleError>),
     /// From which of the queues it came.
     Delivered(usize, Box<Delivery>),
