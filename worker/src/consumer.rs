@@ -21,7 +21,7 @@ use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
-use trueup_store::{Pool, PoolSettings, StoreError, migrate};
+use trueup_store::{Pool, PoolProfile, PoolSettings, StoreError, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::{DeliveryTag, EVENTS, OVERFLOW, PARKED};
@@ -81,7 +81,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     let pool = Pool::new(
         settings.postgres.postgres_url.expose_secret(),
         &PoolSettings {
-            settling: true,
+            profile: PoolProfile::Settlement,
             tls: settings.postgres.tls(),
             ..PoolSettings::for_application("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
         },
@@ -142,12 +142,17 @@ fn spawn_jobs(
     let (pool, args, stop) = (pool.clone(), settings.worker.clone(), stop.clone());
     spawn_vital(
         "housekeeping",
-        keep_house(pool.clone(), proof_pool, args, stop.clone()),
+        run_periodic_jobs(pool.clone(), proof_pool, args, stop.clone()),
     );
     Ok(spawn_vital("settling jobs", settle_waiting(pool, stop)))
 }
 
-async fn keep_house(pool: Pool, proof_pool: Pool, args: WorkerArgs, stop: CancellationToken) {
+async fn run_periodic_jobs(
+    pool: Pool,
+    proof_pool: Pool,
+    args: WorkerArgs,
+    stop: CancellationToken,
+) {
     tokio::join!(
         run_periodically(maintenance::JOB, stop.clone(), || {
             maintenance::run_maintenance(&pool, &args)
