@@ -44,7 +44,7 @@ const KEPT_VALUE_BYTES: usize = 256;
 
 /// One request at one webhook.
 struct RequestContext<'a> {
-    door: &'a GatewayState,
+    gateway: &'a GatewayState,
     webhook: &'a IngestWebhook,
     source: IpAddr,
     received_at: Timestamp,
@@ -158,7 +158,7 @@ impl GatewayState {
             parameter,
         );
         let visit = RequestContext {
-            door: self,
+            gateway: self,
             webhook: &webhook,
             source,
             received_at,
@@ -263,7 +263,7 @@ impl RequestContext<'_> {
     fn limit_check(&self) -> LimitCheck {
         let webhook = self.webhook;
         let own = (webhook.limit_per_minute, webhook.ip_limit_per_minute);
-        self.door.policy.limit_check(
+        self.gateway.policy.limit_check(
             self.source,
             webhook.webhook_id,
             own,
@@ -273,7 +273,9 @@ impl RequestContext<'_> {
     }
 
     fn count_refusal(&self, reason: RefusalReason) {
-        self.door.refusals.count(self.webhook, reason, self.source);
+        self.gateway
+            .refusals
+            .count(self.webhook, reason, self.source);
     }
 
     /// Body → durable → 200.
@@ -397,11 +399,11 @@ impl RequestContext<'_> {
         let (count, first) = (events.len(), events.first().map(|event| event.id));
         let encoded = EncodedEvents::from_events(&events);
         drop(events);
-        match self.door.durable.persist_events(encoded).await {
+        match self.gateway.durable.persist_events(encoded).await {
             Ok(()) => {
                 metrics::gateway().events.add(EventKind::Report, count);
                 if let Some(id) = first {
-                    self.door.unsettled.note_accepted(id, Instant::now());
+                    self.gateway.unsettled.note_accepted(id, Instant::now());
                 }
                 accepted
             }
@@ -438,7 +440,7 @@ impl RequestContext<'_> {
         }
         if !events.is_empty()
             && self
-                .door
+                .gateway
                 .durable
                 .persist_events(EncodedEvents::from_events(&events))
                 .await

@@ -123,12 +123,12 @@ impl Drop for OpenConnection {
 /// Serves until `stop`, then until what is in flight is answered. Drop the future to cut that short.
 pub async fn accept_connections(
     listener: TcpListener,
-    door: Arc<GatewayState>,
+    gateway: Arc<GatewayState>,
     stop: CancellationToken,
 ) {
     let table = ConnectionTable::new(ConnectionLimits {
-        connections: door.max_connections,
-        connections_of_network: door.max_connections_per_address,
+        connections: gateway.max_connections,
+        connections_of_network: gateway.max_connections_per_address,
         buffered_bytes: ALL_HEADS_BYTES,
     });
     let connections = TaskTracker::new();
@@ -140,7 +140,7 @@ pub async fn accept_connections(
         };
         match accepted {
             Ok((stream, peer)) => {
-                spawn_connection(stream, peer, &door, &table, &connections, &stop).await;
+                spawn_connection(stream, peer, &gateway, &table, &connections, &stop).await;
             }
             Err(e) => not_accepted(&e).await,
         }
@@ -148,7 +148,7 @@ pub async fn accept_connections(
     // Who was already in the kernel's queue was let in; from here on the port is closed.
     while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await
     {
-        spawn_connection(stream, peer, &door, &table, &connections, &stop).await;
+        spawn_connection(stream, peer, &gateway, &table, &connections, &stop).await;
     }
     drop(listener);
     connections.close();
@@ -172,21 +172,21 @@ async fn not_accepted(error: &io::Error) {
 async fn spawn_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    door: &Arc<GatewayState>,
+    gateway: &Arc<GatewayState>,
     table: &Arc<ConnectionTable>,
     connections: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let address = peer.ip().to_canonical();
-    let counted = (!door.proxies.trusts(address)).then(|| network_of(address));
+    let counted = (!gateway.proxies.trusts(address)).then(|| network_of(address));
     match table.admit_connection(counted).await {
         Ok(place) => {
-            let (door, stop) = (Arc::clone(door), stop.clone());
+            let (gateway, stop) = (Arc::clone(gateway), stop.clone());
             let open = OpenConnection::new(place);
             connections.spawn(async move {
                 // An answer is small and complete: nothing is gained by waiting for more of it.
                 let _ = stream.set_nodelay(true);
-                serve_until_evicted(stream, address, door, open.0.activity(), stop).await;
+                serve_until_evicted(stream, address, gateway, open.0.activity(), stop).await;
             });
         }
         Err(error) => {
@@ -218,7 +218,7 @@ fn reject_connection(stream: TcpStream) {
 pub async fn serve_connection<S>(
     stream: S,
     peer: IpAddr,
-    door: Arc<GatewayState>,
+    gateway: Arc<GatewayState>,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -229,7 +229,7 @@ pub async fn serve_connection<S>(
         buffered_bytes: ALL_HEADS_BYTES,
     });
     if let Ok(place) = table.admit_connection(None).await {
-        serve_until_evicted(stream, peer, door, place.activity(), stop).await;
+        serve_until_evicted(stream, peer, gateway, place.activity(), stop).await;
     }
 }
 
@@ -237,7 +237,7 @@ pub async fn serve_connection<S>(
 async fn serve_until_evicted<S>(
     stream: S,
     peer: IpAddr,
-    door: Arc<GatewayState>,
+    gateway: Arc<GatewayState>,
     activity: &ConnectionActivity,
     stop: CancellationToken,
 ) where
@@ -248,7 +248,7 @@ async fn serve_until_evicted<S>(
         let connection = OneConnection {
             talk: Arc::clone(&talk),
             peer,
-            door,
+            gateway,
             activity: activity.clone(),
             stop,
         };
@@ -268,7 +268,7 @@ async fn serve_until_evicted<S>(
 struct OneConnection<S> {
     talk: Arc<ConnectionState<S>>,
     peer: IpAddr,
-    door: Arc<GatewayState>,
+    gateway: Arc<GatewayState>,
     activity: ConnectionActivity,
     stop: CancellationToken,
 }
@@ -349,7 +349,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> OneConnection<S> {
             self.talk.request_ended(true);
             return Ok(IngestResponse::Unavailable(BUSY).to_response(true));
         }
-        let (mut response, unread) = self.door.handle(request, self.peer, &self.activity).await;
+        let (mut response, unread) = self
+            .gateway
+            .handle(request, self.peer, &self.activity)
+            .await;
         if self.stop.is_cancelled() {
             responses::close_connection(&mut response);
         }

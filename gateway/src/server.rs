@@ -74,7 +74,7 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
         private_listener::serve_private(ops, readiness.clone(), end.clone()),
     );
     let pool = open_pool(&settings.postgres)?;
-    let door = Arc::new(open_state(
+    let gateway = Arc::new(open_state(
         &settings,
         &pool,
         spool,
@@ -83,14 +83,14 @@ pub async fn run(settings: ServerSettings) -> Result<ExitReason, Failure> {
         &end,
     )?);
     spawn_vital(
-        "ages",
-        exit_if_no_webhooks(Arc::clone(&door), settings.start, end.clone()),
+        "webhook cache at start",
+        exit_if_no_webhooks(Arc::clone(&gateway), settings.start, end.clone()),
     );
     spawn_vital(
         "unsettled reports",
-        UnsettledReports::watch(Arc::clone(&door.unsettled), pool, end.clone()),
+        UnsettledReports::watch(Arc::clone(&gateway.unsettled), pool, end.clone()),
     );
-    let exit = serve_until_drained(public, door, &readiness, &shutdown).await;
+    let exit = serve_until_drained(public, gateway, &readiness, &shutdown).await;
     end.cancel();
     tracing::info!(?exit, "ended");
     Ok(exit)
@@ -121,15 +121,18 @@ async fn bind_listeners(gateway: &GatewayArgs) -> Result<(TcpListener, TcpListen
 /// Serves the public until a stop, then answers what is in flight and tells what is counted.
 async fn serve_until_drained(
     public: TcpListener,
-    door: Arc<GatewayState>,
+    gateway: Arc<GatewayState>,
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> ExitReason {
     let stop = shutdown.stop();
-    let telling = spawn_vital("telling", run_flush_loop(Arc::clone(&door), stop.clone()));
+    let flushing = spawn_vital(
+        "refusal flush",
+        run_flush_loop(Arc::clone(&gateway), stop.clone()),
+    );
     stop.run_until_cancelled(wait_for_first_attempts(readiness))
         .await;
-    let serving = listener::accept_connections(public, Arc::clone(&door), stop.clone());
+    let serving = listener::accept_connections(public, Arc::clone(&gateway), stop.clone());
     let mut serving = std::pin::pin!(serving);
     let ended = stop.run_until_cancelled(&mut serving).await;
     readiness.start_draining();
@@ -138,8 +141,8 @@ async fn serve_until_drained(
             if ended.is_none() {
                 serving.await;
             }
-            let _ = telling.await;
-            flush_refusals_and_uses(&door).await;
+            let _ = flushing.await;
+            flush_refusals_and_uses(&gateway).await;
         })
         .await
 }
@@ -243,12 +246,12 @@ async fn wait_for_first_attempts(readiness: &Readiness) {
 
 /// A gateway that has never known a webhook answers 503 to everything: after a while that is a
 /// failure, for whoever restarts processes to see.
-async fn exit_if_no_webhooks(door: Arc<GatewayState>, within: Duration, end: CancellationToken) {
+async fn exit_if_no_webhooks(gateway: Arc<GatewayState>, within: Duration, end: CancellationToken) {
     tokio::select! {
         () = end.cancelled() => return,
         () = tokio::time::sleep(within) => {}
     }
-    if !door.snapshot.is_known() {
+    if !gateway.snapshot.is_known() {
         tracing::error!(
             "no webhooks became known: Postgres never came up, and there is no saved copy"
         );
@@ -256,32 +259,32 @@ async fn exit_if_no_webhooks(door: Arc<GatewayState>, within: Duration, end: Can
     }
 }
 
-async fn run_flush_loop(door: Arc<GatewayState>, stop: CancellationToken) {
+async fn run_flush_loop(gateway: Arc<GatewayState>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(TELL_EVERY) => flush_refusals_and_uses(&door).await,
+            () = tokio::time::sleep(TELL_EVERY) => flush_refusals_and_uses(&gateway).await,
         }
     }
 }
 
 /// Publishes what was refused and which secrets were used since the last time; what could not be
 /// published is told the next time.
-async fn flush_refusals_and_uses(door: &GatewayState) {
-    let refusals: Vec<_> = door.refusals.take_counts().into_iter().collect();
-    let uses = door.uses.take_uses();
+async fn flush_refusals_and_uses(gateway: &GatewayState) {
+    let refusals: Vec<_> = gateway.refusals.take_counts().into_iter().collect();
+    let uses = gateway.uses.take_uses();
     if !uses.is_empty()
-        && door
+        && gateway
             .durable
             .persist_events(EncodedEvents::from_events_and_uses(&[], uses.clone()))
             .await
             .is_err()
     {
-        door.uses.restore_uses(uses);
+        gateway.uses.restore_uses(uses);
     }
     for part in refusals.chunks(TELL_ROWS) {
         let rows = refusals::refusal_events(part);
-        match door
+        match gateway
             .durable
             .persist_events(EncodedEvents::from_events(&rows))
             .await
@@ -289,7 +292,7 @@ async fn flush_refusals_and_uses(door: &GatewayState) {
             Ok(()) => metrics::gateway()
                 .events
                 .add(EventKind::Refusal, rows.len()),
-            Err(_) => door.refusals.restore_counts(part),
+            Err(_) => gateway.refusals.restore_counts(part),
         }
     }
 }

@@ -21,10 +21,10 @@ use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::{QueueError, topology};
 use trueup_store::settlement::attempts;
-use trueup_store::{Pool, PoolSettings, StoreError, migrate};
+use trueup_store::{Pool, PoolProfile, PoolSettings, StoreError, migrate};
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
-use crate::fair_queue::DeliveryTag;
+use crate::fair_queue::{DeliveryTag, EVENTS, OVERFLOW, PARKED};
 use crate::periodic_jobs::run_periodically;
 use crate::queue_consumer::QueueConsumer;
 use crate::queue_depths::watch_depths;
@@ -81,7 +81,7 @@ pub async fn run(settings: WorkerSettings) -> Result<ExitReason, Failure> {
     let pool = Pool::new(
         settings.postgres.postgres_url.expose_secret(),
         &PoolSettings {
-            settling: true,
+            profile: PoolProfile::Settlement,
             tls: settings.postgres.tls(),
             ..PoolSettings::for_application("trueup-worker", lanes as usize + OTHER_CONNECTIONS)
         },
@@ -142,12 +142,17 @@ fn spawn_jobs(
     let (pool, args, stop) = (pool.clone(), settings.worker.clone(), stop.clone());
     spawn_vital(
         "housekeeping",
-        keep_house(pool.clone(), proof_pool, args, stop.clone()),
+        run_periodic_jobs(pool.clone(), proof_pool, args, stop.clone()),
     );
     Ok(spawn_vital("settling jobs", settle_waiting(pool, stop)))
 }
 
-async fn keep_house(pool: Pool, proof_pool: Pool, args: WorkerArgs, stop: CancellationToken) {
+async fn run_periodic_jobs(
+    pool: Pool,
+    proof_pool: Pool,
+    args: WorkerArgs,
+    stop: CancellationToken,
+) {
     tokio::join!(
         run_periodically(maintenance::JOB, stop.clone(), || {
             maintenance::run_maintenance(&pool, &args)
@@ -289,11 +294,11 @@ impl ConsumerSupervisor {
         while let Some(step) = self.next_step(session, &mut lanes, sources).await? {
             match step {
                 // Acknowledged after the commit (V12), and before anything else is taken.
-                Step::Settled(done) => {
+                ConsumerInput::Settled(done) => {
                     with_broker_timeout(session, acknowledge_settled(done, sources)).await?;
                     backoff.reset();
                 }
-                Step::Delivered(source, delivery) => {
+                ConsumerInput::Delivered(source, delivery) => {
                     let from = &mut sources[source];
                     let dispatching = dispatch_delivery(source, from, &delivery, &mut lanes, dead);
                     with_broker_timeout(session, dispatching).await?;
@@ -309,12 +314,12 @@ impl ConsumerSupervisor {
         session: &BrokerConnection,
         lanes: &mut Scheduler,
         [events, parked, overflow]: &mut [QueueConsumer; 3],
-    ) -> Result<Option<Step>, ConsumeError> {
+    ) -> Result<Option<ConsumerInput>, ConsumeError> {
         let (source, delivery) = tokio::select! {
             biased;
             () = self.shutdown.stop().cancelled() => return Ok(None),
             () = session.wait_closed() => return Err(ConsumeError::ConnectionLost),
-            done = lanes.next_result() => return Ok(Some(Step::Settled(done))),
+            done = lanes.next_result() => return Ok(Some(ConsumerInput::Settled(done))),
             // First, for the little that it may give: else a flood behind it would be in front of it.
             delivery = overflow.next(), if lanes.has_room_for_overflow(!overflow.unacked.is_empty()) => (OVERFLOW, delivery),
             delivery = events.next(), if lanes.has_room() => (EVENTS, delivery),
@@ -322,7 +327,7 @@ impl ConsumerSupervisor {
         };
         // The broker ends a consumer whose queue is gone, or that held messages for too long.
         let delivery = delivery.ok_or(ConsumeError::ConsumerEnded)?;
-        Ok(Some(Step::Delivered(source, Box::new(delivery))))
+        Ok(Some(ConsumerInput::Delivered(source, Box::new(delivery))))
     }
 
     /// The topology, a channel for dead letters, the consumers of the three queues.
@@ -344,7 +349,7 @@ impl ConsumerSupervisor {
 }
 
 /// What is to be done next.
-enum Step {
+enum ConsumerInput {
     Settled(Result<Settled, SettleError>),
     /// From which of the queues it came.
     Delivered(usize, Box<Delivery>),
@@ -384,11 +389,6 @@ async fn with_broker_timeout(
         () = tokio::time::sleep(TOLD_WITHIN) => Err(QueueError::TimedOut(TOLD_WITHIN).into()),
     }
 }
-
-/// The places of the three queues in a [`DeliveryTag`].
-const EVENTS: usize = 0;
-const PARKED: usize = 1;
-pub const OVERFLOW: usize = 2;
 
 /// Decodes a delivery and deals its events out.
 async fn dispatch_delivery(

@@ -11,6 +11,11 @@ use trueup_event::amount::Amount;
 use trueup_event::raw_event::RawEvent;
 use uuid::Uuid;
 
+/// The places of the three queues in a [`DeliveryTag`].
+pub const EVENTS: usize = 0;
+pub const PARKED: usize = 1;
+pub const OVERFLOW: usize = 2;
+
 /// Which delivery an event came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryTag {

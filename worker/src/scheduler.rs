@@ -21,8 +21,7 @@ use trueup_store::webhooks;
 use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
-use crate::consumer::OVERFLOW;
-use crate::fair_queue::{DeliveryTag, EventOrigin, FairQueue, QueuedBatch, QueuedEvent};
+use crate::fair_queue::{DeliveryTag, EventOrigin, FairQueue, OVERFLOW, QueuedBatch, QueuedEvent};
 use crate::overflow::{self, Moving, Overflow};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;

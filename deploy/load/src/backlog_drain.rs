@@ -11,7 +11,7 @@ use trueup_event::raw_event::{Envelope, RawEvent, RawRequest};
 use trueup_event::{envelope, ids};
 use trueup_queue::connection::BrokerConnection;
 use trueup_queue::topology::{self, QueueBounds};
-use trueup_store::{Pool, PoolSettings};
+use trueup_store::{Pool, PoolProfile, PoolSettings};
 use trueup_testkit::broker_and_redis::Lease;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
@@ -214,7 +214,7 @@ pub async fn grown(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
 /// Every hot statement must go through an index (goal 6).
 async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
     let settings = PoolSettings {
-        settling: true,
+        profile: PoolProfile::Settlement,
         ..PoolSettings::for_application("trueup-load", 1)
     };
     let pool = Pool::new(&database.url, &settings)?;

@@ -15,7 +15,7 @@ use trueup_ops::metrics::DependencyName;
 use trueup_ops::private_listener;
 use trueup_ops::settings::{PostgresArgs, print_good};
 use trueup_ops::shutdown::{ExitReason, Failure, Shutdown, spawn_vital};
-use trueup_store::{Pool, PoolSettings};
+use trueup_store::{Pool, PoolProfile, PoolSettings};
 
 use crate::app_state::{App, Console};
 use crate::ceilings::Ceilings;
@@ -74,9 +74,9 @@ pub async fn run(args: ConsoleSettings) -> Result<ExitReason, Failure> {
     );
 
     let app = Arc::new(Console {
+        shares: WorkShares::new(pool.clone(), long_pool.clone()),
         pool,
         long_pool,
-        shares: WorkShares::default(),
         public_url: args.console.public_url.trim_end_matches('/').to_owned(),
         admin_key: args.console.admin_key,
         attempts: Attempts::default(),
@@ -101,7 +101,7 @@ fn open_pool(
 ) -> Result<Pool, Failure> {
     let settings = PoolSettings {
         tls: postgres.tls(),
-        looking: true,
+        profile: PoolProfile::Console,
         statement_timeout_ms: statement_ms,
         ..PoolSettings::for_application("trueup-console", connections)
     };

@@ -1,4 +1,4 @@
-//! From which network a request comes: for limits, never for rights.
+//! From which network a request comes, and whether by TLS: for limits and cookies, never for rights.
 //!
 //! A proxy on this machine is believed, as nobody else can come from here: what it added last to
 //! `X-Forwarded-For` is its client. Any other proxy is a client like all.
@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use trueup_ops::network::network_of;
 
 /// The peer of the connection, as the server puts it beside each request.
@@ -29,4 +30,12 @@ pub fn client_network(request: &Request) -> IpAddr {
         .and_then(|value| value.to_str().ok()?.rsplit(',').next())
         .and_then(|address| address.trim().parse().ok());
     network_of(last.unwrap_or(peer))
+}
+
+/// A proxy that ends TLS before us says so; a client that lies about it only loses its own cookie.
+pub fn over_tls(headers: &HeaderMap) -> bool {
+    headers
+        .get("x-forwarded-proto")
+        .and_then(|proto| proto.to_str().ok()?.split(',').next())
+        .is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
 }

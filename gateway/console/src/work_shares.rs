@@ -19,7 +19,6 @@ use trueup_ops::metrics::{self, LimitedWork};
 use trueup_store::Pool;
 use uuid::Uuid;
 
-use crate::app_state::App;
 use crate::problem::Problem;
 
 /// Quick requests of one account that work at once: a third of the connections for quick work.
@@ -93,17 +92,21 @@ fn is_unindexed(query: &str) -> bool {
         .any(|(name, value)| UNINDEXED_FILTERS.contains(&name.as_ref()) && !value.trim().is_empty())
 }
 
-/// The shares of every account, each kind of work with places of its own.
+/// The shares of every account, each kind of work with places and connections of its own.
 pub struct WorkShares {
     quick: Arc<Share>,
+    quick_pool: Pool,
     long: Arc<Share>,
+    long_pool: Pool,
 }
 
-impl Default for WorkShares {
-    fn default() -> Self {
+impl WorkShares {
+    pub fn new(quick_pool: Pool, long_pool: Pool) -> WorkShares {
         WorkShares {
             quick: Share::new(LimitedWork::Quick, QUICK_AT_ONCE, QUICK_WAITING),
+            quick_pool,
             long: Share::new(LimitedWork::Long, LONG_AT_ONCE, LONG_WAITING),
+            long_pool,
         }
     }
 }
@@ -218,14 +221,14 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkPlace {
 /// Answers a request of the account once it has a place. The work goes on if the client leaves: so does
 /// its statement in Postgres, and the place must stand for it.
 pub async fn answer_in_share(
-    app: &App,
+    shares: &WorkShares,
     account_id: Uuid,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let (share, pool) = match WorkKind::of_request(&request) {
-        WorkKind::Quick => (&app.shares.quick, &app.pool),
-        WorkKind::Long => (&app.shares.long, &app.long_pool),
+        WorkKind::Quick => (&shares.quick, &shares.quick_pool),
+        WorkKind::Long => (&shares.long, &shares.long_pool),
     };
     let Some(place) = share.enter(account_id).await else {
         return Err(Problem::busy(

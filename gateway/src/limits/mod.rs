@@ -26,6 +26,8 @@ use trueup_ops::tls::TlsFiles;
 use local::Local;
 pub use policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey, Policy, WINDOW};
 use recent_refusals::RecentRefusals;
+pub use redis::RedisUrlError;
+
 use redis::RedisLimits;
 
 /// What Redis does not know of has fallen out of every window by then (microseconds).
@@ -40,11 +42,6 @@ pub struct Limits {
     /// When this process last decided by itself; 0 for never.
     alone_at: AtomicU64,
 }
-
-/// The URL of Redis cannot be used: it has to be given anew.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct RedisUrlError(#[from] ::redis::RedisError);
 
 /// Whether the URL can be used at all; asked before anything is started.
 pub fn check_url(url: &SecretString, tls: &TlsFiles) -> Result<(), RedisUrlError> {

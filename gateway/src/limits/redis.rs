@@ -16,7 +16,6 @@ use trueup_ops::metrics::{self, RedisCallOutcome};
 use trueup_ops::settings::{RedisArgs, RedisDown};
 use trueup_ops::tls::{self, TlsFiles};
 
-use super::RedisUrlError;
 use super::policy::{EXACT_UP_TO, Limit, LimitCheck, LimitDecision, LimitKey};
 use super::script::{DecisionScript, read_decision};
 use crate::group_commit::{Backend, Bounds, Connected, GroupCommit, Pending};
@@ -29,6 +28,11 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 const QUESTIONS: usize = 64;
 /// Calls at once.
 const CALLS: usize = 2;
+
+/// The URL of Redis cannot be used: it has to be given anew.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RedisUrlError(#[from] RedisError);
 
 pub struct RedisLimits(GroupCommit<RedisBackend>);
 

@@ -83,13 +83,13 @@ impl EncodedEvents {
 /// How many events a part holds.
 fn count_events(part: &[u8]) -> usize {
     #[derive(Deserialize)]
-    struct Batch {
+    struct BatchPart {
         elements: Vec<IgnoredAny>,
     }
     if !is_batch_part(part) {
         return 1;
     }
-    serde_json::from_slice::<Batch>(part).map_or(1, |batch| batch.elements.len())
+    serde_json::from_slice::<BatchPart>(part).map_or(1, |batch| batch.elements.len())
 }
 
 /// Why nobody has the events, or not all of them. (Or, after a lost confirm, perhaps somebody has; their ids are

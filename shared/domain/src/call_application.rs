@@ -7,9 +7,8 @@ use trueup_event::verdict::{
 use uuid::Uuid;
 
 use crate::crediting::{DUPLICATE_WINDOW_MICROS, Effect, Folded, ReceptionOrder, micros_between};
-use crate::decision::{
-    Decision, DecisionInput, DisplacedReport, LeaveCause, PostingCause, PostingDraft, Trigger,
-};
+use crate::decision_input::{DecisionInput, Trigger};
+use crate::decision_outcome::{Decision, DisplacedReport, LeaveCause, PostingCause, PostingDraft};
 use crate::locked_calls::{CallReport, ClaimState, LockedCall, MAX_FOLDED_REPORTS, MoneyDelta};
 use crate::webhook_settings::ConflictPolicy;
 

@@ -1,11 +1,14 @@
 //! One report against the books: the seed's matching, the 15 minutes, the three steps of payout
 //! handling. Pure; what it decides is written afterwards, in one transaction.
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::call_application::{MatchInfo, apply_to_call};
-use crate::crediting::{Payee, ReceptionOrder, micros_between};
+use crate::crediting::micros_between;
+pub use crate::decision_input::{CallCandidate, CallCandidates, DecisionInput, Trigger};
+pub use crate::decision_outcome::{
+    Decision, DisplacedReport, LeaveCause, PostingCause, PostingDraft,
+};
 use crate::locked_calls::{CallKey, ClaimState, Fingerprint, LockedCalls, OpenRow};
 use crate::matching::{
     Candidate, MatchEvidence, MatchInput, MatchResult, PriorMatch, find_better_than_guess,
@@ -13,205 +16,11 @@ use crate::matching::{
 };
 use crate::report::{Payout, ReadError, Report, repeat_keys, report_digest};
 use crate::text::names_differ;
-use crate::webhook_settings::WebhookRules;
 use trueup_event::reason::{Reason, Status, Strategy};
-use trueup_event::verdict::{CallChange, Detail, NoCall, OtherCalls, Verdict};
+use trueup_event::verdict::{NoCall, OtherCalls, Verdict};
 
 /// A row that waits for a person answers for its repeats this long (M11).
 const OPEN_ROW_MICROS: i64 = 24 * 3_600 * 1_000_000;
-
-/// A call that the search came upon, before any lock.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CallCandidate {
-    pub call_id: Uuid,
-    pub buyer_id: Option<Uuid>,
-    pub duration_seconds: i64,
-    pub ended_at: Timestamp,
-    /// A report with the same signature was matched to it (M4), wherever its window lies.
-    pub same_fingerprint: bool,
-}
-
-/// What the search came upon for one report.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CallCandidates {
-    pub by_ref_id: Vec<CallCandidate>,
-    pub by_call_id: Option<CallCandidate>,
-    pub by_caller: Vec<CallCandidate>,
-}
-
-/// How the report came to be decided about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// From the broker, for the first time.
-    Fresh,
-    /// Tried again by a schedule, or because the same report was found (M7, M9).
-    Again,
-    /// Tried again because a call was recorded that it may be about (M7, M9, M14).
-    Recorded,
-    /// Looked at again because a copy has changed the call that it was placed on by a guess (M14).
-    Changed,
-    /// A person has it decided again, by the rules as they stand (M8).
-    Replayed,
-    /// A person says which call it is about (M8).
-    Assigned(Uuid),
-    /// A person's own report about a call, in place of the buyer's (M8).
-    Applied(Uuid),
-    /// A person's assign is taken back: the rules find the call again (M8).
-    Undone,
-    /// A person's apply is taken back: there is no report any more (M8).
-    Revoked,
-    /// A person closes the row: it lets go of its claim and stays as it is (M8).
-    Ignored,
-    /// A person's apply takes its place: the same, but nothing else moves for it (M8).
-    Closed,
-}
-
-impl Trigger {
-    /// The rules find the call; no person has said which it is.
-    pub fn searches(self) -> bool {
-        matches!(
-            self,
-            Trigger::Fresh
-                | Trigger::Again
-                | Trigger::Recorded
-                | Trigger::Changed
-                | Trigger::Replayed
-                | Trigger::Undone
-        )
-    }
-
-    /// Nobody asked for it.
-    pub fn is_automatic(self) -> bool {
-        self == Trigger::Fresh || self.is_retry()
-    }
-
-    /// The row is there already, and the product itself tries it again.
-    pub fn is_retry(self) -> bool {
-        matches!(self, Trigger::Again | Trigger::Recorded | Trigger::Changed)
-    }
-
-    /// A person closes the row; nothing is decided about it.
-    pub fn only_leaves(self) -> bool {
-        matches!(self, Trigger::Ignored | Trigger::Closed)
-    }
-
-    /// Why a report that stood somewhere leaves it now (M13).
-    pub fn leave_cause(self) -> LeaveCause {
-        match self {
-            Trigger::Undone | Trigger::Revoked | Trigger::Ignored | Trigger::Closed => {
-                LeaveCause::Undone
-            }
-            _ => LeaveCause::Moved,
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct DecisionInput<'a> {
-    pub order: ReceptionOrder,
-    pub webhook: &'a WebhookRules,
-    pub report: &'a Report,
-    pub candidates: &'a CallCandidates,
-    pub trigger: Trigger,
-    /// The call that its row names as yet.
-    pub stands_on: Option<Uuid>,
-    /// The call that it stood on until now (M9).
-    pub left_call: Option<Uuid>,
-}
-
-impl DecisionInput<'_> {
-    /// What its retries are known by; nothing without a caller and a duration (M4).
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
-        Fingerprint::of_report(self.webhook.id, self.report)
-    }
-}
-
-/// Why a report leaves a call (M13); the ledger's word for what is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaveCause {
-    Displaced,
-    Moved,
-    Undone,
-}
-
-/// What brings an entry about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PostingCause {
-    /// What the report itself brings.
-    Report,
-    /// A report leaves the call. All that the ledger holds under it there is taken back under it (M13); what
-    /// the call moves by beyond that is posted under `rest`, the report that then sets the value, or, without
-    /// one, as the estimate that stands again.
-    Left {
-        report: ReceptionOrder,
-        cause: LeaveCause,
-        rest: Option<ReceptionOrder>,
-        change: CallChange,
-    },
-}
-
-/// One movement of a call that a decision calls for. A [`PostingCause::Left`] one may move nothing in all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PostingDraft {
-    pub call: CallKey,
-    pub payee: Option<Payee>,
-    pub revenue_delta_cents: i64,
-    pub credit_delta_cents: i64,
-    pub cause: PostingCause,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
-    pub detail: Detail,
-    pub strategy: Option<Strategy>,
-    pub call_id: Option<Uuid>,
-    /// Its call was not named beyond doubt (M9, M14).
-    pub guess: bool,
-    /// In the order in which they happen.
-    pub postings: Vec<PostingDraft>,
-    /// Events whose match by a guess this one took over (M5).
-    pub displaced: Vec<DisplacedReport>,
-}
-
-/// A report whose place on its call was taken (M5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DisplacedReport {
-    pub order: ReceptionOrder,
-    /// The event that was displaced with it and says the same: it is that row which waits for a person (M11).
-    pub repeats: Option<Uuid>,
-}
-
-impl Decision {
-    pub fn status(&self) -> Status {
-        self.detail.status()
-    }
-
-    /// None of a match that needs none.
-    pub fn reason(&self) -> Option<Reason> {
-        self.detail.reason()
-    }
-
-    /// A decision that is about no call.
-    pub fn without_call(verdict: Verdict) -> Self {
-        Decision {
-            detail: verdict.into(),
-            strategy: None,
-            call_id: None,
-            guess: false,
-            postings: Vec::new(),
-            displaced: Vec::new(),
-        }
-    }
-
-    /// The same report waits for a person already, or was closed by one (M11).
-    fn repeat_of_open(of: Uuid, call_id: Option<Uuid>, strategy: Option<Strategy>) -> Self {
-        Decision {
-            strategy,
-            call_id,
-            ..Decision::without_call(Verdict::RepeatOfOpen { of: Some(of) })
-        }
-    }
-}
 
 /// What a request without a report becomes (X1, X3).
 pub fn no_report(why: ReadError) -> Decision {

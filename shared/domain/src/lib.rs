@@ -16,6 +16,8 @@ pub mod call_record;
 pub mod crediting;
 mod decimal;
 pub mod decision;
+pub mod decision_input;
+pub mod decision_outcome;
 mod digits;
 pub mod duration;
 pub mod field_aliases;

@@ -6,6 +6,7 @@
 #![warn(clippy::cognitive_complexity)]
 
 pub mod backoff;
+pub mod bounded_file;
 pub mod build;
 pub mod connections;
 pub mod crash_points;

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::settings::FileError;
+use crate::bounded_file::FileError;
 
 /// A chain or a bundle of roots; a file above this is neither (bytes).
 const FILE_LIMIT: u64 = 1024 * 1024;

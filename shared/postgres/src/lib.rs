@@ -13,7 +13,7 @@ mod tls;
 pub mod transaction;
 
 pub use error::StoreError;
-pub use pool::{Client, Pool, PoolSettings};
+pub use pool::{Client, Pool, PoolProfile, PoolSettings};
 pub use transaction::{BoxFuture, run_tx};
 pub use trueup_ops::metrics::TransactionName;
 pub use trueup_ops::tls::TlsFiles;

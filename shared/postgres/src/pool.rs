@@ -35,6 +35,21 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How a session that looks for few rows is set.
 const LOOKING: &str = " -c enable_seqscan=off -c jit=off -c max_parallel_workers_per_gather=0";
 
+/// What a pool's sessions are set up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolProfile {
+    /// As Postgres has it.
+    Plain,
+    /// For the settlement's sessions, whose every statement is a look-up by keys: a generic plan made on a
+    /// just-analysed empty table would scan or hash it whole, and compiling a plan costs more than running
+    /// it. Nor is a connection asked whether it lives before each batch: one that does not fails the
+    /// batch, which is then tried again on another.
+    Settlement,
+    /// For the console, which looks for few rows among very many: it reads no table whole, and neither
+    /// compiling a plan nor starting workers for it ever pays.
+    Console,
+}
+
 #[derive(Debug, Clone)]
 pub struct PoolSettings {
     /// Shown in `pg_stat_activity`.
@@ -44,14 +59,7 @@ pub struct PoolSettings {
     pub statement_timeout_ms: u32,
     /// Milliseconds that a transaction may sit idle before Postgres ends it.
     pub idle_in_transaction_timeout_ms: u32,
-    /// For the settling sessions, whose every statement is a look-up by keys: a generic plan made on a
-    /// just-analysed empty table would scan or hash it whole, and compiling a plan costs more than running
-    /// it. Nor is a connection asked whether it lives before each batch: one that does not fails the
-    /// batch, which is then tried again on another.
-    pub settling: bool,
-    /// For the console, which looks for few rows among very many: it reads no table whole, and neither
-    /// compiling a plan nor starting workers for it ever pays.
-    pub looking: bool,
+    pub profile: PoolProfile,
     /// Whose certificate is believed, and our own.
     pub tls: TlsFiles,
 }
@@ -63,8 +71,7 @@ impl PoolSettings {
             max_connections,
             statement_timeout_ms: 30_000,
             idle_in_transaction_timeout_ms: 30_000,
-            settling: false,
-            looking: false,
+            profile: PoolProfile::Plain,
             tls: TlsFiles::default(),
         }
     }
@@ -82,14 +89,14 @@ impl Pool {
     /// Reads the URL and makes an empty pool; no connection is opened yet.
     pub fn new(url: &str, settings: &PoolSettings) -> Result<Pool, StoreError> {
         let (config, tls) = session_config(url, settings)?;
-        let recycling_method = if settings.settling {
+        let recycling_method = if settings.profile == PoolProfile::Settlement {
             RecyclingMethod::Fast
         } else {
             RecyclingMethod::Verified
         };
         let manager = Manager::from_config(config, tls, ManagerConfig { recycling_method });
         let mut builder = deadpool_postgres::Pool::builder(manager);
-        if settings.settling {
+        if settings.profile == PoolProfile::Settlement {
             builder = builder.post_recycle(fresh_plans());
         }
         let inner = builder
@@ -187,13 +194,13 @@ fn session_config(
         " -c timezone=UTC -c statement_timeout={} -c idle_in_transaction_session_timeout={}",
         settings.statement_timeout_ms, settings.idle_in_transaction_timeout_ms
     ));
-    if settings.settling {
+    if settings.profile == PoolProfile::Settlement {
         options.push_str(
             " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
         );
         options.push_str(&format!(" -c lock_timeout={SETTLING_LOCK_TIMEOUT_MS}"));
     }
-    if settings.looking {
+    if settings.profile == PoolProfile::Console {
         options.push_str(LOOKING);
     }
     config.options(options.trim());

@@ -16,15 +16,15 @@ const PROTOCOL: i32 = 196_608;
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Rows of text.
-pub type Rows = Vec<Vec<Option<String>>>;
+pub type TextRows = Vec<Vec<Option<String>>>;
 
 /// Runs statements as `user` on `database`; the rows of all of them.
-pub fn execute(port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
+pub fn execute(port: u16, user: &str, database: &str, statements: &str) -> Result<TextRows> {
     execute_within(PATIENCE, port, user, database, statements)
 }
 
 /// The same of a server that may be none: what listens there answers at once or is not for us.
-pub fn ask(port: u16, user: &str, database: &str, statements: &str) -> Result<Rows> {
+pub fn ask(port: u16, user: &str, database: &str, statements: &str) -> Result<TextRows> {
     execute_within(PATIENCE_WITH_A_STRANGER, port, user, database, statements)
 }
 
@@ -34,7 +34,7 @@ fn execute_within(
     user: &str,
     database: &str,
     statements: &str,
-) -> Result<Rows> {
+) -> Result<TextRows> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
@@ -71,7 +71,7 @@ fn write(stream: &mut TcpStream, kind: Option<u8>, payload: &[u8]) -> Result<()>
 }
 
 /// Reads to the server's "ready for a query"; its first error, if there was one.
-fn read_until_ready(stream: &mut TcpStream) -> Result<Rows> {
+fn read_until_ready(stream: &mut TcpStream) -> Result<TextRows> {
     let mut rows = Vec::new();
     let mut error = None;
     loop {

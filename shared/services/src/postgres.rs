@@ -145,7 +145,7 @@ pub fn answers(port: u16) -> bool {
     ask(port, "SELECT 1").is_ok()
 }
 
-fn ask(port: u16, statement: &str) -> Result<pg_wire::Rows> {
+fn ask(port: u16, statement: &str) -> Result<pg_wire::TextRows> {
     pg_wire::execute(port, "postgres", "postgres", statement)
 }
 

@@ -34,7 +34,7 @@ pub fn redis(port: u16) -> Result<()> {
 
 /// What a broker says to guest's login on a vhost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broker {
+pub enum AmqpLogin {
     LetsIn,
     /// The login is right, the vhost is not (or not ours).
     NoVhost,
@@ -47,7 +47,7 @@ const OPEN_OK: u16 = 41;
 const CLOSE: u16 = 50;
 
 /// The AMQP 0-9-1 handshake as far as an open vhost.
-pub fn amqp(port: u16, user: &str, password: &str, vhost: &str) -> Result<Broker> {
+pub fn amqp(port: u16, user: &str, password: &str, vhost: &str) -> Result<AmqpLogin> {
     let mut stream = connect(port)?;
     stream.write_all(b"AMQP\x00\x00\x09\x01")?;
     expect(&mut stream, START)?;
@@ -76,9 +76,9 @@ pub fn amqp(port: u16, user: &str, password: &str, vhost: &str) -> Result<Broker
             close.extend_from_slice(&[0; 4]);
             // A farewell: whether it arrives changes nothing.
             let _ = send(&mut stream, &close).and_then(|()| next(&mut stream));
-            Ok(Broker::LetsIn)
+            Ok(AmqpLogin::LetsIn)
         }
-        CLOSE => Ok(Broker::NoVhost),
+        CLOSE => Ok(AmqpLogin::NoVhost),
         other => bail!("the broker answers method {other} to open"),
     }
 }

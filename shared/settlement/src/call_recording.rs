@@ -11,7 +11,8 @@ use trueup_domain::call_record::{CallRecord, EstimateDelta, RecordCause, StoredC
 use trueup_domain::crediting::Payee;
 use trueup_domain::locked_calls::CallKey;
 use trueup_store::settlement::pending_reports;
-use trueup_store::settlement::postings::{NewPosting, PostingKind, write_entries};
+use trueup_store::settlement::posting::{NewPosting, PostingKind};
+use trueup_store::settlement::postings::write_entries;
 use trueup_store::{StoreError, buyers, call_records};
 use uuid::Uuid;
 

@@ -41,5 +41,5 @@ pub mod webhooks;
 
 pub use id_page::IdPage;
 pub use trueup_postgres::{
-    BoxFuture, Client, Pool, PoolSettings, StoreError, TransactionName, run_tx,
+    BoxFuture, Client, Pool, PoolProfile, PoolSettings, StoreError, TransactionName, run_tx,
 };

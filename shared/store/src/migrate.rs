@@ -24,10 +24,6 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Migrating may rewrite a table; it gets ten minutes a statement.
 const STATEMENT_TIMEOUT_MS: u32 = 600_000;
 
-/// A migration waits for a table no longer than this: whoever comes after it waits behind it, and a worker does so
-/// for 2 s (V12). Longer than deadlock_timeout (1 s), after which an autovacuum goes out of the way.
-pub(crate) const LOCK_TIMEOUT: &str = "/* migrate_lock_timeout */ SET lock_timeout = '1300ms'";
-
 pub struct MigrationReport {
     /// Names of the migrations that were applied now.
     pub applied: Vec<String>,
@@ -44,7 +40,7 @@ pub async fn run(url: &str, tls: &TlsFiles) -> Result<MigrationReport, StoreErro
     };
     let mut client = pool::connect_once(url, &settings).await?;
     wait_for_turn(&client).await?;
-    client.batch_execute(LOCK_TIMEOUT).await?;
+    client.batch_execute(online_indexes::LOCK_TIMEOUT).await?;
     // Each migration is a transaction of its own: one that met a lock has left nothing, those before it stay.
     let report = embedded::migrations::runner()
         .run_async(&mut client)

@@ -10,7 +10,11 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::{StoreError, migrate};
+use crate::StoreError;
+
+/// A migration waits for a table no longer than this: whoever comes after it waits behind it, and a worker does so
+/// for 2 s (V12). Longer than deadlock_timeout (1 s), after which an autovacuum goes out of the way.
+pub(crate) const LOCK_TIMEOUT: &str = "/* migrate_lock_timeout */ SET lock_timeout = '1300ms'";
 
 #[derive(Debug)]
 struct OnlineIndex {
@@ -158,7 +162,7 @@ async fn drop_index(client: &Client, index: &str) -> Result<(), StoreError> {
 /// Takes the table's lock for an instant; in short turns, so that no long reader stops the settling with it.
 async fn drop_key(client: &Client, table: &str, key: &str) -> Result<(), StoreError> {
     let drop = format!("/* online_drop_key */ ALTER TABLE {table} DROP CONSTRAINT {key}");
-    client.batch_execute(migrate::LOCK_TIMEOUT).await?;
+    client.batch_execute(LOCK_TIMEOUT).await?;
     for _ in 1..TURNS {
         match client.batch_execute(&drop).await {
             Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use trueup_services::probe::{self, Broker};
+use trueup_services::probe::{self, AmqpLogin};
 use trueup_services::process::{Daemon, output};
 use trueup_services::rabbitmq::{self, Node, START_PATIENCE, answers, programs};
 use trueup_services::{find_program, spare_port_from};
@@ -68,7 +68,7 @@ pub fn use_own_vhost(services: &mut Services) {
     let opens = || {
         matches!(
             probe::amqp(port, "guest", "guest", VHOST),
-            Ok(Broker::LetsIn)
+            Ok(AmqpLogin::LetsIn)
         )
     };
     if !opens() {

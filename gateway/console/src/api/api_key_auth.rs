@@ -41,7 +41,7 @@ pub async fn require_account_key(
     };
     let account_id = operator.account_id();
     request.extensions_mut().insert(operator);
-    answer_in_share(&app, account_id, request, next).await
+    answer_in_share(&app.shares, account_id, request, next).await
 }
 
 pub async fn require_admin_key(

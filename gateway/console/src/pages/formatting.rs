@@ -12,6 +12,8 @@ use trueup_domain::money::parse_cents;
 use trueup_domain::percent;
 use trueup_domain::reason_text::format_cents;
 use trueup_domain::report::PayoutUnit;
+use trueup_event::reason::Status;
+use trueup_store::webhook_activity::Activity;
 
 /// A moment, in the zone of its page.
 #[derive(Debug, Clone)]
@@ -202,6 +204,16 @@ pub fn format_count(n: i64) -> String {
         text.push(digit);
     }
     if n < 0 { format!("-{text}") } else { text }
+}
+
+/// How many rows are open, as the links to them say it.
+pub fn count_text(count: i64, more: bool) -> String {
+    format!("{}{}", format_count(count), if more { "+" } else { "" })
+}
+
+/// Today's requests of this status.
+pub fn format_figure(activity: &Activity, status: Status) -> String {
+    count_text(activity.count_today(status), activity.more)
 }
 
 /// The whole cents that a form's text means: read as a reported payout is (X7), so that `12,50` is $12.50

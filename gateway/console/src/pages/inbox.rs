@@ -21,7 +21,7 @@ use super::event_actions::{MoveLine, explain_decision, move_lines, takes_effect}
 use super::events::EventLine;
 use super::filter::{cursor_of, cursor_text};
 use super::form::Form;
-use super::formatting::{self, LocalTime, StatusBadge};
+use super::formatting::{self, LocalTime, StatusBadge, count_text};
 use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
 use crate::app_state::App;
@@ -103,15 +103,6 @@ impl InboxFilter {
             query => format!("/inbox?{query}"),
         }
     }
-}
-
-/// How many rows are open, as the links to them say it.
-pub fn count_text(count: i64, more: bool) -> String {
-    format!(
-        "{}{}",
-        formatting::format_count(count),
-        if more { "+" } else { "" }
-    )
 }
 
 /// The webhooks whose rows are wanted: the one that is named, if it is the account's, or all.

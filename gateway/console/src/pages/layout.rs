@@ -9,8 +9,8 @@ use trueup_store::StoreError;
 use trueup_store::users::UserRole;
 
 use super::assets::ADDRESSES;
-use super::session::over_tls;
 use super::viewer::Viewer;
+use crate::client_network::over_tls;
 use crate::passwords::HashError;
 use crate::problem::{Problem, retry_after};
 use crate::request_fields::BadFields;

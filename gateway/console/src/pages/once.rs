@@ -8,7 +8,8 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::layout::PageResult;
-use super::session::{append_cookie_of, over_tls, read_cookie};
+use super::session::{append_cookie_of, read_cookie};
+use crate::client_network::over_tls;
 
 const ONCE_COOKIE: &str = "trueup_once";
 /// From the form's answer to its page (seconds).

@@ -16,12 +16,12 @@ use trueup_store::users::{self, UserRole};
 use trueup_store::{StoreError, open_events};
 use uuid::Uuid;
 
-use super::formatting::PageClock;
-use super::inbox::count_text;
+use super::formatting::{PageClock, count_text};
 use super::layout::PageError;
 use super::notices;
 use super::viewer::Viewer;
 use crate::app_state::App;
+use crate::client_network::over_tls;
 use crate::secrets;
 use crate::work_shares::answer_in_share;
 
@@ -94,14 +94,6 @@ pub async fn read_cookies(mut request: Request, next: Next) -> Response {
         );
     }
     response
-}
-
-/// A proxy that ends TLS before us says so; a client that lies about it only loses its own cookie.
-pub fn over_tls(headers: &HeaderMap) -> bool {
-    headers
-        .get("x-forwarded-proto")
-        .and_then(|proto| proto.to_str().ok()?.split(',').next())
-        .is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
 }
 
 /// By TLS a cookie is one that only this very host can have set, and a browser sees to it.
@@ -212,7 +204,7 @@ pub async fn require_session(State(app): State<App>, mut request: Request, next:
     };
     let account_id = viewer.account.id;
     request.extensions_mut().insert(viewer);
-    answer_in_share(&app, account_id, request, next)
+    answer_in_share(&app.shares, account_id, request, next)
         .await
         .unwrap_or_else(|problem| PageError::from(problem).into_response())
 }

@@ -11,7 +11,7 @@ use super::layout::{PageError, PageLayout, PageResult, page, page_with};
 use super::session::{self, SignedInRequest};
 use super::viewer::Viewer;
 use crate::app_state::App;
-use crate::client_network::client_network;
+use crate::client_network::{client_network, over_tls};
 use crate::operations::users::begin_session;
 use crate::passwords::{self, SignInAttempt};
 use crate::secrets;
@@ -120,7 +120,7 @@ pub async fn sign_in(State(app): State<App>, form: Form, request: Request) -> Pa
         .unwrap_or_else(secrets::new_session_id);
     let id = begin_session(&app, user, &browser).await?;
     let mut response = Redirect::to(&next).into_response();
-    let secure = session::over_tls(request.headers());
+    let secure = over_tls(request.headers());
     session::set_session_cookie(&mut response, &id, secure);
     session::set_browser_cookie(&mut response, &browser, secure);
     Ok(response)
@@ -140,7 +140,7 @@ pub async fn sign_out(
         users::end_session(&app.pool.get().await?, session).await?;
     }
     let mut response = Redirect::to("/sign-in").into_response();
-    session::clear_session_cookie(&mut response, session::over_tls(&headers));
+    session::clear_session_cookie(&mut response, over_tls(&headers));
     Ok(response)
 }
 

@@ -14,6 +14,7 @@ use super::session;
 use super::viewer::Viewer;
 use crate::api::Id;
 use crate::app_state::App;
+use crate::client_network::over_tls;
 use crate::operations::accounts::set_time_zone;
 use crate::operations::users::{self as operations, NewUser};
 use crate::passwords::{self, SignInAttempt};
@@ -209,7 +210,7 @@ pub async fn set_password(
     let (operator, user) = (viewer.auth_context(), viewer.user.id);
     let id = operations::set_password(&app, &operator, user, new).await?;
     let mut response = redirect_to("/account?done=password")?;
-    session::set_session_cookie(&mut response, &id, session::over_tls(&headers));
+    session::set_session_cookie(&mut response, &id, over_tls(&headers));
     Ok(response)
 }
 

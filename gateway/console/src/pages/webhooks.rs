@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
 use trueup_event::reason::Status;
 use trueup_store::archive::Archivable;
-use trueup_store::webhook_activity::{self, Activity, NamedEntity};
+use trueup_store::webhook_activity::{self, NamedEntity};
 use trueup_store::{IdPage, open_events, webhooks};
 use uuid::Uuid;
 
@@ -16,8 +16,7 @@ use super::archive::retain_in_use;
 use super::chart;
 use super::first_steps::{Step, open_steps};
 use super::form::Form;
-use super::formatting::{LocalTime, Markup};
-use super::inbox::count_text;
+use super::formatting::{LocalTime, Markup, count_text, format_figure};
 use super::layout::{PageLayout, PageResult, page, page_with, redirect_to};
 use super::viewer::Viewer;
 use crate::app_state::App;
@@ -59,11 +58,6 @@ struct WebhookList {
 
 /// Open rows of one webhook that the table counts; its panel counts more.
 const OPEN_COUNTED: i64 = 200;
-
-/// Today's requests of this status.
-pub fn format_figure(activity: &Activity, status: Status) -> String {
-    count_text(activity.count_today(status), activity.more)
-}
 
 pub async fn webhooks_page(State(app): State<App>, viewer: Viewer, uri: Uri) -> PageResult {
     let archived = Form::parse(uri.query().unwrap_or_default().as_bytes()).is_on("archived");

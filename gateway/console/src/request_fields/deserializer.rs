@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, Expected, IntoDeserializer, Unexpected, Visi
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Number, Value};
 
-use super::{kind_of, unknown_field};
+use super::messages::{kind_of, unknown_field};
 use crate::problem::FieldError;
 
 /// How [`super::not_null`] tells the deserializer what null means to it.

@@ -4,6 +4,7 @@
 //! `payout_cap_cents` that is silently ignored is found out when it hurts. All faults are told at once.
 
 mod deserializer;
+mod messages;
 mod values;
 
 use std::fmt;
@@ -18,14 +19,12 @@ use utoipa::openapi::{RefOr, Schema};
 
 use crate::problem::{FieldError, Problem};
 use deserializer::{FieldFault, NOT_NULL, ValueReader};
+pub use messages::kind_of;
+use messages::unknown_field;
 pub use values::{BoundedText, Cents, MAX_CENTS, Name, Time, Whole};
 
-/// Names of at most this many letters' difference are offered as "did you mean".
-const NEAREST_WITHIN: usize = 4;
 /// Unknown fields that are told one by one; each answer is many times its field's bytes.
 const MAX_UNKNOWN: usize = 10;
-/// Letters of an unknown name that are compared with the known ones.
-const COMPARED_LETTERS: usize = 64;
 
 /// A request's fields: JSON, or the text of a form or a query string.
 #[derive(Debug, Default)]
@@ -265,41 +264,6 @@ pub fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-/// What a JSON value is, in words.
-pub fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(n) if n.is_i64() || n.is_u64() => "a whole number",
-        Value::Number(_) => "a number with a fraction",
-        Value::String(_) => "text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// What is said of a field that there is not.
-fn unknown_field(name: &str, known: &[&'static str]) -> String {
-    match nearest_name(name, known) {
-        Some(near) => format!("is no field here; did you mean {near}?"),
-        None => format!("is no field here; known are {}", known.join(", ")),
-    }
-}
-
-fn nearest_name(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let lowered: String = name
-        .chars()
-        .take(COMPARED_LETTERS)
-        .map(|letter| letter.to_ascii_lowercase())
-        .collect();
-    known
-        .iter()
-        .map(|known| (strsim::levenshtein(&lowered, known), *known))
-        .min()
-        .filter(|(distance, known)| *distance <= NEAREST_WITHIN.min(known.len() / 2))
-        .map(|(_, known)| known)
 }
 
 #[cfg(test)]

@@ -6,14 +6,12 @@
 use std::borrow::Cow;
 
 use crate::reading::charset::Charset;
-use crate::reading::field_collection::{FieldCollector, Surroundings, Value};
-use crate::reading::json_text::{self, JsonText};
+use crate::reading::field_collection::FieldCollector;
+use crate::reading::form_field::{add_field, first_wrapping};
+use crate::reading::json_body::{self, JsonText};
 use crate::reading::multipart_body;
 use trueup_event::json_scanner::{readable_text, without_bom};
 use trueup_event::reason::ReadingNote;
-
-/// Steps of a name such as `a[b][c]`; PHP stops at 64, and no slot is as deep as this.
-const NAME_STEPS: usize = 8;
 
 /// A body that is neither JSON nor XML.
 pub(super) fn read_body<'a>(
@@ -66,19 +64,11 @@ pub(super) fn read_only_key<'a>(
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
     let text = gathered.keep(decode_bytes(key, charset));
     let is_read = text.trim_ascii_start().starts_with(['{', '['])
-        && json_text::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
+        && json_body::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
     if is_read {
         gathered.notes.add(ReadingNote::JsonAsKey);
     }
     is_read
-}
-
-/// A report in a form stands in no brackets, but inside of the form's own fields (X2).
-fn first_wrapping<'a>() -> Surroundings<'a> {
-    Surroundings {
-        level: 1,
-        ..Surroundings::default()
-    }
 }
 
 /// One pair of a source in which a `?`, and where there is no `&` a `;`, may stand between pairs.
@@ -149,7 +139,7 @@ fn read_pair<'a>(
     let is_plain = |b: &u8| !matches!(b, b'+' | b'%' | 0 | b'[' | b';');
     if name.iter().all(is_plain) {
         let name = String::from_utf8_lossy(name);
-        if json_text::is_wrapper_name(&name) {
+        if json_body::is_wrapper_name(&name) {
             read_odd_pair(name, value, source, charset, gathered);
         } else {
             gathered.add_pair(&name, || decode_bytes(value, charset));
@@ -170,7 +160,7 @@ fn read_odd_pair<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     let place = multipart_body::byte_offset(source, value);
-    let holds_report = json_text::is_wrapper_name(&name);
+    let holds_report = json_body::is_wrapper_name(&name);
     let value = || decode_bytes(value, charset);
     add_field(name, value, holds_report, place, gathered);
 }
@@ -187,99 +177,6 @@ fn without_amp<'a>(name: Cow<'a, str>, gathered: &mut FieldCollector<'a, '_>) ->
         bare = bare.get(4..).unwrap_or_default();
     }
     Cow::Borrowed(bare)
-}
-
-/// A field whose text stands at `place` in its source. `holds_report`: the text may be a whole report.
-pub(super) fn add_field<'a>(
-    name: Cow<'a, str>,
-    value: impl FnOnce() -> Cow<'a, str>,
-    holds_report: bool,
-    place: usize,
-    gathered: &mut FieldCollector<'a, '_>,
-) {
-    if name.contains('[') && !gathered.is_configured(&name) && name_steps(&name).is_some() {
-        add_stepped_field(name, value, gathered);
-    } else if !holds_report || gathered.is_configured(&name) || !gathered.is_within_limit() {
-        gathered.add_pair(&name, value);
-    } else {
-        let text = value();
-        if !text.trim_ascii_start().starts_with(['{', '[']) {
-            gathered.add_pair(&name, || text);
-            return;
-        }
-        let text = gathered.keep(text);
-        read_report_in_field(name, text, place, gathered);
-    }
-}
-
-fn read_report_in_field<'a>(
-    name: Cow<'a, str>,
-    text: &'a str,
-    place: usize,
-    gathered: &mut FieldCollector<'a, '_>,
-) {
-    let mut around = first_wrapping();
-    if gathered.has_paths() {
-        around.outer.push(name.clone());
-    }
-    match json_text::read_text(text, &around, true, gathered) {
-        JsonText::Read => gathered.notes.add(ReadingNote::JsonInField),
-        JsonText::Broken(fault) => {
-            // The place is the body's; nothing is said of one in a query.
-            if !gathered.in_query() {
-                let byte = place.saturating_add(fault.byte);
-                gathered.note_broken_field(byte);
-            }
-        }
-        JsonText::NoReport => {
-            gathered.add_pair(&name, || Cow::Borrowed(text));
-        }
-    }
-}
-
-/// The steps of `a[b][c]`; none if its brackets do not fit.
-fn name_steps(name: &str) -> Option<Vec<&str>> {
-    let (head, rest) = name.split_once('[')?;
-    let rest = rest.strip_suffix(']')?;
-    let mut steps = vec![head];
-    steps.extend(rest.split("]["));
-    let fits = |step: &&str| !step.contains(['[', ']']);
-    (!head.is_empty() && steps.len() <= NAME_STEPS && steps.iter().all(fits)).then_some(steps)
-}
-
-/// `a[b]=` is `b` inside `a`, and `a[]=` is `a` (X1b). A number is a list's, as `[]` is: a list of one is
-/// entered, of several elements none is the report's (X2).
-fn add_stepped_field<'a>(
-    whole: Cow<'a, str>,
-    value: impl FnOnce() -> Cow<'a, str>,
-    gathered: &mut FieldCollector<'a, '_>,
-) {
-    let whole = gathered.keep(whole);
-    let Some(steps) = name_steps(whole) else {
-        return;
-    };
-    gathered.notes.add(ReadingNote::BracketNames);
-    let is_number = |step: &str| !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit());
-    let mut path: Vec<Cow<'a, str>> = Vec::with_capacity(steps.len());
-    let mut length: usize = 0;
-    for (n, step) in steps.iter().enumerate() {
-        let is_last = n.saturating_add(1) == steps.len();
-        let is_list = n > 0 && is_number(step);
-        if is_list && !is_last && !step.trim_start_matches('0').is_empty() {
-            gathered.drop_list(whole.get(..length.saturating_add(1)).unwrap_or_default());
-        }
-        let is_element = step.is_empty() || (is_list && (!is_last || *step == "0"));
-        if n == 0 || !is_element {
-            path.push(Cow::Borrowed(*step));
-        }
-        // A step and its brackets.
-        let brackets = if n == 0 { 0 } else { 2 };
-        length = length.saturating_add(step.len()).saturating_add(brackets);
-    }
-    let Some((name, outer)) = path.split_last() else {
-        return;
-    };
-    gathered.add_inner(&Cow::Borrowed(whole), outer, name, || Value::Text(value()));
 }
 
 /// A `+` is a space, `%41` an A, and what is no character becomes U+FFFD.

@@ -7,8 +7,8 @@
 mod charset;
 mod field_collection;
 mod form_body;
+mod form_field;
 mod json_body;
-mod json_text;
 mod mending;
 mod multipart_body;
 mod note_list;
@@ -20,7 +20,7 @@ use crate::report::{ParsedRequest, ReadError, ReadSettings};
 use crate::text::find_ignoring_case;
 use charset::Charset;
 use field_collection::{FieldCollector, Surroundings};
-use json_text::{JsonText, WRAPPINGS};
+use json_body::{JsonText, WRAPPINGS};
 use text_store::TextStore;
 use trueup_event::batch::{self, BatchSplit};
 use trueup_event::json_scanner::{
@@ -122,7 +122,7 @@ fn read_object<'a>(
 /// Whether the body says something once it is mended (X1b).
 fn read_mended<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bool {
     let text = keep_readable(bytes, gathered);
-    json_text::read_text(text, &Surroundings::default(), true, gathered) == JsonText::Read
+    json_body::read_text(text, &Surroundings::default(), true, gathered) == JsonText::Read
 }
 
 fn keep_readable<'a>(bytes: &'a [u8], gathered: &FieldCollector<'a, '_>) -> &'a str {
@@ -164,7 +164,7 @@ fn read_quoted<'a>(
         if text.trim_ascii_start().starts_with('"') {
             continue;
         }
-        return match json_text::read_text(text, &Surroundings::default(), true, gathered) {
+        return match json_body::read_text(text, &Surroundings::default(), true, gathered) {
             JsonText::Read => {
                 gathered.notes.add(ReadingNote::JsonInString);
                 Ok(true)

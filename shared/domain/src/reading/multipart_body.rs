@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use crate::reading::field_collection::FieldCollector;
-use crate::reading::form_body::add_field;
-use crate::reading::json_text;
+use crate::reading::form_field::add_field;
+use crate::reading::json_body;
 use crate::text::starts_with_ignoring_case;
 use trueup_event::json_scanner::readable_text;
 use trueup_event::reason::ReadingNote;
@@ -120,7 +120,7 @@ struct Part<'a> {
 fn add_part<'a>(part: &Part<'a>, body: &'a [u8], gathered: &mut FieldCollector<'a, '_>) {
     let name = readable_text(part.name);
     let place = byte_offset(body, part.text);
-    let holds_report = json_text::is_wrapper_name(&name) || part.is_file;
+    let holds_report = json_body::is_wrapper_name(&name) || part.is_file;
     let before = gathered.field_count();
     add_field(
         name,

@@ -7,7 +7,6 @@
 
 mod args;
 pub mod check;
-mod file;
 pub mod postgres_url;
 mod service_links;
 
@@ -25,8 +24,7 @@ pub use args::{
     Proxies, RedisArgs, RedisDown, StartArgs, WorkerArgs,
 };
 
-pub use file::FileError;
-
+use crate::bounded_file::FileError;
 use crate::exit::ExitReason;
 
 /// Every variable of Trueup starts with it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use trueup_store::settlement::candidates;
-use trueup_store::{Pool, PoolSettings};
+use trueup_store::{Pool, PoolProfile, PoolSettings};
 use trueup_testkit::builders::ManyCalls;
 use trueup_testkit::database::TestDatabase;
 use trueup_testkit::eventually;
@@ -13,7 +13,7 @@ use trueup_testkit::query_plans::unindexed;
 /// As a worker opens its own.
 fn settling(database: &TestDatabase) -> Pool {
     let settings = PoolSettings {
-        settling: true,
+        profile: PoolProfile::Settlement,
         ..PoolSettings::for_application("trueup-test", 2)
     };
     Pool::new(&database.url, &settings).expect("a good URL")

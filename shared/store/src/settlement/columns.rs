@@ -5,14 +5,13 @@ use trueup_domain::batch_decision::{BatchRow, wants_another_try};
 use trueup_domain::call_record::StoredCall;
 use trueup_domain::crediting::Payee;
 use trueup_domain::decision::Decision;
-use trueup_domain::locked_calls::{CallReport, LockedCall};
+use trueup_domain::locked_calls::{CallReport, ClaimState, LockedCall};
 use trueup_domain::report::Report;
 use trueup_event::reason::{Reason, Status, Strategy};
 use uuid::Uuid;
 
 use crate::column_table::{TableColumn, columns};
-use crate::settlement::loading::role_code;
-use crate::settlement::postings::NewPosting;
+use crate::settlement::posting::NewPosting;
 use crate::terms_columns::{terms_amount, terms_kind, terms_percent};
 
 /// A row of `events` as it is decided.
@@ -256,6 +255,16 @@ pub fn posting_columns<'a>() -> Vec<TableColumn<'a, PostingRow<'a>>> {
         "terms_percent_e4": "int4" = row.posting.terms.and_then(terms_percent);
         "round": "int2" = row.posting.round;
     )
+}
+
+fn role_code(role: ClaimState) -> &'static str {
+    match role {
+        ClaimState::Folded => "folded",
+        ClaimState::Held => "held",
+        ClaimState::Displaced => "displaced",
+        // Such a report is not kept.
+        ClaimState::Withdrawn => "withdrawn",
+    }
 }
 
 /// What was sent for a caller, where it is not the caller itself, as from those who write E.164.

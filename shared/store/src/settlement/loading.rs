@@ -457,13 +457,3 @@ fn parse_role(code: &str) -> Option<ClaimState> {
         _ => None,
     }
 }
-
-pub fn role_code(role: ClaimState) -> &'static str {
-    match role {
-        ClaimState::Folded => "folded",
-        ClaimState::Held => "held",
-        ClaimState::Displaced => "displaced",
-        // Such a report is not kept.
-        ClaimState::Withdrawn => "withdrawn",
-    }
-}

@@ -7,6 +7,8 @@ pub(crate) mod columns;
 pub mod loading;
 pub mod manual_actions;
 pub mod pending_reports;
+pub(crate) mod pipelined_writes;
+pub mod posting;
 pub mod postings;
 pub mod stored_events;
 pub mod writes;

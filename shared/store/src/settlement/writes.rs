@@ -4,14 +4,11 @@
 use std::sync::LazyLock;
 
 use deadpool_postgres::Transaction;
-use futures_util::future::try_join_all;
 use rand::RngExt;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::StoreError;
-use crate::column_table::{ColumnText, Param, TableColumn, borrow_params, column_params, columns};
+use crate::column_table::{ColumnText, TableColumn, column_params, columns};
 use crate::request_blocks::{
     NUMBER_BITS, PackedRequests, RequestBlock, RequestText, pack_requests,
 };
@@ -21,6 +18,7 @@ use crate::settlement::columns::{
     locked_call_place, settled_call, updated_call, updated_call_report, updated_event,
 };
 use crate::settlement::loading::LockedCallSet;
+use crate::settlement::pipelined_writes::{Write, box_param, run};
 use crate::settlement::postings::{AdjustedRow, LedgerEntries, draft_entries, write_entries};
 use trueup_domain::batch_decision::{BatchRow, freed_calls, wants_another_try};
 use trueup_domain::crediting::ReceptionOrder;
@@ -35,9 +33,6 @@ pub const RETRY_SECONDS: [i32; 6] = [10, 60, 900, 3_600, 21_600, 86_400];
 
 /// Seconds of the last retry, as `make_interval` takes them.
 const LAST_RETRY_SECONDS: f64 = 86_400.0;
-
-/// One write of a batch; all of them go out in one flight.
-pub(super) type Write<'a> = (&'static str, Vec<Param<'a>>);
 
 pub async fn write_batch(
     tx: &Transaction<'_>,
@@ -71,40 +66,6 @@ pub async fn write_batch(
         return Err(StoreError::Raced);
     }
     write_entries(tx, ledger.postings, &ledger.balances).await
-}
-
-/// How many rows each write wrote.
-pub(super) async fn run(
-    tx: &Transaction<'_>,
-    writes: Vec<Write<'_>>,
-) -> Result<Vec<u64>, StoreError> {
-    let mut prepared = Vec::with_capacity(writes.len());
-    for (sql, params) in writes {
-        prepared.push((tx.prepare_cached(sql).await?, params));
-    }
-    // Polled together they are pipelined: one round trip for all.
-    try_join_all(prepared.iter().map(|(statement, params)| async move {
-        tx.execute(statement, &borrow_params(params)).await
-    }))
-    .await
-    .map_err(raced_or_failed)
-}
-
-/// Another worker made the same report's row since we looked: run again, it will be skipped.
-fn raced_or_failed(error: tokio_postgres::Error) -> StoreError {
-    let twice = error.as_db_error().is_some_and(|db| {
-        *db.code() == SqlState::UNIQUE_VIOLATION
-            && db.table().is_some_and(|table| table.starts_with("event"))
-    });
-    if twice {
-        StoreError::Raced
-    } else {
-        error.into()
-    }
-}
-
-pub(super) fn box_param<'a, T: ToSql + Sync + Send + 'a>(value: T) -> Param<'a> {
-    Box::new(value)
 }
 
 /// A write of rows; none, if there are none. The columns are those that the statement's text was made of.
