@@ -46,41 +46,9 @@ pub fn rows_to_follow(
     lines: &[BatchRow],
     standing: &[StandingReport],
 ) -> BTreeMap<(Timestamp, Uuid), bool> {
-    let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
-    let mut named: BTreeSet<Uuid> = BTreeSet::new();
-    let mut groups: HashMap<Fingerprint, SameReports<'_>> = HashMap::new();
-    let standing_events: BTreeSet<Uuid> = standing
-        .iter()
-        .filter(|report| !report.displaced)
-        .map(|report| report.order.event_id)
-        .collect();
-    for report in standing {
-        // It has gone to another call since it was displaced from this one.
-        if report.displaced && standing_events.contains(&report.order.event_id) {
-            continue;
-        }
-        let group = groups.entry(report.fingerprint.clone()).or_default();
-        group.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
-        if report.is_named() {
-            group.named_calls.insert(report.call_id);
-            named.insert(report.order.event_id);
-        }
-        if report.by_person || own.contains(&report.order.event_id) {
-            continue;
-        }
-        if report.is_named() {
-            group.named.push(report);
-        } else {
-            group.guesses.push(report);
-        }
-    }
-    for line in lines {
-        if let (Some(fingerprint), Some(report)) = (line.fingerprint(), line.report())
-            && let Some(group) = groups.get_mut(&fingerprint)
-        {
-            group.name(report.ref_id.as_deref(), report.call_id.as_deref());
-        }
-    }
+    let groups = group_by_fingerprint(lines, standing);
+    let named = standing.iter().filter(|report| report.is_named());
+    let named: BTreeSet<Uuid> = named.map(|report| report.order.event_id).collect();
     let mut rows = BTreeMap::new();
     for line in lines {
         let is_taken_back = takes_word_back(line, named.contains(&line.order.event_id));
@@ -123,6 +91,32 @@ pub fn rows_to_follow(
     rows
 }
 
+/// What stands, with the ids that the batch's own rows name beside it.
+fn group_by_fingerprint<'a>(
+    lines: &'a [BatchRow],
+    standing: &'a [StandingReport],
+) -> HashMap<Fingerprint, SameReports<'a>> {
+    let own: BTreeSet<Uuid> = lines.iter().map(|line| line.order.event_id).collect();
+    let in_place = standing.iter().filter(|report| !report.displaced);
+    let in_place: BTreeSet<Uuid> = in_place.map(|report| report.order.event_id).collect();
+    // A displaced one may have gone to another call since.
+    let has_gone_on =
+        |report: &StandingReport| report.displaced && in_place.contains(&report.order.event_id);
+    let mut groups: HashMap<Fingerprint, SameReports<'a>> = HashMap::new();
+    for report in standing.iter().filter(|report| !has_gone_on(report)) {
+        let group = groups.entry(report.fingerprint.clone()).or_default();
+        group.add(report, own.contains(&report.order.event_id));
+    }
+    for line in lines {
+        if let (Some(fingerprint), Some(report)) = (line.fingerprint(), line.report())
+            && let Some(group) = groups.get_mut(&fingerprint)
+        {
+            group.name(report.ref_id.as_deref(), report.call_id.as_deref());
+        }
+    }
+    groups
+}
+
 /// Reports of one fingerprint.
 #[derive(Default)]
 struct SameReports<'a> {
@@ -137,6 +131,21 @@ struct SameReports<'a> {
 }
 
 impl<'a> SameReports<'a> {
+    fn add(&mut self, report: &'a StandingReport, is_own: bool) {
+        self.name(report.ref_id.as_deref(), report.call_id_text.as_deref());
+        if report.is_named() {
+            self.named_calls.insert(report.call_id);
+        }
+        if report.by_person || is_own {
+            return;
+        }
+        if report.is_named() {
+            self.named.push(report);
+        } else {
+            self.guesses.push(report);
+        }
+    }
+
     fn name(&mut self, ref_id: Option<&'a str>, call_id: Option<&'a str>) {
         self.ref_ids.extend(ref_id);
         self.call_ids.extend(call_id);
