@@ -373,15 +373,24 @@ pub fn decide_lines(
         leave_call(line, books, &mut step);
     }
     expect_matches(lines, webhooks, books);
-    let anew = find_lines_to_decide(lines, webhooks, books);
+    let mut anew: Vec<bool> = lines
+        .iter()
+        .map(|line| is_decided_anew(line, line.trigger == Trigger::Changed, webhooks, books))
+        .collect();
     for (line, _) in lines.iter().zip(&anew).filter(|(_, anew)| !**anew) {
         name_in_place(line, webhooks, books);
     }
     // All of them leave before any is placed: what one lets go another may take (M12).
-    for (line, anew) in lines.iter_mut().zip(&anew) {
-        if *anew && line.trigger.is_retry() {
-            leave_call(line, books, &mut step);
-        }
+    for (line, _) in lines
+        .iter_mut()
+        .zip(&anew)
+        .filter(|(line, anew)| **anew && line.trigger.is_retry())
+    {
+        leave_call(line, books, &mut step);
+    }
+    for index in find_stranded(lines, webhooks, books) {
+        leave_call(&mut lines[index], books, &mut step);
+        anew[index] = true;
     }
     for (line, anew) in lines.iter_mut().zip(anew) {
         if anew {
@@ -428,27 +437,29 @@ fn case_of_line<'a>(
     })
 }
 
-/// For each row whether it is decided anew. Where one leaves its call, those of its fingerprint that stand
-/// there by a guess are looked at as if the call had changed: it may have been all that led them there (M12, M14).
-fn find_lines_to_decide(
+/// The rows that stand where one of their fingerprint has just left, by a guess that the call does not bear
+/// out: that one may have been all that led them there (M12, M14).
+fn find_stranded(
     lines: &[BatchRow],
     webhooks: &HashMap<Uuid, WebhookRules>,
     books: &LockedCalls,
-) -> Vec<bool> {
-    let decided_alone = |line: &BatchRow| {
-        let call_changed = line.trigger == Trigger::Changed;
-        is_decided_anew(line, call_changed, webhooks, books)
+) -> Vec<usize> {
+    let left: HashSet<(Fingerprint, Uuid)> = lines
+        .iter()
+        .filter_map(|line| line.fingerprint().zip(line.left_call))
+        .collect();
+    let is_stranded = |line: &BatchRow| {
+        let place = line.fingerprint().zip(line.earlier_call);
+        line.left_call.is_none()
+            && line.trigger.is_retry()
+            && place.is_some_and(|place| left.contains(&place))
+            && is_decided_anew(line, true, webhooks, books)
     };
-    let mut anew: Vec<bool> = lines.iter().map(decided_alone).collect();
-    let place = |line: &BatchRow| line.fingerprint().zip(line.earlier_call);
-    let leaving = lines.iter().zip(&anew).filter(|(_, anew)| **anew);
-    let left: HashSet<(Fingerprint, Uuid)> = leaving.filter_map(|(line, _)| place(line)).collect();
-    for (line, anew) in lines.iter().zip(&mut anew) {
-        if !*anew && line.trigger.is_retry() && place(line).is_some_and(|at| left.contains(&at)) {
-            *anew = is_decided_anew(line, true, webhooks, books);
-        }
-    }
-    anew
+    let lines = lines.iter().enumerate();
+    lines
+        .filter(|(_, line)| is_stranded(line))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 /// False for a row that is tried again and stands where it should (M9).
