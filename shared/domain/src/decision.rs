@@ -75,8 +75,11 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
         if let Some(call_id) = decision.call_id.filter(|_| !keeps_its_place) {
             forget_claim(case, books, call_id);
         }
+        // A guess that it displaced has gone, and its money with it (M13).
         return Decision {
             guess: decision.guess && keeps_its_place,
+            postings: decision.postings,
+            displaced: decision.displaced,
             ..Decision::repeat_of_open(open.order.event_id, decision.call_id, decision.strategy)
         };
     }
@@ -101,6 +104,11 @@ fn repeat_of_closed(case: &DecisionInput<'_>, books: &mut LockedCalls, closed: U
         if let Some(call_id) = decision.call_id {
             forget_claim(case, books, call_id);
         }
+        return Decision {
+            postings: decision.postings,
+            displaced: decision.displaced,
+            ..Decision::repeat_of_open(closed, None, None)
+        };
     }
     Decision::repeat_of_open(closed, None, None)
 }
@@ -115,7 +123,7 @@ fn open_row_of(case: &DecisionInput<'_>, books: &LockedCalls, digest: Uuid) -> O
     repeats.then(|| open.clone())
 }
 
-/// A held report moved nothing, so that nothing but its claim is taken back.
+/// A held report set no value, so that nothing but its claim is taken back.
 fn forget_claim(case: &DecisionInput<'_>, books: &mut LockedCalls, call_id: Uuid) {
     let key = CallKey {
         account_id: case.webhook.account_id,

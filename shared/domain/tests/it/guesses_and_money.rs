@@ -4,7 +4,7 @@ use trueup_domain::decision::Trigger;
 use trueup_event::reason::{Reason, Status};
 
 use crate::model::{Store, Work};
-use crate::stories::{call, event_id, named_report, report};
+use crate::stories::{OTHER_CALLER, call, event_id, named_report, report};
 
 #[test]
 fn v9_the_terms_of_a_report_that_leaves_are_not_another_reports() {
@@ -135,4 +135,25 @@ fn m9_a_report_on_its_own_call_is_no_guess() {
     store.send(report(2, 40, 66, 7_000).naming("Y"));
     assert_eq!(store.said(1).0, Status::Matched);
     assert_eq!(store.paid(), [(1, 7_000)].into());
+}
+
+/// M11, M13: what a repeat of an open row displaces is posted, though the row itself is a duplicate.
+#[test]
+fn m11_a_repeat_of_an_open_reversal_posts_what_it_displaces() {
+    let mut store = Store::new();
+    store.tell(call(1, 291).with_ref("R").from(Some(OTHER_CALLER)));
+    store.send(report(1, 1, 61, 5_000));
+    store.send(report(2, 3, 61, 6_000));
+    store.send(report(3, 8, 61, 5_000));
+    let mut reversal = report(4, 12, 61, -5_000).naming("R");
+    reversal.report.caller = Some(OTHER_CALLER.to_owned());
+    store.send(reversal.clone());
+    assert_eq!(store.said(4).0, Status::Held);
+    store.assign(3, 1);
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.paid(), [(1, 6_000)].into());
+    reversal.place = report(5, 32, 61, 0).place;
+    store.send(reversal);
+    assert_eq!(store.said(5).0, Status::Duplicate);
+    assert_eq!(store.paid(), [].into());
 }
