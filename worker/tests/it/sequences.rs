@@ -11,7 +11,7 @@ use trueup_testkit::eventually;
 use uuid::Uuid;
 
 use crate::harness::{CallSpec, PATIENCE, Row, World, at};
-use crate::sequences_of_persons::{MATCHED, apply};
+use crate::sequences_of_manual_actions::{MATCHED, apply};
 
 pub const CALLER: &str = "+13055550142";
 

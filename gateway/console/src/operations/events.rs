@@ -123,11 +123,11 @@ pub struct Request {
 
 /// How one slot was read.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Slot)]
+#[schema(as = ReportField)]
 pub struct SlotResponse {
     /// `ref_id`, `call_id`, `caller`, `duration` or `payout`.
     #[schema(value_type = String)]
-    pub slot: trueup_domain::report::Slot,
+    pub slot: trueup_domain::report::ReportField,
     /// The name whose value was taken, as it stood in the request.
     pub name: Option<String>,
     /// The text that was taken.
@@ -135,11 +135,11 @@ pub struct SlotResponse {
     /// What it was read as.
     pub value: Option<String>,
     /// Names that were looked at first, and why each was passed over.
-    pub passed_over: Vec<PassedOver>,
+    pub passed_over: Vec<SkippedField>,
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PassedOver {
+pub struct SkippedField {
     pub name: String,
     pub raw: String,
     pub why: String,
@@ -263,7 +263,7 @@ impl From<SlotReading> for SlotResponse {
         let passed_over = it
             .passed_over
             .into_iter()
-            .map(|p| PassedOver {
+            .map(|p| SkippedField {
                 name: p.name,
                 raw: p.raw,
                 why: p.why,
