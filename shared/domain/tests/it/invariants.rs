@@ -216,7 +216,10 @@ impl Store {
             {
                 let theirs = guess.duration_seconds.expect("a guess has a duration");
                 let off = i64::from(call.duration_seconds) - theirs;
-                if (call.caller != guess.caller || off.abs() > 60) && !is_named(guess) {
+                // A copy may have given the call the very ref_id that the report names.
+                let bears_its_id = guess.ref_id.is_some() && guess.ref_id == call.ref_id;
+                let fits = call.caller == guess.caller && off.abs() <= 60;
+                if !fits && !bears_its_id && !is_named(guess) {
                     return Err(format!("M14: {guess:?} does not fit {call:?}"));
                 }
             }
