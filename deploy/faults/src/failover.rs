@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use trueup_queue::topology;
 
+use crate::arguments::Arguments;
+use crate::checks;
 use crate::operators::SimulatedOperators;
 use crate::senders::Senders;
 use crate::services::{Private, Services};
 use crate::topology::Cluster;
-use crate::{Arguments, checks};
 
 /// Longer than any election or promotion takes.
 const BACK_WITHIN: Duration = Duration::from_secs(60);

@@ -5,11 +5,13 @@
 //! invariants, one row for each id that was answered 200, and that settling everything once more, in
 //! another order, moves nothing. A failing seed can be run again.
 
+mod arguments;
 mod checks;
 mod failover;
 mod fixtures;
 mod hostile_senders;
 mod operators;
+mod output;
 mod plan;
 mod resource_limits;
 mod senders;
@@ -24,48 +26,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::sync::Mutex;
 
+use arguments::Arguments;
 use services::{Private, Services};
-
-#[derive(Parser, Clone)]
-#[command(name = "trueup-faults", version)]
-pub struct Arguments {
-    /// The first run's seed; the next runs count up from it [default: drawn]
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Runs, one after the other
-    #[arg(long, default_value_t = 1)]
-    runs: u64,
-    /// Seconds of faults in each run
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Gateways always keep a spool [default: those of odd seeds do]
-    #[arg(long)]
-    spool: bool,
-    /// Senders of another account beside the others, which cost as much as they are let
-    #[arg(long)]
-    hostile: bool,
-    /// Services of the runs' own, which are killed and restarted as well
-    #[arg(long)]
-    private: bool,
-    /// Instead: a cluster of three RabbitMQ nodes, the leader killed under load
-    #[arg(long, conflicts_with_all = ["postgres_replica", "overload", "broker_alarms"])]
-    broker_cluster: bool,
-    /// Instead: Postgres with a synchronous replica, the primary killed and the replica promoted
-    #[arg(long, conflicts_with_all = ["overload", "broker_alarms"])]
-    postgres_replica: bool,
-    /// Instead: more load than the workers can settle, until the queue is at its bound
-    #[arg(long, conflicts_with = "broker_alarms")]
-    overload: bool,
-    /// Instead: the broker's disk, then its memory, are full
-    #[arg(long)]
-    broker_alarms: bool,
-    /// What the processes log: shown for a run that fails
-    #[arg(long, default_value = "info")]
-    log: String,
-    /// Where the binaries are
-    #[arg(long, default_value = "target/debug")]
-    binaries: PathBuf,
-}
 
 impl Arguments {
     async fn services(&self) -> anyhow::Result<Services> {
@@ -80,7 +42,7 @@ impl Arguments {
         // It takes seconds, in which Ctrl-C is still heard.
         let starting = tokio::task::spawn_blocking(move || Private::start(nodes, replica));
         let private = starting.await??;
-        say(format_args!(
+        output::print_line(format_args!(
             "private services in {:.1} s",
             started.elapsed().as_secs_f64()
         ));
@@ -97,7 +59,7 @@ async fn main() -> ExitCode {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
             Err(error) => {
-                say(format_args!("the runs could not be made: {error:#}"));
+                output::print_line(format_args!("the runs could not be made: {error:#}"));
                 ExitCode::FAILURE
             }
         },
@@ -129,13 +91,15 @@ async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
             .unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}")));
         let took = started.elapsed().as_secs_f64();
         match outcome {
-            Ok(summary) => say(format_args!("seed {seed}: ok in {took:.1} s · {summary}")),
+            Ok(summary) => {
+                output::print_line(format_args!("seed {seed}: ok in {took:.1} s · {summary}"))
+            }
             Err(error) => {
                 failed += 1;
-                say(format_args!(
+                output::print_line(format_args!(
                     "seed {seed}: FAILED in {took:.1} s · {error:#}"
                 ));
-                say(format_args!(
+                output::print_line(format_args!(
                     "  again with: cargo xtask faults --seed {seed} --seconds {}",
                     arguments.seconds
                 ));
@@ -143,7 +107,7 @@ async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
         }
     }
     let passed = arguments.runs - failed;
-    say(format_args!(
+    output::print_line(format_args!(
         "{passed} passed, {failed} failed in {:.0} s",
         began.elapsed().as_secs_f64()
     ));
@@ -207,11 +171,4 @@ fn kinds(played: &[plan::Fault]) -> String {
         .map(|(kind, n)| format!("{n} {kind}"))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-pub fn say(line: impl std::fmt::Display) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout();
-    // A closed pipe is no failure of the run.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, ensure};
 use trueup_queue::topology;
 use trueup_testkit::tcp_proxy::NetworkFault;
 
+use crate::arguments::Arguments;
+use crate::checks;
 use crate::operators::SimulatedOperators;
 use crate::senders::Senders;
 use crate::services::Services;
 use crate::topology::Cluster;
-use crate::{Arguments, checks};
 
 const WORKER_POSTGRES: usize = 4;
 /// Envelopes that the queue of an overload holds.

@@ -10,7 +10,7 @@ use trueup_testkit::process::{Process, Start};
 use trueup_testkit::services::spare_port;
 use trueup_testkit::tcp_proxy::FaultProxy;
 
-use crate::Arguments;
+use crate::arguments::Arguments;
 use crate::fixtures::{self, Account};
 use crate::services::{Services, TestEnv};
 

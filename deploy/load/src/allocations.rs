@@ -10,8 +10,8 @@ use trueup_testkit::process::Process;
 use crate::end_to_end::all_settled;
 use crate::environment::Testbed;
 use crate::gateway_throughput::sent;
+use crate::output::print_line;
 use crate::requests::Kind;
-use crate::say;
 use crate::traffic::LoadModel;
 
 const CALLS: i64 = 20_000;
@@ -43,7 +43,7 @@ pub async fn run(binaries: &Path) -> anyhow::Result<()> {
         ("gateway", gateway_before, gateway_after),
         ("worker", worker_before, worker_after),
     ] {
-        say(format_args!(
+        print_line(format_args!(
             "{name}: {:.1} allocations, {:.0} bytes a report (over {reports:.0} reports)",
             (after.allocations - before.allocations) / reports,
             (after.bytes - before.bytes) / reports

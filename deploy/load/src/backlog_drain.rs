@@ -17,10 +17,11 @@ use trueup_testkit::database::TestDatabase;
 use trueup_testkit::process::{Process, Start};
 use trueup_testkit::query_plans;
 
+use crate::baseline_sql;
 use crate::environment::on_services;
 use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
-use crate::{baseline_sql, say};
+use crate::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -68,7 +69,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let database = TestDatabase::fresh().await;
     let lease = Lease::take().await;
     let client = database.client().await;
-    say(format_args!(
+    print_line(format_args!(
         "  making books of {} calls and {} event rows …",
         plan.calls, plan.events
     ));
@@ -76,10 +77,10 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     books.add_events(&client, plan.events).await?;
     check_plans(&database).await?;
     if plan.wait {
-        say("  the books are made; a line on standard input begins the measurement");
+        print_line("  the books are made; a line on standard input begins the measurement");
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     }
-    say(format_args!(
+    print_line(format_args!(
         "  filling the queue with {} reports …",
         plan.reports
     ));
@@ -89,7 +90,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     client.batch_execute("CHECKPOINT").await?;
     let mut session = database.client().await;
     let before = baseline_sql::batches(&mut session, books, plan.span).await?;
-    say(format_args!(
+    print_line(format_args!(
         "  ceiling (locked batches of 200, one connection): {before:.0} reports/s"
     ));
     let ceiling_micros =
@@ -100,12 +101,12 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         worker_seconds,
         postgres_seconds,
     } = drain(plan, &database, &lease, &broker, &client).await?;
-    say(format_args!("  drained: {rate:.0} reports/s"));
+    print_line(format_args!("  drained: {rate:.0} reports/s"));
     client.batch_execute("CHECKPOINT").await?;
     let after = baseline_sql::batches(&mut session, books, plan.span).await?;
-    say(format_args!("  ceiling again: {after:.0} reports/s"));
+    print_line(format_args!("  ceiling again: {after:.0} reports/s"));
     let floor = baseline_sql::one_by_one(&database, books, plan.span).await?;
-    say(format_args!(
+    print_line(format_args!(
         "  floor (one transaction a report, unpipelined, 16 connections): {floor:.0} reports/s"
     ));
     let each = |seconds: f64| seconds * 1e6 / plan.reports as f64;
@@ -118,12 +119,12 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
         ceiling_micros,
         rows: statuses(&client).await?,
     };
-    say(format_args!(
+    print_line(format_args!(
         "  {:.0} % of the ceiling, {:.1} times the floor",
         100.0 * outcome.rate / outcome.ceiling,
         outcome.rate / outcome.floor,
     ));
-    say(format_args!(
+    print_line(format_args!(
         "  processor time a report: Postgres {:.0} µs, worker {:.0} µs; the ceiling's session {:.0} µs",
         outcome.postgres_micros, outcome.worker_micros, outcome.ceiling_micros
     ));
@@ -132,7 +133,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
 
 /// Goal 3: one worker's rate, beside both.
 pub async fn drained(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    say(format_args!(
+    print_line(format_args!(
         "draining a full queue of {} reports with {} worker(s) …",
         plan.reports, plan.workers
     ));
@@ -225,7 +226,7 @@ async fn check_plans(database: &TestDatabase) -> anyhow::Result<()> {
         "hot statements without an index:\n{}",
         wrong.join("\n")
     );
-    say("  every hot statement goes through an index");
+    print_line("  every hot statement goes through an index");
     Ok(())
 }
 

@@ -27,7 +27,9 @@ pub fn run() -> anyhow::Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
-        crate::say(json!({ "message": "listening", "listener": "ceiling", "address": address }));
+        crate::output::print_line(
+            json!({ "message": "listening", "listener": "ceiling", "address": address }),
+        );
         loop {
             let (stream, _) = listener
                 .accept()

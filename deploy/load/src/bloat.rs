@@ -14,7 +14,7 @@ use trueup_testkit::database::TestDatabase;
 
 use crate::backlog_drain::{ENVELOPE, depth, event, start_worker};
 use crate::fixtures::Dataset;
-use crate::say;
+use crate::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -35,7 +35,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let client = database.client().await;
     let books = Dataset::make(&client, plan.calls, false).await?;
     let autovacuum: String = client.query_one("SHOW autovacuum", &[]).await?.get(0);
-    say(format_args!(
+    print_line(format_args!(
         "  {} calls, {} corrected, autovacuum is {autovacuum}",
         plan.calls, plan.corrected
     ));
@@ -103,7 +103,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
 }
 
 async fn sizes(client: &Client, when: &str) -> anyhow::Result<()> {
-    say(format_args!("  {when}:"));
+    print_line(format_args!("  {when}:"));
     // Counters of what was done are sent to the collector at most once a second.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let statement = "SELECT relname::text, pg_relation_size(relid) / 1024, pg_indexes_size(relid) / 1024, n_live_tup, n_dead_tup,
@@ -113,7 +113,7 @@ async fn sizes(client: &Client, when: &str) -> anyhow::Result<()> {
                       ORDER BY 1";
     for row in client.query(statement, &[]).await? {
         let number = |at: usize| row.get::<_, i64>(at);
-        say(format_args!(
+        print_line(format_args!(
             "    {:<16} table {:>7} KiB, indexes {:>7} KiB, {:>8} live, {:>7} dead, {:>8} updates of which {:>8} HOT, {} autovacuums",
             row.get::<_, &str>(0),
             number(1),

@@ -14,9 +14,9 @@ use crate::environment::{Baseline, Testbed};
 use crate::fixtures::ACCOUNTS;
 use crate::gateway_throughput::{self, Spans};
 use crate::goals::{Better, Goal, Report};
+use crate::output::print_line;
 use crate::process_stats::Cpu;
 use crate::requests::{Kind, Sender};
-use crate::say;
 use crate::traffic::{LoadModel, Plan};
 
 /// Connections that the pace is sent over.
@@ -73,7 +73,7 @@ pub async fn sustained(
         // Each pace on new books: none inherits what the ones before have left to Postgres.
         stage = stage.recreate().await?;
         let rate = before.per_second * pace / 100.0;
-        say(format_args!(
+        print_line(format_args!(
             "  trying {:.1} k/s ({pace} % of hyper alone) for {} s …",
             rate / 1e3,
             span.as_secs()
@@ -155,7 +155,7 @@ async fn try_pace(
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(behind) => {
-            say(format_args!(
+            print_line(format_args!(
                 "  behind by {behind:.0} reports after {:.0} s",
                 began.elapsed().as_secs_f64()
             ));
@@ -166,7 +166,7 @@ async fn try_pace(
     };
     let done = all_settled(stage).await?;
     let late = (done.all - start.all) - (done.within_a_second - start.within_a_second);
-    say(format_args!(
+    print_line(format_args!(
         "  answers: {}; {} settled, {late:.0} of them later than {AGE} s",
         gateway_throughput::in_short(&outcome),
         done.all - start.all

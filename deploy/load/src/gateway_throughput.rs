@@ -7,9 +7,9 @@ use trueup_testkit::http;
 
 use crate::environment::{Baseline, Testbed};
 use crate::goals::{Better, Goal, Report};
+use crate::output::print_line;
 use crate::process_stats::{Cpu, resident};
 use crate::requests::{Kind, Sender};
-use crate::say;
 use crate::traffic::{LoadModel, Outcome, Plan, drive};
 
 /// How long each measurement takes.
@@ -256,7 +256,7 @@ pub async fn bare(ceiling: &Baseline, connections: usize, spans: Spans) -> anyho
         stop: Arc::default(),
     };
     let outcome = driven(plan, Kind::Report, 1_000_000).await?;
-    say(format_args!(
+    print_line(format_args!(
         "  hyper alone, {connections} connections: {}",
         in_short(&outcome)
     ));
@@ -282,7 +282,7 @@ pub async fn sent(
         stop,
     };
     let outcome = driven(plan, kind, stage.books.calls).await?;
-    say(format_args!(
+    print_line(format_args!(
         "  door, {kind:?}, {connections} connections: {}",
         in_short(&outcome)
     ));

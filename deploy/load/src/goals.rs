@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use crate::{plot, say};
+use crate::output::print_line;
+use crate::plot;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {
@@ -96,7 +97,7 @@ pub struct Report {
 
 impl Report {
     pub fn judge(&mut self, goal: Goal) {
-        say(format_args!(
+        print_line(format_args!(
             "goal {}: {}: {} {} → {:.1} {} (asked: {}): {}",
             goal.number,
             goal.what,
@@ -115,12 +116,12 @@ impl Report {
             .iter()
             .map(|(name, cores)| format!("{name} {cores:.2}"))
             .collect();
-        say(format_args!("  CPU in cores: {}", text.join(", ")));
+        print_line(format_args!("  CPU in cores: {}", text.join(", ")));
         self.cpu.push((during.to_owned(), cores));
     }
 
     pub fn note(&mut self, words: String) {
-        say(format_args!("  {words}"));
+        print_line(format_args!("  {words}"));
         self.notes.push(words);
     }
 
@@ -225,7 +226,7 @@ impl Report {
             picture(&format!("memory-{}", n + 1), plot::memory(memory))?;
         }
         std::fs::write(folder.join(format!("{name}.md")), text)?;
-        say(format_args!(
+        print_line(format_args!(
             "written: {}",
             folder.join(format!("{name}.md")).display()
         ));

@@ -14,6 +14,7 @@ mod fixtures;
 mod gateway_throughput;
 mod goals;
 mod neighbour;
+mod output;
 mod overload_memory;
 mod plot;
 mod process_stats;
@@ -128,7 +129,7 @@ fn main() -> anyhow::Result<()> {
             };
             let outcome = runtime()?.block_on(backlog_drain::run(&plan))?;
             for (status, rows) in outcome.rows {
-                say(format_args!("  {status}: {rows}"));
+                output::print_line(format_args!("  {status}: {rows}"));
             }
             Ok(())
         }
@@ -136,9 +137,9 @@ fn main() -> anyhow::Result<()> {
             let plan = stored_bytes::Plan::with_worker(worker);
             let outcome = runtime()?.block_on(stored_bytes::run(&plan))?;
             for line in stored_bytes::lines(&outcome) {
-                say(format_args!("  {line}"));
+                output::print_line(format_args!("  {line}"));
             }
-            say(format_args!(
+            output::print_line(format_args!(
                 "  in all: {:.0} bytes stored, {:.0} of the log, {:.0} more for images of whole pages",
                 outcome.stored(),
                 outcome.log,
@@ -170,12 +171,4 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-}
-
-/// A line for whoever watches.
-pub fn say(line: impl std::fmt::Display) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout();
-    // A closed pipe is no failure of the run.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

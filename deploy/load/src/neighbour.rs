@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use crate::environment::Testbed;
 use crate::fixtures::{self, ACCOUNT, ACCOUNTS};
+use crate::output::print_line;
 use crate::process_stats::{Cpu, resident};
 use crate::requests::{SECRET, token};
-use crate::say;
 
 /// Calls in the books.
 const CALLS: i64 = 40_000;
@@ -168,7 +168,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     for shape in shapes {
         let measured = measure(options, shape).await?;
         let line = measured.to_row();
-        say(&line);
+        print_line(&line);
         table.push_str(&line);
         table.push('\n');
     }

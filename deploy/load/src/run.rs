@@ -9,7 +9,8 @@ use trueup_testkit::database::TestDatabase;
 use crate::environment::Testbed;
 use crate::gateway_throughput::{self, Spans};
 use crate::goals::Report;
-use crate::{backlog_drain, end_to_end, overload_memory, say, stored_bytes};
+use crate::output::print_line;
+use crate::{backlog_drain, end_to_end, overload_memory, stored_bytes};
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -88,7 +89,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let mut report = Report::default();
     if options.overload > 0 || [1, 2, 4, 5].into_iter().any(|goal| options.wants(goal)) {
-        say(format_args!("making books of {} calls …", options.calls()));
+        print_line(format_args!("making books of {} calls …", options.calls()));
         let mut stage = Testbed::set(&options.binaries, options.calls()).await?;
         stage.open_doors(options.gateways).await?;
         let spans = options.spans();
@@ -157,7 +158,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         &title,
         &format!("{}\n\n{}", machine(), postgres().await?),
     )?;
-    say(format_args!(
+    print_line(format_args!(
         "{:.0} s in all",
         began.elapsed().as_secs_f64()
     ));

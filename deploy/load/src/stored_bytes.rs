@@ -17,7 +17,7 @@ use trueup_testkit::database::TestDatabase;
 use crate::backlog_drain::{fill, rows, start_worker};
 use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
-use crate::say;
+use crate::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -251,7 +251,7 @@ pub fn lines(outcome: &Outcome) -> Vec<String> {
 
 /// Goal 7, in a run.
 pub async fn measured(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    say(format_args!(
+    print_line(format_args!(
         "settling {} JSON reports by ref_id, for their bytes …",
         plan.reports
     ));

@@ -80,6 +80,37 @@ pub struct StoredDetail {
     pub reading_notes: Vec<ReadingNote>,
 }
 
+impl Detail {
+    /// Of a row as it is stored. A figure that is missing is 0, one of another reason is not read.
+    ///
+    /// # Errors
+    /// If `stored` is no detail's JSON.
+    pub fn of_row(
+        status: Status,
+        reason: Option<Reason>,
+        stored: Option<&str>,
+    ) -> Result<Detail, serde_json::Error> {
+        let stored = stored.map_or_else(|| Ok(StoredDetail::default()), serde_json::from_str)?;
+        Ok(stored.into_detail(status, reason))
+    }
+
+    /// Of a row whose verdict is not asked for; none if `stored` is no detail's JSON.
+    pub fn reading_notes_of_row(stored: &str) -> Vec<ReadingNote> {
+        serde_json::from_str(stored)
+            .map_or_else(|_| Vec::new(), |it: StoredDetail| it.reading_notes)
+    }
+
+    /// As it is stored; none if there is nothing to say.
+    pub fn to_json(&self) -> Option<String> {
+        let stored = StoredDetail::of(self);
+        if stored == StoredDetail::default() {
+            return None;
+        }
+        // Plain data of our own: it always serialises.
+        serde_json::to_string(&stored).ok()
+    }
+}
+
 impl StoredDetail {
     pub(crate) fn of(detail: &Detail) -> StoredDetail {
         let mut stored = StoredDetail {

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::reason::{ReadingNote, Reason, RefusalReason, Status};
-use crate::stored_detail::StoredDetail;
 
 /// What a row says beside its report: why it stands as it does, and how its request was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,25 +177,6 @@ impl From<Verdict> for Detail {
 }
 
 impl Detail {
-    /// Of a row as it is stored. A figure that is missing is 0, one of another reason is not read.
-    ///
-    /// # Errors
-    /// If `stored` is no detail's JSON.
-    pub fn of_row(
-        status: Status,
-        reason: Option<Reason>,
-        stored: Option<&str>,
-    ) -> Result<Detail, serde_json::Error> {
-        let stored = stored.map_or_else(|| Ok(StoredDetail::default()), serde_json::from_str)?;
-        Ok(stored.into_detail(status, reason))
-    }
-
-    /// Of a row whose verdict is not asked for; none if `stored` is no detail's JSON.
-    pub fn reading_notes_of_row(stored: &str) -> Vec<ReadingNote> {
-        serde_json::from_str(stored)
-            .map_or_else(|_| Vec::new(), |it: StoredDetail| it.reading_notes)
-    }
-
     pub fn status(&self) -> Status {
         match &self.verdict {
             // The one reason of rows of two statuses: this is the row that was displaced.
@@ -257,16 +237,6 @@ impl Detail {
             Verdict::OnCall(on_call) => on_call.change,
             _ => None,
         }
-    }
-
-    /// As it is stored; none if there is nothing to say.
-    pub fn to_json(&self) -> Option<String> {
-        let stored = StoredDetail::of(self);
-        if stored == StoredDetail::default() {
-            return None;
-        }
-        // Plain data of our own: it always serialises.
-        serde_json::to_string(&stored).ok()
     }
 }
 
