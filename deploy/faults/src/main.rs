@@ -18,7 +18,6 @@ mod senders;
 mod services;
 mod topology;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
