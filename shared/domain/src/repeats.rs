@@ -177,7 +177,8 @@ impl<'a> SameReports<'a> {
 fn leads_others(line: &BatchRow) -> bool {
     match line.trigger {
         // Those beside a guess whose call has changed are looked at with it: they may have come since (M14).
-        Trigger::Assigned(_) | Trigger::Changed => true,
+        // A closed row leads nobody to the call that it leaves (M12).
+        Trigger::Assigned(_) | Trigger::Changed | Trigger::Ignored => true,
         Trigger::Fresh | Trigger::Again | Trigger::Recorded | Trigger::Replayed => {
             !line.candidates.by_ref_id.is_empty() || line.candidates.by_call_id.is_some()
         }

@@ -4,7 +4,7 @@ use trueup_domain::decision::Trigger;
 use trueup_event::reason::{Reason, Status};
 
 use crate::model::Store;
-use crate::stories::{OTHER_CALLER, call, report};
+use crate::stories::{OTHER_CALLER, call, event_id, report};
 
 #[test]
 fn m14_a_retry_that_names_another_callers_call_stays_with_its_report() {
@@ -139,6 +139,20 @@ fn m14_a_repeat_without_the_id_leaves_with_the_one_that_became_ambiguous() {
     store.send(own);
     store.try_again(Trigger::Recorded);
     assert_eq!(store.said(2).2, None);
+    assert_eq!(store.said(1).2, None);
+    assert_eq!(store.paid(), [].into());
+}
+
+/// M12, M14: a row that a person closes leads its repeats nowhere any more.
+#[test]
+fn m12_what_followed_a_closed_row_does_not_stay_on_a_call_that_does_not_fit_it() {
+    let mut store = Store::new();
+    store.send(report(1, 1, 154, 0));
+    store.tell(call(1, 60).with_ref("R").from(Some(OTHER_CALLER)));
+    store.send(report(2, 30, 154, 0).naming("R"));
+    store.try_again(Trigger::Recorded);
+    assert_eq!(store.said(1).2, Some(1), "it follows the other");
+    store.ignore(event_id(2));
     assert_eq!(store.said(1).2, None);
     assert_eq!(store.paid(), [].into());
 }
