@@ -321,39 +321,43 @@ pub async fn ignore_event(
     pool: &Pool,
     asked: &ActionRequest,
 ) -> Result<Result<(), ActionError>, StoreError> {
-    run_tx(pool, TransactionName::PersonIgnore, |tx| {
+    let closed = run_tx(pool, TransactionName::PersonIgnore, |tx| {
         let asked = asked.clone();
-        Box::pin(async move {
-            let key = asked.action_key();
-            let Some(target) = rows::lock_target(tx, &key).await? else {
-                return Ok(Err(ActionError::NoSuchEvent));
-            };
-            if target.applied_from.is_some() {
-                return Ok(Err(ActionError::IsAnApply));
-            }
-            if target.stands_for_money {
-                return Ok(Err(ActionError::HasPosting));
-            }
-            if target.ignored {
-                return Ok(Ok(()));
-            }
-            let settled = settle_for(
-                tx,
-                &asked,
-                asked.event_id,
-                target.received_at,
-                Trigger::Ignored,
-            )
-            .await?;
-            if settled.own.stays {
-                return Ok(Err(ActionError::HasPosting));
-            }
-            rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
-            rows::record_action(tx, &key, "ignore", json!({}), None).await?;
-            Ok(Ok(()))
-        })
+        Box::pin(async move { ignore_in(tx, &asked).await })
     })
-    .await
+    .await;
+    match closed {
+        // It stays, and so does all that was looked at with it.
+        Err(StoreError::Abandoned) => Ok(Err(ActionError::HasPosting)),
+        closed => closed,
+    }
+}
+
+async fn ignore_in(
+    tx: &deadpool_postgres::Transaction<'_>,
+    asked: &ActionRequest,
+) -> Result<Result<(), ActionError>, StoreError> {
+    let key = asked.action_key();
+    let Some(target) = rows::lock_target(tx, &key).await? else {
+        return Ok(Err(ActionError::NoSuchEvent));
+    };
+    if target.applied_from.is_some() {
+        return Ok(Err(ActionError::IsAnApply));
+    }
+    if target.stands_for_money {
+        return Ok(Err(ActionError::HasPosting));
+    }
+    if target.ignored {
+        return Ok(Ok(()));
+    }
+    let course = Trigger::Ignored;
+    let settled = settle_for(tx, asked, asked.event_id, target.received_at, course).await?;
+    if settled.own.stays {
+        return Err(StoreError::Abandoned);
+    }
+    rows::close_event(tx, target.received_at, asked.event_id, &asked.actor).await?;
+    rows::record_action(tx, &key, "ignore", history_of(&settled), None).await?;
+    Ok(Ok(()))
 }
 
 /// Opens a closed row again: the rules decide it as they stand now.
