@@ -15,7 +15,7 @@ use crate::decision::{
     CallCandidate, CallCandidates, Decision, DecisionInput, PostingDraft, Trigger, decide_report,
     expected_match, find_better_call, may_match_later, no_report,
 };
-use crate::locked_calls::{CallKey, Fingerprint, LockedCall, LockedCalls};
+use crate::locked_calls::{CallKey, CallReport, ClaimState, Fingerprint, LockedCall, LockedCalls};
 use crate::matching::{MatchResult, is_in_window};
 use crate::reading::read_request;
 use crate::report::{ParsedRequest, Payout, ReadError, Report, SlotReading};
@@ -234,6 +234,14 @@ impl BatchRow {
             && before.report == self.reading.report
     }
 
+    /// A call of the row's account.
+    fn call_key(&self, call_id: Uuid) -> CallKey {
+        CallKey {
+            account_id: self.account_id,
+            call_id,
+        }
+    }
+
     /// What its retries are known by (M4).
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         Fingerprint::of_report(self.webhook_id, self.report()?)
@@ -312,10 +320,7 @@ fn calls_of_line(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>) -> Vec
     }
     calls
         .into_iter()
-        .map(|call_id| CallKey {
-            account_id: line.account_id,
-            call_id,
-        })
+        .map(|call_id| line.call_key(call_id))
         .collect()
 }
 
@@ -381,12 +386,10 @@ pub fn decide_lines(
         name_in_place(line, webhooks, books);
     }
     // All of them leave before any is placed: what one lets go another may take (M12).
-    for (line, _) in lines
-        .iter_mut()
-        .zip(&anew)
-        .filter(|(line, anew)| **anew && line.trigger.is_retry())
-    {
-        leave_call(line, books, &mut step);
+    for (line, anew) in lines.iter_mut().zip(&anew) {
+        if *anew && line.trigger.is_retry() {
+            leave_call(line, books, &mut step);
+        }
     }
     for index in find_stranded(lines, webhooks, books) {
         leave_call(&mut lines[index], books, &mut step);
@@ -487,8 +490,11 @@ fn is_decided_anew(
         Some(Reason::ReplacedHeuristicMatch | Reason::RepeatOfOpenReport)
     );
     let stands_on = line.earlier_call.filter(|call_id| {
-        is_standing(line, books, *call_id)
-            || !(may_stand_nowhere || is_displaced(line, books, *call_id))
+        match report_on(line, books, *call_id).map(|report| report.role) {
+            // Its row may say how its payout fared before it was displaced.
+            Some(ClaimState::Displaced) => false,
+            role => !may_stand_nowhere || role.is_some_and(ClaimState::stands),
+        }
     });
     let is_let_go = || {
         call_changed
@@ -527,40 +533,23 @@ fn name_in_place(line: &BatchRow, webhooks: &HashMap<Uuid, WebhookRules>, books:
             find_better_call(&case, books),
             Some(MatchResult::Call { call_id, guess: false, .. }) if call_id == stands_on
         );
-    let key = CallKey {
-        account_id: line.account_id,
-        call_id: stands_on,
-    };
+    let key = line.call_key(stands_on);
     if let Some(call) = books.call_mut(key).filter(|_| is_named) {
         call.name_report(line.order);
     }
 }
 
+/// The row's own report on that call, whether it stands there or was displaced from it.
+fn report_on<'b>(line: &BatchRow, books: &'b LockedCalls, call_id: Uuid) -> Option<&'b CallReport> {
+    let call = books.call(line.call_key(call_id))?;
+    let mut reports = call.reports.iter();
+    reports.find(|report| report.order.event_id == line.order.event_id)
+}
+
 /// It stands there beyond doubt: a copy of the call changes nothing (M14).
 fn is_named(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
-    let key = CallKey {
-        account_id: line.account_id,
-        call_id,
-    };
-    let report = books
-        .call(key)
-        .and_then(|call| call.standing(line.order.event_id));
-    report.is_some_and(|report| !report.guess)
-}
-
-fn is_standing(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
-    let key = CallKey {
-        account_id: line.account_id,
-        call_id,
-    };
-    let call = books.call(key);
-    call.is_some_and(|call| call.standing(line.order.event_id).is_some())
-}
-
-/// Its row may tell of its payout alone (V3).
-fn is_displaced(line: &BatchRow, books: &LockedCalls, call_id: Uuid) -> bool {
-    let of_call = books.displaced_from(line.order.event_id);
-    of_call.is_some_and(|call| call.key.call_id == call_id)
+    let report = report_on(line, books, call_id);
+    report.is_some_and(|report| report.role.stands() && !report.guess)
 }
 
 fn is_of_same_caller(case: &DecisionInput<'_>, books: &LockedCalls, call_id: Uuid) -> bool {
@@ -587,11 +576,7 @@ fn is_admitted(
         let hits = &line.candidates.by_ref_id;
         return hits.iter().any(|hit| hit.call_id == call_id);
     }
-    let key = CallKey {
-        account_id: line.account_id,
-        call_id,
-    };
-    books.call(key).is_some_and(|call| {
+    books.call(line.call_key(call_id)).is_some_and(|call| {
         let report = case.report;
         let theirs = i64::from(report.duration_seconds.unwrap_or(0));
         let off = call
@@ -615,10 +600,7 @@ fn leave_call(line: &mut BatchRow, books: &mut LockedCalls, step: &mut u32) {
     let Some(call_id) = line.earlier_call.filter(|_| line.exists) else {
         return;
     };
-    let key = CallKey {
-        account_id: line.account_id,
-        call_id,
-    };
+    let key = line.call_key(call_id);
     // A held row may hold money: it came before the report that it takes back. That is not closed (M8).
     let is_in_effect = |call: &LockedCall| holds_money(call, line.order);
     if line.trigger == Trigger::Ignored && books.call(key).is_some_and(is_in_effect) {
