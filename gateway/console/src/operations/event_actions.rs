@@ -1,6 +1,7 @@
 //! What a person may do with a row (M8), each recorded with who did it.
 
 use serde::Deserialize;
+use trueup_event::reason::{Reason, Status};
 use trueup_settlement::manual_actions::{self, ActionError, ActionRequest};
 pub use trueup_settlement::manual_actions::{ActionPreview, PreviewedAction};
 use utoipa::ToSchema;
@@ -64,14 +65,19 @@ pub async fn replay_event(app: &App, operator: &AuthContext, id: Uuid) -> Result
     Ok(())
 }
 
+/// True if the row stands for what its call is worth: a report without an amount that can be read matches its
+/// call and moves nothing.
 pub async fn assign_event(
     app: &App,
     operator: &AuthContext,
     id: Uuid,
     Assign { call_id }: Assign,
-) -> Result<(), Problem> {
-    manual_actions::assign_event(&app.pool, &action_request(operator, id), call_id).await??;
-    Ok(())
+) -> Result<bool, Problem> {
+    let settled =
+        manual_actions::assign_event(&app.pool, &action_request(operator, id), call_id).await??;
+    Ok(settled.decision.is_some_and(|decision| {
+        decision.status() == Status::Matched && decision.reason() != Some(Reason::NoPayout)
+    }))
 }
 
 /// Makes a new row, a report of this person about the row's call; its id.

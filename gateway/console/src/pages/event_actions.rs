@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use trueup_domain::decision::Decision;
 use trueup_domain::reason_text::{explain_reason, format_cents};
-use trueup_event::reason::{Reason, Status};
 use trueup_store::ledger::{CallMove, MOVES_AT_MOST};
 use uuid::Uuid;
 
@@ -18,9 +17,7 @@ use super::layout::{PageError, PageLayout, PageResult, page, redirect_to};
 use super::viewer::Viewer;
 use crate::api::Id;
 use crate::app_state::App;
-use crate::auth_context::AuthContext;
 use crate::operations::event_actions::{self, ActionPreview, Apply, Assign, PreviewedAction};
-use crate::operations::events::load_event_in_full;
 use crate::problem::Problem;
 use crate::request_fields::{BadFields, Cents};
 
@@ -73,24 +70,15 @@ pub async fn assign_event(
         let action = PreviewedAction::Assign(call_id);
         return ask_first(&app, &viewer, id, action).await;
     }
-    let operator = viewer.auth_context();
     let result = match assign {
-        Ok(assign) => event_actions::assign_event(&app, &operator, id, assign).await,
+        Ok(assign) => event_actions::assign_event(&app, &viewer.auth_context(), id, assign).await,
         Err(bad) => Err(bad.into()),
     };
-    let done = match &result {
-        Ok(()) if takes_effect(&app, &operator, id).await? => "assigned",
+    let done = match result {
+        Ok(true) => "assigned",
         _ => "assigned-in-vain",
     };
-    show_outcome(&app, &viewer, id, done, result.map(|()| id)).await
-}
-
-/// True if an assigned row stands for what its call is worth. A report without an amount that can be read
-/// matches its call and moves nothing.
-pub async fn takes_effect(app: &App, operator: &AuthContext, id: Uuid) -> Result<bool, Problem> {
-    let event = load_event_in_full(app, operator, id).await?.event;
-    Ok(event.status == Status::Matched.code()
-        && event.reason.as_deref() != Some(Reason::NoPayout.code()))
+    show_outcome(&app, &viewer, id, done, result.map(|_| id)).await
 }
 
 #[derive(Template)]

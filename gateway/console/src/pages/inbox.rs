@@ -17,7 +17,7 @@ use trueup_store::{Client, event_search};
 use uuid::Uuid;
 
 use super::bulk_replay::replay_under_way;
-use super::event_actions::{MoveLine, explain_decision, move_lines, takes_effect};
+use super::event_actions::{MoveLine, explain_decision, move_lines};
 use super::events::EventLine;
 use super::filter::{cursor_of, cursor_text};
 use super::form::Form;
@@ -450,10 +450,10 @@ pub async fn assign_selected(State(app): State<App>, viewer: Viewer, form: Form)
     for id in ids {
         let assign = event_actions::Assign { call_id: call.id };
         let result = event_actions::assign_event(&app, &operator, id, assign).await;
-        if result.is_ok() && !takes_effect(&app, &operator, id).await? {
+        if matches!(result, Ok(false)) {
             tally.in_vain = tally.in_vain.saturating_add(1);
         }
-        tally.add(id, result)?;
+        tally.add(id, result.map(drop))?;
     }
     tally.to_inbox("assigned")
 }
