@@ -11,7 +11,6 @@ mod failover;
 mod fixtures;
 mod hostile_senders;
 mod operators;
-mod output;
 mod plan;
 mod resource_limits;
 mod senders;
@@ -24,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tokio::sync::Mutex;
+use trueup_testkit::output::print_line;
 
 use arguments::Arguments;
 use services::{Private, Services};
@@ -41,7 +41,7 @@ impl Arguments {
         // It takes seconds, in which Ctrl-C is still heard.
         let starting = tokio::task::spawn_blocking(move || Private::start(nodes, replica));
         let private = starting.await??;
-        output::print_line(format_args!(
+        print_line(format_args!(
             "private services in {:.1} s",
             started.elapsed().as_secs_f64()
         ));
@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
             Err(error) => {
-                output::print_line(format_args!("the runs could not be made: {error:#}"));
+                print_line(format_args!("the runs could not be made: {error:#}"));
                 ExitCode::FAILURE
             }
         },
@@ -90,15 +90,13 @@ async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
             .unwrap_or_else(|panic| Err(anyhow::anyhow!("{panic}")));
         let took = started.elapsed().as_secs_f64();
         match outcome {
-            Ok(summary) => {
-                output::print_line(format_args!("seed {seed}: ok in {took:.1} s · {summary}"))
-            }
+            Ok(summary) => print_line(format_args!("seed {seed}: ok in {took:.1} s · {summary}")),
             Err(error) => {
                 failed += 1;
-                output::print_line(format_args!(
+                print_line(format_args!(
                     "seed {seed}: FAILED in {took:.1} s · {error:#}"
                 ));
-                output::print_line(format_args!(
+                print_line(format_args!(
                     "  again with: cargo xtask faults --seed {seed} --seconds {}",
                     arguments.seconds
                 ));
@@ -106,7 +104,7 @@ async fn all_runs(arguments: &Arguments) -> anyhow::Result<u64> {
         }
     }
     let passed = arguments.runs - failed;
-    output::print_line(format_args!(
+    print_line(format_args!(
         "{passed} passed, {failed} failed in {:.0} s",
         began.elapsed().as_secs_f64()
     ));

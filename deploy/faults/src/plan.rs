@@ -221,7 +221,7 @@ impl FaultSchedule {
     /// Lists what was played, for a run that failed.
     pub fn tell(&self) {
         for fault in &self.played {
-            crate::output::print_line(format_args!("  {fault}"));
+            trueup_testkit::output::print_line(format_args!("  {fault}"));
         }
     }
 

@@ -10,9 +10,9 @@ use trueup_testkit::process::Process;
 use crate::end_to_end::all_settled;
 use crate::environment::Testbed;
 use crate::gateway_throughput::sent;
-use crate::output::print_line;
 use crate::requests::Kind;
 use crate::traffic::LoadModel;
+use trueup_testkit::output::print_line;
 
 const CALLS: i64 = 20_000;
 /// Senders that wait for their answers: messages and batches hold several reports, as on a busy day.

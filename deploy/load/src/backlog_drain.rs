@@ -21,7 +21,7 @@ use crate::baseline_sql;
 use crate::environment::on_services;
 use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
-use crate::output::print_line;
+use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {

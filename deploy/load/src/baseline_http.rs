@@ -27,7 +27,7 @@ pub fn run() -> anyhow::Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
-        crate::output::print_line(
+        trueup_testkit::output::print_line(
             json!({ "message": "listening", "listener": "ceiling", "address": address }),
         );
         loop {

@@ -14,7 +14,7 @@ use trueup_testkit::database::TestDatabase;
 
 use crate::backlog_drain::{ENVELOPE, depth, event, start_worker};
 use crate::fixtures::Dataset;
-use crate::output::print_line;
+use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {

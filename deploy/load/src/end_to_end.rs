@@ -14,10 +14,10 @@ use crate::environment::{Baseline, Testbed};
 use crate::fixtures::ACCOUNTS;
 use crate::gateway_throughput::{self, Spans};
 use crate::goals::{Better, Goal, Report};
-use crate::output::print_line;
 use crate::process_stats::Cpu;
 use crate::requests::{Kind, Sender};
 use crate::traffic::{LoadModel, Plan};
+use trueup_testkit::output::print_line;
 
 /// Connections that the pace is sent over.
 const CONNECTIONS: usize = 256;

@@ -7,10 +7,10 @@ use trueup_testkit::http;
 
 use crate::environment::{Baseline, Testbed};
 use crate::goals::{Better, Goal, Report};
-use crate::output::print_line;
 use crate::process_stats::{Cpu, resident};
 use crate::requests::{Kind, Sender};
 use crate::traffic::{LoadModel, Outcome, Plan, drive};
+use trueup_testkit::output::print_line;
 
 /// How long each measurement takes.
 #[derive(Debug, Clone, Copy)]

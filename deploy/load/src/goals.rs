@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use crate::output::print_line;
 use crate::plot;
+use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Better {

@@ -14,7 +14,6 @@ mod fixtures;
 mod gateway_throughput;
 mod goals;
 mod neighbour;
-mod output;
 mod overload_memory;
 mod plot;
 mod process_stats;
@@ -26,6 +25,7 @@ mod traffic;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use trueup_testkit::output::print_line;
 
 #[derive(Parser)]
 #[command(name = "trueup-load", version)]
@@ -129,7 +129,7 @@ fn main() -> anyhow::Result<()> {
             };
             let outcome = runtime()?.block_on(backlog_drain::run(&plan))?;
             for (status, rows) in outcome.rows {
-                output::print_line(format_args!("  {status}: {rows}"));
+                print_line(format_args!("  {status}: {rows}"));
             }
             Ok(())
         }
@@ -137,9 +137,9 @@ fn main() -> anyhow::Result<()> {
             let plan = stored_bytes::Plan::with_worker(worker);
             let outcome = runtime()?.block_on(stored_bytes::run(&plan))?;
             for line in stored_bytes::lines(&outcome) {
-                output::print_line(format_args!("  {line}"));
+                print_line(format_args!("  {line}"));
             }
-            output::print_line(format_args!(
+            print_line(format_args!(
                 "  in all: {:.0} bytes stored, {:.0} of the log, {:.0} more for images of whole pages",
                 outcome.stored(),
                 outcome.log,

@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use crate::environment::Testbed;
 use crate::fixtures::{self, ACCOUNT, ACCOUNTS};
-use crate::output::print_line;
 use crate::process_stats::{Cpu, resident};
 use crate::requests::{SECRET, token};
+use trueup_testkit::output::print_line;
 
 /// Calls in the books.
 const CALLS: i64 = 40_000;

@@ -9,8 +9,8 @@ use trueup_testkit::database::TestDatabase;
 use crate::environment::Testbed;
 use crate::gateway_throughput::{self, Spans};
 use crate::goals::Report;
-use crate::output::print_line;
 use crate::{backlog_drain, end_to_end, overload_memory, stored_bytes};
+use trueup_testkit::output::print_line;
 
 #[derive(Args, Clone)]
 pub struct Options {

@@ -17,7 +17,7 @@ use trueup_testkit::database::TestDatabase;
 use crate::backlog_drain::{fill, rows, start_worker};
 use crate::fixtures::{self, Dataset};
 use crate::goals::{Better, Goal, Report};
-use crate::output::print_line;
+use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone)]
 pub struct Plan {

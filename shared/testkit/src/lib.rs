@@ -6,6 +6,7 @@
 //! * [`tcp_proxy`]: a TCP proxy that can break, hang and slow down what goes through it.
 //! * [`http`]: a client that shows what a sender sees, byte by byte if need be.
 //! * [`builders`]: accounts, and what belongs to them.
+//! * [`output`]: lines of a long run, for those who watch it.
 //! * [`private_rabbitmq`]: a broker of a test's own, that it may stop.
 //! * [`webdriver`]: a real browser, for the console's pages.
 //! * [`services`]: services that a test or a tool may kill, processes, ports, chance that can be repeated.
@@ -17,6 +18,7 @@ pub mod broker_and_redis;
 pub mod builders;
 pub mod database;
 pub mod http;
+pub mod output;
 pub mod private_rabbitmq;
 pub mod process;
 pub mod query_plans;

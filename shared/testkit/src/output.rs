@@ -1,4 +1,4 @@
-//! What a run tells whoever watches it.
+//! What a long run prints for those who watch it.
 
 /// A line on standard output, at once.
 pub fn print_line(line: impl std::fmt::Display) {
