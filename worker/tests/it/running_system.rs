@@ -21,7 +21,7 @@ fn binaries() -> &'static [String; 2] {
 }
 
 /// A gateway, a console and a worker, and an account with a webhook.
-pub struct House {
+pub struct RunningSystem {
     // Before the database: they go first.
     pub gateway: Process,
     pub console_process: Process,
@@ -35,14 +35,14 @@ pub struct House {
     pub world: World,
 }
 
-impl House {
-    pub async fn new() -> House {
+impl RunningSystem {
+    pub async fn new() -> RunningSystem {
         let world = World::new().await;
         let gateway = gateway_of(&world);
-        House::with_gateway(world, &gateway).await
+        RunningSystem::with_gateway(world, &gateway).await
     }
 
-    pub async fn with_gateway(world: World, gateway: &Start) -> House {
+    pub async fn with_gateway(world: World, gateway: &Start) -> RunningSystem {
         let worker = world.worker().await;
         let mut gateway = gateway.ready().await;
         let public = gateway.address("public").await;
@@ -52,7 +52,7 @@ impl House {
             .env("TRUEUP_PUBLIC_URL", format!("http://{public}"))
             .ready()
             .await;
-        let mut house = House {
+        let mut system = RunningSystem {
             gateway,
             console: console.address("console").await,
             console_process: console,
@@ -63,16 +63,16 @@ impl House {
             path: String::new(),
             world,
         };
-        let account = house
+        let account = system
             .create("accounts", json!({"name": "Acme Calls"}))
             .await;
-        house.key = text_of(&account["api_key"]);
-        let webhook = house.create("webhooks", json!({"name": "Ringba"})).await;
-        house.webhook = text_of(&webhook["id"]);
+        system.key = text_of(&account["api_key"]);
+        let webhook = system.create("webhooks", json!({"name": "Ringba"})).await;
+        system.webhook = text_of(&webhook["id"]);
         let url = text_of(&webhook["url"]);
         let path = url.strip_prefix(&format!("http://{public}"));
-        house.path = path.expect("the public address").to_owned();
-        house
+        system.path = path.expect("the public address").to_owned();
+        system
     }
 
     pub async fn ask(&self, method: &str, path: &str, body: &Value) -> http::Answer {
