@@ -5,7 +5,7 @@
 
 use trueup_domain::reading::read_request;
 use trueup_domain::report::{
-    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Report, ReportField,
+    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Report, Slot,
 };
 use trueup_domain::{duration, money, phone};
 use trueup_event::batch::{BatchSplit, first_significant, split_batch};
@@ -36,10 +36,8 @@ pub fn request(data: &[u8]) -> (RawRequest, ReadSettings) {
     if flags & 8 != 0 {
         settings
             .field_names
-            .insert(ReportField::Payout, "call.paid".into());
-        settings
-            .field_names
-            .insert(ReportField::RefId, "tid".into());
+            .insert(Slot::Payout, "call.paid".into());
+        settings.field_names.insert(Slot::RefId, "tid".into());
     }
     if flags & 16 != 0 {
         settings.default_region = "GB".into();
@@ -139,7 +137,7 @@ fn any_report(report: &Report, reading: &ParsedRequest) {
     for text in texts.into_iter().flatten() {
         assert!(text.chars().count() <= RAW_CHARS + 1 && !text.contains('\0'));
     }
-    let order: Vec<ReportField> = reading.slots.iter().map(|s| s.slot).collect();
+    let order: Vec<Slot> = reading.slots.iter().map(|s| s.slot).collect();
     assert!(order.is_sorted() && reading.slots.len() <= 5);
     for slot in &reading.slots {
         assert!(slot.passed_over.len() <= PASSED_OVER + 1);

@@ -3,12 +3,12 @@
 //! Names are compared whatever their case and otherwise exactly (X2): nothing here guesses that a
 //! name which resembles an alias was meant to be one.
 
-use crate::report::ReportField;
+use crate::report::Slot;
 
 /// The seed's aliases; a configured name goes before them all (X4).
-pub const ALIASES: [(ReportField, &[&str]); 5] = [
+pub const ALIASES: [(Slot, &[&str]); 5] = [
     (
-        ReportField::RefId,
+        Slot::RefId,
         &[
             "ref_id",
             "external_id",
@@ -21,7 +21,7 @@ pub const ALIASES: [(ReportField, &[&str]); 5] = [
         ],
     ),
     (
-        ReportField::CallId,
+        Slot::CallId,
         &[
             "call_id",
             "callid",
@@ -31,7 +31,7 @@ pub const ALIASES: [(ReportField, &[&str]); 5] = [
         ],
     ),
     (
-        ReportField::Caller,
+        Slot::Caller,
         &[
             "caller_id",
             "caller",
@@ -45,7 +45,7 @@ pub const ALIASES: [(ReportField, &[&str]); 5] = [
         ],
     ),
     (
-        ReportField::Duration,
+        Slot::Duration,
         &[
             "duration",
             "duration_seconds",
@@ -57,7 +57,7 @@ pub const ALIASES: [(ReportField, &[&str]); 5] = [
         ],
     ),
     (
-        ReportField::Payout,
+        Slot::Payout,
         &[
             "payout",
             "payout_or_blank",
@@ -82,7 +82,7 @@ pub(crate) const BID_RANKS: std::ops::RangeInclusive<u8> = 6..=8;
 /// What a field of a request may be about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    ReportField(ReportField),
+    Slot(Slot),
     /// V8: the amount's currency.
     Currency,
     /// V8: where words of rejection stand.
@@ -102,51 +102,51 @@ pub fn find_alias(name: &str) -> Option<(Target, u8)> {
         *to = from.to_ascii_lowercase();
     }
     let (slot, rank) = match &*lowered {
-        b"ref_id" => (ReportField::RefId, 1),
-        b"external_id" => (ReportField::RefId, 2),
-        b"external_ref" => (ReportField::RefId, 3),
-        b"click_id" => (ReportField::RefId, 4),
-        b"pub_id" => (ReportField::RefId, 5),
-        b"subid" => (ReportField::RefId, 6),
-        b"tid" => (ReportField::RefId, 7),
-        b"transaction_id" => (ReportField::RefId, 8),
-        b"call_id" => (ReportField::CallId, 1),
-        b"callid" => (ReportField::CallId, 2),
-        b"reference_id" => (ReportField::CallId, 3),
-        b"our_call_id" => (ReportField::CallId, 4),
-        b"internal_id" => (ReportField::CallId, 5),
-        b"caller_id" => (ReportField::Caller, 1),
-        b"caller" => (ReportField::Caller, 2),
-        b"callerid" => (ReportField::Caller, 3),
-        b"from" => (ReportField::Caller, 4),
-        b"from_number" => (ReportField::Caller, 5),
-        b"phone" => (ReportField::Caller, 6),
-        b"caller_phone" => (ReportField::Caller, 7),
-        b"caller_number" => (ReportField::Caller, 8),
-        b"ani" => (ReportField::Caller, 9),
-        b"duration" => (ReportField::Duration, 1),
-        b"duration_seconds" => (ReportField::Duration, 2),
-        b"talk_duration" => (ReportField::Duration, 3),
-        b"talk_time" => (ReportField::Duration, 4),
-        b"call_duration" => (ReportField::Duration, 5),
-        b"length" => (ReportField::Duration, 6),
-        b"seconds" => (ReportField::Duration, 7),
-        b"payout" => (ReportField::Payout, 1),
-        b"payout_or_blank" => (ReportField::Payout, 2),
-        b"revenue" => (ReportField::Payout, 3),
-        b"amount" => (ReportField::Payout, 4),
-        b"value" => (ReportField::Payout, 5),
-        b"bid" => (ReportField::Payout, 6),
-        b"bid_amount" => (ReportField::Payout, 7),
-        b"price" => (ReportField::Payout, 8),
-        b"earnings" => (ReportField::Payout, 9),
+        b"ref_id" => (Slot::RefId, 1),
+        b"external_id" => (Slot::RefId, 2),
+        b"external_ref" => (Slot::RefId, 3),
+        b"click_id" => (Slot::RefId, 4),
+        b"pub_id" => (Slot::RefId, 5),
+        b"subid" => (Slot::RefId, 6),
+        b"tid" => (Slot::RefId, 7),
+        b"transaction_id" => (Slot::RefId, 8),
+        b"call_id" => (Slot::CallId, 1),
+        b"callid" => (Slot::CallId, 2),
+        b"reference_id" => (Slot::CallId, 3),
+        b"our_call_id" => (Slot::CallId, 4),
+        b"internal_id" => (Slot::CallId, 5),
+        b"caller_id" => (Slot::Caller, 1),
+        b"caller" => (Slot::Caller, 2),
+        b"callerid" => (Slot::Caller, 3),
+        b"from" => (Slot::Caller, 4),
+        b"from_number" => (Slot::Caller, 5),
+        b"phone" => (Slot::Caller, 6),
+        b"caller_phone" => (Slot::Caller, 7),
+        b"caller_number" => (Slot::Caller, 8),
+        b"ani" => (Slot::Caller, 9),
+        b"duration" => (Slot::Duration, 1),
+        b"duration_seconds" => (Slot::Duration, 2),
+        b"talk_duration" => (Slot::Duration, 3),
+        b"talk_time" => (Slot::Duration, 4),
+        b"call_duration" => (Slot::Duration, 5),
+        b"length" => (Slot::Duration, 6),
+        b"seconds" => (Slot::Duration, 7),
+        b"payout" => (Slot::Payout, 1),
+        b"payout_or_blank" => (Slot::Payout, 2),
+        b"revenue" => (Slot::Payout, 3),
+        b"amount" => (Slot::Payout, 4),
+        b"value" => (Slot::Payout, 5),
+        b"bid" => (Slot::Payout, 6),
+        b"bid_amount" => (Slot::Payout, 7),
+        b"price" => (Slot::Payout, 8),
+        b"earnings" => (Slot::Payout, 9),
         b"currency" => return Some((Target::Currency, 1)),
         b"status" => return Some((Target::Status, 1)),
         b"state" => return Some((Target::State, 1)),
         b"reverse" => return Some((Target::Reverse, 1)),
         _ => return None,
     };
-    Some((Target::ReportField(slot), rank))
+    Some((Target::Slot(slot), rank))
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
         for (slot, aliases) in ALIASES {
             for (at, alias) in aliases.iter().enumerate() {
                 let rank = u8::try_from(at + 1).expect("few");
-                let want = Some((Target::ReportField(slot), rank));
+                let want = Some((Target::Slot(slot), rank));
                 assert_eq!(find_alias(alias), want, "{alias}");
                 assert_eq!(find_alias(&alias.to_uppercase()), want, "{alias}");
                 assert_eq!(find_alias(&format!("{alias} ")), None);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// The five things that a report can say (seed, "Recognized Field Names").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReportField {
+pub enum Slot {
     RefId,
     CallId,
     Caller,
@@ -22,7 +22,7 @@ pub enum ReportField {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReadSettings {
     /// Configured names, which win over the aliases (X4); may be dotted paths (X2).
-    pub field_names: BTreeMap<ReportField, String>,
+    pub field_names: BTreeMap<Slot, String>,
     /// The account's default region for numbers without a `+` (X9), ISO 3166 such as `US`.
     pub default_region: String,
     /// The account's currency, ISO 4217 such as `USD` (X7, V8).
@@ -201,7 +201,7 @@ pub enum ReadError {
 /// How one slot was read, for the row's detail view.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlotReading {
-    pub slot: ReportField,
+    pub slot: Slot,
     /// The name whose value was taken, as it stood in the request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<String>,
@@ -228,7 +228,7 @@ pub struct RejectedCandidate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedRequest {
     pub report: Result<Report, ReadError>,
-    /// One entry for each slot that had any name in the request, in the order of [`ReportField`].
+    /// One entry for each slot that had any name in the request, in the order of [`Slot`].
     pub slots: Vec<SlotReading>,
     /// What was taken off, mended or decoded first (X1b).
     pub notes: Vec<ReadingNote>,

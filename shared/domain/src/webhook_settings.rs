@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::report::{DurationUnit, PayoutUnit, ReadSettings, ReportField};
+use crate::report::{DurationUnit, PayoutUnit, ReadSettings, Slot};
 
 /// Seconds that our duration and the buyer's may differ (seed).
 pub const DEFAULT_TOLERANCE_SECONDS: i64 = 60;
@@ -49,7 +49,7 @@ impl WebhookRules {
             on_currency_mismatch: ConflictPolicy::Hold,
             on_rejection_word: ConflictPolicy::Hold,
             read: ReadSettings {
-                field_names: BTreeMap::<ReportField, String>::new(),
+                field_names: BTreeMap::<Slot, String>::new(),
                 default_region: "US".to_owned(),
                 currency: "USD".to_owned(),
                 duration_unit: DurationUnit::Seconds,

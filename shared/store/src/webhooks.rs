@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use trueup_domain::report::{DurationUnit, PayoutUnit, ReportField};
+use trueup_domain::report::{DurationUnit, PayoutUnit, Slot};
 use trueup_domain::webhook_settings::{
     ConflictPolicy, DEFAULT_PAYOUT_CAP_CENTS, DEFAULT_TOLERANCE_SECONDS, DEFAULT_WINDOW_HOURS,
 };
@@ -36,7 +36,7 @@ pub struct StoredSettings {
     /// Names that win over the aliases. What is stored for no slot of ours is left out, so that a person can
     /// look at such a webhook and set its names anew.
     #[serde(deserialize_with = "read_known_slots")]
-    pub field_names: BTreeMap<ReportField, String>,
+    pub field_names: BTreeMap<Slot, String>,
     pub duration_tolerance_seconds: i64,
     pub match_window_hours: i64,
     pub limit_per_minute: Option<i32>,
@@ -50,7 +50,7 @@ pub struct StoredSettings {
 
 fn read_known_slots<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> std::result::Result<BTreeMap<ReportField, String>, D::Error> {
+) -> std::result::Result<BTreeMap<Slot, String>, D::Error> {
     let stored = BTreeMap::<String, Value>::deserialize(deserializer)?;
     let known = stored.into_iter().filter_map(|(slot, name)| {
         let slot = serde_json::from_value(Value::String(slot)).ok()?;

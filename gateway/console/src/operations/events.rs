@@ -123,11 +123,11 @@ pub struct Request {
 
 /// How one slot was read.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = ReportField)]
+#[schema(as = Slot)]
 pub struct SlotResponse {
     /// `ref_id`, `call_id`, `caller`, `duration` or `payout`.
     #[schema(value_type = String)]
-    pub slot: trueup_domain::report::ReportField,
+    pub slot: trueup_domain::report::Slot,
     /// The name whose value was taken, as it stood in the request.
     pub name: Option<String>,
     /// The text that was taken.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use trueup_domain::field_aliases::ALIASES;
 use trueup_domain::money::parse_cents;
 use trueup_domain::phone;
-use trueup_domain::report::{PayoutUnit, ReportField};
+use trueup_domain::report::{PayoutUnit, Slot};
 use trueup_event::raw_event::RawRequest;
 use trueup_store::webhook_activity;
 
@@ -48,7 +48,7 @@ pub struct Proposal {
 pub fn unread_fields(
     query: &str,
     body: &[u8],
-    configured: &BTreeMap<ReportField, String>,
+    configured: &BTreeMap<Slot, String>,
 ) -> Vec<(String, String)> {
     let mut names = HashSet::new();
     let mut fields = fields_of(query, body);
@@ -130,7 +130,7 @@ fn values_to_look_up(unknown: &[(&String, &Vec<String>)]) -> Vec<String> {
         .collect()
 }
 
-fn is_known(name: &str, configured: &BTreeMap<ReportField, String>) -> bool {
+fn is_known(name: &str, configured: &BTreeMap<Slot, String>) -> bool {
     let alias = ALIASES
         .iter()
         .any(|(_, aliases)| aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name)));
@@ -200,12 +200,7 @@ fn speaks_of(slot: &str, name: &str, values: &[String], region: &str) -> bool {
     }
 }
 
-fn is_read(
-    slot: &str,
-    seen: &Seen,
-    requests: usize,
-    configured: &BTreeMap<ReportField, String>,
-) -> bool {
+fn is_read(slot: &str, seen: &Seen, requests: usize, configured: &BTreeMap<Slot, String>) -> bool {
     let aliases = ALIASES
         .iter()
         .find(|(known, _)| slot_name(*known) == slot)
@@ -227,7 +222,7 @@ pub async fn find_proposals(
     app: &App,
     viewer: &Viewer,
     requests: Vec<RawRequest>,
-    configured: &BTreeMap<ReportField, String>,
+    configured: &BTreeMap<Slot, String>,
 ) -> Result<Vec<Proposal>, PageError> {
     if requests.is_empty() {
         return Ok(Vec::new());

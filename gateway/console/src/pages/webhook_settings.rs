@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use trueup_domain::field_aliases::ALIASES;
-use trueup_domain::report::ReportField;
+use trueup_domain::report::Slot;
 use trueup_store::archive::Archivable;
 use trueup_store::users::UserRole;
 use trueup_store::webhook_activity::{self, NamedEntity};
@@ -72,13 +72,13 @@ impl Editor {
     }
 }
 
-pub fn slot_name(slot: ReportField) -> &'static str {
+pub fn slot_name(slot: Slot) -> &'static str {
     match slot {
-        ReportField::RefId => "ref_id",
-        ReportField::CallId => "call_id",
-        ReportField::Caller => "caller",
-        ReportField::Duration => "duration",
-        ReportField::Payout => "payout",
+        Slot::RefId => "ref_id",
+        Slot::CallId => "call_id",
+        Slot::Caller => "caller",
+        Slot::Duration => "duration",
+        Slot::Payout => "payout",
     }
 }
 
@@ -103,7 +103,7 @@ fn values_of(settings: &StoredSettings) -> HashMap<String, String> {
     values.collect()
 }
 
-fn name_fields(value: impl Fn(ReportField) -> String) -> Vec<NameField> {
+fn name_fields(value: impl Fn(Slot) -> String) -> Vec<NameField> {
     let labels = ["ref_id", "call_id", "Caller", "Duration", "Payout"];
     ALIASES
         .iter()
@@ -157,7 +157,7 @@ pub async fn settings_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -
 }
 
 /// The name that a slot has in the form.
-fn field_of(slot: ReportField) -> String {
+fn field_of(slot: Slot) -> String {
     format!("field_{}", slot_name(slot))
 }
 

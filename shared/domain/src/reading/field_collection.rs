@@ -11,17 +11,17 @@ use std::borrow::Cow;
 use crate::field_aliases::{CONFIGURED_RANK, Target, find_alias};
 use crate::reading::note_list::NoteList;
 use crate::reading::text_store::TextStore;
-use crate::report::{ReadSettings, ReportField};
+use crate::report::{ReadSettings, Slot};
 use crate::text::{name_fingerprint, same_name, trim_text};
 use trueup_event::limits::{FIELDS, FLAT_DEPTH};
 
 /// Names of one slot cannot be more than its aliases and a configured one.
-const SLOTS: [ReportField; 5] = [
-    ReportField::RefId,
-    ReportField::CallId,
-    ReportField::Caller,
-    ReportField::Duration,
-    ReportField::Payout,
+const SLOTS: [Slot; 5] = [
+    Slot::RefId,
+    Slot::CallId,
+    Slot::Caller,
+    Slot::Duration,
+    Slot::Payout,
 ];
 
 /// How much further inside the query's fields stand: after whatever the body holds, however deep.
@@ -100,7 +100,7 @@ pub(super) struct FieldCollector<'a, 's> {
     pub broken_field: Option<usize>,
     /// That field is one of the query: the body's own go before it.
     broken_in_query: bool,
-    configured: Vec<(ReportField, &'s str)>,
+    configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
     spans: Vec<Span<'a>>,
@@ -132,14 +132,14 @@ impl FieldTargets {
             .iter()
             .zip(&self.configured)
             .filter(|(_, is)| **is)
-            .map(|(slot, _)| (Target::ReportField(*slot), CONFIGURED_RANK))
+            .map(|(slot, _)| (Target::Slot(*slot), CONFIGURED_RANK))
             .chain(self.alias)
     }
 }
 
 impl<'a, 's> FieldCollector<'a, 's> {
     pub fn new(settings: &'s ReadSettings, store: &'a TextStore) -> Self {
-        let configured: Vec<(ReportField, &str)> = settings
+        let configured: Vec<(Slot, &str)> = settings
             .field_names
             .iter()
             .map(|(slot, name)| (*slot, trim_text(name)))
@@ -312,7 +312,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
                 .payout_beyond_limit
                 .as_ref()
                 .is_none_or(|(best, _)| rank < *best);
-            if target == Target::ReportField(ReportField::Payout) && better {
+            if target == Target::Slot(Slot::Payout) && better {
                 self.payout_beyond_limit = Some((rank, name.to_owned()));
             }
         }

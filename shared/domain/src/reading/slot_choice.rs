@@ -4,8 +4,7 @@ use crate::field_aliases::{BID_RANKS, Target};
 use crate::placeholders::{find_placeholder, without_braces};
 use crate::reading::field_collection::{Field, FieldCollector, Value};
 use crate::report::{
-    ParsedRequest, Payout, ReadError, ReadSettings, RejectedCandidate, Report, ReportField,
-    SlotReading,
+    ParsedRequest, Payout, ReadError, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
 };
 use crate::text::{clip_text, trim_text};
 use crate::{duration, money, phone};
@@ -37,36 +36,34 @@ pub(super) fn choose_slots(
 
     let mut ids = |slot| {
         let mut log = SlotTrace::new(slot);
-        let id = log.first_usable(
-            fields_of(&fields, Target::ReportField(slot)),
-            read_id,
-            |id| id.clone(),
-        );
+        let id = log.first_usable(fields_of(&fields, Target::Slot(slot)), read_id, |id| {
+            id.clone()
+        });
         log.close_slot(&mut slots);
         id
     };
-    report.ref_id = ids(ReportField::RefId);
-    report.call_id = ids(ReportField::CallId);
+    report.ref_id = ids(Slot::RefId);
+    report.call_id = ids(Slot::CallId);
 
-    let mut log = SlotTrace::new(ReportField::Caller);
+    let mut log = SlotTrace::new(Slot::Caller);
     report.caller = log.first_usable(
-        fields_of(&fields, Target::ReportField(ReportField::Caller)),
+        fields_of(&fields, Target::Slot(Slot::Caller)),
         |value| read_caller(value, settings),
         |number| number.clone(),
     );
     report.caller_raw = log.raw_text();
     log.close_slot(&mut slots);
 
-    let mut log = SlotTrace::new(ReportField::Duration);
+    let mut log = SlotTrace::new(Slot::Duration);
     report.duration_seconds = log.first_usable(
-        fields_of(&fields, Target::ReportField(ReportField::Duration)),
+        fields_of(&fields, Target::Slot(Slot::Duration)),
         |value| read_seconds(value, settings),
         |seconds| format!("{seconds} s"),
     );
     log.close_slot(&mut slots);
 
-    let mut log = SlotTrace::new(ReportField::Payout);
-    let names = fields_of(&fields, Target::ReportField(ReportField::Payout));
+    let mut log = SlotTrace::new(Slot::Payout);
+    let names = fields_of(&fields, Target::Slot(Slot::Payout));
     report.payout = read_payout(names, beyond, settings, &mut log);
     report.payout_raw = log.raw_text();
     log.close_slot(&mut slots);
@@ -83,7 +80,7 @@ pub(super) fn choose_slots(
 /// Whether an amount stands that nothing in a field that does not parse could go before: one under the first
 /// of the names (X2, X5).
 fn has_first_payout(fields: &[Field<'_>], behind: u8) -> bool {
-    fields_of(fields, Target::ReportField(ReportField::Payout))
+    fields_of(fields, Target::Slot(Slot::Payout))
         .iter()
         .find(|f| absent_reason(&f.value).is_none())
         .is_some_and(|f| f.rank <= 1 && f.level < behind)
@@ -125,7 +122,7 @@ struct SlotTrace {
 }
 
 impl SlotTrace {
-    fn new(slot: ReportField) -> Self {
+    fn new(slot: Slot) -> Self {
         SlotTrace {
             reading: SlotReading {
                 slot,

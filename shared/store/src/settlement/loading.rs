@@ -17,7 +17,7 @@ use trueup_domain::decision::Trigger;
 use trueup_domain::locked_calls::{
     CallKey, CallReport, ClaimState, LockedCall, LockedCalls, OpenRow,
 };
-use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, ReportField, repeat_keys};
+use trueup_domain::report::{DurationUnit, PayoutUnit, ReadSettings, Slot, repeat_keys};
 use trueup_domain::webhook_settings::{ConflictPolicy, WebhookRules};
 use trueup_event::raw_event::RawEvent;
 use trueup_event::reason::Strategy;
@@ -167,7 +167,7 @@ fn webhook_of_row(row: &Row) -> Result<WebhookRules, StoreError> {
         on_currency_mismatch: parse_word::<ConflictPolicy>(row, "on_currency_mismatch")?,
         on_rejection_word: parse_word::<ConflictPolicy>(row, "on_rejection_word")?,
         read: ReadSettings {
-            field_names: serde_json::from_value::<std::collections::BTreeMap<ReportField, String>>(
+            field_names: serde_json::from_value::<std::collections::BTreeMap<Slot, String>>(
                 field_names,
             )
             .map_err(|e| StoreError::Corrupt(format!("webhooks.field_names: {e}")))?,

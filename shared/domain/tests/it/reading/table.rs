@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use trueup_domain::reading::read_request;
 use trueup_domain::report::{
-    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, ReportField,
+    DurationUnit, ParsedRequest, Payout, PayoutUnit, ReadError, ReadSettings, Slot,
 };
 use trueup_event::batch::{BatchSplit, split_batch};
 use trueup_event::raw_event::RawRequest;
@@ -35,7 +35,7 @@ pub fn text(case: &Value, key: &str) -> Option<String> {
     case.get(key).map(|v| v.as_str().expect(key).to_owned())
 }
 
-fn slot(name: &str) -> ReportField {
+fn slot(name: &str) -> Slot {
     serde_json::from_value(Value::String(name.into())).expect("a slot")
 }
 
