@@ -50,17 +50,8 @@ pub fn may_match_later(decision: &Decision, report: &Report) -> bool {
 
 /// Decides about one report and moves the books in memory.
 pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decision {
-    // What a person closed takes its later repeats along, but nothing that stands on a call (M12). Most batches
-    // repeat no open row: no digest is made for them.
-    let closes = |row: &OpenRow| row.ignored && row.order < case.order;
-    if case.left_call.is_none() && books.has_open_rows() {
-        let keys = repeat_keys(case.webhook.id, case.report).into_iter();
-        let closed = keys
-            .filter_map(|key| open_row_of(case, books, key))
-            .find(closes);
-        if let Some(closed) = closed {
-            return repeat_of_closed(case, books, closed.order.event_id);
-        }
+    if let Some(closed) = closed_row_of(case, books) {
+        return repeat_of_closed(case, books, closed);
     }
     let decision = decide_unless_closed(case, books);
     if decision.status() != Status::Held {
@@ -92,6 +83,19 @@ pub fn decide_report(case: &DecisionInput<'_>, books: &mut LockedCalls) -> Decis
         books.set_open_row(digest, row);
     }
     decision
+}
+
+/// The row that a person closed, which closes its later repeats, but none that stood on a call (M12).
+fn closed_row_of(case: &DecisionInput<'_>, books: &LockedCalls) -> Option<Uuid> {
+    // Most batches repeat no open row: no digest is made for them.
+    let stood = case.left_call.or(case.stands_on).is_some();
+    if stood || !books.has_open_rows() {
+        return None;
+    }
+    let closes = |row: &OpenRow| row.ignored && row.order < case.order;
+    let mut keys = repeat_keys(case.webhook.id, case.report).into_iter();
+    let closed = keys.find_map(|key| open_row_of(case, books, key).filter(closes));
+    closed.map(|row| row.order.event_id)
 }
 
 /// A repeat of a closed row is closed with it, but a reversal that now fits is never swallowed (M11).
@@ -231,6 +235,9 @@ pub fn expected_match(
     books: &LockedCalls,
 ) -> Option<(Fingerprint, PriorMatch)> {
     let payout_cents = case.report.payout.cents()?;
+    if closed_row_of(case, books).is_some() {
+        return None;
+    }
     let (call_id, by_person) = match case.trigger {
         Trigger::Assigned(call_id) => (call_id, true),
         trigger if trigger.searches() => match find_better_call(case, books)? {

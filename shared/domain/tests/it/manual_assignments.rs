@@ -102,6 +102,23 @@ fn m12_the_repeats_of_an_ignored_report_are_closed_with_and_without_its_id() {
     assert_eq!(store.paid(), [(1, 5_000)].into());
 }
 
+/// M12, M5: a repeat of a closed row is closed with it when its call comes, and leads nobody there before.
+#[test]
+fn m12_a_report_that_is_closed_with_its_row_leads_no_other_to_its_call() {
+    let mut store = Store::new();
+    store.send(report(1, -30, 94, 0));
+    store.send(report(2, 1, 94, 2_500).naming("R"));
+    store.send(report(3, 2, 94, 2_500).naming("R"));
+    store.ignore(event_id(2));
+    store.tell(call(1, 122).with_ref("R"));
+    store.try_again(Trigger::Recorded);
+    let closed = (Status::Duplicate, Some(Reason::RepeatOfOpenReport), None);
+    assert_eq!(store.said(3), closed);
+    let too_early = (Status::Unmatched, Some(Reason::OutsideWindow), None);
+    assert_eq!(store.said(1), too_early);
+    assert_eq!(store.paid(), [].into());
+}
+
 /// M12 speaks of one fingerprint: what names neither a call nor a caller is nobody's repeat.
 #[test]
 fn m12_withheld_callers_are_not_closed_with_a_stranger() {
