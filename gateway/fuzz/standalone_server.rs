@@ -71,7 +71,7 @@ impl StandaloneServer {
             spool: None,
         };
         let door = GatewayState {
-            snapshot: WebhookCache::from_webhooks(webhooks()),
+            webhooks: WebhookCache::from_webhooks(webhooks()),
             limits,
             policy: Policy {
                 address_per_minute: 1_000_000,

@@ -13,7 +13,7 @@ use crate::webhook_cache::WebhookCache;
 
 /// Everything that a request needs.
 pub struct GatewayState {
-    pub snapshot: Arc<WebhookCache>,
+    pub webhooks: Arc<WebhookCache>,
     pub limits: Limits,
     pub policy: Policy,
     pub durable: DurablePublisher,

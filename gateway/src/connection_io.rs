@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionState<S> {
 
     /// The connection had to make room. A sender that has said half a request is told, in what the kernel
     /// takes at once: nobody waits for one that has no place any more. Answers the metric's phase.
-    pub fn tell_evicted(&self) -> RequestPhase {
+    pub fn report_eviction(&self) -> RequestPhase {
         let (stream, phase) = {
             let mut state = self.lock_state();
             (state.returned.take(), state.phase)
@@ -226,7 +226,7 @@ impl<S> ProtocolState<S> {
         }
     }
 
-    fn note_bytes(&mut self, piece: &[u8]) {
+    fn record_bytes(&mut self, piece: &[u8]) {
         match self.phase {
             Phase::Busy => return,
             Phase::Idle => {
@@ -341,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TimeoutStream<S> {
     pub fn put_back(&mut self, read: &[u8]) {
         let mut state = self.talk.lock_state();
         if state.phase == Phase::Idle && !read.is_empty() {
-            state.note_bytes(read);
+            state.record_bytes(read);
         }
         drop(state);
         self.begun = read.to_vec();
@@ -451,7 +451,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimeoutStream<S> {
             Poll::Ready(Ok(())) => {
                 let piece = &buf.filled()[before..];
                 if !piece.is_empty() {
-                    this.talk.lock_state().note_bytes(piece);
+                    this.talk.lock_state().record_bytes(piece);
                 }
                 Poll::Ready(Ok(()))
             }

@@ -125,7 +125,7 @@ impl GatewayState {
                 UnreadBody::All(request.into_body()),
             );
         }
-        let webhook = match self.snapshot.find(&token) {
+        let webhook = match self.webhooks.find(&token) {
             WebhookLookup::Webhook(_) if request.method() == Method::OPTIONS => {
                 return (
                     IngestResponse::Preflight,
@@ -403,7 +403,7 @@ impl RequestContext<'_> {
             Ok(()) => {
                 metrics::gateway().events.add(EventKind::Report, count);
                 if let Some(id) = first {
-                    self.gateway.unsettled.note_accepted(id, Instant::now());
+                    self.gateway.unsettled.record_accepted(id, Instant::now());
                 }
                 accepted
             }

@@ -259,7 +259,7 @@ async fn serve_until_evicted<S>(
         }
     };
     if evicted {
-        let phase = talk.tell_evicted();
+        let phase = talk.report_eviction();
         metrics::gateway().connections_evicted.inc(phase);
     }
 }

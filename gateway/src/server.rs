@@ -193,7 +193,7 @@ fn open_state(
         pool: pool.clone(),
         file: gateway.snapshot_file.clone(),
         postgres: readiness.add_dependency(DependencyName::Postgres),
-        snapshot: readiness.add_dependency(DependencyName::Snapshot),
+        cache: readiness.add_dependency(DependencyName::Snapshot),
     };
     let redis = readiness.add_dependency(DependencyName::Redis);
     // Each is down until its first attempt has succeeded or failed: a gateway that has only just been
@@ -217,7 +217,7 @@ fn open_state(
     let durable = DurablePublisher::start_publishing(publishing, readiness, end.clone())
         .map_err(|e| Failure::new(ExitReason::Bug, e))?;
     Ok(GatewayState {
-        snapshot: WebhookCache::start_refreshing(source, end.clone()),
+        webhooks: WebhookCache::start_refreshing(source, end.clone()),
         limits,
         policy: Policy {
             address_per_minute: gateway.limit_ip_per_minute.get(),
@@ -251,7 +251,7 @@ async fn exit_if_no_webhooks(gateway: Arc<GatewayState>, within: Duration, end: 
         () = end.cancelled() => return,
         () = tokio::time::sleep(within) => {}
     }
-    if !gateway.snapshot.is_known() {
+    if !gateway.webhooks.is_known() {
         tracing::error!(
             "no webhooks became known: Postgres never came up, and there is no saved copy"
         );

@@ -192,7 +192,7 @@ impl BatchProcessor {
             Err(error) => {
                 if error.is_environment_error() {
                     ids.into_iter()
-                        .for_each(|id| self.attempts.note_cut_short(id));
+                        .for_each(|id| self.attempts.record_cut_short(id));
                 } else {
                     // What failed together says nothing about each: their tries are counted anew.
                     self.attempts.forget_attempts(&ids).await?;
@@ -285,7 +285,7 @@ impl BatchProcessor {
                     return Ok(false);
                 }
                 Err(error) if error.is_environment_error() => {
-                    self.attempts.note_cut_short(event.id);
+                    self.attempts.record_cut_short(event.id);
                     return Err(count_postgres_failure(error));
                 }
                 Err(error) => {

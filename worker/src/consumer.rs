@@ -158,7 +158,7 @@ async fn run_periodic_jobs(
             maintenance::run_maintenance(&pool, &args)
         }),
         run_periodically(maintenance::FIGURES, stop.clone(), async || {
-            maintenance::tell_connections(&pool);
+            maintenance::publish_connection_counts(&pool);
             Ok(())
         }),
         run_periodically(reconciliation::JOB, stop, || {
@@ -413,7 +413,7 @@ async fn dispatch_delivery(
     if source == OVERFLOW
         && let Some(account) = topology::account_of(&delivery.properties)
     {
-        lanes.note_taken_back(account);
+        lanes.record_taken_back(account);
     }
     match envelope::decode_envelope(&delivery.data) {
         Ok(envelope) => {
@@ -484,7 +484,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_client_never_answers_ends_with_the_connection() {
-        let lease = Lease::take().await;
+        let lease = Lease::acquire().await;
         let cutter = FaultProxy::to(lease.amqp_server()).await;
         let url = lease.amqp_through(cutter.address).to_string();
         let session = BrokerConnection::connect_to(&url.as_str().into(), "test")

@@ -29,7 +29,7 @@ const ROWS_AT_A_TIME: i64 = 5_000;
 const FORGET_ATTEMPTS_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How many connections to Postgres there are.
-pub fn tell_connections(pool: &Pool) {
+pub fn publish_connection_counts(pool: &Pool) {
     let (in_use, open) = pool.connection_counts();
     let connections = &metrics::worker().connections;
     connections.set(ConnectionUse::InUse, in_use);

@@ -46,7 +46,7 @@ struct SeenAccounts {
 }
 
 impl SeenAccounts {
-    fn note(&mut self, account: Uuid, now: Instant) {
+    fn record_account(&mut self, account: Uuid, now: Instant) {
         if now.duration_since(self.since) > SEEN_FOR {
             self.before = std::mem::take(&mut self.now);
             self.count = self.before.len();
@@ -112,7 +112,7 @@ impl Moving {
     }
 
     /// Whether this belongs to the same job.
-    fn takes(&self, excess: &Excess) -> bool {
+    fn has_room_for(&self, excess: &Excess) -> bool {
         match excess {
             Excess::Event(queued) => {
                 let account = self.events.first().map(|event| event.account_id);
@@ -179,7 +179,7 @@ impl Overflow {
 
     /// Whether this account's next event is to be moved.
     pub fn is_crowded_by(&mut self, account: Uuid, waiting: &FairQueue) -> bool {
-        self.seen.note(account, Instant::now());
+        self.seen.record_account(account, Instant::now());
         if self.is_closed() {
             return false;
         }
@@ -241,7 +241,7 @@ impl Overflow {
 
     /// A message of this account came from the overflow queue. While more of it is there, what the account
     /// sends goes on behind it.
-    pub fn note_taken_back(&mut self, account: Uuid) {
+    pub fn record_taken_back(&mut self, account: Uuid) {
         self.quiet_since = None;
         let left = self.moved.entry(account).or_insert(usize::MAX);
         // Of another worker's messages the number is not known: then only an empty queue ends it.
@@ -274,14 +274,17 @@ impl Overflow {
         }
         self.is_moving = true;
         let mut moving = Moving::default();
-        while let Some(excess) = self.excess.pop_front_if(|excess| moving.takes(excess)) {
+        while let Some(excess) = self
+            .excess
+            .pop_front_if(|excess| moving.has_room_for(excess))
+        {
             moving.push(excess);
         }
         Some(moving)
     }
 
     /// They are on the overflow queue now, in so many messages of each account.
-    pub fn note_moved(&mut self, moving: &Moving, messages: &[Uuid]) {
+    pub fn record_moved(&mut self, moving: &Moving, messages: &[Uuid]) {
         self.end_move(moving);
         for account in messages {
             let count = self.moved.entry(*account).or_default();
@@ -290,7 +293,7 @@ impl Overflow {
     }
 
     /// They could not be moved: for a while nothing is, and everything is settled as it comes.
-    pub fn note_refused(&mut self, moving: &Moving) {
+    pub fn record_refused(&mut self, moving: &Moving) {
         self.end_move(moving);
         self.closed_until = Some(Instant::now() + CLOSED_FOR);
     }
@@ -417,16 +420,16 @@ mod tests {
             (moving.events.len(), overflow.next_move().is_none()),
             (50, true)
         );
-        overflow.note_moved(&moving, &[flood, flood]);
+        overflow.record_moved(&moving, &[flood, flood]);
         assert_eq!(overflow.amount(), Amount::default());
 
         let batch = waiting.take_batch(ROOM, 1);
         waiting.release_accounts(&batch.accounts);
         assert!(overflow.may_take_back(&waiting, true, false));
         assert!(!overflow.may_take_back(&waiting, false, false), "no room");
-        overflow.note_taken_back(flood);
+        overflow.record_taken_back(flood);
         assert!(overflow.is_moved(flood), "one more is on the queue");
-        overflow.note_taken_back(flood);
+        overflow.record_taken_back(flood);
         assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 1);
     }
 
@@ -446,7 +449,7 @@ mod tests {
         overflow.push_excess(queued(2, 1));
         let mut jobs = Vec::new();
         while let Some(moving) = overflow.next_move() {
-            overflow.note_moved(&moving, &[]);
+            overflow.record_moved(&moving, &[]);
             jobs.push((moving.events.len(), moving.messages.len()));
         }
         assert_eq!(jobs, [(1, 0), (0, 1), (1, 0), (1, 0)]);
@@ -460,10 +463,10 @@ mod tests {
     #[test]
     fn who_was_moved_elsewhere_waits_for_an_empty_queue() {
         let (mut overflow, mut waiting) = (Overflow::new(ROOM), FairQueue::default());
-        overflow.note_taken_back(Uuid::from_u128(1));
+        overflow.record_taken_back(Uuid::from_u128(1));
         assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 0);
         let moving = overflow.next_move().expect("that one");
-        overflow.note_moved(&moving, &[Uuid::from_u128(1)]);
+        overflow.record_moved(&moving, &[Uuid::from_u128(1)]);
         assert!(overflow.may_take_back(&waiting, true, false));
         overflow.quiet_since = Instant::now().checked_sub(EMPTY_AFTER * 2);
         assert_eq!(send(&mut overflow, &mut waiting, 1, 1), 1);
@@ -475,7 +478,7 @@ mod tests {
         send(&mut overflow, &mut waiting, 2, 1);
         send(&mut overflow, &mut waiting, 1, 700);
         let moving = overflow.next_move().expect("500 of them");
-        overflow.note_refused(&moving);
+        overflow.record_refused(&moving);
         assert_eq!(overflow.take_excess().events.len(), 100);
         assert_eq!(overflow.amount(), Amount::default());
         assert!(!overflow.is_moved(Uuid::from_u128(1)));

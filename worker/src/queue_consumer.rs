@@ -63,17 +63,17 @@ impl QueueConsumer {
 
     /// Gives back what is in hand: this worker is leaving, nothing failed.
     pub async fn cancel_and_requeue(&mut self, renewing: &Channel) {
-        self.note_arrived();
+        self.record_arrival();
         if let Err(error) = self.cancel().await {
             tracing::debug!(%error, "a consumer could not be cancelled");
             return;
         }
-        self.note_arrived();
+        self.record_arrival();
         self.unacked.nack_all(&self.channel, renewing).await;
     }
 
     /// What is here and was not looked at yet.
-    fn note_arrived(&mut self) {
+    fn record_arrival(&mut self) {
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
             self.unacked.add_delivery(&delivery, 1);
         }

@@ -23,7 +23,7 @@ pub async fn watch_depths(session: &BrokerConnection) -> std::convert::Infallibl
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         look.tick().await;
-        match tokio::time::timeout(TOLD_WITHIN, tell_depths(session)).await {
+        match tokio::time::timeout(TOLD_WITHIN, publish_queue_depths(session)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the queues could not be looked at"),
             Err(_) => tracing::debug!("the broker did not say how long its queues are"),
@@ -31,7 +31,7 @@ pub async fn watch_depths(session: &BrokerConnection) -> std::convert::Infallibl
     }
 }
 
-async fn tell_depths(session: &BrokerConnection) -> Result<(), QueueError> {
+async fn publish_queue_depths(session: &BrokerConnection) -> Result<(), QueueError> {
     for (name, queue) in QUEUES {
         // One whose node is down is as good as not there: nothing is known of it.
         if let Some(depth) = topology::queue_depth(session.connection(), queue).await? {

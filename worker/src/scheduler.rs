@@ -225,8 +225,8 @@ impl Scheduler {
     }
 
     /// A message came from the overflow queue, be it for the first time or again.
-    pub fn note_taken_back(&mut self, account: Uuid) {
-        self.overflow.note_taken_back(account);
+    pub fn record_taken_back(&mut self, account: Uuid) {
+        self.overflow.record_taken_back(account);
     }
 
     /// Queues the events of an envelope that was moved out of the others' way.
@@ -494,7 +494,7 @@ impl Scheduler {
     fn take_moved(&mut self, moving: Moving, outcome: Result<Vec<Uuid>, QueueError>) -> Settled {
         match outcome {
             Ok(messages) => {
-                self.overflow.note_moved(&moving, &messages);
+                self.overflow.record_moved(&moving, &messages);
                 self.start_moving();
                 Settled {
                     events: moving.deliveries().map(|delivery| (delivery, 1)).collect(),
@@ -503,7 +503,7 @@ impl Scheduler {
             }
             Err(error) => {
                 tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue; they are settled as they come");
-                self.overflow.note_refused(&moving);
+                self.overflow.record_refused(&moving);
                 let mut settled = Settled::default();
                 for refused in [moving, self.overflow.take_excess()] {
                     self.settle_after_all(refused, &mut settled);

@@ -188,7 +188,7 @@ impl Network {
             calls: Vec::new(),
         };
         let assignments = network.sides().await?;
-        network.record(&assignments).await?;
+        network.record_calls(&assignments).await?;
         Ok(network)
     }
 
@@ -249,7 +249,7 @@ impl Network {
     }
 
     /// A month of calls: more by day than by night, more on working days, a little more each week.
-    async fn record(&mut self, sides: &[(Uuid, Uuid)]) -> anyhow::Result<()> {
+    async fn record_calls(&mut self, sides: &[(Uuid, Uuid)]) -> anyhow::Result<()> {
         const AREAS: [&str; 8] = ["305", "786", "407", "512", "214", "617", "602", "480"];
         let mut dice = SeededRng::new(20_260_314);
         let mut bodies = Vec::new();

@@ -40,7 +40,7 @@ pub async fn run(to: &Path, console: &Path, all: bool) -> anyhow::Result<()> {
     browser.zone(network.zone).await;
     browser.go("/sign-in").await;
     if all {
-        take(&browser, to, "sign-in", WIDTH, MOST_HIGH).await?;
+        take_screenshot(&browser, to, "sign-in", WIDTH, MOST_HIGH).await?;
     }
     browser.fill("E-mail", EMAIL).await;
     browser.fill("Password", PASSWORD).await;
@@ -52,7 +52,7 @@ pub async fn run(to: &Path, console: &Path, all: bool) -> anyhow::Result<()> {
             browser.scheme(scheme).await;
             browser.width(width).await;
             browser.go(path).await;
-            take(&browser, to, &format!("{name}{suffix}"), width, most).await
+            take_screenshot(&browser, to, &format!("{name}{suffix}"), width, most).await
         };
         if *look != Look::Unprinted || all {
             page(
@@ -77,7 +77,7 @@ pub async fn run(to: &Path, console: &Path, all: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take(
+async fn take_screenshot(
     browser: &Browser,
     to: &Path,
     name: &str,

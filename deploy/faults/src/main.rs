@@ -145,7 +145,7 @@ async fn one_run(arguments: Arguments, services: Services, seed: u64) -> anyhow:
     };
     let outcome = outcome.await;
     if outcome.is_err() {
-        plan.tell();
+        plan.print_plan();
     }
     let kept = if spool { "spool" } else { "no spool" };
     outcome.map(|summary| {

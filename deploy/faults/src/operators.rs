@@ -85,8 +85,8 @@ impl SimulatedOperator {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Done {
         while !stop.load(Ordering::Relaxed) {
             match self.random.random_range(0..20) {
-                0..6 => self.record().await,
-                6..8 => self.look().await,
+                0..6 => self.record_calls().await,
+                6..8 => self.load_rows().await,
                 8..10 => self.replay_many().await,
                 _ => self.act().await,
             }
@@ -96,7 +96,7 @@ impl SimulatedOperator {
     }
 
     /// A few calls: late ones for the first time, or again with another estimate.
-    async fn record(&mut self) {
+    async fn record_calls(&mut self) {
         let mut copies = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..self.random.random_range(1..6) {
@@ -147,7 +147,7 @@ impl SimulatedOperator {
         }
     }
 
-    async fn look(&mut self) {
+    async fn load_rows(&mut self) {
         let path = format!(
             "/api/v1/webhooks/{}/events?limit=100",
             self.account.webhook.id
@@ -163,7 +163,7 @@ impl SimulatedOperator {
 
     async fn act(&mut self) {
         if self.rows.is_empty() {
-            return self.look().await;
+            return self.load_rows().await;
         }
         let row = self.rows[self.random.random_range(0..self.rows.len())];
         let call = self.account.calls[self.random.random_range(0..CALLS)];

@@ -219,7 +219,7 @@ impl FaultSchedule {
     }
 
     /// Lists what was played, for a run that failed.
-    pub fn tell(&self) {
+    pub fn print_plan(&self) {
         for fault in &self.played {
             trueup_testkit::output::print_line(format_args!("  {fault}"));
         }
@@ -238,7 +238,7 @@ impl FaultSchedule {
         let over: Vec<ScheduledRecovery> = over;
         for ScheduledRecovery { fault, .. } in over {
             match fault {
-                Fault::Link { link, .. } => scene.cutter(link).restore(),
+                Fault::Link { link, .. } => scene.proxy(link).restore(),
                 Fault::KillWorker { n, .. } if scene.workers[n].is_none() => scene.start_worker(n),
                 Fault::KillGateway { n, .. } if scene.gateways[n].is_none() => {
                     scene.start_gateway(n)
@@ -263,7 +263,7 @@ impl FaultSchedule {
                 network_fault,
                 millis,
             } => {
-                scene.cutter(link).set(network_fault);
+                scene.proxy(link).set(network_fault);
                 self.lasts(fault, millis);
             }
             // A guard kills its process when it is dropped.
@@ -303,7 +303,7 @@ impl FaultSchedule {
 impl Drop for FaultSchedule {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.tell();
+            self.print_plan();
         }
     }
 }

@@ -60,7 +60,7 @@ pub async fn run(arguments: &Arguments, services: Services, seed: u64) -> Result
 /// Workers slower than the senders, until the queue is full and for `span` after that.
 async fn overload(scene: &mut Cluster, span: Duration) -> Result<String> {
     scene
-        .cutter(WORKER_POSTGRES)
+        .proxy(WORKER_POSTGRES)
         .set(NetworkFault::Slow(Duration::from_millis(150)));
     let session = scene.ground.lease.broker().await;
     let started = Instant::now();

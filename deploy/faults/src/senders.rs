@@ -153,7 +153,7 @@ impl Sender {
         match tokio::time::timeout(ANSWER_WITHIN, self.try_send(body.as_bytes())).await {
             Ok(Ok((status, answer))) => {
                 *self.sent.answers.entry(status).or_default() += 1;
-                self.note(status, &answer, started);
+                self.record_response(status, &answer, started);
             }
             Ok(Err(_)) => {
                 self.client = None;
@@ -188,7 +188,7 @@ impl Sender {
         Ok((answer.status, json))
     }
 
-    fn note(&mut self, status: u16, answer: &Value, started: Instant) {
+    fn record_response(&mut self, status: u16, answer: &Value, started: Instant) {
         match status {
             200 => {
                 let one = answer["event_id"].as_str().into_iter();

@@ -60,7 +60,7 @@ pub struct TestEnv {
 impl TestEnv {
     pub async fn prepare(services: Services) -> TestEnv {
         let Some(shared) = &services else {
-            let (database, lease) = (TestDatabase::fresh().await, Lease::take().await);
+            let (database, lease) = (TestDatabase::fresh().await, Lease::acquire().await);
             let brokers = vec![lease.amqp_server().to_owned()];
             return TestEnv {
                 database,

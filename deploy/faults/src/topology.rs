@@ -128,7 +128,7 @@ impl Cluster {
         self.ground.database.client().await
     }
 
-    pub fn cutter(&self, link: usize) -> &FaultProxy {
+    pub fn proxy(&self, link: usize) -> &FaultProxy {
         &self.cutters[link % self.cutters.len()]
     }
 

@@ -20,7 +20,8 @@ use trueup_testkit::query_plans;
 use crate::baseline_sql;
 use crate::environment::on_services;
 use crate::fixtures::{self, Dataset};
-use crate::goals::{Better, Goal, Report};
+use crate::goals::{Better, Goal};
+use crate::report::Report;
 use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(600);
 
 pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let database = TestDatabase::fresh().await;
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let client = database.client().await;
     print_line(format_args!(
         "  making books of {} calls and {} event rows …",

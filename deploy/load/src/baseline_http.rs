@@ -36,12 +36,12 @@ pub fn run() -> anyhow::Result<()> {
                 .await
                 .context("the ceiling cannot accept")?;
             stream.set_nodelay(true)?;
-            tokio::spawn(attend(stream));
+            tokio::spawn(serve_connection(stream));
         }
     })
 }
 
-async fn attend(stream: TcpStream) {
+async fn serve_connection(stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let _ = request.into_body().collect().await;
         let mut response = Response::new(Full::new(Bytes::from_static(BODY)));

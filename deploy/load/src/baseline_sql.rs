@@ -80,7 +80,7 @@ pub async fn batches(client: &mut Client, books: Dataset, span: Duration) -> any
     while started.elapsed() < span {
         let from = NUMBER.fetch_add(BATCH, Ordering::Relaxed);
         let reports = Reports::of(books, from, BATCH);
-        settle(client, &statements, &reports, true)
+        write_reports(client, &statements, &reports, true)
             .await
             .context("a batch of the ceiling")?;
         done += BATCH;
@@ -103,7 +103,7 @@ pub async fn one_by_one(
             let mut done = 0_i64;
             while started.elapsed() < span {
                 let from = NUMBER.fetch_add(1, Ordering::Relaxed);
-                settle(
+                write_reports(
                     &mut client,
                     &statements,
                     &Reports::of(books, from, 1),
@@ -165,7 +165,7 @@ impl Reports {
     }
 }
 
-async fn settle(
+async fn write_reports(
     client: &mut Client,
     statements: &Statements,
     r: &Reports,

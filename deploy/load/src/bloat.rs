@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub async fn run(plan: &Plan) -> anyhow::Result<()> {
     let database = TestDatabase::fresh().await;
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let client = database.client().await;
     let books = Dataset::make(&client, plan.calls, false).await?;
     let autovacuum: String = client.query_one("SHOW autovacuum", &[]).await?.get(0);

@@ -13,8 +13,9 @@ use trueup_testkit::process::Process;
 use crate::environment::{Baseline, Testbed};
 use crate::fixtures::ACCOUNTS;
 use crate::gateway_throughput::{self, Spans};
-use crate::goals::{Better, Goal, Report};
+use crate::goals::{Better, Goal};
 use crate::process_stats::Cpu;
+use crate::report::Report;
 use crate::requests::{Kind, Sender};
 use crate::traffic::{LoadModel, Plan};
 use trueup_testkit::output::print_line;
@@ -67,7 +68,7 @@ pub async fn sustained(
     report: &mut Report,
 ) -> anyhow::Result<Testbed> {
     let ceiling = Baseline::start().await?;
-    let before = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
+    let before = gateway_throughput::measure_bare_hyper(&ceiling, CONNECTIONS, spans).await?;
     let mut held = None;
     for &pace in paces {
         // Each pace on new books: none inherits what the ones before have left to Postgres.
@@ -83,7 +84,7 @@ pub async fn sustained(
             break;
         }
     }
-    let after = gateway_throughput::bare(&ceiling, CONNECTIONS, spans).await?;
+    let after = gateway_throughput::measure_bare_hyper(&ceiling, CONNECTIONS, spans).await?;
     let bare = f64::midpoint(before.per_second, after.per_second);
     let (rate, value) = match held {
         Some((rate, outcome)) => {

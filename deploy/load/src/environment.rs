@@ -33,7 +33,7 @@ pub struct Testbed {
 impl Testbed {
     pub async fn set(binaries: &std::path::Path, calls: i64) -> anyhow::Result<Testbed> {
         let database = TestDatabase::fresh().await;
-        let lease = Lease::take().await;
+        let lease = Lease::acquire().await;
         let client = database.client().await;
         let books = Dataset::make(&client, calls, false).await?;
         webhooks(&client).await?;

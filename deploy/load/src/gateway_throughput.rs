@@ -6,8 +6,9 @@ use std::time::Duration;
 use trueup_testkit::http;
 
 use crate::environment::{Baseline, Testbed};
-use crate::goals::{Better, Goal, Report};
+use crate::goals::{Better, Goal};
 use crate::process_stats::{Cpu, resident};
+use crate::report::Report;
 use crate::requests::{Kind, Sender};
 use crate::traffic::{LoadModel, Outcome, Plan, drive};
 use trueup_testkit::output::print_line;
@@ -28,7 +29,7 @@ pub async fn accepting(
     let ceiling = Baseline::start().await?;
     let mut bare_p99 = None;
     for (connections, pass, stretch) in [(64, 20.0, 24.0), (256, 36.0, 42.0)] {
-        let before = bare(&ceiling, connections, spans).await?;
+        let before = measure_bare_hyper(&ceiling, connections, spans).await?;
         let cpu = Cpu::now();
         let inside = GatewayMetricsDelta::of(stage).await?;
         let door = sent(
@@ -44,7 +45,7 @@ pub async fn accepting(
             &format!("door, {connections} connections"),
             Cpu::now().since(&cpu),
         );
-        report.note(format!(
+        report.add_note(format!(
             "Door, {connections} connections: {}.",
             GatewayMetricsDelta::of(stage).await?.since(&inside)
         ));
@@ -55,7 +56,7 @@ pub async fn accepting(
             .map(|g| resident(g.id()))
             .max()
             .unwrap_or(0);
-        let after = bare(&ceiling, connections, spans).await?;
+        let after = measure_bare_hyper(&ceiling, connections, spans).await?;
         let bare = f64::midpoint(before.per_second, after.per_second);
         report.judge(Goal {
             number: 1,
@@ -197,7 +198,7 @@ pub async fn refusing(
         (Kind::WrongSecret, 401, 40.0),
     ];
     let connections = 64;
-    let mut before = bare(&ceiling, connections, spans).await?;
+    let mut before = measure_bare_hyper(&ceiling, connections, spans).await?;
     for (kind, status, pass) in kinds {
         let cpu = Cpu::now();
         if kind == Kind::SameAddress {
@@ -223,7 +224,7 @@ pub async fn refusing(
         .await?;
         report.cpu(&format!("refusing {status}"), Cpu::now().since(&cpu));
         door.expect_all(status)?;
-        let after = bare(&ceiling, connections, spans).await?;
+        let after = measure_bare_hyper(&ceiling, connections, spans).await?;
         let bare = f64::midpoint(before.per_second, after.per_second);
         report.judge(Goal {
             number: 2,
@@ -246,7 +247,11 @@ pub async fn refusing(
 }
 
 /// Hyper alone, with the same requests.
-pub async fn bare(ceiling: &Baseline, connections: usize, spans: Spans) -> anyhow::Result<Outcome> {
+pub async fn measure_bare_hyper(
+    ceiling: &Baseline,
+    connections: usize,
+    spans: Spans,
+) -> anyhow::Result<Outcome> {
     let plan = Plan {
         doors: vec![ceiling.address],
         connections,

@@ -17,6 +17,7 @@ mod neighbour;
 mod overload_memory;
 mod plot;
 mod process_stats;
+mod report;
 mod requests;
 mod run;
 mod stored_bytes;

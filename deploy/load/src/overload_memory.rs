@@ -7,8 +7,9 @@ use trueup_testkit::http;
 
 use crate::environment::Testbed;
 use crate::gateway_throughput::{in_short, sent};
-use crate::goals::{Memory, Report};
+use crate::goals::Memory;
 use crate::process_stats::{Cpu, pids_of, resident};
+use crate::report::Report;
 use crate::requests::Kind;
 use crate::traffic::LoadModel;
 
@@ -80,7 +81,7 @@ pub async fn run(stage: &mut Testbed, span: Duration, report: &mut Report) -> an
     };
     report.cpu("overload", Cpu::now().since(&cpu));
     report.memory.push(memory);
-    report.note(format!(
+    report.add_note(format!(
         "Overload: {}; most events in flight in a gateway: {in_flight:.0} (senders that wait: {CONNECTIONS}).",
         in_short(&outcome)
     ));

@@ -8,7 +8,7 @@ use trueup_testkit::database::TestDatabase;
 
 use crate::environment::Testbed;
 use crate::gateway_throughput::{self, Spans};
-use crate::goals::Report;
+use crate::report::Report;
 use crate::{backlog_drain, end_to_end, overload_memory, stored_bytes};
 use trueup_testkit::output::print_line;
 

@@ -16,7 +16,8 @@ use trueup_testkit::database::TestDatabase;
 
 use crate::backlog_drain::{fill, rows, start_worker};
 use crate::fixtures::{self, Dataset};
-use crate::goals::{Better, Goal, Report};
+use crate::goals::{Better, Goal};
+use crate::report::Report;
 use trueup_testkit::output::print_line;
 
 #[derive(Debug, Clone)]
@@ -120,7 +121,7 @@ async fn relations(client: &Client) -> anyhow::Result<Vec<Relation>> {
 
 pub async fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let database = TestDatabase::fresh().await;
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let client = database.client().await;
     client
         .batch_execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
@@ -274,7 +275,7 @@ pub async fn measured(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
         1_500.0,
         1_000.0,
     ));
-    report.note(format!(
+    report.add_note(format!(
         "Bytes for a report: {}; images of whole pages after a checkpoint {:.0} more of the log.",
         lines(&outcome).join(" · "),
         outcome.page_images

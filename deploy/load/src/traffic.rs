@@ -172,7 +172,7 @@ impl LoadGenerator<'_> {
                 let n = event.token().0;
                 if self.advance(n, event.is_writable(), &mut piece)? {
                     now = Instant::now();
-                    self.note(n, now);
+                    self.record_response(n, now);
                     if now < self.until {
                         self.send(n, now)?;
                     }
@@ -216,7 +216,7 @@ impl LoadGenerator<'_> {
             for event in &events {
                 let n = event.token().0;
                 if self.advance(n, event.is_writable(), &mut piece)? {
-                    self.note(n, Instant::now());
+                    self.record_response(n, Instant::now());
                     idle.push_back(n);
                 }
             }
@@ -274,7 +274,7 @@ impl LoadGenerator<'_> {
         }
     }
 
-    fn note(&mut self, n: usize, now: Instant) {
+    fn record_response(&mut self, n: usize, now: Instant) {
         let Some(due) = self.lines[n].due.take() else {
             return;
         };

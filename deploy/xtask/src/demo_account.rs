@@ -10,9 +10,8 @@ use trueup_services::seeded_rng::SeededRng;
 
 use crate::clock::ago;
 use crate::http::{self, Request};
-use crate::operator_client::{Api, text};
+use crate::operator_client::{Api, door, text};
 use crate::progress::Note;
-use crate::up::door;
 
 /// Calls of the demo account, spread over the last week.
 const CALLS: u64 = 300;
@@ -75,7 +74,7 @@ pub fn make(admin: &Api, gateway: &str, note: &Note) -> Result<Value> {
     )?;
     note.set("calls");
     let calls = calls(&[(&hvac_buyer, &share), (&roofing_buyer, &flat)]);
-    record(&api, &calls)?;
+    record_calls(&api, &calls)?;
     note.set("reports");
     report(&api, gateway, &text(&open, "token")?, &calls)?;
     Ok(json!({
@@ -92,7 +91,7 @@ fn webhook(made: &Value) -> Result<Value> {
     }))
 }
 
-pub fn record(api: &Api, calls: &[Value]) -> Result<()> {
+pub fn record_calls(api: &Api, calls: &[Value]) -> Result<()> {
     let answer = api.post("/calls", &Value::from(calls))?;
     let accepted = answer.get("accepted").and_then(Value::as_u64).unwrap_or(0);
     if usize::try_from(accepted) == Ok(calls.len()) {

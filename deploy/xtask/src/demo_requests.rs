@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use trueup_services::process;
 
-use crate::demo_account::{EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record, wait_for_row};
+use crate::demo_account::{
+    EXAMPLE_CALLER, EXAMPLE_SECONDS, UNKNOWN_CALLER, record_calls, wait_for_row,
+};
 use crate::http::{self, Answer, Request};
 use crate::layout::Layout;
-use crate::operator_client::{Api, money, text};
+use crate::operator_client::{Api, door, money, part, text};
 use crate::progress::step;
-use crate::up::{door, part};
 use crate::{clock, system};
 
 struct DemoRequest {
@@ -166,7 +167,7 @@ impl Scene<'_> {
     /// A call of its own for each run, so that every run shows the same.
     fn fresh_call(&self) -> Result<String> {
         let started = clock::ago(120 + EXAMPLE_SECONDS);
-        record(
+        record_calls(
             &self.api,
             &[json!({
                 "ref_id": self.ref_id, "caller": EXAMPLE_CALLER, "tracking_number": "+18885550100",

@@ -117,7 +117,7 @@ pub fn run(layout: &Layout, choice: ServiceMode, options: &Options) -> Result<()
 }
 
 pub fn with_services(layout: &Layout, services: &Services, options: &Options) -> Result<()> {
-    prove(layout, options, |faults| services.tell_tests(faults))
+    prove(layout, options, |faults| services.pass_to_tests(faults))
 }
 
 fn prove(layout: &Layout, options: &Options, prepare: impl FnOnce(&mut Command)) -> Result<()> {

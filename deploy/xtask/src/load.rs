@@ -64,7 +64,7 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
     load.current_dir(&layout.root);
     if options.neighbour {
         load.arg("neighbour").arg("--binaries").arg(&release);
-        services.tell_tests(&mut load);
+        services.pass_to_tests(&mut load);
         return child_process::run_shown(load, "the measuring");
     }
     load.arg("run")
@@ -86,6 +86,6 @@ fn measure(layout: &Layout, services: &services::Services, options: &Options) ->
             load.args([flag, value]);
         }
     }
-    services.tell_tests(&mut load);
+    services.pass_to_tests(&mut load);
     child_process::run_shown(load, "the measuring")
 }

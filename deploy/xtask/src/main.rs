@@ -114,7 +114,9 @@ fn run(cli: Cli) -> Result<()> {
             if dev { Build::Dev } else { Build::Release },
         ),
         Command::Demo => demo_requests::run(&layout),
-        Command::Services => services::tell(&services::ensure(&layout, choice, Purpose::System)?),
+        Command::Services => {
+            services::print_settings(&services::ensure(&layout, choice, Purpose::System)?)
+        }
         Command::Test { args } => suite::run(&layout, choice, &args),
         Command::Ci => ci::run(&layout, choice),
         Command::Faults(options) => faults::run(&layout, choice, &options),

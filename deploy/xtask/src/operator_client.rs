@@ -83,3 +83,14 @@ pub fn money(cents: i64) -> String {
         cents.unsigned_abs() % 100
     )
 }
+
+/// Where a webhook's reports go.
+pub fn door(gateway: &str, token: &str) -> String {
+    format!("{gateway}/api/v1/ppc/inbound-webhooks/{token}")
+}
+
+pub fn part<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
+    value
+        .get(name)
+        .with_context(|| format!("the state of `up` names no {name}; run `cargo xtask up` again"))
+}

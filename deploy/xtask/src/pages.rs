@@ -65,7 +65,7 @@ pub fn panel(layout: &Layout, choice: ServiceMode, options: &PanelOptions) -> Re
 fn program(layout: &Layout, services: &Services) -> Command {
     let mut command = Command::new(layout.target.join("debug/trueup-console-samples"));
     command.current_dir(&layout.root);
-    services.tell_tests(&mut command);
+    services.pass_to_tests(&mut command);
     command
 }
 

@@ -61,7 +61,7 @@ pub fn with_services(layout: &Layout, services: &Services, args: &[String]) -> R
         command.arg("--workspace");
     }
     command.args(args);
-    services.tell_tests(&mut command);
+    services.pass_to_tests(&mut command);
     count(command)
 }
 

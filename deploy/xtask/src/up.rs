@@ -11,7 +11,7 @@ use trueup_services::process::output;
 
 use crate::demo_account;
 use crate::layout::Layout;
-use crate::operator_client::{Api, text};
+use crate::operator_client::{Api, door, part, text};
 use crate::progress::step;
 use crate::services::{self, Purpose, ServiceMode, Services};
 use crate::system::{self, Build, System};
@@ -73,7 +73,7 @@ pub fn run(layout: &Layout, choice: ServiceMode, build: Build) -> Result<()> {
             made
         }
     };
-    tell(layout, &system, &account, &user, &admin_key)
+    print_endpoints(layout, &system, &account, &user, &admin_key)
 }
 
 /// Somebody for the console's pages, by the same command that makes the first one in production.
@@ -125,7 +125,7 @@ fn random_key(bytes: usize) -> Result<String> {
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn tell(
+fn print_endpoints(
     layout: &Layout,
     system: &System,
     account: &Value,
@@ -191,15 +191,4 @@ fn tell(
         "Next: `cargo xtask demo` shows what reports do to the money; `cargo xtask down` stops it all."
     );
     Ok(())
-}
-
-/// Where a webhook's reports go.
-pub fn door(gateway: &str, token: &str) -> String {
-    format!("{gateway}/api/v1/ppc/inbound-webhooks/{token}")
-}
-
-pub fn part<'a>(value: &'a Value, name: &str) -> Result<&'a Value> {
-    value
-        .get(name)
-        .with_context(|| format!("the state of `up` names no {name}; run `cargo xtask up` again"))
 }

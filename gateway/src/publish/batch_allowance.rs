@@ -55,9 +55,9 @@ impl AccountAllowances {
             used_until.retain(|_, until| *until > now);
         }
         let from = used_until.get(&account).copied().unwrap_or(now).max(now);
-        let until = from + self.takes(cost);
+        let until = from + self.time_for(cost);
         // Whoever has used up nothing may send one batch, however small the burst.
-        if from > now && until.duration_since(now) > self.takes(self.allowance.burst.get()) {
+        if from > now && until.duration_since(now) > self.time_for(self.allowance.burst.get()) {
             return None;
         }
         used_until.insert(account, until);
@@ -69,7 +69,7 @@ impl AccountAllowances {
     }
 
     /// What was not stored after all uses nothing up. The time that has gone by is given back by itself.
-    pub fn give_back(&self, used: &AllowanceUse, now: Instant) {
+    pub fn release_unused(&self, used: &AllowanceUse, now: Instant) {
         let rest = used.until.saturating_duration_since(used.from.max(now));
         if let Some(until) = self.used_until.lock().get_mut(&used.account) {
             *until = until.checked_sub(rest).unwrap_or(now);
@@ -77,7 +77,7 @@ impl AccountAllowances {
     }
 
     /// How long the account's rate takes for so many.
-    fn takes(&self, elements: u32) -> Duration {
+    fn time_for(&self, elements: u32) -> Duration {
         Duration::from_secs(1) * elements / self.allowance.per_second.get()
     }
 }
@@ -152,12 +152,12 @@ mod tests {
         assert!(take(1, now).is_none());
         let first = first.expect("within the burst");
         let second = second.expect("within the burst");
-        allowances.give_back(&second, now);
+        allowances.release_unused(&second, now);
         assert!(take(500, now).is_some());
         // The first is over after its five seconds: what came later is not given back with it.
         let later = now + Duration::from_secs(11);
         assert!(take(1_000, later).is_some());
-        allowances.give_back(&first, later);
+        allowances.release_unused(&first, later);
         assert!(take(1, later).is_none());
     }
 }

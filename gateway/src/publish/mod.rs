@@ -100,7 +100,7 @@ impl DurablePublisher {
             .ok_or(PublishError::Full)?;
         let stored = self.store_events(events).await;
         if stored.is_err() {
-            self.batches.give_back(&used, Instant::now());
+            self.batches.release_unused(&used, Instant::now());
         }
         stored
     }

@@ -66,30 +66,30 @@ pub struct CacheSource {
     pub pool: Pool,
     pub file: Option<PathBuf>,
     pub postgres: Dependency,
-    pub snapshot: Dependency,
+    pub cache: Dependency,
 }
 
 impl WebhookCache {
     /// Starts with the saved copy if there is one, and goes on reading until `stop`.
     pub fn start_refreshing(source: CacheSource, stop: CancellationToken) -> Arc<WebhookCache> {
-        let snapshot = Arc::new(WebhookCache(ArcSwap::default()));
+        let webhooks = Arc::new(WebhookCache(ArcSwap::default()));
         if let Some(saved) = source.file.as_deref().and_then(load_file) {
             let age = Timestamp::now().duration_since(saved.at).as_secs();
             source
-                .snapshot
+                .cache
                 .set_degraded(format!("from the saved copy, {age} s old"));
-            snapshot
+            webhooks
                 .0
                 .store(Arc::new(Table::from_webhooks(saved.webhooks)));
         }
-        let mine = Arc::clone(&snapshot);
-        spawn_vital("snapshot", async move {
+        let mine = Arc::clone(&webhooks);
+        spawn_vital("webhook cache", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = mine.keep_fresh(source) => {}
             }
         });
-        snapshot
+        webhooks
     }
 
     /// One that never changes.
@@ -138,7 +138,7 @@ impl WebhookCache {
                     unsaved |= self.apply_changes(changes, from == FROM_THE_START);
                     fresh_at = Some(Instant::now());
                     source.postgres.ok();
-                    source.snapshot.ok();
+                    source.cache.ok();
                 }
                 Err(error) => self.mark_stale(&source, &error),
             }
@@ -165,7 +165,7 @@ impl WebhookCache {
             .set_degraded(format!("webhooks are served as they were known: {why}"));
         if !self.is_known() {
             source
-                .snapshot
+                .cache
                 .set_down("no webhooks are known yet, and there is no saved copy");
         }
     }

@@ -1,5 +1,4 @@
-//! What the public door may ask of Postgres: the view `webhook_ingest`, whether a row stands for an id that it gave out
-//! itself, and nothing else.
+//! What the gateway knows of webhooks: one SELECT on the view `webhook_ingest`.
 //!
 //! It reads what changed since a horizon, in one statement, so that a gateway can ask twice a second.
 //! It writes nothing: uses of secrets and refusals travel as events.
@@ -9,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use trueup_event::ids;
 use trueup_postgres::{Pool, StoreError};
 
 /// A webhook as the door needs it. Has no `Debug`: its token opens the door.
@@ -84,20 +82,6 @@ pub async fn changed_since(pool: &Pool, horizon: i64) -> Result<ChangedWebhooks,
         horizon,
         clock_skew: clock_skew(asked_at, answered_at, theirs),
     })
-}
-
-const UNSETTLED: &str = "/* ingest_unsettled */ SELECT trueup_unsettled_reports($1, $2, $3)";
-
-/// Those of these events that have no row.
-pub async fn unsettled_of(pool: &Pool, events: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
-    let times = events.iter().filter_map(|id| ids::time_of_event_id(*id));
-    let (lows, highs): (Vec<Timestamp>, Vec<Timestamp>) = times.unzip();
-    let client = pool.get().await?;
-    let statement = client.prepare_cached(UNSETTLED).await?;
-    let row = client
-        .query_one(&statement, &[&events, &lows, &highs])
-        .await?;
-    Ok(row.try_get(0)?)
 }
 
 fn webhook_of_row(row: &Row) -> Result<IngestWebhook, StoreError> {

@@ -116,7 +116,7 @@ pub struct AssignmentIsFixed;
 
 /// Lays a copy over the call as it stands (nothing: it is new). `posted` says whether the ledger holds
 /// a posting for it; `payees` holds the present terms of every assignment concerned.
-pub fn record(
+pub fn apply_call_record(
     standing: Option<&StoredCall>,
     copy: &CallRecord,
     posted: bool,
@@ -292,7 +292,7 @@ mod tests {
             (FLAT, Some(5000), Some(false), None),
             (FLAT, Some(5000), None, None),
         ] {
-            let (call, m) = record(
+            let (call, m) = apply_call_record(
                 None,
                 &copy(Some(value), Some(qualified)),
                 false,
@@ -311,7 +311,7 @@ mod tests {
             assignment_id: None,
             ..copy(Some(Some(5000)), Some(Some(true)))
         };
-        let (call, m) = record(None, &nobody, false, &payees(SHARE)).expect("new");
+        let (call, m) = apply_call_record(None, &nobody, false, &payees(SHARE)).expect("new");
         assert_eq!(
             (moved(m), call.credit_cents),
             (Some((5000, 0)), 0),
@@ -322,14 +322,14 @@ mod tests {
     #[test]
     fn v11_a_changed_copy_posts_the_difference_and_an_equal_one_nothing() {
         let payees = payees(SHARE);
-        let (first, _) = record(
+        let (first, _) = apply_call_record(
             None,
             &copy(Some(Some(5000)), Some(Some(true))),
             false,
             &payees,
         )
         .expect("new");
-        let again = record(
+        let again = apply_call_record(
             Some(&first),
             &copy(Some(Some(5000)), Some(Some(true))),
             true,
@@ -337,19 +337,22 @@ mod tests {
         )
         .expect("same");
         assert_eq!(again, (first.clone(), None));
-        let silent = record(Some(&first), &copy(None, None), true, &payees).expect("left out");
+        let silent =
+            apply_call_record(Some(&first), &copy(None, None), true, &payees).expect("left out");
         assert_eq!(silent, (first.clone(), None), "what is left out stays");
         let (less, m) =
-            record(Some(&first), &copy(Some(Some(4000)), None), true, &payees).expect("changed");
+            apply_call_record(Some(&first), &copy(Some(Some(4000)), None), true, &payees)
+                .expect("changed");
         assert_eq!(moved(m), Some((-1000, -600)));
         let (gone, m) =
-            record(Some(&less), &copy(None, Some(Some(false))), true, &payees).expect("changed");
+            apply_call_record(Some(&less), &copy(None, Some(Some(false))), true, &payees)
+                .expect("changed");
         assert_eq!(
             (moved(m), gone.credit_cents, gone.value_cents),
             (Some((-4000, -2400)), 0, Some(4000))
         );
-        let (cleared, m) =
-            record(Some(&first), &copy(Some(None), None), true, &payees).expect("changed");
+        let (cleared, m) = apply_call_record(Some(&first), &copy(Some(None), None), true, &payees)
+            .expect("changed");
         assert_eq!(
             (moved(m), cleared.value_cents),
             (Some((-5000, -3000)), None)
@@ -358,14 +361,14 @@ mod tests {
 
     #[test]
     fn v9_an_estimate_fixes_no_terms() {
-        let (first, _) = record(
+        let (first, _) = apply_call_record(
             None,
             &copy(Some(Some(5000)), Some(Some(true))),
             false,
             &payees(SHARE),
         )
         .expect("new");
-        let (next, m) = record(
+        let (next, m) = apply_call_record(
             Some(&first),
             &copy(Some(Some(6000)), None),
             true,
@@ -379,13 +382,14 @@ mod tests {
     #[test]
     fn v9_the_assignment_is_fixed_by_a_posting() {
         let payees = payees(SHARE);
-        let (first, _) = record(None, &copy(Some(Some(5000)), None), false, &payees).expect("new");
+        let (first, _) =
+            apply_call_record(None, &copy(Some(Some(5000)), None), false, &payees).expect("new");
         let other = CallRecord {
             assignment_id: Some(Some(OTHER)),
             ..copy(None, Some(Some(true)))
         };
         assert_eq!(
-            record(Some(&first), &other, true, &payees),
+            apply_call_record(Some(&first), &other, true, &payees),
             Err(AssignmentIsFixed)
         );
         let none = CallRecord {
@@ -393,11 +397,11 @@ mod tests {
             ..copy(None, None)
         };
         assert_eq!(
-            record(Some(&first), &none, true, &payees),
+            apply_call_record(Some(&first), &none, true, &payees),
             Err(AssignmentIsFixed)
         );
         let (moved_on, m) =
-            record(Some(&first), &other, false, &payees).expect("nothing was posted");
+            apply_call_record(Some(&first), &other, false, &payees).expect("nothing was posted");
         assert_eq!(
             moved_on.terms.map(|p| p.publisher_id),
             Some(Uuid::from_u128(20))
@@ -412,18 +416,19 @@ mod tests {
             assignment_id: None,
             ..copy(None, None)
         };
-        let (mut call, _) = record(None, &nobody, false, &payees).expect("new");
+        let (mut call, _) = apply_call_record(None, &nobody, false, &payees).expect("new");
         call.value_from_webhook = true;
         call.value_cents = Some(5000);
         call.qualified = Some(true);
-        let (given, m) = record(Some(&call), &copy(None, None), true, &payees).expect("its first");
+        let (given, m) =
+            apply_call_record(Some(&call), &copy(None, None), true, &payees).expect("its first");
         assert_eq!(moved(m), Some((0, 3000)));
         assert_eq!(m.map(|m| m.cause), Some(RecordCause::FirstAssignment));
         assert_eq!(
             (given.credit_cents, given.terms.map(|p| p.terms)),
             (3000, Some(SHARE))
         );
-        let again = record(Some(&given), &copy(None, None), true, &payees);
+        let again = apply_call_record(Some(&given), &copy(None, None), true, &payees);
         assert_eq!(
             again,
             Ok((given.clone(), None)),
@@ -434,12 +439,13 @@ mod tests {
             ..copy(None, None)
         };
         assert_eq!(
-            record(Some(&given), &other, true, &payees),
+            apply_call_record(Some(&given), &other, true, &payees),
             Err(AssignmentIsFixed)
         );
         call.qualified = Some(false);
         call.value_cents = Some(0);
-        let (zero, m) = record(Some(&call), &copy(None, None), true, &payees).expect("its first");
+        let (zero, m) =
+            apply_call_record(Some(&call), &copy(None, None), true, &payees).expect("its first");
         assert_eq!(
             (m, zero.terms.is_some()),
             (None, true),
@@ -450,7 +456,7 @@ mod tests {
     #[test]
     fn v11_a_copy_never_undoes_what_a_webhook_reported() {
         let payees = payees(SHARE);
-        let (mut call, _) = record(
+        let (mut call, _) = apply_call_record(
             None,
             &copy(Some(Some(5000)), Some(Some(true))),
             false,
@@ -464,7 +470,7 @@ mod tests {
             ref_id: Some(Some("new".to_owned())),
             ..copy(Some(Some(1)), Some(Some(false)))
         };
-        let (after, m) = record(Some(&call), &later, true, &payees).expect("recorded");
+        let (after, m) = apply_call_record(Some(&call), &later, true, &payees).expect("recorded");
         assert_eq!(m, None);
         assert_eq!(
             after,

@@ -63,7 +63,7 @@ pub fn split_batch(body: &[u8], content_type: Option<&str>) -> BatchSplit {
     let mut scanner = Scanner::new(body);
     match scanner.peek() {
         Some(b'{') => return split_lines(body, content_type.is_some_and(is_line_delimited)),
-        Some(b'[') => scanner.take(b'['),
+        Some(b'[') => scanner.consume(b'['),
         _ => return BatchSplit::NotABatch,
     };
     match find_elements(&mut scanner) {
@@ -117,7 +117,7 @@ fn split_lines(body: &[u8], declared: bool) -> BatchSplit {
 fn find_elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize), JsonError> {
     let mut ranges = Vec::new();
     let mut count: usize = 0;
-    if !scanner.take(b']') {
+    if !scanner.consume(b']') {
         loop {
             scanner.peek();
             let start = scanner.position();
@@ -127,7 +127,7 @@ fn find_elements(scanner: &mut Scanner<'_>) -> Result<(Vec<Range<usize>>, usize)
             if count <= BATCH_ELEMENTS {
                 ranges.push(start..scanner.position());
             }
-            if scanner.take(b']') {
+            if scanner.consume(b']') {
                 break;
             }
             scanner.expect(b',')?;

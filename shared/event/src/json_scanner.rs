@@ -120,7 +120,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Consumes `wanted` if it is the next significant byte.
-    pub fn take(&mut self, wanted: u8) -> bool {
+    pub fn consume(&mut self, wanted: u8) -> bool {
         let found = self.peek() == Some(wanted);
         if found {
             self.step_byte();
@@ -270,7 +270,7 @@ impl<'a> Scanner<'a> {
                 }
                 let is_object = token == Token::Object;
                 let close = if is_object { b'}' } else { b']' };
-                if !self.take(close) {
+                if !self.consume(close) {
                     open.push(close);
                     if is_object {
                         self.name()?;
@@ -282,7 +282,7 @@ impl<'a> Scanner<'a> {
                 let Some(&close) = open.last() else {
                     return Ok(());
                 };
-                if self.take(close) {
+                if self.consume(close) {
                     open.pop();
                     continue;
                 }

@@ -17,7 +17,7 @@ const QUIETER: &str = "lapin=off,async_rs=off";
 /// Call once, before the first log line: it says what this is and how it is set, without any secret.
 pub fn init_logging(process: ProcessName, args: &LogArgs) {
     open_log(args);
-    metrics::tell_process(process);
+    metrics::describe_process(process);
     tracing::info!(
         process = process.code(),
         version = build::VERSION,

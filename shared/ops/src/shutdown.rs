@@ -148,7 +148,7 @@ impl Shutdown {
     }
 
     /// Cancelled when the grace is over: leave what is left.
-    pub fn cut(&self) -> &CancellationToken {
+    pub fn deadline(&self) -> &CancellationToken {
         &self.cut
     }
 

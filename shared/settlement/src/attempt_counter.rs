@@ -42,7 +42,7 @@ impl AttemptCounter {
             .collect();
         let begun = attempts::begin_attempts(&self.pool, &tries).await;
         if begun.is_err() {
-            again.into_iter().for_each(|id| self.note_cut_short(id));
+            again.into_iter().for_each(|id| self.record_cut_short(id));
         }
         begun
     }
@@ -57,7 +57,7 @@ impl AttemptCounter {
         attempts::tried_before(&self.pool, events).await
     }
 
-    pub fn note_cut_short(&self, id: Uuid) {
+    pub fn record_cut_short(&self, id: Uuid) {
         self.cut_short.lock().insert(id);
     }
 

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use deadpool_postgres::Transaction;
-use trueup_domain::call_record::{CallRecord, EstimateDelta, RecordCause, StoredCall, record};
+use trueup_domain::call_record::{
+    CallRecord, EstimateDelta, RecordCause, StoredCall, apply_call_record,
+};
 use trueup_domain::crediting::Payee;
 use trueup_domain::locked_calls::CallKey;
 use trueup_store::settlement::pending_reports;
@@ -58,7 +60,7 @@ impl PendingUpsert<'_> {
         self.refused.clear();
         for (index, copy) in &self.copies {
             let posted = posted || !self.moves.is_empty();
-            match record(self.call.as_ref(), copy, posted, payees) {
+            match apply_call_record(self.call.as_ref(), copy, posted, payees) {
                 Ok((call, moved)) => {
                     self.call = Some(call);
                     self.moves.extend(moved);

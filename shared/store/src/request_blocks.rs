@@ -88,7 +88,7 @@ impl RequestText {
         let mut take_len = || take_array(text).map(|len| u32::from_le_bytes(len) as usize);
         let (request, reading) = (take_len()?, take_len()?);
         let mut take_text = |len| {
-            let bytes = take(text, len)?;
+            let bytes = split_prefix(text, len)?;
             String::from_utf8(bytes.to_vec()).map_err(|_| UnreadableBlock("it holds no text"))
         };
         let (request, reading) = (take_text(request)?, take_text(reading)?);
@@ -286,7 +286,7 @@ pub fn unpack_requests(content: &[u8]) -> Result<Vec<RequestText>, UnreadableBlo
     Ok(rows)
 }
 
-fn take<'a>(text: &mut &'a [u8], len: usize) -> Result<&'a [u8], UnreadableBlock> {
+fn split_prefix<'a>(text: &mut &'a [u8], len: usize) -> Result<&'a [u8], UnreadableBlock> {
     let (taken, rest) = text
         .split_at_checked(len)
         .ok_or(UnreadableBlock("it ends too early"))?;
@@ -295,7 +295,7 @@ fn take<'a>(text: &mut &'a [u8], len: usize) -> Result<&'a [u8], UnreadableBlock
 }
 
 fn take_array<const N: usize>(text: &mut &[u8]) -> Result<[u8; N], UnreadableBlock> {
-    let taken = take(text, N)?;
+    let taken = split_prefix(text, N)?;
     taken
         .try_into()
         .map_err(|_| UnreadableBlock("it ends too early"))

@@ -33,7 +33,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub async fn take() -> Lease {
+    pub async fn acquire() -> Lease {
         let session = database::connect(&database::admin_url()).await;
         let slot = super::eventually("a free vhost and Redis database", PATIENCE, || {
             free_slot(&session)

@@ -100,7 +100,7 @@ pub async fn unindexed(client: &Client) -> Result<Vec<String>, StoreError> {
             .query_one(&format!("EXPLAIN (FORMAT JSON) EXECUTE hot ({nulls})"), &[])
             .await?;
         let plan: Value = row.get(0);
-        look(&plan, name, exempt, &mut wrong);
+        check_plan_node(&plan, name, exempt, &mut wrong);
         client.batch_execute("DEALLOCATE hot").await?;
     }
     client.batch_execute("RESET plan_cache_mode").await?;
@@ -130,7 +130,7 @@ fn narrows(condition: &str) -> bool {
 }
 
 /// Goes through a plan's nodes, whatever they are called that hold others.
-fn look(node: &Value, statement: &str, exempt: &HashSet<&str>, wrong: &mut Vec<String>) {
+fn check_plan_node(node: &Value, statement: &str, exempt: &HashSet<&str>, wrong: &mut Vec<String>) {
     if let (Some(kind), Some(table)) = (node["Node Type"].as_str(), node["Relation Name"].as_str())
     {
         let is_partition = |parent: &str| {
@@ -156,10 +156,10 @@ fn look(node: &Value, statement: &str, exempt: &HashSet<&str>, wrong: &mut Vec<S
     match node {
         Value::Array(nodes) => nodes
             .iter()
-            .for_each(|node| look(node, statement, exempt, wrong)),
+            .for_each(|node| check_plan_node(node, statement, exempt, wrong)),
         Value::Object(fields) => fields
             .values()
-            .for_each(|node| look(node, statement, exempt, wrong)),
+            .for_each(|node| check_plan_node(node, statement, exempt, wrong)),
         _ => {}
     }
 }

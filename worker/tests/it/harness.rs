@@ -85,7 +85,7 @@ pub struct Money {
 impl World {
     pub async fn new() -> World {
         let database = TestDatabase::fresh().await;
-        let lease = Lease::take().await;
+        let lease = Lease::acquire().await;
         let client = database.client().await;
         let account_id = builders::account(&client).await;
         let webhook = builders::webhook(&client, account_id, &WebhookSpec::open()).await;

@@ -39,7 +39,7 @@ async fn money(client: &tokio_postgres::Client) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn books_of_the_version_before_are_carried_over_and_stay_true() {
     let database = TestDatabase::empty().await;
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let dump = Command::new("gzip")
         .args(["-dc", DUMP])
         .output()

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use trueup_services::process::output;
 use trueup_services::{find_program, postgres, rabbitmq};
 
-use super::Purpose;
+use super::found_services::Purpose;
 use crate::child_process;
 use crate::layout::Layout;
 use crate::progress::{Note, step};

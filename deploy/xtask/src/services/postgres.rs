@@ -13,7 +13,7 @@ use trueup_services::postgres::{Cluster, START_PATIENCE, answers, command, owner
 use trueup_services::process::{Daemon, tail, wait};
 use trueup_services::{pg_wire, spare_port_from};
 
-use super::{Found, Purpose, ServiceMode, Services, remembered, serving};
+use super::found_services::{Found, Purpose, ServiceMode, Services, remembered, serving};
 use crate::layout::Layout;
 use crate::progress::Note;
 use crate::state::State;

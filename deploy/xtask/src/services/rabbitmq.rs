@@ -12,7 +12,7 @@ use trueup_services::process::{Daemon, output};
 use trueup_services::rabbitmq::{self, Node, START_PATIENCE, answers, programs};
 use trueup_services::{find_program, spare_port_from};
 
-use super::{Found, Purpose, ServiceMode, Services, remembered, serving};
+use super::found_services::{Found, Purpose, ServiceMode, Services, remembered, serving};
 use crate::child_process;
 use crate::layout::Layout;
 use crate::state::State;

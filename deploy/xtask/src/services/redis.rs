@@ -6,7 +6,7 @@ use trueup_services::process::Daemon;
 use trueup_services::redis::{START_PATIENCE, answers, server};
 use trueup_services::spare_port_from;
 
-use super::{Found, Purpose, ServiceMode, Services, remembered, serving};
+use super::found_services::{Found, Purpose, ServiceMode, Services, remembered, serving};
 use crate::layout::Layout;
 use crate::state::State;
 

@@ -42,7 +42,7 @@ pub struct World {
 
 impl World {
     pub async fn new() -> World {
-        let (db, lease) = tokio::join!(TestDatabase::fresh(), Lease::take());
+        let (db, lease) = tokio::join!(TestDatabase::fresh(), Lease::acquire());
         let sql = db.client().await;
         let account = builders::account(&sql).await;
         World {

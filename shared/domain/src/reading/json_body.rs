@@ -76,8 +76,8 @@ pub(super) fn read_text<'a>(
 /// `{"`: no macro looks like this.
 fn begins_like_a_report(bytes: &[u8]) -> bool {
     let mut scanner = Scanner::new(bytes);
-    scanner.take(b'[');
-    scanner.take(b'{') && scanner.peek() == Some(b'"')
+    scanner.consume(b'[');
+    scanner.consume(b'{') && scanner.peek() == Some(b'"')
 }
 
 /// `bytes` are JSON and within the depth.
@@ -150,7 +150,7 @@ impl<'a> Walk<'a, '_, '_> {
     /// The rest of an object whose bracket, the `depth`th, was consumed; `level` counts objects alone.
     fn read_object(&mut self, depth: usize, level: usize) -> Result<(), JsonError> {
         let object = self.gathered.begin_object();
-        if self.scanner.take(b'}') {
+        if self.scanner.consume(b'}') {
             return Ok(());
         }
         loop {
@@ -162,7 +162,7 @@ impl<'a> Walk<'a, '_, '_> {
             } else {
                 self.gathered.add_span(key, &name, mark);
             }
-            if self.scanner.take(b'}') {
+            if self.scanner.consume(b'}') {
                 return Ok(());
             }
             self.scanner.expect(b',')?;
@@ -292,7 +292,7 @@ impl<'a> Walk<'a, '_, '_> {
         level: usize,
         name: &Cow<'a, str>,
     ) -> Result<Option<Token<'a>>, JsonError> {
-        if self.scanner.take(b']') {
+        if self.scanner.consume(b']') {
             return Ok(Some(Token::Array));
         }
         let room = JSON_DEPTH.saturating_sub(depth);
@@ -300,14 +300,14 @@ impl<'a> Walk<'a, '_, '_> {
         let one_object = self.scanner.peek() == Some(b'{');
         if one_object {
             self.enter_object(depth, level, name)?;
-            if self.scanner.take(b']') {
+            if self.scanner.consume(b']') {
                 return Ok(None);
             }
             self.gathered.drop_since(mark);
         } else {
             self.scanner.skip_value(room)?;
         }
-        while !self.scanner.take(b']') {
+        while !self.scanner.consume(b']') {
             self.scanner.expect(b',')?;
             self.scanner.skip_value(room)?;
         }

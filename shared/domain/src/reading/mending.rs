@@ -73,7 +73,7 @@ impl<'t> Mender<'t> {
         self.rest.chars().next()
     }
 
-    fn take(&mut self, wanted: char) -> bool {
+    fn consume(&mut self, wanted: char) -> bool {
         let found = self.peek() == Some(wanted);
         if found {
             self.rest = self.rest.strip_prefix(wanted).unwrap_or_default();
@@ -90,14 +90,14 @@ impl<'t> Mender<'t> {
 
     /// What follows a value inside the bracket that `close` closes.
     fn mend_next(&mut self, close: char) -> Result<(), NotMendable> {
-        if self.take(close) {
+        if self.consume(close) {
             self.close_bracket(close);
             return Ok(());
         }
-        if !self.take(',') {
+        if !self.consume(',') {
             return Err(NotMendable);
         }
-        if self.take(close) {
+        if self.consume(close) {
             self.notes.add(ReadingNote::TrailingComma);
             self.close_bracket(close);
             return Ok(());
@@ -115,7 +115,7 @@ impl<'t> Mender<'t> {
     fn mend_item(&mut self, close: char) -> Result<(), NotMendable> {
         if close == '}' {
             self.mend_name()?;
-            if !self.take(':') {
+            if !self.consume(':') {
                 return Err(NotMendable);
             }
             self.out.push(':');
@@ -165,10 +165,10 @@ impl<'t> Mender<'t> {
         if self.open.len() >= JSON_DEPTH {
             return Err(NotMendable);
         }
-        self.take(open);
+        self.consume(open);
         self.out.push(open);
         self.open.push(close);
-        if self.take(close) {
+        if self.consume(close) {
             self.close_bracket(close);
             return Ok(());
         }

@@ -12,7 +12,7 @@ use trueup_domain::batch_decision::{
     withdrawals_in_order,
 };
 use trueup_domain::call_application::{holds_money, split_withdrawal};
-use trueup_domain::call_record::{CallRecord, StoredCall, record};
+use trueup_domain::call_record::{CallRecord, StoredCall, apply_call_record};
 use trueup_domain::crediting::{Payee, ReceptionOrder, Terms};
 use trueup_domain::decision::{
     CallCandidate, CallCandidates, Decision, PostingCause, PostingDraft, Trigger,
@@ -121,7 +121,9 @@ impl Store {
             reported: kept.reports.iter().any(|r| r.role == ClaimState::Folded),
             ..kept.recorded.clone()
         });
-        let Ok((recorded, moved)) = record(standing.as_ref(), copy, posted, &self.payees) else {
+        let Ok((recorded, moved)) =
+            apply_call_record(standing.as_ref(), copy, posted, &self.payees)
+        else {
             return false;
         };
         if standing.is_some_and(|standing| recorded.is_told_otherwise(&standing)) {

@@ -30,7 +30,7 @@ static PROCESS_COLLECTOR: LazyLock<()> = LazyLock::new(|| {
 });
 
 /// What this process is, told once at its start.
-pub fn tell_process(name: ProcessName) {
+pub fn describe_process(name: ProcessName) {
     process().build_info.show(name);
     for dependency in DependencyName::ALL {
         process().dependency.set(*dependency, NOT_USED);

@@ -29,7 +29,7 @@ const ONE_BYTE: QueueBounds = QueueBounds {
 
 #[tokio::test]
 async fn declaring_is_repeatable_also_with_another_bound() {
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let broker = lease.broker().await;
     topology::declare_topology(broker.connection(), BOUNDS)
         .await
@@ -60,7 +60,7 @@ async fn declaring_is_repeatable_also_with_another_bound() {
 
 #[tokio::test]
 async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void() {
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let broker = lease.broker().await;
     topology::declare_topology(broker.connection(), BOUNDS)
         .await
@@ -100,7 +100,7 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
 
 #[tokio::test]
 async fn a_rejected_event_becomes_a_dead_letter() {
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let broker = lease.broker().await;
     topology::declare_topology(broker.connection(), BOUNDS)
         .await
@@ -141,7 +141,7 @@ async fn a_queue_with_as_many_bytes_as_it_may_hold_says_no() {
 }
 
 async fn refuse_when_full(bounds: QueueBounds) {
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let broker = lease.broker().await;
     topology::declare_topology(broker.connection(), bounds)
         .await
@@ -158,7 +158,7 @@ async fn refuse_when_full(bounds: QueueBounds) {
 
 #[tokio::test]
 async fn a_lost_connection_is_noticed_and_a_channels_error_is_not_taken_for_one() {
-    let lease = Lease::take().await;
+    let lease = Lease::acquire().await;
     let cutter = FaultProxy::to(lease.amqp_server()).await;
     let url = SecretString::from(lease.amqp_through(cutter.address));
     let session = BrokerConnection::connect_to(&url, "test")

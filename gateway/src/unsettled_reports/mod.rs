@@ -5,6 +5,8 @@
 //! It counts nothing in the database, never touches the queue and keeps a bounded number of ids. When
 //! Postgres is away no row can be made, so the age goes on growing: that is the truth.
 
+mod query;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 use trueup_ops::metrics;
 use trueup_postgres::Pool;
 use uuid::Uuid;
-
-use crate::webhook_cache::query;
 
 /// Between two questions to Postgres.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ struct RememberedReports {
 
 impl UnsettledReports {
     /// A report was answered 200.
-    pub fn note_accepted(&self, id: Uuid, now: Instant) {
+    pub fn record_accepted(&self, id: Uuid, now: Instant) {
         let mut known = self.0.lock();
         if known
             .newest
@@ -122,8 +122,8 @@ mod tests {
         for second in 0..hours {
             let id = Uuid::new_v4();
             first.get_or_insert(id);
-            reports.note_accepted(id, began + Duration::from_secs(second));
-            reports.note_accepted(Uuid::new_v4(), began + Duration::from_secs(second));
+            reports.record_accepted(id, began + Duration::from_secs(second));
+            reports.record_accepted(Uuid::new_v4(), began + Duration::from_secs(second));
         }
         let ids = reports.ids();
         assert!(ids.len() <= REMEMBERED && ids.first().copied() == first);
@@ -132,7 +132,7 @@ mod tests {
         reports.forget_settled(&ids, &ids[1..]);
         assert_eq!(reports.ids(), &ids[1..]);
         let late = Uuid::new_v4();
-        reports.note_accepted(late, now);
+        reports.record_accepted(late, now);
         reports.forget_settled(&ids, &[]);
         assert_eq!(reports.ids(), [late], "nobody asked about it");
     }
