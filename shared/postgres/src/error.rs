@@ -25,7 +25,8 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-fn describe_error(error: &tokio_postgres::Error) -> String {
+/// What Postgres said, without the values that it quotes.
+pub fn describe_error(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         // Not the DETAIL: it quotes values, and a value may be a caller's number.
         Some(db) => format!("Postgres said {}: {}", db.code().code(), db.message()),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use crate::{Pool, PoolSettings, StoreError, online_indexes};
+use trueup_postgres::error::describe_error;
 use trueup_postgres::{TlsFiles, pool};
 
 mod embedded {
@@ -83,22 +84,26 @@ async fn wait_for_turn(client: &tokio_postgres::Client) -> Result<(), StoreError
 }
 
 fn describe_failure(failed: refinery::Error) -> StoreError {
-    if is_lock_timeout(&failed) {
+    let Some(refused) = postgres_error_of(&failed) else {
+        return StoreError::Corrupt(format!("a migration failed: {failed}"));
+    };
+    if refused.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
         return StoreError::Locked(failed.to_string());
     }
-    StoreError::Corrupt(format!("a migration failed: {failed}"))
+    // Postgres' own error says only that there was one.
+    let why = describe_error(refused);
+    StoreError::Corrupt(format!("a migration failed: {failed}: {why}"))
 }
 
-fn is_lock_timeout(error: &refinery::Error) -> bool {
+fn postgres_error_of(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        let postgres = error.downcast_ref::<tokio_postgres::Error>();
-        if postgres.and_then(|e| e.code()) == Some(&SqlState::LOCK_NOT_AVAILABLE) {
-            return true;
+        if let Some(postgres) = error.downcast_ref() {
+            return Some(postgres);
         }
         source = error.source();
     }
-    false
+    None
 }
 
 /// Why a process of this version must not work on this database yet; `None` when it may. (A newer

@@ -44,6 +44,22 @@ async fn migrate_gives_way_to_a_lock_and_comes_again() {
     assert_eq!(migrate.exit_code(PATIENCE).await, 0, "{}", migrate.log());
 }
 
+/// The operator reads in the log what Postgres refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_tells_what_postgres_refused() {
+    let world = World::new().await;
+    world
+        .client
+        .batch_execute("DELETE FROM refinery_schema_history WHERE version = 13")
+        .await
+        .expect("as superuser");
+    let mut migrate = world.start().arg("migrate").spawn();
+    assert_ne!(migrate.exit_code(PATIENCE).await, 0);
+    let refused = r#"relation "call_reports_by_signature" does not exist"#;
+    let told = migrate.log().replace(r#"\""#, r#"""#);
+    assert!(told.contains(refused), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_finds_a_cent_that_is_off() {
     let mut world = World::new().await;
