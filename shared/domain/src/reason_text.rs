@@ -116,7 +116,7 @@ fn explain_on_call(on_call: &OnCall, currency: &str) -> String {
         Outcome::Reversal => format!("The buyer took the whole payout back: the call is unqualified. {}", movement()),
         Outcome::NoAssignment => format!(
             "The call's value is set to {}, but the call was recorded without a campaign assignment, so no publisher \
-             is credited. Record the call again with its assignment: the publisher is credited then.",
+             is credited. Give it one on its page, or record it again with one: the publisher is credited then.",
             stands()
         ),
         Outcome::MovedToItsCall { .. } => format!(

@@ -12,10 +12,11 @@ use trueup_domain::call_record::{
 };
 use trueup_domain::crediting::Payee;
 use trueup_domain::locked_calls::CallKey;
+use trueup_store::ledger::{self, CallMove};
 use trueup_store::settlement::pending_reports;
 use trueup_store::settlement::posting::{NewPosting, PostingKind};
 use trueup_store::settlement::postings::write_entries;
-use trueup_store::{StoreError, buyers, call_records};
+use trueup_store::{Pool, StoreError, buyers, call_records};
 use uuid::Uuid;
 
 type RecordResult<T> = std::result::Result<T, StoreError>;
@@ -41,6 +42,17 @@ impl InvalidRecord {
             InvalidRecord::NoSuchAssignment | InvalidRecord::AssignmentIsFixed => "assignment_id",
         }
     }
+}
+
+/// Why a call is not given its first assignment; nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FirstAssignmentError {
+    #[error("this account has no such call")]
+    NoSuchCall,
+    #[error("the call has an assignment already")]
+    AlreadyAssigned,
+    #[error(transparent)]
+    Invalid(#[from] InvalidRecord),
 }
 
 /// The copies of one call, in the order they came, and what becomes of them.
@@ -113,6 +125,59 @@ pub async fn record_calls(
     post_estimates(tx, account_id, actor, &foldings).await?;
     refused.extend(foldings.into_values().flat_map(|f| f.refused));
     Ok(refused)
+}
+
+/// Gives a call that has no assignment its first, in a person's name: what was reported about it is priced by the
+/// terms as they stand now (V9). Returns what that posted.
+pub async fn give_first_assignment(
+    tx: &Transaction<'_>,
+    account_id: Uuid,
+    actor: &str,
+    call_id: Uuid,
+    assignment_id: Uuid,
+) -> RecordResult<Result<Vec<CallMove>, FirstAssignmentError>> {
+    let newest = ledger::newest_place(tx).await?;
+    let mut found = call_records::lock_calls(tx, account_id, &[call_id]).await?;
+    let Some(call) = found.remove(&call_id) else {
+        return Ok(Err(FirstAssignmentError::NoSuchCall));
+    };
+    if call.assignment_id.is_some() {
+        return Ok(Err(FirstAssignmentError::AlreadyAssigned));
+    }
+    let copy = CallRecord {
+        id: call.id,
+        ref_id: None,
+        caller: None,
+        tracking_number: None,
+        duration_seconds: call.duration_seconds,
+        started_at: call.started_at,
+        ended_at: call.ended_at,
+        buyer_id: None,
+        assignment_id: Some(Some(assignment_id)),
+        value_cents: None,
+        qualified: None,
+    };
+    let refused = record_calls(tx, account_id, actor, &[copy]).await?;
+    if let Some((_, why)) = refused.into_iter().next() {
+        return Ok(Err(why.into()));
+    }
+    let moves = ledger::moves_of_transaction(tx, account_id, newest).await?;
+    Ok(Ok(moves))
+}
+
+/// What it would post; nothing is done.
+pub async fn preview_first_assignment(
+    pool: &Pool,
+    account_id: Uuid,
+    actor: &str,
+    call_id: Uuid,
+    assignment_id: Uuid,
+) -> RecordResult<Result<Vec<CallMove>, FirstAssignmentError>> {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    let moves = give_first_assignment(&tx, account_id, actor, call_id, assignment_id).await?;
+    tx.rollback().await?;
+    Ok(moves)
 }
 
 fn recorded_calls<'a>(

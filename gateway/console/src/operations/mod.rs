@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod api_keys;
 pub mod archive;
 pub mod assignments;
+pub mod call_assignment;
 pub mod calls;
 pub mod event_actions;
 pub mod events;

@@ -16,6 +16,7 @@ use trueup_store::webhook_activity::{self, NamedEntity};
 use trueup_store::{Client, StoreError, assignments, events};
 use uuid::Uuid;
 
+use super::call_assignment::offered_assignments;
 use super::events::reason_words;
 use super::filter::{cursor_of, cursor_text};
 use super::first_steps::report_lines;
@@ -244,6 +245,8 @@ struct One {
     postings: Vec<PostingOfCall>,
     /// Webhook and curl line, while nobody has reported it.
     curls: Vec<(String, String)>,
+    /// Offered to who may give them, while the call has none.
+    assignments: Vec<(Uuid, String)>,
 }
 
 /// What was posted for the call, and its value after it.
@@ -335,6 +338,18 @@ async fn curls_of(
     report_lines(app, viewer, &query_of(call)).await
 }
 
+/// What a call that has no assignment may be given, by who may give it.
+async fn assignments_for(
+    client: &Client,
+    viewer: &Viewer,
+    call: &Call,
+) -> Result<Vec<(Uuid, String)>, StoreError> {
+    if call.assignment_id.is_some() || viewer.user.role < UserRole::Operator {
+        return Ok(Vec::new());
+    }
+    offered_assignments(client, viewer.account.id).await
+}
+
 pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> PageResult {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
@@ -348,6 +363,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
     let campaigns = names(NamedEntity::Campaigns).await?;
     let campaign = campaign_of(&client, account, &call, campaigns).await?;
     let postings = ledger::of_call(&client, account, id).await?;
+    let assignments = assignments_for(&client, &viewer, &call).await?;
     drop(client);
     let curls = curls_of(&app, &viewer, &call).await?;
     let currency = viewer.account_currency();
@@ -403,6 +419,7 @@ pub async fn call_page(State(app): State<App>, viewer: Viewer, Id(id): Id) -> Pa
         reports,
         postings: postings_of_call(postings, &viewer),
         curls,
+        assignments,
         row: make_row(call, &viewer, &buyers),
     })
 }

@@ -12,11 +12,12 @@ use trueup_store::campaigns::Campaign;
 use trueup_store::first_steps::{self, FirstSteps};
 use trueup_store::publishers::Publisher;
 use trueup_store::webhook_activity::{self, NamedEntity};
-use trueup_store::{IdPage, StoreError, assignments, webhooks};
+use trueup_store::{IdPage, StoreError, webhooks};
 use uuid::Uuid;
 
 use super::archive::retain_in_use;
 use super::assignments::terms_of;
+use super::call_assignment::offered_assignments;
 use super::form::Form;
 use super::layout::{PageError, PageLayout, PageResult, page, page_with, redirect_to};
 use super::named_records::create_named;
@@ -29,8 +30,6 @@ use crate::operations::webhooks::ShownWebhook;
 use crate::problem::Problem;
 use crate::request_fields::RequestFields;
 
-/// Assignments that the form of a test call offers.
-const OFFERED: i64 = 200;
 /// Webhooks to which a call's page shows how to report it.
 const REPORTED_TO: i64 = 5;
 /// A test call ended so long ago (seconds).
@@ -184,32 +183,7 @@ async fn call_form(
 ) -> Result<NewCall, PageError> {
     let client = app.pool.get().await?;
     let account = viewer.account.id;
-    let names = async |what| -> Result<std::collections::HashMap<Uuid, String>, StoreError> {
-        let found = webhook_activity::load_names(&client, account, what).await?;
-        Ok(found.into_iter().collect())
-    };
-    let campaigns = names(NamedEntity::Campaigns).await?;
-    let publishers = names(NamedEntity::Publishers).await?;
-    let name_of = |of: &std::collections::HashMap<Uuid, String>, id: Uuid| {
-        of.get(&id).cloned().unwrap_or_default()
-    };
-    let newest = IdPage {
-        below: None,
-        limit: OFFERED,
-    };
-    let found = assignments::list_assignments(&client, account, newest).await?;
-    let mut offered = found
-        .into_iter()
-        .map(|it| {
-            let label = format!(
-                "{}: {}",
-                name_of(&campaigns, it.campaign_id),
-                name_of(&publishers, it.publisher_id)
-            );
-            (it.id, label)
-        })
-        .collect();
-    retain_in_use(&client, account, Archivable::Assignment, &mut offered, None).await?;
+    let assignments = offered_assignments(&client, account).await?;
     let mut buyers = webhook_activity::load_names(&client, account, NamedEntity::Buyers).await?;
     retain_in_use(&client, account, Archivable::Buyer, &mut buyers, None).await?;
     Ok(NewCall {
@@ -220,7 +194,7 @@ async fn call_form(
         duration: form.text("duration_seconds").to_owned(),
         assignment: form.text("assignment_id").to_owned(),
         buyer: form.text("buyer_id").to_owned(),
-        assignments: offered,
+        assignments,
         buyers,
     })
 }

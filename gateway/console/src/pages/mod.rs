@@ -8,6 +8,7 @@ mod archive;
 mod assets;
 mod assignments;
 mod bulk_replay;
+mod call_assignment;
 mod calls;
 mod chart;
 mod event;
@@ -198,6 +199,10 @@ fn operator_routes() -> Router<App> {
         .route(
             "/calls/new",
             get(first_steps::call_form_page).post(first_steps::record_test_call),
+        )
+        .route(
+            "/calls/{id}/assignment",
+            post(call_assignment::assign_call_page),
         )
         .route("/assignments", post(assignments::create_assignment))
         .route("/assignments/{id}", post(assignments::update_assignment))

@@ -17,6 +17,10 @@ const SENTENCES: &[(&str, &str)] = &[
         "call-recorded",
         "Call recorded. Report its payout with one of the lines below, as a buyer would.",
     ),
+    (
+        "call-assigned",
+        "The call has its assignment. What it moved stands below.",
+    ),
     ("restored", "Restored."),
     (
         "webhook-restored",

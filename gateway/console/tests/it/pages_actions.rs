@@ -1,5 +1,6 @@
 //! What a person's action says afterwards, and what it does to the figures: an assign that moves nothing is
-//! not told as one that did, and an ignored row is counted no more until it is opened again.
+//! not told as one that did, and an ignored row is counted no more until it is opened again. A call without an
+//! assignment is given one.
 
 use serde_json::{Value, json};
 
@@ -234,4 +235,44 @@ async fn m8_the_inbox_asks_before_money_moves_and_tells_what_was_in_vain() {
     assert_eq!(page.status, 200, "{}", page.text());
     scene.work_off_replays().await;
     assert_eq!(scene.balance().await, 2400);
+}
+
+#[tokio::test]
+async fn v9_a_person_gives_a_call_its_first_assignment_and_its_reports_are_credited() {
+    let (scene, mut ann) = scene_with_owner().await;
+    let call = scene.call(json!({ "assignment_id": Value::Null })).await;
+    let event = scene.report(&format!("call_id={call}&payout=50")).await;
+    assert_eq!(scene.event(&event).await["reason"], "no_assignment");
+    let page = ann.get(&format!("/calls/{call}")).await.text();
+    assert!(page.contains(&scene.assignment), "it is offered: {page}");
+
+    let path = format!("/calls/{call}/assignment");
+    let chosen = ("assignment_id", scene.assignment.as_str());
+    let question = ann.post(&path, &[chosen]).await;
+    assert_eq!(question.status, 200, "{}", question.text());
+    assert!(question.text().contains("$30.00"), "{}", question.text());
+    assert_eq!(scene.balance().await, 0, "nothing has been done yet");
+
+    let answer = ann.post(&path, &[chosen, ("confirmed", "yes")]).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(scene.balance().await, 3_000);
+    let page = ann.get(&format!("/calls/{call}")).await.text();
+    assert!(page.contains("by ann@example.test"), "{page}");
+    assert!(!page.contains(&path), "it is offered once: {page}");
+    let audit = ann.get("/audit").await.text();
+    assert!(audit.contains("3000"), "what it moved: {audit}");
+
+    // A second one is refused, and so is one of another account.
+    let again = ann.post(&path, &[chosen, ("confirmed", "yes")]).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    let other = scene.call(json!({ "assignment_id": Value::Null })).await;
+    let strange = uuid::Uuid::now_v7().to_string();
+    let refused = ann
+        .post(
+            &format!("/calls/{other}/assignment"),
+            &[("assignment_id", strange.as_str()), ("confirmed", "yes")],
+        )
+        .await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert_eq!(scene.balance().await, 3_000);
 }

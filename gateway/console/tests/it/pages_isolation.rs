@@ -135,6 +135,7 @@ impl Owned {
             routes.push(("GET", page));
         }
         for form in [
+            format!("/calls/{call}/assignment"),
             format!("/publishers/{publisher}"),
             format!("/buyers/{}", self.buyer),
             format!("/campaigns/{}", self.campaign),
@@ -187,6 +188,10 @@ impl Owned {
 fn fields_for(path: &str) -> Vec<(&'static str, &'static str)> {
     match path.rsplit('/').next() {
         Some("apply") => vec![("amount", "5")],
+        Some("assignment") => vec![
+            ("assignment_id", "00000000-0000-7000-8000-000000000000"),
+            ("confirmed", "yes"),
+        ],
         Some("field-name") => vec![("slot", "payout"), ("field", "x")],
         Some("secret") => vec![("overlap_hours", "1")],
         Some("settings") => vec![

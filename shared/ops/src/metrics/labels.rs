@@ -173,6 +173,7 @@ labels! {
         AssignmentsUpdate = "assignments.update",
         BuyersCreate = "buyers.create",
         BuyersRename = "buyers.rename",
+        CallsAssign = "calls.assign",
         CallsRecord = "calls.record",
         CampaignsCreate = "campaigns.create",
         CampaignsRename = "campaigns.rename",
