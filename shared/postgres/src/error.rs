@@ -2,6 +2,8 @@
 
 use trueup_ops::tls;
 
+use crate::stale_statements;
+
 /// What went wrong with the database, sorted by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -10,7 +12,7 @@ pub enum StoreError {
     Unreachable(String),
     /// Postgres refused a statement.
     #[error("{}", describe_error(.0))]
-    Statement(#[from] tokio_postgres::Error),
+    Statement(tokio_postgres::Error),
     /// Another transaction settled one of the same reports meanwhile: the same work passes when run again.
     #[error("another worker settled the same report meanwhile")]
     Raced,
@@ -73,18 +75,21 @@ impl StoreError {
     /// True if no report can be to blame: Postgres is out of reach, or its schema and rights are not
     /// those of this program (`migrate` has not run yet).
     pub fn is_environment_error(&self) -> bool {
-        // 0A000 "cached plan must not change result type", 26000 "prepared statement does not exist": a
-        // migration, or a pooler, under a session that is dropped for it.
         self.is_unreachable()
-            || matches!(
-                self.sqlstate(),
-                Some("42P01" | "42703" | "42501" | "0A000" | "26000")
-            )
+            || self.is_stale_statement()
+            || matches!(self.sqlstate(), Some("42P01" | "42703" | "42501"))
     }
 
-    /// True for a serialisation failure or a deadlock: the same transaction may pass when run again.
+    /// True if a prepared statement has gone: a migration, or a pooler, under a session that goes on.
+    pub fn is_stale_statement(&self) -> bool {
+        matches!(self, StoreError::Statement(e) if stale_statements::is_stale(e))
+    }
+
+    /// True for a serialisation failure, a deadlock or a stale statement: the same transaction may pass when run again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Raced) || matches!(self.sqlstate(), Some("40001" | "40P01"))
+        matches!(self, StoreError::Raced)
+            || self.is_stale_statement()
+            || matches!(self.sqlstate(), Some("40001" | "40P01"))
     }
 
     /// True if somebody else holds a lock for too long: nobody's failure, to be tried again later (V12).
@@ -98,6 +103,15 @@ impl StoreError {
             StoreError::Statement(e) => e.code().map(|c| c.code()),
             _ => None,
         }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if stale_statements::is_stale(&error) {
+            stale_statements::report_stale();
+        }
+        StoreError::Statement(error)
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod error;
 pub mod pool;
+mod stale_statements;
 pub mod statement;
 mod tls;
 pub mod transaction;

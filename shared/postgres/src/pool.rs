@@ -3,6 +3,7 @@
 //! deadpool has no time-outs unless told, and Postgres has none on a statement; a process that waits
 //! forever is a process that is down without saying so.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
@@ -13,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use trueup_ops::tls::TlsFiles;
 
 use crate::error::StoreError;
+use crate::stale_statements::HeededReports;
 use crate::tls;
 
 /// How long a connection attempt to one host may take. Two hosts are tried within 6 s.
@@ -81,6 +83,7 @@ impl PoolSettings {
 #[derive(Clone)]
 pub struct Pool {
     inner: deadpool_postgres::Pool,
+    stale: Arc<HeededReports>,
 }
 
 pub type Client = deadpool_postgres::Object;
@@ -109,10 +112,16 @@ impl Pool {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| StoreError::Unreachable(e.to_string()))?;
-        Ok(Pool { inner })
+        Ok(Pool {
+            inner,
+            stale: Arc::default(),
+        })
     }
 
     pub async fn get(&self) -> Result<Client, StoreError> {
+        if self.stale.take_news() {
+            self.inner.manager().statement_caches.clear();
+        }
         Ok(self.inner.get().await?)
     }
 

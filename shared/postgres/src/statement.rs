@@ -1,13 +1,15 @@
 //! Runs fixed SQL through the connection's statement cache.
 //!
 //! The cache is keyed by text and never shrinks, so only `&'static str` comes in: a statement is
-//! never put together from values, and never from a list of a caller's length.
+//! never put together from values, and never from a list of a caller's length. One that is stale is planned anew
+//! for the call; in a transaction that cannot go on, and [`run_tx`](crate::run_tx) runs it again.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::error::StoreError;
+use crate::stale_statements::is_stale;
 
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -19,7 +21,8 @@ pub async fn query_rows<C: GenericClient>(
     params: Params<'_>,
 ) -> Result<Vec<Row>> {
     let statement = client.prepare_cached(sql).await?;
-    Ok(client.query(&statement, params).await?)
+    let answer = client.query(&statement, params).await;
+    unless_stale(answer, client.query(sql, params)).await
 }
 
 /// For lists that are narrowed at will: planned anew each time, for what is asked. A plan made once for
@@ -38,7 +41,8 @@ pub async fn query_one<C: GenericClient>(
     params: Params<'_>,
 ) -> Result<Row> {
     let statement = client.prepare_cached(sql).await?;
-    Ok(client.query_one(&statement, params).await?)
+    let answer = client.query_one(&statement, params).await;
+    unless_stale(answer, client.query_one(sql, params)).await
 }
 
 pub async fn query_opt<C: GenericClient>(
@@ -47,7 +51,8 @@ pub async fn query_opt<C: GenericClient>(
     params: Params<'_>,
 ) -> Result<Option<Row>> {
     let statement = client.prepare_cached(sql).await?;
-    Ok(client.query_opt(&statement, params).await?)
+    let answer = client.query_opt(&statement, params).await;
+    unless_stale(answer, client.query_opt(sql, params)).await
 }
 
 pub async fn run<C: GenericClient>(
@@ -56,5 +61,23 @@ pub async fn run<C: GenericClient>(
     params: Params<'_>,
 ) -> Result<u64> {
     let statement = client.prepare_cached(sql).await?;
-    Ok(client.execute(&statement, params).await?)
+    let answer = client.execute(&statement, params).await;
+    unless_stale(answer, client.execute(sql, params)).await
+}
+
+/// The answer, or what `again` gives where the statement was stale.
+async fn unless_stale<T>(
+    answer: std::result::Result<T, tokio_postgres::Error>,
+    again: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    let error = match answer {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    let is_stale = is_stale(&error);
+    let error = StoreError::from(error);
+    if !is_stale {
+        return Err(error);
+    }
+    again.await.map_err(|_| error)
 }

@@ -4,3 +4,4 @@ mod foreign_keys;
 mod online_indexes;
 mod open_rows;
 mod partitions;
+mod stale_statements;
