@@ -143,7 +143,7 @@ impl UnackedDeliveries {
 
 /// First the copy, confirmed, then the ack: a death in between leaves two, and ids are settled once.
 async fn republish_and_ack(acker: &Acker, message: &[u8], renewing: &Channel) {
-    match topology::publish_event(renewing, message).await {
+    match topology::publish_event(renewing, None, message).await {
         Ok(()) => {
             if let Err(error) = acker.ack(BasicAckOptions::default()).await {
                 tracing::debug!(%error, "a message that was put on the queue anew stays there twice");

@@ -150,7 +150,8 @@ pub async fn redrive(settings: &WorkerSettings, limit: u32) -> Result<ExitReason
                 attempts::forget_attempts(&pool, &ids)
                     .await
                     .map_err(dependency_failure)?;
-                topology::publish_event(&giving, &letter.data)
+                let account = topology::account_of(&letter.properties);
+                topology::publish_event(&giving, account, &letter.data)
                     .await
                     .map_err(dependency_failure)?;
                 // The client's own promise may stay open for ever if the connection ends just then.

@@ -403,12 +403,19 @@ async fn dispatch_delivery(
     if source == EVENTS
         && !delivery.redelivered
         && let Some(account) = topology::account_of(&delivery.properties)
-        && lanes.is_moved(account)
     {
-        let number = from.unacked.add_delivery(delivery, 1);
-        let tag = DeliveryTag { source, number };
-        lanes.enqueue_moved_message(account, delivery.data.clone(), tag);
-        return Ok(());
+        let is_moved = lanes.is_moved(account);
+        if is_moved || lanes.is_held(account) {
+            let number = from.unacked.add_delivery(delivery, 1);
+            let tag = DeliveryTag { source, number };
+            let bytes = delivery.data.clone();
+            if is_moved {
+                lanes.enqueue_moved_message(account, bytes, tag);
+            } else {
+                lanes.hold_message(account, bytes, tag);
+            }
+            return Ok(());
+        }
     }
     if source == OVERFLOW
         && let Some(account) = topology::account_of(&delivery.properties)

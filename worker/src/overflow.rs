@@ -76,18 +76,25 @@ pub struct MovedMessage {
     pub origin: EventOrigin,
 }
 
+impl MovedMessage {
+    pub fn new(account: Uuid, bytes: Vec<u8>, delivery: DeliveryTag) -> MovedMessage {
+        let origin = EventOrigin {
+            delivery,
+            bytes: bytes.len(),
+        };
+        MovedMessage {
+            account,
+            bytes,
+            origin,
+        }
+    }
+}
+
 impl Excess {
     fn account(&self) -> Uuid {
         match self {
             Excess::Event(queued) => queued.event.account_id,
             Excess::Message(message) => message.account,
-        }
-    }
-
-    fn origin(&self) -> EventOrigin {
-        match self {
-            Excess::Event(queued) => queued.origin,
-            Excess::Message(message) => message.origin,
         }
     }
 }
@@ -144,7 +151,8 @@ pub struct Overflow {
     moved: HashMap<Uuid, usize>,
     /// What is to be moved, in the order in which it came.
     excess: VecDeque<Excess>,
-    amount: Amount,
+    /// The decoded events among it.
+    decoded: Amount,
     is_moving: bool,
     /// The broker would not take it: until then nothing is moved.
     closed_until: Option<Instant>,
@@ -165,21 +173,42 @@ impl Overflow {
             },
             moved: HashMap::new(),
             excess: VecDeque::new(),
-            amount: Amount::default(),
+            decoded: Amount::default(),
             is_moving: false,
             closed_until: None,
             quiet_since: None,
         }
     }
 
-    /// What waits to be moved.
-    pub fn amount(&self) -> Amount {
-        self.amount
+    /// The decoded events that wait to be moved. A message that is moved as one piece takes no room: it is in hand
+    /// either way, and whoever stands behind it must not wait for the broker to take it.
+    pub fn decoded(&self) -> Amount {
+        self.decoded
+    }
+
+    /// Nothing waits to be moved.
+    pub fn is_empty(&self) -> bool {
+        self.excess.is_empty()
+    }
+
+    pub fn record_seen(&mut self, account: Uuid) {
+        self.seen.record_account(account, Instant::now());
+    }
+
+    /// There are several accounts, and the broker takes what is moved.
+    pub fn may_move(&self) -> bool {
+        self.seen.count > 1 && !self.is_closed()
+    }
+
+    /// Nobody else has sent anything lately, and this account has its part of the room.
+    pub fn is_filled_by(&self, account: Uuid, waiting: &FairQueue) -> bool {
+        let theirs = waiting.amount_of(account);
+        self.seen.count <= 1 && !theirs.is_below(self.room.part(CROWDING_PART))
     }
 
     /// Whether this account's next event is to be moved.
     pub fn is_crowded_by(&mut self, account: Uuid, waiting: &FairQueue) -> bool {
-        self.seen.record_account(account, Instant::now());
+        self.record_seen(account);
         if self.is_closed() {
             return false;
         }
@@ -216,16 +245,8 @@ impl Overflow {
         !self.is_closed() && self.moved.contains_key(&account)
     }
 
-    pub fn push_message(&mut self, account: Uuid, bytes: Vec<u8>, delivery: DeliveryTag) {
-        let origin = EventOrigin {
-            delivery,
-            bytes: bytes.len(),
-        };
-        self.push(Excess::Message(MovedMessage {
-            account,
-            bytes,
-            origin,
-        }));
+    pub fn push_message(&mut self, message: MovedMessage) {
+        self.push(Excess::Message(message));
     }
 
     pub fn push_excess(&mut self, queued: QueuedEvent) {
@@ -234,7 +255,9 @@ impl Overflow {
 
     fn push(&mut self, excess: Excess) {
         self.quiet_since = None;
-        self.amount.add(excess.origin().amount());
+        if let Excess::Event(queued) = &excess {
+            self.decoded.add(queued.origin.amount());
+        }
         self.moved.entry(excess.account()).or_default();
         self.excess.push_back(excess);
     }
@@ -301,17 +324,19 @@ impl Overflow {
     fn end_move(&mut self, moving: &Moving) {
         self.is_moving = false;
         self.quiet_since = None;
-        moving
-            .origins()
-            .for_each(|origin| self.amount.subtract(origin.amount()));
+        for origin in &moving.origins {
+            self.decoded.subtract(origin.amount());
+        }
     }
 
     /// All that waits to be moved, where nothing is moved any more.
     pub fn take_excess(&mut self) -> Moving {
         let mut all = Moving::default();
         for excess in self.excess.drain(..) {
-            self.amount.subtract(excess.origin().amount());
             all.push(excess);
+        }
+        for origin in &all.origins {
+            self.decoded.subtract(origin.amount());
         }
         all
     }
@@ -380,7 +405,7 @@ mod tests {
         let (mut overflow, mut waiting) = (Overflow::new(ROOM), FairQueue::default());
         assert_eq!(send(&mut overflow, &mut waiting, 2, 3), 3);
         assert_eq!(send(&mut overflow, &mut waiting, 1, 500), 100);
-        assert_eq!(overflow.amount().events, 400);
+        assert_eq!(overflow.decoded().events, 400);
         assert_eq!(send(&mut overflow, &mut waiting, 2, 3), 3);
     }
 
@@ -421,7 +446,7 @@ mod tests {
             (50, true)
         );
         overflow.record_moved(&moving, &[flood, flood]);
-        assert_eq!(overflow.amount(), Amount::default());
+        assert_eq!(overflow.decoded(), Amount::default());
 
         let batch = waiting.take_batch(ROOM, 1);
         waiting.release_accounts(&batch.accounts);
@@ -444,9 +469,14 @@ mod tests {
             },
         );
         overflow.push_excess(queued(1, 1));
-        overflow.push_message(flood, vec![0; 10], delivery);
+        overflow.push_message(MovedMessage::new(flood, vec![0; 10], delivery));
         overflow.push_excess(queued(1, 1));
         overflow.push_excess(queued(2, 1));
+        assert_eq!(
+            overflow.decoded().events,
+            3,
+            "a whole message takes no room"
+        );
         let mut jobs = Vec::new();
         while let Some(moving) = overflow.next_move() {
             overflow.record_moved(&moving, &[]);
@@ -480,7 +510,7 @@ mod tests {
         let moving = overflow.next_move().expect("500 of them");
         overflow.record_refused(&moving);
         assert_eq!(overflow.take_excess().events.len(), 100);
-        assert_eq!(overflow.amount(), Amount::default());
+        assert_eq!(overflow.decoded(), Amount::default());
         assert!(!overflow.is_moved(Uuid::from_u128(1)));
         assert_eq!(send(&mut overflow, &mut waiting, 1, 5), 5);
     }

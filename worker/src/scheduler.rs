@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::batch_settlement::{BatchProcessor, SettleError};
 use crate::fair_queue::{DeliveryTag, EventOrigin, FairQueue, OVERFLOW, QueuedBatch, QueuedEvent};
-use crate::overflow::{self, Moving, Overflow};
+use crate::overflow::{self, MovedMessage, Moving, Overflow};
 
 /// A batch that fails because Postgres is away is tried again for this long with its messages in hand;
 /// then they go back to the broker, for a worker that can reach it. Such returns cannot add up to the
@@ -34,6 +34,8 @@ const ROOM: Amount = Amount {
     events: 20_000,
     bytes: 16 * 1024 * 1024,
 };
+/// What is held back is opened while less waits than this part of the room.
+const OPENED_PART: usize = 8;
 /// The same for what came again: as many as a worker has fetched and died with.
 const ROOM_AGAIN: Amount = Amount {
     events: 60_000,
@@ -124,6 +126,9 @@ pub struct Scheduler {
     aside_at: Option<Instant>,
     aside_busy: bool,
     overflow: Overflow,
+    /// Messages of an account that alone fills its part of the room, or that could not be moved: opened as there is
+    /// room for their events, so that whoever stands behind them is seen.
+    held: VecDeque<MovedMessage>,
     uses: Vec<SecretUse>,
     uses_busy: bool,
     running: JoinSet<JobEnd>,
@@ -157,6 +162,7 @@ impl Scheduler {
             aside_at: None,
             aside_busy: false,
             overflow: Overflow::new(ROOM),
+            held: VecDeque::new(),
             uses: Vec::new(),
             uses_busy: false,
             running: JoinSet::new(),
@@ -166,7 +172,7 @@ impl Scheduler {
     /// Whether another envelope may be decoded.
     pub fn has_room(&self) -> bool {
         let mut waiting = self.fresh.amount();
-        waiting.add(self.overflow.amount());
+        waiting.add(self.overflow.decoded());
         waiting.is_below(ROOM) && self.again.amount().is_below(ROOM_AGAIN)
     }
 
@@ -182,12 +188,13 @@ impl Scheduler {
     /// Nothing waits, nothing runs.
     pub fn is_idle(&self) -> bool {
         let waiting = self.fresh.amount().events + self.again.amount().events;
-        waiting + self.overflow.amount().events == 0 && self.running.is_empty()
+        waiting == 0 && self.overflow.is_empty() && self.held.is_empty() && self.running.is_empty()
     }
 
     /// What stepped aside, and what is to be moved, goes back to the broker, for whoever comes then.
     pub fn give_up_waiting(&mut self) {
         self.overflow.take_excess();
+        self.held.clear();
         let given_up = self.aside.drain(..).map(|(event, _)| event.id);
         self.tools.processor.forget_aside(given_up);
         self.aside_amount = Amount::default();
@@ -196,6 +203,10 @@ impl Scheduler {
 
     /// Queues the events of an envelope that came for the first time.
     pub fn enqueue_events(&mut self, events: Vec<RawEvent>, delivery: DeliveryTag, bytes: usize) {
+        for event in &events {
+            self.overflow.record_seen(event.account_id);
+        }
+        self.move_held();
         for queued in queued_events(events, delivery, bytes) {
             let account = queued.event.account_id;
             if self.overflow.is_crowded_by(account, &self.fresh) {
@@ -213,6 +224,30 @@ impl Scheduler {
         self.overflow.is_moved(account)
     }
 
+    /// Whether a message of this account waits as one piece: others of it do, or it is alone and has its part of the
+    /// room.
+    pub fn is_held(&self, account: Uuid) -> bool {
+        self.held.iter().any(|message| message.account == account)
+            || self.overflow.is_filled_by(account, &self.fresh)
+    }
+
+    pub fn hold_message(&mut self, account: Uuid, bytes: Vec<u8>, delivery: DeliveryTag) {
+        self.held
+            .push_back(MovedMessage::new(account, bytes, delivery));
+        self.move_held();
+    }
+
+    /// There are others: what was held back goes out of their way, as far as the broker takes it.
+    fn move_held(&mut self) {
+        if self.held.is_empty() || !self.overflow.may_move() {
+            return;
+        }
+        for message in self.held.drain(..) {
+            self.overflow.push_message(message);
+        }
+        self.start_moving();
+    }
+
     /// Takes a message of such an account as one piece.
     pub fn enqueue_moved_message(
         &mut self,
@@ -220,7 +255,9 @@ impl Scheduler {
         message: Vec<u8>,
         delivery: DeliveryTag,
     ) {
-        self.overflow.push_message(account, message, delivery);
+        self.move_held();
+        self.overflow
+            .push_message(MovedMessage::new(account, message, delivery));
         self.start_moving();
     }
 
@@ -448,7 +485,9 @@ impl Scheduler {
             JobEnd::Settled(done) => {
                 self.start_after(&done);
                 let aside = done.outcome?;
-                Ok(self.take_result(done.events, done.origins, &aside))
+                let mut settled = self.take_result(done.events, done.origins, &aside);
+                self.open_held(&mut settled);
+                Ok(settled)
             }
         }
     }
@@ -504,26 +543,28 @@ impl Scheduler {
             Err(error) => {
                 tracing::warn!(%error, "a crowding account's reports could not be moved to the overflow queue; they are settled as they come");
                 self.overflow.record_refused(&moving);
-                let mut settled = Settled::default();
                 for refused in [moving, self.overflow.take_excess()] {
-                    self.settle_after_all(refused, &mut settled);
+                    for (event, origin) in refused.events.into_iter().zip(refused.origins) {
+                        self.fresh.push_event(QueuedEvent { event, origin });
+                    }
+                    self.held.extend(refused.messages);
                 }
-                self.start_lanes();
+                let mut settled = Settled::default();
+                self.open_held(&mut settled);
                 settled
             }
         }
     }
 
-    fn settle_after_all(&mut self, refused: Moving, settled: &mut Settled) {
-        for (event, origin) in refused.events.into_iter().zip(refused.origins) {
-            self.fresh.push_event(QueuedEvent { event, origin });
-        }
-        for message in refused.messages {
+    /// Opens what is held back as far as there is room, and leaves room for others.
+    fn open_held(&mut self, settled: &mut Settled) {
+        while self.fresh.amount().is_below(ROOM.part(OPENED_PART))
+            && let Some(message) = self.held.pop_front()
+        {
             let delivery = message.origin.delivery;
             let Ok(envelope) = envelope::decode_envelope(&message.bytes) else {
                 // Until it can be moved; who reads it then sets it aside.
-                let account = message.account;
-                self.overflow.push_message(account, message.bytes, delivery);
+                self.overflow.push_message(message);
                 continue;
             };
             settled.reopened.push((delivery, envelope.events.len()));
@@ -531,6 +572,7 @@ impl Scheduler {
                 self.fresh.push_event(queued);
             }
         }
+        self.start_lanes();
     }
 }
 

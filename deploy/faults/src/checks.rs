@@ -297,6 +297,7 @@ async fn send_all_again(scene: &Cluster, client: &Client, seed: u64) -> anyhow::
     for envelope in events.chunks(97) {
         topology::publish_event(
             &channel,
+            None,
             &envelope::encode_envelope(&Envelope::from_events(envelope.to_vec())),
         )
         .await?;

@@ -409,7 +409,7 @@ pub async fn fill(
         futures_util::future::try_join_all(
             messages
                 .iter()
-                .map(|message| topology::publish_event(&channel, message)),
+                .map(|message| topology::publish_event(&channel, None, message)),
         )
         .await?;
     }

@@ -72,7 +72,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<()> {
         futures_util::future::try_join_all(
             messages
                 .iter()
-                .map(|m| topology::publish_event(&channel, m)),
+                .map(|m| topology::publish_event(&channel, None, m)),
         )
         .await?;
         sent = due;

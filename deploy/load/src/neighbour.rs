@@ -36,6 +36,11 @@ const ELEMENTS: usize = 500;
 /// The door's largest batch, less the brackets (bytes).
 const BATCH_BYTES: usize = 512 * 1024 - 64;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// No shape may make the others' p99 lag worse than this (milliseconds).
+const MOST_LAG_MS: u64 = 2_000;
+/// What a gateway and a worker may hold at most (bytes): the limits of docker-compose.yml and Kubernetes.
+const MOST_GATEWAY_BYTES: u64 = 256 << 20;
+const MOST_WORKER_BYTES: u64 = 384 << 20;
 /// The quiet accounts' reports must have their rows after this; else nothing is measured.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -165,8 +170,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         "| One account sends | Requests, taken | MiB sent | Others: p99 and longest lag | Others: p99 of their answers | Others refused | Gateway, worker at most | Cores |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
+    let mut too_much = Vec::new();
     for shape in shapes {
         let measured = measure(options, shape).await?;
+        too_much.extend(measured.is_too_much().then_some(shape));
         let line = measured.to_row();
         print_line(&line);
         table.push_str(&line);
@@ -178,7 +185,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
          one account has {} webhooks at 200 requests a minute and sends from {HOSTILE_ADDRESSES} addresses over {HOSTILE_CONNECTIONS} connections.\n\n{table}",
         options.span, options.webhooks
     );
-    std::fs::write(&options.out, text).with_context(|| options.out.display().to_string())
+    std::fs::write(&options.out, text).with_context(|| options.out.display().to_string())?;
+    ensure!(
+        too_much.is_empty(),
+        "{too_much:?}: the others waited more than {MOST_LAG_MS} ms, or a process was too large"
+    );
+    Ok(())
 }
 
 async fn measure(options: &Options, shape: Shape) -> anyhow::Result<Measured> {
@@ -256,6 +268,14 @@ struct Hostile {
     accepted: AtomicU64,
     sent_bytes: AtomicU64,
     stop: AtomicBool,
+}
+
+impl Measured {
+    fn is_too_much(&self) -> bool {
+        self.lag.value_at_quantile(0.99) > MOST_LAG_MS
+            || self.gateway_peak > MOST_GATEWAY_BYTES
+            || self.worker_peak > MOST_WORKER_BYTES
+    }
 }
 
 impl Hostile {

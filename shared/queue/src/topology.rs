@@ -162,9 +162,13 @@ pub async fn publish_dead(channel: &Channel, message: &[u8]) -> Result<(), Queue
 }
 
 /// Publishes an envelope to the events' queue and waits for the broker's word: `redrive`'s way, and
-/// the tests'. The gateway has a pipeline of its own.
-pub async fn publish_event(channel: &Channel, message: &[u8]) -> Result<(), QueueError> {
-    publish_to(channel, EXCHANGE, ROUTING_KEY, None, message).await
+/// the tests'. The gateway has a pipeline of its own. `account` if all of its events are of that one.
+pub async fn publish_event(
+    channel: &Channel,
+    account: Option<Uuid>,
+    message: &[u8],
+) -> Result<(), QueueError> {
+    publish_to(channel, EXCHANGE, ROUTING_KEY, account, message).await
 }
 
 /// Moves an envelope out of the others' way, confirmed: only after `Ok` may its source be acked.

@@ -181,10 +181,14 @@ impl World {
         }
     }
 
+    /// As a gateway does: the message says whose its events are, if they are all of one account.
     pub async fn publish(&self, events: Vec<RawEvent>) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
+        let account = events.first().map(|event| event.account_id);
+        let account = account.filter(|id| events.iter().all(|event| event.account_id == *id));
         topology::publish_event(
             &channel,
+            account,
             &envelope::encode_envelope(&Envelope::from_events(events)),
         )
         .await
@@ -193,7 +197,7 @@ impl World {
 
     pub async fn publish_raw(&self, message: &[u8]) {
         let channel = self.broker.confirm_channel().await.expect("a channel");
-        topology::publish_event(&channel, message)
+        topology::publish_event(&channel, None, message)
             .await
             .expect("a confirm");
     }

@@ -146,6 +146,32 @@ fn docker_composes_networks_are_the_links_of_the_picture_and_memory_is_bounded()
     assert_eq!(linked, wanted);
 }
 
+/// What PERFORMANCE.md says that a process may hold is what compose and Kubernetes allow it, in MiB.
+#[test]
+fn the_memory_of_a_process_is_bounded_as_the_table_of_senders_says() {
+    let table = read("deploy/docs/PERFORMANCE.md");
+    let manifest = read("deploy/kubernetes/trueup.yaml");
+    for (name, mib) in [("gateway", 256), ("console", 256), ("worker", 384)] {
+        assert!(
+            table.contains(&format!("a {name} {mib} MiB")),
+            "PERFORMANCE.md does not bound the {name} by {mib} MiB"
+        );
+        let compose = compose_service(name);
+        assert!(
+            compose.contains(&format!("mem_limit: {mib}m\n")),
+            "{compose}"
+        );
+        let container = manifest
+            .split("- name: ")
+            .find(|part| part.starts_with(name) && part.contains("limits: {"))
+            .unwrap_or_else(|| panic!("no container {name}"));
+        assert!(
+            container.contains(&format!("limits: {{ memory: {mib}Mi }}")),
+            "{container}"
+        );
+    }
+}
+
 #[test]
 fn no_pod_is_told_of_the_namespaces_services() {
     let manifest = read("deploy/kubernetes/trueup.yaml");

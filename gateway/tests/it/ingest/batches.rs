@@ -148,6 +148,34 @@ async fn a_chunked_body_has_the_same_limits() {
     assert_eq!(world.events().await, []);
 }
 
+/// As many blanks, one in a chunk, as a body may have: each is looked at once, in however many pieces they come.
+/// Looked at again for each piece they took some 10 s of a debug build's processor.
+#[tokio::test]
+async fn x1_blanks_that_come_one_by_one_cost_as_much_as_they_are() {
+    const BLANKS: usize = 65_000;
+    const PROCESSOR_SECONDS: f64 = 4.0;
+    let world = World::new().await;
+    let webhook = world.webhook(&WebhookSpec::open()).await;
+    let mut gateway = world.gateway().ready().await;
+    let door = door(&mut gateway, &webhook).await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        webhook.path()
+    );
+    let before = gateway.metric("process_cpu_seconds_total").await;
+    let mut client = Client::connect(door).await.expect("connects");
+    client.write(head.as_bytes()).await.expect("writes");
+    let chunks = "1\r\n \r\n".repeat(BLANKS);
+    client.write(chunks.as_bytes()).await.expect("writes");
+    client
+        .write(b"7\r\n{\"a\":1}\r\n0\r\n\r\n")
+        .await
+        .expect("writes");
+    assert_eq!(client.answer(false).await.expect("an answer").status, 200);
+    let spent = gateway.metric("process_cpu_seconds_total").await - before;
+    assert!(spent < PROCESSOR_SECONDS, "{spent} s for {BLANKS} blanks");
+}
+
 #[tokio::test]
 async fn a_sender_that_is_still_writing_gets_to_read_its_413() {
     let world = World::new().await;

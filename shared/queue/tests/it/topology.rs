@@ -67,14 +67,14 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
     let message = envelope::encode_envelope(&Envelope::from_events(Vec::new()));
-    topology::publish_event(&channel, &message)
+    topology::publish_event(&channel, None, &message)
         .await
         .expect("taken");
     channel
         .queue_delete(topology::QUEUE.into(), QueueDeleteOptions::default())
         .await
         .expect("deletes");
-    topology::publish_event(&channel, &message)
+    topology::publish_event(&channel, None, &message)
         .await
         .expect("parked");
     assert_eq!(
@@ -87,13 +87,13 @@ async fn an_event_without_a_queue_is_parked_and_nothing_is_acked_into_the_void()
         .queue_delete(topology::PARKED_QUEUE.into(), QueueDeleteOptions::default())
         .await
         .expect("deletes");
-    topology::publish_event(&channel, &message)
+    topology::publish_event(&channel, None, &message)
         .await
         .expect_err("nobody has it");
     topology::declare_topology(broker.connection(), BOUNDS)
         .await
         .expect("declares what is missing");
-    topology::publish_event(&channel, &message)
+    topology::publish_event(&channel, None, &message)
         .await
         .expect("taken again");
 }
@@ -106,7 +106,7 @@ async fn a_rejected_event_becomes_a_dead_letter() {
         .await
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
-    topology::publish_event(&channel, b"{\"v\":9}")
+    topology::publish_event(&channel, None, b"{\"v\":9}")
         .await
         .expect("taken");
     let got = eventually("the message", Duration::from_secs(5), || async {
@@ -148,7 +148,7 @@ async fn refuse_when_full(bounds: QueueBounds) {
         .expect("declares");
     let channel = broker.confirm_channel().await.expect("a channel");
     eventually("a nack", Duration::from_secs(10), || async {
-        topology::publish_event(&channel, b"{}")
+        topology::publish_event(&channel, None, b"{}")
             .await
             .err()
             .map(|e| assert!(e.to_string().contains("would not"), "{e}"))
