@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use crate::field_aliases::{CONFIGURED_RANK, Target, find_alias};
 use crate::reading::note_list::NoteList;
+use crate::reading::text_origin::{Origin, Place};
 use crate::reading::text_store::TextStore;
 use crate::report::{ReadSettings, Slot};
 use crate::text::{name_fingerprint, same_name, trim_text};
@@ -93,13 +94,25 @@ pub(super) struct FieldPath<'p, 'a> {
     pub start: usize,
 }
 
+/// A field that should hold a report, and does not parse.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BrokenField<'a> {
+    /// The first fault in the first of them.
+    pub place: Place<'a>,
+    /// The level and the order from which on a field does not go before what any of them may hold (X2).
+    behind: (u8, usize),
+}
+
+impl BrokenField<'_> {
+    pub fn is_behind(&self, field: &Field<'_>) -> bool {
+        (field.level, field.order) < self.behind
+    }
+}
+
 pub(super) struct FieldCollector<'a, 's> {
-    store: &'a TextStore,
+    store: &'a TextStore<'a>,
     pub notes: NoteList,
-    /// A field that should hold a report does not parse; the place of its text.
-    pub broken_field: Option<usize>,
-    /// That field is one of the query: the body's own go before it.
-    broken_in_query: bool,
+    pub broken_field: Option<BrokenField<'a>>,
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
@@ -138,7 +151,7 @@ impl FieldTargets {
 }
 
 impl<'a, 's> FieldCollector<'a, 's> {
-    pub fn new(settings: &'s ReadSettings, store: &'a TextStore) -> Self {
+    pub fn new(settings: &'s ReadSettings, store: &'a TextStore<'a>) -> Self {
         let configured: Vec<(Slot, &str)> = settings
             .field_names
             .iter()
@@ -151,7 +164,6 @@ impl<'a, 's> FieldCollector<'a, 's> {
             store,
             notes: NoteList::default(),
             broken_field: None,
-            broken_in_query: false,
             long_lists: Vec::new(),
             fields: Vec::with_capacity(8),
             spans: Vec::new(),
@@ -181,17 +193,22 @@ impl<'a, 's> FieldCollector<'a, 's> {
         self.broken_field = None;
     }
 
-    /// True while the query is read.
-    pub fn in_query(&self) -> bool {
-        self.level_offset != 0
-    }
-
-    /// The text itself, or one that the request holds only in another form, kept.
-    pub fn keep(&self, text: Cow<'a, str>) -> &'a str {
+    /// The text itself, or one that the request holds only in another form, kept with its origin.
+    pub fn keep(&self, text: Cow<'a, str>, origin: Origin<'a>) -> &'a str {
         match text {
             Cow::Borrowed(text) => text,
-            Cow::Owned(text) => self.store.keep(text),
+            Cow::Owned(text) => self.store.keep(text, origin),
         }
+    }
+
+    /// A text in which no report, and so no fault, can be.
+    pub fn keep_name(&self, name: Cow<'a, str>) -> &'a str {
+        self.keep(name, Origin::default())
+    }
+
+    /// The place in `sent`, the body or the query, that `place` comes from.
+    pub fn place_in_sent(&self, sent: &[u8], place: Place<'a>) -> Option<usize> {
+        self.store.place_in_sent(sent, place)
     }
 
     /// Whether the source's fields are still read; what is beyond is not unwrapped either.
@@ -199,13 +216,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
         self.seen <= FIELDS
     }
 
-    pub fn fields_and_beyond(self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
-        let mut fields = self.fields;
-        let lists = self.long_lists;
+    /// The fields that stand, best first, and the best of the payout's names beyond the limit.
+    pub fn take_fields(&mut self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
+        let mut fields = std::mem::take(&mut self.fields);
+        let lists = &self.long_lists;
         let is_of_a_list = |f: &Field<'_>| lists.iter().any(|list| f.name.starts_with(list));
         fields.retain(|f| !f.dropped && (lists.is_empty() || !is_of_a_list(f)));
         fields.sort_unstable_by_key(|f| (f.target, f.rank, f.level, f.order));
-        (fields, self.payout_beyond_limit)
+        (fields, self.payout_beyond_limit.take())
     }
 
     /// A configured name is its slot's alone: a duration that was named `value` is no payout.
@@ -252,20 +270,24 @@ impl<'a, 's> FieldCollector<'a, 's> {
         }
     }
 
-    /// A field that should hold a report does not parse: at this place, the first of them.
-    pub fn note_broken_field(&mut self, byte: usize) {
-        if self.broken_field.is_none() {
-            self.broken_field = Some(byte);
-            self.broken_in_query = self.in_query();
-        }
+    /// A field inside of `level` objects should hold a report, and does not parse at this place.
+    pub fn note_broken_field(&mut self, place: Place<'a>, level: usize) {
+        let level = u8::try_from(level.saturating_add(1)).unwrap_or(QUERY_OFFSET);
+        let behind = (level.saturating_add(self.level_offset), self.fields.len());
+        let first = self.broken_field.unwrap_or(BrokenField { place, behind });
+        self.broken_field = Some(BrokenField {
+            place: first.place,
+            behind: first.behind.min(behind),
+        });
     }
 
-    /// The level from which on a field does not go before the broken one (X2: the body beats the query).
-    pub fn level_behind_broken(&self) -> u8 {
-        match self.broken_in_query {
-            true => u8::MAX,
-            false => QUERY_OFFSET,
-        }
+    /// The rank of the first of the payout's names (X4).
+    pub fn first_payout_rank(&self) -> u8 {
+        let is_configured = self
+            .configured
+            .iter()
+            .any(|(slot, _)| *slot == Slot::Payout);
+        CONFIGURED_RANK.saturating_add(u8::from(!is_configured))
     }
 
     /// The fields whose names begin so are several elements of a list: no report's (X2).

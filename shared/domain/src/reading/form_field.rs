@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::reading::field_collection::{FieldCollector, Surroundings, Value};
 use crate::reading::json_body::{self, JsonText};
+use crate::reading::text_origin::Origin;
 use trueup_event::reason::ReadingNote;
 
 /// Steps of a name such as `a[b][c]`; PHP stops at 64, and no slot is as deep as this.
@@ -17,12 +18,12 @@ pub(super) fn first_wrapping<'a>() -> Surroundings<'a> {
     }
 }
 
-/// A field whose text stands at `place` in its source. `holds_report`: the text may be a whole report.
+/// A field whose text `value` makes of `origin`. `holds_report`: the text may be a whole report.
 pub(super) fn add_field<'a>(
     name: Cow<'a, str>,
     value: impl FnOnce() -> Cow<'a, str>,
+    origin: Origin<'a>,
     holds_report: bool,
-    place: usize,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     if name.contains('[') && !gathered.is_configured(&name) && name_steps(&name).is_some() {
@@ -35,15 +36,14 @@ pub(super) fn add_field<'a>(
             gathered.add_pair(&name, || text);
             return;
         }
-        let text = gathered.keep(text);
-        read_report_in_field(name, text, place, gathered);
+        let text = gathered.keep(text, origin);
+        read_report_in_field(name, text, gathered);
     }
 }
 
 fn read_report_in_field<'a>(
     name: Cow<'a, str>,
     text: &'a str,
-    place: usize,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     let mut around = first_wrapping();
@@ -52,13 +52,7 @@ fn read_report_in_field<'a>(
     }
     match json_body::read_text(text, &around, true, gathered) {
         JsonText::Read => gathered.notes.add(ReadingNote::JsonInField),
-        JsonText::Broken(fault) => {
-            // The place is the body's; nothing is said of one in a query.
-            if !gathered.in_query() {
-                let byte = place.saturating_add(fault.byte);
-                gathered.note_broken_field(byte);
-            }
-        }
+        JsonText::Broken(place) => gathered.note_broken_field(place, around.level),
         JsonText::NoReport => {
             gathered.add_pair(&name, || Cow::Borrowed(text));
         }
@@ -82,7 +76,7 @@ fn add_stepped_field<'a>(
     value: impl FnOnce() -> Cow<'a, str>,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    let whole = gathered.keep(whole);
+    let whole = gathered.keep_name(whole);
     let Some(steps) = name_steps(whole) else {
         return;
     };

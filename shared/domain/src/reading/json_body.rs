@@ -15,6 +15,7 @@ use std::borrow::Cow;
 
 use crate::reading::field_collection::{FieldCollector, FieldKey, FieldPath, Surroundings, Value};
 use crate::reading::mending;
+use crate::reading::text_origin::{Encoding, Origin, Place};
 use trueup_event::batch::{self, BatchSplit};
 use trueup_event::json_scanner::{JsonError, Scanner, Text, Token, check_value};
 use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
@@ -32,13 +33,13 @@ pub(super) fn is_wrapper_name(name: &str) -> bool {
 
 /// What became of a text that might be JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JsonText {
+pub(super) enum JsonText<'a> {
     /// Its fields were gathered.
     Read,
     /// It is no JSON, or not of a report.
     NoReport,
-    /// It begins as a report does, and does not parse.
-    Broken(JsonError),
+    /// It begins as a report does, and does not parse at this place.
+    Broken(Place<'a>),
 }
 
 /// Reads `text` if it is one JSON object, or a list of one (X2). `mend`: whether one that does not parse is
@@ -48,7 +49,7 @@ pub(super) fn read_text<'a>(
     around: &Surroundings<'a>,
     mend: bool,
     gathered: &mut FieldCollector<'a, '_>,
-) -> JsonText {
+) -> JsonText<'a> {
     let room = JSON_DEPTH.saturating_sub(around.depth);
     let bytes = text.as_bytes();
     let fault = match check_value(bytes, room) {
@@ -59,7 +60,8 @@ pub(super) fn read_text<'a>(
         && let Ok(mended) = mending::mend_json(bytes)
         && check_value(mended.text.as_bytes(), room).is_ok()
     {
-        let kept = gathered.keep(mended.text.into());
+        let origin = Origin::new(bytes, Encoding::Unmended);
+        let kept = gathered.keep(mended.text.into(), origin);
         let read = read_checked(kept.as_bytes(), around, gathered);
         if read == JsonText::Read {
             gathered.notes.add_all(mended.notes);
@@ -67,7 +69,7 @@ pub(super) fn read_text<'a>(
         return read;
     }
     if begins_like_a_report(bytes) {
-        JsonText::Broken(fault)
+        JsonText::Broken(Place::of_fault(bytes, fault))
     } else {
         JsonText::NoReport
     }
@@ -85,7 +87,7 @@ fn read_checked<'a>(
     bytes: &'a [u8],
     around: &Surroundings<'a>,
     gathered: &mut FieldCollector<'a, '_>,
-) -> JsonText {
+) -> JsonText<'a> {
     let object = match batch::first_significant(bytes) {
         Some(b'{') => bytes,
         Some(b'[') => match only_object(bytes) {
@@ -96,7 +98,7 @@ fn read_checked<'a>(
     };
     match read_report(object, around, gathered) {
         Ok(()) => JsonText::Read,
-        Err(fault) => JsonText::Broken(fault),
+        Err(fault) => JsonText::Broken(Place::of_fault(object, fault)),
     }
 }
 
@@ -204,9 +206,8 @@ impl<'a> Walk<'a, '_, '_> {
             }
             Some(b'[') => self.scanner.skip_value(room).map(|()| None),
             Some(b'"') => {
-                let place = self.scanner.position();
                 let text = self.scanner.text()?;
-                if text.may_hold_json() && self.enter_text(text, place, depth, level, name) {
+                if text.may_hold_json() && self.enter_text(text, depth, level, name) {
                     return Ok(None);
                 }
                 Ok(Some(Token::Text(text)))
@@ -225,7 +226,6 @@ impl<'a> Walk<'a, '_, '_> {
     fn enter_text(
         &mut self,
         text: Text<'a>,
-        place: usize,
         depth: usize,
         level: usize,
         name: &Cow<'a, str>,
@@ -235,7 +235,8 @@ impl<'a> Walk<'a, '_, '_> {
         if is_deep || self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
             return false;
         }
-        let inner = self.gathered.keep(text.to_text());
+        let origin = Origin::new(text.bytes(), Encoding::JsonEscapes);
+        let inner = self.gathered.keep(text.to_text(), origin);
         let mut outer = Vec::new();
         if self.gathered.has_paths() {
             outer.clone_from(&self.outer);
@@ -253,8 +254,8 @@ impl<'a> Walk<'a, '_, '_> {
                 self.gathered.notes.add(ReadingNote::JsonInString);
                 true
             }
-            JsonText::Broken(_) if is_wrapper => {
-                self.gathered.note_broken_field(place);
+            JsonText::Broken(place) if is_wrapper => {
+                self.gathered.note_broken_field(place, level);
                 false
             }
             JsonText::Broken(_) | JsonText::NoReport => false,

@@ -31,20 +31,8 @@ pub(super) struct NotMendable;
 /// `bytes` are UTF-8.
 pub(super) fn mend_json(bytes: &[u8]) -> Result<Mended, NotMendable> {
     let text = std::str::from_utf8(bytes).map_err(|_| NotMendable)?;
-    let mut mender = Mender {
-        rest: text,
-        out: String::with_capacity(text.len()),
-        notes: NoteList::default(),
-        open: Vec::new(),
-    };
-    mender.mend_value()?;
-    while let Some(&close) = mender.open.last() {
-        mender.mend_next(close)?;
-    }
-    mender.skip_blanks();
-    if !mender.rest.is_empty() {
-        return Err(NotMendable);
-    }
+    let mut mender = Mender::new(text, 0);
+    mender.mend_text()?;
     if mender.notes != NoteList::default() {
         mender.notes.add(ReadingNote::Mended);
     }
@@ -54,15 +42,63 @@ pub(super) fn mend_json(bytes: &[u8]) -> Result<Mended, NotMendable> {
     })
 }
 
+/// The place in `bytes` of the `byte`th of what [`mend_json`] makes of them: in a string, which is where a
+/// report may stand, or else the beginning of the piece.
+pub(super) fn place_in_unmended(bytes: &[u8], byte: usize) -> usize {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut mender = Mender::new(text, byte);
+    let is_mended = mender.mend_text().is_ok();
+    let (before, given_before) = mender.mark;
+    let place = before.saturating_add(byte.saturating_sub(given_before));
+    if is_mended { place.min(bytes.len()) } else { 0 }
+}
+
 struct Mender<'t> {
+    text: &'t str,
     rest: &'t str,
     out: String,
     notes: NoteList,
     /// The brackets that are to be closed.
     open: Vec<char>,
+    /// The byte of the mended text whose place is wanted, and the last place before it from which on the text is
+    /// copied, with the mended text's length there.
+    wanted: usize,
+    mark: (usize, usize),
 }
 
 impl<'t> Mender<'t> {
+    fn new(text: &'t str, wanted: usize) -> Self {
+        Mender {
+            text,
+            rest: text,
+            out: String::with_capacity(text.len()),
+            notes: NoteList::default(),
+            open: Vec::new(),
+            wanted,
+            mark: (0, 0),
+        }
+    }
+
+    fn mend_text(&mut self) -> Result<(), NotMendable> {
+        self.mend_value()?;
+        while let Some(&close) = self.open.last() {
+            self.mend_next(close)?;
+        }
+        self.skip_blanks();
+        match self.rest {
+            "" => Ok(()),
+            _ => Err(NotMendable),
+        }
+    }
+
+    /// What stands `ahead` bytes on is next.
+    fn mark_place(&mut self, ahead: usize) {
+        if self.out.len() <= self.wanted {
+            let before = self.text.len().saturating_sub(self.rest.len());
+            self.mark = (before.saturating_add(ahead), self.out.len());
+        }
+    }
+
     fn skip_blanks(&mut self) {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
     }
@@ -149,7 +185,9 @@ impl<'t> Mender<'t> {
 
     /// A value; of a container only the beginning.
     fn mend_value(&mut self) -> Result<(), NotMendable> {
-        match self.peek().ok_or(NotMendable)? {
+        let first = self.peek().ok_or(NotMendable)?;
+        self.mark_place(0);
+        match first {
             '"' => self.copy_string(),
             '\'' => self.requote_string(),
             '{' | '[' | '$' | '#' | '%' | '<' | '-' if self.take_macro() => Ok(()),
@@ -223,9 +261,15 @@ impl<'t> Mender<'t> {
                     self.out.push('"');
                     return Ok(());
                 }
-                '"' => self.out.push_str("\\\""),
+                '"' => {
+                    self.out.push_str("\\\"");
+                    self.mark_place(at.saturating_add(1));
+                }
                 '\\' => match chars.next() {
-                    Some((_, '\'')) => self.out.push('\''),
+                    Some((at, '\'')) => {
+                        self.out.push('\'');
+                        self.mark_place(at.saturating_add(1));
+                    }
                     Some((_, escape)) => self.out.extend(['\\', escape]),
                     None => return Err(NotMendable),
                 },
@@ -383,6 +427,26 @@ mod tests {
         ] {
             assert_eq!(mend(text).as_deref(), Some(want), "{text}");
         }
+    }
+
+    #[test]
+    fn x1b_a_place_in_the_mended_text_is_one_in_the_other() {
+        let text = "{ a: +1, 'b' : 'c\\'d\"e' , \"f\": [x], g: \"h\",}";
+        let mended = mend(text).expect("one reading");
+        assert_eq!(mended, r#"{"a":"+1","b":"c'd\"e","f":null,"g":"h"}"#);
+        for (piece, place) in [
+            ("c", 16),
+            ("'d", 17),
+            ("d", 19),
+            ("\\\"e", 20),
+            ("e", 21),
+            ("null", 31),
+            ("h", 40),
+        ] {
+            let byte = mended.find(piece).expect(piece);
+            assert_eq!(place_in_unmended(text.as_bytes(), byte), place, "{piece}");
+        }
+        assert_eq!(place_in_unmended(b"{\"a\" 1}", 3), 0);
     }
 
     #[test]
