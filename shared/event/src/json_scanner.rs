@@ -303,9 +303,17 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// UTF-8 as far as it goes: much the faster way through what is UTF-8.
+pub fn lossy_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// UTF-8 as far as it goes, without U+0000 (X1).
 pub fn readable_text(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = lossy_text(bytes);
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', ""))
     } else {
@@ -383,7 +391,9 @@ fn unescape_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut units: Vec<u16> = Vec::new();
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
+    while let Some(run) = rest.bytes().position(|b| b == b'\\') {
+        let (before, after) = rest.split_at(run);
+        let after = after.get(1..).unwrap_or_default();
         if !before.is_empty() {
             flush_surrogates(&mut units, &mut out);
             out.push_str(before);
@@ -452,6 +462,9 @@ fn escaped_unit(text: &str) -> Option<u16> {
 
 /// Escaped UTF-16 units become characters once it is known that no other half follows.
 fn flush_surrogates(units: &mut Vec<u16>, out: &mut String) {
+    if units.is_empty() {
+        return;
+    }
     for found in char::decode_utf16(units.drain(..)) {
         match found {
             Ok('\0') => {}

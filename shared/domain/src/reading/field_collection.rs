@@ -54,6 +54,16 @@ const NO_KEY: FieldKey = FieldKey {
     print: 0,
 };
 
+impl FieldKey {
+    /// Fields of the same key have it in common, and few others: four of them are compared at once.
+    fn mark(self) -> u32 {
+        self.print ^ self.object.wrapping_mul(0x9E37_79B9)
+    }
+}
+
+/// The mark of what was dropped, or one that is as rare as any.
+const NO_MARK: u32 = 0;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field<'a> {
     pub target: Target,
@@ -116,7 +126,10 @@ pub(super) struct FieldCollector<'a, 's> {
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
+    /// The mark of each field, apart from it: a body of thousands of names looks for each among all of them.
+    field_marks: Vec<u32>,
     spans: Vec<Span<'a>>,
+    span_marks: Vec<u32>,
     /// Names seen in the current source.
     seen: usize,
     /// Added to each level: the body's fields go before the query's.
@@ -166,7 +179,9 @@ impl<'a, 's> FieldCollector<'a, 's> {
             broken_field: None,
             long_lists: Vec::new(),
             fields: Vec::with_capacity(8),
+            field_marks: Vec::with_capacity(8),
             spans: Vec::new(),
+            span_marks: Vec::new(),
             seen: 0,
             level_offset: 0,
             objects: 0,
@@ -187,7 +202,9 @@ impl<'a, 's> FieldCollector<'a, 's> {
     /// The body has turned out not to be what it was read as: nothing of it stands.
     pub fn forget_fields(&mut self) {
         self.fields.clear();
+        self.field_marks.clear();
         self.spans.clear();
+        self.span_marks.clear();
         self.seen = 0;
         self.payout_beyond_limit = None;
         self.broken_field = None;
@@ -320,9 +337,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
         }
     }
 
+    /// A field that was a whole report is one of as many as are read.
+    pub fn count_field(&mut self) {
+        self.seen = self.seen.saturating_add(1);
+    }
+
     /// Whether a field is within the limit and about anything.
     fn admit_field(&mut self, name: &str, meaning: &FieldTargets) -> bool {
-        self.seen = self.seen.saturating_add(1);
+        self.count_field();
         if meaning.is_none() {
             return false;
         }
@@ -362,6 +384,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
                 key,
                 dropped: false,
             });
+            self.field_marks.push(key.mark());
         }
     }
 
@@ -376,21 +399,36 @@ impl<'a, 's> FieldCollector<'a, 's> {
             object,
             print: name_fingerprint(name),
         };
-        for field in &mut self.fields {
-            // What was dropped is not compared again: a name that stands thousands of times costs no more.
-            if !field.dropped && field.key == key {
-                field.dropped = same_name(&field.name, name);
+        if holds_mark(&self.field_marks, key.mark()) {
+            self.drop_fields(key, name);
+        }
+        if holds_mark(&self.span_marks, key.mark()) {
+            self.drop_spans(key, name);
+        }
+        key
+    }
+
+    #[cold]
+    fn drop_fields(&mut self, key: FieldKey, name: &str) {
+        for (field, mark) in self.fields.iter_mut().zip(&mut self.field_marks) {
+            if *mark == key.mark() && field.key == key && same_name(&field.name, name) {
+                field.dropped = true;
+                *mark = NO_MARK;
             }
         }
-        for span in &mut self.spans {
-            if span.key == key && !span.fields.is_empty() && same_name(&span.name, name) {
-                let inner = self.fields.get_mut(std::mem::take(&mut span.fields));
+    }
+
+    #[cold]
+    fn drop_spans(&mut self, key: FieldKey, name: &str) {
+        for (span, mark) in self.spans.iter().zip(&mut self.span_marks) {
+            if *mark == key.mark() && span.key == key && same_name(&span.name, name) {
+                *mark = NO_MARK;
+                let inner = self.fields.get_mut(span.fields.clone());
                 for field in inner.unwrap_or_default() {
                     field.dropped = true;
                 }
             }
         }
-        key
     }
 
     /// The place where a container's fields will begin.
@@ -401,6 +439,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
     /// The fields since `mark` came from an object under `name`, whose key is `key`.
     pub fn add_span(&mut self, key: FieldKey, name: &Cow<'a, str>, mark: usize) {
         if mark < self.fields.len() {
+            self.span_marks.push(key.mark());
             self.spans.push(Span {
                 key,
                 name: name.clone(),
@@ -415,6 +454,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
             field.dropped = true;
         }
     }
+}
+
+/// Without a branch in the loop, so that several are compared at once.
+fn holds_mark(marks: &[u32], mark: u32) -> bool {
+    let found = marks
+        .iter()
+        .fold(0, |found, m| found | u32::from(*m == mark));
+    found != 0
 }
 
 impl<'a> FieldPath<'_, 'a> {

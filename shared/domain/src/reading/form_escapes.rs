@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::reading::charset::Charset;
 use trueup_event::json_scanner::{
-    Piece, place_before_decoding, place_in_unreadable, readable_text,
+    Piece, lossy_text, place_before_decoding, place_in_unreadable, readable_text,
 };
 
 fn is_plain(byte: u8) -> bool {
@@ -14,7 +14,7 @@ fn is_plain(byte: u8) -> bool {
 /// A `+` is a space, `%41` an A, and what is no character becomes U+FFFD.
 pub(super) fn decode_form_text(bytes: &[u8], charset: Charset) -> Cow<'_, str> {
     if bytes.iter().all(|b| is_plain(*b)) {
-        return String::from_utf8_lossy(bytes);
+        return lossy_text(bytes);
     }
     let decoded = undo_escapes(bytes);
     if charset == Charset::Windows1252

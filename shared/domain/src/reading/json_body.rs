@@ -52,6 +52,9 @@ pub(super) fn read_text<'a>(
 ) -> JsonText<'a> {
     let room = JSON_DEPTH.saturating_sub(around.depth);
     let bytes = text.as_bytes();
+    if !begins_with_object(bytes) {
+        return JsonText::NoReport;
+    }
     let fault = match check_value(bytes, room) {
         Ok(()) => return read_checked(bytes, around, gathered),
         Err(fault) => fault,
@@ -73,6 +76,13 @@ pub(super) fn read_text<'a>(
     } else {
         JsonText::NoReport
     }
+}
+
+/// Whether `bytes` begin with an object, or with a list whose first element is one.
+pub(super) fn begins_with_object(bytes: &[u8]) -> bool {
+    let mut scanner = Scanner::new(bytes);
+    scanner.take(b'[');
+    scanner.peek() == Some(b'{')
 }
 
 /// `{"`: no macro looks like this.
@@ -251,6 +261,7 @@ impl<'a> Walk<'a, '_, '_> {
         let is_wrapper = is_wrapper_name(name);
         match read_text(inner, &around, is_wrapper, self.gathered) {
             JsonText::Read => {
+                self.gathered.count_field();
                 self.gathered.notes.add(ReadingNote::JsonInString);
                 true
             }

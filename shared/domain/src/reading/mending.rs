@@ -100,7 +100,9 @@ impl<'t> Mender<'t> {
     }
 
     fn skip_blanks(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+        let blanks = self.rest.as_bytes().iter().take_while(|b| is_blank(b));
+        self.rest = self.rest.get(blanks.count()..).unwrap_or_default();
     }
 
     /// The next character that is no blank.
@@ -233,11 +235,11 @@ impl<'t> Mender<'t> {
     /// A string in double quotes stands as it is.
     fn copy_string(&mut self) -> Result<(), NotMendable> {
         let mut escaped = false;
-        for (at, c) in self.rest.char_indices().skip(1) {
-            match c {
+        for (at, b) in self.rest.bytes().enumerate().skip(1) {
+            match b {
                 _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => {
+                b'\\' => escaped = true,
+                b'"' => {
                     let text = self.take_bytes(at.saturating_add(1))?;
                     self.out.push_str(text);
                     return Ok(());
@@ -253,30 +255,37 @@ impl<'t> Mender<'t> {
     fn requote_string(&mut self) -> Result<(), NotMendable> {
         self.notes.add(ReadingNote::SingleQuotes);
         self.out.push('"');
-        let mut chars = self.rest.char_indices().skip(1);
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '\'' => {
+        let mut at: usize = 1;
+        loop {
+            let rest = self.rest.get(at..).ok_or(NotMendable)?;
+            let is_special = |b: u8| matches!(b, b'\'' | b'"' | b'\\');
+            let run = rest.bytes().position(is_special).ok_or(NotMendable)?;
+            let (plain, special) = rest.split_at(run);
+            self.out.push_str(plain);
+            at = at.saturating_add(run);
+            match special.as_bytes() {
+                [b'\'', ..] => {
                     self.take_bytes(at.saturating_add(1))?;
                     self.out.push('"');
                     return Ok(());
                 }
-                '"' => {
+                [b'"', ..] => {
                     self.out.push_str("\\\"");
-                    self.mark_place(at.saturating_add(1));
+                    at = at.saturating_add(1);
+                    self.mark_place(at);
                 }
-                '\\' => match chars.next() {
-                    Some((at, '\'')) => {
-                        self.out.push('\'');
-                        self.mark_place(at.saturating_add(1));
-                    }
-                    Some((_, escape)) => self.out.extend(['\\', escape]),
-                    None => return Err(NotMendable),
-                },
-                c => self.out.push(c),
+                [_, b'\'', ..] => {
+                    self.out.push('\'');
+                    at = at.saturating_add(2);
+                    self.mark_place(at);
+                }
+                _ => {
+                    let escape = special.chars().nth(1).ok_or(NotMendable)?;
+                    self.out.extend(['\\', escape]);
+                    at = at.saturating_add(escape.len_utf8()).saturating_add(1);
+                }
             }
         }
-        Err(NotMendable)
     }
 
     /// The run of characters that could be a number's. Whether they are one, the scanner says afterwards.

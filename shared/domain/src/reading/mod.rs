@@ -279,7 +279,13 @@ fn read_array<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> Res
         BatchSplit::Elements(_) | BatchSplit::TooMany | BatchSplit::NotABatch => {
             Err(Fault::NoObject)
         }
-        BatchSplit::Unparseable if read_mended(bytes, gathered) == JsonText::Read => Ok(()),
+        // Nothing but objects is ever read of a list, so that another one is not mended.
+        BatchSplit::Unparseable
+            if json_body::begins_with_object(bytes)
+                && read_mended(bytes, gathered) == JsonText::Read =>
+        {
+            Ok(())
+        }
         BatchSplit::Unparseable => {
             let fault = check_value(bytes, usize::MAX);
             Err(fault.map_or_else(|at| unparseable_at(bytes, at), |()| Fault::NoObject))

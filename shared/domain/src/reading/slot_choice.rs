@@ -259,14 +259,19 @@ fn read_payout(
     settings: &ReadSettings,
     log: &mut SlotTrace,
 ) -> Payout {
+    // Found once: it may be a long text.
+    let fields: Vec<(&Field<'_>, Option<&'static str>)> = fields
+        .iter()
+        .map(|field| (field, absent_reason(&field.value)))
+        .collect();
     let a_name_is_blank = fields
-        .chunk_by(|a, b| a.rank == b.rank)
-        .any(|name| name.iter().all(|f| absent_reason(&f.value).is_some()));
-    for field in fields {
+        .chunk_by(|(a, _), (b, _)| a.rank == b.rank)
+        .any(|name| name.iter().all(|(_, absent)| absent.is_some()));
+    for (field, absent) in fields {
         if let Some((rank, name)) = beyond.as_ref().filter(|(rank, _)| *rank <= field.rank) {
             return stop_beyond_limit(*rank, name, log);
         }
-        if let Some(why) = absent_reason(&field.value) {
+        if let Some(why) = absent {
             log.pass_over_absent(field, why);
             continue;
         }
