@@ -3,6 +3,7 @@
 
 use trueup_domain::reading::read_request;
 use trueup_domain::report::{ParsedRequest, ReadSettings};
+use trueup_event::batch::first_significant;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::ReadingNote;
 
@@ -59,7 +60,8 @@ pub fn any_wrapped_text(data: &[u8]) {
         request(&text, b"", None),
         request("", format!("'{text}'").as_bytes(), None),
     ];
-    let is_plain_report = text.trim_ascii_start().starts_with('{') && plain.notes.is_empty();
+    let is_plain_report =
+        first_significant(text.as_bytes()) == Some(b'{') && plain.notes.is_empty();
     for (n, wrapped) in wrapped.iter().enumerate() {
         let reading = read(wrapped);
         if is_plain_report && n < 4 && plain.report.is_ok() {

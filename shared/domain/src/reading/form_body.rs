@@ -70,9 +70,6 @@ pub(super) fn read_only_key<'a>(
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
     let origin = Origin::new(key, Encoding::FormEscapes(charset));
     let text = gathered.keep(decode_form_text(key, charset), origin);
-    if !text.trim_ascii_start().starts_with(['{', '[']) {
-        return JsonText::NoReport;
-    }
     let read = json_body::read_text(text, &first_wrapping(), true, gathered);
     if read == JsonText::Read {
         gathered.notes.add(ReadingNote::JsonAsKey);

@@ -36,7 +36,7 @@ pub(super) fn add_field<'a>(
         gathered.add_pair(&name, value);
     } else {
         let text = value();
-        if !text.trim_ascii_start().starts_with(['{', '[']) {
+        if !json_body::begins_with_object(text.as_bytes()) {
             gathered.add_pair(&name, || text);
             return;
         }

@@ -17,7 +17,7 @@ use crate::reading::field_collection::{FieldCollector, FieldKey, FieldPath, Surr
 use crate::reading::mending;
 use crate::reading::text_origin::{Encoding, Origin, Place};
 use trueup_event::batch::{self, BatchSplit};
-use trueup_event::json_scanner::{JsonError, Scanner, Text, Token, check_value};
+use trueup_event::json_scanner::{JsonError, Scanner, Text, Token, check_value, without_bom};
 use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
 use trueup_event::reason::ReadingNote;
 
@@ -51,7 +51,7 @@ pub(super) fn read_text<'a>(
     gathered: &mut FieldCollector<'a, '_>,
 ) -> JsonText<'a> {
     let room = JSON_DEPTH.saturating_sub(around.depth);
-    let bytes = text.as_bytes();
+    let bytes = without_bom(text.as_bytes());
     if !begins_with_object(bytes) {
         return JsonText::NoReport;
     }
