@@ -111,8 +111,10 @@ pub fn any_reading(request: &RawRequest, settings: &ReadSettings) {
         Ok(report) => any_report(report, &reading),
         Err(no_report) => {
             assert!(reading.slots.is_empty());
-            if let ReadError::UnparseableBody { byte } = no_report {
-                assert!(*byte <= request.body.len());
+            match no_report {
+                ReadError::UnparseableBody { byte } => assert!(*byte <= request.body.len()),
+                ReadError::UnparseableQuery { byte } => assert!(*byte <= request.query.len()),
+                ReadError::UnparseableElement | ReadError::EmptyBatch => {}
             }
         }
     }

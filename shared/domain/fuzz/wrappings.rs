@@ -3,6 +3,7 @@
 
 use trueup_domain::reading::read_request;
 use trueup_domain::report::{ParsedRequest, ReadSettings};
+use trueup_event::batch::first_significant;
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::ReadingNote;
 
@@ -59,7 +60,8 @@ pub fn any_wrapped_text(data: &[u8]) {
         request(&text, b"", None),
         request("", format!("'{text}'").as_bytes(), None),
     ];
-    let is_plain_report = text.trim_ascii_start().starts_with('{') && plain.notes.is_empty();
+    let is_plain_report =
+        first_significant(text.as_bytes()) == Some(b'{') && plain.notes.is_empty();
     for (n, wrapped) in wrapped.iter().enumerate() {
         let reading = read(wrapped);
         if is_plain_report && n < 4 && plain.report.is_ok() {
@@ -72,11 +74,15 @@ pub fn any_wrapped_text(data: &[u8]) {
 pub fn any_mended_body(data: &[u8]) {
     let text = String::from_utf8_lossy(data).replace(['\0', '\\'], "");
     let reading = read(&request("", text.as_bytes(), None));
-    if reading.notes.contains(&ReadingNote::Mended) {
+    // In a form a plus is a blank, and `%41` an A.
+    let in_form = [ReadingNote::JsonInField, ReadingNote::JsonAsKey];
+    let is_form = reading.notes.iter().any(|note| in_form.contains(note));
+    if reading.notes.contains(&ReadingNote::Mended) && !is_form {
         for slot in &reading.slots {
             let raw = slot.raw.iter().map(|raw| raw.trim_end_matches('\u{2026}'));
             for raw in raw {
-                let is_word = matches!(raw, "true" | "false");
+                // A list is told by its brackets.
+                let is_word = matches!(raw, "true" | "false" | "[\u{2026}]");
                 assert!(is_word || text.contains(raw), "{raw} of {text}");
             }
         }

@@ -28,6 +28,9 @@ pub fn no_report(why: ReadError) -> Decision {
         ReadError::UnparseableBody { byte } => NoCall::UnparseableBody {
             byte: u64::try_from(byte).unwrap_or(u64::MAX),
         },
+        ReadError::UnparseableQuery { byte } => NoCall::UnparseableQuery {
+            byte: u64::try_from(byte).unwrap_or(u64::MAX),
+        },
         ReadError::UnparseableElement => NoCall::UnparseableElement,
         ReadError::EmptyBatch => NoCall::EmptyBatch,
     }))

@@ -276,6 +276,10 @@ fn explain_no_call(no_call: &NoCall) -> String {
             "The body looks like JSON or XML but does not parse: the first error is at byte {byte}, and there is no single way to mend it. \
              Have the buyer fix their template; quotes and commas around macros are the usual cause."
         ),
+        NoCall::UnparseableQuery { byte } => format!(
+            "A field of the URL's query looks like JSON but does not parse: the first error is at byte {byte} of the query, and there is no single way to mend it. \
+             Have the buyer fix their template; quotes and commas around macros are the usual cause."
+        ),
         NoCall::UnparseableElement => "This element of the batch is not an object with fields, so nothing could be read from it. \
              Each element must look like {\"ref_id\": …, \"payout\": …}."
             .to_owned(),

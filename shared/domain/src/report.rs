@@ -192,6 +192,8 @@ impl Payout {
 pub enum ReadError {
     /// JSON that does not parse; the position of the first bad byte, from 0.
     UnparseableBody { byte: usize },
+    /// A field of the query that should hold a report, and does not parse; the position in the query.
+    UnparseableQuery { byte: usize },
     /// An element of a batch that is no object.
     UnparseableElement,
     /// `[]`.

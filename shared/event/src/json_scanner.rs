@@ -303,9 +303,17 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// UTF-8 as far as it goes: much the faster way through what is UTF-8.
+pub fn lossy_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// UTF-8 as far as it goes, without U+0000 (X1).
 pub fn readable_text(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = lossy_text(bytes);
     if text.contains('\0') {
         Cow::Owned(text.replace('\0', ""))
     } else {
@@ -313,7 +321,43 @@ pub fn readable_text(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// A part of an encoded text: the bytes that it takes there, and those that it gives to the decoded one.
+pub type Piece = (usize, usize);
+
+/// The place in the encoded text of what gives the `byte`th of the decoded one; the encoded text's end if
+/// none does. Linear, and only for texts that turn out not to parse.
+pub fn place_before_decoding(pieces: impl Iterator<Item = Piece>, byte: usize) -> usize {
+    let (mut place, mut given_before) = (0_usize, 0_usize);
+    for (taken, given) in pieces {
+        let given_after = given_before.saturating_add(given);
+        if given_after > byte {
+            break;
+        }
+        given_before = given_after;
+        place = place.saturating_add(taken);
+    }
+    place
+}
+
+/// The place in `bytes` of the `byte`th of their [`readable_text`].
+pub fn place_in_unreadable(bytes: &[u8], byte: usize) -> usize {
+    let pieces = bytes.utf8_chunks().flat_map(|chunk| {
+        let good = chunk.valid().bytes().map(|b| (1, usize::from(b != 0)));
+        let bad = match chunk.invalid().len() {
+            0 => None,
+            taken => Some((taken, char::REPLACEMENT_CHARACTER.len_utf8())),
+        };
+        good.chain(bad)
+    });
+    place_before_decoding(pieces, byte)
+}
+
 impl<'a> Text<'a> {
+    /// The bytes between the quotes.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Whether the text opens with a bracket, and so may be JSON itself.
     #[inline]
     pub fn may_hold_json(self) -> bool {
@@ -347,7 +391,9 @@ fn unescape_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut units: Vec<u16> = Vec::new();
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
+    while let Some(run) = rest.bytes().position(|b| b == b'\\') {
+        let (before, after) = rest.split_at(run);
+        let after = after.get(1..).unwrap_or_default();
         if !before.is_empty() {
             flush_surrogates(&mut units, &mut out);
             out.push_str(before);
@@ -377,8 +423,48 @@ fn unescape_text(text: &str) -> String {
     out
 }
 
+/// The place in `bytes`, a string's that was scanned, of the `byte`th of the text that it stands for.
+pub fn place_in_escaped(bytes: &[u8], byte: usize) -> usize {
+    let text = readable_text(bytes);
+    let mut rest = text.as_ref();
+    let pieces = std::iter::from_fn(|| {
+        let piece = first_piece(rest)?;
+        rest = rest.get(piece.0..).unwrap_or_default();
+        Some(piece)
+    });
+    place_in_unreadable(bytes, place_before_decoding(pieces, byte))
+}
+
+/// The character or escape that `text` begins with; a pair of surrogates is one.
+fn first_piece(text: &str) -> Option<Piece> {
+    let first = text.chars().next()?;
+    let Some(unit) = escaped_unit(text) else {
+        // What a short escape stands for is one of ASCII.
+        return Some(match first {
+            '\\' => (2, 1),
+            _ => (first.len_utf8(), first.len_utf8()),
+        });
+    };
+    let next = text.get(6..).and_then(escaped_unit);
+    let units = std::iter::once(unit).chain(next);
+    Some(match char::decode_utf16(units).next() {
+        Some(Ok('\0')) => (6, 0),
+        Some(Ok(c)) => (c.len_utf16().saturating_mul(6), c.len_utf8()),
+        _ => (6, char::REPLACEMENT_CHARACTER.len_utf8()),
+    })
+}
+
+/// `\u0041`.
+fn escaped_unit(text: &str) -> Option<u16> {
+    let hex = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(hex, 16).ok()
+}
+
 /// Escaped UTF-16 units become characters once it is known that no other half follows.
 fn flush_surrogates(units: &mut Vec<u16>, out: &mut String) {
+    if units.is_empty() {
+        return;
+    }
     for found in char::decode_utf16(units.drain(..)) {
         match found {
             Ok('\0') => {}
@@ -448,6 +534,19 @@ mod tests {
         assert_eq!(read(br#""\ud83dx\ude00""#), "\u{FFFD}x\u{FFFD}");
         assert_eq!(read(br#""a\u0000b""#), "ab");
         assert_eq!(read(br#""a\\u0041""#), "a\\u0041");
+    }
+
+    #[test]
+    fn x1_a_place_in_a_text_is_one_in_the_string() {
+        let string = b"{\0\\\"a\\u00e9\\u\0d83d\\ude00\\ud83dx\\u0000\xFF\\n\xC3\xA9}";
+        let text = read(&[b"\"", &string[..], b"\""].concat());
+        assert_eq!(text, "{\"a\u{E9}\u{1F600}\u{FFFD}x\u{FFFD}\n\u{E9}}");
+        let places: Vec<usize> = text
+            .char_indices()
+            .map(|(at, _)| place_in_escaped(string, at))
+            .collect();
+        assert_eq!(places, [0, 2, 4, 5, 11, 24, 30, 37, 38, 40, 42]);
+        assert_eq!(place_in_escaped(string, text.len()), string.len());
     }
 
     #[test]

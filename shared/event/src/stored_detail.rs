@@ -63,6 +63,9 @@ pub struct StoredDetail {
     /// First bad byte of a body, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub byte: Option<u64>,
+    /// That byte is one of the query.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_query: bool,
     /// The call that it was matched to before it was moved to this one (M9).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_call: Option<Uuid>,
@@ -179,6 +182,11 @@ impl StoredDetail {
                 self.byte = Some(*byte);
                 return;
             }
+            NoCall::UnparseableQuery { byte } => {
+                self.byte = Some(*byte);
+                self.in_query = true;
+                return;
+            }
             _ => return,
         };
         self.tolerance_seconds = Some(near.tolerance_seconds);
@@ -253,9 +261,13 @@ impl StoredDetail {
             }
             Reason::OtherBuyer => Verdict::NoCall(NoCall::OtherBuyer),
             Reason::PayoutUnparseable => Verdict::NoCall(NoCall::PayoutUnparseable),
-            Reason::UnparseableBody => Verdict::NoCall(NoCall::UnparseableBody {
-                byte: self.byte.unwrap_or_default(),
-            }),
+            Reason::UnparseableBody => {
+                let byte = self.byte.unwrap_or_default();
+                Verdict::NoCall(match self.in_query {
+                    false => NoCall::UnparseableBody { byte },
+                    true => NoCall::UnparseableQuery { byte },
+                })
+            }
             Reason::UnparseableElement => Verdict::NoCall(NoCall::UnparseableElement),
             Reason::EmptyBatch => Verdict::NoCall(NoCall::EmptyBatch),
             Reason::NothingToMatch => Verdict::NoCall(NoCall::NothingToMatch),

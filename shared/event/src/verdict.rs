@@ -58,6 +58,10 @@ pub enum NoCall {
     UnparseableBody {
         byte: u64,
     },
+    /// A field of the query that should hold a report does not parse: its first bad byte in the query, from 0.
+    UnparseableQuery {
+        byte: u64,
+    },
     UnparseableElement,
     EmptyBatch,
     NothingToMatch,
@@ -267,7 +271,9 @@ impl NoCall {
             NoCall::AlreadyReported(_) => Reason::AlreadyReported,
             NoCall::OtherBuyer => Reason::OtherBuyer,
             NoCall::PayoutUnparseable => Reason::PayoutUnparseable,
-            NoCall::UnparseableBody { .. } => Reason::UnparseableBody,
+            NoCall::UnparseableBody { .. } | NoCall::UnparseableQuery { .. } => {
+                Reason::UnparseableBody
+            }
             NoCall::UnparseableElement => Reason::UnparseableElement,
             NoCall::EmptyBatch => Reason::EmptyBatch,
             NoCall::NothingToMatch => Reason::NothingToMatch,

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use crate::field_aliases::{CONFIGURED_RANK, Target, find_alias};
 use crate::reading::note_list::NoteList;
+use crate::reading::text_origin::{Origin, Place};
 use crate::reading::text_store::TextStore;
 use crate::report::{ReadSettings, Slot};
 use crate::text::{name_fingerprint, same_name, trim_text};
@@ -53,6 +54,16 @@ const NO_KEY: FieldKey = FieldKey {
     print: 0,
 };
 
+impl FieldKey {
+    /// Fields of the same key have it in common, and few others: four of them are compared at once.
+    fn mark(self) -> u32 {
+        self.print ^ self.object.wrapping_mul(0x9E37_79B9)
+    }
+}
+
+/// The mark of what was dropped, or one that is as rare as any.
+const NO_MARK: u32 = 0;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field<'a> {
     pub target: Target,
@@ -93,17 +104,32 @@ pub(super) struct FieldPath<'p, 'a> {
     pub start: usize,
 }
 
+/// A field that should hold a report, and does not parse.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BrokenField<'a> {
+    /// The first fault in the first of them.
+    pub place: Place<'a>,
+    /// The level and the order from which on a field does not go before what any of them may hold (X2).
+    behind: (u8, usize),
+}
+
+impl BrokenField<'_> {
+    pub fn is_behind(&self, field: &Field<'_>) -> bool {
+        (field.level, field.order) < self.behind
+    }
+}
+
 pub(super) struct FieldCollector<'a, 's> {
-    store: &'a TextStore,
+    store: &'a TextStore<'a>,
     pub notes: NoteList,
-    /// A field that should hold a report does not parse; the place of its text.
-    pub broken_field: Option<usize>,
-    /// That field is one of the query: the body's own go before it.
-    broken_in_query: bool,
+    pub broken_field: Option<BrokenField<'a>>,
     configured: Vec<(Slot, &'s str)>,
     has_paths: bool,
     fields: Vec<Field<'a>>,
+    /// The mark of each field, apart from it: a body of thousands of names looks for each among all of them.
+    field_marks: Vec<u32>,
     spans: Vec<Span<'a>>,
+    span_marks: Vec<u32>,
     /// Names seen in the current source.
     seen: usize,
     /// Added to each level: the body's fields go before the query's.
@@ -138,7 +164,7 @@ impl FieldTargets {
 }
 
 impl<'a, 's> FieldCollector<'a, 's> {
-    pub fn new(settings: &'s ReadSettings, store: &'a TextStore) -> Self {
+    pub fn new(settings: &'s ReadSettings, store: &'a TextStore<'a>) -> Self {
         let configured: Vec<(Slot, &str)> = settings
             .field_names
             .iter()
@@ -151,10 +177,11 @@ impl<'a, 's> FieldCollector<'a, 's> {
             store,
             notes: NoteList::default(),
             broken_field: None,
-            broken_in_query: false,
             long_lists: Vec::new(),
             fields: Vec::with_capacity(8),
+            field_marks: Vec::with_capacity(8),
             spans: Vec::new(),
+            span_marks: Vec::new(),
             seen: 0,
             level_offset: 0,
             objects: 0,
@@ -175,23 +202,30 @@ impl<'a, 's> FieldCollector<'a, 's> {
     /// The body has turned out not to be what it was read as: nothing of it stands.
     pub fn forget_fields(&mut self) {
         self.fields.clear();
+        self.field_marks.clear();
         self.spans.clear();
+        self.span_marks.clear();
         self.seen = 0;
         self.payout_beyond_limit = None;
         self.broken_field = None;
     }
 
-    /// True while the query is read.
-    pub fn in_query(&self) -> bool {
-        self.level_offset != 0
-    }
-
-    /// The text itself, or one that the request holds only in another form, kept.
-    pub fn keep(&self, text: Cow<'a, str>) -> &'a str {
+    /// The text itself, or one that the request holds only in another form, kept with its origin.
+    pub fn keep(&self, text: Cow<'a, str>, origin: Origin<'a>) -> &'a str {
         match text {
             Cow::Borrowed(text) => text,
-            Cow::Owned(text) => self.store.keep(text),
+            Cow::Owned(text) => self.store.keep(text, origin),
         }
+    }
+
+    /// A text in which no report, and so no fault, can be.
+    pub fn keep_name(&self, name: Cow<'a, str>) -> &'a str {
+        self.keep(name, Origin::default())
+    }
+
+    /// The place in `sent`, the body or the query, that `place` comes from.
+    pub fn place_in_sent(&self, sent: &[u8], place: Place<'a>) -> Option<usize> {
+        self.store.place_in_sent(sent, place)
     }
 
     /// Whether the source's fields are still read; what is beyond is not unwrapped either.
@@ -199,13 +233,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
         self.seen <= FIELDS
     }
 
-    pub fn fields_and_beyond(self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
-        let mut fields = self.fields;
-        let lists = self.long_lists;
+    /// The fields that stand, best first, and the best of the payout's names beyond the limit.
+    pub fn take_fields(&mut self) -> (Vec<Field<'a>>, Option<(u8, String)>) {
+        let mut fields = std::mem::take(&mut self.fields);
+        let lists = &self.long_lists;
         let is_of_a_list = |f: &Field<'_>| lists.iter().any(|list| f.name.starts_with(list));
         fields.retain(|f| !f.dropped && (lists.is_empty() || !is_of_a_list(f)));
         fields.sort_unstable_by_key(|f| (f.target, f.rank, f.level, f.order));
-        (fields, self.payout_beyond_limit)
+        (fields, self.payout_beyond_limit.take())
     }
 
     /// A configured name is its slot's alone: a duration that was named `value` is no payout.
@@ -252,20 +287,24 @@ impl<'a, 's> FieldCollector<'a, 's> {
         }
     }
 
-    /// A field that should hold a report does not parse: at this place, the first of them.
-    pub fn note_broken_field(&mut self, byte: usize) {
-        if self.broken_field.is_none() {
-            self.broken_field = Some(byte);
-            self.broken_in_query = self.in_query();
-        }
+    /// A field inside of `level` objects should hold a report, and does not parse at this place.
+    pub fn note_broken_field(&mut self, place: Place<'a>, level: usize) {
+        let level = u8::try_from(level.saturating_add(1)).unwrap_or(QUERY_OFFSET);
+        let behind = (level.saturating_add(self.level_offset), self.fields.len());
+        let first = self.broken_field.unwrap_or(BrokenField { place, behind });
+        self.broken_field = Some(BrokenField {
+            place: first.place,
+            behind: first.behind.min(behind),
+        });
     }
 
-    /// The level from which on a field does not go before the broken one (X2: the body beats the query).
-    pub fn level_behind_broken(&self) -> u8 {
-        match self.broken_in_query {
-            true => u8::MAX,
-            false => QUERY_OFFSET,
-        }
+    /// The rank of the first of the payout's names (X4).
+    pub fn first_payout_rank(&self) -> u8 {
+        let is_configured = self
+            .configured
+            .iter()
+            .any(|(slot, _)| *slot == Slot::Payout);
+        CONFIGURED_RANK.saturating_add(u8::from(!is_configured))
     }
 
     /// The fields whose names begin so are several elements of a list: no report's (X2).
@@ -298,9 +337,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
         }
     }
 
+    /// A field that was a whole report is one of as many as are read.
+    pub fn count_field(&mut self) {
+        self.seen = self.seen.saturating_add(1);
+    }
+
     /// Whether a field is within the limit and about anything.
     fn admit_field(&mut self, name: &str, meaning: &FieldTargets) -> bool {
-        self.seen = self.seen.saturating_add(1);
+        self.count_field();
         if meaning.is_none() {
             return false;
         }
@@ -340,6 +384,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
                 key,
                 dropped: false,
             });
+            self.field_marks.push(key.mark());
         }
     }
 
@@ -354,21 +399,36 @@ impl<'a, 's> FieldCollector<'a, 's> {
             object,
             print: name_fingerprint(name),
         };
-        for field in &mut self.fields {
-            // What was dropped is not compared again: a name that stands thousands of times costs no more.
-            if !field.dropped && field.key == key {
-                field.dropped = same_name(&field.name, name);
+        if holds_mark(&self.field_marks, key.mark()) {
+            self.drop_fields(key, name);
+        }
+        if holds_mark(&self.span_marks, key.mark()) {
+            self.drop_spans(key, name);
+        }
+        key
+    }
+
+    #[cold]
+    fn drop_fields(&mut self, key: FieldKey, name: &str) {
+        for (field, mark) in self.fields.iter_mut().zip(&mut self.field_marks) {
+            if *mark == key.mark() && field.key == key && same_name(&field.name, name) {
+                field.dropped = true;
+                *mark = NO_MARK;
             }
         }
-        for span in &mut self.spans {
-            if span.key == key && !span.fields.is_empty() && same_name(&span.name, name) {
-                let inner = self.fields.get_mut(std::mem::take(&mut span.fields));
+    }
+
+    #[cold]
+    fn drop_spans(&mut self, key: FieldKey, name: &str) {
+        for (span, mark) in self.spans.iter().zip(&mut self.span_marks) {
+            if *mark == key.mark() && span.key == key && same_name(&span.name, name) {
+                *mark = NO_MARK;
+                let inner = self.fields.get_mut(span.fields.clone());
                 for field in inner.unwrap_or_default() {
                     field.dropped = true;
                 }
             }
         }
-        key
     }
 
     /// The place where a container's fields will begin.
@@ -379,6 +439,7 @@ impl<'a, 's> FieldCollector<'a, 's> {
     /// The fields since `mark` came from an object under `name`, whose key is `key`.
     pub fn add_span(&mut self, key: FieldKey, name: &Cow<'a, str>, mark: usize) {
         if mark < self.fields.len() {
+            self.span_marks.push(key.mark());
             self.spans.push(Span {
                 key,
                 name: name.clone(),
@@ -393,6 +454,14 @@ impl<'a, 's> FieldCollector<'a, 's> {
             field.dropped = true;
         }
     }
+}
+
+/// Without a branch in the loop, so that several are compared at once.
+fn holds_mark(marks: &[u32], mark: u32) -> bool {
+    let found = marks
+        .iter()
+        .fold(0, |found, m| found | u32::from(*m == mark));
+    found != 0
 }
 
 impl<'a> FieldPath<'_, 'a> {

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 
 use crate::reading::charset::Charset;
 use crate::reading::field_collection::FieldCollector;
+use crate::reading::form_escapes::decode_form_text;
 use crate::reading::form_field::{add_field, first_wrapping};
 use crate::reading::json_body::{self, JsonText};
 use crate::reading::multipart_body;
-use trueup_event::json_scanner::{readable_text, without_bom};
+use crate::reading::text_origin::{Encoding, Origin};
+use trueup_event::json_scanner::without_bom;
 use trueup_event::reason::ReadingNote;
 
 /// A body that is neither JSON nor XML.
@@ -39,8 +41,12 @@ pub(super) fn read_urlencoded<'a>(
         Some(first) => matches!(first, b'%' | b'{'),
         None => return,
     };
-    if may_be_a_key && read_only_key(bytes, charset, gathered) {
-        return;
+    if may_be_a_key {
+        match read_only_key(bytes, charset, gathered) {
+            JsonText::Read => return,
+            JsonText::Broken(place) => gathered.note_broken_field(place, first_wrapping().level),
+            JsonText::NoReport => {}
+        }
     }
     let is_odd = bytes
         .iter()
@@ -48,9 +54,9 @@ pub(super) fn read_urlencoded<'a>(
     let has_semicolons = is_odd && !bytes.contains(&b'&');
     for pair in bytes.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
         if is_odd {
-            split_pair(pair, has_semicolons, bytes, charset, gathered);
+            split_pair(pair, has_semicolons, charset, gathered);
         } else {
-            read_pair(pair, bytes, charset, gathered);
+            read_pair(pair, charset, gathered);
         }
     }
 }
@@ -60,22 +66,21 @@ pub(super) fn read_only_key<'a>(
     bytes: &'a [u8],
     charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
-) -> bool {
+) -> JsonText<'a> {
     let key = bytes.strip_suffix(b"=").unwrap_or(bytes);
-    let text = gathered.keep(decode_bytes(key, charset));
-    let is_read = text.trim_ascii_start().starts_with(['{', '['])
-        && json_body::read_text(text, &first_wrapping(), true, gathered) == JsonText::Read;
-    if is_read {
+    let origin = Origin::new(key, Encoding::FormEscapes(charset));
+    let text = gathered.keep(decode_form_text(key, charset), origin);
+    let read = json_body::read_text(text, &first_wrapping(), true, gathered);
+    if read == JsonText::Read {
         gathered.notes.add(ReadingNote::JsonAsKey);
     }
-    is_read
+    read
 }
 
 /// One pair of a source in which a `?`, and where there is no `&` a `;`, may stand between pairs.
 fn split_pair<'a>(
     pair: &'a [u8],
     has_semicolons: bool,
-    source: &'a [u8],
     charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
@@ -98,12 +103,7 @@ fn split_pair<'a>(
             } else {
                 ReadingNote::SecondQuestionMark
             });
-            read_pair(
-                rest.get(..at).unwrap_or_default(),
-                source,
-                charset,
-                gathered,
-            );
+            read_pair(rest.get(..at).unwrap_or_default(), charset, gathered);
             rest = tail;
             at = 0;
             has_url = false;
@@ -111,7 +111,7 @@ fn split_pair<'a>(
             at = next;
         }
     }
-    read_pair(rest, source, charset, gathered);
+    read_pair(rest, charset, gathered);
 }
 
 /// `name=`.
@@ -123,12 +123,7 @@ fn begins_with_name(text: &[u8]) -> bool {
         && end.and_then(|end| text.get(end)) == Some(&b'=')
 }
 
-fn read_pair<'a>(
-    pair: &'a [u8],
-    source: &'a [u8],
-    charset: Charset,
-    gathered: &mut FieldCollector<'a, '_>,
-) {
+fn read_pair<'a>(pair: &'a [u8], charset: Charset, gathered: &mut FieldCollector<'a, '_>) {
     if pair.is_empty() {
         return;
     }
@@ -140,13 +135,13 @@ fn read_pair<'a>(
     if name.iter().all(is_plain) {
         let name = String::from_utf8_lossy(name);
         if json_body::is_wrapper_name(&name) {
-            read_odd_pair(name, value, source, charset, gathered);
+            read_odd_pair(name, value, charset, gathered);
         } else {
-            gathered.add_pair(&name, || decode_bytes(value, charset));
+            gathered.add_pair(&name, || decode_form_text(value, charset));
         }
     } else {
-        let name = without_amp(decode_bytes(name, charset), gathered);
-        read_odd_pair(name, value, source, charset, gathered);
+        let name = without_amp(decode_form_text(name, charset), gathered);
+        read_odd_pair(name, value, charset, gathered);
     }
 }
 
@@ -155,14 +150,13 @@ fn read_pair<'a>(
 fn read_odd_pair<'a>(
     name: Cow<'a, str>,
     value: &'a [u8],
-    source: &'a [u8],
     charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    let place = multipart_body::byte_offset(source, value);
     let holds_report = json_body::is_wrapper_name(&name);
-    let value = || decode_bytes(value, charset);
-    add_field(name, value, holds_report, place, gathered);
+    let origin = Origin::new(value, Encoding::FormEscapes(charset));
+    let value = || decode_form_text(value, charset);
+    add_field(name, value, origin, holds_report, gathered);
 }
 
 /// `&amp;` between parameters, as in a page's source.
@@ -172,34 +166,9 @@ fn without_amp<'a>(name: Cow<'a, str>, gathered: &mut FieldCollector<'a, '_>) ->
         return name;
     }
     gathered.notes.add(ReadingNote::AmpNames);
-    let mut bare = gathered.keep(name);
+    let mut bare = gathered.keep_name(name);
     while is_amp(bare) {
         bare = bare.get(4..).unwrap_or_default();
     }
     Cow::Borrowed(bare)
-}
-
-/// A `+` is a space, `%41` an A, and what is no character becomes U+FFFD.
-fn decode_bytes(bytes: &[u8], charset: Charset) -> Cow<'_, str> {
-    let is_plain = |b: &u8| !matches!(b, b'+' | b'%' | 0);
-    if bytes.iter().all(is_plain) {
-        return String::from_utf8_lossy(bytes);
-    }
-    let mut decoded = Vec::with_capacity(bytes.len());
-    for (n, words) in bytes.split(|b| *b == b'+').enumerate() {
-        if n > 0 {
-            decoded.push(b' ');
-        }
-        decoded.extend(percent_encoding::percent_decode(words));
-    }
-    if charset == Charset::Windows1252
-        && let Some(text) = charset.decode(&decoded)
-    {
-        return Cow::Owned(text.replace('\0', ""));
-    }
-    match String::from_utf8(decoded) {
-        Ok(text) if !text.contains('\0') => Cow::Owned(text),
-        Ok(text) => Cow::Owned(text.replace('\0', "")),
-        Err(e) => Cow::Owned(readable_text(e.as_bytes()).into_owned()),
-    }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::reading::field_collection::{FieldCollector, Surroundings, Value};
 use crate::reading::json_body::{self, JsonText};
+use crate::reading::text_origin::Origin;
 use trueup_event::reason::ReadingNote;
 
 /// Steps of a name such as `a[b][c]`; PHP stops at 64, and no slot is as deep as this.
@@ -17,33 +18,36 @@ pub(super) fn first_wrapping<'a>() -> Surroundings<'a> {
     }
 }
 
-/// A field whose text stands at `place` in its source. `holds_report`: the text may be a whole report.
+/// A field whose text `value` makes of `origin`. `holds_report`: the text may be a whole report.
 pub(super) fn add_field<'a>(
     name: Cow<'a, str>,
     value: impl FnOnce() -> Cow<'a, str>,
+    origin: Origin<'a>,
     holds_report: bool,
-    place: usize,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    if name.contains('[') && !gathered.is_configured(&name) && name_steps(&name).is_some() {
-        add_stepped_field(name, value, gathered);
+    if name.contains('[') && !gathered.is_configured(&name) {
+        let whole = gathered.keep_name(name);
+        match name_steps(whole) {
+            Some(steps) => add_stepped_field(whole, &steps, value, gathered),
+            None => gathered.add_pair(&Cow::Borrowed(whole), value),
+        }
     } else if !holds_report || gathered.is_configured(&name) || !gathered.is_within_limit() {
         gathered.add_pair(&name, value);
     } else {
         let text = value();
-        if !text.trim_ascii_start().starts_with(['{', '[']) {
+        if !json_body::begins_with_object(text.as_bytes()) {
             gathered.add_pair(&name, || text);
             return;
         }
-        let text = gathered.keep(text);
-        read_report_in_field(name, text, place, gathered);
+        let text = gathered.keep(text, origin);
+        read_report_in_field(name, text, gathered);
     }
 }
 
 fn read_report_in_field<'a>(
     name: Cow<'a, str>,
     text: &'a str,
-    place: usize,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
     let mut around = first_wrapping();
@@ -51,13 +55,13 @@ fn read_report_in_field<'a>(
         around.outer.push(name.clone());
     }
     match json_body::read_text(text, &around, true, gathered) {
-        JsonText::Read => gathered.notes.add(ReadingNote::JsonInField),
-        JsonText::Broken(fault) => {
-            // The place is the body's; nothing is said of one in a query.
-            if !gathered.in_query() {
-                let byte = place.saturating_add(fault.byte);
-                gathered.note_broken_field(byte);
-            }
+        JsonText::Read => {
+            gathered.count_field();
+            gathered.notes.add(ReadingNote::JsonInField);
+        }
+        JsonText::Broken(place) => {
+            gathered.count_field();
+            gathered.note_broken_field(place, around.level);
         }
         JsonText::NoReport => {
             gathered.add_pair(&name, || Cow::Borrowed(text));
@@ -69,23 +73,33 @@ fn read_report_in_field<'a>(
 fn name_steps(name: &str) -> Option<Vec<&str>> {
     let (head, rest) = name.split_once('[')?;
     let rest = rest.strip_suffix(']')?;
-    let mut steps = vec![head];
-    steps.extend(rest.split("]["));
-    let fits = |step: &&str| !step.contains(['[', ']']);
-    (!head.is_empty() && steps.len() <= NAME_STEPS && steps.iter().all(fits)).then_some(steps)
+    if head.is_empty() {
+        return None;
+    }
+    let mut steps = Vec::with_capacity(NAME_STEPS);
+    steps.push(head);
+    for (n, part) in rest.split(']').enumerate() {
+        let step = if n == 0 {
+            part
+        } else {
+            part.strip_prefix('[')?
+        };
+        if step.contains('[') || steps.len() == NAME_STEPS {
+            return None;
+        }
+        steps.push(step);
+    }
+    Some(steps)
 }
 
 /// `a[b]=` is `b` inside `a`, and `a[]=` is `a` (X1b). A number is a list's, as `[]` is: a list of one is
 /// entered, of several elements none is the report's (X2).
 fn add_stepped_field<'a>(
-    whole: Cow<'a, str>,
+    whole: &'a str,
+    steps: &[&'a str],
     value: impl FnOnce() -> Cow<'a, str>,
     gathered: &mut FieldCollector<'a, '_>,
 ) {
-    let whole = gathered.keep(whole);
-    let Some(steps) = name_steps(whole) else {
-        return;
-    };
     gathered.notes.add(ReadingNote::BracketNames);
     let is_number = |step: &str| !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit());
     let mut path: Vec<Cow<'a, str>> = Vec::with_capacity(steps.len());

@@ -15,8 +15,9 @@ use std::borrow::Cow;
 
 use crate::reading::field_collection::{FieldCollector, FieldKey, FieldPath, Surroundings, Value};
 use crate::reading::mending;
+use crate::reading::text_origin::{Encoding, Origin, Place};
 use trueup_event::batch::{self, BatchSplit};
-use trueup_event::json_scanner::{JsonError, Scanner, Text, Token, check_value};
+use trueup_event::json_scanner::{JsonError, Scanner, Text, Token, check_value, without_bom};
 use trueup_event::limits::{FLAT_DEPTH, JSON_DEPTH};
 use trueup_event::reason::ReadingNote;
 
@@ -32,13 +33,13 @@ pub(super) fn is_wrapper_name(name: &str) -> bool {
 
 /// What became of a text that might be JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JsonText {
+pub(super) enum JsonText<'a> {
     /// Its fields were gathered.
     Read,
     /// It is no JSON, or not of a report.
     NoReport,
-    /// It begins as a report does, and does not parse.
-    Broken(JsonError),
+    /// It begins as a report does, and does not parse at this place.
+    Broken(Place<'a>),
 }
 
 /// Reads `text` if it is one JSON object, or a list of one (X2). `mend`: whether one that does not parse is
@@ -48,9 +49,12 @@ pub(super) fn read_text<'a>(
     around: &Surroundings<'a>,
     mend: bool,
     gathered: &mut FieldCollector<'a, '_>,
-) -> JsonText {
+) -> JsonText<'a> {
     let room = JSON_DEPTH.saturating_sub(around.depth);
-    let bytes = text.as_bytes();
+    let bytes = without_bom(text.as_bytes());
+    if !begins_with_object(bytes) {
+        return JsonText::NoReport;
+    }
     let fault = match check_value(bytes, room) {
         Ok(()) => return read_checked(bytes, around, gathered),
         Err(fault) => fault,
@@ -59,7 +63,8 @@ pub(super) fn read_text<'a>(
         && let Ok(mended) = mending::mend_json(bytes)
         && check_value(mended.text.as_bytes(), room).is_ok()
     {
-        let kept = gathered.keep(mended.text.into());
+        let origin = Origin::new(bytes, Encoding::Unmended);
+        let kept = gathered.keep(mended.text.into(), origin);
         let read = read_checked(kept.as_bytes(), around, gathered);
         if read == JsonText::Read {
             gathered.notes.add_all(mended.notes);
@@ -67,10 +72,17 @@ pub(super) fn read_text<'a>(
         return read;
     }
     if begins_like_a_report(bytes) {
-        JsonText::Broken(fault)
+        JsonText::Broken(Place::of_fault(bytes, fault))
     } else {
         JsonText::NoReport
     }
+}
+
+/// Whether `bytes` begin with an object, or with a list whose first element is one.
+pub(super) fn begins_with_object(bytes: &[u8]) -> bool {
+    let mut scanner = Scanner::new(bytes);
+    scanner.take(b'[');
+    scanner.peek() == Some(b'{')
 }
 
 /// `{"`: no macro looks like this.
@@ -85,7 +97,7 @@ fn read_checked<'a>(
     bytes: &'a [u8],
     around: &Surroundings<'a>,
     gathered: &mut FieldCollector<'a, '_>,
-) -> JsonText {
+) -> JsonText<'a> {
     let object = match batch::first_significant(bytes) {
         Some(b'{') => bytes,
         Some(b'[') => match only_object(bytes) {
@@ -96,7 +108,7 @@ fn read_checked<'a>(
     };
     match read_report(object, around, gathered) {
         Ok(()) => JsonText::Read,
-        Err(fault) => JsonText::Broken(fault),
+        Err(fault) => JsonText::Broken(Place::of_fault(object, fault)),
     }
 }
 
@@ -204,9 +216,8 @@ impl<'a> Walk<'a, '_, '_> {
             }
             Some(b'[') => self.scanner.skip_value(room).map(|()| None),
             Some(b'"') => {
-                let place = self.scanner.position();
                 let text = self.scanner.text()?;
-                if text.may_hold_json() && self.enter_text(text, place, depth, level, name) {
+                if text.may_hold_json() && self.enter_text(text, depth, level, name) {
                     return Ok(None);
                 }
                 Ok(Some(Token::Text(text)))
@@ -225,7 +236,6 @@ impl<'a> Walk<'a, '_, '_> {
     fn enter_text(
         &mut self,
         text: Text<'a>,
-        place: usize,
         depth: usize,
         level: usize,
         name: &Cow<'a, str>,
@@ -235,7 +245,8 @@ impl<'a> Walk<'a, '_, '_> {
         if is_deep || self.wraps >= WRAPPINGS || !self.gathered.is_within_limit() {
             return false;
         }
-        let inner = self.gathered.keep(text.to_text());
+        let origin = Origin::new(text.bytes(), Encoding::JsonEscapes);
+        let inner = self.gathered.keep(text.to_text(), origin);
         let mut outer = Vec::new();
         if self.gathered.has_paths() {
             outer.clone_from(&self.outer);
@@ -250,11 +261,12 @@ impl<'a> Walk<'a, '_, '_> {
         let is_wrapper = is_wrapper_name(name);
         match read_text(inner, &around, is_wrapper, self.gathered) {
             JsonText::Read => {
+                self.gathered.count_field();
                 self.gathered.notes.add(ReadingNote::JsonInString);
                 true
             }
-            JsonText::Broken(_) if is_wrapper => {
-                self.gathered.note_broken_field(place);
+            JsonText::Broken(place) if is_wrapper => {
+                self.gathered.note_broken_field(place, level);
                 false
             }
             JsonText::Broken(_) | JsonText::NoReport => false,

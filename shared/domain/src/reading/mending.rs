@@ -31,20 +31,8 @@ pub(super) struct NotMendable;
 /// `bytes` are UTF-8.
 pub(super) fn mend_json(bytes: &[u8]) -> Result<Mended, NotMendable> {
     let text = std::str::from_utf8(bytes).map_err(|_| NotMendable)?;
-    let mut mender = Mender {
-        rest: text,
-        out: String::with_capacity(text.len()),
-        notes: NoteList::default(),
-        open: Vec::new(),
-    };
-    mender.mend_value()?;
-    while let Some(&close) = mender.open.last() {
-        mender.mend_next(close)?;
-    }
-    mender.skip_blanks();
-    if !mender.rest.is_empty() {
-        return Err(NotMendable);
-    }
+    let mut mender = Mender::new(text, 0);
+    mender.mend_text()?;
     if mender.notes != NoteList::default() {
         mender.notes.add(ReadingNote::Mended);
     }
@@ -54,17 +42,67 @@ pub(super) fn mend_json(bytes: &[u8]) -> Result<Mended, NotMendable> {
     })
 }
 
+/// The place in `bytes` of the `byte`th of what [`mend_json`] makes of them: in a string, which is where a
+/// report may stand, or else the beginning of the piece.
+pub(super) fn place_in_unmended(bytes: &[u8], byte: usize) -> usize {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let mut mender = Mender::new(text, byte);
+    let is_mended = mender.mend_text().is_ok();
+    let (before, given_before) = mender.mark;
+    let place = before.saturating_add(byte.saturating_sub(given_before));
+    if is_mended { place.min(bytes.len()) } else { 0 }
+}
+
 struct Mender<'t> {
+    text: &'t str,
     rest: &'t str,
     out: String,
     notes: NoteList,
     /// The brackets that are to be closed.
     open: Vec<char>,
+    /// The byte of the mended text whose place is wanted, and the last place before it from which on the text is
+    /// copied, with the mended text's length there.
+    wanted: usize,
+    mark: (usize, usize),
 }
 
 impl<'t> Mender<'t> {
+    fn new(text: &'t str, wanted: usize) -> Self {
+        Mender {
+            text,
+            rest: text,
+            out: String::with_capacity(text.len()),
+            notes: NoteList::default(),
+            open: Vec::new(),
+            wanted,
+            mark: (0, 0),
+        }
+    }
+
+    fn mend_text(&mut self) -> Result<(), NotMendable> {
+        self.mend_value()?;
+        while let Some(&close) = self.open.last() {
+            self.mend_next(close)?;
+        }
+        self.skip_blanks();
+        match self.rest {
+            "" => Ok(()),
+            _ => Err(NotMendable),
+        }
+    }
+
+    /// What stands `ahead` bytes on is next.
+    fn mark_place(&mut self, ahead: usize) {
+        if self.out.len() <= self.wanted {
+            let before = self.text.len().saturating_sub(self.rest.len());
+            self.mark = (before.saturating_add(ahead), self.out.len());
+        }
+    }
+
     fn skip_blanks(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+        let blanks = self.rest.as_bytes().iter().take_while(|b| is_blank(b));
+        self.rest = self.rest.get(blanks.count()..).unwrap_or_default();
     }
 
     /// The next character that is no blank.
@@ -149,7 +187,9 @@ impl<'t> Mender<'t> {
 
     /// A value; of a container only the beginning.
     fn mend_value(&mut self) -> Result<(), NotMendable> {
-        match self.peek().ok_or(NotMendable)? {
+        let first = self.peek().ok_or(NotMendable)?;
+        self.mark_place(0);
+        match first {
             '"' => self.copy_string(),
             '\'' => self.requote_string(),
             '{' | '[' | '$' | '#' | '%' | '<' | '-' if self.take_macro() => Ok(()),
@@ -195,11 +235,11 @@ impl<'t> Mender<'t> {
     /// A string in double quotes stands as it is.
     fn copy_string(&mut self) -> Result<(), NotMendable> {
         let mut escaped = false;
-        for (at, c) in self.rest.char_indices().skip(1) {
-            match c {
+        for (at, b) in self.rest.bytes().enumerate().skip(1) {
+            match b {
                 _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => {
+                b'\\' => escaped = true,
+                b'"' => {
                     let text = self.take_bytes(at.saturating_add(1))?;
                     self.out.push_str(text);
                     return Ok(());
@@ -215,24 +255,37 @@ impl<'t> Mender<'t> {
     fn requote_string(&mut self) -> Result<(), NotMendable> {
         self.notes.add(ReadingNote::SingleQuotes);
         self.out.push('"');
-        let mut chars = self.rest.char_indices().skip(1);
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '\'' => {
+        let mut at: usize = 1;
+        loop {
+            let rest = self.rest.get(at..).ok_or(NotMendable)?;
+            let is_special = |b: u8| matches!(b, b'\'' | b'"' | b'\\');
+            let run = rest.bytes().position(is_special).ok_or(NotMendable)?;
+            let (plain, special) = rest.split_at(run);
+            self.out.push_str(plain);
+            at = at.saturating_add(run);
+            match special.as_bytes() {
+                [b'\'', ..] => {
                     self.take_bytes(at.saturating_add(1))?;
                     self.out.push('"');
                     return Ok(());
                 }
-                '"' => self.out.push_str("\\\""),
-                '\\' => match chars.next() {
-                    Some((_, '\'')) => self.out.push('\''),
-                    Some((_, escape)) => self.out.extend(['\\', escape]),
-                    None => return Err(NotMendable),
-                },
-                c => self.out.push(c),
+                [b'"', ..] => {
+                    self.out.push_str("\\\"");
+                    at = at.saturating_add(1);
+                    self.mark_place(at);
+                }
+                [_, b'\'', ..] => {
+                    self.out.push('\'');
+                    at = at.saturating_add(2);
+                    self.mark_place(at);
+                }
+                _ => {
+                    let escape = special.chars().nth(1).ok_or(NotMendable)?;
+                    self.out.extend(['\\', escape]);
+                    at = at.saturating_add(escape.len_utf8()).saturating_add(1);
+                }
             }
         }
-        Err(NotMendable)
     }
 
     /// The run of characters that could be a number's. Whether they are one, the scanner says afterwards.
@@ -383,6 +436,26 @@ mod tests {
         ] {
             assert_eq!(mend(text).as_deref(), Some(want), "{text}");
         }
+    }
+
+    #[test]
+    fn x1b_a_place_in_the_mended_text_is_one_in_the_other() {
+        let text = "{ a: +1, 'b' : 'c\\'d\"e' , \"f\": [x], g: \"h\",}";
+        let mended = mend(text).expect("one reading");
+        assert_eq!(mended, r#"{"a":"+1","b":"c'd\"e","f":null,"g":"h"}"#);
+        for (piece, place) in [
+            ("c", 16),
+            ("'d", 17),
+            ("d", 19),
+            ("\\\"e", 20),
+            ("e", 21),
+            ("null", 31),
+            ("h", 40),
+        ] {
+            let byte = mended.find(piece).expect(piece);
+            assert_eq!(place_in_unmended(text.as_bytes(), byte), place, "{piece}");
+        }
+        assert_eq!(place_in_unmended(b"{\"a\" 1}", 3), 0);
     }
 
     #[test]

@@ -7,12 +7,14 @@
 mod charset;
 mod field_collection;
 mod form_body;
+mod form_escapes;
 mod form_field;
 mod json_body;
 mod mending;
 mod multipart_body;
 mod note_list;
 mod slot_choice;
+mod text_origin;
 mod text_store;
 mod xml_body;
 
@@ -21,58 +23,92 @@ use crate::text::find_ignoring_case;
 use charset::Charset;
 use field_collection::{FieldCollector, Surroundings};
 use json_body::{JsonText, WRAPPINGS};
+use text_origin::{Encoding, Origin, Place};
 use text_store::TextStore;
 use trueup_event::batch::{self, BatchSplit};
-use trueup_event::json_scanner::{
-    JsonError, Scanner, bom_len, check_value, readable_text, without_bom,
-};
+use trueup_event::json_scanner::{JsonError, Scanner, check_value, readable_text, without_bom};
 use trueup_event::raw_event::RawRequest;
 use trueup_event::reason::ReadingNote;
+
+/// Why a request holds no report.
+enum Fault<'a> {
+    Unparseable(Place<'a>),
+    NoObject,
+    EmptyBatch,
+}
 
 /// The reading of one request, or of one element of a batch. Linear in the request's length.
 pub fn read_request(request: &RawRequest, settings: &ReadSettings) -> ParsedRequest {
     let store = TextStore::default();
     let mut gathered = FieldCollector::new(settings, &store);
-    if let Err(no_report) = read_body(request, &mut gathered) {
-        return ParsedRequest {
-            report: Err(no_report),
+    match read_sources(request, settings, &mut gathered) {
+        Ok(parsed) => parsed,
+        Err(fault) => ParsedRequest {
+            report: Err(read_error(fault, request, &gathered)),
             slots: Vec::new(),
             notes: gathered.notes.into_sorted(),
-        };
+        },
     }
-    gathered.begin_query();
-    form_body::read_urlencoded(request.query.as_bytes(), Charset::Utf8, &mut gathered);
-    slot_choice::choose_slots(gathered, settings)
 }
 
-/// The body in UTF-8; a place that it names is one in the bytes that were sent (X1, X1b).
+fn read_sources<'a>(
+    request: &'a RawRequest,
+    settings: &ReadSettings,
+    gathered: &mut FieldCollector<'a, '_>,
+) -> Result<ParsedRequest, Fault<'a>> {
+    read_body(request, gathered)?;
+    gathered.begin_query();
+    form_body::read_urlencoded(request.query.as_bytes(), Charset::Utf8, gathered);
+    slot_choice::choose_slots(gathered, settings).map_err(Fault::Unparseable)
+}
+
+/// A place is told in the bytes that were sent, of the body or of the query (X1, X1b).
+#[cold]
+fn read_error<'a>(
+    fault: Fault<'a>,
+    request: &RawRequest,
+    gathered: &FieldCollector<'a, '_>,
+) -> ReadError {
+    let place = match fault {
+        Fault::Unparseable(place) => place,
+        Fault::NoObject => return ReadError::UnparseableElement,
+        Fault::EmptyBatch => return ReadError::EmptyBatch,
+    };
+    if let Some(byte) = gathered.place_in_sent(request.query.as_bytes(), place) {
+        return ReadError::UnparseableQuery { byte };
+    }
+    let byte = gathered.place_in_sent(&request.body, place);
+    ReadError::UnparseableBody {
+        byte: byte.unwrap_or_default(),
+    }
+}
+
+/// The body in UTF-8.
 fn read_body<'a>(
     request: &'a RawRequest,
     gathered: &mut FieldCollector<'a, '_>,
-) -> Result<(), ReadError> {
+) -> Result<(), Fault<'a>> {
+    let sent = request.body.as_slice();
     if request.encoded {
         gathered.notes.add(ReadingNote::NotDecoded);
-        return Err(ReadError::UnparseableBody { byte: 0 });
+        return Err(Fault::Unparseable(Place {
+            bytes: sent,
+            byte: 0,
+        }));
     }
     if request.content_encoding.is_some() {
         gathered.notes.add(ReadingNote::Compressed);
     }
-    let sent = request.body.as_slice();
     let charset = Charset::of_body(sent, request.content_type.as_deref());
     let Some(text) = charset.decode(sent) else {
         return read_bytes(sent, request, charset, gathered);
     };
-    let text = gathered.keep(text.into());
+    let origin = Origin::new(sent, Encoding::Charset(charset));
+    let text = gathered.keep(text.into(), origin);
     if let Some(note) = charset.note() {
         gathered.notes.add(note);
     }
-    let read = read_bytes(text.as_bytes(), request, Charset::Utf8, gathered);
-    let place = |byte| charset.place_in_bytes(sent, text, byte);
-    gathered.broken_field = gathered.broken_field.map(place);
-    read.map_err(|fault| match fault {
-        ReadError::UnparseableBody { byte } => ReadError::UnparseableBody { byte: place(byte) },
-        other => other,
-    })
+    read_bytes(text.as_bytes(), request, Charset::Utf8, gathered)
 }
 
 /// X1: what the body is, its first significant byte says, whatever the content type.
@@ -81,7 +117,7 @@ fn read_bytes<'a>(
     request: &'a RawRequest,
     charset: Charset,
     gathered: &mut FieldCollector<'a, '_>,
-) -> Result<(), ReadError> {
+) -> Result<(), Fault<'a>> {
     let content_type = request.content_type.as_deref();
     let read = match batch::first_significant(bytes) {
         Some(b'{') => return read_object(bytes, gathered),
@@ -93,7 +129,7 @@ fn read_bytes<'a>(
     };
     match (read, request.element) {
         (true, _) => Ok(()),
-        (false, true) => Err(ReadError::UnparseableElement),
+        (false, true) => Err(Fault::NoObject),
         (false, false) => {
             form_body::read_body(bytes, content_type, charset, gathered);
             Ok(())
@@ -101,36 +137,44 @@ fn read_bytes<'a>(
     }
 }
 
-fn unparseable_at(at: JsonError) -> ReadError {
-    ReadError::UnparseableBody { byte: at.byte }
+fn unparseable_at(bytes: &[u8], fault: JsonError) -> Fault<'_> {
+    Fault::Unparseable(Place::of_fault(bytes, fault))
 }
 
 fn read_object<'a>(
     bytes: &'a [u8],
     gathered: &mut FieldCollector<'a, '_>,
-) -> Result<(), ReadError> {
+) -> Result<(), Fault<'a>> {
     let Err(fault) = json_body::read_report(bytes, &Surroundings::default(), gathered) else {
         return Ok(());
     };
     gathered.forget_fields();
-    if read_mended(bytes, gathered) || read_as_key(bytes, gathered) {
+    if read_mended(bytes, gathered) == JsonText::Read {
         return Ok(());
     }
-    Err(unparseable_at(fault))
+    match read_as_key(bytes, gathered) {
+        JsonText::Read => Ok(()),
+        JsonText::Broken(place) => Err(Fault::Unparseable(place)),
+        JsonText::NoReport => Err(unparseable_at(bytes, fault)),
+    }
 }
 
-/// Whether the body says something once it is mended (X1b).
-fn read_mended<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bool {
+/// What the body says once it is mended (X1b).
+fn read_mended<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> JsonText<'a> {
     let text = keep_readable(bytes, gathered);
-    json_body::read_text(text, &Surroundings::default(), true, gathered) == JsonText::Read
+    json_body::read_text(text, &Surroundings::default(), true, gathered)
 }
 
 fn keep_readable<'a>(bytes: &'a [u8], gathered: &FieldCollector<'a, '_>) -> &'a str {
-    gathered.keep(readable_text(without_bom(bytes)))
+    let bytes = without_bom(bytes);
+    gathered.keep(
+        readable_text(bytes),
+        Origin::new(bytes, Encoding::Unreadable),
+    )
 }
 
 /// A form's only key: a report with a `=` behind it, or with its quotes escaped (X1b).
-fn read_as_key<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bool {
+fn read_as_key<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> JsonText<'a> {
     let bytes = without_bom(bytes).trim_ascii();
     let is_escaped = bytes
         .get(..4)
@@ -139,13 +183,13 @@ fn read_as_key<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bo
         return form_body::read_only_key(bytes, Charset::Utf8, gathered);
     }
     let Some(key) = bytes.strip_suffix(b"=") else {
-        return false;
+        return JsonText::NoReport;
     };
-    let is_read = read_mended(key, gathered);
-    if is_read {
+    let read = read_mended(key, gathered);
+    if read == JsonText::Read {
         gathered.notes.add(ReadingNote::JsonAsKey);
     }
-    is_read
+    read
 }
 
 /// A JSON text inside a string, as often as [`WRAPPINGS`]; or inside the single quotes of a shell that knows
@@ -153,13 +197,12 @@ fn read_as_key<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> bo
 fn read_quoted<'a>(
     bytes: &'a [u8],
     gathered: &mut FieldCollector<'a, '_>,
-) -> Result<bool, ReadError> {
-    let mut text = keep_readable(bytes, gathered).trim_ascii();
+) -> Result<bool, Fault<'a>> {
+    let mut text = keep_readable(bytes, gathered);
     for _ in 0..WRAPPINGS {
-        text = match unquote(text, gathered) {
-            Ok(Some(inner)) => inner,
-            Ok(None) => return Ok(false),
-            Err(fault) => return Err(unparseable_at(fault)),
+        text = match unquote(text.trim_ascii(), gathered)? {
+            Some(inner) => inner,
+            None => return Ok(false),
         };
         if text.trim_ascii_start().starts_with('"') {
             continue;
@@ -169,10 +212,7 @@ fn read_quoted<'a>(
                 gathered.notes.add(ReadingNote::JsonInString);
                 Ok(true)
             }
-            // How far the escapes have moved it is not said: the string begins there.
-            JsonText::Broken(_) => Err(ReadError::UnparseableBody {
-                byte: bytes.len().saturating_sub(bytes.trim_ascii_start().len()),
-            }),
+            JsonText::Broken(place) => Err(Fault::Unparseable(place)),
             JsonText::NoReport => Ok(false),
         };
     }
@@ -183,16 +223,18 @@ fn read_quoted<'a>(
 fn unquote<'a>(
     text: &'a str,
     gathered: &FieldCollector<'a, '_>,
-) -> Result<Option<&'a str>, JsonError> {
-    let text = text.trim_ascii();
+) -> Result<Option<&'a str>, Fault<'a>> {
     if let Some(rest) = text.strip_prefix('\'') {
         return Ok(rest.strip_suffix('\'').filter(|rest| rest.starts_with('{')));
     }
     let mut scanner = Scanner::new(text.as_bytes());
     let inner = scanner.text();
     match inner.and_then(|inner| scanner.expect_end().map(|()| inner)) {
-        Ok(inner) => Ok(Some(gathered.keep(inner.to_text()))),
-        Err(fault) if text.starts_with("\"{") => Err(fault),
+        Ok(inner) => {
+            let origin = Origin::new(inner.bytes(), Encoding::JsonEscapes);
+            Ok(Some(gathered.keep(inner.to_text(), origin)))
+        }
+        Err(fault) if text.starts_with("\"{") => Err(unparseable_at(text.as_bytes(), fault)),
         Err(_) => Ok(None),
     }
 }
@@ -202,46 +244,51 @@ fn read_markup<'a>(
     bytes: &'a [u8],
     content_type: Option<&str>,
     gathered: &mut FieldCollector<'a, '_>,
-) -> Result<bool, ReadError> {
+) -> Result<bool, Fault<'a>> {
     let text = without_bom(bytes).trim_ascii_start();
     let is_declared = content_type.is_some_and(|kind| find_ignoring_case(kind, "xml").is_some())
         || text.starts_with(b"<?xml")
         || text.starts_with(b"<!DOCTYPE");
-    match xml_body::read_report(keep_readable(bytes, gathered), gathered) {
+    let readable = keep_readable(bytes, gathered);
+    match xml_body::read_report(readable, gathered) {
         Ok(()) => {
             gathered.notes.add(ReadingNote::Xml);
             Ok(true)
         }
-        Err(byte) if is_declared => Err(ReadError::UnparseableBody {
-            byte: byte.saturating_add(bom_len(bytes)),
-        }),
+        Err(byte) if is_declared => Err(Fault::Unparseable(Place {
+            bytes: readable.as_bytes(),
+            byte,
+        })),
         Err(_) => Ok(false),
     }
 }
 
 /// An array that the door left whole. One object in it is read (X2); several belong to as many events.
-fn read_array<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> Result<(), ReadError> {
+fn read_array<'a>(bytes: &'a [u8], gathered: &mut FieldCollector<'a, '_>) -> Result<(), Fault<'a>> {
     match batch::split_batch(bytes, None) {
-        BatchSplit::Empty => Err(ReadError::EmptyBatch),
+        BatchSplit::Empty => Err(Fault::EmptyBatch),
         BatchSplit::Elements(ranges) if ranges.len() == 1 => {
             let range = ranges.into_iter().next().unwrap_or_default();
-            let start = range.start;
             let element = bytes.get(range).unwrap_or_default();
             if batch::first_significant(element) != Some(b'{') {
-                return Err(ReadError::UnparseableElement);
+                return Err(Fault::NoObject);
             }
-            let read = json_body::read_report(element, &Surroundings::default(), gathered);
-            read.map_err(|at| ReadError::UnparseableBody {
-                byte: start.saturating_add(at.byte),
-            })
+            json_body::read_report(element, &Surroundings::default(), gathered)
+                .map_err(|fault| unparseable_at(element, fault))
         }
         BatchSplit::Elements(_) | BatchSplit::TooMany | BatchSplit::NotABatch => {
-            Err(ReadError::UnparseableElement)
+            Err(Fault::NoObject)
         }
-        BatchSplit::Unparseable if read_mended(bytes, gathered) => Ok(()),
+        // Nothing but objects is ever read of a list, so that another one is not mended.
+        BatchSplit::Unparseable
+            if json_body::begins_with_object(bytes)
+                && read_mended(bytes, gathered) == JsonText::Read =>
+        {
+            Ok(())
+        }
         BatchSplit::Unparseable => {
             let fault = check_value(bytes, usize::MAX);
-            Err(fault.map_or_else(unparseable_at, |()| ReadError::UnparseableElement))
+            Err(fault.map_or_else(|at| unparseable_at(bytes, at), |()| Fault::NoObject))
         }
     }
 }

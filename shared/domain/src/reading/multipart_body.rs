@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use crate::reading::field_collection::FieldCollector;
 use crate::reading::form_field::add_field;
 use crate::reading::json_body;
+use crate::reading::text_origin::{Encoding, Origin};
 use crate::text::starts_with_ignoring_case;
 use trueup_event::json_scanner::readable_text;
 use trueup_event::reason::ReadingNote;
@@ -90,7 +91,7 @@ fn read_multipart<'a>(
             any = true;
             let part = part_start.and_then(|start| bytes.get(start..at));
             if let Some(part) = part.and_then(read_field) {
-                add_part(&part, bytes, gathered);
+                add_part(&part, gathered);
             }
             part_start = (!is_last).then_some(next);
         }
@@ -117,26 +118,16 @@ struct Part<'a> {
 }
 
 /// A file may be the whole report (X1b), whatever its field is called.
-fn add_part<'a>(part: &Part<'a>, body: &'a [u8], gathered: &mut FieldCollector<'a, '_>) {
+fn add_part<'a>(part: &Part<'a>, gathered: &mut FieldCollector<'a, '_>) {
     let name = readable_text(part.name);
-    let place = byte_offset(body, part.text);
+    let origin = Origin::new(part.text, Encoding::Unreadable);
     let holds_report = json_body::is_wrapper_name(&name) || part.is_file;
     let before = gathered.field_count();
-    add_field(
-        name,
-        || readable_text(part.text),
-        holds_report,
-        place,
-        gathered,
-    );
+    let value = || readable_text(part.text);
+    add_field(name, value, origin, holds_report, gathered);
     if part.is_file && gathered.field_count() > before {
         gathered.notes.add(ReadingNote::FilePart);
     }
-}
-
-/// Where `part` begins in `whole`, of which it is a part.
-pub(super) fn byte_offset(whole: &[u8], part: &[u8]) -> usize {
-    part.as_ptr().addr().saturating_sub(whole.as_ptr().addr())
 }
 
 /// The headers, an empty line, the text, a line's end.

@@ -2,9 +2,10 @@
 
 use crate::field_aliases::{BID_RANKS, Target};
 use crate::placeholders::{find_placeholder, without_braces};
-use crate::reading::field_collection::{Field, FieldCollector, Value};
+use crate::reading::field_collection::{BrokenField, Field, FieldCollector, Value};
+use crate::reading::text_origin::Place;
 use crate::report::{
-    ParsedRequest, Payout, ReadError, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
+    ParsedRequest, Payout, ReadSettings, RejectedCandidate, Report, Slot, SlotReading,
 };
 use crate::text::{clip_text, trim_text};
 use crate::{duration, money, phone};
@@ -16,20 +17,16 @@ const REJECTIONS: [&str; 5] = ["rejected", "refused", "reversed", "chargeback", 
 /// Characters of a currency that are kept; its codes have three.
 const CURRENCY_CHARS: usize = 16;
 
-pub(super) fn choose_slots(
-    mut gathered: FieldCollector<'_, '_>,
+/// Or the place of the fault in a field that may hold half a report.
+pub(super) fn choose_slots<'a>(
+    gathered: &mut FieldCollector<'a, '_>,
     settings: &ReadSettings,
-) -> ParsedRequest {
-    let notes = std::mem::take(&mut gathered.notes).into_sorted();
-    let broken_field = gathered.broken_field;
-    let behind = gathered.level_behind_broken();
-    let (fields, beyond) = gathered.fields_and_beyond();
-    if let Some(byte) = broken_field.filter(|_| !has_first_payout(&fields, behind)) {
-        return ParsedRequest {
-            report: Err(ReadError::UnparseableBody { byte }),
-            slots: Vec::new(),
-            notes,
-        };
+) -> Result<ParsedRequest, Place<'a>> {
+    let (fields, beyond) = gathered.take_fields();
+    if let Some(broken) = gathered.broken_field
+        && !has_payout_before(&broken, gathered.first_payout_rank(), &fields)
+    {
+        return Err(broken.place);
     }
     let mut report = Report::default();
     let mut slots = Vec::with_capacity(5);
@@ -70,20 +67,20 @@ pub(super) fn choose_slots(
 
     report.currency = read_currency(&fields, settings);
     report.rejection_word = read_rejection(&fields);
-    ParsedRequest {
+    Ok(ParsedRequest {
         report: Ok(report),
         slots,
-        notes,
-    }
+        notes: std::mem::take(&mut gathered.notes).into_sorted(),
+    })
 }
 
 /// Whether an amount stands that nothing in a field that does not parse could go before: one under the first
-/// of the names (X2, X5).
-fn has_first_payout(fields: &[Field<'_>], behind: u8) -> bool {
+/// of the names (X2, X4, X5).
+fn has_payout_before(broken: &BrokenField<'_>, first_rank: u8, fields: &[Field<'_>]) -> bool {
     fields_of(fields, Target::Slot(Slot::Payout))
         .iter()
         .find(|f| absent_reason(&f.value).is_none())
-        .is_some_and(|f| f.rank <= 1 && f.level < behind)
+        .is_some_and(|f| f.rank == first_rank && broken.is_behind(f))
 }
 
 /// The fields of one target, best first.
@@ -262,14 +259,19 @@ fn read_payout(
     settings: &ReadSettings,
     log: &mut SlotTrace,
 ) -> Payout {
+    // Found once: it may be a long text.
+    let fields: Vec<(&Field<'_>, Option<&'static str>)> = fields
+        .iter()
+        .map(|field| (field, absent_reason(&field.value)))
+        .collect();
     let a_name_is_blank = fields
-        .chunk_by(|a, b| a.rank == b.rank)
-        .any(|name| name.iter().all(|f| absent_reason(&f.value).is_some()));
-    for field in fields {
+        .chunk_by(|(a, _), (b, _)| a.rank == b.rank)
+        .any(|name| name.iter().all(|(_, absent)| absent.is_some()));
+    for (field, absent) in fields {
         if let Some((rank, name)) = beyond.as_ref().filter(|(rank, _)| *rank <= field.rank) {
             return stop_beyond_limit(*rank, name, log);
         }
-        if let Some(why) = absent_reason(&field.value) {
+        if let Some(why) = absent {
             log.pass_over_absent(field, why);
             continue;
         }

@@ -3,6 +3,7 @@
 //! `postbacks.jsonl` holds shapes seen in the field, `cases.jsonl` the rules' own corners. An `expect`
 //! is whole: what it does not name must not be read.
 
+mod places;
 mod properties;
 mod shapes;
 mod table;

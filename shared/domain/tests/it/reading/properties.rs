@@ -77,11 +77,22 @@ fn wrappings(fields: &[(String, String)]) -> Vec<(&'static str, RawRequest)> {
         .iter()
         .map(|(name, value)| (format!("data[{name}]"), value.clone()))
         .collect();
+    let listed: Vec<(String, String)> = fields
+        .iter()
+        .map(|(name, value)| (format!("{name}[]"), value.clone()))
+        .collect();
+    let part =
+        format!("--b\r\nContent-Disposition: form-data; name=\"json\"\r\n\r\n{plain}\r\n--b--\r\n");
     let file = format!(
         "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"r.json\"\r\n\r\n{plain}\r\n--b--\r\n"
     );
     vec![
         ("a string", text_of(&quoted)),
+        (
+            "a string in a string",
+            text_of(&serde_json::Value::from(quoted.clone()).to_string()),
+        ),
+        ("a mark", text_of(&format!("\u{FEFF}{plain}"))),
         (
             "a list in a string",
             text_of(&serde_json::Value::from(format!("[{plain}]")).to_string()),
@@ -97,6 +108,11 @@ fn wrappings(fields: &[(String, String)]) -> Vec<(&'static str, RawRequest)> {
         ),
         ("UTF-16, big", request("", &utf16(u16::to_be_bytes), None)),
         ("brackets", text_of(&urlencoded(&inner))),
+        ("empty brackets", request(&urlencoded(&listed), b"", None)),
+        (
+            "a part",
+            request("", part.as_bytes(), Some("multipart/form-data; boundary=b")),
+        ),
         (
             "amp",
             request(&urlencoded(fields).replace('&', "&amp;"), b"", None),
@@ -247,6 +263,30 @@ proptest! {
                 reading.slots.iter().map(|s| (s.slot, s.raw.clone(), s.value.clone())).collect()
             };
             prop_assert_eq!(values(&plain), values(&reading), "{}", shape);
+        }
+    }
+
+    #[test]
+    fn x1b_lines_and_single_bytes_are_read_as_their_plain_json(fields in fields()) {
+        let text = json(&fields);
+        let plain = read_request(&request("", text.as_bytes(), None), &ReadSettings::default());
+        let lines = request("", format!("{text}\r\n\n{text}\n").as_bytes(), Some("application/x-ndjson"));
+        let by_line: Vec<ParsedRequest> = events(lines)
+            .iter()
+            .map(|event| read_request(event, &ReadSettings::default()))
+            .collect();
+        prop_assert_eq!(by_line, vec![plain.clone(), plain.clone()]);
+        // What the two single-byte charsets have in common.
+        let bytes: Option<Vec<u8>> = text
+            .chars()
+            .map(|c| u8::try_from(c).ok().filter(|b| !(0x80..0xA0).contains(b)))
+            .collect();
+        for charset in ["windows-1252", "iso-8859-1"] {
+            let content_type = format!("application/json; charset={charset}");
+            if let Some(bytes) = &bytes {
+                let reading = read_request(&request("", bytes, Some(&content_type)), &ReadSettings::default());
+                prop_assert_eq!(&plain.report, &reading.report, "{}", charset);
+            }
         }
     }
 

@@ -77,6 +77,9 @@ pub fn told(reading: &ParsedRequest) -> Value {
         Err(ReadError::UnparseableElement) => {
             return serde_json::json!({"no_report": "unparseable_element"});
         }
+        Err(ReadError::UnparseableQuery { byte }) => {
+            return serde_json::json!({"no_report": "unparseable_body", "byte_of_query": byte});
+        }
         Err(ReadError::UnparseableBody { byte }) => {
             return serde_json::json!({"no_report": "unparseable_body", "byte": byte});
         }
