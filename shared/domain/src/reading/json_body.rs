@@ -81,7 +81,7 @@ pub(super) fn read_text<'a>(
 /// Whether `bytes` begin with an object, or with a list whose first element is one.
 pub(super) fn begins_with_object(bytes: &[u8]) -> bool {
     let mut scanner = Scanner::new(bytes);
-    scanner.take(b'[');
+    scanner.consume(b'[');
     scanner.peek() == Some(b'{')
 }
 
