@@ -161,10 +161,11 @@ fn the_memory_of_a_process_is_bounded_as_the_table_of_senders_says() {
             compose.contains(&format!("mem_limit: {mib}m\n")),
             "{compose}"
         );
-        let container = manifest
-            .split("- name: ")
-            .find(|part| part.starts_with(name) && part.contains("limits: {"))
+        let begin = format!("        - name: {name}\n");
+        let (_, container) = manifest
+            .split_once(&begin)
             .unwrap_or_else(|| panic!("no container {name}"));
+        let container = container.split("\n---").next().unwrap_or_default();
         assert!(
             container.contains(&format!("limits: {{ memory: {mib}Mi }}")),
             "{container}"

@@ -149,7 +149,7 @@ async fn a_chunked_body_has_the_same_limits() {
 }
 
 /// As many blanks, one in a chunk, as a body may have: each is looked at once, in however many pieces they come.
-/// Looked at again for each piece they took some 10 s of a debug build's processor.
+/// Looked at again for each piece they took more than 10 s of a debug build, and were not taken.
 #[tokio::test]
 async fn x1_blanks_that_come_one_by_one_cost_as_much_as_they_are() {
     const BLANKS: usize = 65_000;
